@@ -1,0 +1,169 @@
+"""The StyleGAN2 discriminator in its residual, "orig" and "skip" variants (Karras et al. 2020, figure 7)."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentedit.errors import Error
+from latentedit.generator import DTYPES, LOWEST_REDUCED, MappingNetwork, Precision, check_architecture
+from latentedit.layers import Conv2d, FullyConnected
+from latentedit.ops import downsample2d, fir_filter
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Everything needed to build a discriminator; stored in every model file that has one."""
+
+    resolution: int
+    channels: int = 3
+    c_dim: int = 0
+    channel_base: int = 32768
+    channel_max: int = 512
+    architecture: str = "resnet"
+    """"resnet", "orig" or "skip"."""
+    conv_clamp: float | None = None
+    mbstd_group_size: int = 4
+    """Pictures that share one minibatch standard deviation."""
+    mbstd_channels: int = 1
+    cmap_dim: int = 0
+    """Width of the label projection; 0 takes the number of channels at 4 x 4. Unused without labels."""
+    mapping_layers: int = 8
+    resample_filter: tuple[float, ...] = (1, 3, 3, 1)
+
+    def __post_init__(self) -> None:
+        check_architecture(self.resolution, self.architecture, self.channels)
+        object.__setattr__(self, "resample_filter", tuple(self.resample_filter))
+
+    @property
+    def block_resolutions(self) -> list[int]:
+        """Fine to coarse, without the 4 x 4 head."""
+        return [2**i for i in range(int(math.log2(self.resolution)), 2, -1)]
+
+    def features(self, resolution: int) -> int:
+        return min(self.channel_base // resolution, self.channel_max)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def minibatch_std(x: Tensor, group_size: int, channels: int = 1) -> Tensor:
+    """Append the standard deviation over groups of pictures as constant maps (Karras et al. 2018, section 3).
+
+    ``[N, C, H, W] -> [N, C + channels, H, W]``. Picture n belongs to group n mod (N / group_size); a batch that
+    ``group_size`` does not divide uses the largest smaller group that does.
+    """
+    n, c, h, w = x.shape
+    group = next(g for g in range(min(group_size, n), 0, -1) if n % g == 0)
+    y = x.float().reshape(group, n // group, channels, c // channels, h, w)
+    y = (y - y.mean(dim=0)).square().mean(dim=0)
+    y = (y + 1e-8).sqrt().mean(dim=(2, 3, 4))  # [N / group, channels]
+    y = y[:, :, None, None].repeat(group, 1, h, w).to(x.dtype)
+    return torch.cat([x, y], dim=1)
+
+
+class DiscriminatorBlock(nn.Module):
+    """The layers of one resolution; halves it."""
+
+    resample_filter: Tensor
+
+    def __init__(self, config: DiscriminatorConfig, resolution: int) -> None:
+        super().__init__()
+        self.architecture = config.architecture
+        inside, out = config.features(resolution), config.features(resolution // 2)
+        conv: dict[str, Any] = {
+            "activation": True,
+            "clamp": config.conv_clamp,
+            "resample_filter": config.resample_filter,
+        }
+        if resolution == config.resolution or config.architecture == "skip":
+            self.fromrgb = Conv2d(config.channels, inside, 1, **conv)
+        self.conv0 = Conv2d(inside, inside, 3, **conv)
+        self.conv1 = Conv2d(inside, out, 3, down=2, **conv)
+        if config.architecture == "resnet":
+            self.skip = Conv2d(inside, out, 1, bias=False, down=2, resample_filter=config.resample_filter)
+        self.register_buffer("resample_filter", fir_filter(config.resample_filter), persistent=False)
+
+    def forward(self, x: Tensor | None, image: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        if x is not None:
+            x = x.to(dtype)
+        if hasattr(self, "fromrgb"):
+            assert image is not None
+            y = self.fromrgb(image.to(dtype))
+            x = y if x is None else x + y
+            image = downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
+        assert x is not None
+        if self.architecture == "resnet":
+            skip = self.skip(x, gain=math.sqrt(0.5))
+            return skip + self.conv1(self.conv0(x), gain=math.sqrt(0.5)), image
+        return self.conv1(self.conv0(x)), image
+
+
+class DiscriminatorEpilogue(nn.Module):
+    """4 x 4 features to the logit, or to the vector that the label is projected on."""
+
+    def __init__(self, config: DiscriminatorConfig, outputs: int) -> None:
+        super().__init__()
+        self.group_size, self.mbstd_channels = config.mbstd_group_size, config.mbstd_channels
+        width = config.features(4)
+        if config.architecture == "skip":
+            self.fromrgb = Conv2d(config.channels, width, 1, activation=True)
+        self.conv = Conv2d(width + config.mbstd_channels, width, 3, activation=True, clamp=config.conv_clamp)
+        self.fc = FullyConnected(width * 16, width, activation=True)
+        self.out = FullyConnected(width, outputs)
+
+    def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
+        x = x.float()
+        if hasattr(self, "fromrgb"):
+            x = x + self.fromrgb(image)
+        if self.mbstd_channels:
+            x = minibatch_std(x, self.group_size, self.mbstd_channels)
+        x = self.conv(x)
+        out: Tensor = self.out(self.fc(x.flatten(1)))
+        return out
+
+
+class Discriminator(nn.Module):
+    """Picture (and label) to a realness logit: ``[N, channels, resolution, resolution] -> [N, 1]``."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        for resolution in config.block_resolutions:
+            setattr(self, f"b{resolution}", DiscriminatorBlock(config, resolution))
+        self.cmap_dim = (config.cmap_dim or config.features(4)) if config.c_dim else 0
+        if config.c_dim:
+            self.mapping = MappingNetwork(
+                0, config.c_dim, self.cmap_dim, None, num_layers=config.mapping_layers, track_average=False
+            )
+        self.b4 = DiscriminatorEpilogue(config, self.cmap_dim or 1)
+
+    @property
+    def blocks(self) -> list[DiscriminatorBlock]:
+        return [getattr(self, f"b{resolution}") for resolution in self.config.block_resolutions]
+
+    def features(self, image: Tensor, precision: Precision = "fp32") -> list[Tensor]:
+        """Activations after every block, fine to coarse, for use as a perceptual distance."""
+        return self._trunk(image, precision)[0]
+
+    def _trunk(self, image: Tensor, precision: Precision) -> tuple[list[Tensor], Tensor | None]:
+        expected = (self.config.channels, self.config.resolution, self.config.resolution)
+        if image.ndim != 4 or image.shape[1:] != expected:
+            raise Error(f"image must have shape [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
+        x: Tensor | None = None
+        remaining: Tensor | None = image.to(memory_format=torch.channels_last)
+        features = []
+        for resolution, block in zip(self.config.block_resolutions, self.blocks, strict=True):
+            x, remaining = block(x, remaining, DTYPES[precision] if resolution >= LOWEST_REDUCED else torch.float32)
+            features.append(x)
+        return features, remaining
+
+    def forward(self, image: Tensor, c: Tensor | None = None, precision: Precision = "fp32") -> Tensor:
+        features, remaining = self._trunk(image, precision)
+        logits: Tensor = self.b4(features[-1], remaining)
+        if self.cmap_dim:
+            label = self.mapping(None, c)
+            logits = (logits * label).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
+        return logits

@@ -1,0 +1,104 @@
+"""Layers with an equalised learning rate (Karras et al. 2018, section 4.1) that both networks are made of."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentedit.ops import downsample2d, fir_filter, upfirdn2d, upsample2d
+
+LRELU_SLOPE = 0.2
+LRELU_GAIN = math.sqrt(2)
+
+
+def activate(x: Tensor, gain: float = 1.0, clamp: float | None = None) -> Tensor:
+    """Leaky ReLU of slope 0.2, times sqrt(2) ``gain`` so that the variance is kept, clamped to ``±clamp * gain``."""
+    x = F.leaky_relu(x, LRELU_SLOPE) * (LRELU_GAIN * gain)
+    return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
+
+
+def normalize_2nd_moment(x: Tensor) -> Tensor:
+    """``[N, D]`` scaled so that the mean square of every row is 1."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+class FullyConnected(nn.Module):
+    """Linear layer ``[N, in] -> [N, out]``; weights are stored at unit variance and scaled when used.
+
+    Args:
+        activation: apply the gained leaky ReLU.
+        lr_multiplier: learning rate relative to the rest; the mapping network uses 0.01.
+        bias_init: initial bias, in units of the output.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        activation: bool = False,
+        lr_multiplier: float = 1.0,
+        bias_init: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_multiplier))
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.bias if self.bias_gain == 1 else self.bias * self.bias_gain
+        x = torch.addmm(bias, x, self.weight.t(), alpha=self.weight_gain)
+        return activate(x) if self.activation else x
+
+
+class Conv2d(nn.Module):
+    """Convolution ``[N, in, H, W] -> [N, out, H * up / down, W * up / down]`` with FIR resampling, "same" size otherwise.
+
+    The computation runs in the dtype of ``x``; parameters stay float32.
+    """
+
+    resample_filter: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        bias: bool = True,
+        activation: bool = False,
+        up: int = 1,
+        down: int = 1,
+        resample_filter: tuple[float, ...] = (1, 3, 3, 1),
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.up, self.down, self.clamp, self.padding = up, down, clamp, kernel_size // 2
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.register_buffer("resample_filter", fir_filter(resample_filter), persistent=False)
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        # A gain on the output of a linear layer, and the sqrt(2) of an activated one, cost nothing inside the weights.
+        scale = gain * (LRELU_GAIN if self.activation else 1.0)
+        weight = (self.weight * (self.weight_gain * scale)).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * scale).to(x.dtype)
+        k, f = weight.shape[-1], self.resample_filter.shape[-1]
+        if self.down > 1 and k == 1:
+            x = F.conv2d(downsample2d(x, self.resample_filter, self.down), weight, bias)
+        elif self.down > 1:
+            before, after = self.padding + (f - self.down + 1) // 2, self.padding + (f - self.down) // 2
+            x = upfirdn2d(x, self.resample_filter, padding=(before, after, before, after))
+            x = F.conv2d(x, weight, bias, stride=self.down)
+        elif self.up > 1:  # 1 x 1 only: the skip of the "resnet" generator
+            x = upsample2d(F.conv2d(x, weight, bias), self.resample_filter, self.up)
+        else:
+            x = F.conv2d(x, weight, bias, padding=self.padding)
+        if self.activation:
+            x = F.leaky_relu(x, LRELU_SLOPE)
+        return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)

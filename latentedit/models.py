@@ -1,0 +1,165 @@
+"""Model files: a generator, its discriminator and what is known of them in one safetensors file (docs/formats.md)."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latentedit.discriminator import Discriminator, DiscriminatorConfig
+from latentedit.errors import Error
+from latentedit.files import read_tensors, write_tensors
+from latentedit.generator import Generator, GeneratorConfig
+
+FORMAT, VERSION = "latentedit-model", 1
+BUNDLED = Path(__file__).parent / "bundled"
+LATEST = {"faces64": "faces64-v1"}
+"""What a bundled name without a version stands for."""
+
+
+@dataclass
+class Model:
+    """What a model file holds."""
+
+    generator: Generator
+    """The moving average of the weights, in evaluation mode."""
+    discriminator: Discriminator | None = None
+    framing: dict[str, Any] | None = None
+    """How photographs are cropped for this model: see docs/formats.md."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Data, images seen, settings, licence of the weights."""
+    path: str = ""
+    raw_generator: Generator | None = None
+    """The generator before averaging, where the file has it."""
+
+
+def fingerprint(generator: Generator) -> str:
+    """SHA-256 that identifies what a generator draws, as 64 hexadecimal digits.
+
+    Over the parameter names in sorted order, each followed by a zero byte, the number of its dimensions and each
+    dimension as little-endian uint32, and its values as little-endian float32; noise constants included, the running
+    mean of w excluded. Any lossless conversion keeps it.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(generator.state_dict().items()):
+        if name == "mapping.w_avg":
+            continue
+        digest.update(name.encode() + b"\0")
+        digest.update(np.array([tensor.ndim, *tensor.shape], dtype="<u4").tobytes())
+        digest.update(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def save_model(path: str | os.PathLike[str], model: Model) -> None:
+    """Write ``model`` as a native file, atomically."""
+    tensors: dict[str, Tensor] = {}
+    parts: dict[str, nn.Module | None] = {
+        "g_ema": model.generator,
+        "g": model.raw_generator,
+        "d": model.discriminator,
+    }
+    for prefix, network in parts.items():
+        if network is not None:
+            tensors.update({f"{prefix}/{name}": tensor for name, tensor in network.state_dict().items()})
+    header: dict[str, Any] = {
+        "generator": model.generator.config.as_dict(),
+        "discriminator": model.discriminator.config.as_dict() if model.discriminator else None,
+        "fingerprint": fingerprint(model.generator),
+        "framing": model.framing,
+        "provenance": model.provenance,
+    }
+    write_tensors(path, FORMAT, VERSION, header, tensors)
+
+
+def find_model(name: str | os.PathLike[str]) -> Path:
+    """The file that a bundled name or a path stands for."""
+    text = os.fspath(name)
+    bundled = BUNDLED / f"{LATEST.get(text, text)}.safetensors"
+    if os.sep not in text and not text.endswith((".safetensors", ".pkl", ".pt", ".pth")) and bundled.is_file():
+        return bundled
+    if not Path(text).is_file():
+        known = ", ".join(sorted([*LATEST, *(p.stem for p in BUNDLED.glob("*.safetensors"))]))
+        raise Error(f"{text}: no such model file; models that come with latentedit: {known}")
+    return Path(text)
+
+
+def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:
+    """Read a native model file, a bundled model by name, or an NVIDIA PyTorch ``.pkl``.
+
+    Raises:
+        Error: no such file, damaged, or a kind of network that cannot be represented.
+    """
+    path = find_model(name)
+    if path.suffix == ".pkl":
+        from latentedit.pickles import load_nvidia
+
+        model = load_nvidia(path)
+    else:
+        header, tensors = read_tensors(path, FORMAT, VERSION)
+        model = _build(path, header, tensors)
+    for network in (model.generator, model.discriminator, model.raw_generator):
+        if network is not None:
+            network.eval().requires_grad_(False).to(device)
+    model.path = str(path)
+    return model
+
+
+def _build(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
+    try:
+        generator = Generator(GeneratorConfig(**header["generator"]))
+        load_weights(generator, _part(tensors, "g_ema/"), path)
+        raw: Generator | None = None
+        if any(name.startswith("g/") for name in tensors):
+            raw = Generator(generator.config)
+            load_weights(raw, _part(tensors, "g/"), path)
+        discriminator: Discriminator | None = None
+        if header.get("discriminator"):
+            discriminator = Discriminator(DiscriminatorConfig(**header["discriminator"]))
+            load_weights(discriminator, _part(tensors, "d/"), path)
+    except (KeyError, TypeError) as error:
+        raise Error(f"{path}: the header does not describe a model ({error})") from error
+    return Model(
+        generator, discriminator, header.get("framing"), header.get("provenance") or {}, str(path), raw_generator=raw
+    )
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Fill ``network``; the names and shapes must be exactly its own.
+
+    Raises:
+        Error: names the first tensor that is missing, too many or of another shape.
+    """
+    expected = network.state_dict()
+    kind = type(network).__name__.lower()
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors:
+            raise Error(f"{path}: the {kind} has no tensor {name}")
+        if name not in expected:
+            raise Error(f"{path}: the {kind} has an unknown tensor {name}; its architecture cannot be represented")
+        if tensors[name].shape != expected[name].shape:
+            raise Error(
+                f"{path}: {kind} tensor {name} has shape {list(tensors[name].shape)},"
+                f" expected {list(expected[name].shape)}"
+            )
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def load_generator(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Generator:
+    """The generator of a model file or bundled model (``"faces64"``), ready to render; see `load_model`."""
+    return load_model(name, device).generator
+
+
+def load_discriminator(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Discriminator:
+    """The discriminator of a model file; `Error` where the file has none. See `load_model`."""
+    discriminator = load_model(name, device).discriminator
+    if discriminator is None:
+        raise Error(f"{name}: this model file has no discriminator")
+    return discriminator

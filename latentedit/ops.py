@@ -1,0 +1,116 @@
+"""FIR resampling, the primitive under every change of resolution in StyleGAN2.
+
+Everything is composed of PyTorch's own differentiable operations, so gradients of any order work on every device.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentedit.errors import Error
+
+
+def fir_filter(taps: Sequence[float], *, normalize: bool = True) -> Tensor:
+    """Separable 2-D filter ``outer(taps, taps)``, float32 of shape ``[k, k]``; its sum is 1 unless ``normalize`` is off.
+
+    StyleGAN2 uses ``[1, 3, 3, 1]`` (Karras et al. 2020, appendix B).
+    """
+    row = torch.as_tensor(taps, dtype=torch.float32)
+    if row.ndim != 1 or row.numel() == 0:
+        raise Error(f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}")
+    kernel = torch.outer(row, row)
+    return kernel / kernel.sum() if normalize else kernel
+
+
+def upfirdn2d(
+    x: Tensor,
+    filter: Tensor,
+    up: int = 1,
+    down: int = 1,
+    padding: Sequence[int] | int = 0,
+    gain: float = 1.0,
+    flip_filter: bool = False,
+) -> Tensor:
+    """Upsample by inserting zeros, pad, filter, and keep every ``down``-th sample, all in one step.
+
+    Args:
+        x: ``[N, C, H, W]``.
+        filter: ``[kh, kw]`` or, for a separable filter, ``[k]``.
+        up, down: integer factors, the same for both axes.
+        padding: ``(x0, x1, y0, y1)`` or one number, in pixels of the upsampled picture; negative values crop.
+        gain: factor on the output; ``up ** 2`` keeps the brightness of an upsampled picture.
+        flip_filter: False is a true convolution (the filter is flipped), True a correlation.
+
+    Returns:
+        ``[N, C, (H * up + y0 + y1 - kh) // down + 1, (W * up + x0 + x1 - kw) // down + 1]``.
+    """
+    if x.ndim != 4:
+        raise Error(f"upfirdn2d: x must have shape [N, C, H, W], got {list(x.shape)}")
+    if filter.ndim == 1:
+        filter = torch.outer(filter, filter)
+    x0, x1, y0, y1 = (padding,) * 4 if isinstance(padding, int) else padding
+    kernel = (filter if flip_filter else filter.flip(0, 1)) * gain
+    if filter.requires_grad:
+        return _upfirdn2d(x, kernel, up, down, (x0, x1, y0, y1))
+    result: Tensor = _UpFirDn2d.apply(x, kernel, up, down, (x0, x1, y0, y1))  # type: ignore[no-untyped-call]
+    return result
+
+
+Padding = tuple[int, int, int, int]
+
+
+def _upfirdn2d(x: Tensor, kernel: Tensor, up: int, down: int, padding: Padding) -> Tensor:
+    """Correlation with ``kernel``. Zero insertion and a depthwise convolution beat the libraries' strided transposes."""
+    n, channels, height, width = x.shape
+    x0, x1, y0, y1 = padding
+    if up > 1:
+        form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        spread = torch.zeros((n, channels, height * up, width * up), dtype=x.dtype, device=x.device)
+        spread = spread.to(memory_format=form)
+        spread[:, :, ::up, ::up] = x
+        x = spread
+    weight = kernel.to(device=x.device, dtype=x.dtype)[None, None].expand(channels, 1, -1, -1)  # [C, 1, kh, kw]
+    if x0 == x1 and y0 == y1 and min(x0, y0) >= 0:
+        return F.conv2d(x, weight, stride=down, padding=(y0, x0), groups=channels)
+    return F.conv2d(F.pad(x, padding), weight, stride=down, groups=channels)
+
+
+class _UpFirDn2d(torch.autograd.Function):
+    """The gradient of an upfirdn2d is an upfirdn2d with ``up`` and ``down`` exchanged, so it has every order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, up: int, down: int, padding: Padding) -> Tensor:
+        y = _upfirdn2d(x, kernel, up, down, padding)
+        ctx.save_for_backward(kernel)
+        ctx.geometry = up, down, padding, x.shape, y.shape
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (kernel,) = ctx.saved_tensors
+        up, down, (x0, _, y0, _), (*_, height, width), (*_, out_height, out_width) = ctx.geometry
+        kh, kw = kernel.shape
+        padding = (
+            kw - x0 - 1,
+            width * up - out_width * down + x0 - up + 1,
+            kh - y0 - 1,
+            height * up - out_height * down + y0 - up + 1,
+        )
+        return _UpFirDn2d.apply(gradient, kernel.flip(0, 1), down, up, padding), None, None, None, None
+
+
+def upsample2d(x: Tensor, filter: Tensor, factor: int = 2, gain: float = 1.0) -> Tensor:
+    """``[N, C, H, W]`` to ``[N, C, H * factor, W * factor]``, low-pass filtered, brightness kept (times ``gain``)."""
+    k = filter.shape[-1]
+    before, after = (k + factor - 1) // 2, (k - factor) // 2
+    return upfirdn2d(x, filter, up=factor, padding=(before, after, before, after), gain=gain * factor**2)
+
+
+def downsample2d(x: Tensor, filter: Tensor, factor: int = 2) -> Tensor:
+    """``[N, C, H, W]`` to ``[N, C, H / factor, W / factor]``, low-pass filtered."""
+    k = filter.shape[-1]
+    before, after = (k - factor + 1) // 2, (k - factor) // 2
+    return upfirdn2d(x, filter, down=factor, padding=(before, after, before, after))

@@ -1,0 +1,339 @@
+"""Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with limited data", appendix B)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentedit.errors import Error
+from latentedit.ops import downsample2d, upsample2d
+
+SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
+SYM6 = (
+    0.015404109327027373,
+    0.0034907120842174702,
+    -0.11799011114819057,
+    -0.048311742585633,
+    0.4910559419267466,
+    0.787641141030194,
+    0.3379294217276218,
+    -0.07263752278646252,
+    -0.021060292512300564,
+    0.04472490177066578,
+    0.0017677118642428036,
+    -0.007800708325034148,
+)
+"""Daubechies' least-asymmetric wavelets of 2 and 6 vanishing moments (low-pass decomposition filters)."""
+
+BLIT = ("xflip", "rotate90", "xint")
+GEOM = ("scale", "rotate", "aniso", "xfrac")
+COLOR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
+GROUPS = {
+    "blit": BLIT,
+    "geom": GEOM,
+    "color": COLOR,
+    "filter": ("imgfilter",),
+    "noise": ("noise",),
+    "cutout": ("cutout",),
+    "bg": BLIT + GEOM,
+    "bgc": BLIT + GEOM + COLOR,
+    "bgcf": BLIT + GEOM + COLOR + ("imgfilter",),
+    "bgcfn": BLIT + GEOM + COLOR + ("imgfilter", "noise"),
+    "bgcfnc": BLIT + GEOM + COLOR + ("imgfilter", "noise", "cutout"),
+}
+"""Named groups of augmentations, as in the paper; "bgc" is the usual one."""
+
+# Extents and standard deviations of the paper, in fractions of the picture's side, powers of two, or half turns.
+XINT_MAX, XFRAC_STD = 0.125, 0.125
+SCALE_STD, ANISO_STD, ROTATE_MAX = 0.2, 0.2, 1.0
+BRIGHTNESS_STD, CONTRAST_STD, SATURATION_STD, HUE_MAX = 0.2, 0.5, 1.0, 1.0
+IMGFILTER_STD, NOISE_STD, CUTOUT_SIZE = 1.0, 0.1, 0.5
+BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
+"""Expected power of the four frequency bands of a photograph (1/f spectrum)."""
+
+
+def preset(name: str) -> dict[str, float]:
+    """Keyword arguments for `AugmentPipe`: every augmentation of the group ``name`` at multiplier 1."""
+    if name not in GROUPS:
+        raise Error(f"augmentation group must be one of {', '.join(GROUPS)}, got {name!r}")
+    return dict.fromkeys(GROUPS[name], 1.0)
+
+
+@dataclass
+class _Draw:
+    """Random numbers for one batch, or their ``percentile`` for tests."""
+
+    batch: int
+    device: torch.device
+    strength: Tensor
+    percentile: float | None
+
+    def gate(self, value: Tensor, neutral: float, probability: float | Tensor) -> Tensor:
+        """``value`` of the pictures that the augmentation falls on, ``neutral`` for the others."""
+        if self.percentile is not None:
+            return value
+        on = torch.rand(self.batch, device=self.device) < probability
+        return torch.where(on.reshape(-1, *[1] * (value.ndim - 1)), value, neutral)
+
+    def uniform(self, columns: int | None = None) -> Tensor:
+        shape = (self.batch,) if columns is None else (self.batch, columns)
+        if self.percentile is not None:
+            return torch.full(shape, self.percentile, device=self.device)
+        return torch.rand(shape, device=self.device)
+
+    def normal(self, columns: int | None = None) -> Tensor:
+        shape = (self.batch,) if columns is None else (self.batch, columns)
+        if self.percentile is not None:
+            return torch.erfinv(torch.full(shape, 2 * self.percentile - 1, device=self.device))
+        return torch.randn(shape, device=self.device)
+
+
+def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
+    """``[N, r, c]`` from nested rows of numbers and ``[N]`` tensors."""
+    return torch.stack(
+        [torch.stack([torch.as_tensor(v, device=like.device).expand_as(like) for v in row], dim=-1) for row in rows],
+        dim=-2,
+    )
+
+
+def _scale(x: Tensor, y: Tensor) -> Tensor:
+    return _matrix([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]], x)
+
+
+def _translate(x: Tensor, y: Tensor) -> Tensor:
+    return _matrix([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]], x)
+
+
+def _rotate(theta: Tensor) -> Tensor:
+    cos, sin = theta.cos(), theta.sin()
+    return _matrix([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]], theta)
+
+
+class AugmentPipe(nn.Module):
+    """Random augmentation of a batch, each kind with probability ``multiplier * p``.
+
+    Args (all multipliers, 0 switches a kind off):
+        xflip, rotate90, xint: pixel blitting.
+        scale, rotate, aniso, xfrac: general geometric transformations.
+        brightness, contrast, lumaflip, hue, saturation: colour (hue and saturation only for RGB).
+        imgfilter: amplification of four frequency bands.
+        noise, cutout: corruption.
+
+    ``p`` is the strength in [0, 1], a buffer; the trainer adapts it. Differentiable twice in the pictures.
+    """
+
+    p: Tensor
+    sym6: Tensor
+    bands: Tensor
+
+    def __init__(
+        self,
+        xflip: float = 0,
+        rotate90: float = 0,
+        xint: float = 0,
+        scale: float = 0,
+        rotate: float = 0,
+        aniso: float = 0,
+        xfrac: float = 0,
+        brightness: float = 0,
+        contrast: float = 0,
+        lumaflip: float = 0,
+        hue: float = 0,
+        saturation: float = 0,
+        imgfilter: float = 0,
+        noise: float = 0,
+        cutout: float = 0,
+    ) -> None:
+        super().__init__()
+        self.xflip, self.rotate90, self.xint = xflip, rotate90, xint
+        self.scale, self.rotate, self.aniso, self.xfrac = scale, rotate, aniso, xfrac
+        self.brightness, self.contrast, self.lumaflip = brightness, contrast, lumaflip
+        self.hue, self.saturation = hue, saturation
+        self.imgfilter, self.noise, self.cutout = imgfilter, noise, cutout
+        self.register_buffer("p", torch.zeros([]))
+        row = torch.tensor(SYM6)
+        self.register_buffer("sym6", torch.outer(row, row) / row.sum() ** 2, persistent=False)
+        self.register_buffer("bands", _band_filters(), persistent=False)
+
+    def forward(self, images: Tensor, percentile: float | None = None) -> Tensor:
+        """``[N, C, H, W] -> [N, C, H, W]`` in [-1, 1] (before colour). ``percentile`` replaces every random draw."""
+        if images.ndim != 4:
+            raise Error(f"images must have shape [N, C, H, W], got {list(images.shape)}")
+        draw = _Draw(len(images), images.device, self.p, percentile)
+        inverse = self._geometry(draw, *images.shape[2:])
+        if inverse is not None:
+            images = _warp(images, inverse, self.sym6)
+        color = self._color(draw, images.shape[1])
+        if color is not None:
+            images = _recolor(images, color)
+        if self.imgfilter:
+            images = self._filter(images, draw)
+        if self.noise:
+            sigma = draw.gate(draw.normal().abs() * NOISE_STD, 0.0, self.noise * self.p)
+            images = images + torch.randn_like(images) * sigma[:, None, None, None]
+        if self.cutout:
+            images = self._cut(images, draw)
+        return images
+
+    def _geometry(self, draw: _Draw, height: int, width: int) -> Tensor | None:
+        """Inverse transformation ``[N, 3, 3]`` in pixels about the centre (output position to input position)."""
+        p, inverse = self.p, None
+        steps: list[Tensor] = []
+        if self.xflip:
+            flip = draw.gate((draw.uniform() * 2).floor(), 0.0, self.xflip * p)
+            steps.append(_scale(1 - 2 * flip, torch.ones_like(flip)))
+        if self.rotate90:
+            turns = draw.gate((draw.uniform() * 4).floor(), 0.0, self.rotate90 * p)
+            steps.append(_rotate(math.pi / 2 * turns))
+        if self.xint:
+            shift = draw.gate((draw.uniform(2) * 2 - 1) * XINT_MAX, 0.0, self.xint * p)
+            steps.append(_translate(-(shift[:, 0] * width).round(), -(shift[:, 1] * height).round()))
+        if self.scale:
+            factor = draw.gate(torch.exp2(draw.normal() * SCALE_STD), 1.0, self.scale * p)
+            steps.append(_scale(1 / factor, 1 / factor))
+        # Two rotations, before and after the anisotropic scaling, together as probable as one.
+        turn_probability = 1 - (1 - self.rotate * p).clamp(0, 1).sqrt()
+        if self.rotate:
+            theta = draw.gate((draw.uniform() * 2 - 1) * math.pi * ROTATE_MAX, 0.0, turn_probability)
+            steps.append(_rotate(theta))
+        if self.aniso:
+            factor = draw.gate(torch.exp2(draw.normal() * ANISO_STD), 1.0, self.aniso * p)
+            steps.append(_scale(1 / factor, factor))
+        if self.rotate and draw.percentile is None:
+            theta = draw.gate((draw.uniform() * 2 - 1) * math.pi * ROTATE_MAX, 0.0, turn_probability)
+            steps.append(_rotate(theta))
+        if self.xfrac:
+            shift = draw.gate(draw.normal(2) * XFRAC_STD, 0.0, self.xfrac * p)
+            steps.append(_translate(-shift[:, 0] * width, -shift[:, 1] * height))
+        for step in steps:
+            inverse = step if inverse is None else inverse @ step
+        return inverse
+
+    def _color(self, draw: _Draw, channels: int) -> Tensor | None:
+        """Affine map of RGB, ``[N, 4, 4]``."""
+        if channels not in (1, 3):
+            if self.brightness or self.contrast or self.lumaflip or self.hue or self.saturation:
+                raise Error(f"colour augmentation needs pictures of 1 or 3 channels, got {channels}")
+            return None
+        p = self.p
+        identity = torch.eye(4, device=draw.device)
+        luma = torch.tensor([1.0, 1.0, 1.0, 0.0], device=draw.device) / math.sqrt(3)
+        along = torch.outer(luma, luma)
+        steps: list[Tensor] = []
+        if self.brightness:
+            b = draw.gate(draw.normal() * BRIGHTNESS_STD, 0.0, self.brightness * p)
+            ramp = torch.tensor([1.0, 1.0, 1.0, 0.0], device=draw.device)
+            steps.append(identity + b[:, None, None] * torch.outer(ramp, identity[3]))
+        if self.contrast:
+            factor = draw.gate(torch.exp2(draw.normal() * CONTRAST_STD), 1.0, self.contrast * p)
+            steps.append(torch.diag_embed(torch.stack([factor, factor, factor, torch.ones_like(factor)], dim=1)))
+        if self.lumaflip:
+            flip = draw.gate((draw.uniform() * 2).floor(), 0.0, self.lumaflip * p)
+            steps.append(identity - 2 * along * flip[:, None, None])
+        if self.hue and channels > 1:
+            theta = draw.gate((draw.uniform() * 2 - 1) * math.pi * HUE_MAX, 0.0, self.hue * p)
+            steps.append(_rotate_about(luma[:3], theta))
+        if self.saturation and channels > 1:
+            factor = draw.gate(torch.exp2(draw.normal() * SATURATION_STD), 1.0, self.saturation * p)
+            steps.append(along + (identity - along) * factor[:, None, None])
+        color = None
+        for step in steps:
+            color = step if color is None else step @ color
+        return color
+
+    def _filter(self, images: Tensor, draw: _Draw) -> Tensor:
+        power = torch.tensor(BAND_POWER, device=images.device)
+        gains = torch.ones(len(images), 4, device=images.device)
+        for band in range(4):
+            amount = draw.gate(torch.exp2(draw.normal() * IMGFILTER_STD), 1.0, self.imgfilter * self.p)
+            t = torch.ones_like(gains)
+            t[:, band] = amount
+            gains = gains * t / (power * t.square()).sum(dim=1, keepdim=True).sqrt()
+        n, c, h, w = images.shape
+        taps = (gains @ self.bands).repeat_interleave(c, dim=0)[:, None]  # [N * C, 1, k]
+        pad = taps.shape[-1] // 2
+        x = F.pad(images.reshape(1, n * c, h, w), [pad] * 4, mode="reflect")
+        x = F.conv2d(x, taps[:, :, None], groups=n * c)
+        return F.conv2d(x, taps[:, :, :, None], groups=n * c).reshape(images.shape)
+
+    def _cut(self, images: Tensor, draw: _Draw) -> Tensor:
+        n, _, h, w = images.shape
+        size = draw.gate(torch.full((n,), CUTOUT_SIZE, device=images.device), 0.0, self.cutout * self.p)[:, None]
+        centre = draw.uniform(2)
+        x = (torch.arange(w, device=images.device) + 0.5) / w
+        y = (torch.arange(h, device=images.device) + 0.5) / h
+        outside_x = (x - centre[:, :1]).abs() >= size / 2  # [N, W]
+        outside_y = (y - centre[:, 1:]).abs() >= size / 2  # [N, H]
+        return images * (outside_y[:, None, :, None] | outside_x[:, None, None, :])
+
+
+def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
+    """Resample by ``inverse [N, 3, 3]``, at twice the resolution between two orthogonal low-pass filters (appendix B.2)."""
+    n, c, h, w = images.shape
+    reach = filter.shape[0] // 4
+    cx, cy = (w - 1) / 2, (h - 1) / 2
+    corners = torch.tensor([[-cx, cx, cx, -cx], [-cy, -cy, cy, cy], [1.0] * 4], device=images.device)
+    hit = inverse[:, :2] @ corners  # [N, 2, 4]
+    low, high = (-hit).amax(dim=(0, 2)), hit.amax(dim=(0, 2))  # [2]: x, y
+    excess = torch.stack([low[0] - cx, high[0] - cx, low[1] - cy, high[1] - cy]) + 2 * reach
+    limit = torch.tensor([w - 1, w - 1, h - 1, h - 1], device=images.device)
+    x0, x1, y0, y1 = (int(m) for m in excess.clamp(min=0).minimum(limit).ceil().tolist())
+    images = F.pad(images, [x0, x1, y0, y1], mode="reflect")
+    # One picture a channel: depthwise filtering of few wide-channel pictures is far faster than of many narrow ones.
+    planes = images.reshape(1, n * c, *images.shape[2:]).contiguous(memory_format=torch.channels_last)
+    images = upsample2d(planes, filter).reshape(n, c, 2 * images.shape[2], 2 * images.shape[3])
+    one = inverse.new_ones(1)
+    shift = _translate(one * (x0 - x1) / 2, one * (y0 - y1) / 2)
+    double = _scale(one * 2, one * 2)
+    half_pixel = _translate(one * -0.5, one * -0.5)
+    inverse = half_pixel @ double @ shift @ inverse @ double.inverse() @ half_pixel.inverse()
+    out_h, out_w = (h + 2 * reach) * 2, (w + 2 * reach) * 2
+    normalize_in = _scale(one * 2 / images.shape[3], one * 2 / images.shape[2])
+    normalize_out = _scale(one * out_w / 2, one * out_h / 2)
+    theta = (normalize_in @ inverse @ normalize_out)[:, :2]
+    grid = F.affine_grid(theta, [n, c, out_h, out_w], align_corners=False)
+    images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    planes = images.reshape(1, n * c, out_h, out_w).contiguous(memory_format=torch.channels_last)
+    planes = downsample2d(planes, filter.flip(0, 1))
+    return planes[:, :, reach : reach + h, reach : reach + w].reshape(n, c, h, w)
+
+
+def _recolor(images: Tensor, color: Tensor) -> Tensor:
+    flat = images.flatten(2)  # [N, C, H * W]
+    if images.shape[1] == 3:
+        flat = color[:, :3, :3] @ flat + color[:, :3, 3:]
+    else:
+        row = color[:, :3].mean(dim=1, keepdim=True)  # a grey picture is an RGB one of equal channels
+        flat = flat * row[:, :, :3].sum(dim=2, keepdim=True) + row[:, :, 3:]
+    return flat.reshape(images.shape)
+
+
+def _rotate_about(axis: Tensor, theta: Tensor) -> Tensor:
+    """Rotation of RGB about the unit vector ``axis [3]`` by ``theta [N]`` (Rodrigues), homogeneous ``[N, 4, 4]``."""
+    x, y, z = axis.tolist()
+    cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], device=theta.device)
+    identity = torch.eye(3, device=theta.device)
+    sin, cos = theta.sin()[:, None, None], theta.cos()[:, None, None]
+    rotation = identity * cos + cross * sin + torch.outer(axis, axis) * (1 - cos)
+    full = torch.eye(4, device=theta.device).repeat(len(theta), 1, 1)
+    full[:, :3, :3] = rotation
+    return full
+
+
+def _band_filters() -> Tensor:
+    """Four octave band-pass filters ``[4, k]`` that sum to an impulse, from the sym2 wavelet (appendix B.3)."""
+    low = np.array(SYM2)
+    high = low * (-1.0) ** np.arange(len(low))
+    low2 = np.convolve(low, low[::-1]) / 2
+    high2 = np.convolve(high, high[::-1]) / 2
+    bank = np.eye(4, 1)
+    for band in range(1, 4):
+        spread = np.zeros((4, 2 * bank.shape[1] - 1))
+        spread[:, ::2] = bank
+        bank = np.stack([np.convolve(row, low2) for row in spread])
+        start = (bank.shape[1] - len(high2)) // 2
+        bank[band, start : start + len(high2)] += high2
+    return torch.tensor(bank, dtype=torch.float32)

@@ -1,0 +1,89 @@
+"""What a training run is told: options, presets, and their checks."""
+
+import tomllib
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from latentedit.errors import Error
+from latentedit.training.augmentation import GROUPS
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Options of a run. ``kimg`` counts thousands of real pictures shown to the discriminator."""
+
+    generator: dict[str, Any] = field(default_factory=dict)
+    """Overrides for `GeneratorConfig`; resolution, channels and c_dim come from the data."""
+    discriminator: dict[str, Any] = field(default_factory=dict)
+    """Overrides for `DiscriminatorConfig`."""
+    batch: int = 32
+    learning_rate: float = 0.0025
+    """Adam, for both networks, before the adjustment for lazy regularisation (StyleGAN2, appendix B)."""
+    r1_gamma: float = 1.0
+    """Weight of the R1 penalty."""
+    r1_interval: int = 16
+    path_weight: float = 2.0
+    """Weight of the path-length regularisation; 0 switches it off."""
+    path_interval: int = 4
+    path_decay: float = 0.01
+    style_mixing: float = 0.9
+    """Probability that a picture is made from two w."""
+    ema_kimg: float = 10.0
+    """Half-life of the moving average of the generator's weights."""
+    ema_rampup: float | None = 0.05
+    """The half-life is at most this fraction of the pictures seen; None for no ramp-up."""
+    augment: str = "bgc"
+    """Group of augmentations, or "none"."""
+    ada_target: float = 0.6
+    """The share of real pictures judged real (mean sign of the logits) that the strength is steered towards."""
+    ada_kimg: float = 500.0
+    """Thousands of pictures in which the strength can move by 1."""
+    mirror: bool = False
+    """Show every picture mirrored as well."""
+    precision: str = "fp32"
+    seed: int = 0
+    kimg: float = 25000.0
+    snapshot_kimg: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.augment != "none" and self.augment not in GROUPS:
+            raise Error(f"augment must be none or one of {', '.join(GROUPS)}, got {self.augment!r}")
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            raise Error(f"precision must be fp32, bf16 or fp16, got {self.precision!r}")
+        for name in ("batch", "r1_interval", "path_interval"):
+            if getattr(self, name) < 1:
+                raise Error(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "kimg", "snapshot_kimg", "ada_kimg", "ema_kimg"):
+            if getattr(self, name) <= 0:
+                raise Error(f"{name} must be greater than 0, got {getattr(self, name)}")
+        if not 0 <= self.style_mixing <= 1:
+            raise Error(f"style_mixing must be between 0 and 1, got {self.style_mixing}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def changed(self, **options: Any) -> "TrainingConfig":
+        """A copy with ``options`` that are not None."""
+        return replace(self, **{name: value for name, value in options.items() if value is not None})
+
+
+FREE_TO_CHANGE = ("kimg", "snapshot_kimg")
+"""Options that a resumed run may give anew."""
+
+
+def presets() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def load_preset(name: str) -> TrainingConfig:
+    """The preset called ``name``, or the TOML file at that path."""
+    path = PRESETS / f"{name}.toml" if name in presets() else Path(name)
+    if not path.is_file():
+        raise Error(f"{name}: no such preset or file; presets: {', '.join(presets())}")
+    try:
+        return TrainingConfig(**tomllib.loads(path.read_text()))
+    except (tomllib.TOMLDecodeError, TypeError, UnicodeDecodeError) as error:
+        raise Error(f"{path}: not a training preset ({error})") from error

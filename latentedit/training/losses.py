@@ -1,0 +1,33 @@
+"""The losses of StyleGAN2, every one a value a picture, so that no picture of a batch influences another's."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """Non-saturating logistic loss -log sigmoid(D(G(z))) (Goodfellow et al. 2014): ``[N, 1] -> [N, 1]``."""
+    return F.softplus(-fake_logits)
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))): ``[N, 1] -> [N, 1]``."""
+    return F.softplus(-real_logits) + F.softplus(fake_logits)
+
+
+def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
+    """Squared gradient norm |dD/dx|^2 of every picture (Mescheder et al. 2018, eq. 9): ``[N]``.
+
+    ``images [N, C, H, W]`` must require gradients and have led to ``logits``; the result can be differentiated again.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3))
+
+
+def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
+    """|J_w^T y| of every picture (StyleGAN2, eq. 4): ``[N]``.
+
+    ``noise`` is y, shaped like ``images [N, C, H, W]`` and already divided by the resolution; ``ws [N, num_ws, w_dim]``.
+    """
+    (gradient,) = torch.autograd.grad((images * noise).sum(), ws, create_graph=True)
+    return gradient.square().sum(dim=2).mean(dim=1).sqrt()

@@ -1,0 +1,64 @@
+"""Makes the training set of `faces64` from the photographs in ../shared/data (see their READMEs).
+
+    python recipes/faces64_data.py ../shared/data runs/faces64.zip
+
+CMU pictures give their native 64 x 64 window at (30, 22); ORL pictures are brought to the same scale. The people kept
+out of all training, for judging, are left out.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from latentedit.images import open_image
+from latentedit.training.data import write_pictures
+
+KEPT_OUT_CMU = ("cheyer", "megak")
+KEPT_OUT_ORL = ("s26", "s27", "s28", "s29", "s30")
+WINDOW = (30, 22, 94, 86)
+
+
+def cmu_crop(path: Path) -> Image.Image:
+    return open_image(path).crop(WINDOW)
+
+
+def orl_crop(path: Path) -> Image.Image:
+    """92 x 112 to 50 x 61, border extended to 64 x 64."""
+    small = open_image(path).resize((50, 61), Image.Resampling.LANCZOS)
+    canvas = Image.new("L", (64, 64))
+    left, top = 7, 1
+    for y in range(64):
+        for x in range(64):
+            canvas.putpixel((x, y), small.getpixel((min(max(x - left, 0), 49), min(max(y - top, 0), 60))))
+    return canvas
+
+
+def person(path: Path) -> str:
+    return path.stem.split("_")[0]
+
+
+def crops(data: Path, *, kept_out: bool, orl: bool = True) -> Iterator[tuple[str, Image.Image]]:
+    """(name, 64 x 64 grey picture) of everyone to train on, or of the people ``kept_out``."""
+    for path in sorted((data / "cmu_faces" / "images").glob("*.png")):
+        if (person(path) in KEPT_OUT_CMU) == kept_out:
+            yield f"cmu/{path.name}", cmu_crop(path)
+    if orl:
+        for path in sorted((data / "orl_faces" / "images").glob("*.png")):
+            if (person(path) in KEPT_OUT_ORL) == kept_out:
+                yield f"orl/{path.name}", orl_crop(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--without-orl", action="store_true")
+    options = parser.parse_args()
+    count = write_pictures(options.out, crops(options.data, kept_out=False, orl=not options.without_orl))
+    print(f"{options.out}: {count} pictures")
+
+
+if __name__ == "__main__":
+    main()
