@@ -127,7 +127,7 @@ class MappingNetwork(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
-        """w for every layer; the first ``truncation_cutoff`` (all if None) are drawn towards the mean by ``truncation_psi``."""
+        """w for every layer; ``truncation_psi`` draws the first ``truncation_cutoff`` (None: all) to the mean."""
         w = self.map(z, c)
         if self.num_ws is None:
             return w
@@ -186,9 +186,7 @@ class SynthesisLayer(nn.Module):
         batch, activations = len(x), self.bias.numel() * self.resolution**2
         if prefers_folding(batch, self.weight.numel(), activations):
             weights = folded_weights(self.weight, styles, gain=scale).to(x.dtype)
-            pictures = [
-                convolve(x[i : i + 1], weights[i], self.up, self.resample_filter, bias=bias) for i in range(batch)
-            ]
+            pictures = [convolve(x[i : i + 1], weights[i], self.up, self.resample_filter, bias=bias) for i in range(batch)]
             y = pictures[0] if batch == 1 else torch.cat(pictures)
         else:
             y = scaled_conv2d(x, self.weight, styles, up=self.up, filter=self.resample_filter, gain=scale)
@@ -212,7 +210,7 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, styles: Tensor) -> Tensor:
         # Output channels are few, so one small weight a picture, applied as a matrix product over positions.
         weight = (self.weight.flatten(1) * (styles * self.weight_gain)[:, None]).to(x.dtype)  # [N, C, I]
-        n, i, h, w = x.shape
+        n, _, h, w = x.shape
         rgb = torch.bmm(weight, x.flatten(2)) if x.is_contiguous() else _pixelwise(weight, x)
         rgb = rgb.reshape(n, -1, h, w).float() + self.bias[:, None, None]
         return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
@@ -357,7 +355,9 @@ class SynthesisNetwork(nn.Module):
             raise Error(f"expected {len(layers)} noise maps, coarse to fine, got {len(noise)}")
         for map_, shape in zip(noise, self.noise_shapes, strict=True):
             if map_.shape[1:] != shape[1:] or map_.shape[0] not in (1, batch):
-                raise Error(f"noise map must have shape [1 or {batch}, {', '.join(map(str, shape[1:]))}], got {list(map_.shape)}")
+                raise Error(
+                    f"noise map must have shape [1 or {batch}, {', '.join(map(str, shape[1:]))}], got {list(map_.shape)}"
+                )
         return list(noise)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.errors import Error
-from latentedit.files import read_tensors, write_tensors
+from latentedit.files import read_header, read_tensors, write_tensors
 from latentedit.generator import Generator, GeneratorConfig
 
 FORMAT, VERSION = "latentedit-model", 1
@@ -87,6 +87,14 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
+def bundled_with(own: str) -> str | None:
+    """Name of the bundled model whose generator has the fingerprint ``own``."""
+    for path in sorted(BUNDLED.glob("*.safetensors")):
+        if read_header(path, FORMAT, VERSION).get("fingerprint") == own:
+            return path.stem
+    return None
+
+
 def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:
     """Read a native model file, a bundled model by name, or an NVIDIA PyTorch ``.pkl``.
 
@@ -122,9 +130,7 @@ def _build(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Mo
             load_weights(discriminator, _part(tensors, "d/"), path)
     except (KeyError, TypeError) as error:
         raise Error(f"{path}: the header does not describe a model ({error})") from error
-    return Model(
-        generator, discriminator, header.get("framing"), header.get("provenance") or {}, str(path), raw_generator=raw
-    )
+    return Model(generator, discriminator, header.get("framing"), header.get("provenance") or {}, str(path), raw_generator=raw)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -146,8 +152,7 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: str | os.
             raise Error(f"{path}: the {kind} has an unknown tensor {name}; its architecture cannot be represented")
         if tensors[name].shape != expected[name].shape:
             raise Error(
-                f"{path}: {kind} tensor {name} has shape {list(tensors[name].shape)},"
-                f" expected {list(expected[name].shape)}"
+                f"{path}: {kind} tensor {name} has shape {list(tensors[name].shape)}, expected {list(expected[name].shape)}"
             )
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
 

@@ -13,7 +13,7 @@ from latentedit.ops import upfirdn2d
 
 
 def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
-    """``1 / sqrt(sum_ik (s_i w_oik)^2 + 1e-8)`` (StyleGAN2, eq. 3) for weight ``[O, I, k, k]``, styles ``[N, I]``: ``[N, O]``."""
+    """``1 / sqrt(sum_ik (s_i w_oik)^2 + 1e-8)`` (StyleGAN2, eq. 3), weight ``[O, I, k, k]``, styles ``[N, I]``: ``[N, O]``."""
     energy = weight.square().sum(dim=(2, 3))  # [O, I]
     return (styles.square() @ energy.t() + 1e-8).rsqrt()
 
@@ -54,10 +54,8 @@ def folded_weights(weight: Tensor, styles: Tensor, *, demodulate: bool = True, g
     return folded
 
 
-def convolve(
-    x: Tensor, weight: Tensor, up: int, filter: Tensor, *, bias: Tensor | None = None, gain: float = 1.0
-) -> Tensor:
-    """"Same" convolution ``[N, I, H, W] -> [N, O, H * up, W * up]``, plus ``bias [O]``, times ``gain`` before the bias."""
+def convolve(x: Tensor, weight: Tensor, up: int, filter: Tensor, *, bias: Tensor | None = None, gain: float = 1.0) -> Tensor:
+    """ "Same" convolution ``[N, I, H, W] -> [N, O, H * up, W * up]``, plus ``bias [O]``, times ``gain`` before the bias."""
     k = weight.shape[-1]
     if up == 1:
         return F.conv2d(x, weight if gain == 1 else weight * gain, bias, padding=k // 2)

@@ -99,7 +99,8 @@ class _UpFirDn2d(torch.autograd.Function):
             kh - y0 - 1,
             height * up - out_height * down + y0 - up + 1,
         )
-        return _UpFirDn2d.apply(gradient, kernel.flip(0, 1), down, up, padding), None, None, None, None
+        y = _UpFirDn2d.apply(gradient, kernel.flip(0, 1), down, up, padding)  # type: ignore[no-untyped-call]
+        return y, None, None, None, None
 
 
 def upsample2d(x: Tensor, filter: Tensor, factor: int = 2, gain: float = 1.0) -> Tensor:

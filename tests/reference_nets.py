@@ -55,8 +55,9 @@ def networks(data: Arrays) -> tuple[Generator, Discriminator]:
     return generator, discriminator
 
 
-def relative_error(ours: torch.Tensor, reference: np.ndarray[Any, Any]) -> float:
+def relative_error(ours: torch.Tensor | None, reference: np.ndarray[Any, Any]) -> float:
     """max|difference| / max|reference|."""
     expected = torch.from_numpy(np.array(reference))
+    assert ours is not None
     assert ours.shape == expected.shape
     return float((ours.detach() - expected).abs().max() / expected.abs().max())

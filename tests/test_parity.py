@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from latentedit.models import load_discriminator, load_generator, load_model
 from latentedit.ops import upfirdn2d
 from latentedit.training.losses import path_lengths, r1_penalty
-from tests.reference_nets import arrays, networks, relative_error
+from tests.reference_nets import REFERENCE, arrays, networks, relative_error
 
 TOLERANCE = 1e-4
 FILES = ["stylegan2_32_rgb.npz", "stylegan2_32_labels_gray.npz", "stylegan2_16_orig_discriminator.npz"]
@@ -69,6 +70,40 @@ def test_path_length(file: str) -> None:
     assert relative_error(lengths, data["out/path_lengths"]) <= TOLERANCE
     (lengths - 0.5).square().mean().backward()
     last = generator.synthesis.blocks[-1]
-    assert relative_error(generator.synthesis.b4.const.grad, data["out/pl_grad_const"]) <= TOLERANCE
+    assert relative_error(generator.synthesis.blocks[0].const.grad, data["out/pl_grad_const"]) <= TOLERANCE
     assert relative_error(last.conv1.weight.grad, data["out/pl_grad_last_conv1_weight"]) <= TOLERANCE
     assert relative_error(last.torgb.affine.weight.grad, data["out/pl_grad_last_torgb_affine_weight"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["nvidia_32_torch", "nvidia3_32_torch"])
+def test_nvidia_pickle(name: str) -> None:
+    data = arrays(f"{name}.npz")
+    generator = load_generator(REFERENCE / f"{name}.pkl")
+    discriminator = load_discriminator(REFERENCE / f"{name}.pkl")
+    c = torch.from_numpy(data["c"])
+    ws = generator.mapping(torch.from_numpy(data["z"]), c, truncation_psi=0.7)
+    assert relative_error(ws, data["ws_psi07"]) <= TOLERANCE
+    assert relative_error(generator.synthesis(ws), data["image"]) <= TOLERANCE
+    assert relative_error(discriminator(torch.from_numpy(data["image"]), c), data["logits"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("gradients", [False, True], ids=["rendering", "differentiable"])
+def test_residual_clamped_generator(gradients: bool) -> None:
+    name = "nvidia_32_resnet_generator_clamp"
+    data = arrays(f"{name}.npz")
+    model = load_model(REFERENCE / f"{name}.pkl")
+    assert model.generator.config.architecture == "resnet"
+    assert model.generator.config.conv_clamp == 2
+    z, c = torch.from_numpy(data["out/z"]), torch.from_numpy(data["out/c"])
+    with torch.set_grad_enabled(gradients):
+        ws = model.generator.mapping(z, c)
+        assert relative_error(ws, data["out/ws"]) <= TOLERANCE
+        truncated = model.generator.mapping(z, c, truncation_psi=0.6, truncation_cutoff=3)
+        assert relative_error(truncated, data["out/ws_truncated"]) <= TOLERANCE
+        assert relative_error(model.generator.synthesis(ws), data["out/image_const_noise"]) <= TOLERANCE
+        assert relative_error(model.generator.synthesis(ws, noise="none"), data["out/image_no_noise"]) <= TOLERANCE
+        wplus = torch.from_numpy(data["out/wplus"])
+        assert relative_error(model.generator.synthesis(wplus), data["out/image_wplus"]) <= TOLERANCE
+        assert model.discriminator is not None
+        logits = model.discriminator(torch.from_numpy(data["out/image_const_noise"]), c)
+        assert relative_error(logits, data["out/logits"]) <= TOLERANCE

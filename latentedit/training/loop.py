@@ -122,7 +122,10 @@ class Trainer:
             loss = discriminator_loss(real_logits, fake_logits).mean()
             loss.backward()
         self.figures["loss_d"] = loss.detach()
-        self.figures["logits_real"], self.figures["logits_fake"] = real_logits.detach().mean(), fake_logits.detach().mean()
+        self.figures["logits_real"], self.figures["logits_fake"] = (
+            real_logits.detach().mean(),
+            fake_logits.detach().mean(),
+        )
         self.signs += torch.stack([real_logits.detach().sign().sum(), self.signs.new_tensor(len(real))])
 
     def _r1_pass(self, real: Tensor, real_labels: Tensor) -> None:
@@ -178,7 +181,9 @@ class Trainer:
         assert self.augment is not None
         total, count = self.signs.tolist()
         self.overfitting = total / max(count, 1)
-        step = math.copysign(self.config.batch * ADA_INTERVAL / (self.config.ada_kimg * 1000), self.overfitting - self.config.ada_target)
+        step = math.copysign(
+            self.config.batch * ADA_INTERVAL / (self.config.ada_kimg * 1000), self.overfitting - self.config.ada_target
+        )
         self.augment.p.copy_((self.augment.p + step).clamp(0, 1))
         self.signs.zero_()
 

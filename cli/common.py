@@ -1,0 +1,112 @@
+"""Options and helpers that several commands share."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from latentedit.models import Model
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def device_option(function: F) -> F:
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")(function)
+
+
+def seed_option(function: F) -> F:
+    return click.option("--seed", default=0, show_default=True, help="Of every random draw.")(function)
+
+
+def model_option(default: str | None = "faces64") -> Callable[[F], F]:
+    text = "Bundled name or model file." if default else "Bundled name or model file; by default the bundled one that fits."
+    return click.option("--model", "model_name", default=default, show_default=bool(default), help=text)
+
+
+def crop_options(function: F) -> F:
+    function = click.option("--aligned", is_flag=True, help="The pictures are crops already.")(function)
+    return click.option("--crop", metavar="X,Y,SIZE", help="Square of the photo to take, in pixels.")(function)
+
+
+def read_model(name: str, device: str) -> "Model":
+    from latentedit.devices import resolve_device
+    from latentedit.models import load_model
+
+    return load_model(name, resolve_device(device))
+
+
+def parse_numbers(text: str, count: int, what: str) -> list[float]:
+    """``"30,22,64"`` as ``count`` numbers."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise Error(f"{what} takes {count} numbers separated by commas, got {text!r}")
+    return numbers
+
+
+def quad_of(photo: Any, model: "Model", crop: str | None, aligned: bool, name: str) -> list[list[float]]:
+    """The crop that the options ask for, else the one around the face; ``photo`` is a PIL picture."""
+    from latentedit.faces import quad_for, quad_of_window
+
+    if crop and aligned:
+        raise Error("--crop and --aligned exclude each other")
+    if crop:
+        left, top, side = parse_numbers(crop, 3, "--crop")
+        if side < 1 or left + side <= 0 or top + side <= 0 or left >= photo.width or top >= photo.height:
+            raise Error(f"{name}: --crop {crop} lies outside the picture of {photo.width} x {photo.height} pixels")
+        return quad_of_window(left, top, side)
+    if aligned:
+        side = min(photo.size)
+        return quad_of_window((photo.width - side) // 2, (photo.height - side) // 2, side)
+    return quad_for(photo, model.framing, name)
+
+
+def expand(paths: Sequence[str], endings: tuple[str, ...], what: str) -> list[Path]:
+    """The files that ``paths`` name; a folder stands for the files in it that have one of ``endings``."""
+    found: list[Path] = []
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in endings]
+            if not inside:
+                raise Error(f"{path}: no {what} in this folder")
+            found += inside
+        else:
+            found.append(path)
+    return found
+
+
+@contextmanager
+def progress_bar(total: int, what: str, unit: str = "step") -> Iterator[Any]:
+    """A tqdm bar on stderr; ``bar.update(n)``."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, unit=unit, dynamic_ncols=True, mininterval=0.3) as bar:
+        yield bar
+
+
+def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:
+    """Do ``work`` for every item; bad ones are listed at the end, with exit status 1."""
+    bad: list[str] = []
+    for item in items:
+        try:
+            work(item)
+        except Error as error:
+            if len(items) == 1:
+                raise
+            bad.append(str(error))
+    if bad:
+        for message in bad:
+            click.echo(f"latentedit: {message}", err=True)
+        raise Error(f"{len(bad)} of {len(items)} failed")
+
+
+def say_written(path: str | Path) -> None:
+    click.echo(f"wrote {path}")

@@ -1,0 +1,80 @@
+"""``demo``: the whole main job on bundled things."""
+
+from pathlib import Path
+
+import click
+
+from latentedit.cli.common import device_option, progress_bar, read_model, say_written, seed_option
+
+AMOUNTS = (-3.0, -1.5, 0.0, 1.5, 3.0)
+
+
+def portrait() -> Path:
+    """The photograph that comes with matplotlib (Grace Hopper; US Navy, public domain)."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+
+
+@click.command()
+@click.option("--photo", type=click.Path(), help="A portrait of your own; by default one that comes with matplotlib.")
+@click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder for pictures and latent file.")
+@click.option("--steps", default=600, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
+@device_option
+@seed_option
+def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> None:
+    """Invert a portrait into faces64 and move every slider that ships with it.
+
+    \b
+    Example:
+      latentedit demo --out demo
+    """
+    from latentedit import sheets
+    from latentedit.directions.direction import read_direction, shipped
+    from latentedit.editing import edit
+    from latentedit.faces import crop_tensor, quad_for
+    from latentedit.images import open_image, save_image
+    from latentedit.inversion import invert
+    from latentedit.latents import save_latent
+    from latentedit.models import fingerprint
+    from latentedit.perceptual import choose
+
+    path = Path(photo) if photo else portrait()
+    folder = Path(out)
+    model = read_model("faces64", device)
+    generator = model.generator
+    picture = open_image(path)
+    quad = quad_for(picture, model.framing, str(path))
+    target = crop_tensor(picture, quad, generator.resolution, generator.channels)
+    measure, line = choose("auto", model.discriminator, None, generator.device)
+    click.echo(line, err=True)
+    with progress_bar(steps, "inverting") as bar:
+        result = invert(generator, target, "w+", steps, perceptual=measure, seed=seed, progress=lambda *_: bar.update(1))
+    latent = result.latent()
+    latent.crop = quad
+    pictures = [target, result.image, result.image_own_noise]
+    first = sheets.Row(f"{path.name}, cropped and inverted", pictures, ["photo", "inverted", "own noise"])
+    rows = [first]
+    base = latent.ws
+    for name, file in sorted(shipped(fingerprint(generator)).items()):
+        direction = read_direction(file)
+        strip = []
+        for amount in AMOUNTS:
+            latent.ws = edit(base, direction, amount)
+            strip.append(latent.render(generator))
+        row = sheets.Row(f"{name}, in sigmas", strip, [f"{amount:+.1f}" for amount in AMOUNTS])
+        save_image(sheets.sheet([row]), folder / f"{name}.png")
+        say_written(folder / f"{name}.png")
+        rows.append(row)
+    latent.ws = base
+    save_image(sheets.sheet([first]), folder / "inversion.png")
+    say_written(folder / "inversion.png")
+    save_image(sheets.sheet(rows), folder / "sliders.png")
+    say_written(folder / "sliders.png")
+    save_latent(folder / "portrait.safetensors", latent)
+    say_written(folder / "portrait.safetensors")
+    found = result.distances[0]
+    click.echo(
+        f"PSNR {found['psnr']:.1f} dB with the found noise, {found['psnr_own_noise']:.1f} dB with the model's own;"
+        f" distance from the model's own w {found['w_distance']:.2f} (its own: about 1)"
+    )

@@ -1,0 +1,234 @@
+"""``directions``: find, list and show edit directions."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latentedit.cli.common import crop_options, device_option, model_option, progress_bar, quad_of, read_model, say_written
+from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from latentedit.directions import Direction
+    from latentedit.directions.labels import LabelTable
+    from latentedit.models import Model
+
+
+@click.group()
+def directions() -> None:
+    """Find, list and show edit directions."""
+
+
+@directions.command()
+@click.argument("table", metavar="CSV", type=click.Path())
+@click.option("--column", required=True, help="Column of the labels.")
+@click.option("--positive", multiple=True, metavar="VALUE", help="Value that counts as yes; repeatable.")
+@click.option("--negative", multiple=True, metavar="VALUE", help="Value that counts as no; by default all others.")
+@click.option("--group", metavar="COLUMN", help="Column of the person; people are never split between folds.")
+@click.option("--exclude", multiple=True, metavar="GROUP", help="Group to leave out; repeatable.")
+@click.option("--name", help="Of the direction; by default the column's.")
+@model_option()
+@click.option(
+    "--method",
+    type=click.Choice(["transfer", "invert"]),
+    default="transfer",
+    show_default=True,
+    help="For photographs: score random pictures by a classifier, or invert every photograph.",
+)
+@click.option(
+    "--mirror",
+    type=click.Choice(["none", "keep", "swap"]),
+    default="keep",
+    show_default=True,
+    help="Label of a mirrored photograph: not used, the same, or the opposite one (left and right).",
+)
+@click.option("--probe", type=click.Choice(["auto", "svc", "logistic", "ridge"]), default="auto", show_default=True)
+@click.option("--layers", help="Rows of ws to look at and to move: 0-3, coarse, middle, fine.")
+@click.option("--samples", default=6000, show_default=True, type=click.IntRange(100), help="Random pictures to score.")
+@click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Of inversion, a photograph.")
+@crop_options
+@click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
+@device_option
+def fit(
+    table: str,
+    column: str,
+    positive: tuple[str, ...],
+    negative: tuple[str, ...],
+    group: str | None,
+    exclude: tuple[str, ...],
+    name: str | None,
+    model_name: str,
+    method: str,
+    mirror: str,
+    probe: str,
+    layers: str | None,
+    samples: int,
+    steps: int,
+    crop: str | None,
+    aligned: bool,
+    out: str,
+    device: str,
+) -> None:
+    """Fit a direction to labelled samples: a CSV with a "file" column (photographs or latent files) and labels.
+
+    \b
+    Example:
+      latentedit directions fit labels.csv --column sunglasses --group person --crop 30,22,64 --out sunglasses.safetensors
+    """
+    from latentedit.directions.labels import read_labels
+    from latentedit.editing import parse_layers
+
+    if not out.endswith(".safetensors"):
+        raise Error(f"--out must end in .safetensors, got {out}")
+    labels = read_labels(table, column, positive=positive, negative=negative, group=group, exclude=exclude)
+    model = read_model(model_name, device)
+    rows = parse_layers(layers, model.generator.num_ws) if layers else None
+    common: dict[str, Any] = {
+        "name": name or column,
+        "kind": probe,
+        "layers": rows,
+        "provenance": {
+            "labels": Path(table).name,
+            "column": column,
+            "positive": list(positive),
+            "negative": list(negative),
+            "excluded": list(exclude),
+        },
+    }
+    latents = [path.suffix == ".safetensors" for path in labels.paths]
+    if all(latents):
+        direction = _from_latents(labels, model, common)
+    elif any(latents):
+        raise Error(f"{table}: names both latent files and photographs; use one kind")
+    else:
+        images = _crops(labels.paths, model, crop, aligned)
+        direction = _from_photos(images, labels, model, method, mirror, samples, steps, common)
+    direction.save(out)
+    _print_report(direction)
+    say_written(out)
+
+
+def _from_latents(labels: "LabelTable", model: "Model", common: dict[str, Any]) -> "Direction":
+    import torch
+
+    from latentedit.directions import probe
+    from latentedit.latents import load_latent
+    from latentedit.models import fingerprint
+
+    own, ws = fingerprint(model.generator), []
+    for path in labels.paths:
+        latent = load_latent(path)
+        latent.check_generator(own, model.path)
+        ws.append(latent.ws)
+    return probe.fit(torch.cat(ws), labels.values, generator=model.generator, groups=labels.groups, **common)
+
+
+def _crops(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> Any:
+    import torch
+
+    from latentedit.faces import crop_tensor
+    from latentedit.images import open_image
+
+    generator, crops = model.generator, []
+    with progress_bar(len(paths), "reading", "photo") as bar:
+        for path in paths:
+            photo = open_image(path)
+            quad = quad_of(photo, model, crop, aligned, str(path))
+            crops.append(crop_tensor(photo, quad, generator.resolution, generator.channels))
+            bar.update(1)
+    return torch.cat(crops)
+
+
+def _from_photos(
+    images: Any,
+    labels: "LabelTable",
+    model: "Model",
+    method: str,
+    mirror: str,
+    samples: int,
+    steps: int,
+    common: dict[str, Any],
+) -> "Direction":
+    from latentedit.directions import fit_from_inversions, fit_from_photos
+
+    if model.discriminator is None:
+        raise Error(f"{model.path}: has no discriminator, whose features photographs are judged by; use latent files")
+    total = samples if method == "transfer" else len(images) * (1 if mirror == "none" else 2)
+    with progress_bar(total, "rendering" if method == "transfer" else "inverting", "picture") as bar:
+
+        def report(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        shared = dict(
+            generator=model.generator,
+            discriminator=model.discriminator,
+            groups=labels.groups,
+            mirror=mirror,
+            progress=report,
+            **common,
+        )
+        if method == "transfer":
+            return fit_from_photos(images, labels.values, samples=samples, **shared)
+        return fit_from_inversions(images, labels.values, steps=steps, **shared)
+
+
+def _print_report(direction: "Direction") -> None:
+    for key, value in direction.report.items():
+        if value is not None:
+            click.echo(f"  {key}: {value}")
+
+
+@directions.command("list")
+@model_option(None)
+def list_command(model_name: str | None) -> None:
+    """Directions at hand: your own, and those that ship.
+
+    \b
+    Example:
+      latentedit directions list --model faces64
+    """
+    from latentedit.directions.direction import own_directions, read_direction, shipped
+    from latentedit.models import fingerprint
+
+    own = fingerprint(read_model(model_name, "cpu").generator) if model_name else None
+    for where, table in (("yours", own_directions(own)), ("shipped", shipped(own))):
+        for name, path in table.items():
+            direction = read_direction(path)
+            figure = next((f"{k} {direction.report[k]}" for k in ("photo_auc", "auc", "r2") if k in direction.report), "")
+            click.echo(f"{name:16} {where:8} {direction.space:3} {figure}  for generator {direction.fingerprint[:12]}")
+
+
+@directions.command()
+@click.argument("name", metavar="NAME|FILE")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def show(name: str, as_json: bool) -> None:
+    """What is known of a direction: where it came from, how well it holds.
+
+    \b
+    Example:
+      latentedit directions show sunglasses
+    """
+    from latentedit.directions.direction import load_direction
+
+    direction = load_direction(name)
+    facts = {
+        "name": direction.name,
+        "space": direction.space,
+        "layers": direction.layers,
+        "intercept": direction.intercept,
+        "sigma": direction.sigma,
+        "fingerprint": direction.fingerprint,
+        "report": direction.report,
+        "provenance": direction.provenance,
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            click.echo(f"{key}:")
+            for item, content in value.items():
+                click.echo(f"  {item}: {content}")
+        else:
+            click.echo(f"{key}: {value}")

@@ -1,0 +1,227 @@
+"""``edit``, ``mix`` and ``interpolate``: from latents to pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latentedit.cli.common import device_option, each, expand, model_option, read_model, say_written
+from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from latentedit.directions import Direction
+    from latentedit.latents import Latent
+    from latentedit.models import Model
+
+
+@dataclass(frozen=True)
+class Move:
+    """One ``--set NAME=AMOUNT[@LAYERS]``."""
+
+    name: str
+    amount: float
+    layers: str | None
+
+
+def parse_move(text: str) -> Move:
+    name, equals, rest = text.rpartition("=")
+    amount, _, layers = rest.partition("@")
+    try:
+        return Move(name, float(amount), layers or None) if equals and name else _bad(text)
+    except ValueError:
+        return _bad(text)
+
+
+def _bad(text: str) -> Move:
+    raise Error(f"--set takes NAME=AMOUNT or NAME=AMOUNT@LAYERS with the amount in sigmas, got {text!r}")
+
+
+def parse_sweep(text: str) -> tuple[str, list[float]]:
+    """``"NAME=FROM:TO:COUNT"`` as the name and the amounts."""
+    name, equals, rest = text.rpartition("=")
+    parts = rest.split(":")
+    try:
+        start, stop, count = float(parts[0]), float(parts[1]), int(parts[2])
+        if not equals or not name or len(parts) != 3 or not 2 <= count <= 50:
+            raise ValueError
+    except (ValueError, IndexError) as error:
+        raise Error(f"--sweep takes NAME=FROM:TO:COUNT with 2 to 50 pictures, got {text!r}") from error
+    return name, [start + (stop - start) * i / (count - 1) for i in range(count)]
+
+
+def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "Model":
+    """The model named, or the bundled one that ``latent`` belongs to; checked against the latent's fingerprint."""
+    from latentedit.models import bundled_with, fingerprint
+
+    found = name or bundled_with(latent.fingerprint)
+    if found is None:
+        raise Error(f"this latent needs the generator with fingerprint {latent.fingerprint}; name its file with --model")
+    model = read_model(str(found), device)
+    latent.check_generator(fingerprint(model.generator), model.path, force=force)
+    return model
+
+
+def direction_for(name: str, model: "Model", force: bool) -> "Direction":
+    from latentedit.directions.direction import check_generator, load_direction
+    from latentedit.models import fingerprint
+
+    own = fingerprint(model.generator)
+    direction = load_direction(name, own)
+    check_generator(direction, own, model.path, force=force)
+    return direction
+
+
+@click.command()
+@click.argument("latents", nargs=-1, required=True, metavar="LATENT...")
+@model_option(None)
+@click.option("--set", "sets", multiple=True, metavar="NAME=AMOUNT[@LAYERS]", help="Move by AMOUNT sigmas; repeatable.")
+@click.option("--sweep", metavar="NAME=FROM:TO:COUNT", help="A strip of pictures instead of one.")
+@click.option("--out", type=click.Path(), required=True, help="Picture, latent (.safetensors), or folder for several.")
+@click.option("--force", is_flag=True, help="Accept latents and directions of another generator.")
+@device_option
+def edit(
+    latents: tuple[str, ...],
+    model_name: str | None,
+    sets: tuple[str, ...],
+    sweep: str | None,
+    out: str,
+    force: bool,
+    device: str,
+) -> None:
+    """Apply attribute sliders to each LATENT and write the picture.
+
+    NAME is a direction file, one of your own (LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions), or one that ships for the
+    model; "latentedit directions list" shows them. LAYERS is a range such as 0-3, or coarse, middle, fine.
+
+    \b
+    Example:
+      latentedit edit latents/me.safetensors --set sunglasses=2 --set turn=-1@coarse --out edited.png
+      latentedit edit latents/me.safetensors --sweep turn=-3:3:7 --out strip.png
+    """
+    from latentedit import sheets
+    from latentedit.editing import edit as move
+    from latentedit.images import save_image
+    from latentedit.latents import load_latent, save_latent
+
+    moves = [parse_move(text) for text in sets]
+    swept = parse_sweep(sweep) if sweep else None
+    if not moves and not swept:
+        raise Error("nothing to do: give at least one --set NAME=AMOUNT, or --sweep NAME=FROM:TO:COUNT")
+    files = expand(latents, (".safetensors",), "latent files")
+    target = Path(out)
+    several = len(files) > 1
+    if several and target.suffix:
+        raise Error(f"{len(files)} latents need a folder as --out, got {out}")
+    if swept and target.suffix == ".safetensors":
+        raise Error("--sweep writes a picture; give --out a picture's name")
+
+    def work(path: Path) -> None:
+        latent = load_latent(path)
+        model = model_for(latent, model_name, device, force)
+        generator = model.generator
+        for step in moves:
+            latent.ws = move(latent.ws, direction_for(step.name, model, force), step.amount, step.layers)
+        place = target if target.suffix else target / f"{path.stem}.png"
+        if swept:
+            name, amounts = swept
+            direction, base = direction_for(name, model, force), latent.ws
+            pictures = []
+            for amount in amounts:
+                latent.ws = move(base, direction, amount)
+                pictures.append(latent.render(generator))
+            row = sheets.Row(f"{path.stem}: {direction.name}", pictures, [f"{amount:+.1f}" for amount in amounts])
+            save_image(sheets.sheet([row]), place)
+        elif place.suffix == ".safetensors":
+            latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *sets]}
+            latent.space = "w" if bool((latent.ws == latent.ws[:, :1]).all()) else "w+"
+            latent.distances = {}
+            save_latent(place, latent)
+        else:
+            save_image(latent.render(generator), place)
+        say_written(place)
+
+    each(files, work)
+
+
+def _pair(first: str, second: str, model_name: str | None, device: str, force: bool) -> tuple["Latent", "Latent", "Model"]:
+    from latentedit.latents import load_latent
+    from latentedit.models import fingerprint
+
+    a, b = load_latent(first), load_latent(second)
+    model = model_for(a, model_name, device, force)
+    b.check_generator(fingerprint(model.generator), model.path, force=force)
+    return a, b, model
+
+
+def _write(latent: "Latent", model: "Model", out: str, note: Sequence[str]) -> None:
+    from latentedit.images import save_image
+    from latentedit.latents import save_latent
+
+    if out.endswith(".safetensors"):
+        latent.space, latent.distances = "w+", {}
+        latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *note]}
+        save_latent(out, latent)
+    else:
+        save_image(latent.render(model.generator), out)
+    say_written(out)
+
+
+@click.command()
+@click.argument("first", metavar="LATENT")
+@click.argument("second", metavar="OTHER")
+@click.option("--layers", default="coarse", show_default=True, help="Rows taken from OTHER: 0-3, coarse, middle, fine.")
+@model_option(None)
+@click.option("--out", type=click.Path(), required=True, help="Picture, or latent (.safetensors).")
+@click.option("--force", is_flag=True, help="Accept latents of another generator.")
+@device_option
+def mix(first: str, second: str, layers: str, model_name: str | None, out: str, force: bool, device: str) -> None:
+    """Style mixing: LATENT with some layers of OTHER.
+
+    \b
+    Example:
+      latentedit mix me.safetensors you.safetensors --layers coarse --out mixed.png
+    """
+    from latentedit.editing import mix as run
+    from latentedit.editing import parse_layers
+
+    a, b, model = _pair(first, second, model_name, device, force)
+    a.ws = run(a.ws, b.ws, parse_layers(layers, model.generator.num_ws))
+    _write(a, model, out, [f"mixed {layers} of {Path(second).name}"])
+
+
+@click.command()
+@click.argument("first", metavar="LATENT")
+@click.argument("second", metavar="OTHER")
+@click.option("--count", default=7, show_default=True, type=click.IntRange(2, 50), help="Pictures.")
+@model_option(None)
+@click.option("--out", type=click.Path(), required=True, help="Picture (a strip).")
+@click.option("--force", is_flag=True, help="Accept latents of another generator.")
+@device_option
+def interpolate(first: str, second: str, count: int, model_name: str | None, out: str, force: bool, device: str) -> None:
+    """A strip of pictures on the straight line from LATENT to OTHER; the found noise is carried over in step.
+
+    \b
+    Example:
+      latentedit interpolate me.safetensors you.safetensors --out strip.png
+    """
+    import torch
+
+    from latentedit import sheets
+    from latentedit.editing import interpolate as run
+    from latentedit.images import save_image
+
+    a, b, model = _pair(first, second, model_name, device, force)
+    layers = model.generator.synthesis.layers
+    own = [layer.noise_const[None, None].cpu() for layer in layers]
+    pictures = []
+    base, other = a.noise or own, b.noise or own
+    for index, ws in enumerate(run(a.ws, b.ws, count)):
+        t = index / (count - 1)
+        a.ws = ws[None]
+        a.noise = [torch.lerp(x, y, t) for x, y in zip(base, other, strict=True)]
+        pictures.append(a.render(model.generator))
+    row = sheets.Row(f"{Path(first).stem} to {Path(second).stem}", pictures, [f"{i / (count - 1):.2f}" for i in range(count)])
+    save_image(sheets.sheet([row]), out)
+    say_written(out)

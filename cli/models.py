@@ -1,0 +1,102 @@
+"""``sample`` and ``model``: what a generator draws, and what is known of it."""
+
+import json
+
+import click
+
+from latentedit.cli.common import device_option, read_model, say_written
+from latentedit.errors import Error
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0-3,85"`` as a list of seeds."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise Error(f"--seeds takes numbers and ranges such as 0-15,85, got {text!r}")
+        seeds += range(int(first), int(last or first) + 1)
+    if not 1 <= len(seeds) <= 10_000 or max(seeds) >= 2**32:
+        raise Error(f"--seeds takes 1 to 10000 numbers below 2^32, got {text!r}")
+    return seeds
+
+
+@click.command()
+@click.argument("model_name", metavar="MODEL")
+@click.option("--seeds", default="0-15", show_default=True, help="Seeds of z, as the official networks' galleries count them.")
+@click.option("--psi", default=0.7, show_default=True, help="Truncation: 1 is none, smaller is more typical.")
+@click.option("--class", "label", type=int, help="Label of a conditional model.")
+@click.option("--noise", type=click.Choice(["const", "random", "none"]), default="const", show_default=True)
+@click.option("--out", type=click.Path(), required=True, help="Picture: a grid of the seeds.")
+@device_option
+def sample(model_name: str, seeds: str, psi: float, label: int | None, noise: str, out: str, device: str) -> None:
+    """Draw pictures from MODEL (a bundled name or a file).
+
+    \b
+    Example:
+      latentedit sample faces64 --seeds 0-31 --psi 0.8 --out grid.png
+    """
+    import torch
+
+    from latentedit.images import grid, save_image
+    from latentedit.statistics import one_hot, sample_z
+
+    numbers = parse_seeds(seeds)
+    generator = read_model(model_name, device).generator
+    if generator.c_dim and (label is None or not 0 <= label < generator.c_dim):
+        raise Error(f"this model is conditional: give --class 0 to {generator.c_dim - 1}")
+    if not generator.c_dim and label is not None:
+        raise Error("--class is for conditional models; this one has no labels")
+    c = one_hot(torch.tensor([label]), generator.c_dim).to(generator.device) if label is not None else None
+    pictures = []
+    with torch.no_grad():
+        for number in numbers:
+            ws = generator.mapping(sample_z(number, generator.z_dim).to(generator.device), c, psi)
+            pictures.append(generator.synthesis(ws, noise=noise).cpu())
+    save_image(grid(torch.cat(pictures), min(8, len(numbers))), out)
+    say_written(out)
+
+
+@click.group()
+def model() -> None:
+    """What is known of a model file."""
+
+
+@model.command()
+@click.argument("model_name", metavar="MODEL")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def info(model_name: str, as_json: bool) -> None:
+    """Architecture, sizes, provenance and fingerprint of MODEL (a bundled name or a file).
+
+    \b
+    Example:
+      latentedit model info faces64
+    """
+    from latentedit.directions.direction import shipped
+    from latentedit.models import fingerprint
+
+    found = read_model(model_name, "cpu")
+    parts = {"generator": found.generator, "discriminator": found.discriminator}
+    own = fingerprint(found.generator)
+    facts = {
+        "file": found.path,
+        "fingerprint": own,
+        **{name: network.config.as_dict() for name, network in parts.items() if network is not None},
+        "num_ws": found.generator.num_ws,
+        "parameters": {
+            name: sum(p.numel() for p in network.parameters()) for name, network in parts.items() if network is not None
+        },
+        "framing": found.framing,
+        "directions": sorted(shipped(own)),
+        "provenance": found.provenance,
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            click.echo(f"{key}:")
+            for name, item in value.items():
+                click.echo(f"  {name}: {item}")
+        else:
+            click.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")

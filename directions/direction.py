@@ -1,0 +1,164 @@
+"""A direction and its file (docs/formats.md)."""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentedit.editing import score
+from latentedit.errors import Error
+from latentedit.files import read_header, read_tensors, write_tensors
+from latentedit.latents import versions
+
+FORMAT, VERSION = "latentedit-direction", 1
+SHIPPED = Path(__file__).parent / "shipped"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A unit vector in a generator's latent space along which one attribute changes."""
+
+    name: str
+    vector: Tensor
+    """``[w_dim]`` (space "w") or ``[num_ws, w_dim]`` ("w+"), of Frobenius norm 1."""
+    intercept: float
+    """The score ``<vector, x> + intercept`` is 0 where the probe is undecided."""
+    sigma: float
+    """Standard deviation of the score over 10,000 random w: the unit of an edit's amount."""
+    fingerprint: str
+    """Of the generator it was found on."""
+    layers: tuple[int, int] | None = None
+    """First and last row of ws that it moves; None for all."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """How well the probe does on data it was not fitted to."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise Error(f"a direction's name has letters, digits, - and _, got {self.name!r}")
+        if self.vector.ndim not in (1, 2):
+            raise Error(f"a direction must have shape [w_dim] or [num_ws, w_dim], got {list(self.vector.shape)}")
+        if abs(float(self.vector.norm()) - 1) > 1e-3:
+            raise Error(f"a direction must have norm 1, got {float(self.vector.norm()):.4g}")
+        if not self.sigma > 0:
+            raise Error(f"a direction's sigma must be greater than 0, got {self.sigma}")
+
+    @property
+    def space(self) -> str:
+        return "w" if self.vector.ndim == 1 else "w+"
+
+    def score(self, ws: Tensor) -> Tensor:
+        """Of ``ws [N, num_ws, w_dim]``: ``[N]``, in the probe's raw units; divide by ``sigma`` for sigmas."""
+        return score(ws, self, self.intercept)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        save_direction(path, self)
+
+
+def save_direction(path: str | os.PathLike[str], direction: Direction) -> None:
+    """Write a direction file, atomically."""
+    header = {
+        "name": direction.name,
+        "space": direction.space,
+        "layers": list(direction.layers) if direction.layers else None,
+        "intercept": direction.intercept,
+        "sigma": direction.sigma,
+        "fingerprint": direction.fingerprint,
+        "report": direction.report,
+        "provenance": direction.provenance,
+        "versions": versions(),
+    }
+    write_tensors(path, FORMAT, VERSION, header, {"vector": direction.vector.float()})
+
+
+def read_direction(path: str | os.PathLike[str]) -> Direction:
+    """Read a direction file; `Error` where it is missing, damaged or another kind of file."""
+    header, tensors = read_tensors(path, FORMAT, VERSION)
+    try:
+        return Direction(
+            name=header["name"],
+            vector=tensors["vector"],
+            intercept=float(header["intercept"]),
+            sigma=float(header["sigma"]),
+            fingerprint=header["fingerprint"],
+            layers=tuple(header["layers"]) if header.get("layers") else None,
+            report=header.get("report") or {},
+            provenance=header.get("provenance") or {},
+        )
+    except (KeyError, TypeError) as error:
+        raise Error(f"{path}: the header does not describe a direction ({error})") from error
+
+
+def user_folder() -> Path:
+    """Where a user's own directions are looked up by name: ``LATENTEDIT_DIRECTIONS``, or ``~/.latentedit/directions``."""
+    named = os.environ.get("LATENTEDIT_DIRECTIONS")
+    return Path(named) if named else Path.home() / ".latentedit" / "directions"
+
+
+def _in_folder(folder: Path, fingerprint: str | None) -> dict[str, Path]:
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
+        try:
+            header = read_header(path, FORMAT, VERSION)
+        except Error:
+            continue  # a folder may hold other files
+        if fingerprint is None or header.get("fingerprint") == fingerprint:
+            found[path.stem] = path
+    return found
+
+
+def own_directions(fingerprint: str | None = None) -> dict[str, Path]:
+    """Names and files of the user's own directions, for one generator or for all."""
+    return _in_folder(user_folder(), fingerprint)
+
+
+def shipped(fingerprint: str | None = None) -> dict[str, Path]:
+    """Names and files of the directions that come with the package, for one generator or for all."""
+    found: dict[str, Path] = {}
+    for folder in sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []:
+        found.update(_in_folder(folder, fingerprint))
+    return found
+
+
+def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Path:
+    """The file of a direction: a path, else a name in the user's folder, else one that ships for ``fingerprint``.
+
+    Raises:
+        Error: none found; the message lists the names there are.
+    """
+    text = os.fspath(name)
+    if Path(text).is_file():
+        return Path(text)
+    own, ours = own_directions(fingerprint), shipped(fingerprint)
+    for table in (own, ours):
+        if text in table:
+            return table[text]
+    known = ", ".join(sorted({*own, *ours})) or "none"
+    raise Error(f"{text}: no direction file and no direction of that name; for this generator there are: {known}")
+
+
+def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Direction:
+    """The direction called ``name`` (see `find_direction`), or in that file."""
+    return read_direction(find_direction(name, fingerprint))
+
+
+def check_generator(direction: Direction, own: str, name: str, *, force: bool = False) -> None:
+    """`Error` unless ``own`` is the fingerprint of the direction's generator, or ``force``."""
+    if direction.fingerprint != own and not force:
+        raise Error(
+            f"direction {direction.name} was found on the generator {direction.fingerprint[:12]}, {name} is {own[:12]};"
+            " --force applies it all the same"
+        )
+
+
+def unit(vector: Tensor) -> Tensor:
+    """``vector`` scaled to Frobenius norm 1, float32."""
+    norm = float(vector.double().norm())
+    if not norm > 0:
+        raise Error("the probe found nothing: its weights are all zero")
+    return (vector.double() / norm).to(torch.float32)

@@ -1,0 +1,218 @@
+"""Directions from labelled photographs, by two ways: score transfer and inversion.
+
+*Transfer* trains a classifier on discriminator features of the photographs, lets it score pictures of random w, and fits
+the probe to the w it is surest of. *Inversion* projects every photograph into W and fits the probe to those.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from latentedit.directions.direction import Direction
+from latentedit.directions.probe import auc_by_group, fit
+from latentedit.discriminator import Discriminator
+from latentedit.errors import Error
+from latentedit.generator import Generator
+from latentedit.inversion import invert
+from latentedit.statistics import WStatistics, sample_w
+
+POOLED = 4
+"""Side that feature maps are averaged to, so that a classifier sees where as well as what."""
+RANDOM_W = 6000
+CONFIDENT = 0.25
+"""Share of the random w, at either end, that the probe is fitted to."""
+BATCH = 32
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Progress = Callable[[int, int], None]
+
+
+@torch.no_grad()
+def discriminator_features(discriminator: Discriminator, images: Tensor) -> Array:
+    """Activations of every block averaged to 4 x 4 positions, ``[N, C, H, W] -> [N, features]``."""
+    rows = []
+    for batch in images.split(BATCH):
+        maps = discriminator.features(batch.to(next(discriminator.parameters()).device))
+        pooled = [F.adaptive_avg_pool2d(x, min(POOLED, x.shape[-1])).flatten(1) for x in maps]
+        rows.append(torch.cat(pooled, dim=1).cpu())
+    return torch.cat(rows).double().numpy()
+
+
+def mirrored(images: Tensor, labels: Array, groups: Sequence[Any] | None, mirror: str) -> tuple[Tensor, Array, list[Any]]:
+    """Pictures with their mirrored copies, labels and groups; a copy is in the group of its original.
+
+    ``mirror`` is "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite one: left and right).
+    """
+    if mirror not in ("none", "keep", "swap"):
+        raise Error(f"mirror must be none, keep or swap, got {mirror!r}")
+    members = list(groups) if groups is not None else list(range(len(images)))
+    if mirror == "none":
+        return images, labels, members
+    opposite = labels.min() + labels.max() - labels if mirror == "swap" else labels
+    return torch.cat([images, images.flip(3)]), np.concatenate([labels, opposite]), members * 2
+
+
+class PhotoClassifier:
+    """Logistic regression on standardised discriminator features of photographs.
+
+    Args:
+        images: ``[N, C, H, W]``.
+        labels: ``[N]`` of 0 and 1.
+        groups: people, so that the reported AUC is that for unseen ones.
+        mirror: "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite one: left and right).
+    """
+
+    def __init__(
+        self,
+        discriminator: Discriminator,
+        images: Tensor,
+        labels: Array,
+        groups: Sequence[Any] | None = None,
+        mirror: str = "keep",
+    ) -> None:
+        images, labels, members = mirrored(images, labels, groups, mirror)
+        self.discriminator = discriminator
+        self.estimator = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, class_weight="balanced", max_iter=2000))
+        x = discriminator_features(discriminator, images)
+        self.report = auc_by_group(self.estimator, x, labels, members)
+        self.estimator.fit(x, labels)
+
+    def score(self, images: Tensor) -> Array:
+        """Log odds of class 1, ``[N, C, H, W] -> [N]``."""
+        scores: Array = self.estimator.decision_function(discriminator_features(self.discriminator, images))
+        return scores
+
+
+@torch.no_grad()
+def render_all(generator: Generator, w: Tensor, progress: Progress | None = None) -> Tensor:
+    """Pictures of ``w [N, w_dim]`` with the generator's own noise: ``[N, C, H, W]``."""
+    pictures = []
+    for start in range(0, len(w), BATCH):
+        batch = w[start : start + BATCH]
+        pictures.append(generator.synthesis(batch[:, None].expand(-1, generator.num_ws, -1)).cpu())
+        if progress:
+            progress(min(start + BATCH, len(w)), len(w))
+    return torch.cat(pictures)
+
+
+def fit_from_photos(
+    images: Tensor,
+    labels: Array,
+    *,
+    generator: Generator,
+    discriminator: Discriminator,
+    name: str,
+    groups: Sequence[Any] | None = None,
+    mirror: str = "keep",
+    samples: int = RANDOM_W,
+    confident: float = CONFIDENT,
+    kind: str = "auto",
+    strength: float = 0.01,
+    layers: tuple[int, int] | None = None,
+    seed: int = 1,
+    provenance: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Direction:
+    """A direction in W by score transfer; arguments as `PhotoClassifier` and `fit` have them.
+
+    The report holds the classifier's AUC on photographs of unseen people (``photo_*``) and the probe's on random w that it
+    was not fitted to.
+    """
+    classifier = PhotoClassifier(discriminator, images, labels, groups, mirror)
+    w = sample_w(generator, samples, seed)
+    scores = classifier.score(render_all(generator, w, progress))
+    order = np.argsort(scores)
+    count = max(2, int(len(w) * confident))
+    chosen = np.concatenate([order[:count], order[-count:]])
+    sure = np.concatenate([np.zeros(count), np.ones(count)])
+    direction = fit(
+        w[torch.from_numpy(chosen.copy()).to(w.device)].cpu(),
+        sure,
+        generator=generator,
+        name=name,
+        kind=kind,
+        layers=layers,
+        strength=strength,
+        provenance=provenance,
+    )
+    direction.report.update(
+        method="transfer",
+        photographs=len(images),
+        people=len(set(groups)) if groups is not None else None,
+        mirror=mirror,
+        random_w=samples,
+        confident=confident,
+        **{f"photo_{key}": value for key, value in classifier.report.items()},
+    )
+    return direction
+
+
+def fit_from_inversions(
+    images: Tensor,
+    labels: Array,
+    *,
+    generator: Generator,
+    discriminator: Discriminator,
+    name: str,
+    groups: Sequence[Any] | None = None,
+    mirror: str = "keep",
+    steps: int = 150,
+    kind: str = "auto",
+    strength: float = 0.01,
+    layers: tuple[int, int] | None = None,
+    provenance: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Direction:
+    """A direction in W by inverting every photograph ``[N, C, H, W]`` for ``steps``; arguments as `fit_from_photos`."""
+    images, labels, members = mirrored(images, labels, groups, mirror)
+    ws = inverted_photos(generator, discriminator, images, steps=steps, progress=progress)
+    direction = fit(
+        ws,
+        labels,
+        generator=generator,
+        name=name,
+        kind=kind,
+        groups=members,
+        layers=layers,
+        strength=strength,
+        provenance=provenance,
+    )
+    direction.report.update(method="invert", photographs=len(images), mirror=mirror, steps=steps)
+    return direction
+
+
+def inverted_photos(
+    generator: Generator,
+    discriminator: Discriminator,
+    images: Tensor,
+    *,
+    space: str = "w",
+    steps: int = 150,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tensor:
+    """ws ``[N, num_ws, w_dim]`` of photographs ``[N, C, H, W]``, inverted in batches."""
+    statistics, found = WStatistics.of(generator), []
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        result = invert(
+            generator,
+            batch,
+            space,
+            steps,
+            perceptual="discriminator",
+            discriminator=discriminator,
+            statistics=statistics,
+            seed=seed,
+        )
+        found.append(result.ws)
+        if progress:
+            progress(start + len(batch), len(images))
+    return torch.cat(found)

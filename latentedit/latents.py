@@ -1,0 +1,110 @@
+"""Latent files: everything needed to render one picture again (docs/formats.md)."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentedit.errors import Error
+from latentedit.files import read_tensors, write_tensors
+from latentedit.generator import Generator
+
+FORMAT, VERSION = "latentedit-latent", 1
+
+
+@dataclass
+class Latent:
+    """One picture in a generator's latent space."""
+
+    ws: Tensor
+    """``[1, num_ws, w_dim]``."""
+    noise: list[Tensor] | None
+    """Maps ``[1, 1, h, w]``, coarse to fine; None stands for the generator's own."""
+    fingerprint: str
+    """Of the generator that it belongs to (`latentedit.models.fingerprint`)."""
+    space: str
+    """"w" (equal rows) or "w+"."""
+    crop: list[list[float]] | None = None
+    """Corners of the crop in the source photo, in pixels: upper left, upper right, lower right, lower left."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    distances: dict[str, float] = field(default_factory=dict)
+    source: dict[str, str] | None = None
+    """Name and SHA-256 of the photo, only where asked for."""
+
+    def check_generator(self, own: str, name: str, *, force: bool = False) -> None:
+        """`Error` unless ``own`` is the fingerprint of this latent's generator, or ``force``."""
+        if own != self.fingerprint and not force:
+            raise Error(
+                f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]};"
+                " --force renders it all the same"
+            )
+
+    @torch.no_grad()
+    def render(self, generator: Generator) -> Tensor:
+        """The picture, ``[1, C, H, W]``; the same bytes every time on one machine."""
+        device = generator.device
+        noise = "const" if self.noise is None else [map_.to(device) for map_ in self.noise]
+        image: Tensor = generator.synthesis(self.ws.to(device), noise=noise)
+        return image
+
+
+def package_version() -> str:
+    try:
+        return version("latentedit")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    return {"latentedit": package_version(), "torch": torch.__version__}
+
+
+def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
+    """Write a latent file, atomically."""
+    if latent.ws.ndim != 3 or latent.ws.shape[0] != 1:
+        raise Error(f"a latent file holds one picture: ws must have shape [1, num_ws, w_dim], got {list(latent.ws.shape)}")
+    tensors = {"ws": latent.ws.float()}
+    for index, map_ in enumerate(latent.noise or []):
+        tensors[f"noise/{index:02d}"] = map_.float()
+    header = {
+        "fingerprint": latent.fingerprint,
+        "space": latent.space,
+        "crop": latent.crop,
+        "settings": latent.settings,
+        "distances": latent.distances,
+        "source": latent.source,
+        "versions": versions(),
+    }
+    write_tensors(path, FORMAT, VERSION, header, tensors)
+
+
+def load_latent(path: str | os.PathLike[str]) -> Latent:
+    """Read a latent file.
+
+    Raises:
+        Error: no such file, damaged, or another kind of file.
+    """
+    header, tensors = read_tensors(path, FORMAT, VERSION)
+    names = sorted(name for name in tensors if name.startswith("noise/"))
+    if "ws" not in tensors or tensors["ws"].ndim != 3 or not isinstance(header.get("fingerprint"), str):
+        raise Error(f"{path}: a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint")
+    return Latent(
+        ws=tensors["ws"],
+        noise=[tensors[name] for name in names] or None,
+        fingerprint=header["fingerprint"],
+        space=header.get("space", "w+"),
+        crop=header.get("crop"),
+        settings=header.get("settings") or {},
+        distances=header.get("distances") or {},
+        source=header.get("source"),
+    )
+
+
+def describe_source(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Name and SHA-256 of a photo, for latent files that are asked to remember it."""
+    return {"name": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}

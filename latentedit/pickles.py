@@ -1,0 +1,241 @@
+"""Reading NVIDIA's network pickles without executing anything from them.
+
+A pickle is a program that calls functions by name. The unpickler here knows a short list of names, each mapped to
+something that builds plain data, and refuses every other name. The source code that these files carry
+(``module_src``) stays a string.
+"""
+
+import io
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latentedit.discriminator import Discriminator, DiscriminatorConfig
+from latentedit.errors import Error
+from latentedit.generator import Generator, GeneratorConfig
+from latentedit.models import Model, load_weights
+
+LARGEST = 4 << 30
+"""Bytes; the largest official network file has 0.4 GB."""
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Record(dict[str, Any]):
+    """A pickled module as plain data: its attributes by name."""
+
+    class_name = ""
+
+
+def _record(meta: Any) -> Record:
+    if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
+        raise Error("a persistent object without a state")
+    record = Record(meta["state"])
+    record.class_name = str(meta.get("class_name", ""))
+    return record
+
+
+def _storage(data: Any) -> Any:
+    # torch.storage._load_from_bytes itself would unpickle without restriction.
+    if not isinstance(data, bytes):
+        raise Error("a tensor storage that is not bytes")
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    rebuilt: Tensor = torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())
+    return rebuilt
+
+
+def _parameter(data: Any, *_: Any) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise Error("a parameter that is not a tensor")
+    return data
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(data, bytes):
+        raise Error("a numpy scalar of an unexpected kind")
+    return np.frombuffer(data, dtype=dtype, count=1)[0]
+
+
+ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _record,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy", "dtype"): np.dtype,
+    ("dnnlib.util", "EasyDict"): dict,
+    ("dnnlib", "EasyDict"): dict,
+}
+"""Every name that a file may use, and what is called in its place."""
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Knows the names in `ALLOWED` and refuses all others by name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in ALLOWED:
+            return ALLOWED[module, name]
+        raise Error(f"the pickle asks for {module}.{name}, which is not among the names that are safe to read")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise Error("the pickle refers to objects outside itself")
+
+
+def read_pickle(path: str | os.PathLike[str]) -> Any:
+    """The contents of a pickle as plain data.
+
+    Raises:
+        Error: too large, damaged, or asking for a name that is not allowed.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST:
+            raise Error(f"larger than {LARGEST >> 30} GiB")
+        with open(path, "rb") as file:
+            return RestrictedUnpickler(file).load()
+    except Error as error:
+        raise Error(f"{path}: {error}") from error
+    except Exception as error:  # a hostile or damaged pickle can raise anything
+        text = (str(error) or type(error).__name__).splitlines()[0]
+        raise Error(f"{path}: not a network pickle, or damaged ({text})") from error
+
+
+def load_nvidia(path: str | os.PathLike[str]) -> Model:
+    """A StyleGAN2 network file in NVIDIA's PyTorch layout (stylegan2-ada-pytorch, stylegan3) as a `Model`."""
+    data = read_pickle(path)
+    if not isinstance(data, dict) or not isinstance(data.get("G_ema"), Record):
+        raise Error(f"{path}: expected a network pickle of NVIDIA's PyTorch layout with a G_ema in it")
+    try:
+        generator = _generator(data["G_ema"], path)
+        raw = _generator(data["G"], path) if isinstance(data.get("G"), Record) else None
+        discriminator = _discriminator(data["D"], path) if isinstance(data.get("D"), Record) else None
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        if isinstance(error, Error):
+            raise
+        raise Error(f"{path}: the recorded network is incomplete ({type(error).__name__}: {error})") from error
+    provenance = {"source": Path(path).name, "layout": "NVIDIA PyTorch pickle"}
+    return Model(generator, discriminator, None, provenance, str(path), raw_generator=raw)
+
+
+def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
+    synthesis, mapping = record["_modules"].get("synthesis"), record["_modules"].get("mapping")
+    if not isinstance(synthesis, Record) or not isinstance(mapping, Record) or "b4" not in synthesis["_modules"]:
+        known = {"L0": "a StyleGAN3 generator", "superresolution": "an EG3D generator"}
+        names = [*record["_modules"], *(synthesis["_modules"] if isinstance(synthesis, Record) else [])]
+        what = next((text for key, text in known.items() if any(n.startswith(key) for n in names)), "another network")
+        raise Error(f"{path}: {what}, not a StyleGAN2 generator; only StyleGAN2 networks can be read")
+    blocks = {int(name[1:]): block for name, block in synthesis["_modules"].items()}
+    resolution = max(blocks)
+    layer = blocks[resolution]["_modules"]["conv1"]
+    if not layer.get("use_noise", True):
+        raise Error(f"{path}: layers without noise inputs cannot be represented")
+    tensors = _tensors(record)
+    widths = {r: tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
+    base, most = _channels(widths, path)
+    config = GeneratorConfig(
+        resolution=resolution,
+        channels=_whole(synthesis["img_channels"]),
+        z_dim=_whole(mapping["z_dim"]),
+        w_dim=_whole(mapping["w_dim"]),
+        c_dim=_whole(mapping["c_dim"]),
+        mapping_layers=_whole(mapping["num_layers"]),
+        mapping_lr_multiplier=float(mapping["_modules"]["fc0"]["bias_gain"]),
+        channel_base=base,
+        channel_max=most,
+        architecture=str(blocks[resolution]["architecture"]),
+        conv_clamp=_clamp(layer),
+        resample_filter=_taps(blocks[resolution], path),
+    )
+    return _filled(Generator(config), tensors, path)
+
+
+def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminator:
+    modules = record["_modules"]
+    blocks = {int(name[1:]): block for name, block in modules.items() if name.startswith("b")}
+    resolution = max(blocks)
+    head = modules["b4"]
+    tensors = _tensors(record)
+    widths = {r: tensors[f"b{r}.conv0.weight"].shape[0] for r in blocks if r > 4}
+    widths[4] = tensors["b4.conv.weight"].shape[0]
+    base, most = _channels(widths, path)
+    mbstd = head["_modules"].get("mbstd")
+    labels = modules.get("mapping")
+    config = DiscriminatorConfig(
+        resolution=resolution,
+        channels=_whole(record["img_channels"]),
+        c_dim=_whole(record["c_dim"]),
+        channel_base=base,
+        channel_max=most,
+        architecture=str(blocks[resolution]["architecture"]),
+        conv_clamp=_clamp(blocks[resolution]["_modules"]["conv0"]),
+        mbstd_group_size=_group(mbstd["group_size"]) if isinstance(mbstd, Record) else 1,
+        mbstd_channels=_whole(mbstd["num_channels"]) if isinstance(mbstd, Record) else 0,
+        cmap_dim=_whole(labels["w_dim"]) if isinstance(labels, Record) else 0,
+        mapping_layers=_whole(labels["num_layers"]) if isinstance(labels, Record) else 8,
+        resample_filter=_taps(blocks[resolution], path),
+    )
+    return _filled(Discriminator(config), tensors, path)
+
+
+def _filled(network: Network, tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> Network:
+    weights = {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
+    load_weights(network, weights, path)
+    return network
+
+
+def _tensors(record: Record, prefix: str = "") -> dict[str, Tensor]:
+    """Parameters and buffers under their full names."""
+    found: dict[str, Tensor] = {}
+    for group in ("_parameters", "_buffers"):
+        for name, value in record.get(group, {}).items():
+            if isinstance(value, Tensor):
+                found[prefix + name] = value
+    for name, module in record.get("_modules", {}).items():
+        if isinstance(module, Record):
+            found.update(_tensors(module, f"{prefix}{name}."))
+    return found
+
+
+def _channels(widths: dict[int, int], path: str | os.PathLike[str]) -> tuple[int, int]:
+    """channel_base and channel_max that give the feature maps ``widths`` of every resolution."""
+    most, finest = max(widths.values()), max(widths)
+    base = widths[finest] * finest
+    if any(min(base // r, most) != width for r, width in widths.items()):
+        raise Error(f"{path}: feature maps {widths} do not follow min(channel_base / resolution, channel_max)")
+    return base, most
+
+
+def _whole(value: Any) -> int:
+    return int(value)
+
+
+def _group(value: Any) -> int:
+    return 1 << 30 if value is None else int(value)  # None stands for the whole batch
+
+
+def _clamp(layer: Record) -> float | None:
+    value = layer.get("conv_clamp")
+    return None if value is None else float(value)
+
+
+def _taps(block: Record, path: str | os.PathLike[str]) -> tuple[float, ...]:
+    """The separable taps, smallest 1, of the block's resampling filter."""
+    filter = block["_buffers"]["resample_filter"]
+    row = filter if filter.ndim == 1 else filter.sum(dim=0)
+    taps = row / row.abs().min()
+    if filter.ndim == 2 and not torch.allclose(filter, torch.outer(row, row) / row.sum(), atol=1e-6):
+        raise Error(f"{path}: the resampling filter is not separable")
+    return tuple(round(float(tap), 6) for tap in taps)

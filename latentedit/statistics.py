@@ -1,0 +1,74 @@
+"""What a generator's own w look like: the mean, spread and shape of 10,000 of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentedit.generator import Generator
+
+SAMPLES = 10_000
+STATISTICS_SEED = 0
+
+
+def sample_z(seed: int, z_dim: int, count: int = 1) -> Tensor:
+    """``numpy.random.RandomState(seed).randn(count, z_dim)`` as float32: the z that the field's tools draw for a seed."""
+    return torch.from_numpy(np.random.RandomState(seed).randn(count, z_dim).astype(np.float32))
+
+
+def one_hot(classes: Tensor, c_dim: int) -> Tensor:
+    return torch.nn.functional.one_hot(classes, c_dim).float()
+
+
+def random_labels(seed: int, c_dim: int, count: int) -> Tensor | None:
+    """Uniformly drawn one-hot labels ``[count, c_dim]``, or None for an unconditional network."""
+    if not c_dim:
+        return None
+    return one_hot(torch.from_numpy(np.random.RandomState(seed).randint(c_dim, size=count)), c_dim)
+
+
+@torch.no_grad()
+def sample_w(generator: Generator, count: int = SAMPLES, seed: int = STATISTICS_SEED) -> Tensor:
+    """``[count, w_dim]`` at psi 1, on the generator's device."""
+    z = sample_z(seed, generator.z_dim, count).to(generator.device)
+    c = random_labels(seed, generator.c_dim, count)
+    return generator.mapping.map(z, None if c is None else c.to(generator.device))
+
+
+@dataclass(frozen=True)
+class WStatistics:
+    """Of 10,000 random w."""
+
+    mean: Tensor
+    """``[w_dim]``."""
+    std: float
+    """sqrt(E |w - mean|^2), the length scale of the projector's noise."""
+    whitening: Tensor
+    """``[w_dim, w_dim]``: (w - mean) @ whitening has unit covariance."""
+    distances: Tensor
+    """Sorted `distance` of the samples themselves."""
+
+    @classmethod
+    def of(cls, generator: Generator) -> "WStatistics":
+        w = sample_w(generator).cpu()
+        mean = w.mean(dim=0)
+        centred = (w - mean).numpy()
+        values, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred / len(w))
+        scale = 1 / np.sqrt(np.maximum(values, values.max() * 1e-9))
+        whitening = torch.from_numpy((vectors * scale).astype(np.float32))
+        std = float((w - mean).square().sum(dim=1).mean().sqrt())
+        distances = ((w - mean) @ whitening).square().mean(dim=1).sqrt().sort().values
+        return cls(mean, std, whitening, distances)
+
+    def distance(self, ws: Tensor) -> Tensor:
+        """Mahalanobis distance from the mean over sqrt(w_dim), averaged over rows: about 1 for the generator's own w.
+
+        ``ws`` is ``[N, num_ws, w_dim]``; the result ``[N]``.
+        """
+        whitened = (ws.detach().cpu().float() - self.mean) @ self.whitening
+        return whitened.square().mean(dim=2).sqrt().mean(dim=1)
+
+    def percentile(self, distance: float) -> float:
+        """Share of the generator's own w, in per cent, that lie nearer to the mean than ``distance``."""
+        return 100 * float((self.distances < distance).float().mean())
