@@ -44,7 +44,7 @@ class Lazy(click.Group):
             named = f"{error.filename}: " if error.filename else ""
             message = f"{named}{error.strerror or error}"
         click.echo(f"latentedit: {message}", err=True)
-        ctx.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

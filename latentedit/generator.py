@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from latentedit.errors import Error
 from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, normalize_2nd_moment
-from latentedit.modulation import convolve, folded_weights, prefers_folding, scaled_conv2d
+from latentedit.modulation import convolve, folded_weight, prefers_folding, scaled_conv2d
 from latentedit.ops import fir_filter, upsample2d
 
 Noise = Literal["const", "random", "none"] | Sequence[Tensor]
@@ -183,11 +183,9 @@ class SynthesisLayer(nn.Module):
 
     def render(self, x: Tensor, styles: Tensor, noise: Tensor | None, scale: float) -> Tensor:
         bias = (self.bias * scale).to(x.dtype)
-        batch, activations = len(x), self.bias.numel() * self.resolution**2
-        if prefers_folding(batch, self.weight.numel(), activations):
-            weights = folded_weights(self.weight, styles, gain=scale).to(x.dtype)
-            pictures = [convolve(x[i : i + 1], weights[i], self.up, self.resample_filter, bias=bias) for i in range(batch)]
-            y = pictures[0] if batch == 1 else torch.cat(pictures)
+        if len(x) == 1:
+            weight = folded_weight(self.weight, styles, gain=scale).to(x.dtype)
+            y = convolve(x, weight, self.up, self.resample_filter, bias=bias)
         else:
             y = scaled_conv2d(x, self.weight, styles, up=self.up, filter=self.resample_filter, gain=scale)
             y += bias[:, None, None]
@@ -247,6 +245,12 @@ class SynthesisBlock(nn.Module):
     @property
     def convs(self) -> list[SynthesisLayer]:
         return [self.conv1] if self.resolution == 4 else [self.conv0, self.conv1]
+
+    @property
+    def folds(self) -> bool:
+        """Whether several pictures are rendered one by one from this block on."""
+        weight = self.conv1.weight
+        return self.resolution > 4 and prefers_folding(weight.numel(), len(weight) * self.resolution**2)
 
     @property
     def has_rgb(self) -> bool:
@@ -330,12 +334,33 @@ class SynthesisNetwork(nn.Module):
         if precision not in DTYPES:
             raise Error(f"precision must be fp32, bf16 or fp16, got {precision!r}")
         maps = self.noise_maps(noise, len(styles[0]), styles[0].device)
-        x: Tensor | None = None
-        image: Tensor | None = None
-        for block in self.blocks:
+        return self._run(self.blocks, None, None, styles, maps, DTYPES[precision])
+
+    def _run(
+        self,
+        blocks: Sequence[SynthesisBlock],
+        x: Tensor | None,
+        image: Tensor | None,
+        styles: Sequence[Tensor],
+        maps: Sequence[Tensor | None],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        batch = len(styles[0])
+        for index, block in enumerate(blocks):
+            if batch > 1 and block.folds and not torch.is_grad_enabled():
+                # From here on picture by picture: weights are folded, and activations stay small and near.
+                pictures = []
+                for i in range(batch):
+                    one = slice(i, i + 1)
+                    own = [map_ if map_ is None or len(map_) == 1 else map_[one] for map_ in maps]
+                    before = None if image is None else image[one]
+                    assert x is not None
+                    pictures.append(self._run(blocks[index:], x[one], before, [s[one] for s in styles], own, dtype))
+                return torch.cat(pictures)
             convs, count = len(block.convs), len(block.convs) + block.has_rgb
-            dtype = DTYPES[precision] if block.resolution >= LOWEST_REDUCED else torch.float32
-            x, image = block(x, image, styles[:count], maps[:convs], dtype)
+            x, image = block(
+                x, image, styles[:count], maps[:convs], dtype if block.resolution >= LOWEST_REDUCED else torch.float32
+            )
             styles, maps = styles[count:], maps[convs:]
         assert image is not None
         return image.contiguous()

@@ -44,14 +44,12 @@ def scaled_conv2d(
     return x
 
 
-def folded_weights(weight: Tensor, styles: Tensor, *, demodulate: bool = True, gain: float = 1.0) -> Tensor:
-    """Weights ``[N, O, I, k, k]`` with style, demodulation and ``gain`` inside; ``weight [O, I, k, k]``, ``styles [N, I]``."""
-    folded = weight * styles[:, None, :, None, None]  # [N, O, I, k, k]
+def folded_weight(weight: Tensor, styles: Tensor, *, demodulate: bool = True, gain: float = 1.0) -> Tensor:
+    """``weight [O, I, k, k]`` with the ``styles [1, I]`` of one picture, demodulation and ``gain`` inside."""
+    factors = styles * gain  # [1, I]
     if demodulate:
-        folded *= (demodulation(weight, styles) * gain)[:, :, None, None, None]
-    elif gain != 1:
-        folded *= gain
-    return folded
+        factors = demodulation(weight, styles).t() * factors  # [O, I]
+    return weight * factors[:, :, None, None]
 
 
 def convolve(x: Tensor, weight: Tensor, up: int, filter: Tensor, *, bias: Tensor | None = None, gain: float = 1.0) -> Tensor:
@@ -66,9 +64,9 @@ def convolve(x: Tensor, weight: Tensor, up: int, filter: Tensor, *, bias: Tensor
     return x if bias is None else x.add_(bias[:, None, None])
 
 
-def prefers_folding(batch: int, weight_count: int, activation_count: int) -> bool:
-    """The fixed rule for rendering: fold where the weights of a batch are smaller than its activations.
+def prefers_folding(weight_count: int, activation_count: int) -> bool:
+    """The fixed rule for rendering several pictures: fold, one by one, where a picture's activations outweigh the weights.
 
-    ``weight_count`` is O * I * k * k, ``activation_count`` O * H * W of one picture.
+    ``weight_count`` is O * I * k * k, ``activation_count`` O * H * W. Small pictures gain nothing from being taken apart.
     """
-    return batch == 1 or weight_count <= 4 * activation_count
+    return activation_count >= 2**18 and weight_count <= 4 * activation_count
