@@ -1,0 +1,76 @@
+"""Layout and import rules (docs: CONTRIBUTING)."""
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import latentedit
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {"latentedit": ROOT / "latentedit", "latentedit.directions": ROOT / "directions", "latentedit.cli": ROOT / "cli"}
+
+
+def files(room: str) -> list[Path]:
+    folder = ROOMS[room]
+    own = [p for p in folder.rglob("*.py") if not any(parent.is_symlink() for parent in p.parents)]
+    return sorted(own)
+
+
+def test_pyproject_lists_every_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    there = set()
+    for room, folder in ROOMS.items():
+        for path in files(room):
+            if path.name == "__init__.py":
+                there.add(".".join([room, *path.parent.relative_to(folder).parts]))
+    assert set(settings["packages"]) == there
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_imports_run_one_way() -> None:
+    """latentedit <- directions <- cli; only latentedit/__init__.py may name what is above it."""
+    for path in files("latentedit"):
+        if path == ROOMS["latentedit"] / "__init__.py":
+            continue
+        for name in imported(path):
+            assert not name.startswith(("latentedit.cli", "latentedit.directions")), f"{path} imports {name}"
+    for path in files("latentedit.directions"):
+        for name in imported(path):
+            assert not name.startswith("latentedit.cli"), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["invert", "--help"], ["train", "--help"]])
+def test_help_does_not_import_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom latentedit.cli.main import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_loads() -> None:
+    for name in latentedit.__all__:
+        assert getattr(latentedit, name) is not None
+    assert set(latentedit._HOMES) | set(latentedit._MODULES) | {"Error"} == set(latentedit.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = latentedit.nonsense
+
+
+def test_an_error_is_a_value_error() -> None:
+    assert issubclass(latentedit.Error, ValueError)
