@@ -98,6 +98,7 @@ def info(data: str) -> None:
 @click.option("--max-minutes", type=float, help="Stop after this time, with a snapshot.")
 @click.option("--snapshot-kimg", type=float, help="Thousand pictures between snapshots.")
 @click.option("--batch", type=int, help="Pictures a step.")
+@click.option("--learning-rate", type=float, help="Of both networks; may be lowered when a run is resumed.")
 @click.option("--gamma", type=float, help="Weight of the R1 penalty.")
 @click.option("--augment", help="Group of augmentations (bg, bgc, ...), or none.")
 @click.option("--mirror/--no-mirror", default=None, help="Show every picture mirrored as well.")
@@ -114,6 +115,7 @@ def train(
     max_minutes: float | None,
     snapshot_kimg: float | None,
     batch: int | None,
+    learning_rate: float | None,
     gamma: float | None,
     augment: str | None,
     mirror: bool | None,
@@ -140,6 +142,7 @@ def train(
         kimg=kimg,
         snapshot_kimg=snapshot_kimg,
         batch=batch,
+        learning_rate=learning_rate,
         r1_gamma=gamma,
         augment=augment,
         mirror=mirror,

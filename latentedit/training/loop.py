@@ -70,8 +70,7 @@ class Trainer:
         self.figures: dict[str, Tensor] = {}
 
     def _optimizer(self, network: nn.Module, interval: int) -> torch.optim.Adam:
-        # A regularisation every k steps makes k + 1 updates in the time of k (StyleGAN2, appendix B).
-        ratio = interval / (interval + 1) if interval else 1.0
+        ratio = _lazy_ratio(interval)
         rate, betas = self.config.learning_rate * ratio, (0.0, 0.99**ratio)
         return torch.optim.Adam(network.parameters(), lr=rate, betas=betas, eps=1e-8, fused=True)
 
@@ -219,6 +218,10 @@ class Trainer:
             raise Error("the run was started with other data; use a new --out")
         for name in ("g", "d", "g_ema", "g_optimizer", "d_optimizer"):
             getattr(self, name).load_state_dict(state[name])
+        if ours["learning_rate"] != theirs["learning_rate"]:
+            for optimizer in (self.g_optimizer, self.d_optimizer):
+                for group in optimizer.param_groups:
+                    group["lr"] *= ours["learning_rate"] / theirs["learning_rate"]
         if self.augment is not None:
             self.augment.p.copy_(state["p"])
         self.path_mean.copy_(state["path_mean"])
@@ -240,6 +243,11 @@ class Trainer:
             "settings": self.config.as_dict(),
         }
         return Model(self.g_ema, self.d, framing, facts)
+
+
+def _lazy_ratio(interval: int) -> float:
+    """A regularisation every k steps makes k + 1 updates in the time of k (StyleGAN2, appendix B); 0 is never."""
+    return interval / (interval + 1) if interval else 1.0
 
 
 Report = Callable[[dict[str, float]], None]
