@@ -39,7 +39,9 @@ def open_image(source: Source) -> Image.Image:
         else:
             if not Path(source).is_file():
                 raise Error(f"{name}: no such file")
-            image = Image.open(source)
+            with Image.open(source) as file:
+                file.load()
+                image = ImageOps.exif_transpose(file)  # a copy, also where there is nothing to turn
         image.load()
         image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:

@@ -72,7 +72,9 @@ def augmented(x: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
     shift = (torch.rand(2, n) - 0.5) * 0.35
     flip = torch.where(mirror, -1.0, 1.0)
     theta = torch.stack([torch.stack([cos * flip, -sin, shift[0]], 1), torch.stack([sin * flip, cos, shift[1]], 1)], 1)
-    x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), padding_mode="reflection", align_corners=False)
+    x = F.grid_sample(
+        x, F.affine_grid(theta, list(x.shape), align_corners=False), padding_mode="reflection", align_corners=False
+    )
     x = x * (0.6 + 0.8 * torch.rand(n, 1, 1, 1)) + (torch.rand(n, 1, 1, 1) - 0.5) * 0.6
     x = x + torch.randn_like(x) * (0.15 * torch.rand(n, 1, 1, 1))
     blurred = F.avg_pool2d(x, 3, 1, 1)

@@ -90,10 +90,11 @@ def test_written_pictures_say_what_they_are(tmp_path: Path) -> None:
     assert open_image(with_place).getexif().get_ifd(0x8825)
     for name in ("out.png", "out.jpg", "out.webp"):
         save_image(load_image(with_place), tmp_path / name)
-        again = Image.open(tmp_path / name)
-        assert not again.getexif().get_ifd(0x8825)
-        text = again.text["Description"] if name == "out.png" else again.getexif()[0x010E]  # type: ignore[attr-defined]
-        assert "synthetic or edited" in text
+        with Image.open(tmp_path / name) as again:
+            again.load()
+            assert not again.getexif().get_ifd(0x8825)
+            text = again.info["Description"] if name == "out.png" else again.getexif()[0x010E]
+            assert "synthetic or edited" in text
     with pytest.raises(Error, match="pictures are written as one of .png"):
         save_image(torch.zeros(1, 8, 8), tmp_path / "out.xyz")
     with pytest.raises(Error, match=r"shape \[1 or 3, H, W\], got \[2, 8, 8\]"):

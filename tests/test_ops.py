@@ -34,9 +34,7 @@ def by_definition(x: torch.Tensor, f: torch.Tensor, up: int, down: int, pad: tup
     size=st.tuples(st.integers(3, 6), st.integers(3, 6)),
     taps=st.tuples(st.integers(1, 4), st.integers(1, 4)),
 )
-def test_definition(
-    up: int, down: int, pad: tuple[int, int, int, int], size: tuple[int, int], taps: tuple[int, int]
-) -> None:
+def test_definition(up: int, down: int, pad: tuple[int, int, int, int], size: tuple[int, int], taps: tuple[int, int]) -> None:
     x = torch.arange(2.0 * size[0] * size[1]).reshape(1, 2, *size).cos()
     f = torch.arange(1.0, taps[0] * taps[1] + 1).reshape(taps)
     if min(size[0] * up + pad[2] + pad[3] - taps[0], size[1] * up + pad[0] + pad[1] - taps[1]) < 0:
@@ -44,7 +42,9 @@ def test_definition(
     torch.testing.assert_close(upfirdn2d(x, f, up, down, pad), by_definition(x, f, up, down, pad), atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("up", "down", "pad"), [(1, 1, (1, 2, 1, 2)), (2, 1, (2, 1, 2, 1)), (1, 2, (1, 1, 1, 1)), (2, 2, (-1, 3, 0, 2))])
+@pytest.mark.parametrize(
+    ("up", "down", "pad"), [(1, 1, (1, 2, 1, 2)), (2, 1, (2, 1, 2, 1)), (1, 2, (1, 1, 1, 1)), (2, 2, (-1, 3, 0, 2))]
+)
 def test_gradients_of_both_orders(up: int, down: int, pad: tuple[int, int, int, int]) -> None:
     torch.manual_seed(0)
     x = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)

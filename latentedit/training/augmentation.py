@@ -253,7 +253,7 @@ class AugmentPipe(nn.Module):
             t[:, band] = amount
             gains = gains * t / (power * t.square()).sum(dim=1, keepdim=True).sqrt()
         n, c, h, w = images.shape
-        taps = (gains @ self.bands).repeat_interleave(c, dim=0)[:, None]  # [N * C, 1, k]
+        taps = (gains @ self.bands).repeat_interleave(c, dim=0)[:, None].to(images.dtype)  # [N * C, 1, k]
         pad = taps.shape[-1] // 2
         x = F.pad(images.reshape(1, n * c, h, w), [pad] * 4, mode="reflect")
         x = F.conv2d(x, taps[:, :, None], groups=n * c)
@@ -293,7 +293,7 @@ def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
     out_h, out_w = (h + 2 * reach) * 2, (w + 2 * reach) * 2
     normalize_in = _scale(one * 2 / images.shape[3], one * 2 / images.shape[2])
     normalize_out = _scale(one * out_w / 2, one * out_h / 2)
-    theta = (normalize_in @ inverse @ normalize_out)[:, :2]
+    theta = (normalize_in @ inverse @ normalize_out)[:, :2].to(images.dtype)
     grid = F.affine_grid(theta, [n, c, out_h, out_w], align_corners=False)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     planes = images.reshape(1, n * c, out_h, out_w).contiguous(memory_format=torch.channels_last)
@@ -302,7 +302,7 @@ def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
 
 
 def _recolor(images: Tensor, color: Tensor) -> Tensor:
-    flat = images.flatten(2)  # [N, C, H * W]
+    flat, color = images.flatten(2), color.to(images.dtype)  # [N, C, H * W]
     if images.shape[1] == 3:
         flat = color[:, :3, :3] @ flat + color[:, :3, 3:]
     else:

@@ -1,0 +1,156 @@
+"""The projector: what it optimises, what it reports, what it keeps."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentedit.errors import Error
+from latentedit.generator import Generator
+from latentedit.inversion import invert, noise_regulariser, psnr, schedule
+from latentedit.latents import load_latent, save_latent
+from latentedit.models import Model, fingerprint
+from latentedit.perceptual import DiscriminatorDistance, LpipsDistance, _import_lpips, choose, distance
+from latentedit.statistics import WStatistics, sample_w
+from tests.conftest import tiny_discriminator, tiny_generator
+
+
+def pictures(generator: Generator, count: int) -> torch.Tensor:
+    torch.manual_seed(7)
+    return generator.synthesis(generator.mapping(torch.randn(count, generator.z_dim)))
+
+
+def test_noise_regulariser_in_closed_form() -> None:
+    # Columns alternate: correlation -1 along x, +1 along y at the finest level; averaged 2 x 2 nothing is left.
+    stripes = torch.ones(1, 1, 16, 16)
+    stripes[..., 1::2] = -1
+    assert float(noise_regulariser([stripes])) == pytest.approx(2.0)
+    # A constant map of 16 x 16: 1 + 1 there, and at 8 x 8 its value is doubled: 4 * 4 squared, twice.
+    assert float(noise_regulariser([torch.ones(1, 1, 16, 16)])) == pytest.approx(2 + 2 * 16)
+    assert float(noise_regulariser([torch.ones(1, 1, 4, 4)])) == pytest.approx(2)
+
+
+def test_white_noise_keeps_its_variance_down_the_pyramid() -> None:
+    torch.manual_seed(0)
+    white = torch.randn(4, 1, 64, 64)
+    assert noise_regulariser([white]).shape == (4,)
+    assert float(noise_regulariser([white]).max()) < 0.2
+
+
+def test_schedule() -> None:
+    assert schedule(0.0) == 0
+    assert schedule(0.025) == pytest.approx(0.5)
+    assert schedule(0.5) == pytest.approx(1)
+    assert schedule(0.875) == pytest.approx(0.5)
+    assert schedule(1 - 1e-9) == pytest.approx(0, abs=1e-6)
+
+
+def test_psnr() -> None:
+    assert float(psnr(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.2))) == pytest.approx(20)
+
+
+def test_finds_what_the_generator_drew(faces64: Model) -> None:
+    target = pictures(faces64.generator, 1)
+    result = invert(faces64.generator, target, "w", 150, discriminator=faces64.discriminator)
+    start = psnr(faces64.generator.synthesis(WStatistics.of(faces64.generator).mean.expand(1, 10, -1)), target)
+    assert result.distances[0]["psnr_own_noise"] > float(start) + 5
+    assert bool((result.ws == result.ws[:, :1]).all())
+    assert result.history["perceptual"].shape == (150, 1)
+    assert float(result.history["perceptual"][-1]) < 0.5 * float(result.history["perceptual"][0])
+    for map_ in result.noise:
+        assert float(map_.mean()) == pytest.approx(0, abs=1e-4)
+        assert float(map_.square().mean()) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_picture_does_not_depend_on_its_neighbours() -> None:
+    generator, discriminator = tiny_generator(), tiny_discriminator()
+    targets = pictures(generator, 3)
+    together = invert(generator, targets, "w+", 5, discriminator=discriminator)
+    other = torch.cat([targets[:1], -targets[1:]])
+    assert torch.equal(together.ws[0], invert(generator, other, "w+", 5, discriminator=discriminator).ws[0])
+    alone = invert(generator, targets[:1], "w+", 5, discriminator=discriminator)
+    torch.testing.assert_close(alone.ws[0], together.ws[0], atol=1e-3, rtol=1e-3)
+
+
+def test_a_seed_repeats() -> None:
+    generator, discriminator = tiny_generator(), tiny_discriminator()
+    target = pictures(generator, 1)
+    runs = [invert(generator, target, "w+", 5, discriminator=discriminator, seed=seed) for seed in (3, 3, 4)]
+    assert torch.equal(runs[0].image, runs[1].image)
+    assert not torch.equal(runs[0].image, runs[2].image)
+
+
+def test_latent_file_renders_the_same_bytes(tmp_path: Path) -> None:
+    generator, discriminator = tiny_generator(), tiny_discriminator()
+    result = invert(generator, pictures(generator, 2), "w+", 4, discriminator=discriminator)
+    for index in range(2):
+        latent = result.latent(index)
+        latent.crop = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
+        save_latent(tmp_path / "l.safetensors", latent)
+        again = load_latent(tmp_path / "l.safetensors")
+        assert torch.equal(again.render(generator)[0], result.image[index])
+        assert (again.crop, again.space, again.source) == (latent.crop, "w+", None)
+        assert again.fingerprint == fingerprint(generator)
+        assert again.distances == result.distances[index]
+    with pytest.raises(Error, match="holds 2 pictures"):
+        result.save(tmp_path / "both.safetensors")
+
+
+def test_statistics_of_w() -> None:
+    generator = tiny_generator()
+    statistics, w = WStatistics.of(generator), sample_w(generator)
+    assert statistics.std == pytest.approx(float((w - w.mean(0)).square().sum(1).mean().sqrt()), rel=1e-4)
+    distances = statistics.distance(w[:, None].expand(-1, 2, -1))
+    assert float(distances.square().mean()) == pytest.approx(1, abs=0.01)
+    assert statistics.percentile(float(distances.median())) == pytest.approx(50, abs=1)
+    assert float(statistics.distance(statistics.mean[None, None])) == 0
+
+
+def test_arguments_are_checked() -> None:
+    generator, discriminator = tiny_generator(), tiny_discriminator()
+    image = torch.zeros(1, 1, 16, 16)
+    with pytest.raises(Error, match=r"shape \[N, 1, 16, 16\], got \[1, 3, 16, 16\]"):
+        invert(generator, torch.zeros(1, 3, 16, 16), discriminator=discriminator)
+    with pytest.raises(Error, match='space must be "w" or "w\\+", got \'z\''):
+        invert(generator, image, "z", discriminator=discriminator)
+    with pytest.raises(Error, match="steps must be at least 1"):
+        invert(generator, image, steps=0, discriminator=discriminator)
+
+
+def test_choice_of_distance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    discriminator = tiny_discriminator()
+    measure, line = choose("auto", discriminator)
+    assert measure.name == "discriminator"
+    assert "no vgg16-397923af.pth" in line
+    with pytest.raises(Error, match=r"needs vgg16-397923af.pth \(528 MB\), which is not fetched unasked: put it at"):
+        choose("lpips", discriminator)
+    with pytest.raises(Error, match="has no discriminator"):
+        choose("auto", None)
+    wrong = tmp_path / "weights.pth"
+    wrong.write_bytes(b"something else")
+    with pytest.raises(Error, match="SHA-256 begins with [0-9a-f]{8}, vgg16-397923af.pth has 397923af"):
+        choose("auto", discriminator, wrong)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_lpips_agrees_with_its_package() -> None:
+    torch.manual_seed(0)
+    ours = LpipsDistance(None)
+    a, b = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
+    expected = ours.network(a, b).flatten()  # the package's own forward pass
+    torch.testing.assert_close(distance(ours.features(a), ours.features(b)), expected, rtol=1e-4, atol=1e-6)
+    assert _import_lpips().LPIPS is type(ours.network)
+    flat = torch.zeros(1, 1, 64, 64, requires_grad=True)
+    distance(ours.features(flat), ours.features(b[:1])).sum().backward()
+    assert flat.grad is not None
+    assert math.isfinite(float(flat.grad.abs().sum()))
+
+
+def test_discriminator_distance() -> None:
+    measure = DiscriminatorDistance(tiny_discriminator())
+    a = torch.randn(2, 1, 16, 16)
+    features = measure.features(a)
+    torch.testing.assert_close(features.square().sum(dim=1), torch.ones(2))  # unit vectors, averaged
+    assert distance(features, measure.features(a)).tolist() == [0, 0]
