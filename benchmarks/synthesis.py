@@ -33,7 +33,8 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def bare_convolutions(generator: Generator, batch: int, dtype: torch.dtype) -> tuple[list[Callable[[], Any]], float]:
     """One callable a convolution, in its faster memory format, and their arithmetic in FLOP."""
-    chosen, flop = [], 0.0
+    chosen: list[Callable[[], Any]] = []
+    flop = 0.0
     for block in generator.synthesis.blocks:
         sides = [(conv.weight, conv.up, block.resolution // conv.up) for conv in block.convs]
         sides.append((block.torgb.weight, 1, block.resolution))

@@ -19,7 +19,7 @@ def portrait() -> Path:
 @click.command()
 @click.option("--photo", type=click.Path(), help="A portrait of your own; by default one that comes with matplotlib.")
 @click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder for pictures and latent file.")
-@click.option("--steps", default=600, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
+@click.option("--steps", default=500, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
 @device_option
 @seed_option
 def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> None:
@@ -48,12 +48,18 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     target = crop_tensor(picture, quad, generator.resolution, generator.channels)
     measure, line = choose("auto", model.discriminator, None, generator.device)
     click.echo(line, err=True)
-    with progress_bar(steps, "inverting") as bar:
-        result = invert(generator, target, "w+", steps, perceptual=measure, seed=seed, progress=lambda *_: bar.update(1))
-    latent = result.latent()
+    results = {}
+    for space in ("w", "w+"):
+        with progress_bar(steps, f"inverting into {space.upper()}") as bar:
+            results[space] = invert(
+                generator, target, space, steps, perceptual=measure, seed=seed, progress=lambda *_, bar=bar: bar.update(1)
+            )
+    # One w for all layers resembles less and edits better; the sliders start from it.
+    latent = results["w"].latent()
     latent.crop = quad
-    pictures = [target, result.image, result.image_own_noise]
-    first = sheets.Row(f"{path.name}, cropped and inverted", pictures, ["photo", "inverted", "own noise"])
+    pictures = [target, results["w+"].image, results["w+"].image_own_noise, results["w"].image, results["w"].image_own_noise]
+    captions = ["photo", "W+", "W+, own noise", "W", "W, own noise"]
+    first = sheets.Row(f"{path.name}, cropped and inverted", pictures, captions)
     rows = [first]
     base = latent.ws
     for name, file in sorted(shipped(fingerprint(generator)).items()):
@@ -73,8 +79,9 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     say_written(folder / "sliders.png")
     save_latent(folder / "portrait.safetensors", latent)
     say_written(folder / "portrait.safetensors")
-    found = result.distances[0]
-    click.echo(
-        f"PSNR {found['psnr']:.1f} dB with the found noise, {found['psnr_own_noise']:.1f} dB with the model's own;"
-        f" distance from the model's own w {found['w_distance']:.2f} (its own: about 1)"
-    )
+    for space, result in results.items():
+        found = result.distances[0]
+        click.echo(
+            f"{space.upper()}: PSNR {found['psnr']:.1f} dB with the found noise, {found['psnr_own_noise']:.1f} dB with the model's"
+            f" own; distance from the model's own w {found['w_distance']:.2f} (its own: about 1)"
+        )

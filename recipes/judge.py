@@ -7,6 +7,7 @@ over the people it may see) and on the people kept out of all training, then tra
 """
 
 import argparse
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Judge(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (1, 24, 48, 64, 96)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
         self.head = nn.Linear(widths[-1] * 4, 1 + len(POSES))
 

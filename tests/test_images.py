@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from latentedit.images import grid, load_image, open_image, resample, save_image
 RAMP = np.linspace(0, 255, 32 * 24).reshape(24, 32).astype(np.uint8)
 
 
-def saved(tmp_path: Path, image: Image.Image, name: str, **options: object) -> Path:
+def saved(tmp_path: Path, image: Image.Image, name: str, **options: Any) -> Path:
     image.save(tmp_path / name, **options)
     return tmp_path / name
 

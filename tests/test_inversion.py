@@ -18,7 +18,8 @@ from tests.conftest import tiny_discriminator, tiny_generator
 
 def pictures(generator: Generator, count: int) -> torch.Tensor:
     torch.manual_seed(7)
-    return generator.synthesis(generator.mapping(torch.randn(count, generator.z_dim)))
+    image: torch.Tensor = generator.synthesis(generator.mapping(torch.randn(count, generator.z_dim)))
+    return image
 
 
 def test_noise_regulariser_in_closed_form() -> None:

@@ -110,7 +110,7 @@ def test_noise() -> None:
     with pytest.raises(Error, match=r"shape \[1 or 2, 1, 4, 4\], got \[1, 1, 5, 5\]"):
         generator.synthesis(ws, noise=[torch.zeros(1, 1, 5, 5), *maps[1:]])
     with pytest.raises(Error, match='"const", "random", "none"'):
-        generator.synthesis(ws, noise="loud")  # type: ignore[arg-type]
+        generator.synthesis(ws, noise="loud")
 
 
 def test_running_mean_of_w() -> None:
@@ -150,7 +150,7 @@ def test_shapes_are_checked() -> None:
     with pytest.raises(Error, match=r"conditional: c must be one-hot labels of shape \[N, 3\]"):
         tiny_generator(c_dim=3).mapping(torch.zeros(2, 12))
     with pytest.raises(Error, match="precision must be"):
-        generator.synthesis(torch.zeros(1, 6, 12), precision="fp8")  # type: ignore[arg-type]
+        generator.synthesis(torch.zeros(1, 6, 12), precision="fp8")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ class Attack:
         self.call = function, arguments
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return self.call  # type: ignore[return-value]
+        return self.call
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,12 +182,13 @@ def test_presets_can_be_built(name: str) -> None:
 
 
 def test_configurations_are_checked(tmp_path: Path) -> None:
-    for options, message in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"augment": "all"}, "augment must be none or one of blit"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"learning_rate": -1.0}, "learning_rate must be greater than 0"),
         ({"precision": "fp8"}, "precision must be fp32, bf16 or fp16"),
-    ]:
+    ]
+    for options, message in cases:
         with pytest.raises(Error, match=message):
             CONFIG.changed(**options)
     with pytest.raises(Error, match="no such preset or file; presets: small, stylegan2"):
@@ -246,7 +248,8 @@ def test_augmentation_is_differentiable_twice() -> None:
     x = torch.rand(1, 1, 6, 6, dtype=torch.float64, requires_grad=True)
 
     def fixed(t: torch.Tensor) -> torch.Tensor:
-        return pipe(t, percentile=0.6)
+        y: torch.Tensor = pipe(t, percentile=0.6)
+        return y
 
     assert torch.autograd.gradcheck(fixed, x, atol=1e-4)
     y = fixed(x).square().sum()

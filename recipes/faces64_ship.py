@@ -1,0 +1,57 @@
+"""Turns a snapshot of the `faces64` run into the model that ships, with its directions.
+
+    python recipes/faces64_ship.py runs/faces64/model.safetensors ../shared/data
+
+Writes latentedit/bundled/faces64-v1.safetensors and directions/shipped/faces64-v1/*.safetensors. The directions are made
+by `latentedit directions fit`; the commands are printed as they run.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from faces64_data import KEPT_OUT_CMU, KEPT_OUT_ORL
+
+from latentedit.models import load_model, save_model
+
+ROOT = Path(__file__).parent.parent
+NAME = "faces64-v1"
+PROVENANCE = {
+    "name": NAME,
+    "licence": "CC BY 4.0, with the attributions in LICENSE-faces64.md",
+    "sources": "CMU Face Images (T. Mitchell, 1999); ORL faces (AT&T Laboratories Cambridge, 1992-1994)",
+    "kept_out": [*KEPT_OUT_CMU, *KEPT_OUT_ORL],
+}
+DIRECTIONS = {
+    "sunglasses": ["--column", "sunglasses"],
+    "turn": ["--column", "pose", "--positive", "right", "--negative", "left", "--mirror", "swap"],
+    "look-up": ["--column", "pose", "--positive", "up", "--negative", "straight"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("snapshot", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--only-directions", action="store_true")
+    options = parser.parse_args()
+    bundled = ROOT / "latentedit" / "bundled" / f"{NAME}.safetensors"
+    if not options.only_directions:
+        model = load_model(options.snapshot)
+        model.provenance = {**model.provenance, **PROVENANCE}
+        save_model(bundled, model)
+        print(f"{bundled}: {bundled.stat().st_size / 2**20:.1f} MiB")
+    for name, labels in DIRECTIONS.items():
+        out = ROOT / "directions" / "shipped" / NAME / f"{name}.safetensors"
+        arguments = ["directions", "fit", str(options.data / "cmu_faces" / "labels.csv"), *labels, "--group", "person"]
+        for someone in KEPT_OUT_CMU:
+            arguments += ["--exclude", someone]
+        arguments += ["--crop", "30,22,64", "--name", name, "--model", str(bundled), "--out", str(out)]
+        print("latentedit", shlex.join(arguments), flush=True)
+        subprocess.run([sys.executable, "-m", "latentedit.cli.main", *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Probes and direction files, on directions that are known beforehand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latentedit.directions import (
+    Direction,
+    PhotoClassifier,
+    find_direction,
+    fit,
+    fit_from_inversions,
+    fit_from_photos,
+    load_direction,
+    read_labels,
+    shipped,
+)
+from latentedit.directions.direction import check_generator
+from latentedit.directions.probe import splits
+from latentedit.directions.transfer import mirrored, render_all
+from latentedit.errors import Error
+from latentedit.models import Model, fingerprint
+from latentedit.statistics import sample_w
+from tests.conftest import tiny_discriminator, tiny_generator
+
+GENERATOR = tiny_generator()
+W = sample_w(GENERATOR, 600, seed=3)
+PLANTED = torch.nn.functional.normalize(torch.arange(1.0, 13.0) - 5, dim=0)
+SCORES = ((W - W.mean(0)) @ PLANTED).numpy()
+
+
+@pytest.mark.parametrize("kind", ["svc", "logistic"])
+def test_finds_a_planted_direction(kind: str) -> None:
+    d = fit(W, (SCORES > 0).astype(float), generator=GENERATOR, name="planted", kind=kind, strength=10.0)
+    assert float(d.vector @ PLANTED) > 0.95
+    assert float(d.vector.norm()) == pytest.approx(1)
+    assert d.report["auc"] > 0.98
+    assert abs(d.report["auc_shuffled"] - 0.5) < 0.1
+    assert len(d.report["auc_folds"]) == 5
+    # The intercept puts the boundary where the planted one is: scores of the two classes differ in sign.
+    ws = W[:, None].expand(-1, GENERATOR.num_ws, -1)
+    assert float(((d.score(ws) > 0).numpy() == (SCORES > 0)).mean()) > 0.93
+
+
+def test_sigma_is_measured_on_random_w() -> None:
+    d = fit(W, (SCORES > 0).astype(float), generator=GENERATOR)
+    scores = d.score(sample_w(GENERATOR, 10_000, 0)[:, None].expand(-1, GENERATOR.num_ws, -1))
+    assert d.sigma == pytest.approx(float(scores.std()), rel=1e-3)
+
+
+def test_numbers_by_ridge() -> None:
+    d = fit(W, SCORES * 3 + 7, generator=GENERATOR)
+    assert d.report["probe"] == "ridge"
+    assert d.report["r2"] > 0.5
+    assert float(d.vector @ PLANTED) > 0.9
+
+
+def test_w_plus() -> None:
+    torch.manual_seed(0)
+    ws = W[:, None] + torch.randn(len(W), GENERATOR.num_ws, 12) * W.std()
+    planted = torch.zeros(GENERATOR.num_ws, 12)
+    planted[2, 3] = 1
+    labels = (ws[:, 2, 3] > ws[:, 2, 3].median()).numpy().astype(float)
+    d = fit(ws, labels, generator=GENERATOR, space="w+", kind="logistic", strength=1.0)
+    assert d.space == "w+"
+    assert float((d.vector * planted).sum()) > 0.8
+    only = fit(ws, labels, generator=GENERATOR, layers=(2, 2), strength=1.0)
+    assert only.layers == (2, 2)
+    assert only.report["auc"] > fit(ws, labels, generator=GENERATOR, layers=(3, 3)).report["auc"] + 0.2
+
+
+def test_missing_labels_are_left_out() -> None:
+    labels = (SCORES > 0).astype(float)
+    labels[::3] = np.nan
+    assert fit(W, labels, generator=GENERATOR).report["samples"] == int(np.isfinite(labels).sum())
+
+
+def test_groups_are_never_split() -> None:
+    labels, groups = np.tile([0, 1], 30), np.repeat(np.arange(12), 5)
+    for train, test in splits(labels, list(groups), binary=True):
+        assert not set(groups[train]) & set(groups[test])
+
+
+def test_a_label_that_only_names_people_is_found_out() -> None:
+    """Each person has one label and a place in w of their own: perfect within people, chance across them."""
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(20), 10)
+    x = torch.from_numpy((rng.normal(size=(20, 12))[people] + 0.01 * rng.normal(size=(200, 12))).astype(np.float32))
+    labels = (people % 2).astype(float)
+    assert fit(x, labels, generator=GENERATOR, strength=10).report["auc"] > 0.9
+    assert fit(x, labels, generator=GENERATOR, strength=10, groups=list(people)).report["auc"] < 0.85
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        (np.ones(600), {}, "all 600 labels are the same"),
+        (np.ones(5), {}, "expected 600 labels"),
+        (SCORES, {"kind": "svc"}, "needs labels 0 and 1; use ridge"),
+        (SCORES > 0, {"space": "s"}, 'space must be "w" or "w\\+"'),
+        (SCORES > 0, {"kind": "tree"}, "probe must be one of"),
+        (np.eye(600)[0], {}, "at least 2 samples of every class, got 1"),
+    ],
+)
+def test_what_cannot_be_fitted(labels: np.ndarray, options: dict[str, str], message: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(Error, match=message):
+        fit(W, labels.astype(float), generator=GENERATOR, **options)  # type: ignore[arg-type]
+
+
+def test_mirrored_copies_share_a_group() -> None:
+    images, labels = torch.randn(3, 1, 4, 4), np.array([0.0, 1.0, 1.0])
+    both, swapped, groups = mirrored(images, labels, None, "swap")
+    assert torch.equal(both[3:], images.flip(3))
+    assert swapped.tolist() == [0, 1, 1, 1, 0, 0]
+    assert groups == [0, 1, 2, 0, 1, 2]
+    assert mirrored(images, labels, ["a", "b", "c"], "keep")[1].tolist() == [0, 1, 1, 0, 1, 1]
+    assert len(mirrored(images, labels, None, "none")[0]) == 3
+    with pytest.raises(Error, match="mirror must be none, keep or swap"):
+        mirrored(images, labels, None, "yes")
+
+
+def bright_or_dark(count: int = 40) -> tuple[torch.Tensor, np.ndarray]:  # type: ignore[type-arg]
+    torch.manual_seed(0)
+    images = render_all(GENERATOR, sample_w(GENERATOR, count, seed=9))
+    level = images.mean(dim=(1, 2, 3))
+    return images, (level > level.median()).numpy().astype(float)
+
+
+def test_both_ways_from_photographs_find_brightness() -> None:
+    images, labels = bright_or_dark()
+    discriminator = tiny_discriminator()
+    classifier = PhotoClassifier(discriminator, images, labels)
+    assert classifier.report["auc"] > 0.8
+    for d in (
+        fit_from_photos(images, labels, generator=GENERATOR, discriminator=discriminator, name="bright", samples=300),
+        fit_from_inversions(
+            images, labels, generator=GENERATOR, discriminator=discriminator, name="bright", steps=60, mirror="none"
+        ),
+    ):
+        w = sample_w(GENERATOR, 64, seed=11)
+        step = d.vector * d.sigma * 2
+        change = render_all(GENERATOR, w + step).mean() - render_all(GENERATOR, w - step).mean()
+        assert float(change) > 0.05, d.report
+
+
+def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    d = Direction("mine", PLANTED, 0.5, 2.0, fingerprint(GENERATOR), (1, 3), {"auc": 0.9}, {"labels": "x.csv"})
+    d.save(tmp_path / "mine.safetensors")
+    again = load_direction(tmp_path / "mine.safetensors")
+    assert torch.equal(again.vector, d.vector)
+    for name in ("name", "intercept", "sigma", "fingerprint", "layers", "report", "provenance", "space"):
+        assert getattr(again, name) == getattr(d, name)
+    monkeypatch.setenv("LATENTEDIT_DIRECTIONS", str(tmp_path))
+    assert load_direction("mine", fingerprint(GENERATOR)).name == "mine"
+    with pytest.raises(Error, match="for this generator there are: none"):
+        find_direction("mine", "0" * 64)
+    with pytest.raises(Error, match=f"direction mine was found on the generator {d.fingerprint[:12]}, other is 000000000000"):
+        check_generator(d, "0" * 64, "other")
+    check_generator(d, "0" * 64, "other", force=True)
+
+
+def test_labels(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.png").write_bytes(b"")
+    table = tmp_path / "labels.csv"
+    table.write_text("file,pose,age,who\na.png,left,3,x\nb.png,right,4,x\nc.png,up,,y\nd.png,left,5.5,y\n")
+    pose = read_labels(table, "pose", positive=["right"], negative=["left"], group="who")
+    assert [p.name for p in pose.paths] == ["a.png", "b.png", "d.png"]
+    assert pose.values.tolist() == [0, 1, 0]
+    assert pose.groups == ["x", "x", "y"]
+    assert pose.binary
+    assert read_labels(table, "pose", positive=["up"]).values.tolist() == [0, 0, 1, 0]
+    assert read_labels(table, "age").values.tolist() == [3, 4, 5.5]
+    assert len(read_labels(table, "pose", positive=["left"], group="who", exclude=["x"]).paths) == 2
+    for options, message in [
+        ({"column": "hat"}, "no column 'hat'; there are file, pose, age, who"),
+        ({"column": "pose"}, "line 2: pose is 'left', not a number; say --positive"),
+        ({"column": "age", "group": "team"}, "no column 'team'"),
+        ({"column": "pose", "positive": ["left"], "group": "who", "exclude": ["x", "y"]}, "no row has a label"),
+        ({"column": "pose", "positive": ["back"]}, "all 4 labels of 'pose' are the same"),
+    ]:
+        with pytest.raises(Error, match=message):
+            read_labels(table, **options)  # type: ignore[arg-type]
+    table.write_text("file,age\nmissing.png,3\n")
+    with pytest.raises(Error, match=r"line 2: no such file .*missing.png"):
+        read_labels(table, "age")
+    with pytest.raises(Error, match="not a readable CSV"):
+        read_labels(tmp_path / "absent.csv", "age")
+
+
+def test_shipped_directions(faces64: Model) -> None:
+    table = shipped(fingerprint(faces64.generator))
+    assert {"sunglasses", "turn", "look-up"} <= set(table)
+    for name, path in table.items():
+        d = load_direction(path)
+        assert d.name == name
+        assert d.fingerprint == fingerprint(faces64.generator)
+        assert d.report["photo_auc"] > 0.9
+        assert d.report["auc"] > 0.9
+        assert abs(d.report["auc_shuffled"] - 0.5) < 0.1
+        assert set(d.provenance["excluded"]) >= {"cheyer", "megak"}
+        scores = d.score(sample_w(faces64.generator)[:, None].expand(-1, faces64.generator.num_ws, -1))
+        assert float(scores.std()) == pytest.approx(d.sigma, rel=1e-2)

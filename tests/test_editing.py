@@ -1,0 +1,61 @@
+"""Editing arithmetic."""
+
+import pytest
+import torch
+
+from latentedit.directions import Direction
+from latentedit.editing import edit, interpolate, mix, parse_layers, score
+from latentedit.errors import Error
+
+UNIT = torch.zeros(4).index_fill(0, torch.tensor([1]), 1.0)
+
+
+def direction(vector: torch.Tensor = UNIT, sigma: float = 0.5, layers: tuple[int, int] | None = None) -> Direction:
+    return Direction("d", vector, 0.25, sigma, "f" * 64, layers)
+
+
+def test_one_sigma_moves_the_score_by_sigma() -> None:
+    ws = torch.randn(3, 6, 4)
+    wplus = torch.randn(6, 4)
+    for d in (direction(), direction(layers=(1, 3)), direction(wplus / wplus.norm())):
+        moved = edit(ws, d, 2.0)
+        torch.testing.assert_close(d.score(moved) - d.score(ws), torch.full((3,), 2 * 0.5))
+        assert float(score(ws, d, 0.25)[0]) == pytest.approx(float(d.score(ws)[0]))
+
+
+def test_layers() -> None:
+    ws = torch.zeros(1, 10, 4)
+    for layers, rows in [("0-3", range(4)), ("coarse", range(4)), ("middle", range(4, 8)), ("fine", range(8, 10)), ("5", [5])]:
+        moved = edit(ws, direction(), 1.0, layers)
+        assert moved[0, :, 1].nonzero().flatten().tolist() == list(rows)
+        assert float(moved.sum()) == pytest.approx(0.5 * len(rows))
+    assert edit(ws, direction(layers=(2, 2)), 1.0)[0, :, 1].nonzero().flatten().tolist() == [2]
+    assert torch.equal(ws, torch.zeros(1, 10, 4))
+
+
+@pytest.mark.parametrize("text", ["a", "3-1", "0-10", "-1", "1-2-3", ""])
+def test_bad_layers(text: str) -> None:
+    with pytest.raises(Error, match="layers"):
+        parse_layers(text, 10)
+
+
+def test_shapes_are_checked() -> None:
+    with pytest.raises(Error, match=r"direction of shape \[4\] does not fit ws of shape \[1, 6, 5\]"):
+        edit(torch.zeros(1, 6, 5), direction(), 1.0)
+    with pytest.raises(Error, match="layers 0-9 lie outside"):
+        edit(torch.zeros(1, 6, 4), direction(layers=(0, 9)), 1.0)
+    with pytest.raises(Error, match="norm 1, got 2"):
+        direction(UNIT * 2)
+    with pytest.raises(Error, match="sigma must be greater than 0"):
+        direction(sigma=0.0)
+    with pytest.raises(Error, match="letters, digits"):
+        Direction("a b", UNIT, 0.0, 1.0, "f")
+
+
+def test_mixing_and_interpolation() -> None:
+    a, b = torch.zeros(1, 6, 4), torch.ones(1, 6, 4)
+    mixed = mix(a, b, (2, 3))
+    assert mixed[0, :, 0].tolist() == [0, 0, 1, 1, 0, 0]
+    line = interpolate(a, b, 3)
+    assert line[:, 0, 0].tolist() == [0, 0.5, 1]
+    assert line.shape == (3, 6, 4)
