@@ -82,6 +82,6 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     for space, result in results.items():
         found = result.distances[0]
         click.echo(
-            f"{space.upper()}: PSNR {found['psnr']:.1f} dB with the found noise, {found['psnr_own_noise']:.1f} dB with the model's"
-            f" own; distance from the model's own w {found['w_distance']:.2f} (its own: about 1)"
+            f"{space.upper()}: PSNR {found['psnr']:.1f} dB with the found noise, {found['psnr_own_noise']:.1f} dB with"
+            f" the model's own; distance from the model's own w {found['w_distance']:.2f} (its own: about 1)"
         )

@@ -43,7 +43,13 @@ def directions() -> None:
     show_default=True,
     help="Label of a mirrored photograph: not used, the same, or the opposite one (left and right).",
 )
-@click.option("--probe", type=click.Choice(["auto", "svc", "logistic", "ridge"]), default="auto", show_default=True)
+@click.option(
+    "--probe",
+    type=click.Choice(["auto", "svc", "logistic", "ridge"]),
+    default="auto",
+    show_default=True,
+    help="Linear model; auto is svc, ridge for numbers.",
+)
 @click.option("--layers", help="Rows of ws to look at and to move: 0-3, coarse, middle, fine.")
 @click.option("--samples", default=6000, show_default=True, type=click.IntRange(100), help="Random pictures to score.")
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Of inversion, a photograph.")

@@ -48,7 +48,7 @@ class Lazy(click.Group):
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="latentedit")
+@click.version_option(package_name="latentedit", prog_name="latentedit")
 def main() -> None:
     """Invert photos into a StyleGAN2 generator, move attribute sliders, find new ones, train your own.
 

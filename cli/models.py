@@ -26,7 +26,9 @@ def parse_seeds(text: str) -> list[int]:
 @click.option("--seeds", default="0-15", show_default=True, help="Seeds of z, as the official networks' galleries count them.")
 @click.option("--psi", default=0.7, show_default=True, help="Truncation: 1 is none, smaller is more typical.")
 @click.option("--class", "label", type=int, help="Label of a conditional model.")
-@click.option("--noise", type=click.Choice(["const", "random", "none"]), default="const", show_default=True)
+@click.option(
+    "--noise", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Maps to use."
+)
 @click.option("--out", type=click.Path(), required=True, help="Picture: a grid of the seeds.")
 @device_option
 def sample(model_name: str, seeds: str, psi: float, label: int | None, noise: str, out: str, device: str) -> None:

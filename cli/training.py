@@ -1,6 +1,5 @@
 """``dataset`` and ``train``."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+BAR = "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} kimg [{elapsed}<{remaining}{postfix}]"
+
+
 @click.group()
 def dataset() -> None:
     """Make and inspect training sets."""
@@ -24,7 +26,7 @@ def dataset() -> None:
 @click.argument("folder", type=click.Path())
 @click.option("--size", required=True, type=int, help="Side of the squares in pixels, a power of two.")
 @click.option("--crop", metavar="X,Y,SIZE", help="The same square of every picture; by default the central one.")
-@click.option("--colour", type=click.Choice(["grey", "rgb"]), default="rgb", show_default=True)
+@click.option("--colour", type=click.Choice(["grey", "rgb"]), default="rgb", show_default=True, help="Channels.")
 @click.option("--out", type=click.Path(), required=True, help="Training set (.zip).")
 def build(folder: str, size: int, crop: str | None, colour: str, out: str) -> None:
     """Cut the pictures of FOLDER to squares of one size and store them in a zip; unreadable ones are listed and skipped.
@@ -151,15 +153,19 @@ def train(
     )
     framing = _framing(eyes, mouth)
     pictures = load_pictures(data)
-    click.echo(f"{len(pictures)} pictures of {pictures.resolution} px, {pictures.channels} channels", err=True)
+    click.echo(f"{len(pictures)} pictures of {pictures.resolution} x {pictures.resolution}, {pictures.channels} channels")
     from tqdm import tqdm
 
-    with tqdm(total=round(config.kimg, 3), unit="kimg", dynamic_ncols=True, file=sys.stderr) as bar:
+    bar: Any = None
 
-        def report(figures: dict[str, float]) -> None:
-            bar.n = round(figures["kimg"], 3)
-            bar.set_postfix_str(f"{figures['images_per_second']:.0f} images/s, augmentation {figures['ada_p']:.2f}")
+    def report(figures: dict[str, float]) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=config.kimg, initial=figures["kimg"], unit="kimg", dynamic_ncols=True, bar_format=BAR)
+        bar.n = figures["kimg"]
+        bar.set_postfix_str(f"{figures['images_per_second']:.0f} images/s, augmentation {figures['ada_p']:.2f}")
 
+    try:
         model = run(
             config,
             pictures,
@@ -170,6 +176,9 @@ def train(
             provenance={"data": Path(data).name},
             report=report,
         )
+    finally:
+        if bar is not None:
+            bar.close()
     say_written(model)
 
 

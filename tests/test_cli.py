@@ -1,0 +1,353 @@
+"""The command line: what works, and what one line says of everything that does not."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from latentedit.cli.demo import portrait
+from latentedit.cli.latents import Move, parse_move, parse_sweep
+from latentedit.cli.main import main
+from latentedit.cli.models import parse_seeds
+from latentedit.directions import Direction, load_direction
+from latentedit.editing import edit
+from latentedit.errors import Error
+from latentedit.images import load_image, to_uint8
+from latentedit.inversion import invert
+from latentedit.latents import load_latent, save_latent
+from latentedit.models import Model, fingerprint, load_generator, save_model
+from latentedit.statistics import sample_z
+from tests.conftest import tiny_discriminator, tiny_generator
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def works(*arguments: object) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return result
+
+
+def complaint(*arguments: object) -> str:
+    """The one line on stderr of a command that must fail with status 1."""
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output + repr(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("perceptual distance:")]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("latentedit: ")
+    return lines[0]
+
+
+def commands(group: click.Group = main, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    found: list[tuple[tuple[str, ...], click.Command]] = []
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found += commands(command, (*prefix, name))
+        else:
+            found.append(((*prefix, name), command))
+    return found
+
+
+@pytest.fixture
+def latent_file(tmp_path: Path, tiny_file: Path) -> Path:
+    generator = load_generator(tiny_file)
+    image = generator(sample_z(1, 12))
+    path = tmp_path / "me.safetensors"
+    result = invert(generator, image, "w+", 3, discriminator=tiny_discriminator())
+    latent = result.latent()
+    latent.crop = [[0.0, 0.0], [16.0, 0.0], [16.0, 16.0], [0.0, 16.0]]
+    save_latent(path, latent)
+    return path
+
+
+@pytest.fixture
+def direction_file(tmp_path: Path, tiny_file: Path) -> Path:
+    vector = torch.nn.functional.normalize(torch.arange(12.0), dim=0)
+    path = tmp_path / "axis.safetensors"
+    Direction("axis", vector, 0.0, 0.7, fingerprint(load_generator(tiny_file))).save(path)
+    return path
+
+
+@pytest.mark.parametrize(("path", "command"), commands(), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_every_command_is_explained(path: tuple[str, ...], command: click.Command) -> None:
+    text = works(*path, "--help").output
+    assert "Example:" in text
+    assert f"latentedit {' '.join(path)} " in text
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{path}: {parameter.name} has no help"
+    assert f"latentedit {' '.join(path)}" in (ROOT / "docs" / "cli.md").read_text()
+
+
+def test_reference_is_up_to_date() -> None:
+    done = subprocess.run([sys.executable, ROOT / "docs" / "make_cli.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_sample(tmp_path: Path, tiny_file: Path) -> None:
+    works("sample", tiny_file, "--seeds", "3-4,85", "--psi", "1", "--out", tmp_path / "grid.png")
+    grid = load_image(tmp_path / "grid.png", channels=1)
+    assert grid.shape == (1, 1, 16, 48)
+    generator = load_generator(tiny_file)
+    z = torch.from_numpy(np.random.RandomState(85).randn(1, 12)).float()
+    assert torch.equal(to_uint8(generator(z)), to_uint8(grid[..., 32:]))
+
+
+def test_conditional_sample(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    save_model(path, Model(tiny_generator(c_dim=3)))
+    works("sample", path, "--class", "2", "--seeds", "0", "--out", tmp_path / "c.png")
+    assert "this model is conditional: give --class 0 to 2" in complaint("sample", path, "--out", tmp_path / "c.png")
+
+
+def test_model_info(tiny_file: Path) -> None:
+    facts = json.loads(works("model", "info", tiny_file, "--json").stdout)
+    assert facts["fingerprint"] == fingerprint(load_generator(tiny_file))
+    assert facts["generator"]["resolution"] == 16
+    assert "num_ws: 6" in works("model", "info", tiny_file).stdout
+
+
+def test_invert(tmp_path: Path, tiny_file: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)).save(photo)
+    result = works(
+        "invert", photo, "--model", tiny_file, "--out", tmp_path / "out", "--steps", 3, "--crop", "4,5,32", "--remember-source"
+    )
+    latent = load_latent(tmp_path / "out" / "photo.safetensors")
+    assert latent.crop == [[4, 5], [36, 5], [36, 37], [4, 37]]
+    assert latent.source is not None
+    assert latent.source["name"] == "photo.png"
+    assert latent.settings["steps"] == 3
+    assert "perceptual distance: features of the model's own discriminator" in result.stderr
+    assert "PSNR" in result.stdout
+    picture = load_image(tmp_path / "out" / "photo.png", channels=1)
+    assert torch.equal(to_uint8(picture), to_uint8(latent.render(load_generator(tiny_file))))
+    assert (tmp_path / "out" / "photo-compare.png").is_file()
+    works("invert", photo, "--model", tiny_file, "--out", tmp_path / "again", "--steps", 3, "--aligned", "--space", "w")
+    again = load_latent(tmp_path / "again" / "photo.safetensors")
+    assert again.source is None
+    assert bool((again.ws == again.ws[:, :1]).all())
+
+
+def test_a_bad_photo_does_not_stop_the_others(tmp_path: Path, tiny_file: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("L", (20, 20), 90).save(folder / "a.png")
+    (folder / "b.png").write_text("no picture")
+    Image.new("RGBA", (30, 20), 90).save(folder / "c.png")
+    result = run("invert", folder, "--model", tiny_file, "--out", tmp_path / "out", "--steps", 1, "--aligned")
+    assert result.exit_code == 1
+    assert "b.png: not a picture" in result.stderr
+    assert "latentedit: 1 of 3 failed" in result.stderr
+    assert {p.name for p in (tmp_path / "out").glob("*.safetensors")} == {"a.safetensors", "c.safetensors"}
+
+
+def test_align(tmp_path: Path) -> None:
+    works("align", portrait(), "--out", tmp_path)
+    assert load_image(tmp_path / "grace_hopper.png").shape == (1, 3, 64, 64)
+
+
+def test_edit(tmp_path: Path, tiny_file: Path, latent_file: Path, direction_file: Path) -> None:
+    common = ["edit", latent_file, "--model", tiny_file]
+    moves = ["--set", f"{direction_file}=1.5", "--set", f"{direction_file}=-2@0-1"]
+    works(*common, *moves, "--out", tmp_path / "edited.png")
+    works(*common, *moves, "--out", tmp_path / "edited.safetensors")
+    latent, direction = load_latent(latent_file), load_direction(direction_file)
+    expected = edit(edit(latent.ws, direction, 1.5), direction, -2, (0, 1))
+    edited = load_latent(tmp_path / "edited.safetensors")
+    torch.testing.assert_close(edited.ws, expected)
+    assert edited.settings["edits"] == [f"{direction_file}=1.5", f"{direction_file}=-2@0-1"]
+    rendered = to_uint8(edited.render(load_generator(tiny_file)))
+    assert torch.equal(rendered, to_uint8(load_image(tmp_path / "edited.png", channels=1)))
+    works(*common, "--sweep", f"{direction_file}=-3:3:5", "--out", tmp_path / "strip.png")
+    assert load_image(tmp_path / "strip.png").shape[3] > 5 * 128
+    works("edit", latent_file, latent_file, "--model", tiny_file, "--set", f"{direction_file}=1", "--out", tmp_path / "several")
+    assert (tmp_path / "several" / "me.png").is_file()
+
+
+def test_mix_and_interpolate(tmp_path: Path, tiny_file: Path, latent_file: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    latent = load_latent(latent_file)
+    latent.ws = latent.ws + 1
+    save_latent(other, latent)
+    works("mix", latent_file, other, "--layers", "0-1", "--model", tiny_file, "--out", tmp_path / "mixed.safetensors")
+    mixed = load_latent(tmp_path / "mixed.safetensors").ws - load_latent(latent_file).ws
+    assert mixed[0, :, 0].round().tolist() == [1, 1, 0, 0, 0, 0]
+    works("mix", latent_file, other, "--model", tiny_file, "--out", tmp_path / "mixed.png")
+    works("interpolate", latent_file, other, "--count", "3", "--model", tiny_file, "--out", tmp_path / "line.png")
+    assert load_image(tmp_path / "line.png").shape[3] > 3 * 128
+
+
+def labelled(tmp_path: Path, generator_file: Path, suffix: str) -> Path:
+    """24 samples of the tiny generator, labelled by their brightness, as pictures or latent files."""
+    generator = load_generator(generator_file)
+    rows = []
+    for seed in range(24):
+        ws = generator.mapping(sample_z(seed, 12))
+        image = generator.synthesis(ws)
+        name = f"{seed}{suffix}"
+        if suffix == ".png":
+            Image.fromarray(to_uint8(image)[0, 0].numpy()).save(tmp_path / name)
+        else:
+            result = invert(generator, image, "w", 1, discriminator=tiny_discriminator()).latent()
+            result.ws = ws
+            save_latent(tmp_path / name, result)
+        rows.append((name, float(image.mean()), f"p{seed % 6}"))
+    middle = np.median([row[1] for row in rows])
+    with open(tmp_path / "labels.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "bright", "person"])
+        writer.writerows((name, "yes" if level > middle else "no", who) for name, level, who in rows)
+    return tmp_path / "labels.csv"
+
+
+@pytest.mark.parametrize(("suffix", "options"), [(".safetensors", []), (".png", ["--aligned", "--samples", "100"])])
+def test_directions(tmp_path: Path, tiny_file: Path, suffix: str, options: list[str]) -> None:
+    table = labelled(tmp_path, tiny_file, suffix)
+    out = tmp_path / "bright.safetensors"
+    arguments = ["directions", "fit", table, "--column", "bright", "--positive", "yes", "--group", "person"]
+    result = works(*arguments, "--model", tiny_file, *options, "--out", out)
+    assert "auc_shuffled" in result.stdout
+    direction = load_direction(out)
+    assert direction.name == "bright"
+    assert direction.fingerprint == fingerprint(load_generator(tiny_file))
+    facts = json.loads(works("directions", "show", out, "--json").stdout)
+    assert facts["report"]["auc"] == direction.report["auc"]
+    assert "report:" in works("directions", "show", out).stdout
+
+
+def test_list_of_directions() -> None:
+    lines = works("directions", "list", "--model", "faces64").stdout.splitlines()
+    assert {"sunglasses", "turn", "look-up"} <= {line.split()[0] for line in lines}
+
+
+def test_dataset_and_train(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(6):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(photos / f"{i}.png")
+    (photos / "bad.png").write_text("x")
+    out = tmp_path / "set.zip"
+    result = works("dataset", "build", photos, "--size", "16", "--colour", "grey", "--out", out)
+    assert "skipped" in result.stderr
+    assert "6 pictures of 16 x 16, grey" in result.stdout
+    assert "6 pictures of 16 x 16, grey" in works("dataset", "info", out).stdout
+    run_folder = tmp_path / "run"
+    common = ["train", out, "--out", run_folder, "--batch", "4", "--precision", "fp32"]
+    works(*common, "--kimg", "0.008", "--eyes", "0.3,0.4,0.7,0.4", "--mouth", "0.5,0.8")
+    works(*common, "--kimg", "0.012")
+    state = torch.load(run_folder / "state.pt", weights_only=True)
+    assert state["images_seen"] == 12
+    assert "r1_gamma (was" in complaint(*common, "--gamma", "3")
+
+
+def test_demo(tmp_path: Path) -> None:
+    works("demo", "--out", tmp_path, "--steps", "4")
+    names = {p.name for p in tmp_path.iterdir()}
+    assert {"inversion.png", "sliders.png", "portrait.safetensors", "sunglasses.png", "turn.png", "look-up.png"} <= names
+    assert load_latent(tmp_path / "portrait.safetensors").crop is not None
+
+
+def test_parsing() -> None:
+    assert parse_move("turn=-1.5@0-3") == Move("turn", -1.5, "0-3")
+    assert parse_move("a=b/c.safetensors=2") == Move("a=b/c.safetensors", 2.0, None)
+    assert parse_sweep("turn=-3:3:3") == ("turn", [-3.0, 0.0, 3.0])
+    assert parse_seeds("1,3-5") == [1, 3, 4, 5]
+    for text in ("turn", "=3", "turn=x", "turn="):
+        with pytest.raises(Error, match="--set takes NAME=AMOUNT"):
+            parse_move(text)
+    for text in ("turn=1:2", "turn=1:2:1", "1:2:3", "turn=a:b:3"):
+        with pytest.raises(Error, match="--sweep takes NAME=FROM:TO:COUNT"):
+            parse_sweep(text)
+    for text in ("a", "3-", "5-3", ""):
+        with pytest.raises(Error, match="--seeds takes"):
+            parse_seeds(text)
+
+
+def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: Path, direction_file: Path) -> None:
+    text, cut, small, empty = tmp_path / "text.png", tmp_path / "cut.png", tmp_path / "small.png", tmp_path / "empty"
+    text.write_text("no picture")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99), dtype=np.uint8)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:1000])
+    Image.new("L", (3, 3)).save(small)
+    empty.mkdir()
+    wall = tmp_path / "wall.png"
+    Image.new("L", (100, 100), 100).save(wall)
+    other = tmp_path / "other-model.safetensors"
+    save_model(other, Model(tiny_generator(5)))
+    table, out = tmp_path / "labels.csv", tmp_path / "out"
+    table.write_text("file,hat\nwall.png,1\n")
+    into = ["--model", tiny_file, "--out", out, "--steps", "1"]
+    fitted = ["--model", tiny_file, "--out", tmp_path / "d.safetensors", "--aligned"]
+    axis = f"{direction_file}=1"
+    cases: list[tuple[list[object], str]] = [
+        (["invert", text, *into, "--aligned"], "text.png: not a picture"),
+        (["invert", cut, *into, "--aligned"], "cut.png: damaged or truncated"),
+        (["invert", small, *into, "--aligned"], "small.png: 3 x 3 pixels is too small"),
+        (["invert", empty, *into], "empty: no pictures in this folder"),
+        (["invert", wall, *into], "wall.png: no face found; give the square"),
+        (["invert", wall, *into, "--crop", "1,2"], "--crop takes 3 numbers"),
+        (["invert", wall, *into, "--crop", "500,0,64"], "--crop 500,0,64 lies outside the picture of 100 x 100"),
+        (["invert", wall, *into, "--crop", "0,0,64", "--aligned"], "exclude each other"),
+        (["invert", wall, *into, "--aligned", "--device", "cuda:99"], "device 'cuda:99' is not available"),
+        (["invert", wall, "--model", latent_file, "--out", out], "expected a latentedit-model file, found latentedit-latent"),
+        (["invert", wall, "--model", "faces99", "--out", out], "faces99: no such model file"),
+        (["align", wall, "--out", out], "wall.png: no face found"),
+        (["edit", latent_file, "--set", axis, "--out", out], "this latent needs the generator with fingerprint"),
+        (["edit", latent_file, "--model", other, "--set", axis, "--out", out], "this latent belongs to the generator"),
+        (
+            ["edit", latent_file, "--model", tiny_file, "--set", "hat=1", "--out", out],
+            "hat: no direction file and no direction",
+        ),
+        (["edit", latent_file, "--model", tiny_file, "--set", axis + "@9-12", "--out", out], "layers 9-12 lie outside"),
+        (["edit", latent_file, "--model", tiny_file, "--out", out], "nothing to do"),
+        (["edit", tiny_file, "--model", tiny_file, "--set", axis, "--out", out], "expected a latentedit-latent file"),
+        (["edit", latent_file, latent_file, "--set", axis, "--out", tmp_path / "x.png"], "2 latents need a folder"),
+        (["edit", latent_file, "--model", tiny_file, "--set", axis, "--out", tmp_path / "x.xyz"], "pictures are written as"),
+        (["directions", "fit", tmp_path / "no.csv", "--column", "hat", *fitted], "no.csv: not a readable CSV file"),
+        (["directions", "fit", table, "--column", "coat", *fitted], "no column 'coat'; there are file, hat"),
+        (["directions", "fit", table, "--column", "hat", *fitted], "all 1 labels of 'hat' are the same"),
+        (["directions", "show", tiny_file], "expected a latentedit-direction file"),
+        (["dataset", "build", empty, "--size", "16", "--out", tmp_path / "e.zip"], "empty: no pictures"),
+        (["dataset", "build", empty, "--size", "17", "--out", tmp_path / "e.zip"], "--size must be a power of two"),
+        (["dataset", "info", text], "text.png: not a readable zip"),
+        (["train", empty, "--out", out], "empty: no pictures"),
+        (["train", empty, "--out", out, "--preset", "huge"], "huge: no such preset"),
+        (["demo", "--photo", text, "--out", out], "text.png: not a picture"),
+        (["model", "info", text], "not a latentedit-model file"),
+    ]
+    for arguments, message in cases:
+        line = complaint(*arguments)
+        assert message in line, line
+    assert not out.exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_unknown_files_in_a_table(tmp_path: Path, tiny_file: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("file,hat\na.png,1\n")
+    out = tmp_path / "d.safetensors"
+    message = complaint("directions", "fit", table, "--column", "hat", "--model", tiny_file, "--out", out)
+    assert "line 2: no such file" in message
+
+
+def test_usage_errors_keep_clicks_form() -> None:
+    assert run("invert").exit_code == 2
+    assert run("nonsense").exit_code == 2
+    assert "latentedit, version" in works("--version").output
