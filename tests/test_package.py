@@ -74,3 +74,11 @@ def test_every_public_name_loads() -> None:
 
 def test_an_error_is_a_value_error() -> None:
     assert issubclass(latentedit.Error, ValueError)
+
+
+def test_figures_of_the_card_come_from_the_model() -> None:
+    """The model card names the file that ships: its fingerprint and the pictures it saw."""
+    model = latentedit.load_model("faces64")
+    card = (ROOT / "docs" / "faces64.md").read_text()
+    assert latentedit.fingerprint(model.generator) in card
+    assert f"{model.provenance['images_seen']:,}" in card

@@ -38,13 +38,17 @@ GROUPS = {
     "filter": ("imgfilter",),
     "noise": ("noise",),
     "cutout": ("cutout",),
+    "upright": ("xint", "scale", "aniso", "xfrac", "brightness"),
     "bg": BLIT + GEOM,
     "bgc": BLIT + GEOM + COLOR,
     "bgcf": BLIT + GEOM + COLOR + ("imgfilter",),
     "bgcfn": BLIT + GEOM + COLOR + ("imgfilter", "noise"),
     "bgcfnc": BLIT + GEOM + COLOR + ("imgfilter", "noise", "cutout"),
 }
-"""Named groups of augmentations, as in the paper; "bgc" is the usual one."""
+"""Named groups of augmentations: those of the paper, "bgc" its usual one, and "upright", mild ones that turn nothing.
+
+Turned and inverted pictures leak into a generator that is small or young; "upright" keeps them from being learnt at all.
+"""
 
 # Extents and standard deviations of the paper, in fractions of the picture's side, powers of two, or half turns.
 XINT_MAX, XFRAC_STD = 0.125, 0.125

@@ -70,7 +70,7 @@ class TrainingConfig:
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
 
-FREE_TO_CHANGE = ("kimg", "snapshot_kimg", "learning_rate")
+FREE_TO_CHANGE = ("kimg", "snapshot_kimg", "learning_rate", "augment")
 """Options that a resumed run may give anew."""
 
 
