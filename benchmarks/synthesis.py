@@ -18,7 +18,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from latentedit.generator import DTYPES, Generator, GeneratorConfig, Precision
+from latentedit.architecture import DTYPES, Precision
+from latentedit.generator import Generator, GeneratorConfig
 from latentedit.inversion import psnr
 
 FORMATS = (torch.contiguous_format, torch.channels_last)

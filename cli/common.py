@@ -1,5 +1,6 @@
 """Options and helpers that several commands share."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,3 +111,17 @@ def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:
 
 def say_written(path: str | Path) -> None:
     click.echo(f"wrote {path}")
+
+
+def print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """``facts`` for people, one a line, or as JSON."""
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            click.echo(f"{key}:")
+            for name, item in value.items():
+                click.echo(f"  {name}: {item}")
+        else:
+            click.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")

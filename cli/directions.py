@@ -1,12 +1,20 @@
 """``directions``: find, list and show edit directions."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import crop_options, device_option, model_option, progress_bar, quad_of, read_model, say_written
+from latentedit.cli.common import (
+    crop_options,
+    device_option,
+    model_option,
+    print_facts,
+    progress_bar,
+    quad_of,
+    read_model,
+    say_written,
+)
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -228,13 +236,4 @@ def show(name: str, as_json: bool) -> None:
         "report": direction.report,
         "provenance": direction.provenance,
     }
-    if as_json:
-        click.echo(json.dumps(facts, indent=2))
-        return
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            click.echo(f"{key}:")
-            for item, content in value.items():
-                click.echo(f"  {item}: {content}")
-        else:
-            click.echo(f"{key}: {value}")
+    print_facts(facts, as_json)

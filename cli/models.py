@@ -1,10 +1,8 @@
 """``sample`` and ``model``: what a generator draws, and what is known of it."""
 
-import json
-
 import click
 
-from latentedit.cli.common import device_option, read_model, say_written
+from latentedit.cli.common import device_option, print_facts, read_model, say_written
 from latentedit.errors import Error
 
 
@@ -92,13 +90,4 @@ def info(model_name: str, as_json: bool) -> None:
         "directions": sorted(shipped(own)),
         "provenance": found.provenance,
     }
-    if as_json:
-        click.echo(json.dumps(facts, indent=2))
-        return
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            click.echo(f"{key}:")
-            for name, item in value.items():
-                click.echo(f"  {name}: {item}")
-        else:
-            click.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+    print_facts(facts, as_json)

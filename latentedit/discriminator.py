@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentedit.architecture import DTYPES, LOWEST_REDUCED, Precision, check_architecture
 from latentedit.errors import Error
-from latentedit.generator import DTYPES, LOWEST_REDUCED, MappingNetwork, Precision, check_architecture
 from latentedit.layers import Conv2d, FullyConnected
+from latentedit.mapping import MappingNetwork
 from latentedit.ops import downsample2d, fir_filter
 
 

@@ -1,0 +1,260 @@
+"""The synthesis network w -> picture (Karras et al. 2020, figures 2 and 7)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentedit.architecture import DTYPES, LOWEST_REDUCED, GeneratorConfig, Precision
+from latentedit.errors import Error
+from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected
+from latentedit.modulation import convolve, folded_weight, prefers_folding, scaled_conv2d
+from latentedit.ops import fir_filter, upsample2d
+
+Noise = Literal["const", "random", "none"] | Sequence[Tensor]
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3 x 3 convolution, noise of a learned strength, bias, leaky ReLU: ``[N, I, H, W] -> [N, O, H up, W up]``."""
+
+    noise_const: Tensor
+    resample_filter: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        up: int = 1,
+        clamp: float | None = None,
+        resample_filter: tuple[float, ...] = (1, 3, 3, 1),
+    ) -> None:
+        super().__init__()
+        self.resolution, self.up, self.clamp = resolution, up, clamp
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("resample_filter", fir_filter(resample_filter), persistent=False)
+
+    def forward(self, x: Tensor, styles: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
+        """``styles`` ``[N, I]`` (S space), ``noise`` None or ``[1 or N, 1, H up, W up]``, both float32."""
+        scale = LRELU_GAIN * gain
+        if not torch.is_grad_enabled():
+            x = self.render(x, styles, noise, scale)
+            return x if self.clamp is None else x.clamp_(-self.clamp * gain, self.clamp * gain)
+        x = scaled_conv2d(x, self.weight, styles, up=self.up, filter=self.resample_filter, gain=scale)
+        offset = (self.bias * scale)[None, :, None, None].to(x.dtype)
+        x = x + offset if noise is None else x + (noise * (self.noise_strength * scale)).to(x.dtype) + offset
+        x = F.leaky_relu(x, LRELU_SLOPE)
+        return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
+
+    def render(self, x: Tensor, styles: Tensor, noise: Tensor | None, scale: float) -> Tensor:
+        bias = (self.bias * scale).to(x.dtype)
+        if len(x) == 1:
+            weight = folded_weight(self.weight, styles, gain=scale).to(x.dtype)
+            y = convolve(x, weight, self.up, self.resample_filter, bias=bias)
+        else:
+            y = scaled_conv2d(x, self.weight, styles, up=self.up, filter=self.resample_filter, gain=scale)
+            y += bias[:, None, None]
+        if noise is not None:
+            y += (noise * (self.noise_strength * scale)).to(x.dtype)
+        return F.leaky_relu_(y, LRELU_SLOPE)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1 x 1 convolution without demodulation: ``[N, I, H, W] -> [N, channels, H, W]`` float32."""
+
+    def __init__(self, in_channels: int, out_channels: int, w_dim: int, *, clamp: float | None = None) -> None:
+        super().__init__()
+        self.clamp = clamp
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.weight_gain = 1 / math.sqrt(in_channels)
+
+    def forward(self, x: Tensor, styles: Tensor) -> Tensor:
+        # Output channels are few, so one small weight a picture, applied as a matrix product over positions.
+        weight = (self.weight.flatten(1) * (styles * self.weight_gain)[:, None]).to(x.dtype)  # [N, C, I]
+        n, _, h, w = x.shape
+        rgb = torch.bmm(weight, x.flatten(2)) if x.is_contiguous() else _pixelwise(weight, x)
+        rgb = rgb.reshape(n, -1, h, w).float() + self.bias[:, None, None]
+        return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
+
+
+def _pixelwise(weight: Tensor, x: Tensor) -> Tensor:
+    """``weight [N, C, I]`` times channels_last ``x [N, I, H, W]`` without moving ``x``: ``[N, C, H * W]``."""
+    return torch.bmm(x.permute(0, 2, 3, 1).flatten(1, 2), weight.transpose(1, 2)).transpose(1, 2)
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution."""
+
+    resample_filter: Tensor
+
+    def __init__(self, config: GeneratorConfig, resolution: int) -> None:
+        super().__init__()
+        first, last = resolution == 4, resolution == config.resolution
+        self.architecture, self.resolution = config.architecture, resolution
+        out = config.features(resolution)
+        layer: dict[str, Any] = {"clamp": config.conv_clamp, "resample_filter": config.resample_filter}
+        if first:
+            self.const = nn.Parameter(torch.randn(out, 4, 4))
+        else:
+            self.conv0 = SynthesisLayer(config.features(resolution // 2), out, config.w_dim, resolution, up=2, **layer)
+        self.conv1 = SynthesisLayer(out, out, config.w_dim, resolution, **layer)
+        if last or config.architecture == "skip":
+            self.torgb = ToRGB(out, config.channels, config.w_dim, clamp=config.conv_clamp)
+        if not first and config.architecture == "resnet":
+            inputs = config.features(resolution // 2)
+            self.skip = Conv2d(inputs, out, 1, bias=False, up=2, resample_filter=config.resample_filter)
+        self.register_buffer("resample_filter", fir_filter(config.resample_filter), persistent=False)
+
+    @property
+    def convs(self) -> list[SynthesisLayer]:
+        return [self.conv1] if self.resolution == 4 else [self.conv0, self.conv1]
+
+    @property
+    def folds(self) -> bool:
+        """Whether several pictures are rendered one by one from this block on."""
+        weight = self.conv1.weight
+        return self.resolution > 4 and prefers_folding(weight.numel(), len(weight) * self.resolution**2)
+
+    @property
+    def has_rgb(self) -> bool:
+        return hasattr(self, "torgb")
+
+    def forward(
+        self,
+        x: Tensor | None,
+        image: Tensor | None,
+        styles: Sequence[Tensor],
+        noise: Sequence[Tensor | None],
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor | None]:
+        if x is None:
+            x = self.const[None].expand(len(styles[0]), -1, -1, -1)
+        x = x.to(dtype=dtype, memory_format=torch.channels_last)
+        if self.resolution == 4:
+            x = self.conv1(x, styles[0], noise[0])
+        elif self.architecture == "resnet":
+            skip = self.skip(x, gain=math.sqrt(0.5))
+            x = self.conv0(x, styles[0], noise[0])
+            x = skip + self.conv1(x, styles[1], noise[1], gain=math.sqrt(0.5))
+        else:
+            x = self.conv1(self.conv0(x, styles[0], noise[0]), styles[1], noise[1])
+        if image is not None:
+            image = upsample2d(image, self.resample_filter)
+        if self.has_rgb:
+            rgb = self.torgb(x, styles[-1])
+            image = rgb if image is None else image + rgb
+        return x, image
+
+
+class SynthesisNetwork(nn.Module):
+    """ws and noise to a picture: ``[N, num_ws, w_dim] -> [N, channels, resolution, resolution]`` float32, about [-1, 1]."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        for resolution in config.block_resolutions:
+            setattr(self, f"b{resolution}", SynthesisBlock(config, resolution))
+        # A block's ToRGB shares its w with the next block's first convolution, so only the last one adds a row.
+        self.num_ws = len(self.layers) + 1
+        self.noise_shapes = [(1, 1, layer.resolution, layer.resolution) for layer in self.layers]
+
+    @property
+    def blocks(self) -> list[SynthesisBlock]:
+        return [getattr(self, f"b{resolution}") for resolution in self.config.block_resolutions]
+
+    @property
+    def layers(self) -> list[SynthesisLayer]:
+        """The layers that take noise, coarse to fine."""
+        return [layer for block in self.blocks for layer in block.convs]
+
+    def styles(self, ws: Tensor) -> list[Tensor]:
+        """S space: the affine output of every layer in order of use, ``num_ws`` convolutions and ToRGBs, each ``[N, I]``."""
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.config.w_dim):
+            raise Error(f"ws must have shape [N, {self.num_ws}, {self.config.w_dim}], got {list(ws.shape)}")
+        styles, row = [], 0
+        for block in self.blocks:
+            for conv in block.convs:
+                styles.append(conv.affine(ws[:, row]))
+                row += 1
+            if block.has_rgb:
+                styles.append(block.torgb.affine(ws[:, row]))
+        return styles
+
+    def forward(self, ws: Tensor, noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
+        """Render ``ws``.
+
+        Args:
+            noise: "const" (the maps stored in the network), "random" (fresh ones), "none", or a list of
+                ``[1 or N, 1, h, w]`` maps, coarse to fine.
+            precision: "bf16" or "fp16" computes the blocks from 16 x 16 up in that type.
+
+        Outside ``torch.no_grad()`` the result is differentiable to any order in ``ws``, noise and parameters.
+        """
+        return self.synthesize(self.styles(ws.float()), noise, precision)
+
+    def synthesize(self, styles: Sequence[Tensor], noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
+        """Render from S space; ``styles`` as `SynthesisNetwork.styles` returns them."""
+        if precision not in DTYPES:
+            raise Error(f"precision must be fp32, bf16 or fp16, got {precision!r}")
+        maps = self.noise_maps(noise, len(styles[0]), styles[0].device)
+        return self._run(self.blocks, None, None, styles, maps, DTYPES[precision])
+
+    def _run(
+        self,
+        blocks: Sequence[SynthesisBlock],
+        x: Tensor | None,
+        image: Tensor | None,
+        styles: Sequence[Tensor],
+        maps: Sequence[Tensor | None],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        batch = len(styles[0])
+        for index, block in enumerate(blocks):
+            if batch > 1 and block.folds and not torch.is_grad_enabled():
+                # From here on picture by picture: weights are folded, and activations stay small and near.
+                pictures = []
+                for i in range(batch):
+                    one = slice(i, i + 1)
+                    own = [map_ if map_ is None or len(map_) == 1 else map_[one] for map_ in maps]
+                    before = None if image is None else image[one]
+                    assert x is not None
+                    pictures.append(self._run(blocks[index:], x[one], before, [s[one] for s in styles], own, dtype))
+                return torch.cat(pictures)
+            convs, count = len(block.convs), len(block.convs) + block.has_rgb
+            x, image = block(
+                x, image, styles[:count], maps[:convs], dtype if block.resolution >= LOWEST_REDUCED else torch.float32
+            )
+            styles, maps = styles[count:], maps[convs:]
+        assert image is not None
+        return image.contiguous()
+
+    def noise_maps(self, noise: Noise, batch: int, device: torch.device) -> list[Tensor | None]:
+        """The maps that ``noise`` stands for, one a noise input."""
+        layers = self.layers
+        if isinstance(noise, str):
+            if noise == "none":
+                return [None] * len(layers)
+            if noise == "const":
+                return [layer.noise_const[None, None] for layer in layers]
+            if noise == "random":
+                return [torch.randn(batch, *shape[1:], device=device) for shape in self.noise_shapes]
+            raise Error(f'noise must be "const", "random", "none" or a list of maps, got {noise!r}')
+        if len(noise) != len(layers):
+            raise Error(f"expected {len(layers)} noise maps, coarse to fine, got {len(noise)}")
+        for map_, shape in zip(noise, self.noise_shapes, strict=True):
+            if map_.shape[1:] != shape[1:] or map_.shape[0] not in (1, batch):
+                raise Error(
+                    f"noise map must have shape [1 or {batch}, {', '.join(map(str, shape[1:]))}], got {list(map_.shape)}"
+                )
+        return list(noise)
