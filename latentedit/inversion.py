@@ -44,7 +44,7 @@ class Inversion:
     image_own_noise: Tensor
     """The same w with the generator's own noise."""
     history: dict[str, Tensor]
-    """Perceptual, pixel and noise terms of every step, each ``[steps, N]``."""
+    """Perceptual, pixel, noise and prior terms of every step, each ``[steps, N]``."""
     distances: list[dict[str, float]]
     """A picture: perceptual distance and PSNR (dB) with the found and the generator's own noise, distance from its w."""
     space: str
@@ -113,6 +113,7 @@ def invert(
     initial_noise: float = 0.05,
     noise_weight: float = 1e5,
     pixel_weight: float = 1.0,
+    prior_weight: float = 0.01,
     seed: int = 0,
     statistics: WStatistics | None = None,
     progress: Progress | None = None,
@@ -128,6 +129,9 @@ def invert(
         initial_noise: standard deviation of the noise added to w at the start, in units of sqrt(E |w - mean|^2).
         noise_weight: weight of `noise_regulariser`.
         pixel_weight: weight of the mean squared difference of pixels.
+        prior_weight: weight of the squared Mahalanobis distance of w from the generator's own (over w_dim, averaged over
+            rows), without which pictures foreign to the generator end where no edit means anything; the published
+            projector has no such term, 0 gives its behaviour.
         progress: called after every step with its number, ``steps`` and the mean terms.
 
     Raises:
@@ -154,10 +158,12 @@ def invert(
 
     with torch.no_grad():
         target = perceptual.features(image)
-    w = statistics.mean.to(device).repeat(n, rows, 1).requires_grad_()  # [N, 1 or num_ws, w_dim]
+    mean, whitening = statistics.mean.to(device), statistics.whitening.to(device)
+    w = mean.repeat(n, rows, 1).requires_grad_()  # [N, 1 or num_ws, w_dim]
     maps = [draw(*shape[1:]).requires_grad_() for shape in generator.synthesis.noise_shapes]
     optimiser = torch.optim.Adam([w, *maps], lr=learning_rate, betas=(0.9, 0.999))
-    history: dict[str, list[Tensor]] = {"perceptual": [], "pixel": [], "noise": []}
+    weights = {"perceptual": 1.0, "pixel": pixel_weight, "noise": noise_weight, "prior": prior_weight}
+    history: dict[str, list[Tensor]] = {name: [] for name in weights}
     for step in range(steps):
         t = step / steps
         for group in optimiser.param_groups:
@@ -169,8 +175,9 @@ def invert(
             "perceptual": distance(perceptual.features(rendered), target),
             "pixel": (rendered - image).square().mean(dim=(1, 2, 3)),
             "noise": noise_regulariser(maps),
+            "prior": ((w - mean) @ whitening).square().mean(dim=(1, 2)),
         }
-        loss = terms["perceptual"] + pixel_weight * terms["pixel"] + noise_weight * terms["noise"]
+        loss = sum(weights[name] * term for name, term in terms.items())
         optimiser.zero_grad(set_to_none=True)
         loss.sum().backward()
         optimiser.step()
@@ -188,6 +195,7 @@ def invert(
         "initial_noise": initial_noise,
         "noise_weight": noise_weight,
         "pixel_weight": pixel_weight,
+        "prior_weight": prior_weight,
         "seed": seed,
     }
     return _finish(
