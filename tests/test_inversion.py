@@ -155,3 +155,13 @@ def test_discriminator_distance() -> None:
     features = measure.features(a)
     torch.testing.assert_close(features.square().sum(dim=1), torch.ones(2))  # unit vectors, averaged
     assert distance(features, measure.features(a)).tolist() == [0, 0]
+
+
+def test_prior_keeps_w_near_the_generators_own(faces64: Model) -> None:
+    torch.manual_seed(1)
+    foreign = torch.rand(1, 1, 64, 64) * 2 - 1
+    near, far = (
+        invert(faces64.generator, foreign, "w", 40, discriminator=faces64.discriminator, prior_weight=weight).distances[0]
+        for weight in (0.1, 0.0)
+    )
+    assert near["w_distance"] < 0.8 * far["w_distance"]
