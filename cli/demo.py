@@ -6,7 +6,7 @@ import click
 
 from latentedit.cli.common import device_option, progress_bar, read_model, say_written, seed_option
 
-AMOUNTS = (-3.0, -1.5, 0.0, 1.5, 3.0)
+AMOUNTS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 
 def portrait() -> Path:

@@ -23,7 +23,7 @@ from latentedit.images import open_image
 from latentedit.models import load_model
 from latentedit.statistics import sample_w
 
-LABELS = {"sunglasses": ("sunglasses", [], []), "turn": ("pose", ["right"], ["left"])}
+LABELS = {"sunglasses": ("sunglasses", [], []), "turn": ("pose", ["left"], ["right"])}
 
 
 @torch.no_grad()

@@ -27,9 +27,9 @@ from latentedit.models import fingerprint, load_model
 from latentedit.sheets import Row, sheet
 from latentedit.statistics import WStatistics, sample_w
 
-AMOUNTS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+AMOUNTS = (-2.0, -1.5, -1.0, 0.0, 1.0, 1.5, 2.0)
 PAIRS = 5
-PAIR_AMOUNTS = {"turn": (-2.5, 2.5), "sunglasses": (0.0, 3.0), "look-up": (0.0, 3.0)}
+PAIR_AMOUNTS = {"turn": (-2.0, 2.0), "sunglasses": (0.0, 1.5), "look-up": (0.0, 2.0)}
 """In sigmas. The people wear no sunglasses and look straight on, so that there 0 is the other one of the two."""
 ASKED = {"sunglasses": "wears sunglasses", "turn": "looks to the right of the picture", "look-up": "looks up"}
 
@@ -49,8 +49,8 @@ def judged(judge: Any, images: Tensor, name: str) -> Tensor:
     glasses, poses = judge(images)
     if name == "sunglasses":
         return glasses
-    if name == "turn":  # "right" in the labels is towards the viewer's right
-        return poses[:, POSES.index("right")] - poses[:, POSES.index("left")]
+    if name == "turn":  # the person's left is the right of the picture
+        return poses[:, POSES.index("left")] - poses[:, POSES.index("right")]
     return poses[:, POSES.index("up")] - poses[:, POSES.index("straight")]
 
 
@@ -149,9 +149,9 @@ def main() -> None:
     save_image(sheet(rows[1:]), options.out / "faces64-inversions.png")
     strips = []
     for direction in directions:
-        for i in shown[:2] + shown[-2:]:
+        for i in (shown[0], shown[1], shown[-1]):
             strip = rendered_strip(generator, w, i, direction)
-            strips.append(Row(f"{direction.name}, in sigmas", strip, [f"{a:+.0f}" for a in AMOUNTS]))
+            strips.append(Row(f"{direction.name}, in sigmas", strip, [f"{a:+.1f}" for a in AMOUNTS]))
     save_image(sheet(strips), options.out / "faces64-sliders.png")
     with torch.no_grad():
         z = torch.from_numpy(np.random.RandomState(0).randn(32, generator.z_dim).astype(np.float32))

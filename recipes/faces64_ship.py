@@ -24,9 +24,10 @@ PROVENANCE = {
     "sources": "CMU Face Images (T. Mitchell, 1999); ORL faces (AT&T Laboratories Cambridge, 1992-1994)",
     "kept_out": [*KEPT_OUT_CMU, *KEPT_OUT_ORL],
 }
+# The labels say left for the person's left: the face then looks to the right of the picture.
 DIRECTIONS = {
     "sunglasses": ["--column", "sunglasses"],
-    "turn": ["--column", "pose", "--positive", "right", "--negative", "left", "--mirror", "swap"],
+    "turn": ["--column", "pose", "--positive", "left", "--negative", "right", "--mirror", "swap"],
     "look-up": ["--column", "pose", "--positive", "up", "--negative", "straight"],
 }
 
