@@ -29,8 +29,10 @@ from latentedit.statistics import WStatistics, sample_w
 
 AMOUNTS = (-2.0, -1.5, -1.0, 0.0, 1.0, 1.5, 2.0)
 PAIRS = 5
-PAIR_AMOUNTS = {"turn": (-2.0, 2.0), "sunglasses": (0.0, 1.5), "look-up": (0.0, 2.0)}
+PAIR_AMOUNTS = {"turn": (-2.0, 2.0), "look-up": (0.0, 2.0)}
 """In sigmas. The people wear no sunglasses and look straight on, so that there 0 is the other one of the two."""
+SUNGLASSES_SCORE = 1.0
+"""In sigmas: sunglasses are put on by moving to this score, since people start as far apart as they need amounts."""
 ASKED = {"sunglasses": "wears sunglasses", "turn": "looks to the right of the picture", "look-up": "looks up"}
 
 
@@ -89,6 +91,7 @@ def main() -> None:
     parser.add_argument("--model", default="faces64")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--blind-only", action="store_true", help="only the sheet of pairs and its key")
     parser.add_argument("--figures-only", action="store_true", help="no directions, no pictures")
     options = parser.parse_args()
     judge, model = load_judge(options.judge), load_model(options.model)
@@ -104,7 +107,7 @@ def main() -> None:
         "photographs": len(names),
         "steps": options.steps,
     }
-    for space in ("w", "w+"):
+    for space in ("w",) if options.blind_only else ("w", "w+"):
         results[space] = invert(
             generator,
             images,
@@ -116,6 +119,10 @@ def main() -> None:
         )
         figures[f"inversion_{space}"] = summary(results[space])
         print(space, json.dumps(figures[f"inversion_{space}"]), flush=True)
+    directions = [load_direction(path) for _, path in sorted(shipped(own).items())]
+    if options.blind_only:
+        blind(generator, judge, directions, results["w"], names, options.out)
+        return
     # Pixels are the one measure here that belongs to no contestant; the mean picture of the set is the bar to clear.
     flat = images.mean(dim=0, keepdim=True).expand_as(images)
     figures["psnr_of_the_mean_picture"] = round(float(psnr(flat, images).median()), 3)
@@ -126,7 +133,6 @@ def main() -> None:
 
     random_ws = sample_w(generator, 200, seed=5)[:, None].expand(-1, generator.num_ws, -1)
     figures["effects"] = {}
-    directions = [load_direction(path) for _, path in sorted(shipped(own).items())]
     for direction in directions:
         figures["effects"][direction.name] = {
             "random_w": effects(generator, judge, direction, random_ws, None),
@@ -175,6 +181,12 @@ def rendered_strip(generator: Any, result: Inversion, index: int, direction: Dir
     return [generator.synthesis(edit(result.ws[index : index + 1], direction, a), noise=noise)[0] for a in AMOUNTS]
 
 
+def pair_amounts(direction: Direction, ws: Tensor) -> tuple[float, float]:
+    if direction.name == "sunglasses":
+        return 0.0, SUNGLASSES_SCORE - float(direction.score(ws)) / direction.sigma
+    return PAIR_AMOUNTS[direction.name]
+
+
 @torch.no_grad()
 def blind(
     generator: Any, judge: Any, directions: list[Direction], result: Inversion, names: list[str], out: Path
@@ -190,7 +202,8 @@ def blind(
             i = int(rng.choice(options))
             noise = [m[i : i + 1] for m in result.noise]
             pair = [
-                generator.synthesis(edit(result.ws[i : i + 1], direction, a), noise=noise) for a in PAIR_AMOUNTS[direction.name]
+                generator.synthesis(edit(result.ws[i : i + 1], direction, a), noise=noise)
+                for a in pair_amounts(direction, result.ws[i : i + 1])
             ]
             if rng.random() < 0.5:
                 pair.reverse()
