@@ -32,12 +32,15 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--judge", type=Path, default=Path("runs/judge.safetensors"))
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--only", choices=list(LABELS))
     options = parser.parse_args()
     judge, model = load_judge(options.judge), load_model("faces64")
     generator, discriminator = model.generator, model.discriminator
     assert discriminator is not None
     ws = sample_w(generator, 200, seed=5)[:, None].expand(-1, generator.num_ws, -1)
     for name, (column, yes, no) in LABELS.items():
+        if options.only not in (None, name):
+            continue
         table = read_labels(
             options.data / "cmu_faces" / "labels.csv", column, positive=yes, negative=no, group="person", exclude=KEPT_OUT_CMU
         )

@@ -162,7 +162,7 @@ def main() -> None:
     with torch.no_grad():
         z = torch.from_numpy(np.random.RandomState(0).randn(32, generator.z_dim).astype(np.float32))
         save_image(grid(rendered(generator, generator.mapping(z, None, 0.7)), 8), options.out / "faces64-samples.png")
-    figures["blind"] = blind(generator, judge, directions, w, names, options.out)
+    blind(generator, judge, directions, w, names, options.out)
     (options.out / "faces64-figures.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
@@ -188,9 +188,7 @@ def pair_amounts(direction: Direction, ws: Tensor) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def blind(
-    generator: Any, judge: Any, directions: list[Direction], result: Inversion, names: list[str], out: Path
-) -> dict[str, Any]:
+def blind(generator: Any, judge: Any, directions: list[Direction], result: Inversion, names: list[str], out: Path) -> None:
     """Five pairs a slider, on W inversions of different kept-out people; the key stays in blind.json."""
     rng = np.random.default_rng(2026)
     rows, key = [], {}
@@ -218,7 +216,6 @@ def blind(
         key[direction.name] = {"answers": "".join(answers), "judge_right": right, "pairs": PAIRS}
     save_image(sheet(rows), out / "blind.png")
     (out / "blind.json").write_text(json.dumps(key, indent=1) + "\n")
-    return key
 
 
 if __name__ == "__main__":
