@@ -169,7 +169,7 @@ def test_ctrl_c_writes_a_snapshot(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert out.strip() == f"wrote {tmp_path / 'run' / 'model.safetensors'}"
+    assert out.splitlines()[-1] == f"wrote {tmp_path / 'run' / 'model.safetensors'}"
     assert load_model(tmp_path / "run" / "model.safetensors").provenance["images_seen"] > 0
     assert (tmp_path / "run" / "state.pt").exists()
 
