@@ -103,10 +103,12 @@ def info(data: str) -> None:
 @click.option("--learning-rate", type=float, help="Of both networks; may be lowered when a run is resumed.")
 @click.option("--gamma", type=float, help="Weight of the R1 penalty.")
 @click.option("--augment", help="Group of augmentations (bg, bgc, ...), or none.")
+@click.option("--augment-p", type=float, help="Strength of the augmentation at the start, 0 to 1.")
 @click.option("--mirror/--no-mirror", default=None, help="Show every picture mirrored as well.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the blocks from 16 x 16 up.")
 @click.option("--eyes", metavar="AX,AY,BX,BY", help="Where eyes lie in these pictures, in fractions of the side.")
 @click.option("--mouth", metavar="X,Y", help="Where the mouth lies.")
+@click.option("--init-from", metavar="MODEL", help="Start from the weights of this model, as far as they fit.")
 @click.option("--seed", type=int, help="Of every random draw.")
 @device_option
 def train(
@@ -120,10 +122,12 @@ def train(
     learning_rate: float | None,
     gamma: float | None,
     augment: str | None,
+    augment_p: float | None,
     mirror: bool | None,
     precision: str | None,
     eyes: str | None,
     mouth: str | None,
+    init_from: str | None,
     seed: int | None,
     device: str,
 ) -> None:
@@ -137,6 +141,7 @@ def train(
       latentedit train photos64.zip --out runs/photos64 --preset small --max-minutes 90
     """
     from latentedit.devices import resolve_device
+    from latentedit.models import load_model
     from latentedit.training import load_pictures, load_preset
     from latentedit.training import train as run
 
@@ -147,6 +152,7 @@ def train(
         learning_rate=learning_rate,
         r1_gamma=gamma,
         augment=augment,
+        augment_p=augment_p,
         mirror=mirror,
         precision=precision,
         seed=seed,
@@ -174,6 +180,7 @@ def train(
             max_minutes=max_minutes,
             framing=framing,
             provenance={"data": Path(data).name},
+            init_from=load_model(init_from) if init_from else None,
             report=report,
         )
     finally:

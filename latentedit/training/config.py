@@ -37,8 +37,11 @@ class TrainingConfig:
     """The half-life is at most this fraction of the pictures seen; None for no ramp-up."""
     augment: str = "bgc"
     """Group of augmentations, or "none"."""
-    ada_target: float = 0.6
-    """The share of real pictures judged real (mean sign of the logits) that the strength is steered towards."""
+    augment_p: float = 0.0
+    """Strength of the augmentation at the start: the probability of every transformation."""
+    ada_target: float | None = 0.6
+    """The share of real pictures judged real (mean sign of the logits) that the strength is steered towards; None keeps
+    the strength."""
     ada_kimg: float = 500.0
     """Thousands of pictures in which the strength can move by 1."""
     mirror: bool = False
@@ -59,8 +62,9 @@ class TrainingConfig:
         for name in ("learning_rate", "kimg", "snapshot_kimg", "ada_kimg", "ema_kimg"):
             if getattr(self, name) <= 0:
                 raise Error(f"{name} must be greater than 0, got {getattr(self, name)}")
-        if not 0 <= self.style_mixing <= 1:
-            raise Error(f"style_mixing must be between 0 and 1, got {self.style_mixing}")
+        for name in ("style_mixing", "augment_p"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise Error(f"{name} must be between 0 and 1, got {getattr(self, name)}")
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -23,7 +23,7 @@ from latentedit.errors import Error
 from latentedit.files import write_bytes
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.images import grid, save_image
-from latentedit.models import Model, save_model
+from latentedit.models import Model, fingerprint, save_model
 from latentedit.training.augmentation import AugmentPipe, preset
 from latentedit.training.config import FREE_TO_CHANGE, TrainingConfig
 from latentedit.training.data import PictureSet
@@ -59,6 +59,8 @@ class Trainer:
             raise Error(f"training configuration: {error}") from error
         self.g_ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         self.augment = AugmentPipe(**preset(config.augment)).to(self.device) if config.augment != "none" else None
+        if self.augment is not None:
+            self.augment.p.fill_(config.augment_p)
         self.g_optimizer = self._optimizer(self.g, config.path_interval if config.path_weight else 0)
         self.d_optimizer = self._optimizer(self.d, config.r1_interval)
         self.images_seen = 0
@@ -67,7 +69,36 @@ class Trainer:
         self.signs = torch.zeros(2, device=self.device)  # sum and count of the signs of real logits
         self.overfitting = 0.0
         self.seconds = 0.0
+        self.started_from: str | None = None
         self.figures: dict[str, Tensor] = {}
+
+    def start_from(self, model: Model) -> list[str]:
+        """Take over every tensor of ``model`` whose name and shape fit (transfer learning); returns the names left fresh.
+
+        Blocks of the resolutions that both networks have are kept, so the resolution may differ. The moving average is not
+        ramped up any more, as it does not start from noise.
+
+        Raises:
+            Error: nothing of ``model`` fits.
+        """
+        sources: list[tuple[str, nn.Module, nn.Module | None]] = [
+            ("g", self.g, model.raw_generator or model.generator),
+            ("g_ema", self.g_ema, model.generator),
+            ("d", self.d, model.discriminator),
+        ]
+        fresh, fitted = [], 0
+        for name, ours, source in sources:
+            theirs = source.state_dict() if source else {}
+            for key, tensor in ours.state_dict().items():
+                if key in theirs and theirs[key].shape == tensor.shape:
+                    tensor.copy_(theirs[key])
+                    fitted += tensor.numel()
+                else:
+                    fresh.append(f"{name}.{key}")
+        if not fitted:
+            raise Error(f"{model.path or 'the model'}: no tensor fits the networks of this run")
+        self.started_from = fingerprint(model.generator)
+        return fresh
 
     def _optimizer(self, network: nn.Module, interval: int) -> torch.optim.Adam:
         ratio = _lazy_ratio(interval)
@@ -90,7 +121,7 @@ class Trainer:
         self.images_seen += batch
         self.steps += 1
         self._average()
-        if self.augment is not None and self.steps % ADA_INTERVAL == 0:
+        if self.augment is not None and config.ada_target is not None and self.steps % ADA_INTERVAL == 0:
             self._adapt()
 
     def _generator_pass(self, batch: int) -> None:
@@ -169,7 +200,7 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         half_life = self.config.ema_kimg * 1000
-        if self.config.ema_rampup is not None:
+        if self.config.ema_rampup is not None and self.started_from is None:
             half_life = min(half_life, self.images_seen * self.config.ema_rampup)
         weight = 1 - 0.5 ** (self.config.batch / max(half_life, 1e-8))
         torch._foreach_lerp_(list(self.g_ema.parameters()), list(self.g.parameters()), weight)
@@ -177,7 +208,7 @@ class Trainer:
             average.copy_(buffer)
 
     def _adapt(self) -> None:
-        assert self.augment is not None
+        assert self.augment is not None and self.config.ada_target is not None
         total, count = self.signs.tolist()
         self.overfitting = total / max(count, 1)
         step = math.copysign(
@@ -203,6 +234,7 @@ class Trainer:
             "images_seen": self.images_seen,
             "steps": self.steps,
             "seconds": self.seconds,
+            "started_from": self.started_from,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -227,6 +259,7 @@ class Trainer:
         self.path_mean.copy_(state["path_mean"])
         self.signs.copy_(state["signs"])
         self.images_seen, self.steps, self.seconds = state["images_seen"], state["steps"], state["seconds"]
+        self.started_from = state.get("started_from")
 
     def check_finite(self) -> None:
         for name, value in self.figures.items():
@@ -241,6 +274,7 @@ class Trainer:
             "data_sha256": self.data.digest(),
             "seconds": round(self.seconds),
             "settings": self.config.as_dict(),
+            **({"started_from": self.started_from} if self.started_from else {}),
         }
         return Model(self.g_ema, self.d, framing, facts)
 
@@ -262,6 +296,7 @@ def train(
     max_minutes: float | None = None,
     framing: dict[str, Any] | None = None,
     provenance: dict[str, Any] | None = None,
+    init_from: Model | None = None,
     report: Report | None = None,
 ) -> Path:
     """Train until ``config.kimg``, or go on where the folder ``out`` stands; returns the model file.
@@ -272,6 +307,7 @@ def train(
     Args:
         max_minutes: stop after this time, with a snapshot.
         framing: how photographs are cropped for this data; kept in the model file.
+        init_from: weights that a new run starts from, as far as they fit; of no effect on one that is resumed.
         report: called about once a second with the figures of the log.
 
     Raises:
@@ -281,6 +317,8 @@ def train(
     trainer = Trainer(config, data, device)
     if (out / STATE).is_file():
         trainer.restore(_load_state(out / STATE, trainer.device))
+    elif init_from is not None:
+        trainer.start_from(init_from)
     write_bytes(out / "options.json", json.dumps(config.as_dict(), indent=2).encode())
     grid_z = torch.from_numpy(_grid_z(config.seed, trainer.g.z_dim)).to(trainer.device)
     grid_c = data.labels[torch.arange(len(grid_z)) % len(data)].to(trainer.device)
