@@ -14,6 +14,11 @@ LOWEST_REDUCED = 16
 """Blocks below this resolution stay float32 whatever the precision: they cost nothing and carry the composition."""
 
 
+def block_dtype(precision: Precision, resolution: int, parameters: torch.dtype) -> torch.dtype:
+    """The type that a block computes in: that of its ``parameters`` unless a reduced one is asked for and the block large."""
+    return DTYPES[precision] if precision != "fp32" and resolution >= LOWEST_REDUCED else parameters
+
+
 @dataclass(frozen=True)
 class GeneratorConfig:
     """Everything needed to build a generator; stored in every model file."""

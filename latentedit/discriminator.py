@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentedit.architecture import DTYPES, LOWEST_REDUCED, Precision, check_architecture
+from latentedit.architecture import Precision, block_dtype, check_architecture
 from latentedit.errors import Error
-from latentedit.layers import Conv2d, FullyConnected
+from latentedit.layers import Conv2d, FullyConnected, full
 from latentedit.mapping import MappingNetwork
 from latentedit.ops import downsample2d, fir_filter
 
@@ -58,7 +58,7 @@ def minibatch_std(x: Tensor, group_size: int, channels: int = 1) -> Tensor:
     """
     n, c, h, w = x.shape
     group = next(g for g in range(min(group_size, n), 0, -1) if n % g == 0)
-    y = x.float().reshape(group, n // group, channels, c // channels, h, w)
+    y = full(x).reshape(group, n // group, channels, c // channels, h, w)
     y = (y - y.mean(dim=0)).square().mean(dim=0)
     y = (y + 1e-8).sqrt().mean(dim=(2, 3, 4))  # [N / group, channels]
     y = y[:, :, None, None].repeat(group, 1, h, w).to(x.dtype)
@@ -116,7 +116,7 @@ class DiscriminatorEpilogue(nn.Module):
         self.out = FullyConnected(width, outputs)
 
     def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
-        x = x.float()
+        x = full(x)
         if hasattr(self, "fromrgb"):
             x = x + self.fromrgb(image)
         if self.mbstd_channels:
@@ -157,7 +157,7 @@ class Discriminator(nn.Module):
         remaining: Tensor | None = image.to(memory_format=torch.channels_last)
         features = []
         for resolution, block in zip(self.config.block_resolutions, self.blocks, strict=True):
-            x, remaining = block(x, remaining, DTYPES[precision] if resolution >= LOWEST_REDUCED else torch.float32)
+            x, remaining = block(x, remaining, block_dtype(precision, resolution, block.conv0.weight.dtype))
             features.append(x)
         return features, remaining
 

@@ -12,6 +12,11 @@ LRELU_SLOPE = 0.2
 LRELU_GAIN = math.sqrt(2)
 
 
+def full(x: Tensor) -> Tensor:
+    """``x`` in float32, or in float64 where it is that already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def activate(x: Tensor, gain: float = 1.0, clamp: float | None = None) -> Tensor:
     """Leaky ReLU of slope 0.2, times sqrt(2) ``gain`` so that the variance is kept, clamped to ``±clamp * gain``."""
     x = F.leaky_relu(x, LRELU_SLOPE) * (LRELU_GAIN * gain)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from latentedit.errors import Error
-from latentedit.layers import FullyConnected, normalize_2nd_moment
+from latentedit.layers import FullyConnected, full, normalize_2nd_moment
 
 
 class MappingNetwork(nn.Module):
@@ -42,14 +42,14 @@ class MappingNetwork(nn.Module):
         if self.z_dim:
             if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
                 raise Error(f"z must have shape [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
-            parts.append(normalize_2nd_moment(z.float()))
+            parts.append(normalize_2nd_moment(full(z)))
         if self.c_dim:
             if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
                 raise Error(
                     f"this network is conditional: c must be one-hot labels of shape [N, {self.c_dim}],"
                     f" got {None if c is None else list(c.shape)}"
                 )
-            parts.append(normalize_2nd_moment(self.embed(c.float())))
+            parts.append(normalize_2nd_moment(self.embed(full(c))))
         x = torch.cat(parts, dim=1)
         for index in range(self.num_layers):
             x = getattr(self, f"fc{index}")(x)
@@ -75,4 +75,4 @@ class MappingNetwork(nn.Module):
     @torch.no_grad()
     def update_average(self, w: Tensor, beta: float = 0.998) -> None:
         """Move the running mean towards the mean of ``w [N, w_dim]``; ``beta`` a call, as in training."""
-        self.w_avg.lerp_(w.float().mean(dim=0), 1 - beta)
+        self.w_avg.lerp_(w.to(self.w_avg.dtype).mean(dim=0), 1 - beta)

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.architecture import DTYPES, LOWEST_REDUCED, GeneratorConfig, Precision
+from latentedit.architecture import DTYPES, GeneratorConfig, Precision, block_dtype
 from latentedit.errors import Error
-from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected
+from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full
 from latentedit.modulation import convolve, folded_weight, prefers_folding, scaled_conv2d
 from latentedit.ops import fir_filter, upsample2d
 
@@ -84,7 +84,7 @@ class ToRGB(nn.Module):
         weight = (self.weight.flatten(1) * (styles * self.weight_gain)[:, None]).to(x.dtype)  # [N, C, I]
         n, _, h, w = x.shape
         rgb = torch.bmm(weight, x.flatten(2)) if x.is_contiguous() else _pixelwise(weight, x)
-        rgb = rgb.reshape(n, -1, h, w).float() + self.bias[:, None, None]
+        rgb = full(rgb.reshape(n, -1, h, w)) + self.bias[:, None, None]
         return rgb if self.clamp is None else rgb.clamp(-self.clamp, self.clamp)
 
 
@@ -201,14 +201,14 @@ class SynthesisNetwork(nn.Module):
 
         Outside ``torch.no_grad()`` the result is differentiable to any order in ``ws``, noise and parameters.
         """
-        return self.synthesize(self.styles(ws.float()), noise, precision)
+        return self.synthesize(self.styles(full(ws)), noise, precision)
 
     def synthesize(self, styles: Sequence[Tensor], noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
         """Render from S space; ``styles`` as `SynthesisNetwork.styles` returns them."""
         if precision not in DTYPES:
             raise Error(f"precision must be fp32, bf16 or fp16, got {precision!r}")
         maps = self.noise_maps(noise, len(styles[0]), styles[0].device)
-        return self._run(self.blocks, None, None, styles, maps, DTYPES[precision])
+        return self._run(self.blocks, None, None, styles, maps, precision)
 
     def _run(
         self,
@@ -217,7 +217,7 @@ class SynthesisNetwork(nn.Module):
         image: Tensor | None,
         styles: Sequence[Tensor],
         maps: Sequence[Tensor | None],
-        dtype: torch.dtype,
+        precision: Precision,
     ) -> Tensor:
         batch = len(styles[0])
         for index, block in enumerate(blocks):
@@ -229,12 +229,11 @@ class SynthesisNetwork(nn.Module):
                     own = [map_ if map_ is None or len(map_) == 1 else map_[one] for map_ in maps]
                     before = None if image is None else image[one]
                     assert x is not None
-                    pictures.append(self._run(blocks[index:], x[one], before, [s[one] for s in styles], own, dtype))
+                    pictures.append(self._run(blocks[index:], x[one], before, [s[one] for s in styles], own, precision))
                 return torch.cat(pictures)
             convs, count = len(block.convs), len(block.convs) + block.has_rgb
-            x, image = block(
-                x, image, styles[:count], maps[:convs], dtype if block.resolution >= LOWEST_REDUCED else torch.float32
-            )
+            dtype = block_dtype(precision, block.resolution, block.conv1.weight.dtype)
+            x, image = block(x, image, styles[:count], maps[:convs], dtype)
             styles, maps = styles[count:], maps[convs:]
         assert image is not None
         return image.contiguous()

@@ -55,12 +55,11 @@ def test_losses_in_closed_form() -> None:
 def test_regularisers_reach_the_parameters() -> None:
     """Both second-order passes give every convolution of their network a gradient."""
     trainer = Trainer(CONFIG.changed(augment="none"), pictures())
-    real = trainer.data.batch(range(4), 0, False)[0]
-    trainer._r1_pass(real, torch.zeros(4, 0))
+    trainer._r1_pass([trainer.data.batch(range(4), 0, False)])
     for block in trainer.d.blocks:
         assert block.conv0.weight.grad is not None
         assert float(block.conv0.weight.grad.abs().sum()) > 0
-    trainer._path_pass(2)
+    trainer._path_pass()
     for layer in trainer.g.synthesis.layers:
         assert layer.weight.grad is not None
         assert float(layer.weight.grad.abs().sum()) > 0
@@ -114,15 +113,22 @@ def test_learns_a_constant_picture() -> None:
 
 
 def test_resumed_run_is_bit_identical(tmp_path: Path) -> None:
-    train(CONFIG.changed(kimg=0.056), pictures(), tmp_path / "one")
-    train(CONFIG.changed(kimg=0.028), pictures(), tmp_path / "two")  # 7 steps, within an epoch and a cycle of R1
-    train(CONFIG.changed(kimg=0.056), pictures(), tmp_path / "two")
+    """2n steps and twice n of them, n = 19: no multiple of 4 or 16, and beyond the epoch of 20 pictures (two mirrored)."""
+    config = CONFIG.changed(snapshot_kimg=1.0)
+    train(config.changed(kimg=0.152), pictures(), tmp_path / "one")
+    train(config.changed(kimg=0.076), pictures(), tmp_path / "two")
+    train(config.changed(kimg=0.152), pictures(), tmp_path / "two")
     one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
-    assert one["steps"] == two["steps"] == 14
+    assert one["steps"] == two["steps"] == 38
     for part in ("g", "d", "g_ema"):
         for name in one[part]:
             assert torch.equal(one[part][name], two[part][name]), name
-    assert torch.equal(one["p"], two["p"])
+    for part in ("g_optimizer", "d_optimizer"):
+        for index, moments in one[part]["state"].items():
+            for name, value in moments.items():
+                assert torch.equal(value, two[part]["state"][index][name])
+    for name in ("p", "path_mean", "signs"):
+        assert torch.equal(one[name], two[name]), name
 
 
 def test_a_run_leaves_what_it_says(tmp_path: Path) -> None:
@@ -130,7 +136,8 @@ def test_a_run_leaves_what_it_says(tmp_path: Path) -> None:
     path = train(CONFIG, pictures(), tmp_path, framing=framing, provenance={"licence": "x"})
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {
-        "state.pt", "options.json", "log.jsonl", "model.safetensors", "model-000000.safetensors", "fakes-000000.png",
+        "state.pt", "options.json", "log.jsonl", "curves.png",
+        "model.safetensors", "model-000000.safetensors", "fakes-000000.png",
     }  # fmt: skip
     model = load_model(path)
     assert model.framing == framing
@@ -218,7 +225,8 @@ def test_reading_pictures(tmp_path: Path) -> None:
     folder.mkdir()
     for name, square in squares:
         square.save(folder / name)
-    (folder / "dataset.json").write_text(json.dumps({"labels": [["0.png", 1], ["1.png", 0], ["2.png", 1]]}))
+    labels = [["0.png", 1], ["1.png", 0], ["2.png", 1], ["3.png", 0]]
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
     labelled = load_pictures(folder)
     assert labelled.labels.tolist() == [[0, 1], [1, 0], [0, 1]]
     assert torch.equal(labelled.pixels, load_pictures(tmp_path / "a.zip").pixels)

@@ -1,7 +1,6 @@
 """Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with limited data", appendix B)."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from latentedit.errors import Error
 from latentedit.ops import downsample2d, upsample2d
+from latentedit.training.streams import Draws, GlobalDraws
 
 SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
 SYM6 = (
@@ -66,33 +66,28 @@ def preset(name: str) -> dict[str, float]:
     return dict.fromkeys(GROUPS[name], 1.0)
 
 
-@dataclass
 class _Draw:
     """Random numbers for one batch, or their ``percentile`` for tests."""
 
-    batch: int
-    device: torch.device
-    strength: Tensor
-    percentile: float | None
+    def __init__(self, source: Draws, images: Tensor, percentile: float | None) -> None:
+        self.source, self.batch, self.device, self.percentile = source, len(images), images.device, percentile
 
     def gate(self, value: Tensor, neutral: float, probability: float | Tensor) -> Tensor:
         """``value`` of the pictures that the augmentation falls on, ``neutral`` for the others."""
         if self.percentile is not None:
             return value
-        on = torch.rand(self.batch, device=self.device) < probability
+        on = self.source.uniform() < probability
         return torch.where(on.reshape(-1, *[1] * (value.ndim - 1)), value, neutral)
 
-    def uniform(self, columns: int | None = None) -> Tensor:
-        shape = (self.batch,) if columns is None else (self.batch, columns)
+    def uniform(self, *columns: int) -> Tensor:
         if self.percentile is not None:
-            return torch.full(shape, self.percentile, device=self.device)
-        return torch.rand(shape, device=self.device)
+            return torch.full((self.batch, *columns), self.percentile, device=self.device)
+        return self.source.uniform(*columns).float()
 
-    def normal(self, columns: int | None = None) -> Tensor:
-        shape = (self.batch,) if columns is None else (self.batch, columns)
+    def normal(self, *columns: int) -> Tensor:
         if self.percentile is not None:
-            return torch.erfinv(torch.full(shape, 2 * self.percentile - 1, device=self.device))
-        return torch.randn(shape, device=self.device)
+            return torch.erfinv(torch.full((self.batch, *columns), 2 * self.percentile - 1, device=self.device))
+        return self.source.normal(*columns).float()
 
 
 def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
@@ -162,11 +157,14 @@ class AugmentPipe(nn.Module):
         self.register_buffer("sym6", torch.outer(row, row) / row.sum() ** 2, persistent=False)
         self.register_buffer("bands", _band_filters(), persistent=False)
 
-    def forward(self, images: Tensor, percentile: float | None = None) -> Tensor:
-        """``[N, C, H, W] -> [N, C, H, W]`` in [-1, 1] (before colour). ``percentile`` replaces every random draw."""
+    def forward(self, images: Tensor, percentile: float | None = None, draws: Draws | None = None) -> Tensor:
+        """``[N, C, H, W] -> [N, C, H, W]`` in [-1, 1] (before colour).
+
+        ``percentile`` replaces every random draw; ``draws`` is where they come from, torch's global generator by default.
+        """
         if images.ndim != 4:
             raise Error(f"images must have shape [N, C, H, W], got {list(images.shape)}")
-        draw = _Draw(len(images), images.device, self.p, percentile)
+        draw = _Draw(draws or GlobalDraws(len(images), images.device), images, percentile)
         inverse = self._geometry(draw, *images.shape[2:])
         if inverse is not None:
             images = _warp(images, inverse, self.sym6)
@@ -177,7 +175,7 @@ class AugmentPipe(nn.Module):
             images = self._filter(images, draw)
         if self.noise:
             sigma = draw.gate(draw.normal().abs() * NOISE_STD, 0.0, self.noise * self.p)
-            images = images + torch.randn_like(images) * sigma[:, None, None, None]
+            images = images + draw.source.normal(*images.shape[1:]).to(images.dtype) * sigma[:, None, None, None]
         if self.cutout:
             images = self._cut(images, draw)
         return images
@@ -259,7 +257,7 @@ class AugmentPipe(nn.Module):
         n, c, h, w = images.shape
         taps = (gains @ self.bands).repeat_interleave(c, dim=0)[:, None].to(images.dtype)  # [N * C, 1, k]
         pad = taps.shape[-1] // 2
-        x = F.pad(images.reshape(1, n * c, h, w), [pad] * 4, mode="reflect")
+        x = _reflected(images.reshape(1, n * c, h, w), pad)
         x = F.conv2d(x, taps[:, :, None], groups=n * c)
         return F.conv2d(x, taps[:, :, :, None], groups=n * c).reshape(images.shape)
 
@@ -303,6 +301,15 @@ def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
     planes = images.reshape(1, n * c, out_h, out_w).contiguous(memory_format=torch.channels_last)
     planes = downsample2d(planes, filter.flip(0, 1))
     return planes[:, :, reach : reach + h, reach : reach + w].reshape(n, c, h, w)
+
+
+def _reflected(x: Tensor, pad: int) -> Tensor:
+    """``x`` with ``pad`` mirrored pixels on every side, also where they are more than the picture has."""
+    while pad:
+        step = min(pad, min(x.shape[2:]) - 1)
+        x = F.pad(x, [step] * 4, mode="reflect")
+        pad -= step
+    return x
 
 
 def _recolor(images: Tensor, color: Tensor) -> Tensor:

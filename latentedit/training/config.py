@@ -20,6 +20,8 @@ class TrainingConfig:
     discriminator: dict[str, Any] = field(default_factory=dict)
     """Overrides for `DiscriminatorConfig`."""
     batch: int = 32
+    micro_batch: int | None = None
+    """Pictures at once on a device, to save memory; None is the batch divided by the processes. It changes rounding only."""
     learning_rate: float = 0.0025
     """Adam, for both networks, before the adjustment for lazy regularisation (StyleGAN2, appendix B)."""
     r1_gamma: float = 1.0
@@ -35,6 +37,8 @@ class TrainingConfig:
     """Half-life of the moving average of the generator's weights."""
     ema_rampup: float | None = 0.05
     """The half-life is at most this fraction of the pictures seen; None for no ramp-up."""
+    freeze_d: int = 0
+    """Discriminator layers, counted from the picture, that are not trained (FreezeD, Mo et al. 2020)."""
     augment: str = "bgc"
     """Group of augmentations, or "none"."""
     augment_p: float = 0.0
@@ -59,6 +63,8 @@ class TrainingConfig:
         for name in ("batch", "r1_interval", "path_interval"):
             if getattr(self, name) < 1:
                 raise Error(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise Error(f"micro_batch must be at least 1, got {self.micro_batch}")
         for name in ("learning_rate", "kimg", "snapshot_kimg", "ada_kimg", "ema_kimg"):
             if getattr(self, name) <= 0:
                 raise Error(f"{name} must be greater than 0, got {getattr(self, name)}")
@@ -74,7 +80,7 @@ class TrainingConfig:
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
 
-FREE_TO_CHANGE = ("kimg", "snapshot_kimg", "learning_rate", "augment")
+FREE_TO_CHANGE = ("kimg", "snapshot_kimg", "micro_batch", "learning_rate", "augment")
 """Options that a resumed run may give anew."""
 
 

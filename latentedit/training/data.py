@@ -4,8 +4,11 @@ import hashlib
 import io
 import json
 import os
+import threading
 import zipfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +18,78 @@ from PIL import Image
 from torch import Tensor
 
 from latentedit.errors import Error
-from latentedit.files import replacing
+from latentedit.files import replacing, write_bytes
 from latentedit.images import EXTENSIONS, from_uint8, open_image
 
 LABELS = "dataset.json"
+IN_MEMORY = 2 * 2**30
+"""Sets of at most this many bytes, decoded, are kept in memory."""
+DECODERS = 4
+"""Threads that decode pictures of larger sets."""
+AHEAD = 64
+"""Batches that may be waited for at most; one a round of accumulation is."""
 
 
 class PictureSet:
-    """Pictures decoded into memory once: uint8 ``[n, C, H, W]``, with one-hot labels ``[n, c_dim]``."""
+    """Square pictures of one size, with one-hot labels ``[n, c_dim]``.
 
-    def __init__(self, pixels: Tensor, labels: Tensor, names: Sequence[str]) -> None:
-        self.pixels, self.labels, self.names = pixels, labels, list(names)
+    Args:
+        pixels: uint8 ``[n, C, H, W]`` in memory.
+        labels: float ``[n, c_dim]``; c_dim is 0 without labels.
+        names: of the pictures.
+        label_names: one a label, or none.
+        source_digest: identifies the data where it is cheaper than hashing the pixels.
+    """
+
+    def __init__(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        names: Sequence[str],
+        label_names: Sequence[str] = (),
+        source_digest: str | None = None,
+    ) -> None:
+        if len(labels) != len(pixels):
+            raise Error(f"{len(pixels)} pictures but {len(labels)} labels")
+        self.pixels, self.labels, self.names, self.label_names = pixels, labels, list(names), list(label_names)
+        self.shape: tuple[int, int, int] = tuple(pixels.shape[1:])
+        self.swap = torch.arange(labels.shape[1])
+        self._digest = source_digest
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.names)
 
     @property
     def resolution(self) -> int:
-        return self.pixels.shape[-1]
+        return self.shape[-1]
 
     @property
     def channels(self) -> int:
-        return self.pixels.shape[1]
+        return self.shape[0]
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """uint8 ``[N, C, H, W]``."""
+        return self.pixels[list(rows)]
+
+    def swap_when_mirrored(self, pairs: Mapping[str, str]) -> None:
+        """Give mirrored pictures the other label of each pair (left and right): names of labels, or their numbers.
+
+        Raises:
+            Error: a label that is not there, or that is in two pairs.
+        """
+        known = {name: i for i, name in enumerate(self.label_names)} | {str(i): i for i in range(self.labels.shape[1])}
+        for one, other in pairs.items():
+            for name in (one, other):
+                if name not in known:
+                    raise Error(f"no label {name!r}; labels are {', '.join(self.label_names or known) or 'missing'}")
+            a, b = known[one], known[other]
+            if int(self.swap[a]) != a or int(self.swap[b]) != b:
+                raise Error(f"label {one!r} or {other!r} is in more than one pair")
+            self.swap[a], self.swap[b] = b, a
+
+    def label_frequencies(self) -> list[float]:
+        """Share of the pictures that has each label."""
+        return [round(share, 6) for share in self.labels.mean(dim=0).tolist()]
 
     def batch(self, positions: Iterable[int], seed: int, mirror: bool) -> tuple[Tensor, Tensor]:
         """Pictures ``[N, C, H, W]`` in [-1, 1] and labels ``[N, c_dim]`` at ``positions`` of an endless shuffled stream.
@@ -52,82 +105,210 @@ class PictureSet:
             if epoch not in orders:
                 orders[epoch] = np.random.default_rng([seed, epoch]).permutation(period)
             chosen.append(int(orders[epoch][index]))
-        pictures = self.pixels[[i % len(self) for i in chosen]]
-        flipped = torch.tensor([i >= len(self) for i in chosen])[:, None, None, None]
-        pictures = torch.where(flipped, pictures.flip(3), pictures)
-        return from_uint8(pictures), self.labels[[i % len(self) for i in chosen]]
+        rows = [i % len(self) for i in chosen]
+        pictures, labels = self.read(rows), self.labels[rows]
+        flipped = torch.tensor([i >= len(self) for i in chosen])
+        pictures = torch.where(flipped[:, None, None, None], pictures.flip(3), pictures)
+        labels = torch.where(flipped[:, None], labels[:, self.swap], labels)
+        return from_uint8(pictures), labels
 
     def digest(self) -> str:
-        """SHA-256 of pixels and labels: tells a resumed run whether the data is still the same."""
-        digest = hashlib.sha256(np.array(self.pixels.shape, dtype="<u4").tobytes())
-        digest.update(self.pixels.numpy().tobytes())
-        digest.update(self.labels.numpy().astype("<f4").tobytes())
+        """SHA-256 of the pictures and labels: tells a resumed run whether the data is still the same."""
+        if self._digest is None:
+            digest = hashlib.sha256(np.array(self.pixels.shape, dtype="<u4").tobytes())
+            digest.update(self.pixels.numpy().tobytes())
+            digest.update(self.labels.numpy().astype("<f4").tobytes())
+            self._digest = digest.hexdigest()
+        return self._digest
+
+
+class StoredPictureSet(PictureSet):
+    """Pictures decoded when they are wanted, by threads, a batch ahead of the one that is being worked on."""
+
+    def __init__(
+        self,
+        source: "_Source",
+        names: Sequence[str],
+        shape: tuple[int, int, int],
+        labels: Tensor,
+        label_names: Sequence[str] = (),
+    ) -> None:
+        super().__init__(torch.empty(len(names), 0), labels, names, label_names, source.digest(names, labels))
+        self.shape, self.source = shape, source
+        self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._coming: dict[tuple[tuple[int, ...], int, bool], Future[tuple[Tensor, Tensor]]] = {}
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        return torch.from_numpy(np.stack(list(self._pool.map(self._decode, rows))))
+
+    def _decode(self, row: int) -> np.ndarray[Any, Any]:
+        array = _decode(self.source, self.names[row])
+        if array.shape != self.shape:
+            raise Error(
+                f"{self.source.path}: {self.names[row]} has shape {array.shape}, expected {self.shape}; use dataset build"
+            )
+        return array
+
+    def batch(self, positions: Iterable[int], seed: int, mirror: bool) -> tuple[Tensor, Tensor]:
+        wanted = tuple(positions), seed, mirror
+        load = super().batch
+        found = self._coming.pop(wanted).result() if wanted in self._coming else load(*wanted)
+        ahead = max(wanted[0]) - min(wanted[0]) + (wanted[0][1] - wanted[0][0] if len(wanted[0]) > 1 else 1)
+        following = tuple(position + ahead for position in wanted[0]), seed, mirror
+        self._coming = dict(list(self._coming.items())[-AHEAD:]) | {following: self._ahead.submit(load, *following)}
+        return found
+
+
+class _Source:
+    """Bytes by name, from a folder or a zip."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._local = threading.local()
+        if path.is_dir():
+            found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in EXTENSIONS or p.name == LABELS]
+            self.names = [p.relative_to(path).as_posix() for p in found]
+        elif path.is_file():
+            self.names = [name for name in self._archive().namelist() if not name.endswith("/")]
+        else:
+            raise Error(f"{path}: no such folder or zip file")
+
+    def _archive(self) -> zipfile.ZipFile:
+        try:
+            if not hasattr(self._local, "archive"):  # one a thread: reading moves the file's position
+                self._local.archive = zipfile.ZipFile(self.path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise Error(f"{self.path}: not a readable zip file ({error})") from error
+        archive: zipfile.ZipFile = self._local.archive
+        return archive
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes() if self.path.is_dir() else self._archive().read(name)
+        except (zipfile.BadZipFile, OSError, zlib.error) as error:
+            raise Error(f"{self.path}: {name} cannot be read ({error})") from error
+
+    def digest(self, names: Sequence[str], labels: Tensor) -> str:
+        digest = hashlib.sha256()
+        for name in names:
+            crc = zlib.crc32(self.read(name)) if self.path.is_dir() else self._archive().getinfo(name).CRC
+            digest.update(f"{name} {crc}\n".encode())
+        digest.update(labels.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
 
 
-def load_pictures(path: str | os.PathLike[str]) -> PictureSet:
-    """Read a zip or folder that `build_pictures` (or NVIDIA's dataset tool) wrote.
+def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> PictureSet:
+    """Read a zip or folder that `write_pictures` (or NVIDIA's dataset tool) wrote.
+
+    Sets of more than ``in_memory`` bytes, decoded, are decoded as they are wanted.
 
     Raises:
-        Error: nothing there, no pictures, pictures that are not square or not all of one size.
+        Error: nothing there, no pictures, pictures that are not square or not all of one size, labels that do not fit.
     """
-    files = _read_all(Path(path))
-    names = sorted(name for name in files if name.lower().endswith(EXTENSIONS))
+    source = _Source(Path(path))
+    names = sorted(name for name in source.names if name.lower().endswith(EXTENSIONS))
     if not names:
         raise Error(f"{path}: no pictures ({', '.join(EXTENSIONS)}) in it")
-    arrays: list[np.ndarray[Any, Any]] = []
-    for name in names:
-        try:
-            picture = open_image(Image.open(io.BytesIO(files[name])))
-        except (Error, OSError) as error:
-            raise Error(f"{path}: {name} cannot be read ({error})") from error
-        array = np.asarray(picture)
-        array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-        if array.shape[1] != array.shape[2]:
-            raise Error(f"{path}: {name} is {array.shape[2]} x {array.shape[1]}, training needs squares; use dataset build")
-        if arrays and array.shape != arrays[0].shape:
-            raise Error(f"{path}: {name} has shape {array.shape}, {names[0]} {arrays[0].shape}; use dataset build")
-        arrays.append(array)
-    return PictureSet(torch.from_numpy(np.stack(arrays)), _read_labels(path, files.get(LABELS), names), names)
+    labels, label_names = _read_labels(path, source.read(LABELS) if LABELS in source.names else None, names)
+    first = _decode(source, names[0])
+    if len(names) * first.nbytes > in_memory:
+        return StoredPictureSet(source, names, first.shape, labels, label_names)
+    arrays = [first, *(_decode(source, name) for name in names[1:])]
+    for name, array in zip(names, arrays, strict=True):
+        if array.shape != first.shape:
+            raise Error(f"{path}: {name} has shape {array.shape}, {names[0]} {first.shape}; use dataset build")
+    return PictureSet(torch.from_numpy(np.stack(arrays)), labels, names, label_names)
 
 
-def _read_all(path: Path) -> dict[str, bytes]:
-    if path.is_dir():
-        found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in EXTENSIONS or p.name == LABELS]
-        return {p.relative_to(path).as_posix(): p.read_bytes() for p in found}
-    if not path.is_file():
-        raise Error(f"{path}: no such folder or zip file")
+def _decode(source: _Source, name: str) -> np.ndarray[Any, Any]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
-    except (zipfile.BadZipFile, OSError) as error:
-        raise Error(f"{path}: not a readable zip file ({error})") from error
+        picture = open_image(Image.open(io.BytesIO(source.read(name))))
+    except (Error, OSError) as error:
+        raise Error(f"{source.path}: {name} cannot be read ({error})") from error
+    array = np.asarray(picture)
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    if array.shape[1] != array.shape[2]:
+        raise Error(f"{source.path}: {name} is {array.shape[2]} x {array.shape[1]}, training needs squares; use dataset build")
+    return np.ascontiguousarray(array)
 
 
-def _read_labels(path: str | os.PathLike[str], text: bytes | None, names: list[str]) -> Tensor:
-    labels = json.loads(text).get("labels") if text else None
-    if not labels:
-        return torch.zeros(len(names), 0)
-    table = dict(labels)
+def _read_labels(path: str | os.PathLike[str], text: bytes | None, names: list[str]) -> tuple[Tensor, list[str]]:
+    if text is None:
+        return torch.zeros(len(names), 0), []
+    try:
+        document = json.loads(text)
+        labels = document.get("labels")
+        if not labels:
+            return torch.zeros(len(names), 0), []
+        table = {str(name): label for name, label in labels}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise Error(f'{path}: {LABELS} must be {{"labels": [["name.png", 0], ...]}} ({error})') from error
     missing = [name for name in names if name not in table]
     if missing:
         raise Error(f"{path}: {LABELS} has no label for {missing[0]}")
-    numbers = torch.tensor([int(table[name]) for name in names])
-    return torch.nn.functional.one_hot(numbers).float()
+    rows = [table[name] for name in names]
+    if all(isinstance(row, int) and row >= 0 for row in rows):
+        label_names = [str(name) for name in document.get("label_names", [])]
+        count = max(len(label_names), max(rows) + 1)
+        if label_names and len(label_names) < count:
+            raise Error(f"{path}: {LABELS} names {len(label_names)} labels, but has number {count - 1}")
+        return torch.nn.functional.one_hot(torch.tensor(rows), count).float(), label_names
+    if all(isinstance(row, list) for row in rows):
+        lengths = sorted({len(row) for row in rows})
+        if len(lengths) > 1:
+            raise Error(f"{path}: {LABELS} has labels of unequal length ({lengths[0]} and {lengths[-1]})")
+        try:
+            return torch.tensor(rows, dtype=torch.float32), []
+        except (ValueError, TypeError) as error:
+            raise Error(f"{path}: {LABELS} has labels that are not numbers ({error})") from error
+    raise Error(f"{path}: {LABELS} must have a whole number, or a list of numbers, for every picture")
 
 
-def write_pictures(path: str | os.PathLike[str], pictures: Iterable[tuple[str, Image.Image]]) -> int:
-    """Write ``(name, picture)`` pairs as an uncompressed zip of PNGs, atomically; returns how many.
+def write_pictures(
+    path: str | os.PathLike[str],
+    pictures: Iterable[tuple[str, Image.Image]],
+    labels: Callable[[str], str | None] | None = None,
+) -> int:
+    """Write ``(name, picture)`` pairs as PNGs, into an uncompressed zip (``path`` ends in .zip) or a folder; returns how many.
 
-    The bytes depend on the pictures alone, not on the time of writing.
+    ``labels`` gives the label of a name; they are numbered in sorted order and kept in NVIDIA's ``dataset.json``, with their
+    names beside. The bytes depend on the pictures alone, not on the time of writing. A zip is written atomically.
+
+    Raises:
+        Error: nothing to write, or a picture without a label among others that have one.
     """
-    count = 0
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    path, found = Path(path), dict[str, str | None]()
+
+    def fill(write: Callable[[str, bytes], None]) -> None:
         for name, picture in pictures:
             buffer = io.BytesIO()
             picture.save(buffer, "PNG")
-            archive.writestr(zipfile.ZipInfo(name), buffer.getvalue())
-            count += 1
-        if not count:
+            write(name, buffer.getvalue())
+            found[name] = labels(name) if labels else None
+        if not found:
             raise Error(f"{path}: no picture to write into it")
-    return count
+        if any(label is not None for label in found.values()):
+            bare = [name for name, label in found.items() if label is None]
+            if bare:
+                raise Error(f"{path}: {bare[0]} has no label, others have")
+            known = sorted({str(label) for label in found.values()}, key=_numeric)
+            rows = [[name, known.index(str(label))] for name, label in found.items()]
+            write(LABELS, json.dumps({"labels": rows, "label_names": known}, indent=1).encode())
+
+    if path.suffix.lower() == ".zip":
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            fill(lambda name, data: archive.writestr(zipfile.ZipInfo(name), data))
+    else:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise Error(f"{path}: is there already; give a new folder, or a name that ends in .zip")
+        fill(lambda name, data: write_bytes(path / name, data))
+    return len(found)
+
+
+def _numeric(label: str) -> tuple[int, float, str]:
+    """Sorts numbers by value, before words."""
+    try:
+        return (0, float(label), label)
+    except ValueError:
+        return (1, 0.0, label)

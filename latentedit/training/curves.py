@@ -1,0 +1,69 @@
+"""The log of a run as a picture of curves."""
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from latentedit.files import write_bytes
+
+PANELS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("losses", {"loss_g": "generator", "loss_d": "discriminator"}),
+    ("discriminator outputs", {"logits_real": "real", "logits_fake": "generated"}),
+    (
+        "without augmentation, at snapshots",
+        {"logits_train": "training", "logits_held_out": "held out", "logits_generated": "generated"},
+    ),
+    ("augmentation", {"ada_p": "strength p", "r_t": "r_t"}),
+    ("regularisers", {"r1": "R1 penalty", "path_length": "path length"}),
+    ("spread over a batch", {"spread_real": "real", "spread_fake": "generated"}),
+)
+
+
+def read_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """The records of a ``log.jsonl``; a last line that was cut off is left out."""
+    records = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def save_curves(log: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Draw losses, discriminator outputs, augmentation, regularisers and measures over thousands of pictures."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    records = read_log(log)
+    metrics = sorted({name for record in records for name in record if name.startswith("metric/")})
+    panels = [*PANELS, *((name.removeprefix("metric/"), {name: name.removeprefix("metric/")}) for name in metrics)]
+    rows = -(-len(panels) // 3)
+    figure = Figure(figsize=(12, 2.8 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.subplots(rows, 3, squeeze=False)
+    for axis, (title, lines) in zip(axes.flat, panels, strict=False):
+        for name, label in lines.items():
+            points = [(record["kimg"], record[name]) for record in records if name in record]
+            if points:
+                x, y = zip(*_averaged(points), strict=True)
+                axis.plot(x, y, label=label, marker="." if len(points) < 40 else None, linewidth=1)
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(labelsize=7)
+        axis.set_xlabel("thousands of pictures", fontsize=7)
+        if axis.lines:
+            axis.legend(fontsize=7)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    write_bytes(path, buffer.getvalue())
+
+
+def _averaged(points: list[tuple[float, float]], count: int = 400) -> list[tuple[float, float]]:
+    """At most ``count`` points, each the mean of its neighbours."""
+    size = -(-len(points) // count)
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]

@@ -1,0 +1,80 @@
+"""Several processes on one training run: who they are, and the sums they share.
+
+Gradients are added up explicitly, as one flat vector. Wrappers that hook into the backward pass give wrong gradients where
+some parameters have none, which is so in every lazy regularisation pass.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from latentedit.errors import Error
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run; alone by default."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the files and talks to the user."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """``tensor`` summed over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether ``flag`` is set in any of the processes."""
+        return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
+
+    @torch.no_grad()
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over the processes; one that is missing everywhere stays missing."""
+        if self.size == 1:
+            return
+        members = list(parameters)
+        present = torch.tensor([float(p.grad is not None) for p in members], device=members[0].device)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in members]
+        flat = self.sum(torch.cat([*(part.flatten() for part in parts), present.to(parts[0].dtype)]))
+        sums, counts = flat[: -len(members)], flat[-len(members) :].tolist()
+        for parameter, part, count in zip(members, sums.split([p.numel() for p in members]), counts, strict=True):
+            parameter.grad = part.view_as(parameter).clone() if count else None
+
+    def leave(self) -> None:
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join_world(device: str = "cpu") -> World:
+    """The processes that ``torchrun``, or another launcher that sets RANK, WORLD_SIZE and MASTER_ADDR, has started.
+
+    Gloo connects CPUs, NCCL GPUs (``device`` "cuda"). Without those variables this process is alone.
+
+    Raises:
+        Error: the variables are there but do not fit together, or the others cannot be reached.
+    """
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    given = [name for name in names if name in os.environ]
+    if "WORLD_SIZE" not in given or os.environ["WORLD_SIZE"] == "1":
+        return World()
+    if len(given) < len(names):
+        raise Error(f"WORLD_SIZE is set, but not {', '.join(n for n in names if n not in given)}; start with torchrun")
+    try:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        local_rank = int(os.environ.get("LOCAL_RANK", rank))
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", rank=rank, world_size=size)
+    except (ValueError, RuntimeError) as error:
+        raise Error(f"cannot join the other processes ({str(error).splitlines()[0]})") from error
+    return World(rank, size, local_rank)

@@ -1,0 +1,406 @@
+"""One training step of StyleGAN2-ADA: four passes, lazy regularisation, averages, adaptive augmentation."""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentedit.discriminator import Discriminator, DiscriminatorConfig
+from latentedit.errors import Error
+from latentedit.generator import Generator, GeneratorConfig
+from latentedit.models import Model, fingerprint
+from latentedit.training.augmentation import AugmentPipe, preset
+from latentedit.training.config import FREE_TO_CHANGE, TrainingConfig
+from latentedit.training.data import PictureSet
+from latentedit.training.distributed import World
+from latentedit.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from latentedit.training.streams import Streams
+
+STATE_VERSION = 1
+ADA_INTERVAL = 4
+
+
+class Trainer:
+    """Networks, optimisers and counters of a run; `step` makes one training step.
+
+    Every random number of a step is drawn from the run's seed, the number of the step and that of the picture, so the
+    counters alone restore the random streams and the place in the data, and a batch can be spread over processes and over
+    rounds of accumulation without a change but for rounding.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        data: PictureSet,
+        device: str | torch.device = "cpu",
+        world: World = World(),  # noqa: B008 - immutable
+    ) -> None:
+        self.config, self.data, self.device, self.world = config, data, torch.device(device), world
+        torch.manual_seed(config.seed)
+        shape: dict[str, Any] = {
+            "resolution": data.resolution,
+            "channels": data.channels,
+            "c_dim": data.labels.shape[1],
+        }
+        clamp = {"conv_clamp": 256.0} if config.precision == "fp16" else {}
+        try:
+            self.g = Generator(GeneratorConfig(**{**clamp, **config.generator, **shape})).to(self.device)
+            self.d = Discriminator(DiscriminatorConfig(**{**clamp, **config.discriminator, **shape})).to(self.device)
+        except TypeError as error:
+            raise Error(f"training configuration: {error}") from error
+        self.rounds = self._rounds()
+        self.g_ema = copy.deepcopy(self.g).eval().requires_grad_(False)
+        self.augment = AugmentPipe(**preset(config.augment)).to(self.device) if config.augment != "none" else None
+        if self.augment is not None:
+            self.augment.p.fill_(config.augment_p)
+        self.g_parameters = list(self.g.parameters())
+        self.d_parameters = [p for p in self.d.parameters() if id(p) not in {id(q) for q in self._frozen()}]
+        self.g_optimizer = self._optimizer(self.g_parameters, config.path_interval if config.path_weight else 0)
+        self.d_optimizer = self._optimizer(self.d_parameters, config.r1_interval if config.r1_gamma else 0)
+        self.images_seen = 0
+        self.steps = 0
+        self.path_mean = torch.zeros([], device=self.device)
+        self.signs = torch.zeros(2, device=self.device)  # sum and count of the signs of real logits
+        self.overfitting = 0.0
+        self.seconds = 0.0
+        self.started_from: str | None = None
+        self.figures: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.g_parameters[0].dtype
+
+    def _rounds(self) -> list[range]:
+        """The pictures of a batch that this process handles, a range for every round of accumulation.
+
+        Picture n of the batch goes to round n mod R. Every minibatch-deviation group then lies within one round, and is the
+        same group for any R.
+        """
+        batch, world = self.config.batch, self.world.size
+        at_once = self.config.micro_batch or batch // world
+        if batch % world:
+            raise Error(f"a batch of {batch} cannot be divided among {world} processes; choose --batch accordingly")
+        if batch % (world * at_once):
+            raise Error(f"a batch of {batch} is no multiple of {at_once} pictures at once on {world} processes")
+        count = batch // at_once
+        group = self.d.config.mbstd_group_size if self.d.config.mbstd_channels else 1
+        if count > 1 and at_once % min(group, batch):
+            raise Error(f"{at_once} pictures at once do not hold whole minibatch-deviation groups of {group}")
+        mine = range(self.world.rank * count // world, (self.world.rank + 1) * count // world)
+        return [range(index, batch, count) for index in mine]
+
+    def _frozen(self) -> list[nn.Parameter]:
+        """Parameters of the first ``freeze_d`` discriminator layers, counted from the picture (Mo et al. 2020, FreezeD)."""
+        layers = [
+            getattr(block, name)
+            for block in self.d.blocks
+            for name in ("fromrgb", "conv0", "conv1", "skip")
+            if hasattr(block, name)
+        ]
+        if self.config.freeze_d > len(layers):
+            raise Error(f"freeze_d must be at most {len(layers)} for this discriminator, got {self.config.freeze_d}")
+        return [p for layer in layers[: self.config.freeze_d] for p in layer.parameters()]
+
+    def _optimizer(self, parameters: list[nn.Parameter], interval: int) -> torch.optim.Adam:
+        ratio = _lazy_ratio(interval)
+        rate, betas = self.config.learning_rate * ratio, (0.0, 0.99**ratio)
+        return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=1e-8, fused=True)
+
+    def start_from(self, model: Model) -> list[str]:
+        """Take over every tensor of ``model`` whose name and shape fit (transfer learning); returns the names left fresh.
+
+        Blocks of the resolutions that both networks have are kept, so the resolution may differ. The moving average is not
+        ramped up any more, as it does not start from noise.
+
+        Raises:
+            Error: nothing of ``model`` fits.
+        """
+        sources: list[tuple[str, nn.Module, nn.Module | None]] = [
+            ("g", self.g, model.raw_generator or model.generator),
+            ("g_ema", self.g_ema, model.generator),
+            ("d", self.d, model.discriminator),
+        ]
+        fresh, fitted = [], 0
+        for name, ours, source in sources:
+            theirs = source.state_dict() if source else {}
+            for key, tensor in ours.state_dict().items():
+                if key in theirs and theirs[key].shape == tensor.shape:
+                    tensor.copy_(theirs[key])
+                    fitted += tensor.numel()
+                else:
+                    fresh.append(f"{name}.{key}")
+        if not fitted:
+            raise Error(f"{model.path or 'the model'}: no tensor fits the networks of this run")
+        self.started_from = fingerprint(model.generator)
+        return fresh
+
+    def step(self) -> None:
+        """One batch: generator, path length (every 4th), discriminator, R1 (every 16th), averages, augmentation."""
+        config = self.config
+        self._sums = {}
+        self._generator_pass()
+        if config.path_weight and self.steps % config.path_interval == 0:
+            self._path_pass()
+        real = [self._real(samples) for samples in self.rounds]
+        self._discriminator_pass(real)
+        if config.r1_gamma and self.steps % config.r1_interval == 0:
+            self._r1_pass(real)
+        self._share_sums()
+        self.images_seen += config.batch
+        self.steps += 1
+        self._average()
+        if self.augment is not None and config.ada_target is not None and self.steps % ADA_INTERVAL == 0:
+            self._adapt()
+
+    def _real(self, samples: range) -> tuple[Tensor, Tensor]:
+        positions = range(self.images_seen + samples.start, self.images_seen + samples.stop, samples.step)
+        images, labels = self.data.batch(positions, self.config.seed, self.config.mirror)
+        return images.to(self.device, self.dtype), labels.to(self.device, self.dtype)
+
+    def _streams(self, name: str, samples: range) -> Streams:
+        return Streams(self.config.seed, self.steps, name, samples, self.device, self.dtype)
+
+    def _generator_pass(self) -> None:
+        with self._training(self.g_parameters, self.g_optimizer):
+            for samples in self.rounds:
+                draws = self._streams("generator", samples)
+                images, ws, labels = self.generate(draws)
+                loss = generator_loss(self.judge(images, labels, draws)).sum() / self.config.batch
+                loss.backward()
+                self._add("loss_g", loss)
+                self._add("w", ws.sum(dim=0) / self.config.batch)
+
+    def _path_pass(self) -> None:
+        """Path-length regularisation (StyleGAN2, section 3.2), on half as many pictures as the batch has.
+
+        The length that is aimed at is the running mean before this step, without a gradient through it; the published code
+        lets the mean of the batch into it (at 1 %), so that pictures influence one another.
+        """
+        config = self.config
+        count = max(config.batch // 2, 1)
+        for name in ("path_length", "path_penalty"):
+            self._add(name, torch.zeros([], device=self.device))
+        with self._training(self.g_parameters, self.g_optimizer):
+            for samples in self.rounds:
+                part = range(samples.start, count, samples.step)
+                if not part:
+                    continue
+                draws = self._streams("path", part)
+                images, ws, _ = self.generate(draws, keep_rows=True)
+                noise = draws.normal(*images.shape[1:]) / math.sqrt(images.shape[2] * images.shape[3])
+                lengths = path_lengths(images, ws, noise)
+                penalty = (lengths - self.path_mean.to(lengths.dtype)).square().sum() / count
+                (penalty * (config.path_weight * config.path_interval)).backward()
+                self._add("path_length", lengths.sum() / count)
+                self._add("path_penalty", penalty)
+
+    def _discriminator_pass(self, real: list[tuple[Tensor, Tensor]]) -> None:
+        batch = self.config.batch
+        with self._training(self.d_parameters, self.d_optimizer):
+            for samples, (images, labels) in zip(self.rounds, real, strict=True):
+                draws = self._streams("discriminator", samples)
+                with torch.no_grad():
+                    fake, _, fake_labels = self.generate(draws)
+                fake_logits = self.judge(fake, fake_labels, draws)
+                real_logits = self.judge(images, labels, draws)
+                loss = discriminator_loss(real_logits, fake_logits).sum() / batch
+                loss.backward()
+                self._add("loss_d", loss)
+                self._add("logits_real", real_logits.sum() / batch)
+                self._add("logits_fake", fake_logits.sum() / batch)
+                self._add("sign", real_logits.sign().sum() / batch)
+                self._add("spread_real", _spread(images) / len(self.rounds) / self.world.size)
+                self._add("spread_fake", _spread(fake) / len(self.rounds) / self.world.size)
+
+    def _r1_pass(self, real: list[tuple[Tensor, Tensor]]) -> None:
+        config = self.config
+        with self._training(self.d_parameters, self.d_optimizer):
+            for samples, (pictures, labels) in zip(self.rounds, real, strict=True):
+                images = pictures.detach().requires_grad_()
+                logits = self.judge(images, labels, self._streams("r1", samples))
+                penalty = r1_penalty(images, logits).sum() / config.batch
+                (penalty * (config.r1_gamma / 2 * config.r1_interval)).backward()
+                self._add("r1", penalty)
+
+    def generate(self, draws: Streams, keep_rows: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Fresh pictures, their w and labels, with style mixing and random noise.
+
+        The w are those before mixing, ``[N, w_dim]``, or with ``keep_rows`` those rendered, ``[N, num_ws, w_dim]``.
+        """
+        g, config = self.g, self.config
+        labels = self.data.labels[draws.integers(len(self.data))].to(self.device, self.dtype)
+        w = g.mapping.map(draws.normal(g.z_dim), labels)
+        ws = w[:, None].expand(-1, g.num_ws, -1)
+        if config.style_mixing:
+            other = g.mapping.map(draws.normal(g.z_dim), labels)[:, None]
+            crossing = (1 + draws.integers(g.num_ws - 1)[:, None]).to(self.device)
+            mixed = draws.uniform(1) < config.style_mixing
+            second = mixed & (torch.arange(g.num_ws, device=self.device) >= crossing)  # [N, num_ws]
+            ws = torch.where(second[:, :, None], other, ws)
+        noise = draws.maps([shape[1:] for shape in g.synthesis.noise_shapes])
+        images = g.synthesis(ws, noise=noise, precision=config.precision)
+        return images, ws if keep_rows else w, labels
+
+    def judge(self, images: Tensor, labels: Tensor, draws: Streams) -> Tensor:
+        if self.augment is not None:
+            images = self.augment(images, draws=draws)
+        logits: Tensor = self.d(images, labels, self.config.precision)
+        return logits
+
+    @contextmanager
+    def _training(self, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """Collect gradients of ``parameters`` alone, over rounds and processes, then update them."""
+        self.g.requires_grad_(False)
+        self.d.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        optimizer.zero_grad(set_to_none=True)
+        yield
+        self.world.sum_gradients(parameters)
+        optimizer.step()
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.detach()
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    @torch.no_grad()
+    def _share_sums(self) -> None:
+        """Add up the figures of rounds and processes; they were divided by the size of the batch before."""
+        names = sorted(self._sums)
+        flat = self.world.sum(torch.cat([self._sums[name].flatten() for name in names]))
+        parts = flat.split([self._sums[name].numel() for name in names])
+        sums = {name: part.view_as(self._sums[name]) for name, part in zip(names, parts, strict=True)}
+        self.g.mapping.update_average(sums.pop("w")[None])
+        if "path_length" in sums:
+            self.path_mean.lerp_(sums["path_length"].to(self.path_mean.dtype), self.config.path_decay)
+            sums["path_length"] = self.path_mean.clone()
+        sign = sums.pop("sign").float()
+        self.signs += torch.stack([sign * self.config.batch, torch.full_like(sign, self.config.batch)])
+        self.figures.update(sums)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        half_life = self.config.ema_kimg * 1000
+        if self.config.ema_rampup is not None and self.started_from is None:
+            half_life = min(half_life, self.images_seen * self.config.ema_rampup)
+        weight = 1 - 0.5 ** (self.config.batch / max(half_life, 1e-8))
+        torch._foreach_lerp_(list(self.g_ema.parameters()), list(self.g.parameters()), weight)
+        for average, buffer in zip(self.g_ema.buffers(), self.g.buffers(), strict=True):
+            average.copy_(buffer)
+
+    def _adapt(self) -> None:
+        """Steer the strength by r_t = E[sign(D(real))] (ADA, eq. 1)."""
+        assert self.augment is not None
+        assert self.config.ada_target is not None
+        total, count = self.signs.tolist()
+        self.overfitting = total / max(count, 1)
+        step = math.copysign(
+            self.config.batch * ADA_INTERVAL / (self.config.ada_kimg * 1000), self.overfitting - self.config.ada_target
+        )
+        self.augment.p.copy_((self.augment.p + step).clamp(0, 1))
+        self.signs.zero_()
+
+    @torch.no_grad()
+    def logits(self, images: Tensor, labels: Tensor) -> float:
+        """Mean output of the discriminator for pictures as they are, without augmentation."""
+        parts = [
+            self.d(x.to(self.device, self.dtype), c.to(self.device, self.dtype), self.config.precision)
+            for x, c in zip(images.split(16), labels.split(16), strict=True)
+        ]
+        return float(torch.cat(parts).mean())
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on exactly; plain values and tensors only."""
+        return {
+            "version": STATE_VERSION,
+            "config": self.config.as_dict(),
+            "data": self.data.digest(),
+            "g": self.g.state_dict(),
+            "d": self.d.state_dict(),
+            "g_ema": self.g_ema.state_dict(),
+            "g_optimizer": self.g_optimizer.state_dict(),
+            "d_optimizer": self.d_optimizer.state_dict(),
+            "p": self.augment.p if self.augment is not None else None,
+            "path_mean": self.path_mean,
+            "signs": self.signs,
+            "images_seen": self.images_seen,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "started_from": self.started_from,
+        }
+
+    def restore(self, state: dict[str, Any], *, accept_changes: bool = False) -> None:
+        """Take up ``state``.
+
+        Raises:
+            Error: the run was started with other options or other data, and ``accept_changes`` is not given; networks of
+                another shape, or a state of another version, in any case.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise Error(f"the training state has version {state.get('version')}, expected {STATE_VERSION}")
+        ours, theirs = self.config.as_dict(), state["config"]
+        different = [name for name in ours if name not in FREE_TO_CHANGE and name in theirs and ours[name] != theirs[name]]
+        if different and not accept_changes:
+            listed = ", ".join(f"{name} (was {theirs.get(name)}, is {ours[name]})" for name in different)
+            raise Error(f"the run was started with other options: {listed}; use a new --out, or --accept-changes")
+        if state["data"] != self.data.digest() and not accept_changes:
+            raise Error("the run was started with other data; use a new --out, or --accept-changes")
+        try:
+            for name in ("g", "d", "g_ema", "g_optimizer", "d_optimizer"):
+                getattr(self, name).load_state_dict(state[name])
+        except (RuntimeError, ValueError) as error:
+            raise Error(f"the run's networks are of another shape ({str(error).splitlines()[-1].strip()})") from error
+        for optimizer in (self.g_optimizer, self.d_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] *= ours["learning_rate"] / theirs["learning_rate"]
+        if self.augment is not None and state["p"] is not None:
+            self.augment.p.copy_(state["p"])
+        self.path_mean.copy_(state["path_mean"])
+        self.signs.copy_(state["signs"])
+        self.images_seen, self.steps, self.seconds = state["images_seen"], state["steps"], state["seconds"]
+        self.started_from = state.get("started_from")
+
+    def check_finite(self) -> None:
+        """Raise `Error` where a figure or a weight is not a finite number."""
+        for name, value in self.figures.items():
+            if not bool(torch.isfinite(value).all()):
+                raise Error(
+                    f"training diverged at {self.images_seen / 1000:.1f} kimg: {name} is {float(value)}; the last snapshot is"
+                    " from before, try a lower --learning-rate or a higher --gamma"
+                )
+
+    def check_weights(self) -> None:
+        for name, network in (("generator", self.g), ("discriminator", self.d), ("average", self.g_ema)):
+            if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
+                raise Error(
+                    f"training diverged at {self.images_seen / 1000:.1f} kimg: the {name} has weights that are not finite"
+                )
+
+    def model(self, framing: dict[str, Any] | None, provenance: dict[str, Any]) -> Model:
+        facts = {
+            **provenance,
+            "images_seen": self.images_seen,
+            "pictures": len(self.data),
+            "data_sha256": self.data.digest(),
+            "seconds": round(self.seconds),
+            "settings": self.config.as_dict(),
+            **({"label_names": self.data.label_names} if self.data.label_names else {}),
+            **({"label_frequencies": self.data.label_frequencies()} if self.data.labels.shape[1] else {}),
+            **({"started_from": self.started_from} if self.started_from else {}),
+        }
+        return Model(self.g_ema, self.d, framing, facts)
+
+
+def _spread(images: Tensor) -> Tensor:
+    """Standard deviation over the pictures of a batch, averaged over pixels: near 0 where a generator has collapsed."""
+    return images.detach().float().std(dim=0, correction=0).mean()
+
+
+def _lazy_ratio(interval: int) -> float:
+    """A regularisation every k steps makes k + 1 updates in the time of k (StyleGAN2, appendix B); 0 is never."""
+    return interval / (interval + 1) if interval else 1.0

@@ -1,0 +1,126 @@
+"""One batch, cut up over rounds and processes: the same numbers, in float64, in all four passes."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentedit.errors import Error
+from latentedit.training import Trainer, World, join_world
+from tests.test_training import CONFIG, pictures
+
+CUT = CONFIG.changed(batch=16, augment="bgcfnc", augment_p=0.5, precision="fp32")
+WORKER = """
+import sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+from latentedit.training import join_world
+from tests.test_distributed import CUT, passes
+world = join_world()
+result = passes(CUT.changed(micro_batch=int(sys.argv[3]) or None), world)
+if world.leads:
+    torch.save(result, sys.argv[2])
+world.leave()
+"""
+
+
+def passes(config, world=World()):  # type: ignore[no-untyped-def]  # noqa: ANN201, B008
+    """Gradients of all four passes from the same weights, and the weights after two whole steps."""
+    trainer = Trainer(config, pictures(count=20), world=world)
+    for network in (trainer.g, trainer.d, trainer.g_ema):
+        network.double()
+    with torch.no_grad():
+        for layer in trainer.g.synthesis.layers:
+            layer.noise_strength.fill_(0.3)
+    found = {}
+
+    class Kept:
+        """Instead of an optimiser: keeps the gradients, changes nothing."""
+
+        def zero_grad(self, set_to_none: bool) -> None:
+            for network in (trainer.g, trainer.d):
+                network.zero_grad(set_to_none=True)
+
+        def step(self) -> None:
+            pass
+
+    optimizers = trainer.g_optimizer, trainer.d_optimizer
+    trainer.g_optimizer = trainer.d_optimizer = Kept()  # type: ignore[assignment]
+    real = [trainer._real(samples) for samples in trainer.rounds]
+    for name, network, run in (
+        ("generator", trainer.g, trainer._generator_pass),
+        ("path", trainer.g, trainer._path_pass),
+        ("discriminator", trainer.d, lambda: trainer._discriminator_pass(real)),
+        ("r1", trainer.d, lambda: trainer._r1_pass(real)),
+    ):
+        run()
+        found[name] = {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
+    trainer.g_optimizer, trainer.d_optimizer = optimizers
+    for _ in range(2):
+        trainer.step()
+    found["weights"] = {**trainer.g.state_dict(), **{f"d.{k}": v for k, v in trainer.d.state_dict().items()}}
+    found["figures"] = {k: v.double() for k, v in trainer.figures.items() if not k.startswith("spread")}
+    return found
+
+
+def compare(one, other) -> None:  # type: ignore[no-untyped-def]
+    for part, tensors in one.items():
+        assert tensors.keys() == other[part].keys(), part
+        largest = max(float(t.abs().max()) for t in tensors.values())
+        assert largest > 0
+        for name, tensor in tensors.items():
+            error = float((tensor - other[part][name]).abs().max())
+            # The augmentation's matrices are float32, and the margin it adds depends on who is in the batch. Adam divides
+            # by the size of a gradient, so that the weights show the rounding of the smallest ones.
+            assert error <= (1e-5 if part == "weights" else 1e-8) * largest, f"{part} {name}: {error} of {largest}"
+
+
+@pytest.fixture(scope="module")
+def whole():  # type: ignore[no-untyped-def]
+    return passes(CUT)
+
+
+def test_passes_differ_and_leave_some_parameters_without_gradient(whole) -> None:  # type: ignore[no-untyped-def]
+    assert whole["path"].keys() < whole["generator"].keys()
+    assert whole["r1"].keys() <= whole["discriminator"].keys()
+
+
+@pytest.mark.parametrize("at_once", [4, 8])
+def test_accumulation(whole, at_once: int) -> None:  # type: ignore[no-untyped-def]
+    compare(whole, passes(CUT.changed(micro_batch=at_once)))
+
+
+@pytest.mark.parametrize("at_once", [0, 4])
+def test_two_processes(whole, at_once: int, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-c", WORKER, str(root), str(tmp_path / "out.pt"), str(at_once)]
+    processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank)}) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    compare(whole, torch.load(tmp_path / "out.pt", weights_only=True))
+
+
+def test_batches_that_cannot_be_cut() -> None:
+    with pytest.raises(Error, match="a batch of 16 cannot be divided among 3 processes"):
+        Trainer(CUT, pictures(), world=World(0, 3))
+    with pytest.raises(Error, match="no multiple of 5 pictures at once on 1 processes"):
+        Trainer(CUT.changed(micro_batch=5), pictures())
+    with pytest.raises(Error, match="2 pictures at once do not hold whole minibatch-deviation groups of 4"):
+        Trainer(CUT.changed(micro_batch=2), pictures())
+
+
+def test_half_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(Error, match="WORLD_SIZE is set, but not RANK, MASTER_ADDR, MASTER_PORT; start with torchrun"):
+        join_world()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert join_world() == World()
