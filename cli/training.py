@@ -1,20 +1,20 @@
 """``dataset`` and ``train``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from latentedit.cli.common import device_option, expand, parse_numbers, say_written
+from latentedit.cli.common import device_option, parse_numbers, say_written
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from PIL import Image
+    from latentedit.training.config import TrainingConfig
+    from latentedit.training.data import PictureSet
 
 
 BAR = "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} kimg [{elapsed}<{remaining}{postfix}]"
+SHEET_ROWS, SHEET_COLUMNS = 8, 10
 
 
 @click.group()
@@ -23,73 +23,114 @@ def dataset() -> None:
 
 
 @dataset.command()
-@click.argument("folder", type=click.Path())
+@click.argument("source", type=click.Path())
 @click.option("--size", required=True, type=int, help="Side of the squares in pixels, a power of two.")
-@click.option("--crop", metavar="X,Y,SIZE", help="The same square of every picture; by default the central one.")
+@click.option(
+    "--crop", default="centre", show_default=True, metavar="centre|face|X,Y,SIZE", help="Which square of every picture."
+)
+@click.option(
+    "--fit", type=click.Choice(["crop", "pad", "skip"]), default="crop", show_default=True, help="Pictures that are not square."
+)
+@click.option(
+    "--background",
+    type=click.Choice(["white", "black", "skip"]),
+    default="white",
+    show_default=True,
+    help="What transparent pictures are laid on.",
+)
 @click.option("--colour", type=click.Choice(["grey", "rgb"]), default="rgb", show_default=True, help="Channels.")
-@click.option("--out", type=click.Path(), required=True, help="Training set (.zip).")
-def build(folder: str, size: int, crop: str | None, colour: str, out: str) -> None:
-    """Cut the pictures of FOLDER to squares of one size and store them in a zip; unreadable ones are listed and skipped.
+@click.option("--eyes", metavar="AX,AY,BX,BY", help="With --crop face: where eyes go, in fractions of the side.")
+@click.option("--labels", metavar="FILE.csv|folders", help="Classes: a CSV with a file column, or the sub-folders' names.")
+@click.option("--column", help="Column of the CSV that holds the class.")
+@click.option("--out", type=click.Path(), required=True, help="Training set: a .zip, or a new folder.")
+def build(
+    source: str,
+    size: int,
+    crop: str,
+    fit: str,
+    background: str,
+    colour: str,
+    eyes: str | None,
+    labels: str | None,
+    column: str | None,
+    out: str,
+) -> None:
+    """Cut the pictures of SOURCE (a folder or zip) to squares of one size and store them; unreadable ones are listed and
+    skipped. The labels of a dataset.json in SOURCE are kept.
 
     \b
     Example:
-      latentedit dataset build photos --size 64 --out photos64.zip
+      latentedit dataset build photos --size 64 --crop face --out photos64.zip
     """
-    from latentedit.images import EXTENSIONS, open_image, resample
     from latentedit.training.data import write_pictures
+    from latentedit.training.preparation import Preparation, class_labels, prepared
 
-    if size < 8 or size & (size - 1):
-        raise Error(f"--size must be a power of two of at least 8, got {size}")
-    window = parse_numbers(crop, 3, "--crop") if crop else None
-    if not Path(folder).is_dir():
-        raise Error(f"{folder}: no such folder")
-    paths = [p for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in EXTENSIONS]
-    if not paths:
-        expand([folder], EXTENSIONS, "pictures")
+    if eyes and crop != "face":
+        raise Error("--eyes goes with --crop face")
+    preparation = Preparation(
+        size,
+        cast(Any, crop if crop in ("centre", "face") else tuple(parse_numbers(crop, 3, "--crop"))),
+        cast(Any, fit),
+        colour == "grey",
+        cast(Any, background),
+        _framing(eyes, None),
+    )
     skipped: list[str] = []
-
-    def squares() -> "Iterator[tuple[str, Image.Image]]":
-        for path in paths:
-            try:
-                picture = open_image(path)
-                left, top, side = window or (0.0, 0.0, 0.0)
-                if window is None:
-                    side = min(picture.size)
-                    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-                elif left < 0 or top < 0 or left + side > picture.width or top + side > picture.height:
-                    raise Error(f"{path}: --crop {crop} lies outside the picture of {picture.width} x {picture.height}")
-                square = resample(picture, (left, top, left + side, top + side), size)
-                yield (
-                    path.relative_to(folder).with_suffix(".png").as_posix(),
-                    square.convert("L" if colour == "grey" else "RGB"),
-                )
-            except Error as error:
-                skipped.append(str(error))
-
-    count = write_pictures(out, squares())
-    for message in skipped:
-        click.echo(f"skipped {message}", err=True)
-    click.echo(f"{count} pictures of {size} x {size}, {colour}")
+    given = class_labels(source, labels, column)
+    try:
+        count = write_pictures(out, prepared(source, preparation, skipped), given)
+    finally:
+        for message in skipped:
+            click.echo(f"skipped {message}", err=True)
+    click.echo(f"{count} pictures of {size} x {size}, {colour}" + (f"; {len(skipped)} skipped" if skipped else ""))
     say_written(out)
 
 
 @dataset.command()
 @click.argument("data", type=click.Path())
-def info(data: str) -> None:
-    """Counts, sizes and labels of a training set (zip or folder).
+@click.option("--sheet", type=click.Path(), help="Write a contact sheet: a row a label, or 80 pictures evenly spaced.")
+def info(data: str, sheet: str | None) -> None:
+    """Counts, sizes and balance of labels of a training set (zip or folder), and how fast it loads.
 
     \b
     Example:
-      latentedit dataset info photos64.zip
+      latentedit dataset info photos64.zip --sheet sheet.png
     """
     from latentedit.training.data import load_pictures
+    from latentedit.training.loop import loading_rate
 
     pictures = load_pictures(data)
     colour = "grey" if pictures.channels == 1 else "RGB"
     click.echo(f"{len(pictures)} pictures of {pictures.resolution} x {pictures.resolution}, {colour}")
-    for label, count in enumerate(pictures.labels.sum(dim=0).int().tolist()):
-        click.echo(f"label {label}: {count}")
+    counts = pictures.labels.sum(dim=0).int().tolist()
+    for label, count in enumerate(counts):
+        name = f" ({pictures.label_names[label]})" if pictures.label_names else ""
+        click.echo(f"label {label}{name}: {count} pictures, {count / len(pictures):.1%}")
+    click.echo(f"loads at {loading_rate(pictures):.0f} images/s")
     click.echo(f"sha256 {pictures.digest()}")
+    if sheet:
+        _contact_sheet(pictures, sheet)
+        say_written(sheet)
+
+
+def _contact_sheet(pictures: "PictureSet", path: str) -> None:
+    from latentedit.images import from_uint8, save_image
+    from latentedit.sheets import Row
+    from latentedit.sheets import sheet as make
+
+    def row(title: str, rows: list[int]) -> Row:
+        count = min(len(rows), SHEET_COLUMNS)
+        spaced = [rows[i * len(rows) // count] for i in range(count)]
+        return Row(title, list(from_uint8(pictures.read(spaced))), [Path(pictures.names[i]).stem[-16:] for i in spaced])
+
+    if pictures.labels.shape[1]:
+        of = [pictures.labels[:, label].nonzero().flatten().tolist() for label in range(pictures.labels.shape[1])]
+        names = pictures.label_names or [str(label) for label in range(len(of))]
+        rows = [row(f"{name}: {len(found)}", found) for name, found in zip(names, of, strict=True) if found][: 4 * SHEET_ROWS]
+    else:
+        everything, lines = list(range(len(pictures))), min(SHEET_ROWS, -(-len(pictures) // SHEET_COLUMNS))
+        rows = [row("", everything[i * len(pictures) // lines : (i + 1) * len(pictures) // lines]) for i in range(lines)]
+    save_image(make(rows), path)
 
 
 @click.command()
@@ -99,16 +140,25 @@ def info(data: str) -> None:
 @click.option("--kimg", type=float, help="Stop after this many thousand pictures.")
 @click.option("--max-minutes", type=float, help="Stop after this time, with a snapshot.")
 @click.option("--snapshot-kimg", type=float, help="Thousand pictures between snapshots.")
-@click.option("--batch", type=int, help="Pictures a step.")
+@click.option("--batch", type=int, help="Pictures a step, over all processes.")
+@click.option("--micro-batch", type=int, help="Pictures at once on a device; smaller needs less memory.")
 @click.option("--learning-rate", type=float, help="Of both networks; may be lowered when a run is resumed.")
 @click.option("--gamma", type=float, help="Weight of the R1 penalty.")
 @click.option("--augment", help="Group of augmentations (bg, bgc, ...), or none.")
 @click.option("--augment-p", type=float, help="Strength of the augmentation at the start, 0 to 1.")
 @click.option("--mirror/--no-mirror", default=None, help="Show every picture mirrored as well.")
+@click.option("--swap", "swaps", multiple=True, metavar="LABEL=LABEL", help="Labels that change places in a mirrored picture.")
+@click.option("--freeze-d", type=int, help="Discriminator layers, from the picture on, that stay as they are.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the blocks from 16 x 16 up.")
 @click.option("--eyes", metavar="AX,AY,BX,BY", help="Where eyes lie in these pictures, in fractions of the side.")
 @click.option("--mouth", metavar="X,Y", help="Where the mouth lies.")
 @click.option("--init-from", metavar="MODEL", help="Start from the weights of this model, as far as they fit.")
+@click.option("--held-out", type=click.Path(), help="Pictures not to train on; what the discriminator makes of them is logged.")
+@click.option("--metrics", metavar="NAME,...", help="Measure every snapshot (kid, fid, precision); the best by the first is kept.")
+@click.option("--features", help="Network for --metrics: inception, or the file of a judge (see latentedit metrics).")
+@click.option("--tensorboard", is_flag=True, help="Write event files too (pip install 'latentedit[tensorboard]').")
+@click.option("--accept-changes", is_flag=True, help="Resume although options or data have changed.")
+@click.option("--dry-run", is_flag=True, help="Print what would run, with an estimate of memory and time.")
 @click.option("--seed", type=int, help="Of every random draw.")
 @device_option
 def train(
@@ -119,47 +169,74 @@ def train(
     max_minutes: float | None,
     snapshot_kimg: float | None,
     batch: int | None,
+    micro_batch: int | None,
     learning_rate: float | None,
     gamma: float | None,
     augment: str | None,
     augment_p: float | None,
     mirror: bool | None,
+    swaps: tuple[str, ...],
+    freeze_d: int | None,
     precision: str | None,
     eyes: str | None,
     mouth: str | None,
     init_from: str | None,
+    held_out: str | None,
+    metrics: str | None,
+    features: str | None,
+    tensorboard: bool,
+    accept_changes: bool,
+    dry_run: bool,
     seed: int | None,
     device: str,
 ) -> None:
     """Train a generator on DATA, a zip or folder of squares ("latentedit dataset build").
 
     The same command again goes on from the last snapshot. Ctrl-C finishes the step, writes a snapshot and stops. With --eyes
-    the model file says how faces are framed, so that "align" and "invert" can crop new photographs.
+    the model file says how faces are framed, so that "align" and "invert" can crop new photographs. Started by torchrun, the
+    processes share the work.
 
     \b
     Example:
       latentedit train photos64.zip --out runs/photos64 --preset small --max-minutes 90
     """
     from latentedit.devices import resolve_device
+    from latentedit.metrics import measure_of
     from latentedit.models import load_model
-    from latentedit.training import load_pictures, load_preset
+    from latentedit.training import join_world, load_pictures, load_preset
     from latentedit.training import train as run
 
-    config = load_preset(preset).changed(
+    where = resolve_device(device)
+    world = join_world(where.type)
+    if where.type == "cuda" and world.size > 1:
+        where = resolve_device(f"cuda:{world.local_rank}")
+    framing = _framing(eyes, mouth)
+    pictures = load_pictures(data)
+    config = load_preset(preset, pictures.resolution, world.size).changed(
         kimg=kimg,
         snapshot_kimg=snapshot_kimg,
         batch=batch,
+        micro_batch=micro_batch,
         learning_rate=learning_rate,
         r1_gamma=gamma,
         augment=augment,
         augment_p=augment_p,
         mirror=mirror,
+        freeze_d=freeze_d,
         precision=precision,
         seed=seed,
     )
-    framing = _framing(eyes, mouth)
-    pictures = load_pictures(data)
-    click.echo(f"{len(pictures)} pictures of {pictures.resolution} x {pictures.resolution}, {pictures.channels} channels")
+    pictures.swap_when_mirrored(dict(_pair(text) for text in swaps))
+    if world.leads:
+        labels = f", {pictures.labels.shape[1]} labels" if pictures.labels.shape[1] else ""
+        click.echo(
+            f"{len(pictures)} pictures of {pictures.resolution} x {pictures.resolution}, {pictures.channels} channels{labels}"
+        )
+    if dry_run:
+        _describe(config, pictures, str(where), world.size)
+        return
+    if features and not metrics:
+        raise Error("--features goes with --metrics")
     from tqdm import tqdm
 
     bar: Any = None
@@ -169,24 +246,54 @@ def train(
         if bar is None:
             bar = tqdm(total=config.kimg, initial=figures["kimg"], unit="kimg", dynamic_ncols=True, bar_format=BAR)
         bar.n = figures["kimg"]
-        bar.set_postfix_str(f"{figures['images_per_second']:.0f} images/s, augmentation {figures['ada_p']:.2f}")
+        measured = "".join(f", {k.removeprefix('metric/')} {v:.4g}" for k, v in figures.items() if k.startswith("metric/"))
+        loading = f"{figures['images_per_second']:.0f} images/s (data alone {figures['loading_images_per_second']:.0f})"
+        bar.set_postfix_str(f"{loading}, augmentation {figures['ada_p']:.2f}{measured}")
 
     try:
         model = run(
             config,
             pictures,
             out,
-            device=resolve_device(device),
+            device=where,
             max_minutes=max_minutes,
             framing=framing,
             provenance={"data": Path(data).name},
             init_from=load_model(init_from) if init_from else None,
+            held_out=load_pictures(held_out) if held_out else None,
+            measure=measure_of(metrics.split(","), pictures, features or "inception") if metrics else None,
+            tensorboard=tensorboard,
+            accept_changes=accept_changes,
+            world=world,
             report=report,
         )
     finally:
         if bar is not None:
             bar.close()
-    say_written(model)
+    world.leave()
+    if world.leads:
+        say_written(model)
+
+
+def _describe(config: "TrainingConfig", pictures: "PictureSet", device: str, processes: int) -> None:
+    import torch
+
+    from latentedit.training.estimate import estimate
+
+    guess = estimate(config, pictures.shape, pictures.labels.shape[1], torch.device(device), processes)
+    click.echo(config.toml().rstrip())
+    click.echo("")
+    click.echo(f"generator {guess.parameters_g:,} parameters, discriminator {guess.parameters_d:,}")
+    click.echo(f"about {guess.memory_gb:.1f} GB on each of {processes} device{'s' * (processes > 1)} ({device})")
+    hours = config.kimg * guess.hours_per_mimg / 1000
+    click.echo(f"about {guess.images_per_second:.3g} images/s: {hours:,.1f} hours for {config.kimg:,.0f} kimg")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    one, equals, other = text.partition("=")
+    if not equals or not one or not other:
+        raise Error(f"--swap takes LABEL=LABEL, got {text!r}")
+    return one, other
 
 
 def _framing(eyes: str | None, mouth: str | None) -> dict[str, Any] | None:

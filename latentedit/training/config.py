@@ -1,5 +1,6 @@
 """What a training run is told: options, presets, and their checks."""
 
+import json
 import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -79,21 +80,63 @@ class TrainingConfig:
         """A copy with ``options`` that are not None."""
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
+    def toml(self) -> str:
+        """As a preset file."""
+        options = self.as_dict()
+        tables = {name: options.pop(name) for name in ("generator", "discriminator")}
+        # What is null because it is not set is left out; what is null because it is switched off is false.
+        lines = [f"{key} = {_toml(value)}" for key, value in options.items() if value is not None or key != "micro_batch"]
+        for name, table in tables.items():
+            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return "false" if value is None else json.dumps(value)
+
 
 FREE_TO_CHANGE = ("kimg", "snapshot_kimg", "micro_batch", "learning_rate", "augment")
 """Options that a resumed run may give anew."""
 
 
+AUTO = "auto"
+
+
 def presets() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+    return sorted([AUTO, *(path.stem for path in PRESETS.glob("*.toml"))])
 
 
-def load_preset(name: str) -> TrainingConfig:
-    """The preset called ``name``, or the TOML file at that path."""
+def load_preset(name: str, resolution: int = 256, processes: int = 1) -> TrainingConfig:
+    """The preset called ``name``, or the TOML file at that path.
+
+    "auto" chooses by ``resolution`` and the number of ``processes`` (one a GPU); the others do not look at them.
+    """
+    if name == AUTO:
+        return _auto(resolution, processes)
     path = PRESETS / f"{name}.toml" if name in presets() else Path(name)
     if not path.is_file():
         raise Error(f"{name}: no such preset or file; presets: {', '.join(presets())}")
     try:
-        return TrainingConfig(**tomllib.loads(path.read_text()))
+        options = tomllib.loads(path.read_text())
+        # TOML has no null: false switches these off.
+        options.update({key: None for key in ("ema_rampup", "ada_target") if options.get(key) is False})
+        return TrainingConfig(**options)
     except (tomllib.TOMLDecodeError, TypeError, UnicodeDecodeError) as error:
         raise Error(f"{path}: not a training preset ({error})") from error
+
+
+def _auto(resolution: int, processes: int) -> TrainingConfig:
+    """The published rule for new data: everything from the resolution and the number of GPUs (ADA, released code)."""
+    batch = max(min(processes * min(4096 // resolution, 32), 64), processes)
+    widths = {"channel_base": 32768 if resolution >= 512 else 16384, "channel_max": 512}
+    return TrainingConfig(
+        generator={**widths, "z_dim": 512, "w_dim": 512, "mapping_layers": 2},
+        discriminator={**widths, "mbstd_group_size": min(batch // processes, 4)},
+        batch=batch,
+        learning_rate=0.002 if resolution >= 1024 else 0.0025,
+        r1_gamma=0.0002 * resolution**2 / batch,
+        ema_kimg=batch * 10 / 32,
+        snapshot_kimg=200.0,
+    )

@@ -127,7 +127,7 @@ class StoredPictureSet(PictureSet):
 
     def __init__(
         self,
-        source: "_Source",
+        source: "PictureSource",
         names: Sequence[str],
         shape: tuple[int, int, int],
         labels: Tensor,
@@ -160,7 +160,7 @@ class StoredPictureSet(PictureSet):
         return found
 
 
-class _Source:
+class PictureSource:
     """Bytes by name, from a folder or a zip."""
 
     def __init__(self, path: Path) -> None:
@@ -206,7 +206,7 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
     Raises:
         Error: nothing there, no pictures, pictures that are not square or not all of one size, labels that do not fit.
     """
-    source = _Source(Path(path))
+    source = PictureSource(Path(path))
     names = sorted(name for name in source.names if name.lower().endswith(EXTENSIONS))
     if not names:
         raise Error(f"{path}: no pictures ({', '.join(EXTENSIONS)}) in it")
@@ -221,7 +221,7 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
     return PictureSet(torch.from_numpy(np.stack(arrays)), labels, names, label_names)
 
 
-def _decode(source: _Source, name: str) -> np.ndarray[Any, Any]:
+def _decode(source: PictureSource, name: str) -> np.ndarray[Any, Any]:
     try:
         picture = open_image(Image.open(io.BytesIO(source.read(name))))
     except (Error, OSError) as error:
