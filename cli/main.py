@@ -18,6 +18,7 @@ COMMANDS = {
     "directions": ("directions", "directions"),
     "dataset": ("training", "dataset"),
     "train": ("training", "train"),
+    "metrics": ("metrics", "metrics"),
 }
 """Command: the module here and the name in it."""
 

@@ -1,9 +1,14 @@
 """``sample`` and ``model``: what a generator draws, and what is known of it."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from latentedit.cli.common import device_option, print_facts, read_model, say_written
 from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from latentedit.models import Model
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -19,17 +24,33 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def class_number(model: "Model", label: str | None) -> int | None:
+    """The label that ``--class`` names, by number or by the name that the training set gave it."""
+    names = [str(name) for name in model.provenance.get("label_names", [])]
+    count = model.generator.c_dim
+    if not count:
+        if label is not None:
+            raise Error("--class is for conditional models; this one has no labels")
+        return None
+    if label in names:
+        return names.index(str(label))
+    if label is None or not label.isdigit() or int(label) >= count:
+        known = f" ({', '.join(names)})" if names else ""
+        raise Error(f"this model is conditional: give --class 0 to {count - 1}{known}")
+    return int(label)
+
+
 @click.command()
 @click.argument("model_name", metavar="MODEL")
 @click.option("--seeds", default="0-15", show_default=True, help="Seeds of z, as the official networks' galleries count them.")
 @click.option("--psi", default=0.7, show_default=True, help="Truncation: 1 is none, smaller is more typical.")
-@click.option("--class", "label", type=int, help="Label of a conditional model.")
+@click.option("--class", "label", help="Label of a conditional model: its number or name.")
 @click.option(
     "--noise", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Maps to use."
 )
 @click.option("--out", type=click.Path(), required=True, help="Picture: a grid of the seeds.")
 @device_option
-def sample(model_name: str, seeds: str, psi: float, label: int | None, noise: str, out: str, device: str) -> None:
+def sample(model_name: str, seeds: str, psi: float, label: str | None, noise: str, out: str, device: str) -> None:
     """Draw pictures from MODEL (a bundled name or a file).
 
     \b
@@ -42,16 +63,14 @@ def sample(model_name: str, seeds: str, psi: float, label: int | None, noise: st
     from latentedit.statistics import one_hot, sample_z
 
     numbers = parse_seeds(seeds)
-    generator = read_model(model_name, device).generator
-    if generator.c_dim and (label is None or not 0 <= label < generator.c_dim):
-        raise Error(f"this model is conditional: give --class 0 to {generator.c_dim - 1}")
-    if not generator.c_dim and label is not None:
-        raise Error("--class is for conditional models; this one has no labels")
-    c = one_hot(torch.tensor([label]), generator.c_dim).to(generator.device) if label is not None else None
+    found = read_model(model_name, device)
+    generator = found.generator
+    number = class_number(found, label)
+    c = one_hot(torch.tensor([number]), generator.c_dim).to(generator.device) if number is not None else None
     pictures = []
     with torch.no_grad():
-        for number in numbers:
-            ws = generator.mapping(sample_z(number, generator.z_dim).to(generator.device), c, psi)
+        for seed in numbers:
+            ws = generator.mapping(sample_z(seed, generator.z_dim).to(generator.device), c, psi)
             pictures.append(generator.synthesis(ws, noise=noise).cpu())
     save_image(grid(torch.cat(pictures), min(8, len(numbers))), out)
     say_written(out)

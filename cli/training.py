@@ -154,7 +154,9 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
 @click.option("--mouth", metavar="X,Y", help="Where the mouth lies.")
 @click.option("--init-from", metavar="MODEL", help="Start from the weights of this model, as far as they fit.")
 @click.option("--held-out", type=click.Path(), help="Pictures not to train on; what the discriminator makes of them is logged.")
-@click.option("--metrics", metavar="NAME,...", help="Measure every snapshot (kid, fid, precision); the best by the first is kept.")
+@click.option(
+    "--metrics", metavar="NAME,...", help="Measure every snapshot (kid, fid, precision); the best by the first is kept."
+)
 @click.option("--features", help="Network for --metrics: inception, or the file of a judge (see latentedit metrics).")
 @click.option("--tensorboard", is_flag=True, help="Write event files too (pip install 'latentedit[tensorboard]').")
 @click.option("--accept-changes", is_flag=True, help="Resume although options or data have changed.")
@@ -261,7 +263,7 @@ def train(
             provenance={"data": Path(data).name},
             init_from=load_model(init_from) if init_from else None,
             held_out=load_pictures(held_out) if held_out else None,
-            measure=measure_of(metrics.split(","), pictures, features or "inception") if metrics else None,
+            measure=measure_of(metrics.split(","), pictures, features or "inception", where) if metrics else None,
             tensorboard=tensorboard,
             accept_changes=accept_changes,
             world=world,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
-    from latentedit import directions, ops, training
+    from latentedit import directions, metrics, ops, training
     from latentedit.directions import Direction, load_direction
     from latentedit.editing import edit, interpolate, mix
     from latentedit.generator import Generator, GeneratorConfig
@@ -39,7 +39,7 @@ _HOMES = {
     "load_model": "models",
     "save_model": "models",
 }
-_MODULES = ("directions", "ops", "training")
+_MODULES = ("directions", "metrics", "ops", "training")
 
 __all__ = [
     "Direction",
@@ -59,6 +59,7 @@ __all__ = [
     "load_image",
     "load_latent",
     "load_model",
+    "metrics",
     "mix",
     "ops",
     "save_image",

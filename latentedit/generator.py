@@ -16,6 +16,8 @@ class Generator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
+        self.label_frequencies: list[float] | None = None
+        """Share of the training pictures that has each label, where that is known."""
         self.synthesis = SynthesisNetwork(config)
         self.mapping = MappingNetwork(
             config.z_dim,

@@ -112,6 +112,9 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
     for network in (model.generator, model.discriminator, model.raw_generator):
         if network is not None:
             network.eval().requires_grad_(False).to(device)
+    frequencies = model.provenance.get("label_frequencies")
+    if frequencies and len(frequencies) == model.generator.c_dim:
+        model.generator.label_frequencies = [float(share) for share in frequencies]
     model.path = str(path)
     return model
 

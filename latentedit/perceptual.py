@@ -5,9 +5,7 @@ computed once.
 """
 
 import hashlib
-import importlib
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentedit.compatibility import import_with_torchvision
 from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
 
@@ -74,7 +73,7 @@ class LpipsDistance:
 
     def __init__(self, weights: str | os.PathLike[str] | None, device: str | torch.device = "cpu") -> None:
         state = None if weights is None else _read_backbone(Path(weights))
-        lpips = _import_lpips()
+        lpips = import_with_torchvision("lpips")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's notes on its own renamed arguments
             network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
@@ -141,22 +140,3 @@ def _read_backbone(path: Path) -> dict[str, Tensor]:
         raise Error(f"{path}: SHA-256 begins with {digest[:8]}, {VGG_FILE} has {expected}; the file is damaged or another")
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state
-
-
-_torchvision_operators: list[Any] = []
-
-
-def _import_lpips() -> Any:
-    """``import lpips``, also where torchvision's binary was built for CUDA and torch's was not."""
-    try:
-        return importlib.import_module("lpips")
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-    for name in [name for name in sys.modules if name.split(".")[0] in ("torchvision", "lpips")]:
-        del sys.modules[name]
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _torchvision_operators.append(library)  # the definitions last as long as the object
-    return importlib.import_module("lpips")

@@ -21,19 +21,22 @@ def one_hot(classes: Tensor, c_dim: int) -> Tensor:
     return torch.nn.functional.one_hot(classes, c_dim).float()
 
 
-def random_labels(seed: int, c_dim: int, count: int) -> Tensor | None:
-    """Uniformly drawn one-hot labels ``[count, c_dim]``, or None for an unconditional network."""
-    if not c_dim:
+def random_labels(generator: Generator, seed: int, count: int) -> Tensor | None:
+    """One-hot labels ``[count, c_dim]`` at their training frequencies (equal ones where those are not known), on the
+    generator's device; None for an unconditional network.
+    """
+    if not generator.c_dim:
         return None
-    return one_hot(torch.from_numpy(np.random.RandomState(seed).randint(c_dim, size=count)), c_dim)
+    shares = np.array(generator.label_frequencies or [1.0] * generator.c_dim)
+    drawn = np.random.RandomState(seed).choice(generator.c_dim, size=count, p=shares / shares.sum())
+    return one_hot(torch.from_numpy(drawn), generator.c_dim).to(generator.device)
 
 
 @torch.no_grad()
 def sample_w(generator: Generator, count: int = SAMPLES, seed: int = STATISTICS_SEED) -> Tensor:
     """``[count, w_dim]`` at psi 1, on the generator's device."""
     z = sample_z(seed, generator.z_dim, count).to(generator.device)
-    c = random_labels(seed, generator.c_dim, count)
-    return generator.mapping.map(z, None if c is None else c.to(generator.device))
+    return generator.mapping.map(z, random_labels(generator, seed, count))
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from faces64_data import KEPT_OUT_CMU
 from faces64_evaluate import judged, rendered
-from judge import load_judge
 
 from latentedit.directions import fit_from_inversions, fit_from_photos, read_labels
 from latentedit.editing import edit
 from latentedit.faces import crop_tensor, quad_of_window
 from latentedit.images import open_image
+from latentedit.metrics import load_judge
 from latentedit.models import load_model
 from latentedit.statistics import sample_w
 

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from faces64_data import crops
-from judge import POSES, load_judge
+from judge import POSES
 from torch import Tensor
 
 from latentedit.directions import Direction, load_direction, shipped
 from latentedit.editing import edit
 from latentedit.images import grid, save_image, to_tensor
 from latentedit.inversion import Inversion, invert, psnr
+from latentedit.metrics import load_judge
 from latentedit.models import fingerprint, load_model
 from latentedit.sheets import Row, sheet
 from latentedit.statistics import WStatistics, sample_w
@@ -46,11 +47,10 @@ def chosen(data: Path) -> list[tuple[str, Any]]:
 
 def judged(judge: Any, images: Tensor, name: str) -> Tensor:
     """Log odds, by the judge, of what the slider ``name`` promises: ``[N]``."""
-    glasses: Tensor
-    poses: Tensor
-    glasses, poses = judge(images)
+    found: dict[str, Tensor] = judge(images)
     if name == "sunglasses":
-        return glasses
+        return found["sunglasses"]
+    poses = found["pose"]
     if name == "turn":  # the person's left is the right of the picture
         return poses[:, POSES.index("left")] - poses[:, POSES.index("right")]
     return poses[:, POSES.index("up")] - poses[:, POSES.index("straight")]

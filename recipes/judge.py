@@ -7,39 +7,21 @@ over the people it may see) and on the people kept out of all training, then tra
 """
 
 import argparse
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from faces64_data import KEPT_OUT_CMU, cmu_crop, person
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentedit.images import to_tensor
+from latentedit.metrics import Judge, save_judge
 
 POSES = ("straight", "left", "right", "up")
 STEPS, BATCH = 900, 64
-
-
-class Judge(nn.Module):
-    """``[N, 1, 64, 64]`` in [-1, 1] to logits of sunglasses ``[N]`` and of `POSES` ``[N, 4]``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = (1, 24, 48, 64, 96)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
-        self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
-        self.head = nn.Linear(widths[-1] * 4, 1 + len(POSES))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.max_pool2d(F.relu(norm(conv(x))), 2)
-        x = F.adaptive_avg_pool2d(x, 2).flatten(1)
-        x = self.head(F.dropout(x, 0.3, self.training))
-        return x[:, 0], x[:, 1:]
+HEADS = {"sunglasses": ("no", "yes"), "pose": POSES}
 
 
 @dataclass
@@ -88,14 +70,15 @@ def augmented(x: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
 
 def train(photographs: Photographs, chosen: Tensor, seed: int = 0, steps: int = STEPS) -> Judge:
     torch.manual_seed(seed)
-    judge = Judge().train()
+    judge = Judge(1, 64, HEADS).train()
     optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
     for _ in range(steps):
         rows = chosen[torch.randint(len(chosen), (BATCH,))]
         x, pose = augmented(photographs.images[rows], photographs.pose[rows])
-        glasses, poses = judge(x)
-        loss = F.binary_cross_entropy_with_logits(glasses, photographs.sunglasses[rows]) + F.cross_entropy(poses, pose)
+        found = judge(x)
+        loss = F.binary_cross_entropy_with_logits(found["sunglasses"], photographs.sunglasses[rows])
+        loss = loss + F.cross_entropy(found["pose"], pose)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -105,15 +88,9 @@ def train(photographs: Photographs, chosen: Tensor, seed: int = 0, steps: int = 
 
 @torch.no_grad()
 def accuracy(judge: Judge, photographs: Photographs, rows: Tensor) -> tuple[float, float]:
-    glasses, poses = judge(photographs.images[rows])
-    right_glasses = ((glasses > 0).float() == photographs.sunglasses[rows]).float().mean()
-    return float(right_glasses), float((poses.argmax(1) == photographs.pose[rows]).float().mean())
-
-
-def load_judge(path: Path) -> Judge:
-    judge = Judge()
-    judge.load_state_dict(safetensors.torch.load_file(path))
-    return judge.eval().requires_grad_(False)
+    found = judge(photographs.images[rows])
+    right_glasses = ((found["sunglasses"] > 0).float() == photographs.sunglasses[rows]).float().mean()
+    return float(right_glasses), float((found["pose"].argmax(1) == photographs.pose[rows]).float().mean())
 
 
 def main() -> None:
@@ -136,8 +113,7 @@ def main() -> None:
     judge = train(photographs, torch.from_numpy(np.flatnonzero(np.isin(names, seen))))
     kept_out = torch.from_numpy(np.flatnonzero(~np.isin(names, seen)))
     print("kept-out people: sunglasses {:.3f}, pose {:.3f}".format(*accuracy(judge, photographs, kept_out)))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(judge.state_dict(), options.out)
+    save_judge(options.out, judge, {"data": "cmu_faces without the people kept out", "steps": STEPS})
     print(f"wrote {options.out}")
 
 

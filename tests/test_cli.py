@@ -325,7 +325,7 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
         (["directions", "fit", table, "--column", "hat", *fitted], "all 1 labels of 'hat' are the same"),
         (["directions", "show", tiny_file], "expected a latentedit-direction file"),
         (["dataset", "build", empty, "--size", "16", "--out", tmp_path / "e.zip"], "empty: no pictures"),
-        (["dataset", "build", empty, "--size", "17", "--out", tmp_path / "e.zip"], "--size must be a power of two"),
+        (["dataset", "build", empty, "--size", "17", "--out", tmp_path / "e.zip"], "size must be a power of two"),
         (["dataset", "info", text], "text.png: not a readable zip"),
         (["train", empty, "--out", out], "empty: no pictures"),
         (["train", empty, "--out", out, "--preset", "huge"], "huge: no such preset"),

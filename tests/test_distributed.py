@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from latentedit.errors import Error
-from latentedit.training import Trainer, World, join_world
+from latentedit.training import Trainer, TrainingConfig, World, join_world
 from tests.test_training import CONFIG, pictures
 
+Passes = dict[str, dict[str, torch.Tensor]]
 CUT = CONFIG.changed(batch=16, augment="bgcfnc", augment_p=0.5, precision="fp32")
 WORKER = """
 import sys, torch
@@ -28,7 +29,7 @@ world.leave()
 """
 
 
-def passes(config, world=World()):  # type: ignore[no-untyped-def]  # noqa: ANN201, B008
+def passes(config: TrainingConfig, world: World = World()) -> Passes:  # noqa: B008  # noqa: B008
     """Gradients of all four passes from the same weights, and the weights after two whole steps."""
     trainer = Trainer(config, pictures(count=20), world=world)
     for network in (trainer.g, trainer.d, trainer.g_ema):
@@ -36,7 +37,7 @@ def passes(config, world=World()):  # type: ignore[no-untyped-def]  # noqa: ANN2
     with torch.no_grad():
         for layer in trainer.g.synthesis.layers:
             layer.noise_strength.fill_(0.3)
-    found = {}
+    found: Passes = {}
 
     class Kept:
         """Instead of an optimiser: keeps the gradients, changes nothing."""
@@ -67,7 +68,7 @@ def passes(config, world=World()):  # type: ignore[no-untyped-def]  # noqa: ANN2
     return found
 
 
-def compare(one, other) -> None:  # type: ignore[no-untyped-def]
+def compare(one: Passes, other: Passes) -> None:
     for part, tensors in one.items():
         assert tensors.keys() == other[part].keys(), part
         largest = max(float(t.abs().max()) for t in tensors.values())
@@ -80,22 +81,22 @@ def compare(one, other) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="module")
-def whole():  # type: ignore[no-untyped-def]
+def whole() -> Passes:
     return passes(CUT)
 
 
-def test_passes_differ_and_leave_some_parameters_without_gradient(whole) -> None:  # type: ignore[no-untyped-def]
+def test_passes_differ_and_leave_some_parameters_without_gradient(whole: Passes) -> None:
     assert whole["path"].keys() < whole["generator"].keys()
     assert whole["r1"].keys() <= whole["discriminator"].keys()
 
 
 @pytest.mark.parametrize("at_once", [4, 8])
-def test_accumulation(whole, at_once: int) -> None:  # type: ignore[no-untyped-def]
+def test_accumulation(whole: Passes, at_once: int) -> None:
     compare(whole, passes(CUT.changed(micro_batch=at_once)))
 
 
 @pytest.mark.parametrize("at_once", [0, 4])
-def test_two_processes(whole, at_once: int, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_two_processes(whole: Passes, at_once: int, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from latentedit.compatibility import import_with_torchvision
 from latentedit.errors import Error
 from latentedit.generator import Generator
 from latentedit.inversion import invert, noise_regulariser, psnr, schedule
 from latentedit.latents import load_latent, save_latent
 from latentedit.models import Model, fingerprint
-from latentedit.perceptual import DiscriminatorDistance, LpipsDistance, _import_lpips, choose, distance
+from latentedit.perceptual import DiscriminatorDistance, LpipsDistance, choose, distance
 from latentedit.statistics import WStatistics, sample_w
 from tests.conftest import tiny_discriminator, tiny_generator
 
@@ -142,7 +143,7 @@ def test_lpips_agrees_with_its_package() -> None:
     a, b = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
     expected = ours.network(a, b).flatten()  # the package's own forward pass
     torch.testing.assert_close(distance(ours.features(a), ours.features(b)), expected, rtol=1e-4, atol=1e-6)
-    assert _import_lpips().LPIPS is type(ours.network)
+    assert import_with_torchvision("lpips").LPIPS is type(ours.network)
     flat = torch.zeros(1, 1, 64, 64, requires_grad=True)
     distance(ours.features(flat), ours.features(b[:1])).sum().backward()
     assert flat.grad is not None

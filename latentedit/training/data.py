@@ -52,7 +52,7 @@ class PictureSet:
         if len(labels) != len(pixels):
             raise Error(f"{len(pixels)} pictures but {len(labels)} labels")
         self.pixels, self.labels, self.names, self.label_names = pixels, labels, list(names), list(label_names)
-        self.shape: tuple[int, int, int] = tuple(pixels.shape[1:])
+        self.shape: tuple[int, ...] = tuple(pixels.shape[1:])
         self.swap = torch.arange(labels.shape[1])
         self._digest = source_digest
 
@@ -134,7 +134,8 @@ class StoredPictureSet(PictureSet):
         label_names: Sequence[str] = (),
     ) -> None:
         super().__init__(torch.empty(len(names), 0), labels, names, label_names, source.digest(names, labels))
-        self.shape, self.source = shape, source
+        self.shape = shape
+        self.source = source
         self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
         self._coming: dict[tuple[tuple[int, ...], int, bool], Future[tuple[Tensor, Tensor]]] = {}

@@ -32,7 +32,7 @@ class Estimate:
         return 1e6 / self.images_per_second / 3600
 
 
-def estimate(config: TrainingConfig, shape: tuple[int, int, int], c_dim: int, device: torch.device, processes: int = 1) -> Estimate:
+def estimate(config: TrainingConfig, shape: tuple[int, ...], c_dim: int, device: torch.device, processes: int = 1) -> Estimate:
     """Counts the work of one picture through both networks, without computing it, and times one convolution.
 
     Args:

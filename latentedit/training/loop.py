@@ -181,7 +181,7 @@ class _Folder:
         path = self.out / BEST
         before: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
         if self.measure is not None:
-            name = next(name for name in reversed(figures) if name.startswith("metric/"))
+            name = next(name for name in figures if name.startswith("metric/"))
             if before.get("name") != name or figures[name] < before["value"]:
                 before = {"kimg": kimg, "name": name, "value": figures[name]}
                 save_model(self.out / "model-best.safetensors", model)
@@ -235,7 +235,7 @@ def _log(out: Path | None, tensorboard: bool) -> Iterator[Callable[[dict[str, fl
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise Error("--tensorboard needs the package tensorboard: pip install 'latentedit[tensorboard]'") from error
-        board = SummaryWriter(str(out))  # type: ignore[no-untyped-call]
+        board = SummaryWriter(str(out))
     try:
         with open(out / LOG, "a", buffering=1) as log:
 

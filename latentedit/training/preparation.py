@@ -39,7 +39,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if self.size < 8 or self.size & (self.size - 1):
-            raise Error(f"the size must be a power of two of at least 8, got {self.size}")
+            raise Error(f"size must be a power of two of at least 8, got {self.size}")
 
     def square(self, picture: Image.Image, name: str) -> Image.Image:
         """The square of ``picture``, "L" or "RGB", ``size`` pixels a side.
@@ -81,9 +81,7 @@ class Preparation:
         return picture, (left, top, left + side, top + side)
 
 
-def prepared(
-    path: str | os.PathLike[str], preparation: Preparation, skipped: list[str]
-) -> Iterator[tuple[str, Image.Image]]:
+def prepared(path: str | os.PathLike[str], preparation: Preparation, skipped: list[str]) -> Iterator[tuple[str, Image.Image]]:
     """(name, square) for every picture of a folder or zip; why others cannot be used is added to ``skipped``.
 
     Raises:

@@ -1,0 +1,182 @@
+"""``metrics``: how good a model is."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from latentedit.cli.common import device_option, print_facts, progress_bar, read_model, seed_option
+from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from latentedit.models import Model
+    from latentedit.training.data import PictureSet
+
+OTHERS = ("ppl", "separability", "inversion")
+
+
+@click.command()
+@click.argument("model_name", metavar="MODEL")
+@click.option("--data", type=click.Path(), help="Training set to compare with (kid, fid, precision).")
+@click.option(
+    "--metrics",
+    "names",
+    default="kid",
+    show_default=True,
+    metavar="NAME,...",
+    help="kid, fid, precision (and recall), ppl, separability, inversion.",
+)
+@click.option(
+    "--features",
+    default="inception",
+    show_default=True,
+    metavar="inception|FILE|MODEL",
+    help="Network whose features are compared: Inception, a judge's file, or another model's discriminator.",
+)
+@click.option("--inception-weights", type=click.Path(), help="File of the Inception weights, if not in torch hub's cache.")
+@click.option("--count", default=10_000, show_default=True, help="Random pictures (ppl: pairs, at most 1000).")
+@click.option("--seeds", default=1, show_default=True, help="Repeat with so many seeds and give the spread.")
+@click.option("--mirror", is_flag=True, help="Compare with mirrored pictures too, as training with --mirror shows them.")
+@click.option("--held-out", type=click.Path(), help="For inversion: squares that were not trained on (zip or folder).")
+@click.option("--steps", default=300, show_default=True, help="For inversion: steps of the projector.")
+@click.option("--perceptual-weights", type=click.Path(), help="For ppl and inversion: LPIPS' VGG weights.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@seed_option
+@device_option
+def metrics(
+    model_name: str,
+    data: str | None,
+    names: str,
+    features: str,
+    inception_weights: str | None,
+    count: int,
+    seeds: int,
+    mirror: bool,
+    held_out: str | None,
+    steps: int,
+    perceptual_weights: str | None,
+    as_json: bool,
+    seed: int,
+    device: str,
+) -> None:
+    """Measure MODEL (a bundled name or a file).
+
+    KID is the figure for small data sets; FID needs tens of thousands of pictures to mean much. "separability" asks a judge
+    (--features FILE). "inversion" inverts the pictures of --held-out into W. Perceptual path length carries the name of its
+    distance: only ppl_lpips compares with published figures.
+
+    \b
+    Example:
+      latentedit metrics faces64 --data photos64.zip --features judge.safetensors --metrics kid,precision
+    """
+    from latentedit.metrics import METRICS, load_features, measure
+    from latentedit.training import load_pictures
+
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in (*METRICS, *OTHERS)]
+    if unknown or not wanted:
+        raise Error(f"--metrics are {', '.join((*METRICS, *OTHERS))}, got {', '.join(unknown) or 'none'}")
+    if count < 10 or seeds < 1:
+        raise Error("--count must be at least 10 and --seeds at least 1")
+    model = read_model(model_name, device)
+    found: dict[str, list[float]] = {}
+    distances = [name for name in wanted if name in METRICS]
+    notes: dict[str, str] = {}
+    if distances:
+        if data is None:
+            raise Error(f"{distances[0]} compares with a training set; name it with --data")
+        pictures = load_pictures(data)
+        network = load_features(features, model.generator.device, inception_weights)
+        notes["features"] = f"{network.name} ({features})"
+        with progress_bar(seeds, "measuring", "seed") as bar:
+            for number in range(seeds):
+                # Seeds are far apart: pictures within one measurement take consecutive ones.
+                figures = measure(model, pictures, network, distances, count, seed=seed + number * 1_000_003, mirror=mirror)
+                for name, value in figures.items():
+                    found.setdefault(name, []).append(value)
+                bar.update(1)
+    if "ppl" in wanted:
+        name, value = _path_length(model, perceptual_weights, min(count, 1000), seed)
+        found[name] = [value]
+    if "separability" in wanted:
+        found.update({name: [value] for name, value in _separability(model, features, count, seed).items()})
+    if "inversion" in wanted:
+        if held_out is None:
+            raise Error("inversion needs pictures that were not trained on; name them with --held-out")
+        found.update(_inversion(model, load_pictures(held_out), steps, perceptual_weights, seed))
+    facts: dict[str, object] = {"model": model.path, **notes}
+    if as_json:
+        facts.update(found)
+    else:
+        facts.update({name: _spread(values) for name, values in found.items()})
+    print_facts(facts, as_json)
+
+
+def _spread(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.5g}"
+    mean = sum(values) / len(values)
+    return f"{mean:.5g} ({min(values):.5g} to {max(values):.5g} over {len(values)} seeds)"
+
+
+def _path_length(model: "Model", weights: str | None, count: int, seed: int) -> tuple[str, float]:
+    from latentedit.metrics import perceptual_path_length
+    from latentedit.perceptual import choose
+
+    distance, line = choose("auto", model.discriminator, weights, model.generator.device)
+    click.echo(line, err=True)
+    kind = "lpips" if "LPIPS" in line else "discriminator"
+    return f"ppl_{kind}", perceptual_path_length(model.generator, distance, "w", "end", count, seed=seed)
+
+
+def _separability(model: "Model", judge_file: str, count: int, seed: int) -> dict[str, float]:
+    import torch
+
+    from latentedit.metrics import linear_separability, load_judge
+    from latentedit.statistics import random_labels, sample_z
+
+    if judge_file == "inception":
+        raise Error("separability asks a judge; name its file with --features")
+    judge, generator = load_judge(judge_file).to(model.generator.device), model.generator
+    z = sample_z(seed, generator.z_dim, count).to(generator.device)
+    labels = random_labels(generator, seed, count)
+    parts: dict[str, list[torch.Tensor]] = {}
+    with torch.no_grad(), progress_bar(count, "judging", "picture") as bar:
+        w = generator.mapping.map(z, labels)
+        for some in w.split(32):
+            odds = judge(generator.synthesis(some[:, None].expand(-1, generator.num_ws, -1)))
+            for name, values in odds.items():
+                if values.ndim == 1:
+                    parts.setdefault(name, []).append(values)
+                else:
+                    for index, label in enumerate(judge.heads[name]):
+                        others = [i for i in range(values.shape[1]) if i != index]
+                        score = values[:, index] - values[:, others].logsumexp(dim=1)
+                        parts.setdefault(f"{name}={label}", []).append(score)
+            bar.update(len(some))
+    scores = {name: torch.cat(values) for name, values in parts.items()}
+    found = {}
+    for space, latents in (("z", z), ("w", w)):
+        found[f"separability_{space}"] = linear_separability(latents, scores)[0]
+    return found
+
+
+def _inversion(model: "Model", pictures: "PictureSet", steps: int, weights: str | None, seed: int) -> dict[str, list[float]]:
+    import statistics
+
+    from latentedit.images import from_uint8
+    from latentedit.inversion import invert
+
+    images = from_uint8(pictures.read(range(len(pictures))))
+    with progress_bar(steps, f"inverting {len(images)}") as bar:
+        result = invert(
+            model.generator,
+            images,
+            "w",
+            steps,
+            discriminator=model.discriminator,
+            perceptual_weights=weights,
+            seed=seed,
+            progress=lambda *_: bar.update(1),
+        )
+    names = result.distances[0]
+    return {f"inversion_{name}": [statistics.median(d[name] for d in result.distances)] for name in names}

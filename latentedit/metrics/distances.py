@@ -1,0 +1,73 @@
+"""Distances between two sets of features ``[n, D]``: FID, KID, precision and recall.
+
+The arithmetic is that of torchmetrics and torch-fidelity; features come from any network (`latentedit.metrics.features`).
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentedit.compatibility import import_with_torchvision
+from latentedit.errors import Error
+
+NEIGHBOURS = 3
+"""k of precision and recall (Kynkäänniemi et al. 2019)."""
+SUBSETS, SUBSET_SIZE = 100, 1000
+
+
+class _Identity(nn.Module):
+    """Stands where torchmetrics expects the feature network."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.num_features = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def _check(real: Tensor, fake: Tensor, least: int = 2) -> None:
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
+        raise Error(f"features must have shapes [n, D] and [m, D], got {list(real.shape)} and {list(fake.shape)}")
+    if min(len(real), len(fake)) < least:
+        raise Error(f"at least {least} pictures of either kind are needed, got {len(real)} and {len(fake)}")
+
+
+def _filled(metric: Any, real: Tensor, fake: Tensor) -> Any:
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
+    return metric.compute()
+
+
+def fid(real: Tensor, fake: Tensor) -> float:
+    """Fréchet distance of two Gaussians fitted to the features (Heusel et al. 2017). Biased upwards for few pictures."""
+    _check(real, fake)
+    metric = import_with_torchvision("torchmetrics.image.fid").FrechetInceptionDistance(feature=_Identity(real.shape[1]))
+    return float(_filled(metric.set_dtype(torch.float64), real.double(), fake.double()))
+
+
+def kid(real: Tensor, fake: Tensor, seed: int = 0) -> float:
+    """Squared maximum mean discrepancy under a cubic kernel (Bińkowski et al. 2018), unbiased: the figure for small sets.
+
+    The mean over 100 subsets of 1000 pictures; where there are fewer, over all of them at once.
+    """
+    _check(real, fake)
+    size = min(len(real), len(fake), SUBSET_SIZE)
+    subsets = 1 if size == len(real) == len(fake) else SUBSETS
+    module = import_with_torchvision("torchmetrics.image.kid")
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the metric will store all features
+        torch.manual_seed(seed)
+        metric = module.KernelInceptionDistance(feature=_Identity(real.shape[1]), subsets=subsets, subset_size=size)
+        return float(_filled(metric.set_dtype(torch.float64), real.double(), fake.double())[0])
+
+
+def precision_recall(real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
+    """Share of generated pictures within the manifold of the real ones, and the other way round (Kynkäänniemi et al. 2019)."""
+    _check(real, fake, neighbours + 2)
+    module = import_with_torchvision("torch_fidelity.metric_prc")
+    options = {"prc_neighborhood": neighbours, "prc_batch_size": 10000, "save_cpu_ram": False, "verbose": False}
+    found = module.prc_features_to_metric(fake, real, **options)
+    return float(found["precision"]), float(found["recall"])

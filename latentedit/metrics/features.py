@@ -1,0 +1,168 @@
+"""Feature networks, and the features of data sets and of generators."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentedit.compatibility import import_with_torchvision
+from latentedit.discriminator import Discriminator
+from latentedit.errors import Error
+from latentedit.files import replacing
+from latentedit.generator import Generator
+from latentedit.images import from_uint8, to_uint8
+from latentedit.metrics.judge import Judge, load_judge
+from latentedit.models import fingerprint, load_model
+from latentedit.statistics import random_labels, sample_z
+from latentedit.training.data import PictureSet
+
+INCEPTION_FILE, INCEPTION_MB = "weights-inception-2015-12-05-6726825d.pth", 91
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Features:
+    """A feature network: any function of pictures ``[N, C, H, W]`` in [-1, 1] to ``[N, D]``."""
+
+    function: Callable[[Tensor], Tensor]
+    name: str
+    """For people and messages."""
+    digest: str
+    """Identifies the network in the cache."""
+    belongs_to: str | None = None
+    """Fingerprint of the generator that it was trained against, which it must not judge."""
+
+
+def inception_features(weights: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu") -> Features:
+    """The Inception network of FID and KID (2048 features), from torch-fidelity.
+
+    Args:
+        weights: the file; by default where torch hub caches it. Nothing is downloaded.
+
+    Raises:
+        Error: the file is not there, or is another one.
+    """
+    file = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+    if not file.is_file():
+        raise Error(
+            f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), which is not fetched unasked:"
+            f" put it at {file}, name it with --inception-weights, or give another network with --features"
+        )
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    expected = INCEPTION_FILE.rsplit("-", 1)[1].split(".")[0]
+    if not digest.startswith(expected):
+        raise Error(
+            f"{file}: SHA-256 begins with {digest[:8]}, {INCEPTION_FILE} has {expected}; the file is damaged or another"
+        )
+    module = import_with_torchvision("torch_fidelity.feature_extractor_inceptionv3")
+    network = module.FeatureExtractorInceptionV3("inception", ["2048"], str(file)).eval().to(device)
+
+    def function(images: Tensor) -> Tensor:
+        pixels = to_uint8(images).to(device)
+        features: Tensor = network(pixels if pixels.shape[1] == 3 else pixels.expand(-1, 3, -1, -1))[0]
+        return features
+
+    return Features(function, "inception", digest)
+
+
+def discriminator_features(discriminator: Discriminator, digest: str, belongs_to: str | None = None) -> Features:
+    """Features of a discriminator: its last block's activations, averaged over 2 x 2 fields."""
+
+    def function(images: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(discriminator.features(images)[-1], 2).flatten(1)
+
+    return Features(function, "discriminator", digest, belongs_to)
+
+
+def judge_features(judge: Judge, digest: str) -> Features:
+    """What a judge sees before it decides, see `Judge.features`."""
+    return Features(judge.features, "judge", digest)
+
+
+def load_features(
+    name: str, device: str | torch.device = "cpu", inception_weights: str | os.PathLike[str] | None = None
+) -> Features:
+    """ "inception", the file of a judge, or a model (file or bundled name) whose discriminator is taken.
+
+    Raises:
+        Error: no such file, one of another kind, or a model without discriminator.
+    """
+    if name == "inception":
+        return inception_features(inception_weights, device)
+    path = Path(name)
+    if path.is_file() and path.suffix == ".safetensors":
+        try:
+            return judge_features(load_judge(path).to(device), hashlib.sha256(path.read_bytes()).hexdigest())
+        except Error as error:
+            if "expected a latentedit-judge file, found latentedit-model" not in str(error):
+                raise
+    model = load_model(name, device)
+    if model.discriminator is None:
+        raise Error(f"{name}: this model file has no discriminator, so no features")
+    digest = hashlib.sha256(Path(model.path).read_bytes()).hexdigest()
+    return discriminator_features(model.discriminator, digest, fingerprint(model.generator))
+
+
+def cache_folder() -> Path:
+    """Where features of data sets are kept: LATENTEDIT_CACHE, or latentedit in the user's cache folder."""
+    if "LATENTEDIT_CACHE" in os.environ:
+        return Path(os.environ["LATENTEDIT_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    return Path(base) / "latentedit"
+
+
+@torch.no_grad()
+def of_pictures(features: Features, data: PictureSet, *, cache: bool = True, mirror: bool = False) -> Tensor:
+    """Features of every picture of a set, ``[n, D]`` float32 on the CPU; kept in `cache_folder` for the next time.
+
+    With ``mirror`` the mirrored pictures are added, as training with mirroring shows them.
+    """
+    key = hashlib.sha256(f"{data.digest()} {features.digest} {mirror}".encode()).hexdigest()
+    path = cache_folder() / "features" / f"{key}.npy"
+    if cache and path.is_file():
+        try:
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        except (ValueError, OSError, EOFError):
+            path.unlink(missing_ok=True)  # cut off by a full disk, or not ours
+    parts = []
+    for start in range(0, len(data), BATCH):
+        images = from_uint8(data.read(range(start, min(start + BATCH, len(data)))))
+        parts += [features.function(x).float().cpu() for x in ([images, images.flip(3)] if mirror else [images])]
+    found = torch.cat(parts)
+    if cache:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, found.numpy())
+    return found
+
+
+@torch.no_grad()
+def of_generator(features: Features, generator: Generator, count: int, seed: int = 0) -> Tensor:
+    """Features of ``count`` random pictures at psi 1 with random noise, ``[count, D]``.
+
+    Raises:
+        Error: the features are those of the discriminator that this generator was trained against.
+    """
+    if features.belongs_to is not None and features.belongs_to == fingerprint(generator):
+        raise Error("a generator is not judged by the discriminator it was trained against; name another network")
+    parts = []
+    for start in range(0, count, BATCH):
+        n = min(BATCH, count - start)
+        z = sample_z(seed + start, generator.z_dim, n).to(generator.device)
+        c = random_labels(generator, seed + start, n)
+        noise = _noise(generator, n, seed + start)
+        images = generator.synthesis(generator.mapping(z, c), noise=noise)
+        parts.append(features.function(from_uint8(to_uint8(images)).to(generator.device)).float().cpu())
+    return torch.cat(parts)
+
+
+def _noise(generator: Generator, n: int, seed: int) -> Any:
+    source = torch.Generator().manual_seed(seed)
+    shapes = generator.synthesis.noise_shapes
+    return [torch.randn(n, *shape[1:], generator=source).to(generator.device) for shape in shapes]
