@@ -208,6 +208,7 @@ def train(
     from latentedit.training import join_world, load_pictures, load_preset
     from latentedit.training import train as run
 
+    load_preset(preset)  # a wrong name is told before anything is read
     where = resolve_device(device)
     world = join_world(where.type)
     if where.type == "cuda" and world.size > 1:

@@ -31,6 +31,7 @@ from latentedit.metrics.features import INCEPTION_FILE
 from latentedit.metrics.path_length import slerp
 from latentedit.metrics.separability import conditional_entropy
 from latentedit.models import Model, fingerprint, save_model
+from latentedit.statistics import sample_z
 from latentedit.training import PictureSet
 from tests.conftest import tiny_discriminator, tiny_generator
 
@@ -93,16 +94,16 @@ class Pixels:
 
 def test_path_length_of_a_straight_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the picture is linear in w, the path length is the mean squared distance of two w."""
+
+    class Straight(torch.nn.Module):
+        num_ws = 2
+
+        def forward(self, ws: Tensor) -> Tensor:
+            return ws[:, 0].reshape(-1, 1, 3, 4)
+
     generator = tiny_generator()
-
-    def synthesis(ws: Tensor) -> Tensor:
-        return ws[:, 0].reshape(-1, 1, 3, 4)
-
-    monkeypatch.setattr(generator, "synthesis", type("S", (), {"__call__": staticmethod(synthesis)})())
-    monkeypatch.setattr(type(generator), "num_ws", 2)
+    monkeypatch.setattr(generator, "synthesis", Straight())
     found = perceptual_path_length(generator, Pixels(), "w", "end", 64, batch=16)
-    from latentedit.statistics import sample_z
-
     w = [generator.mapping.map(sample_z(start, generator.z_dim, 32)).split(16) for start in range(0, 64, 16)]
     expected = torch.cat([(a - b).square().sum(dim=1) for a, b in w])
     assert found == pytest.approx(float(expected.mean()), rel=0.05)

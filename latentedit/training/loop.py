@@ -195,7 +195,7 @@ def thin(out: Path, interval: float, best: str | None = None) -> None:
     """
     found = sorted(path.stem.split("-")[1] for path in out.glob("model-[0-9]*.safetensors"))
     older, stride = found[:-NEWEST], 1
-    while sum(round(int(kimg) / interval) % stride == 0 for kimg in older) > OLDER:
+    while older and round(int(older[-1]) / interval) // stride > OLDER:
         stride *= 2
     for kimg in older:
         if kimg != best and round(int(kimg) / interval) % stride:

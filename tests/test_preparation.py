@@ -1,0 +1,210 @@
+"""Training sets from pictures of any kind."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentedit.errors import Error
+from latentedit.training import load_pictures, write_pictures
+from latentedit.training.data import StoredPictureSet
+from latentedit.training.loop import loading_rate
+from latentedit.training.preparation import Preparation, class_labels, prepared
+
+
+def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two folders of pictures of several kinds, one of which is no picture."""
+    for name, image in (
+        ("left/a.png", picture(seed=1)),
+        ("left/b.jpg", picture(20, 50, 2)),
+        ("right/c.png", picture(32, 32, 3).convert("P")),
+        ("right/d.png", Image.new("RGBA", (16, 16), (10, 20, 30, 0))),
+    ):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "right" / "e.png").write_bytes(b"no picture")
+    return tmp_path / "photos"
+
+
+def squares(path: Path, preparation: Preparation) -> tuple[dict[str, Image.Image], list[str]]:
+    skipped: list[str] = []
+    return dict(prepared(path, preparation, skipped)), skipped
+
+
+def test_all_kinds_become_squares(photos: Path) -> None:
+    found, skipped = squares(photos, Preparation(16))
+    assert sorted(found) == ["left/a.png", "left/b.png", "right/c.png", "right/d.png"]
+    assert {image.size for image in found.values()} == {(16, 16)}
+    assert {image.mode for image in found.values()} == {"RGB"}
+    assert len(skipped) == 1
+    assert skipped[0].startswith("right/e.png: not a picture")
+    grey, _ = squares(photos, Preparation(16, grey=True))
+    assert {image.mode for image in grey.values()} == {"L"}
+
+
+def test_what_is_not_square(photos: Path) -> None:
+    cut = squares(photos, Preparation(16))[0]["left/a.png"]
+    with Image.open(photos / "left" / "a.png") as whole:
+        expected = whole.convert("RGB").crop((5, 0, 35, 30)).resize((16, 16), Image.Resampling.LANCZOS)
+    # At the cut the resampling filter sees a little of what was cut off.
+    assert np.array_equal(np.asarray(cut)[:, 3:-3], np.asarray(expected)[:, 3:-3])
+    padded = squares(photos, Preparation(32, fit="pad"))[0]["left/b.png"]
+    rows = np.asarray(padded).astype(int)
+    assert abs(rows[:, 0] - rows[:, 5]).max() <= 8  # 15 of 50 columns continue the border
+    left, skipped = squares(photos, Preparation(16, fit="skip"))
+    assert sorted(left) == ["right/c.png", "right/d.png"]
+    assert any("left/a.png: is 40 x 30, not square" in line for line in skipped)
+
+
+def test_what_is_transparent(photos: Path) -> None:
+    assert np.asarray(squares(photos, Preparation(16))[0]["right/d.png"]).min() == 255
+    assert np.asarray(squares(photos, Preparation(16, background="black"))[0]["right/d.png"]).max() == 0
+    left, skipped = squares(photos, Preparation(16, background="skip"))
+    assert "right/d.png" not in left
+    assert "right/d.png: is transparent" in skipped
+
+
+def test_rectangle(photos: Path) -> None:
+    found, skipped = squares(photos, Preparation(8, crop=(12.0, 4.0, 8.0)))
+    with Image.open(photos / "left" / "a.png") as whole:
+        assert np.array_equal(np.asarray(found["left/a.png"]), np.asarray(whole.convert("RGB"))[4:12, 12:20])
+    _, skipped = squares(photos, Preparation(8, crop=(12.0, 4.0, 25.0)))
+    assert "left/b.jpg: the rectangle 12,4,25 lies outside the picture of 20 x 50" in skipped
+
+
+def test_face_crop_puts_the_eyes_where_they_belong() -> None:
+    import matplotlib
+
+    portrait = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    with Image.open(portrait) as photo:
+        whole = photo.convert("RGB")
+    wide = Preparation(64, crop="face", framing={"eyes": [[0.45, 0.5], [0.55, 0.5]]}).square(whole, "hopper")
+    near = Preparation(64, crop="face").square(whole, "hopper")
+    assert near.size == wide.size == (64, 64)
+    assert not np.array_equal(np.asarray(near), np.asarray(wide))
+    with pytest.raises(Error, match="wall: no face found"):
+        Preparation(64, crop="face").square(Image.new("RGB", (100, 100)), "wall")
+
+
+def test_labels_from_folders_csv_and_nvidia(photos: Path, tmp_path: Path) -> None:
+    def build(out: str, source: Path, **options: str) -> Path:
+        write_pictures(tmp_path / out, prepared(source, Preparation(16), []), class_labels(source, **options))
+        return tmp_path / out
+
+    folders = load_pictures(build("folders.zip", photos, labels="folders"))
+    assert folders.label_names == ["left", "right"]
+    assert folders.labels.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+    assert folders.label_frequencies() == [0.5, 0.5]
+    document = json.loads(zipfile.ZipFile(tmp_path / "folders.zip").read("dataset.json"))
+    assert document["labels"][0] == ["left/a.png", 0]  # as NVIDIA's tools read it
+
+    table = tmp_path / "labels.csv"
+    table.write_text("file,age\nphotos/left/a.png,10\nphotos/left/b.jpg,9\nphotos/right/c.png,10\nphotos/right/d.png,10\n")
+    ages = load_pictures(build("ages", photos, labels=str(table), column="age"))
+    assert ages.label_names == ["9", "10"]
+    assert ages.labels[:, 1].tolist() == [1, 0, 1, 1]
+    again = load_pictures(build("again.zip", tmp_path / "ages"))  # the dataset.json of the source is kept
+    assert again.label_names == ages.label_names
+    assert torch.equal(again.labels, ages.labels)
+    assert torch.equal(again.pixels, ages.pixels)
+
+
+def test_labels_that_do_not_fit(photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    for text, message in (
+        ("name,age\nphotos/left/a.png,1\n", "no column 'file'; there are name, age"),
+        ("file,age\nphotos/left/z.png,1\n", "line 2: no such file photos/left/z.png"),
+        ("file,age\nphotos/left/a.png,1\nleft/a.png,2\n", "line 3: left/a.png is labelled '2' here and '1' before"),
+        ("file,age\nphotos/left/a.png,\n", "column 'age' has no label"),
+    ):
+        table.write_text(text)
+        with pytest.raises(Error, match=message):
+            class_labels(photos, str(table), "age")
+    table.write_text("file,age\nphotos/left/a.png,1\n")
+    with pytest.raises(Error, match="left/b.png has no label, others have"):
+        write_pictures(tmp_path / "x.zip", prepared(photos, Preparation(16), []), class_labels(photos, str(table), "age"))
+    assert not (tmp_path / "x.zip").exists()
+    with pytest.raises(Error, match="need the name of its column"):
+        class_labels(photos, str(table))
+
+
+def test_dataset_json_that_is_wrong(tmp_path: Path) -> None:
+    for i in range(2):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
+    for labels, message in (
+        ([["0.png", 1]], "no label for 1.png"),
+        ([["0.png", [1, 0]], ["1.png", [1]]], r"labels of unequal length \(1 and 2\)"),
+        ([["0.png", "a"], ["1.png", "b"]], "must have a whole number"),
+        ([["0.png", -1], ["1.png", 2]], "must have a whole number"),
+        ("no", "must be"),
+    ):
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+        with pytest.raises(Error, match=message):
+            load_pictures(tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(Error, match="dataset.json must be"):
+        load_pictures(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": [["0.png", [0.5, 1]], ["1.png", [1, 0]]]}))
+    assert load_pictures(tmp_path).labels.tolist() == [[0.5, 1], [1, 0]]
+
+
+def test_same_names_with_other_endings(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "a.bmp"):
+        picture().save(tmp_path / name)
+    assert sorted(squares(tmp_path, Preparation(16))[0]) == ["a.jpg.png", "a.png", "a.png.png"]
+
+
+def test_a_folder_that_is_there_is_left_alone(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(Error, match="is there already; give a new folder"):
+        write_pictures(photos, prepared(photos, Preparation(16), []))
+
+
+def test_large_sets_are_decoded_as_they_are_wanted(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    pictures = [(f"{i}.png", picture(16, 16, i)) for i in range(10)]
+    write_pictures(tmp_path / "x.zip", pictures, lambda name: "odd" if int(name[0]) % 2 else "even")
+    inside, outside = load_pictures(tmp_path / "x.zip"), load_pictures(tmp_path / "x.zip", in_memory=0)
+    assert isinstance(outside, StoredPictureSet)
+    assert (len(outside), outside.shape, outside.label_names) == (10, (3, 16, 16), ["even", "odd"])
+    for start in range(0, 24, 4):  # the second on is read ahead
+        ours, theirs = (data.batch(range(start, start + 4), 1, True) for data in (outside, inside))
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+    assert outside.digest() == load_pictures(tmp_path / "x.zip", in_memory=0).digest()
+    write_pictures(tmp_path / "y.zip", [*pictures[:9], ("9.png", picture(16, 16, 99))])
+    assert outside.digest() != load_pictures(tmp_path / "y.zip", in_memory=0).digest()
+    assert loading_rate(outside) > 0
+    write_pictures(tmp_path / "z.zip", [*pictures[:9], ("9.png", picture(8, 8))])
+    with pytest.raises(Error, match=r"9.png has shape \(3, 8, 8\), expected \(3, 16, 16\)"):
+        load_pictures(tmp_path / "z.zip", in_memory=0).read([9])
+
+
+def test_labels_that_change_places_in_the_mirror(tmp_path: Path) -> None:
+    names = ["left", "right", "up"]
+    pictures = [(f"{i}.png", picture(16, 16, i)) for i in range(6)]
+    write_pictures(tmp_path / "x.zip", pictures, lambda name: names[int(name[0]) % 3])
+    data = load_pictures(tmp_path / "x.zip")
+    data.swap_when_mirrored({"left": "right"})
+    seen = set()
+    for image, label in zip(*data.batch(range(12), 0, True), strict=True):
+        for index, original in enumerate(data.pixels.float() / 127.5 - 1):
+            if torch.equal(image, original):
+                assert names[int(label.argmax())] == names[index % 3]
+            elif torch.equal(image.flip(2), original):
+                swapped = {"left": "right", "right": "left", "up": "up"}[names[index % 3]]
+                assert names[int(label.argmax())] == swapped
+                seen.add(swapped)
+    assert seen == set(names)
+    with pytest.raises(Error, match="no label 'down'; labels are left, right, up"):
+        data.swap_when_mirrored({"up": "down"})
+    with pytest.raises(Error, match="in more than one pair"):
+        data.swap_when_mirrored({"left": "up"})
