@@ -48,7 +48,9 @@ def class_number(model: "Model", label: str | None) -> int | None:
 @click.option(
     "--noise", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Maps to use."
 )
-@click.option("--out", type=click.Path(), required=True, help="Picture: a grid of the seeds.")
+@click.option(
+    "--out", type=click.Path(), required=True, help="Picture (a grid of the seeds), or the latent of one seed (.safetensors)."
+)
 @device_option
 def sample(model_name: str, seeds: str, psi: float, label: str | None, noise: str, out: str, device: str) -> None:
     """Draw pictures from MODEL (a bundled name or a file).
@@ -60,6 +62,8 @@ def sample(model_name: str, seeds: str, psi: float, label: str | None, noise: st
     import torch
 
     from latentedit.images import grid, save_image
+    from latentedit.latents import Latent, save_latent
+    from latentedit.models import fingerprint
     from latentedit.statistics import one_hot, sample_z
 
     numbers = parse_seeds(seeds)
@@ -72,6 +76,13 @@ def sample(model_name: str, seeds: str, psi: float, label: str | None, noise: st
         for seed in numbers:
             ws = generator.mapping(sample_z(seed, generator.z_dim).to(generator.device), c, psi)
             pictures.append(generator.synthesis(ws, noise=noise).cpu())
+        if out.endswith(".safetensors"):
+            if len(numbers) > 1:
+                raise Error("a latent file holds one picture; give one seed, or a picture as --out")
+            settings = {"seed": numbers[0], "psi": psi, **({"class": label} if label is not None else {})}
+            save_latent(out, Latent(ws.cpu(), None, fingerprint(generator), "w", None, settings))
+            say_written(out)
+            return
     save_image(grid(torch.cat(pictures), min(8, len(numbers))), out)
     say_written(out)
 

@@ -149,7 +149,7 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
 @click.option("--mirror/--no-mirror", default=None, help="Show every picture mirrored as well.")
 @click.option("--swap", "swaps", multiple=True, metavar="LABEL=LABEL", help="Labels that change places in a mirrored picture.")
 @click.option("--freeze-d", type=int, help="Discriminator layers, from the picture on, that stay as they are.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the blocks from 16 x 16 up.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="Of the blocks from 16 x 16 up.")
 @click.option("--eyes", metavar="AX,AY,BX,BY", help="Where eyes lie in these pictures, in fractions of the side.")
 @click.option("--mouth", metavar="X,Y", help="Where the mouth lies.")
 @click.option("--init-from", metavar="MODEL", help="Start from the weights of this model, as far as they fit.")

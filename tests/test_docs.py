@@ -1,16 +1,21 @@
 """What the documentation says can be typed exists."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
+from PIL import Image, ImageDraw
 
 from latentedit.cli.main import main
+from latentedit.metrics import Judge, save_judge
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/faces64.md"]
+PAGES = ["README.md", "docs/faces64.md", "docs/train.md"]
 
 
 def shell_lines(page: str) -> list[str]:
@@ -52,3 +57,42 @@ def test_make_targets_of_the_readme() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.M)
+
+
+def made_pictures(folder: Path) -> None:
+    for side, shift in (("left", 10), ("right", 40)):
+        (folder / side).mkdir(parents=True)
+        for number in range(6):
+            picture = Image.new("L", (80, 70), 60 + 10 * number)
+            ImageDraw.Draw(picture).ellipse((shift, 20, shift + 25, 50), fill=220)
+            picture.save(folder / side / f"{number}.png")
+
+
+def run_page(page: str, folder: Path, shorter: dict[str, list[str]]) -> list[str]:
+    """Type every command of ``page`` in ``folder``; ``shorter`` adds options to commands that would take hours."""
+    done = []
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
+    environment["LATENTEDIT_CACHE"] = str(folder / "cache")
+    for line in shell_lines(page):
+        words = shlex.split(line, comments=True)
+        for command, options in shorter.items():
+            if command in words and "--dry-run" not in words:
+                words += options
+        result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, f"{line}\n{result.stderr[-2000:]}"
+        done.append(line)
+    return done
+
+
+@pytest.mark.slow
+def test_train_your_own(tmp_path: Path) -> None:
+    made_pictures(tmp_path / "photos")
+    save_judge(tmp_path / "judge.safetensors", Judge(1, 64, {"side": ("left", "right")}).eval(), {})
+    done = run_page("docs/train.md", tmp_path, {"train": ["--kimg", "0.016", "--batch", "8", "--precision", "fp32"]})
+    assert len(done) >= 12
+    for name in ("sheet.png", "left.png", "mixed.png", "runs/upright/model-best.safetensors", "runs/two/curves.png"):
+        assert (tmp_path / name).is_file(), name

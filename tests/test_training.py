@@ -193,7 +193,7 @@ def test_configurations_are_checked(tmp_path: Path) -> None:
         ({"augment": "all"}, "augment must be none or one of blit"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"learning_rate": -1.0}, "learning_rate must be greater than 0"),
-        ({"precision": "fp8"}, "precision must be fp32, bf16 or fp16"),
+        ({"precision": "fp8"}, "precision must be auto, fp32, bf16 or fp16"),
     ]
     for options, message in cases:
         with pytest.raises(Error, match=message):

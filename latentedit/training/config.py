@@ -52,6 +52,7 @@ class TrainingConfig:
     mirror: bool = False
     """Show every picture mirrored as well."""
     precision: str = "fp32"
+    """Of the blocks from 16 x 16 up: fp32, bf16, fp16, or auto (see `latentedit.devices.auto_precision`)."""
     seed: int = 0
     kimg: float = 25000.0
     snapshot_kimg: float = 20.0
@@ -59,8 +60,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.augment != "none" and self.augment not in GROUPS:
             raise Error(f"augment must be none or one of {', '.join(GROUPS)}, got {self.augment!r}")
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            raise Error(f"precision must be fp32, bf16 or fp16, got {self.precision!r}")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise Error(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
         for name in ("batch", "r1_interval", "path_interval"):
             if getattr(self, name) < 1:
                 raise Error(f"{name} must be at least 1, got {getattr(self, name)}")

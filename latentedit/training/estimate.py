@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from latentedit.devices import auto_precision
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.training.config import TrainingConfig
@@ -56,7 +57,8 @@ def estimate(config: TrainingConfig, shape: tuple[int, ...], c_dim: int, device:
     r1 = 6 / config.r1_interval if config.r1_gamma else 0
     flop = flop_g * (3 + 1 + path) + flop_d * (2 + 2 * 3 + r1)
     at_once = config.micro_batch or max(config.batch // processes, 1)
-    reduced = 0.5 if config.precision != "fp32" else 1.0
+    precision = auto_precision(device) if config.precision == "auto" else config.precision
+    reduced = 0.5 if precision != "fp32" else 1.0
     kept = max(kept_g + kept_d, 2 * kept_d, 2.5 * kept_d if config.r1_gamma else 0, 1.25 * kept_g) * at_once * reduced
     count_g, count_d = (sum(p.numel() for p in network.parameters()) for network in (g, d))
     weights = 4 * (count_g * 5 + count_d * 4)  # weights, two moments, gradients, and the average

@@ -4,11 +4,13 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from latentedit.architecture import Precision
+from latentedit.devices import auto_precision
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.errors import Error
 from latentedit.generator import Generator, GeneratorConfig
@@ -40,6 +42,9 @@ class Trainer:
         world: World = World(),  # noqa: B008 - immutable
     ) -> None:
         self.config, self.data, self.device, self.world = config, data, torch.device(device), world
+        self.precision: Precision = (
+            auto_precision(self.device) if config.precision == "auto" else cast(Precision, config.precision)
+        )
         torch.manual_seed(config.seed)
         shape: dict[str, Any] = {
             "resolution": data.resolution,
@@ -243,13 +248,13 @@ class Trainer:
             second = mixed & (torch.arange(g.num_ws, device=self.device) >= crossing)  # [N, num_ws]
             ws = torch.where(second[:, :, None], other, ws)
         noise = draws.maps([shape[1:] for shape in g.synthesis.noise_shapes])
-        images = g.synthesis(ws, noise=noise, precision=config.precision)
+        images = g.synthesis(ws, noise=noise, precision=self.precision)
         return images, ws if keep_rows else w, labels
 
     def judge(self, images: Tensor, labels: Tensor, draws: Streams) -> Tensor:
         if self.augment is not None:
             images = self.augment(images, draws=draws)
-        logits: Tensor = self.d(images, labels, self.config.precision)
+        logits: Tensor = self.d(images, labels, self.precision)
         return logits
 
     @contextmanager
@@ -309,7 +314,7 @@ class Trainer:
     def logits(self, images: Tensor, labels: Tensor) -> float:
         """Mean output of the discriminator for pictures as they are, without augmentation."""
         parts = [
-            self.d(x.to(self.device, self.dtype), c.to(self.device, self.dtype), self.config.precision)
+            self.d(x.to(self.device, self.dtype), c.to(self.device, self.dtype), self.precision)
             for x, c in zip(images.split(16), labels.split(16), strict=True)
         ]
         return float(torch.cat(parts).mean())
