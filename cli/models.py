@@ -48,9 +48,7 @@ def class_number(model: "Model", label: str | None) -> int | None:
 @click.option(
     "--noise", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Maps to use."
 )
-@click.option(
-    "--out", type=click.Path(), required=True, help="Picture (a grid of the seeds), or the latent of one seed (.safetensors)."
-)
+@click.option("--out", type=click.Path(), required=True, help="Picture: a grid; or the latent (.safetensors) of one seed.")
 @device_option
 def sample(model_name: str, seeds: str, psi: float, label: str | None, noise: str, out: str, device: str) -> None:
     """Draw pictures from MODEL (a bundled name or a file).

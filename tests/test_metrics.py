@@ -88,6 +88,8 @@ def test_shapes_are_checked() -> None:
 class Pixels:
     """Perceptual distance: pixels as they are."""
 
+    name = "pixels"
+
     def features(self, image: Tensor) -> Tensor:
         return image.flatten(1)
 

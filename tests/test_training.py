@@ -198,7 +198,7 @@ def test_configurations_are_checked(tmp_path: Path) -> None:
     for options, message in cases:
         with pytest.raises(Error, match=message):
             CONFIG.changed(**options)
-    with pytest.raises(Error, match="no such preset or file; presets: small, stylegan2"):
+    with pytest.raises(Error, match="no such preset or file; presets: auto, cifar, paper1024"):
         load_preset("huge")
     (tmp_path / "bad.toml").write_text("batches = 3")
     with pytest.raises(Error, match="not a training preset"):
