@@ -1,6 +1,6 @@
 """``metrics``: how good a model is."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -32,6 +32,15 @@ OTHERS = ("ppl", "separability", "inversion")
     metavar="inception|FILE|MODEL",
     help="Network whose features are compared: Inception, a judge's file, or another model's discriminator.",
 )
+@click.option("--ppl-space", type=click.Choice(["z", "w"]), default="w", show_default=True, help="Where the paths of ppl run.")
+@click.option(
+    "--ppl-sampling",
+    type=click.Choice(["end", "full"]),
+    default="end",
+    show_default=True,
+    help="Its start, or all of it.",
+)
+@click.option("--ppl-crop", is_flag=True, help="Only the face, in FFHQ's framing.")
 @click.option("--inception-weights", type=click.Path(), help="File of the Inception weights, if not in torch hub's cache.")
 @click.option("--count", default=10_000, show_default=True, help="Random pictures (ppl: pairs, at most 1000).")
 @click.option("--seeds", default=1, show_default=True, help="Repeat with so many seeds and give the spread.")
@@ -47,6 +56,9 @@ def metrics(
     data: str | None,
     names: str,
     features: str,
+    ppl_space: Literal["z", "w"],
+    ppl_sampling: Literal["end", "full"],
+    ppl_crop: bool,
     inception_weights: str | None,
     count: int,
     seeds: int,
@@ -68,7 +80,8 @@ def metrics(
     Example:
       latentedit metrics faces64 --data photos64.zip --features judge.safetensors --metrics kid,precision
     """
-    from latentedit.metrics import METRICS, load_features, measure
+    from latentedit.metrics import METRICS, load_features, measure, perceptual_path_length
+    from latentedit.perceptual import choose
     from latentedit.training import load_pictures
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -95,8 +108,12 @@ def metrics(
                     found.setdefault(name, []).append(value)
                 bar.update(1)
     if "ppl" in wanted:
-        name, value = _path_length(model, perceptual_weights, min(count, 1000), seed)
-        found[name] = [value]
+        distance, line = choose("auto", model.discriminator, perceptual_weights, model.generator.device)
+        click.echo(line, err=True)
+        kind = f"{'lpips' if 'LPIPS' in line else 'discriminator'}_{ppl_space}_{ppl_sampling}{'_crop' * ppl_crop}"
+        pairs = min(count, 1000)
+        value = perceptual_path_length(model.generator, distance, ppl_space, ppl_sampling, pairs, crop=ppl_crop, seed=seed)
+        found[f"ppl_{kind}"] = [value]
     if "separability" in wanted:
         found.update({name: [value] for name, value in _separability(model, features, count, seed).items()})
     if "inversion" in wanted:
@@ -116,16 +133,6 @@ def _spread(values: list[float]) -> str:
         return f"{values[0]:.5g}"
     mean = sum(values) / len(values)
     return f"{mean:.5g} ({min(values):.5g} to {max(values):.5g} over {len(values)} seeds)"
-
-
-def _path_length(model: "Model", weights: str | None, count: int, seed: int) -> tuple[str, float]:
-    from latentedit.metrics import perceptual_path_length
-    from latentedit.perceptual import choose
-
-    distance, line = choose("auto", model.discriminator, weights, model.generator.device)
-    click.echo(line, err=True)
-    kind = "lpips" if "LPIPS" in line else "discriminator"
-    return f"ppl_{kind}", perceptual_path_length(model.generator, distance, "w", "end", count, seed=seed)
 
 
 def _separability(model: "Model", judge_file: str, count: int, seed: int) -> dict[str, float]:

@@ -51,8 +51,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--without-orl", action="store_true")
+    parser.add_argument("--kept-out", action="store_true", help="the other people: a set to judge by, never to train on")
     options = parser.parse_args()
-    count = write_pictures(options.out, crops(options.data, kept_out=False, orl=not options.without_orl))
+    count = write_pictures(options.out, crops(options.data, kept_out=options.kept_out, orl=not options.without_orl))
     print(f"{options.out}: {count} pictures")
 
 

@@ -2,7 +2,7 @@
 
     python recipes/faces64_ship.py runs/faces64/model.safetensors ../shared/data
 
-Writes latentedit/bundled/faces64-v1.safetensors and directions/shipped/faces64-v1/*.safetensors. The directions are made
+Writes latentedit/bundled/faces64-v2.safetensors and directions/shipped/faces64-v2/*.safetensors. The directions are made
 by `latentedit directions fit`; the commands are printed as they run.
 """
 
@@ -17,7 +17,7 @@ from faces64_data import KEPT_OUT_CMU, KEPT_OUT_ORL
 from latentedit.models import load_model, save_model
 
 ROOT = Path(__file__).parent.parent
-NAME = "faces64-v1"
+NAME = "faces64-v2"
 PROVENANCE = {
     "name": NAME,
     "licence": "CC BY 4.0, with the attributions in LICENSE-faces64.md",

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from latentedit.training.augmentation import AugmentPipe
+from latentedit.errors import Error
+from latentedit.training.augmentation import KINDS, AugmentPipe, preset
 from tests.reference_nets import arrays
 
 DATA = arrays("augment_rgb.npz")
@@ -17,3 +18,21 @@ def test_matches_reference(case: str) -> None:
     x = torch.from_numpy(DATA["x"])
     y = pipe(x, percentile=float(percentile))
     assert (y - torch.from_numpy(DATA[case])).abs().max() <= 1e-3 * (x.max() - x.min())
+
+
+def test_every_kind_is_compared_and_can_be_named() -> None:
+    assert {case.split("/")[0] for case in DATA if case != "x"} <= set(KINDS)
+    assert preset("upright,xflip,noise").keys() == {"xint", "scale", "aniso", "xfrac", "brightness", "xflip", "noise"}
+    with pytest.raises(Error, match="got 'mirror'"):
+        preset("blit,mirror")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_changes_pictures_when_it_is_on(kind: str) -> None:
+    """Grey pictures too, but for hue and saturation, which have no meaning there; smaller than the widest filter."""
+    torch.manual_seed(0)
+    for channels in (1, 3):
+        pipe, x = AugmentPipe(**preset(kind)), torch.rand(8, channels, 16, 16)
+        pipe.p.fill_(1)
+        changed = float((pipe(x) - x).abs().max()) > 0.01
+        assert changed == (channels == 3 or kind not in ("hue", "saturation"))

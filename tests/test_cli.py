@@ -23,8 +23,10 @@ from latentedit.errors import Error
 from latentedit.images import load_image, to_uint8
 from latentedit.inversion import invert
 from latentedit.latents import load_latent, save_latent
+from latentedit.metrics import Judge, save_judge
 from latentedit.models import Model, fingerprint, load_generator, save_model
 from latentedit.statistics import sample_z
+from latentedit.training import load_preset, write_pictures
 from tests.conftest import tiny_discriminator, tiny_generator
 
 ROOT = Path(__file__).parent.parent
@@ -237,6 +239,14 @@ def test_list_of_directions() -> None:
     assert {"sunglasses", "turn", "look-up"} <= {line.split()[0] for line in lines}
 
 
+@pytest.fixture
+def faces_zip(tmp_path: Path) -> Path:
+    """Six grey pictures of 16 x 16."""
+    squares = np.random.default_rng(0).integers(0, 255, (6, 16, 16), dtype=np.uint8)
+    write_pictures(tmp_path / "six.zip", [(f"{i}.png", Image.fromarray(square)) for i, square in enumerate(squares)])
+    return tmp_path / "six.zip"
+
+
 def test_dataset_and_train(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -255,6 +265,52 @@ def test_dataset_and_train(tmp_path: Path) -> None:
     state = torch.load(run_folder / "state.pt", weights_only=True)
     assert state["images_seen"] == 12
     assert "r1_gamma (was" in complaint(*common, "--gamma", "3")
+
+
+def test_dry_run(tmp_path: Path, faces_zip: Path) -> None:
+    out = works("train", faces_zip, "--out", tmp_path / "run", "--preset", "cifar", "--kimg", "1", "--dry-run").stdout
+    assert not (tmp_path / "run").exists()
+    assert "images/s" in out
+    assert "GB on each of 1 device" in out
+    (tmp_path / "again.toml").write_text(out.split("\n", 1)[1].split("\ngenerator ")[0])
+    assert load_preset(str(tmp_path / "again.toml")) == load_preset("cifar").changed(kimg=1.0)
+
+
+def test_metrics(tmp_path: Path, faces_zip: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
+    save_judge(tmp_path / "judge.safetensors", Judge(1, 16, {"hat": ("no", "yes"), "pose": ("a", "b", "c")}).eval(), {})
+    judge = ["--features", tmp_path / "judge.safetensors", "--count", "20"]
+    found = json.loads(
+        works("metrics", tiny_file, "--data", faces_zip, *judge, "--metrics", "kid,precision", "--seeds", "2", "--json").stdout
+    )
+    assert len(found["kid"]) == len(found["recall"]) == 2
+    rest = ["--metrics", "inversion,ppl", "--held-out", faces_zip, "--steps", "2", "--count", "10", "--ppl-space", "z"]
+    text = works("metrics", tiny_file, *rest, "--ppl-sampling", "full", "--ppl-crop").stdout
+    assert "ppl_discriminator_z_full_crop" in text
+    assert "inversion_psnr_own_noise" in text
+    assert "nothing to separate" in complaint("metrics", tiny_file, *judge, "--metrics", "separability")
+    assert "name it with --data" in complaint("metrics", tiny_file, *judge)
+    assert "got beauty" in complaint("metrics", tiny_file, "--metrics", "beauty")
+    assert "separability asks a judge" in complaint("metrics", tiny_file, "--metrics", "separability")
+    assert "name them with --held-out" in complaint("metrics", tiny_file, "--metrics", "inversion")
+    assert "weights-inception" in complaint("metrics", tiny_file, "--data", faces_zip)
+    other = ["--data", faces_zip, "--features", tiny_file, "--count", "20"]
+    assert "not judged by the discriminator it was trained against" in complaint("metrics", tiny_file, *other)
+
+
+def test_sample_of_a_class(tmp_path: Path) -> None:
+    path = tmp_path / "two.safetensors"
+    save_model(path, Model(tiny_generator(c_dim=2), provenance={"label_names": ["left", "right"]}))
+    for text in ("right", "1"):
+        works("sample", path, "--class", text, "--seeds", "0-1", "--out", tmp_path / f"{text}.png")
+    assert (tmp_path / "right.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+    works("sample", path, "--class", "left", "--seeds", "3", "--out", tmp_path / "a.safetensors")
+    assert load_latent(tmp_path / "a.safetensors").settings == {"seed": 3, "psi": 0.7, "class": "left"}
+    into = ["--out", tmp_path / "x.safetensors"]
+    assert "give --class 0 to 1 (left, right)" in complaint("sample", path, "--class", "up", *into)
+    assert "give --class 0 to 1 (left, right)" in complaint("sample", path, *into)
+    assert "a latent file holds one picture" in complaint("sample", path, "--class", "0", "--seeds", "0-1", *into)
+    assert "this one has no labels" in complaint("sample", "faces64", "--class", "0", *into)
 
 
 def test_demo(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ import torch
 from latentedit.errors import Error
 from latentedit.files import replacing, write_bytes
 from latentedit.latents import Latent, load_latent, save_latent
+from latentedit.models import load_model
+from latentedit.training import train
+from tests.test_training import CONFIG, pictures
 
 
 def test_replaces_or_leaves(tmp_path: Path) -> None:
@@ -36,9 +39,18 @@ def _umask() -> int:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
+    yield from mounted(tmp_path, "64k")
+
+
+@pytest.fixture
+def larger_disk(tmp_path: Path) -> Iterator[Path]:
+    yield from mounted(tmp_path, "2m")
+
+
+def mounted(tmp_path: Path, size: str) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True)
     if done.returncode:
         pytest.skip("mounting a tmpfs needs root and Linux")
     yield place
@@ -81,3 +93,18 @@ def test_unwritable_folder_as_an_ordinary_user(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True)
     assert done.stdout == f"cannot write {target}: Permission denied\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_in_training(larger_disk: Path) -> None:
+    """The run ends with one line; its last snapshot is whole, and it goes on from there when there is room again."""
+    train(CONFIG.changed(kimg=0.012), pictures(), larger_disk / "run")
+    filler = larger_disk / "filler"
+    with pytest.raises(OSError, match="No space left"), open(filler, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(Error, match="cannot write .*No space left on device"):
+        train(CONFIG.changed(kimg=0.02), pictures(), larger_disk / "run")
+    filler.unlink()
+    assert load_model(larger_disk / "run" / "model.safetensors").provenance["images_seen"] == 12
+    path = train(CONFIG.changed(kimg=0.02), pictures(), larger_disk / "run")
+    assert load_model(path).provenance["images_seen"] == 20

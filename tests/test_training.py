@@ -190,7 +190,7 @@ def test_presets_can_be_built(name: str) -> None:
 
 def test_configurations_are_checked(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"augment": "all"}, "augment must be none or one of blit"),
+        ({"augment": "all"}, "augment must be none, or of the groups blit, .* got 'all'"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"learning_rate": -1.0}, "learning_rate must be greater than 0"),
         ({"precision": "fp8"}, "precision must be auto, fp32, bf16 or fp16"),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from latentedit.errors import Error
 from latentedit.generator import Generator
-from latentedit.perceptual import Perceptual, distance
+from latentedit.perceptual import LpipsDistance, Perceptual, distance
 from latentedit.statistics import random_labels, sample_z
 
 EPSILON = 1e-4
@@ -66,6 +66,8 @@ def perceptual_path_length(
             size = generator.resolution
             top, bottom, left, right = (int(share * size) for share in FACE_CROP)
             images = [image[:, :, top:bottom, left:right] for image in images]
+            if not isinstance(perceptual, LpipsDistance):  # a discriminator sees pictures of its own size alone
+                images = [F.interpolate(image, (size, size), mode="bilinear", align_corners=False) for image in images]
         a, b = (perceptual.features(image) for image in images)
         found.append(distance(a, b).cpu() / EPSILON**2)
     values = torch.cat(found).sort().values

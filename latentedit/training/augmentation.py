@@ -50,6 +50,8 @@ GROUPS = {
 Turned and inverted pictures leak into a generator that is small or young; "upright" keeps them from being learnt at all.
 """
 
+KINDS = GROUPS["bgcfnc"]
+
 # Extents and standard deviations of the paper, in fractions of the picture's side, powers of two, or half turns.
 XINT_MAX, XFRAC_STD = 0.125, 0.125
 SCALE_STD, ANISO_STD, ROTATE_MAX = 0.2, 0.2, 1.0
@@ -60,10 +62,20 @@ BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
 
 
 def preset(name: str) -> dict[str, float]:
-    """Keyword arguments for `AugmentPipe`: every augmentation of the group ``name`` at multiplier 1."""
-    if name not in GROUPS:
-        raise Error(f"augmentation group must be one of {', '.join(GROUPS)}, got {name!r}")
-    return dict.fromkeys(GROUPS[name], 1.0)
+    """Keyword arguments for `AugmentPipe`: multiplier 1 for every kind of the group ``name``, or of several kinds and groups
+    with commas between them ("upright,xflip").
+
+    Raises:
+        Error: neither a group nor a kind.
+    """
+    chosen: dict[str, float] = {}
+    for part in name.split(","):
+        if part not in GROUPS and part not in KINDS:
+            raise Error(
+                f"augment must be none, or of the groups {', '.join(GROUPS)} or the kinds {', '.join(KINDS)}, got {part!r}"
+            )
+        chosen.update(dict.fromkeys(GROUPS.get(part, (part,)), 1.0))
+    return chosen
 
 
 class _Draw:

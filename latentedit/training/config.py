@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from latentedit.errors import Error
-from latentedit.training.augmentation import GROUPS
+from latentedit.training.augmentation import preset
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -41,7 +41,7 @@ class TrainingConfig:
     freeze_d: int = 0
     """Discriminator layers, counted from the picture, that are not trained (FreezeD, Mo et al. 2020)."""
     augment: str = "bgc"
-    """Group of augmentations, or "none"."""
+    """Augmentations, see `latentedit.training.augmentation.preset`, or "none"."""
     augment_p: float = 0.0
     """Strength of the augmentation at the start: the probability of every transformation."""
     ada_target: float | None = 0.6
@@ -58,8 +58,8 @@ class TrainingConfig:
     snapshot_kimg: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.augment != "none" and self.augment not in GROUPS:
-            raise Error(f"augment must be none or one of {', '.join(GROUPS)}, got {self.augment!r}")
+        if self.augment != "none":
+            preset(self.augment)
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise Error(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
         for name in ("batch", "r1_interval", "path_interval"):
