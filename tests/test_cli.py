@@ -48,6 +48,7 @@ def complaint(*arguments: object) -> str:
     assert result.exit_code == 1, result.output + repr(result.exception)
     assert result.exception is None or isinstance(result.exception, SystemExit)
     lines = [line for line in result.stderr.splitlines() if not line.startswith("perceptual distance:")]
+    lines = [line for line in lines if line and "%|" not in line]  # progress bars
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("latentedit: ")
     return lines[0]

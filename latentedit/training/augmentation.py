@@ -71,9 +71,8 @@ def preset(name: str) -> dict[str, float]:
     chosen: dict[str, float] = {}
     for part in name.split(","):
         if part not in GROUPS and part not in KINDS:
-            raise Error(
-                f"augment must be none, or of the groups {', '.join(GROUPS)} or the kinds {', '.join(KINDS)}, got {part!r}"
-            )
+            known = f"the groups {', '.join(GROUPS)} or the kinds {', '.join(KINDS)}"
+            raise Error(f"augment must be none, or of {known}, got {part!r}")
         chosen.update(dict.fromkeys(GROUPS.get(part, (part,)), 1.0))
     return chosen
 
