@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.faces import crop, quad_for
+from latentedit.faces import crop, find_faces, quad_from_eyes
 from latentedit.images import EXTENSIONS, open_image, resample
 from latentedit.training.data import LABELS, PictureSource
 
@@ -55,7 +55,11 @@ class Preparation:
             picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
         picture = open_image(picture)
         if self.crop == "face":
-            found = crop(picture, quad_for(picture, self.framing or FFHQ_FRAMING, name), self.size)
+            faces = find_faces(picture)
+            if not faces:
+                raise Error(f"{name}: no face found")
+            eyes = faces[0].left_eye, faces[0].right_eye
+            found = crop(picture, quad_from_eyes(*eyes, self.framing or FFHQ_FRAMING), self.size)
         else:
             found = resample(*self._window(picture, name), self.size)
         return found.convert("L" if self.grey else "RGB")
