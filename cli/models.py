@@ -91,6 +91,39 @@ def model() -> None:
 
 
 @model.command()
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT", type=click.Path())
+@click.option(
+    "--layout",
+    type=click.Choice(["rosinality", "nvidia"]),
+    default="rosinality",
+    show_default=True,
+    help="Of a .pt: rosinality's checkpoint, or plain weights under NVIDIA's names.",
+)
+def convert(source: str, target: str, layout: str) -> None:
+    """Write the model IN (any file that can be read, or a bundled name) as OUT: native (.safetensors) or .pt.
+
+    The fingerprint stays the same, so that latents and directions fit both.
+
+    \b
+    Example:
+      latentedit model convert stylegan2-ffhq.pt ffhq.safetensors
+    """
+    from latentedit.models import fingerprint, save_model, save_weights
+    from latentedit.rosinality import save_rosinality
+
+    found = read_model(source, "cpu")
+    if target.endswith(".safetensors"):
+        save_model(target, found)
+    elif target.endswith(".pt"):
+        (save_rosinality if layout == "rosinality" else save_weights)(target, found)
+    else:
+        raise Error(f"{target}: models are written as .safetensors or .pt")
+    click.echo(f"fingerprint {fingerprint(found.generator)}")
+    say_written(target)
+
+
+@model.command()
 @click.argument("model_name", metavar="MODEL")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def info(model_name: str, as_json: bool) -> None:

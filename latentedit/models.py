@@ -1,6 +1,7 @@
 """Model files: a generator, its discriminator and what is known of them in one safetensors file (docs/formats.md)."""
 
 import hashlib
+import io
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.errors import Error
-from latentedit.files import read_header, read_tensors, write_tensors
+from latentedit.files import read_header, read_tensors, write_bytes, write_tensors
 from latentedit.generator import Generator, GeneratorConfig
 
 FORMAT, VERSION = "latentedit-model", 1
@@ -75,6 +76,14 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     write_tensors(path, FORMAT, VERSION, header, tensors)
 
 
+def save_weights(path: str | os.PathLike[str], model: Model) -> None:
+    """Write the networks' ``state_dict``s alone (``G_ema``, ``G``, ``D``), under NVIDIA's parameter names, as a ``.pt``."""
+    parts = {"G_ema": model.generator, "G": model.raw_generator, "D": model.discriminator}
+    buffer = io.BytesIO()
+    torch.save({name: network.state_dict() for name, network in parts.items() if network is not None}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
 def find_model(name: str | os.PathLike[str]) -> Path:
     """The file that a bundled name or a path stands for."""
     text = os.fspath(name)
@@ -96,7 +105,7 @@ def bundled_with(own: str) -> str | None:
 
 
 def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:
-    """Read a native model file, a bundled model by name, or an NVIDIA PyTorch ``.pkl``.
+    """Read a native model file, a bundled model by name, an NVIDIA PyTorch ``.pkl`` or a rosinality ``.pt``.
 
     Raises:
         Error: no such file, damaged, or a kind of network that cannot be represented.
@@ -106,6 +115,10 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
         from latentedit.pickles import load_nvidia
 
         model = load_nvidia(path)
+    elif path.suffix == ".pt":
+        from latentedit.rosinality import load_rosinality
+
+        model = load_rosinality(path)
     else:
         header, tensors = read_tensors(path, FORMAT, VERSION)
         model = _build(path, header, tensors)

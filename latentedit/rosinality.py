@@ -1,0 +1,259 @@
+"""Checkpoints in the layout of rosinality's StyleGAN2 (``.pt``), read and written.
+
+The networks are the same; names and a few shapes differ, and the architecture has to be inferred from the shapes. Files are read
+by torch's loader for weights alone, which executes nothing from them.
+"""
+
+import io
+import math
+import os
+import pickle
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentedit.discriminator import Discriminator, DiscriminatorConfig
+from latentedit.errors import Error
+from latentedit.files import write_bytes
+from latentedit.generator import Generator, GeneratorConfig
+from latentedit.models import Model, load_weights
+from latentedit.ops import fir_filter
+
+RESAMPLE = (1, 3, 3, 1)
+
+
+def read_pt(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The contents of a ``.pt`` of weights.
+
+    Raises:
+        Error: damaged, or holding anything but tensors and plain values.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Error(f"{path}: not a file of weights, damaged, or asking for more than tensors ({text[:160]})") from error
+    if not isinstance(found, dict):
+        raise Error(f"{path}: expected a dictionary of weights, found {type(found).__name__}")
+    return found
+
+
+def load_rosinality(path: str | os.PathLike[str]) -> Model:
+    """A rosinality checkpoint as a `Model`: ``g_ema``, and ``g`` and ``d`` where they are there.
+
+    Raises:
+        Error: another kind of checkpoint (lucidrains' by name), or an architecture that cannot be represented.
+    """
+    found = read_pt(path)
+    if "GAN" in found or "version" in found:
+        raise Error(
+            f"{path}: a checkpoint of lucidrains' stylegan2_pytorch, whose networks are of another architecture (no weights in"
+            " common with the published StyleGAN2) and cannot be represented"
+        )
+    state = found.get("g_ema")
+    if not _is_generator(state):
+        raise Error(f"{path}: expected a rosinality checkpoint with a g_ema in it; it has {', '.join(map(str, found))[:120]}")
+    assert isinstance(state, dict)
+    config = _generator_config(path, state)
+    average = found.get("latent_avg")
+    model = Model(_generator(path, state, config, average), path=str(path))
+    if _is_generator(found.get("g")):
+        model.raw_generator = _generator(path, found["g"], config, average)
+    if isinstance(found.get("d"), dict):
+        model.discriminator = _discriminator(path, found["d"], config)
+    model.provenance = {"layout": "rosinality"}
+    return model
+
+
+def save_rosinality(path: str | os.PathLike[str], model: Model) -> None:
+    """Write ``model`` as a checkpoint of that layout; reading it again keeps the fingerprint.
+
+    Raises:
+        Error: a network that the layout cannot hold (labels, variants other than the usual, clamping, grey pictures).
+    """
+    config = model.generator.config
+    for wrong, what in (
+        (config.c_dim, "labels"),
+        (config.architecture != "skip", f"the {config.architecture!r} variant"),
+        (config.conv_clamp is not None, "clamped activations"),
+        (config.channels != 3, f"{config.channels} channels"),
+        (config.z_dim != config.w_dim, "a z of another width than w"),
+        (tuple(config.resample_filter) != RESAMPLE, "another resampling filter"),
+    ):
+        if wrong:
+            raise Error(f"rosinality's layout has no place for {what}")
+    document: dict[str, Any] = {
+        "g_ema": _rename_generator(model.generator),
+        "latent_avg": model.generator.mapping.w_avg.clone(),
+    }
+    if model.raw_generator is not None:
+        document["g"] = _rename_generator(model.raw_generator)
+    if model.discriminator is not None and model.discriminator.config.architecture == "resnet":
+        document["d"] = _rename_discriminator(model.discriminator)
+    buffer = io.BytesIO()
+    torch.save(document, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def _is_generator(state: Any) -> bool:
+    return isinstance(state, dict) and {"input.input", "conv1.conv.weight", "style.1.weight"} <= set(state)
+
+
+def _generator_config(path: str | os.PathLike[str], state: dict[str, Tensor]) -> GeneratorConfig:
+    try:
+        depth = sum(name.startswith("style.") and name.endswith(".weight") for name in state)
+        resolution = 4 * 2 ** (sum(name.startswith("convs.") and name.endswith(".conv.weight") for name in state) // 2)
+        widths = {4: state["conv1.conv.weight"].shape[1]}
+        for index in range(int(math.log2(resolution)) - 2):
+            widths[8 * 2**index] = state[f"convs.{2 * index + 1}.conv.weight"].shape[1]
+        w_dim, z_dim = state["style.1.weight"].shape
+        config = GeneratorConfig(
+            resolution=resolution,
+            channels=state["to_rgb1.conv.weight"].shape[1],
+            z_dim=z_dim,
+            w_dim=w_dim,
+            mapping_layers=depth,
+            channel_base=max(resolution * width for resolution, width in widths.items()),
+            channel_max=max(widths.values()),
+        )
+    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        raise Error(f"{path}: the generator's layers are incomplete ({error})") from error
+    for size, width in widths.items():
+        if config.features(size) != width:
+            raise Error(
+                f"{path}: {width} feature maps at {size} px do not follow from a width multiplier; cannot be represented"
+            )
+    return config
+
+
+def _layers(resolution: int) -> list[tuple[str, str]]:
+    """(ours, theirs) for every modulated convolution, without ToRGB."""
+    pairs = [("synthesis.b4.conv1", "conv1")]
+    for index in range(int(math.log2(resolution)) - 2):
+        pairs += [(f"synthesis.b{8 * 2**index}.conv{i}", f"convs.{2 * index + i}") for i in (0, 1)]
+    return pairs
+
+
+def _generator_names(config: GeneratorConfig) -> dict[str, str]:
+    """Our names to theirs."""
+    names = {"synthesis.b4.const": "input.input"}
+    for layer in range(config.mapping_layers):
+        for part in ("weight", "bias"):
+            names[f"mapping.fc{layer}.{part}"] = f"style.{layer + 1}.{part}"
+    for index, (ours, theirs) in enumerate(_layers(config.resolution)):
+        names |= {
+            f"{ours}.weight": f"{theirs}.conv.weight",
+            f"{ours}.affine.weight": f"{theirs}.conv.modulation.weight",
+            f"{ours}.affine.bias": f"{theirs}.conv.modulation.bias",
+            f"{ours}.noise_strength": f"{theirs}.noise.weight",
+            f"{ours}.bias": f"{theirs}.activate.bias",
+            f"{ours}.noise_const": f"noises.noise_{index}",
+        }
+    for index, resolution in enumerate(config.block_resolutions):
+        ours, theirs = f"synthesis.b{resolution}.torgb", "to_rgb1" if index == 0 else f"to_rgbs.{index - 1}"
+        names |= {
+            f"{ours}.weight": f"{theirs}.conv.weight",
+            f"{ours}.bias": f"{theirs}.bias",
+            f"{ours}.affine.weight": f"{theirs}.conv.modulation.weight",
+            f"{ours}.affine.bias": f"{theirs}.conv.modulation.bias",
+        }
+    return names
+
+
+def _discriminator_names(config: DiscriminatorConfig) -> dict[str, str]:
+    names = {"fromrgb.weight": "convs.0.0.weight", "fromrgb.bias": "convs.0.1.bias"}
+    names = {f"b{config.resolution}.{ours}": theirs for ours, theirs in names.items()}
+    for index, resolution in enumerate(config.block_resolutions):
+        names |= {
+            f"b{resolution}.conv0.weight": f"convs.{index + 1}.conv1.0.weight",
+            f"b{resolution}.conv0.bias": f"convs.{index + 1}.conv1.1.bias",
+            f"b{resolution}.conv1.weight": f"convs.{index + 1}.conv2.1.weight",
+            f"b{resolution}.conv1.bias": f"convs.{index + 1}.conv2.2.bias",
+            f"b{resolution}.skip.weight": f"convs.{index + 1}.skip.1.weight",
+        }
+    return names | {
+        "b4.conv.weight": "final_conv.0.weight",
+        "b4.conv.bias": "final_conv.1.bias",
+        "b4.fc.weight": "final_linear.0.weight",
+        "b4.fc.bias": "final_linear.0.bias",
+        "b4.out.weight": "final_linear.1.weight",
+        "b4.out.bias": "final_linear.1.bias",
+    }
+
+
+def _generator(
+    path: str | os.PathLike[str], state: dict[str, Tensor], config: GeneratorConfig, average: Tensor | None
+) -> Generator:
+    generator = Generator(config)
+    if not any(name.startswith("noises.") for name in state):  # older files: the maps were drawn when the network was built
+        shapes = enumerate(generator.synthesis.noise_shapes)
+        state = {**state, **{f"noises.noise_{index}": torch.zeros(shape) for index, shape in shapes}}
+    tensors = _renamed(path, state, _generator_names(config), generator.state_dict())
+    tensors["mapping.w_avg"] = torch.zeros(config.w_dim) if average is None else average.reshape(-1)
+    load_weights(generator, tensors, path)
+    return generator
+
+
+def _discriminator(path: str | os.PathLike[str], state: dict[str, Tensor], g: GeneratorConfig) -> Discriminator:
+    config = DiscriminatorConfig(
+        g.resolution, g.channels, channel_base=g.channel_base, channel_max=g.channel_max, mbstd_group_size=4
+    )
+    discriminator = Discriminator(config)
+    load_weights(discriminator, _renamed(path, state, _discriminator_names(config), discriminator.state_dict()), path)
+    return discriminator
+
+
+def _renamed(
+    path: str | os.PathLike[str], state: dict[str, Tensor], names: dict[str, str], expected: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Their tensors under our names; leading and trailing axes of size 1 are fitted, anything unknown is refused."""
+    known = set(names.values())
+    for name, tensor in state.items():
+        if name.endswith("kernel"):
+            ours = fir_filter(RESAMPLE)
+            factor = float(tensor.sum())
+            if tensor.shape != ours.shape or not torch.allclose(tensor / factor, ours, atol=1e-6):
+                raise Error(f"{path}: {name} is another resampling filter than 1, 3, 3, 1; cannot be represented")
+        elif name not in known:
+            raise Error(f"{path}: unknown tensor {name}; its architecture cannot be represented")
+    found = {}
+    for ours, theirs in names.items():
+        if theirs not in state:
+            raise Error(f"{path}: the tensor {theirs} is missing")
+        tensor = state[theirs]
+        if not isinstance(tensor, Tensor) or tensor.numel() != expected[ours].numel():
+            raise Error(
+                f"{path}: {theirs} has shape {list(getattr(tensor, 'shape', []))}, expected {list(expected[ours].shape)}"
+            )
+        found[ours] = tensor.reshape(expected[ours].shape)
+    return found
+
+
+def _rename_generator(generator: Generator) -> dict[str, Tensor]:
+    state, found = generator.state_dict(), dict[str, Tensor]()
+    for ours, theirs in _generator_names(generator.config).items():
+        tensor = state[ours].detach().cpu()
+        if theirs.endswith("conv.weight") or theirs == "input.input":
+            tensor = tensor[None]
+        elif theirs.endswith("noise.weight"):
+            tensor = tensor.reshape(1)
+        elif theirs.startswith("noises."):
+            tensor = tensor[None, None]
+        elif theirs.startswith("to_rgb") and theirs.endswith(".bias") and "modulation" not in theirs:
+            tensor = tensor.reshape(1, -1, 1, 1)
+        found[theirs] = tensor.clone()
+    kernel = fir_filter(RESAMPLE) * 4
+    for index in range(len(generator.config.block_resolutions) - 1):
+        found[f"convs.{2 * index}.conv.blur.kernel"] = kernel.clone()
+        found[f"to_rgbs.{index}.upsample.kernel"] = kernel.clone()
+    return found
+
+
+def _rename_discriminator(discriminator: Discriminator) -> dict[str, Tensor]:
+    state = discriminator.state_dict()
+    found = {theirs: state[ours].detach().cpu().clone() for ours, theirs in _discriminator_names(discriminator.config).items()}
+    for index in range(len(discriminator.config.block_resolutions)):
+        for layer in ("conv2", "skip"):
+            found[f"convs.{index + 1}.{layer}.0.kernel"] = fir_filter(RESAMPLE)
+    return found

@@ -1,0 +1,101 @@
+"""Rosinality's layout against its own numbers, there and back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentedit.errors import Error
+from latentedit.models import Model, fingerprint, load_model, save_model
+from latentedit.rosinality import load_rosinality, save_rosinality
+from tests.conftest import tiny_discriminator, tiny_generator
+from tests.reference_nets import REFERENCE, arrays, relative_error
+from tests.test_cli import complaint, works
+
+FILE = REFERENCE / "rosinality_32.pt"
+DATA = arrays("rosinality_32.npz")
+
+
+def test_matches_its_own_numbers() -> None:
+    model = load_model(FILE)
+    z = torch.from_numpy(DATA["z"])
+    assert relative_error(model.generator.mapping(z), DATA["ws"]) <= 1e-4
+    assert relative_error(model.generator(z), DATA["image"]) <= 1e-4
+    assert relative_error(model.generator(z, truncation_psi=0.6), DATA["image_truncated"]) <= 1e-4
+    assert model.discriminator is not None
+    assert relative_error(model.discriminator(torch.from_numpy(DATA["image"])), DATA["logits"]) <= 1e-4
+    assert model.raw_generator is not None
+
+
+def test_there_and_back(tmp_path: Path) -> None:
+    """To native and back: the same tensors, name by name, and the same fingerprint."""
+    native, again = tmp_path / "native.safetensors", tmp_path / "again.pt"
+    first = works("model", "convert", FILE, native).stdout.splitlines()[0]
+    assert works("model", "convert", native, again).stdout.splitlines()[0] == first
+    before, after = torch.load(FILE, weights_only=True), torch.load(again, weights_only=True)
+    for part in ("g_ema", "g", "d"):
+        assert before[part].keys() == after[part].keys()
+        for name, tensor in before[part].items():
+            assert torch.equal(tensor, after[part][name]), name
+    assert torch.equal(before["latent_avg"].flatten(), after["latent_avg"])
+    plain = tmp_path / "plain.pt"
+    works("model", "convert", native, plain, "--layout", "nvidia")
+    weights = torch.load(plain, weights_only=True)
+    assert {"G_ema", "G", "D"} == weights.keys()
+    assert "synthesis.b8.conv0.affine.weight" in weights["G_ema"]
+
+
+def test_only_some_parts(tmp_path: Path) -> None:
+    whole = torch.load(FILE, weights_only=True)
+    state = {name: tensor for name, tensor in whole["g_ema"].items() if not name.startswith("noises.")}
+    torch.save({"g_ema": state}, tmp_path / "old.pt")
+    model = load_rosinality(tmp_path / "old.pt")
+    assert model.discriminator is None
+    assert model.raw_generator is None
+    assert float(model.generator.synthesis.layers[0].noise_const.abs().max()) == 0
+    assert float(model.generator.mapping.w_avg.abs().max()) == 0
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    path, whole = tmp_path / "x.pt", torch.load(FILE, weights_only=True)
+
+    def message(document: object) -> str:
+        torch.save(document, path)
+        with pytest.raises(Error) as caught:
+            load_rosinality(path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "lucidrains" in message({"GAN": {}, "version": "1.8"})
+    assert "expected a rosinality checkpoint with a g_ema in it; it has state_dict" in message({"state_dict": {}})
+    assert "expected a dictionary of weights, found list" in message([torch.zeros(1)])
+    g = whole["g_ema"]
+    assert "unknown tensor extra.weight" in message({"g_ema": {**g, "extra.weight": torch.zeros(1)}})
+    assert "tensor conv1.noise.weight is missing" in message(
+        {"g_ema": {k: v for k, v in g.items() if k != "conv1.noise.weight"}}
+    )
+    assert "convs.0.activate.bias has shape [7]" in message({"g_ema": {**g, "convs.0.activate.bias": torch.zeros(7)}})
+    kernel = {**g, "convs.0.conv.blur.kernel": torch.ones(4, 4)}
+    assert "another resampling filter" in message({"g_ema": kernel})
+    narrow = {**g, "convs.1.conv.weight": torch.zeros(1, 7, 24, 3, 3)}
+    assert "do not follow from a width multiplier" in message({"g_ema": narrow})
+    assert "asking for more than tensors" in message({"g_ema": g, "optimizer": print})
+    path.write_bytes(FILE.read_bytes()[:5000])
+    assert "not a file of weights" in complaint("model", "info", path)
+
+
+def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
+    save_model(tmp_path / "grey.safetensors", Model(tiny_generator(), tiny_discriminator()))
+    line = complaint("model", "convert", tmp_path / "grey.safetensors", tmp_path / "x.pt")
+    assert "rosinality's layout has no place for 1 channels" in line
+    assert "models are written as .safetensors or .pt" in complaint("model", "convert", "faces64", tmp_path / "x.onnx")
+    labelled = Model(tiny_generator(c_dim=2, channels=3))
+    with pytest.raises(Error, match="no place for labels"):
+        save_rosinality(tmp_path / "x.pt", labelled)
+    assert not (tmp_path / "x.pt").exists()
+
+
+def test_fingerprint_is_of_the_weights(tmp_path: Path) -> None:
+    model = Model(tiny_generator(channels=3), tiny_discriminator(channels=3))
+    save_rosinality(tmp_path / "x.pt", model)
+    assert fingerprint(load_model(tmp_path / "x.pt").generator) == fingerprint(model.generator)
