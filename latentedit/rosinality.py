@@ -1,7 +1,7 @@
 """Checkpoints in the layout of rosinality's StyleGAN2 (``.pt``), read and written.
 
-The networks are the same; names and a few shapes differ, and the architecture has to be inferred from the shapes. Files are read
-by torch's loader for weights alone, which executes nothing from them.
+The networks are the same; names and a few shapes differ, and the architecture has to be inferred from the shapes. Files are
+read by torch's loader for weights alone, which executes nothing from them.
 """
 
 import io
@@ -231,7 +231,8 @@ def _renamed(
 
 
 def _rename_generator(generator: Generator) -> dict[str, Tensor]:
-    state, found = generator.state_dict(), dict[str, Tensor]()
+    state = generator.state_dict()
+    found: dict[str, Tensor] = {}
     for ours, theirs in _generator_names(generator.config).items():
         tensor = state[ours].detach().cpu()
         if theirs.endswith("conv.weight") or theirs == "input.input":
