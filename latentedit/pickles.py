@@ -61,10 +61,62 @@ def _parameter(data: Any, *_: Any) -> Tensor:
     return data
 
 
-def _scalar(dtype: Any, data: Any) -> Any:
-    if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(data, bytes):
+class TensorflowNetwork(dict[str, Any]):
+    """A pickled TensorFlow network as plain data: its recorded state."""
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise Error("a TensorFlow network without a state")
+        self.update(state)
+
+
+class NumberType:
+    """Stands for ``numpy.dtype``: numbers alone, never objects or records."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or len(code) > 8 or np.dtype(code).kind not in "biuf":
+            raise Error("an array of anything but numbers")
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
+            raise Error("an array of anything but numbers")
+        if state[1] in ("<", ">"):
+            self.value = self.value.newbyteorder(state[1])
+
+
+class Array:
+    """Stands for a numpy array while it is read; ``value`` is the real one."""
+
+    value: "np.ndarray[Any, Any]" = np.zeros(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, data = state
+        if isinstance(data, str):  # written by Python 2
+            data = data.encode("latin1")
+        if not isinstance(kind, NumberType) or not isinstance(data, bytes) or not isinstance(shape, tuple):
+            raise Error("an array of an unexpected kind")
+        self.value = np.frombuffer(data, dtype=kind.value).reshape(shape, order="F" if fortran else "C")
+
+
+def _array(*_: Any) -> Array:
+    return Array()
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise Error("text in an unexpected encoding")
+    return text.encode("latin1")
+
+
+def _name_of_ndarray(*_: Any) -> Any:
+    raise Error("an array built in an unexpected way")
+
+
+def _scalar(kind: Any, data: Any) -> Any:
+    if not isinstance(kind, NumberType) or not isinstance(data, bytes):
         raise Error("a numpy scalar of an unexpected kind")
-    return np.frombuffer(data, dtype=dtype, count=1)[0]
+    return np.frombuffer(data, dtype=kind.value, count=1)[0]
 
 
 ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
@@ -75,7 +127,12 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy._core.multiarray", "_reconstruct"): _array,
+    ("numpy", "ndarray"): _name_of_ndarray,
+    ("numpy", "dtype"): NumberType,
+    ("_codecs", "encode"): _encode,
+    ("dnnlib.tflib.network", "Network"): TensorflowNetwork,
     ("dnnlib.util", "EasyDict"): dict,
     ("dnnlib", "EasyDict"): dict,
 }
@@ -105,7 +162,7 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         if path.stat().st_size > LARGEST:
             raise Error(f"larger than {LARGEST >> 30} GiB")
         with open(path, "rb") as file:
-            return RestrictedUnpickler(file).load()
+            return RestrictedUnpickler(file, encoding="latin1").load()
     except Error as error:
         raise Error(f"{path}: {error}") from error
     except Exception as error:  # a hostile or damaged pickle can raise anything
@@ -114,8 +171,19 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
 
 
 def load_nvidia(path: str | os.PathLike[str]) -> Model:
-    """A StyleGAN2 network file in NVIDIA's PyTorch layout (stylegan2-ada-pytorch, stylegan3) as a `Model`."""
+    """A StyleGAN2 network file of NVIDIA's as a `Model`: the PyTorch layout (stylegan2-ada-pytorch, stylegan3), or the older
+    TensorFlow one.
+
+    Raises:
+        Error: another kind of file or of network.
+    """
     data = read_pickle(path)
+    if isinstance(data, TensorflowNetwork) or (
+        isinstance(data, tuple | list) and data and all(part is None or isinstance(part, TensorflowNetwork) for part in data)
+    ):
+        from latentedit.tensorflow import load_tensorflow
+
+        return load_tensorflow(path, (data,) if isinstance(data, TensorflowNetwork) else tuple(data))
     if not isinstance(data, dict) or not isinstance(data.get("G_ema"), Record):
         raise Error(f"{path}: expected a network pickle of NVIDIA's PyTorch layout with a G_ema in it")
     try:
@@ -144,7 +212,7 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
         raise Error(f"{path}: layers without noise inputs cannot be represented")
     tensors = _tensors(record)
     widths = {r: tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
-    base, most = _channels(widths, path)
+    base, most = channels(widths, path)
     config = GeneratorConfig(
         resolution=resolution,
         channels=_whole(synthesis["img_channels"]),
@@ -170,7 +238,7 @@ def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminato
     tensors = _tensors(record)
     widths = {r: tensors[f"b{r}.conv0.weight"].shape[0] for r in blocks if r > 4}
     widths[4] = tensors["b4.conv.weight"].shape[0]
-    base, most = _channels(widths, path)
+    base, most = channels(widths, path)
     mbstd = head["_modules"].get("mbstd")
     labels = modules.get("mapping")
     config = DiscriminatorConfig(
@@ -209,7 +277,7 @@ def _tensors(record: Record, prefix: str = "") -> dict[str, Tensor]:
     return found
 
 
-def _channels(widths: dict[int, int], path: str | os.PathLike[str]) -> tuple[int, int]:
+def channels(widths: dict[int, int], path: str | os.PathLike[str]) -> tuple[int, int]:
     """channel_base and channel_max that give the feature maps ``widths`` of every resolution."""
     most, finest = max(widths.values()), max(widths)
     base = widths[finest] * finest

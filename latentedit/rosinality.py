@@ -211,9 +211,9 @@ def _renamed(
     known = set(names.values())
     for name, tensor in state.items():
         if name.endswith("kernel"):
-            ours = fir_filter(RESAMPLE)
+            usual = fir_filter(RESAMPLE)
             factor = float(tensor.sum())
-            if tensor.shape != ours.shape or not torch.allclose(tensor / factor, ours, atol=1e-6):
+            if tensor.shape != usual.shape or not torch.allclose(tensor / factor, usual, atol=1e-6):
                 raise Error(f"{path}: {name} is another resampling filter than 1, 3, 3, 1; cannot be represented")
         elif name not in known:
             raise Error(f"{path}: unknown tensor {name}; its architecture cannot be represented")

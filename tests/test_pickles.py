@@ -68,7 +68,7 @@ def test_embedded_source_is_never_compiled(tmp_path: Path) -> None:
 
 
 def test_the_list_is_short() -> None:
-    assert len(ALLOWED) <= 12
+    assert len(ALLOWED) <= 16
     for module, name in ALLOWED:
         assert not module.startswith(("os", "sys", "subprocess", "builtins", "importlib"))
         assert name not in ("eval", "exec", "getattr", "load", "loads")
@@ -88,8 +88,6 @@ def test_other_contents(tmp_path: Path) -> None:
     file.write_bytes(pickle.dumps([1, 2, 3]))
     with pytest.raises(Error, match="expected a network pickle"):
         load_model(file)
-    with pytest.raises(Error, match=r"nvidia_32_tf.pkl: the pickle asks for dnnlib.tflib.network.Network"):
-        load_model(REFERENCE / "nvidia_32_tf.pkl")
 
 
 @pytest.mark.parametrize("name", ["nvidia_32_torch", "nvidia3_32_torch", "nvidia_32_resnet_generator_clamp"])
