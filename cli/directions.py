@@ -193,6 +193,39 @@ def _print_report(direction: "Direction") -> None:
             click.echo(f"  {key}: {value}")
 
 
+@directions.command("import")
+@click.argument("file", type=click.Path())
+@click.option("--name", help="Of the direction; by default the file's.")
+@click.option("--component", type=int, help="Of a GANSpace file, counted from 0.")
+@click.option("--layers", help="Rows of ws that it moves: 0-3, coarse, middle, fine.")
+@model_option()
+@click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
+@device_option
+def import_command(
+    file: str, name: str | None, component: int | None, layers: str | None, model_name: str, out: str, device: str
+) -> None:
+    """Take over a published direction: a .npy, .npz or .pt of shape [D], [1, D], [L, D] or [1, L, D], or GANSpace's.
+
+    Its norm is set to 1 and its sigma measured on the model, so that amounts mean the same as those of other sliders.
+
+    \b
+    Example:
+      latentedit directions import age.npy --model ffhq.pkl --out age.safetensors
+    """
+    from latentedit.directions import import_direction
+    from latentedit.editing import parse_layers
+
+    generator = read_model(model_name, device).generator
+    rows = parse_layers(layers, generator.num_ws) if layers else None
+    direction = import_direction(file, generator, name or Path(file).stem, component=component, layers=rows)
+    direction.save(out)
+    click.echo(
+        f"{direction.name}: space {direction.space}, norm was {direction.provenance['original_norm']:.4g},"
+        f" 1 sigma is {direction.sigma:.4g}"
+    )
+    say_written(out)
+
+
 @directions.command("list")
 @model_option(None)
 def list_command(model_name: str | None) -> None:

@@ -1,0 +1,131 @@
+"""Directions that others published: plain arrays, and the components of GANSpace."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentedit.directions.direction import Direction, unit
+from latentedit.directions.probe import measure_sigma
+from latentedit.errors import Error
+from latentedit.generator import Generator
+from latentedit.models import fingerprint
+from latentedit.rosinality import read_pt
+from latentedit.statistics import sample_w
+
+GANSPACE = (("comp", "mean", "std"), ("lat_comp", "lat_mean", "lat_stdev"))
+"""Names of components, mean and standard deviations in its two layouts."""
+
+
+def read_array(path: str | os.PathLike[str], component: int | None = None) -> tuple[Tensor, dict[str, Any]]:
+    """The one vector in a ``.npy``, ``.npz`` or ``.pt``, float64, and what else the file says of it.
+
+    Args:
+        component: of a GANSpace file (mean, standard deviations and components), counted from 0.
+
+    Raises:
+        Error: no such file, damaged, several arrays, or anything but numbers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise Error(f"{path}: no such file")
+    if path.suffix == ".pt":
+        found: Any = _from_pt(path)
+    elif path.suffix in (".npy", ".npz"):
+        try:
+            loaded = np.load(path, allow_pickle=False)
+            found = {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+        except (ValueError, OSError, EOFError, KeyError) as error:
+            raise Error(f"{path}: not a numpy file of numbers, or damaged ({str(error).splitlines()[0]})") from error
+    else:
+        raise Error(f"{path}: directions are read from .npy, .npz and .pt")
+    facts: dict[str, Any] = {}
+    if isinstance(found, dict):
+        names = next((names for names in GANSPACE if set(names) <= set(found)), None)
+        if names is not None:
+            found, facts = _component(path, [found[name] for name in names], component)
+        elif len(found) == 1:
+            found = next(iter(found.values()))
+        else:
+            raise Error(
+                f"{path}: expected one array, or GANSpace's mean, std and comp; it has {', '.join(map(str, found))[:100]}"
+            )
+    if component is not None and not facts:
+        raise Error(f"{path}: --component is for GANSpace files; this one has a single direction")
+    array = np.asarray(found)
+    if array.dtype.kind not in "fiu":
+        raise Error(f"{path}: expected numbers, found {array.dtype}")
+    return torch.from_numpy(array.astype(np.float64)), facts
+
+
+def _from_pt(path: Path) -> Any:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        found = read_pt(path)  # says what is wrong with it
+    if isinstance(found, Tensor):
+        return found.detach().double().numpy()
+    if isinstance(found, dict):
+        return {key: value.detach().double().numpy() for key, value in found.items() if isinstance(value, Tensor)}
+    raise Error(f"{path}: expected a tensor, found {type(found).__name__}")
+
+
+def _component(path: Path, parts: list[Any], component: int | None) -> tuple[Any, dict[str, Any]]:
+    comp, _, std = (np.asarray(part) for part in parts)
+    comp = comp.reshape(len(comp), -1)
+    if component is None or not 0 <= component < len(comp):
+        raise Error(f"{path}: a GANSpace file of {len(comp)} components; choose one with --component 0 to {len(comp) - 1}")
+    scale = np.asarray(std).reshape(-1)
+    facts = {"component": component, "std": float(scale[component])} if component < len(scale) else {"component": component}
+    return comp[component], facts
+
+
+def import_direction(
+    path: str | os.PathLike[str],
+    generator: Generator,
+    name: str,
+    *,
+    component: int | None = None,
+    layers: tuple[int, int] | None = None,
+) -> Direction:
+    """A published direction as one of ours, for ``generator``.
+
+    Shapes ``[w_dim]``, ``[1, w_dim]``, ``[num_ws, w_dim]`` and ``[1, num_ws, w_dim]``; rows that are all equal become a W
+    direction. The norm is set to 1 and the original one recorded, sigma is measured, and the score is 0 at the mean w, as
+    nothing is known of where the attribute begins.
+
+    Raises:
+        Error: see `read_array`; a shape that does not fit ``generator``; a vector of zeros or NaN.
+    """
+    array, facts = read_array(path, component)
+    shape = list(array.shape)
+    while array.ndim > 1 and array.shape[0] == 1:
+        array = array[0]
+    expected = ([generator.w_dim], [generator.num_ws, generator.w_dim])
+    if list(array.shape) not in expected:
+        raise Error(
+            f"{path}: the direction has shape {shape}; this generator takes [{generator.w_dim}] or"
+            f" [{generator.num_ws}, {generator.w_dim}], with or without a leading 1"
+        )
+    if not bool(torch.isfinite(array).all()) or not bool(array.any()):
+        raise Error(f"{path}: the direction is zero, or has values that are no numbers")
+    scale = float(array.norm())
+    if array.ndim == 2 and bool((array == array[0]).all()):
+        array = array[0]
+        scale = float(array.norm())
+    vector = unit(array)
+    with torch.no_grad():
+        mean = sample_w(generator).mean(dim=0).double().cpu()
+    centre = float((vector.double() * mean).sum())  # a W+ vector: the sum over its rows
+    return Direction(
+        name=name,
+        vector=vector,
+        intercept=-centre,
+        sigma=measure_sigma(vector, generator),
+        fingerprint=fingerprint(generator),
+        layers=layers,
+        provenance={"imported": Path(path).name, "shape": shape, "original_norm": scale, **facts},
+    )
