@@ -18,7 +18,7 @@ from latentedit.generator import Generator, GeneratorConfig
 
 FORMAT, VERSION = "latentedit-model", 1
 BUNDLED = Path(__file__).parent / "bundled"
-LATEST = {"faces64": "faces64-v1"}
+LATEST = {"faces64": "faces64-v2"}
 """What a bundled name without a version stands for."""
 
 

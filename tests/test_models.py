@@ -11,7 +11,16 @@ import torch
 from latentedit.errors import Error
 from latentedit.faces import crop_tensor, quad_of_window
 from latentedit.images import open_image
-from latentedit.models import Model, bundled_with, fingerprint, load_discriminator, load_generator, load_model, save_model
+from latentedit.models import (
+    LATEST,
+    Model,
+    bundled_with,
+    fingerprint,
+    load_discriminator,
+    load_generator,
+    load_model,
+    save_model,
+)
 from latentedit.statistics import sample_z
 from tests.conftest import tiny_discriminator, tiny_generator
 
@@ -103,8 +112,10 @@ def test_bundled_model(faces64: Model) -> None:
     assert (generator.resolution, generator.channels, generator.c_dim) == (64, 1, 0)
     assert discriminator is not None
     assert Path(faces64.path).stat().st_size <= 8 * 2**20
-    assert bundled_with(fingerprint(generator)) == "faces64-v1"
-    assert load_generator("faces64-v1").config == generator.config
+    assert bundled_with(fingerprint(generator)) == LATEST["faces64"] == "faces64-v2"
+    first = load_generator("faces64-v1")  # a shipped model never changes, and stays loadable
+    assert fingerprint(first) == "594f9341abd6de2c86c181f464ddb4c6e9a6eb21497a6f973a7d20df1257ca24"
+    assert faces64.provenance["started_from"] == fingerprint(first)
     assert faces64.framing is not None
     assert faces64.framing["kind"] == "face"
     assert faces64.provenance["images_seen"] > 100_000
