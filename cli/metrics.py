@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from latentedit.models import Model
     from latentedit.training.data import PictureSet
 
+CHUNK = 32
+"""Pictures inverted at once."""
 OTHERS = ("ppl", "separability", "inversion")
 
 
@@ -90,20 +92,24 @@ def metrics(
         raise Error(f"--metrics are {', '.join((*METRICS, *OTHERS))}, got {', '.join(unknown) or 'none'}")
     if count < 10 or seeds < 1:
         raise Error("--count must be at least 10 and --seeds at least 1")
+    compared = [name for name in wanted if name in METRICS]
+    if compared and data is None:
+        raise Error(f"{compared[0]} compares with a training set; name it with --data")
+    if "inversion" in wanted and held_out is None:
+        raise Error("inversion needs pictures that were not trained on; name them with --held-out")
+    if "separability" in wanted and features == "inception":
+        raise Error("separability asks a judge; name its file with --features")
     model = read_model(model_name, device)
     found: dict[str, list[float]] = {}
-    distances = [name for name in wanted if name in METRICS]
     notes: dict[str, str] = {}
-    if distances:
-        if data is None:
-            raise Error(f"{distances[0]} compares with a training set; name it with --data")
+    if compared and data is not None:
         pictures = load_pictures(data)
         network = load_features(features, model.generator.device, inception_weights)
         notes["features"] = f"{network.name} ({features})"
         with progress_bar(seeds, "measuring", "seed") as bar:
             for number in range(seeds):
                 # Seeds are far apart: pictures within one measurement take consecutive ones.
-                figures = measure(model, pictures, network, distances, count, seed=seed + number * 1_000_003, mirror=mirror)
+                figures = measure(model, pictures, network, compared, count, seed=seed + number * 1_000_003, mirror=mirror)
                 for name, value in figures.items():
                     found.setdefault(name, []).append(value)
                 bar.update(1)
@@ -116,9 +122,7 @@ def metrics(
         found[f"ppl_{kind}"] = [value]
     if "separability" in wanted:
         found.update({name: [value] for name, value in _separability(model, features, count, seed).items()})
-    if "inversion" in wanted:
-        if held_out is None:
-            raise Error("inversion needs pictures that were not trained on; name them with --held-out")
+    if "inversion" in wanted and held_out is not None:
         found.update(_inversion(model, load_pictures(held_out), steps, perceptual_weights, seed))
     facts: dict[str, object] = {"model": model.path, **notes}
     if as_json:
@@ -141,8 +145,6 @@ def _separability(model: "Model", judge_file: str, count: int, seed: int) -> dic
     from latentedit.metrics import linear_separability, load_judge
     from latentedit.statistics import random_labels, sample_z
 
-    if judge_file == "inception":
-        raise Error("separability asks a judge; name its file with --features")
     judge, generator = load_judge(judge_file).to(model.generator.device), model.generator
     z = sample_z(seed, generator.z_dim, count).to(generator.device)
     labels = random_labels(generator, seed, count)
@@ -173,17 +175,21 @@ def _inversion(model: "Model", pictures: "PictureSet", steps: int, weights: str 
     from latentedit.images import from_uint8
     from latentedit.inversion import invert
 
-    images = from_uint8(pictures.read(range(len(pictures))))
-    with progress_bar(steps, f"inverting {len(images)}") as bar:
-        result = invert(
-            model.generator,
-            images,
-            "w",
-            steps,
-            discriminator=model.discriminator,
-            perceptual_weights=weights,
-            seed=seed,
-            progress=lambda *_: bar.update(1),
-        )
-    names = result.distances[0]
-    return {f"inversion_{name}": [statistics.median(d[name] for d in result.distances)] for name in names}
+    found: dict[str, list[float]] = {}
+    with progress_bar(steps * -(-len(pictures) // CHUNK), f"inverting {len(pictures)}") as bar:
+        for start in range(0, len(pictures), CHUNK):
+            rows = range(start, min(start + CHUNK, len(pictures)))
+            result = invert(
+                model.generator,
+                from_uint8(pictures.read(rows)),
+                "w",
+                steps,
+                discriminator=model.discriminator,
+                perceptual_weights=weights,
+                seed=seed,
+                progress=lambda *_: bar.update(1),
+            )
+            for distances in result.distances:
+                for name, value in distances.items():
+                    found.setdefault(name, []).append(value)
+    return {f"inversion_{name}": [statistics.median(values)] for name, values in found.items()}

@@ -16,9 +16,9 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise Error(f"--seeds takes numbers and ranges such as 0-15,85, got {text!r}")
-        seeds += range(int(first), int(last or first) + 1)
+        seeds += range(int(first), min(int(last or first), int(first) + 10_000) + 1)
     if not 1 <= len(seeds) <= 10_000 or max(seeds) >= 2**32:
         raise Error(f"--seeds takes 1 to 10000 numbers below 2^32, got {text!r}")
     return seeds
@@ -34,7 +34,7 @@ def class_number(model: "Model", label: str | None) -> int | None:
         return None
     if label in names:
         return names.index(str(label))
-    if label is None or not label.isdigit() or int(label) >= count:
+    if label is None or not label.isdecimal() or int(label) >= count:
         known = f" ({', '.join(names)})" if names else ""
         raise Error(f"this model is conditional: give --class 0 to {count - 1}{known}")
     return int(label)

@@ -11,6 +11,7 @@ from latentedit.errors import Error
 if TYPE_CHECKING:
     from latentedit.training.config import TrainingConfig
     from latentedit.training.data import PictureSet
+    from latentedit.training.distributed import World
 
 
 BAR = "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} kimg [{elapsed}<{remaining}{postfix}]"
@@ -76,9 +77,11 @@ def build(
         _framing(eyes, None),
     )
     skipped: list[str] = []
+    sources: dict[str, str] = {}
     given = class_labels(source, labels, column)
     try:
-        count = write_pictures(out, prepared(source, preparation, skipped), given)
+        pictures = prepared(source, preparation, skipped, sources)
+        count = write_pictures(out, pictures, (lambda name: given(sources[name])) if given else None)
     finally:
         for message in skipped:
             click.echo(f"skipped {message}", err=True)
@@ -142,7 +145,7 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
 @click.option("--snapshot-kimg", type=float, help="Thousand pictures between snapshots.")
 @click.option("--batch", type=int, help="Pictures a step, over all processes.")
 @click.option("--micro-batch", type=int, help="Pictures at once on a device; smaller needs less memory.")
-@click.option("--learning-rate", type=float, help="Of both networks; may be lowered when a run is resumed.")
+@click.option("--learning-rate", type=float, help="Of both networks.")
 @click.option("--gamma", type=float, help="Weight of the R1 penalty.")
 @click.option("--augment", help="Group of augmentations (bg, bgc, ...), or none.")
 @click.option("--augment-p", type=float, help="Strength of the augmentation at the start, 0 to 1.")
@@ -229,6 +232,8 @@ def train(
         precision=precision,
         seed=seed,
     )
+    if swaps and not config.mirror:
+        raise Error("--swap goes with --mirror")
     pictures.swap_when_mirrored(dict(_pair(text) for text in swaps))
     if world.leads:
         labels = f", {pictures.labels.shape[1]} labels" if pictures.labels.shape[1] else ""
@@ -236,10 +241,15 @@ def train(
             f"{len(pictures)} pictures of {pictures.resolution} x {pictures.resolution}, {pictures.channels} channels{labels}"
         )
     if dry_run:
-        _describe(config, pictures, str(where), world.size)
+        if world.leads:
+            _describe(config, pictures, str(where), world)
         return
     if features and not metrics:
         raise Error("--features goes with --metrics")
+    if metrics:
+        measure = measure_of(metrics.split(","), pictures, features or "inception", where, mirror=config.mirror)
+    else:
+        measure = None
     from tqdm import tqdm
 
     bar: Any = None
@@ -264,25 +274,29 @@ def train(
             provenance={"data": Path(data).name},
             init_from=load_model(init_from) if init_from else None,
             held_out=load_pictures(held_out) if held_out else None,
-            measure=measure_of(metrics.split(","), pictures, features or "inception", where) if metrics else None,
+            measure=measure,
             tensorboard=tensorboard,
             accept_changes=accept_changes,
             world=world,
             report=report,
+            notice=click.echo if world.leads else None,
         )
     finally:
         if bar is not None:
             bar.close()
-    world.leave()
+        world.leave()
     if world.leads:
         say_written(model)
 
 
-def _describe(config: "TrainingConfig", pictures: "PictureSet", device: str, processes: int) -> None:
+def _describe(config: "TrainingConfig", pictures: "PictureSet", device: str, world: "World") -> None:
     import torch
 
+    from latentedit.training import Trainer
     from latentedit.training.estimate import estimate
 
+    Trainer(config, pictures, "cpu", world)  # says what could not be built
+    processes = world.size
     guess = estimate(config, pictures.shape, pictures.labels.shape[1], torch.device(device), processes)
     click.echo(config.toml().rstrip())
     click.echo("")

@@ -47,6 +47,7 @@ class GeneratorConfig:
         for name in ("z_dim", "w_dim", "mapping_layers", "channel_base", "channel_max"):
             if getattr(self, name) < 1:
                 raise Error(f"generator config: {name} must be at least 1, got {getattr(self, name)}")
+        check_widths(self.resolution, self.channel_base)
         object.__setattr__(self, "resample_filter", tuple(self.resample_filter))
 
     @property
@@ -68,3 +69,8 @@ def check_architecture(resolution: int, architecture: str, channels: int) -> Non
         raise Error(f"architecture must be skip, resnet or orig, got {architecture!r}")
     if channels < 1:
         raise Error(f"channels must be at least 1, got {channels}")
+
+
+def check_widths(resolution: int, channel_base: int) -> None:
+    if channel_base < resolution:
+        raise Error(f"channel_base must be at least the resolution, {resolution}, got {channel_base}")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentedit.architecture import Precision, block_dtype, check_architecture
+from latentedit.architecture import Precision, block_dtype, check_architecture, check_widths
 from latentedit.errors import Error
 from latentedit.layers import Conv2d, FullyConnected, full
 from latentedit.mapping import MappingNetwork
@@ -36,6 +36,7 @@ class DiscriminatorConfig:
 
     def __post_init__(self) -> None:
         check_architecture(self.resolution, self.architecture, self.channels)
+        check_widths(self.resolution, self.channel_base)
         object.__setattr__(self, "resample_filter", tuple(self.resample_filter))
 
     @property

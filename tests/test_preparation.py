@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.training import load_pictures, write_pictures
+from latentedit.training import PictureSet, load_pictures, write_pictures
 from latentedit.training.data import StoredPictureSet
 from latentedit.training.loop import loading_rate
 from latentedit.training.preparation import Preparation, class_labels, prepared
@@ -38,6 +38,13 @@ def photos(tmp_path: Path) -> Path:
 def squares(path: Path, preparation: Preparation) -> tuple[dict[str, Image.Image], list[str]]:
     skipped: list[str] = []
     return dict(prepared(path, preparation, skipped)), skipped
+
+
+def build_set(out: Path, source: Path, labels: str | None = None, column: str | None = None) -> Path:
+    given, sources = class_labels(source, labels, column), dict[str, str]()
+    pictures = prepared(source, Preparation(16), [], sources)
+    write_pictures(out, pictures, (lambda name: given(sources[name])) if given else None)
+    return out
 
 
 def test_all_kinds_become_squares(photos: Path) -> None:
@@ -97,13 +104,12 @@ def test_face_crop_puts_the_eyes_where_they_belong() -> None:
 
 def test_labels_from_folders_csv_and_nvidia(photos: Path, tmp_path: Path) -> None:
     def build(out: str, source: Path, **options: str) -> Path:
-        write_pictures(tmp_path / out, prepared(source, Preparation(16), []), class_labels(source, **options))
-        return tmp_path / out
+        return build_set(tmp_path / out, source, **options)
 
     folders = load_pictures(build("folders.zip", photos, labels="folders"))
     assert folders.label_names == ["left", "right"]
     assert folders.labels.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
-    assert folders.label_frequencies() == [0.5, 0.5]
+    assert folders.label_frequencies(False) == [0.5, 0.5]
     document = json.loads(zipfile.ZipFile(tmp_path / "folders.zip").read("dataset.json"))
     assert document["labels"][0] == ["left/a.png", 0]  # as NVIDIA's tools read it
 
@@ -130,9 +136,14 @@ def test_labels_that_do_not_fit(photos: Path, tmp_path: Path) -> None:
         with pytest.raises(Error, match=message):
             class_labels(photos, str(table), "age")
     table.write_text("file,age\nphotos/left/a.png,1\n")
-    with pytest.raises(Error, match="left/b.png has no label, others have"):
-        write_pictures(tmp_path / "x.zip", prepared(photos, Preparation(16), []), class_labels(photos, str(table), "age"))
-    assert not (tmp_path / "x.zip").exists()
+    for out in (tmp_path / "x.zip", tmp_path / "x"):
+        with pytest.raises(Error, match="left/b.png has no label, others have"):
+            build_set(out, photos, str(table), "age")
+        assert not out.exists()
+    with pytest.raises(Error, match="--column names a column of the CSV"):
+        class_labels(photos, None, "age")
+    with pytest.raises(Error, match="none of the pictures has a label"):
+        build_set(tmp_path / "x.zip", photos / "left", "folders")
     with pytest.raises(Error, match="need the name of its column"):
         class_labels(photos, str(table))
 
@@ -208,3 +219,42 @@ def test_labels_that_change_places_in_the_mirror(tmp_path: Path) -> None:
         data.swap_when_mirrored({"up": "down"})
     with pytest.raises(Error, match="in more than one pair"):
         data.swap_when_mirrored({"left": "up"})
+
+
+def test_mirrored_labels_count_in_the_frequencies() -> None:
+    labels = torch.tensor([[1.0, 0.0]] * 9 + [[0.0, 1.0]])
+    data = PictureSet(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), labels, [str(i) for i in range(10)], ["left", "right"])
+    before = data.digest()
+    assert data.label_frequencies(True) == [0.9, 0.1]
+    data.swap_when_mirrored({"left": "right"})
+    assert data.label_frequencies(True) == [0.5, 0.5]
+    assert data.label_frequencies(False) == [0.9, 0.1]
+    assert data.digest() != before
+    assert torch.equal(data.labels_at(torch.tensor([0, 10]), True), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    assert PictureSet(data.pixels, labels * 0.5, data.names).label_frequencies(False) is None
+
+
+def test_names_that_point_outside_are_refused(tmp_path: Path) -> None:
+    for name in ("../../escaped.png", "/tmp/escaped.png", "..\\escaped.png", "C:escaped.png"):
+        with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+            archive.writestr(name, b"x")
+        with pytest.raises(Error, match="points outside"):
+            squares(tmp_path / "bad.zip", Preparation(16))
+
+
+def test_pictures_of_one_stem_keep_their_own_labels(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    picture(seed=1).save(tmp_path / "in" / "a.png")
+    picture(seed=2).save(tmp_path / "in" / "a.jpg")
+    (tmp_path / "labels.csv").write_text("file,hat\na.png,no\na.jpg,yes\n")
+    data = load_pictures(build_set(tmp_path / "x.zip", tmp_path / "in", str(tmp_path / "labels.csv"), "hat"))
+    found = {name: data.label_names[int(label.argmax())] for name, label in zip(data.names, data.labels, strict=True)}
+    assert found == {"a.png": "yes", "a.png.png": "no"}
+
+
+def test_vectors_are_not_classes(tmp_path: Path) -> None:
+    for i in range(2):
+        Image.new("L", (16, 16), i).save(tmp_path / f"{i}.png")
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": [["0.png", [0.5, 1]], ["1.png", [1, 0]]]}))
+    with pytest.raises(Error, match="labels that are vectors"):
+        class_labels(tmp_path)

@@ -122,7 +122,7 @@ def test_start_from_a_model() -> None:
     trainer = Trainer(CONFIG, pictures())
     other = Model(tiny_generator(resolution=8, channel_base=64, channel_max=8, z_dim=8, w_dim=8, mapping_layers=1),
                   tiny_discriminator(resolution=8, channel_base=64, channel_max=8))  # fmt: skip
-    assert trainer.start_from(other) == []
+    assert trainer.start_from(other) == {"generator": 1.0, "discriminator": 1.0}
     for ours, theirs in ((trainer.g, other.generator), (trainer.g_ema, other.generator), (trainer.d, other.discriminator)):
         assert theirs is not None
         for name, tensor in theirs.state_dict().items():
@@ -137,16 +137,47 @@ def test_start_from_half_the_resolution() -> None:
     sixteen = PictureSet(torch.zeros(4, 1, 16, 16, dtype=torch.uint8), torch.zeros(4, 0), list("abcd"))
     trainer = Trainer(CONFIG, sixteen)
     eight = Trainer(CONFIG, pictures())
-    fresh = trainer.start_from(eight.model(None, {}))
-    assert fresh
-    assert all(".b16." in name or "fromrgb" in name for name in fresh), fresh
+    before = trainer.g.state_dict()["synthesis.b16.conv0.weight"].clone()
+    shares = trainer.start_from(eight.model(None, {}))
+    assert 0.5 < shares["generator"] < 1
+    assert 0.3 < shares["discriminator"] < 1
+    assert torch.equal(trainer.g.state_dict()["synthesis.b16.conv0.weight"], before)
     shared = trainer.g.state_dict()["synthesis.b8.conv0.weight"]
     assert torch.equal(shared, eight.g.state_dict()["synthesis.b8.conv0.weight"])
-    with pytest.raises(Error, match="no tensor fits"):
-        foreign = tiny_generator(z_dim=5, w_dim=3, channel_base=32, channel_max=2, channels=2)
-        for network in (trainer.g, trainer.g_ema):  # noise of a given resolution would fit
-            network.synthesis = torch.nn.Identity()  # type: ignore[assignment]
-        trainer.start_from(Model(foreign))
+    with pytest.raises(Error, match="only 0% of the generator's parameters fit the networks of this run"):
+        trainer.start_from(Model(tiny_generator(z_dim=5, w_dim=3, channel_base=64, channel_max=3, channels=2)))
+
+
+def test_snapshot_survives_a_measure_that_fails(tmp_path: Path) -> None:
+    def measure(model: Model) -> dict[str, float]:
+        raise Error("no room")
+
+    with pytest.raises(Error, match="no room"):
+        train(CONFIG.changed(kimg=0.008), pictures(), tmp_path, measure=measure)
+    assert load_model(tmp_path / "model.safetensors").provenance["images_seen"] == 8
+    assert (tmp_path / "state.pt").exists()
+
+
+def test_resuming_says_so_and_keeps_the_framing(tmp_path: Path) -> None:
+    framing, lines = {"kind": "face", "eyes": [[0.3, 0.4], [0.6, 0.4]]}, list[str]()
+    train(CONFIG.changed(kimg=0.008), pictures(), tmp_path, framing=framing)
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"kimg": 5.0}\n{"kimg": 6.')  # what a killed run may leave
+    train(CONFIG.changed(kimg=0.012), pictures(), tmp_path, notice=lines.append)
+    assert lines == ["resuming at 0.0 kimg"]
+    assert load_model(tmp_path / "model.safetensors").framing == framing
+    assert max(record["kimg"] for record in read_log(tmp_path / "log.jsonl")) == 0.012
+    train(CONFIG.changed(kimg=0.012), pictures(), tmp_path, notice=lines.append)
+    assert lines[-1] == "resuming at 0.0 kimg (already at --kimg)"
+
+
+def test_r_t_without_augmentation() -> None:
+    trainer = Trainer(CONFIG.changed(augment="none"), pictures())
+    for _ in range(4):
+        trainer.step()
+    assert -1 <= trainer.overfitting <= 1
+    assert float(trainer.signs[1]) == 0
+    assert trainer.augment is None
 
 
 def test_frozen_layers_stay() -> None:

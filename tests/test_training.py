@@ -191,8 +191,15 @@ def test_presets_can_be_built(name: str) -> None:
 def test_configurations_are_checked(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"augment": "all"}, "augment must be none, or of the groups blit, .* got 'all'"),
-        ({"batch": 0}, "batch must be at least 1"),
-        ({"learning_rate": -1.0}, "learning_rate must be greater than 0"),
+        ({"batch": 0}, "batch must be a whole number of at least 1"),
+        ({"batch": 8.0}, "batch must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
+        ({"freeze_d": -1}, "freeze_d must be a whole number of at least 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be a number greater than 0"),
+        ({"learning_rate": math.nan}, "learning_rate must be a number greater than 0"),
+        ({"kimg": math.inf}, "kimg must be a number greater than 0"),
+        ({"r1_gamma": -3.0}, "r1_gamma must be a number of at least 0"),
+        ({"snapshot_kimg": 0.0005}, "snapshot_kimg must be at least 0.001"),
         ({"precision": "fp8"}, "precision must be auto, fp32, bf16 or fp16"),
     ]
     for options, message in cases:

@@ -51,7 +51,8 @@ def fid(real: Tensor, fake: Tensor) -> float:
 def kid(real: Tensor, fake: Tensor, seed: int = 0) -> float:
     """Squared maximum mean discrepancy under a cubic kernel (Bińkowski et al. 2018), unbiased: the figure for small sets.
 
-    The mean over 100 subsets of 1000 pictures; where there are fewer, over all of them at once.
+    The mean over 100 subsets of 1000 pictures, or of as many as the smaller set has; over all at once where both sets are
+    that small.
     """
     _check(real, fake)
     size = min(len(real), len(fake), SUBSET_SIZE)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
     if not file.is_file():
         raise Error(
             f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), which is not fetched unasked:"
-            f" put it at {file}, name it with --inception-weights, or give another network with --features"
+            f" put it at {file}, or give another network with --features"
         )
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     expected = INCEPTION_FILE.rsplit("-", 1)[1].split(".")[0]
@@ -137,7 +138,8 @@ def of_pictures(features: Features, data: PictureSet, *, cache: bool = True, mir
         parts += [features.function(x).float().cpu() for x in ([images, images.flip(3)] if mirror else [images])]
     found = torch.cat(parts)
     if cache:
-        with replacing(path) as temporary, open(temporary, "wb") as file:
+        # Without room for it, the next time takes longer; no reason to stop.
+        with suppress(Error), replacing(path) as temporary, open(temporary, "wb") as file:
             np.save(file, found.numpy())
     return found
 

@@ -33,6 +33,8 @@ def measure(
     """
     check_metrics(metrics)
     generator = model.generator
+    if features.belongs_to is not None and features.belongs_to == model.provenance.get("started_from"):
+        raise Error("a generator is not judged by the discriminator that its training started with; name another network")
     expected = (generator.channels, generator.resolution, generator.resolution)
     if data.shape != expected:
         raise Error(f"the model draws pictures of shape {expected}, the data set has {data.shape}")
@@ -56,9 +58,13 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 def measure_of(
-    metrics: Sequence[str], data: PictureSet, features: str, device: str | torch.device = "cpu"
+    metrics: Sequence[str], data: PictureSet, features: str, device: str | torch.device = "cpu", *, mirror: bool = False
 ) -> Callable[[Model], dict[str, float]]:
-    """A function for `latentedit.training.train` that measures a snapshot by 1000 pictures."""
+    """A function for `latentedit.training.train` that measures a snapshot by 1000 pictures.
+
+    The features of ``data`` are taken at once, so that a network that does not fit it fails before the training.
+    """
+    metrics = [name.strip() for name in metrics]
     check_metrics(metrics)
     network = load_features(features, device)
     # Of precision, more is better: the best snapshot is not kept by it.
@@ -66,8 +72,10 @@ def measure_of(
     if ordered[0] == "precision":
         raise Error("the best snapshot is kept by kid or fid; name one of them as well")
 
+    of_pictures(network, data, mirror=mirror)
+
     def found(model: Model) -> dict[str, float]:
-        figures = measure(model, data, network, ordered, min(DURING_TRAINING, max(len(data), 200)))
+        figures = measure(model, data, network, ordered, min(DURING_TRAINING, max(len(data), 200)), mirror=mirror)
         return {f"metric/{name}": value for name, value in figures.items()}
 
     return found

@@ -66,6 +66,9 @@ def perceptual_path_length(
             size = generator.resolution
             top, bottom, left, right = (int(share * size) for share in FACE_CROP)
             images = [image[:, :, top:bottom, left:right] for image in images]
+            factor = size // 256
+            if factor > 1:  # published figures are of pictures of 256 pixels, of which the crop is half
+                images = [F.avg_pool2d(image, factor) for image in images]
             if not isinstance(perceptual, LpipsDistance):  # a discriminator sees pictures of its own size alone
                 images = [F.interpolate(image, (size, size), mode="bilinear", align_corners=False) for image in images]
         a, b = (perceptual.features(image) for image in images)

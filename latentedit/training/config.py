@@ -1,6 +1,7 @@
 """What a training run is told: options, presets, and their checks."""
 
 import json
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -62,14 +63,21 @@ class TrainingConfig:
             preset(self.augment)
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise Error(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
-        for name in ("batch", "r1_interval", "path_interval"):
-            if getattr(self, name) < 1:
-                raise Error(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("batch", "r1_interval", "path_interval", "freeze_d", "seed"):
+            value = getattr(self, name)
+            least = 0 if name in ("freeze_d", "seed") else 1
+            if not isinstance(value, int) or not least <= value < 2**32:
+                raise Error(f"{name} must be a whole number of at least {least} below 2^32, got {value!r}")
+        for name in ("r1_gamma", "path_weight", "path_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise Error(f"{name} must be a number of at least 0, got {getattr(self, name)}")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise Error(f"micro_batch must be at least 1, got {self.micro_batch}")
         for name in ("learning_rate", "kimg", "snapshot_kimg", "ada_kimg", "ema_kimg"):
-            if getattr(self, name) <= 0:
-                raise Error(f"{name} must be greater than 0, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise Error(f"{name} must be a number greater than 0, got {getattr(self, name)}")
+        if self.snapshot_kimg < 0.001:
+            raise Error(f"snapshot_kimg must be at least 0.001, got {self.snapshot_kimg}")
         for name in ("style_mixing", "augment_p"):
             if not 0 <= getattr(self, name) <= 1:
                 raise Error(f"{name} must be between 0 and 1, got {getattr(self, name)}")
@@ -98,7 +106,7 @@ def _toml(value: Any) -> str:
     return "false" if value is None else json.dumps(value)
 
 
-FREE_TO_CHANGE = ("kimg", "snapshot_kimg", "micro_batch", "learning_rate", "augment")
+FREE_TO_CHANGE = ("kimg", "snapshot_kimg", "micro_batch")
 """Options that a resumed run may give anew."""
 
 

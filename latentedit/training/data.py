@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import threading
 import zipfile
 import zlib
@@ -87,9 +88,23 @@ class PictureSet:
                 raise Error(f"label {one!r} or {other!r} is in more than one pair")
             self.swap[a], self.swap[b] = b, a
 
-    def label_frequencies(self) -> list[float]:
-        """Share of the pictures that has each label."""
-        return [round(share, 6) for share in self.labels.mean(dim=0).tolist()]
+    @property
+    def classes(self) -> bool:
+        """Whether every picture has one label, as opposed to a vector of numbers."""
+        one = (self.labels == 1).sum(dim=1) + (self.labels == 0).sum(dim=1) == self.labels.shape[1]
+        return self.labels.shape[1] > 0 and bool((one & (self.labels.sum(dim=1) == 1)).all())
+
+    def label_frequencies(self, mirror: bool) -> list[float] | None:
+        """Share of the pictures that has each label, with the mirrored ones if ``mirror``; None unless there are classes."""
+        if not self.classes:
+            return None
+        shares = self.labels.mean(dim=0)
+        return [round(share, 6) for share in ((shares + shares[self.swap]) / 2 if mirror else shares).tolist()]
+
+    def labels_at(self, rows: Tensor, mirror: bool) -> Tensor:
+        """Labels ``[N, c_dim]`` of ``rows [N]`` of the set, or with ``mirror`` of the set and its mirrored pictures."""
+        labels = self.labels[rows % len(self)]
+        return torch.where((rows >= len(self))[:, None], labels[:, self.swap], labels) if mirror else labels
 
     def batch(self, positions: Iterable[int], seed: int, mirror: bool) -> tuple[Tensor, Tensor]:
         """Pictures ``[N, C, H, W]`` in [-1, 1] and labels ``[N, c_dim]`` at ``positions`` of an endless shuffled stream.
@@ -119,7 +134,9 @@ class PictureSet:
             digest.update(self.pixels.numpy().tobytes())
             digest.update(self.labels.numpy().astype("<f4").tobytes())
             self._digest = digest.hexdigest()
-        return self._digest
+        if bool((self.swap == torch.arange(len(self.swap))).all()):
+            return self._digest
+        return hashlib.sha256(f"{self._digest} {self.swap.tolist()}".encode()).hexdigest()
 
 
 class StoredPictureSet(PictureSet):
@@ -172,6 +189,9 @@ class PictureSource:
             self.names = [p.relative_to(path).as_posix() for p in found]
         elif path.is_file():
             self.names = [name for name in self._archive().namelist() if not name.endswith("/")]
+            for name in self.names:  # what is read here may be written elsewhere under the same name
+                if name.startswith(("/", "\\")) or ":" in name or ".." in name.replace("\\", "/").split("/"):
+                    raise Error(f"{path}: the name {name!r} in it points outside; made to do harm, or by a broken tool")
         else:
             raise Error(f"{path}: no such folder or zip file")
 
@@ -187,8 +207,8 @@ class PictureSource:
     def read(self, name: str) -> bytes:
         try:
             return (self.path / name).read_bytes() if self.path.is_dir() else self._archive().read(name)
-        except (zipfile.BadZipFile, OSError, zlib.error) as error:
-            raise Error(f"{self.path}: {name} cannot be read ({error})") from error
+        except (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError) as error:  # encrypted: RuntimeError
+            raise Error(f"{self.path}: {name} cannot be read ({str(error).splitlines()[0]})") from error
 
     def digest(self, names: Sequence[str], labels: Tensor) -> str:
         digest = hashlib.sha256()
@@ -274,7 +294,8 @@ def write_pictures(
     """Write ``(name, picture)`` pairs as PNGs, into an uncompressed zip (``path`` ends in .zip) or a folder; returns how many.
 
     ``labels`` gives the label of a name; they are numbered in sorted order and kept in NVIDIA's ``dataset.json``, with their
-    names beside. The bytes depend on the pictures alone, not on the time of writing. A zip is written atomically.
+    names beside. The bytes depend on the pictures alone, not on the time of writing. The zip or folder is there whole or
+    not at all.
 
     Raises:
         Error: nothing to write, or a picture without a label among others that have one.
@@ -284,11 +305,13 @@ def write_pictures(
     def fill(write: Callable[[str, bytes], None]) -> None:
         for name, picture in pictures:
             buffer = io.BytesIO()
-            picture.save(buffer, "PNG")
+            picture.save(buffer, "PNG", icc_profile=None)
             write(name, buffer.getvalue())
             found[name] = labels(name) if labels else None
         if not found:
             raise Error(f"{path}: no picture to write into it")
+        if labels is not None and all(label is None for label in found.values()):
+            raise Error(f"{path}: none of the pictures has a label, although labels were asked for")
         if any(label is not None for label in found.values()):
             bare = [name for name, label in found.items() if label is None]
             if bare:
@@ -303,7 +326,14 @@ def write_pictures(
     else:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise Error(f"{path}: is there already; give a new folder, or a name that ends in .zip")
-        fill(lambda name, data: write_bytes(path / name, data))
+        partial = path.with_name(f".{path.name}-partial")
+        try:
+            fill(lambda name, data: write_bytes(partial / name, data))
+            if path.exists():
+                path.rmdir()
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return len(found)
 
 

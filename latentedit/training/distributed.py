@@ -38,6 +38,14 @@ class World:
         """Whether ``flag`` is set in any of the processes."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
 
+    def same(self, values: Tensor) -> bool:
+        """Whether ``values`` are equal in all of the processes."""
+        if self.size == 1:
+            return True
+        bounds = torch.cat([values, -values])
+        dist.all_reduce(bounds, op=dist.ReduceOp.MAX)
+        return bool((bounds[: len(values)] == -bounds[len(values) :]).all())
+
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over the processes; one that is missing everywhere stays missing."""
@@ -72,7 +80,8 @@ def join_world(device: str = "cpu") -> World:
         raise Error(f"WORLD_SIZE is set, but not {', '.join(n for n in names if n not in given)}; start with torchrun")
     try:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        local_rank = int(os.environ.get("LOCAL_RANK", rank))
+        devices = torch.cuda.device_count() if device.startswith("cuda") else size
+        local_rank = int(os.environ.get("LOCAL_RANK", rank % max(devices, 1)))
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", rank=rank, world_size=size)
     except (ValueError, RuntimeError) as error:

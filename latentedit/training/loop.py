@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pickle
 import signal
 import threading
 import time
@@ -17,10 +16,10 @@ import torch
 from latentedit.errors import Error
 from latentedit.files import write_bytes
 from latentedit.images import from_uint8, grid, save_image
-from latentedit.models import Model, save_model
+from latentedit.models import Model, fingerprint, save_model
 from latentedit.statistics import sample_z
 from latentedit.training.config import TrainingConfig
-from latentedit.training.curves import save_curves
+from latentedit.training.curves import read_log, save_curves
 from latentedit.training.data import PictureSet
 from latentedit.training.distributed import World
 from latentedit.training.trainer import Trainer
@@ -53,6 +52,7 @@ def train(
     tensorboard: bool = False,
     world: World = World(),  # noqa: B008 - immutable
     report: Report | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> Path:
     """Train until ``config.kimg``, or go on where the folder ``out`` stands; returns the model file.
 
@@ -71,6 +71,7 @@ def train(
         tensorboard: write event files as well (needs the package of that name).
         world: the processes that share the work, from `join_world`; the first one writes.
         report: called about once a second with the figures of the log.
+        notice: called with a line that the user should see once.
 
     Raises:
         Error: other options or data than the run was started with; divergence; the disk is full.
@@ -78,14 +79,28 @@ def train(
     out = Path(out)
     if held_out is not None and held_out.shape != data.shape:
         raise Error(f"held-out pictures have shape {held_out.shape}, the training set {data.shape}")
+    if held_out is not None:
+        unknown = set(held_out.label_names) - set(data.label_names)
+        if unknown or (not held_out.label_names and held_out.labels.shape[1] != data.labels.shape[1]):
+            raise Error("held-out pictures must have the labels that the training set has")
     trainer = Trainer(config, data, device, world)
+    tell = notice or (lambda line: None)
     if (out / STATE).is_file():
-        trainer.restore(_load_state(out / STATE, trainer.device), accept_changes=accept_changes)
+        state = _load_state(out / STATE, trainer.device)
+        trainer.restore(state, accept_changes=accept_changes)
+        framing = framing or state.get("framing")
+        reached = " (already at --kimg)" if trainer.images_seen >= config.kimg * 1000 else ""
+        tell(f"resuming at {trainer.images_seen / 1000:.1f} kimg{reached}")
+        if init_from is not None and trainer.started_from != fingerprint(init_from.generator):
+            tell("--init-from has no effect on a run that is resumed")
     elif init_from is not None:
-        trainer.start_from(init_from)
+        shares = trainer.start_from(init_from)
+        tell("took over " + " and ".join(f"{share:.0%} of the {name}" for name, share in shares.items()))
+    trainer.agree()
     run = _Folder(out, trainer, framing, provenance or {}, held_out, measure) if world.leads else None
     if run is not None:
         write_bytes(out / "options.json", json.dumps(config.as_dict(), indent=2).encode())
+        _cut_log(out / LOG, trainer.images_seen / 1000)
     loading = loading_rate(data, config.batch)
 
     started = reported = time.monotonic()
@@ -100,18 +115,25 @@ def train(
             stop = world.any(interrupted.is_set() or late, trainer.device)
             done = trainer.images_seen >= config.kimg * 1000
             due = stop or done or trainer.images_seen >= next_snapshot
+            failure: Error | None = None
             if run is not None and (now - reported > 1 or due):
                 reported = now
-                figures = _figures(trainer, (trainer.images_seen - images_before) / (now - started))
-                figures["loading_images_per_second"] = loading
-                trainer.check_finite()
-                if due:
-                    figures.update(run.figures())
-                write(figures)
-                if report:
-                    report(figures)
-                if due:
-                    run.snapshot(figures)
+                try:
+                    figures = _figures(trainer, (trainer.images_seen - images_before) / (now - started))
+                    figures["loading_images_per_second"] = loading
+                    trainer.check_finite()
+                    if due:
+                        run.snapshot()
+                        figures.update(run.figures())
+                    write(figures)
+                    if due:
+                        run.finish_snapshot(figures)
+                    if report:
+                        report(figures)
+                except Error as error:
+                    failure = error
+            if world.any(failure is not None, trainer.device):
+                raise failure or Error("the first process stopped; its message says why")
             if due:
                 next_snapshot += config.snapshot_kimg * 1000
             if stop:
@@ -144,38 +166,54 @@ class _Folder:
     def figures(self) -> dict[str, float]:
         """What is logged at a snapshot only: discriminator outputs without augmentation, and the measures."""
         trainer, data = self.trainer, self.trainer.data
-        rows = [i * len(data) // PROBED for i in range(PROBED)] if len(data) > PROBED else list(range(len(data)))
+        rows = _spaced(len(data))
         figures = {"logits_train": trainer.logits(from_uint8(data.read(rows)), data.labels[rows])}
         if self.held_out is not None:
-            count = min(len(self.held_out), PROBED)
-            labels = self.held_out.labels if self.held_out.labels.shape[1] == data.labels.shape[1] else data.labels[:1]
-            labels = labels[[i % len(labels) for i in range(count)]]
-            figures["logits_held_out"] = trainer.logits(from_uint8(self.held_out.read(range(count))), labels)
-        self.fakes = self._pictures()
+            rows = _spaced(len(self.held_out))
+            figures["logits_held_out"] = trainer.logits(from_uint8(self.held_out.read(rows)), self._held_out_labels()[rows])
         figures["logits_generated"] = trainer.logits(self.fakes[:PROBED], self.grid_c[:PROBED].cpu())
         if self.measure is not None:
             figures.update(self.measure(self.model()))
         return figures
+
+    def _held_out_labels(self) -> torch.Tensor:
+        """Labels of the held-out pictures, numbered as the training set numbers them."""
+        assert self.held_out is not None
+        held, data = self.held_out, self.trainer.data
+        if held.label_names and data.label_names:
+            order = [data.label_names.index(name) for name in held.label_names]
+            labels = torch.zeros(len(held), data.labels.shape[1])
+            labels[:, order] = held.labels
+            return labels
+        return held.labels
 
     @torch.no_grad()
     def _pictures(self) -> torch.Tensor:
         pairs = zip(self.grid_z, self.grid_c, strict=True)
         return torch.cat([self.trainer.g_ema(z[None], c[None]).cpu() for z, c in pairs])
 
-    def snapshot(self, figures: dict[str, float]) -> None:
+    def snapshot(self) -> None:
+        """Write weights, random pictures and the state; before anything is measured, so that nothing is lost by that."""
         trainer, out = self.trainer, self.out
         trainer.check_weights()
-        kimg = f"{trainer.images_seen // 1000:06d}"
         model = self.model()
-        save_image(grid(self.fakes, GRID[1]), out / f"fakes-{kimg}.png")
-        save_model(out / f"model-{kimg}.safetensors", model)
+        self.fakes = self._pictures()
+        save_image(grid(self.fakes, GRID[1]), out / f"fakes-{self.kimg}.png")
+        save_model(out / f"model-{self.kimg}.safetensors", model)
         save_model(out / "model.safetensors", model)
         buffer = io.BytesIO()
-        torch.save(trainer.state(), buffer)
+        torch.save({**trainer.state(), "framing": self.framing}, buffer)
         write_bytes(out / STATE, buffer.getvalue())
-        best = self._keep_best(kimg, model, figures)
-        thin(out, trainer.config.snapshot_kimg, best)
-        save_curves(out / LOG, out / "curves.png")
+
+    @property
+    def kimg(self) -> str:
+        return f"{self.trainer.images_seen // 1000:06d}"
+
+    def finish_snapshot(self, figures: dict[str, float]) -> None:
+        """Keep the best, remove old ones, draw the curves."""
+        best = self._keep_best(self.kimg, self.model(), figures)
+        thin(self.out, self.trainer.config.snapshot_kimg, best)
+        save_curves(self.out / LOG, self.out / "curves.png")
 
     def _keep_best(self, kimg: str, model: Model, figures: dict[str, float]) -> str | None:
         path = self.out / BEST
@@ -189,6 +227,18 @@ class _Folder:
         return before.get("kimg")
 
 
+def _spaced(count: int) -> list[int]:
+    """At most PROBED rows of ``count``, evenly spaced."""
+    return [i * count // PROBED for i in range(PROBED)] if count > PROBED else list(range(count))
+
+
+def _cut_log(path: Path, kimg: float) -> None:
+    """Remove what a killed run logged after the snapshot that is resumed from, and a last line that was cut off."""
+    if path.is_file():
+        lines = [json.dumps(record) + "\n" for record in read_log(path) if record.get("kimg", 0) <= kimg]
+        write_bytes(path, "".join(lines).encode())
+
+
 def thin(out: Path, interval: float, best: str | None = None) -> None:
     """Remove old snapshots: of ``model-KIMG`` and ``fakes-KIMG`` the newest 3 and the ``best`` stay, and of the older ones
     every k-th, k being the smallest power of two that leaves at most 8. ``interval`` is the kimg between snapshots.
@@ -197,8 +247,12 @@ def thin(out: Path, interval: float, best: str | None = None) -> None:
     older, stride = found[:-NEWEST], 1
     while older and round(int(older[-1]) / interval) // stride > OLDER:
         stride *= 2
+    kept: set[int] = set()
     for kimg in older:
-        if kimg != best and round(int(kimg) / interval) % stride:
+        index = round(int(kimg) / interval)
+        if index % stride == 0 and index not in kept:
+            kept.add(index)
+        elif kimg != best:
             for path in (out / f"model-{kimg}.safetensors", out / f"fakes-{kimg}.png"):
                 path.unlink(missing_ok=True)
 
@@ -240,14 +294,15 @@ def _log(out: Path | None, tensorboard: bool) -> Iterator[Callable[[dict[str, fl
         with open(out / LOG, "a", buffering=1) as log:
 
             def write(figures: dict[str, float]) -> None:
-                log.write(json.dumps(figures) + "\n")
+                try:
+                    log.write(json.dumps(figures) + "\n")
+                except OSError as error:
+                    raise Error(f"cannot write {out / LOG}: {error.strerror or error}") from error
                 if board is not None:
                     for name, value in figures.items():
                         board.add_scalar(name, value, int(figures["kimg"] * 1000))
 
             yield write
-    except OSError as error:
-        raise Error(f"cannot write {out / LOG}: {error.strerror or error}") from error
     finally:
         if board is not None:
             board.close()
@@ -256,8 +311,8 @@ def _log(out: Path | None, tensorboard: bool) -> Iterator[Callable[[dict[str, fl
 def _load_state(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as error:
-        raise Error(f"{path}: not a training state, or damaged ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # torch raises whatever a damaged file makes it raise
+        raise Error(f"{path}: not a training state, or damaged ({type(error).__name__})") from error
     if not isinstance(state, dict) or "g_optimizer" not in state:
         raise Error(f"{path}: not a training state")
     return state

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ class Preparation:
     """For "face"; FFHQ's by default."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.crop, tuple) and not all(math.isfinite(number) for number in self.crop):
+            raise Error(f"the rectangle must be three numbers, got {self.crop}")
         if self.size < 8 or self.size & (self.size - 1):
             raise Error(f"size must be a power of two of at least 8, got {self.size}")
 
@@ -85,8 +88,12 @@ class Preparation:
         return picture, (left, top, left + side, top + side)
 
 
-def prepared(path: str | os.PathLike[str], preparation: Preparation, skipped: list[str]) -> Iterator[tuple[str, Image.Image]]:
+def prepared(
+    path: str | os.PathLike[str], preparation: Preparation, skipped: list[str], sources: dict[str, str] | None = None
+) -> Iterator[tuple[str, Image.Image]]:
     """(name, square) for every picture of a folder or zip; why others cannot be used is added to ``skipped``.
+
+    ``sources`` receives, for every name given out, that of the file it came from.
 
     Raises:
         Error: no such folder or zip, or no pictures in it.
@@ -104,20 +111,22 @@ def prepared(path: str | os.PathLike[str], preparation: Preparation, skipped: li
         except Error as error:
             skipped.append(str(error).replace("picture:", f"{name}:", 1))
             continue
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, Image.DecompressionBombError) as error:
             skipped.append(f"{name}: not a picture, damaged or truncated ({str(error).splitlines()[0]})")
             continue
         stored = str(PurePosixPath(name).with_suffix(".png"))
         if stored in taken:
             stored = f"{name}.png"  # a.jpg beside a.png
         taken.add(stored)
+        if sources is not None:
+            sources[stored] = name
         yield stored, picture
 
 
 def class_labels(
     path: str | os.PathLike[str], labels: str | None = None, column: str | None = None
 ) -> Callable[[str], str | None] | None:
-    """A function from the name of a prepared picture to its label.
+    """A function from the name of a picture in ``path`` to its label.
 
     Args:
         path: the folder or zip of the pictures.
@@ -134,17 +143,21 @@ def class_labels(
         if column is None:
             raise Error("labels from a CSV file need the name of its column (--column)")
         table = _csv_labels(Path(labels), column, root)
-        return lambda name: table.get(str(PurePosixPath(name).with_suffix("")))
+        return table.get
+    if column is not None:
+        raise Error("--column names a column of the CSV file of labels; give that with --labels")
     source = PictureSource(root)
     if LABELS not in source.names:
         return None
     try:
         document = json.loads(source.read(LABELS))
         rows, names = document.get("labels") or [], document.get("label_names") or []
-        found = {str(PurePosixPath(str(name)).with_suffix("")): names[n] if names else str(n) for name, n in rows}
+        if any(not isinstance(label, int) for _, label in rows):
+            raise Error(f"{path}: {LABELS} has labels that are vectors of numbers, which cannot be carried over")
+        found = {str(name): str(names[label]) if names else str(label) for name, label in rows}
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise Error(f"{path}: {LABELS} is not NVIDIA's list of names and numbers ({error})") from error
-    return (lambda name: found.get(str(PurePosixPath(name).with_suffix("")))) if found else None
+    return found.get if found else None
 
 
 def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
@@ -158,6 +171,7 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
         if needed not in there:
             raise Error(f"{table}: no column {needed!r}; there are {', '.join(there) or 'none'}")
     found: dict[str, str] = {}
+    known = set(PictureSource(root).names)
     for number, row in enumerate(rows, start=2):
         name, label = row["file"] or "", (row[column] or "").strip()
         if not label:
@@ -165,11 +179,10 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
         beside = table.parent / name
         if root.is_dir() and beside.is_file() and beside.resolve().is_relative_to(root.resolve()):
             name = beside.resolve().relative_to(root.resolve()).as_posix()
-        elif root.is_dir() and not (root / name).is_file():
+        if name not in known:
             raise Error(f"{table}, line {number}: no such file {name} in {root}")
-        key = str(PurePosixPath(name).with_suffix(""))
-        if found.setdefault(key, label) != label:
-            raise Error(f"{table}, line {number}: {name} is labelled {label!r} here and {found[key]!r} before")
+        if found.setdefault(name, label) != label:
+            raise Error(f"{table}, line {number}: {name} is labelled {label!r} here and {found[name]!r} before")
     if not found:
         raise Error(f"{table}: column {column!r} has no label")
     return found

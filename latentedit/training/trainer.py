@@ -59,6 +59,7 @@ class Trainer:
             raise Error(f"training configuration: {error}") from error
         self.rounds = self._rounds()
         self.g_ema = copy.deepcopy(self.g).eval().requires_grad_(False)
+        self.g_ema.label_frequencies = data.label_frequencies(config.mirror)
         self.augment = AugmentPipe(**preset(config.augment)).to(self.device) if config.augment != "none" else None
         if self.augment is not None:
             self.augment.p.fill_(config.augment_p)
@@ -116,33 +117,40 @@ class Trainer:
         rate, betas = self.config.learning_rate * ratio, (0.0, 0.99**ratio)
         return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=1e-8, fused=True)
 
-    def start_from(self, model: Model) -> list[str]:
-        """Take over every tensor of ``model`` whose name and shape fit (transfer learning); returns the names left fresh.
+    def start_from(self, model: Model) -> dict[str, float]:
+        """Take over every tensor of ``model`` whose name and shape fit (transfer learning).
 
         Blocks of the resolutions that both networks have are kept, so the resolution may differ. The moving average is not
         ramped up any more, as it does not start from noise.
 
+        Returns:
+            The share of the parameters of "generator" and "discriminator" that was taken over.
+
         Raises:
-            Error: nothing of ``model`` fits.
+            Error: less than a tenth of the generator fits.
         """
         sources: list[tuple[str, nn.Module, nn.Module | None]] = [
-            ("g", self.g, model.raw_generator or model.generator),
-            ("g_ema", self.g_ema, model.generator),
-            ("d", self.d, model.discriminator),
+            ("raw generator", self.g, model.raw_generator or model.generator),
+            ("generator", self.g_ema, model.generator),
+            ("discriminator", self.d, model.discriminator),
         ]
-        fresh, fitted = [], 0
+        shares = {}
         for name, ours, source in sources:
             theirs = source.state_dict() if source else {}
-            for key, tensor in ours.state_dict().items():
-                if key in theirs and theirs[key].shape == tensor.shape:
-                    tensor.copy_(theirs[key])
-                    fitted += tensor.numel()
-                else:
-                    fresh.append(f"{name}.{key}")
-        if not fitted:
-            raise Error(f"{model.path or 'the model'}: no tensor fits the networks of this run")
+            fitting = {key for key, t in ours.state_dict().items() if key in theirs and theirs[key].shape == t.shape}
+            parameters = dict(ours.named_parameters())
+            fitted = sum(p.numel() for key, p in parameters.items() if key in fitting)
+            shares[name] = fitted / sum(p.numel() for p in parameters.values())
+            if name == "raw generator" and shares[name] < 0.1:
+                raise Error(
+                    f"{model.path or 'the model'}: only {shares[name]:.0%} of the generator's parameters fit the networks of"
+                    " this run; choose a preset of the same widths"
+                )
+            for key in fitting:
+                ours.state_dict()[key].copy_(theirs[key])
         self.started_from = fingerprint(model.generator)
-        return fresh
+        del shares["raw generator"]
+        return shares
 
     def step(self) -> None:
         """One batch: generator, path length (every 4th), discriminator, R1 (every 16th), averages, augmentation."""
@@ -159,7 +167,7 @@ class Trainer:
         self.images_seen += config.batch
         self.steps += 1
         self._average()
-        if self.augment is not None and config.ada_target is not None and self.steps % ADA_INTERVAL == 0:
+        if self.steps % ADA_INTERVAL == 0:
             self._adapt()
 
     def _real(self, samples: range) -> tuple[Tensor, Tensor]:
@@ -238,7 +246,9 @@ class Trainer:
         The w are those before mixing, ``[N, w_dim]``, or with ``keep_rows`` those rendered, ``[N, num_ws, w_dim]``.
         """
         g, config = self.g, self.config
-        labels = self.data.labels[draws.integers(len(self.data))].to(self.device, self.dtype)
+        # Of the pictures as they are shown, so that labels alone do not tell generated from real.
+        rows = draws.integers(len(self.data) * (2 if config.mirror else 1))
+        labels = self.data.labels_at(rows, config.mirror).to(self.device, self.dtype)
         w = g.mapping.map(draws.normal(g.z_dim), labels)
         ws = w[:, None].expand(-1, g.num_ws, -1)
         if config.style_mixing:
@@ -267,6 +277,10 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         yield
         self.world.sum_gradients(parameters)
+        if self.precision == "fp16":  # an overflow spoils one step, not the run
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
         optimizer.step()
 
     def _add(self, name: str, value: Tensor) -> None:
@@ -299,25 +313,37 @@ class Trainer:
             average.copy_(buffer)
 
     def _adapt(self) -> None:
-        """Steer the strength by r_t = E[sign(D(real))] (ADA, eq. 1)."""
-        assert self.augment is not None
-        assert self.config.ada_target is not None
+        """Take r_t = E[sign(D(real))] (ADA, eq. 1), and steer the strength by it."""
         total, count = self.signs.tolist()
         self.overfitting = total / max(count, 1)
+        self.signs.zero_()
+        if self.augment is None or self.config.ada_target is None:
+            return
         step = math.copysign(
             self.config.batch * ADA_INTERVAL / (self.config.ada_kimg * 1000), self.overfitting - self.config.ada_target
         )
         self.augment.p.copy_((self.augment.p + step).clamp(0, 1))
-        self.signs.zero_()
 
     @torch.no_grad()
     def logits(self, images: Tensor, labels: Tensor) -> float:
-        """Mean output of the discriminator for pictures as they are, without augmentation."""
+        """Mean output of the discriminator for pictures as they are, without augmentation, in whole deviation groups."""
+        group = max(self.d.config.mbstd_group_size if self.d.config.mbstd_channels else 1, 1)
+        count = len(images) // group * group if len(images) >= group else len(images)
+        size = max(group, 16 // group * group)
         parts = [
             self.d(x.to(self.device, self.dtype), c.to(self.device, self.dtype), self.precision)
-            for x, c in zip(images.split(16), labels.split(16), strict=True)
+            for x, c in zip(images[:count].split(size), labels[:count].split(size), strict=True)
         ]
         return float(torch.cat(parts).mean())
+
+    @torch.no_grad()
+    def agree(self) -> None:
+        """Raise `Error` unless all processes start from the same weights, place and data."""
+        data = int(self.data.digest()[:12], 16)
+        weights = [sum(p.double().sum() for p in network.parameters()) for network in (self.g, self.d, self.g_ema)]
+        facts = torch.tensor([self.images_seen, self.steps, data, *(float(w) for w in weights)], dtype=torch.float64)
+        if not self.world.same(facts.to(self.device)):
+            raise Error("the processes start from different states or data: every one must see the same --out and data set")
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly; plain values and tensors only."""
@@ -340,7 +366,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any], *, accept_changes: bool = False) -> None:
-        """Take up ``state``.
+        """Take up ``state``, as `state` gave it.
 
         Raises:
             Error: the run was started with other options or other data, and ``accept_changes`` is not given; networks of
@@ -348,6 +374,9 @@ class Trainer:
         """
         if state.get("version") != STATE_VERSION:
             raise Error(f"the training state has version {state.get('version')}, expected {STATE_VERSION}")
+        missing = self.state().keys() - state.keys() - {"started_from"}
+        if missing:
+            raise Error(f"not a whole training state: it has no {sorted(missing)[0]}")
         ours, theirs = self.config.as_dict(), state["config"]
         different = [name for name in ours if name not in FREE_TO_CHANGE and name in theirs and ours[name] != theirs[name]]
         if different and not accept_changes:
@@ -375,8 +404,8 @@ class Trainer:
         for name, value in self.figures.items():
             if not bool(torch.isfinite(value).all()):
                 raise Error(
-                    f"training diverged at {self.images_seen / 1000:.1f} kimg: {name} is {float(value)}; the last snapshot is"
-                    " from before, try a lower --learning-rate or a higher --gamma"
+                    f"training diverged at {self.images_seen / 1000:.1f} kimg: {name} is {float(value)}; snapshots are from"
+                    " before, try a lower --learning-rate"
                 )
 
     def check_weights(self) -> None:
@@ -395,7 +424,7 @@ class Trainer:
             "seconds": round(self.seconds),
             "settings": self.config.as_dict(),
             **({"label_names": self.data.label_names} if self.data.label_names else {}),
-            **({"label_frequencies": self.data.label_frequencies()} if self.data.labels.shape[1] else {}),
+            **({"label_frequencies": shares} if (shares := self.g_ema.label_frequencies) else {}),
             **({"started_from": self.started_from} if self.started_from else {}),
         }
         return Model(self.g_ema, self.d, framing, facts)
