@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -28,6 +30,9 @@ POOLED = 4
 RANDOM_W = 6000
 CONFIDENT = 0.25
 """Share of the random w, at either end, that the probe is fitted to."""
+TYPICAL = 0.5
+"""Share of the random pictures that are kept, those most like the photographs: of others the classifier knows nothing."""
+COMPONENTS, NEIGHBOURS = 48, 5
 BATCH = 32
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -81,13 +86,21 @@ class PhotoClassifier:
         self.discriminator = discriminator
         self.estimator = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, class_weight="balanced", max_iter=2000))
         x = discriminator_features(discriminator, images)
+        components = min(COMPONENTS, *x.shape)
+        self.space = make_pipeline(StandardScaler(), PCA(components, whiten=True, random_state=0)).fit(x)
+        self.neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(x))).fit(self.space.transform(x))
         self.report = auc_by_group(self.estimator, x, labels, members)
         self.estimator.fit(x, labels)
 
-    def score(self, images: Tensor) -> Array:
-        """Log odds of class 1, ``[N, C, H, W] -> [N]``."""
-        scores: Array = self.estimator.decision_function(discriminator_features(self.discriminator, images))
-        return scores
+    def score(self, images: Tensor) -> tuple[Array, Array]:
+        """Log odds of class 1, and the distance from the nearest photographs: ``[N, C, H, W] -> [N], [N]``.
+
+        The distance is the mean of that to five neighbours in whitened principal components of the features.
+        """
+        x = discriminator_features(self.discriminator, images)
+        scores: Array = self.estimator.decision_function(x)
+        distances: Array = self.neighbours.kneighbors(self.space.transform(x))[0].mean(axis=1)
+        return scores, distances
 
 
 @torch.no_grad()
@@ -113,6 +126,7 @@ def fit_from_photos(
     mirror: str = "keep",
     samples: int = RANDOM_W,
     confident: float = CONFIDENT,
+    typical: float = TYPICAL,
     kind: str = "auto",
     strength: float = 0.01,
     layers: tuple[int, int] | None = None,
@@ -122,14 +136,19 @@ def fit_from_photos(
 ) -> Direction:
     """A direction in W by score transfer; arguments as `PhotoClassifier` and `fit` have them.
 
+    Of ``samples`` random pictures the share ``typical`` that is most like the photographs counts, and of those the share
+    ``confident`` at either end of the scores. Without the first, the probe learns what sets the photographs' collection apart
+    from the rest of what the generator draws.
+
     The report holds the classifier's AUC on photographs of unseen people (``photo_*``) and the probe's on random w that it
     was not fitted to.
     """
     classifier = PhotoClassifier(discriminator, images, labels, groups, mirror)
     w = sample_w(generator, samples, seed)
-    scores = classifier.score(render_all(generator, w, progress))
-    order = np.argsort(scores)
-    count = max(2, int(len(w) * confident))
+    scores, distances = classifier.score(render_all(generator, w, progress))
+    near = np.argsort(distances, kind="stable")[: max(4, int(len(w) * typical))]
+    order = near[np.argsort(scores[near], kind="stable")]
+    count = max(2, int(len(near) * confident))
     chosen = np.concatenate([order[:count], order[-count:]])
     sure = np.concatenate([np.zeros(count), np.ones(count)])
     direction = fit(
@@ -149,6 +168,7 @@ def fit_from_photos(
         mirror=mirror,
         random_w=samples,
         confident=confident,
+        typical=typical,
         **{f"photo_{key}": value for key, value in classifier.report.items()},
     )
     return direction
