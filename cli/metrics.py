@@ -1,19 +1,11 @@
 """``metrics``: how good a model is."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import click
 
 from latentedit.cli.common import device_option, print_facts, progress_bar, read_model, seed_option
 from latentedit.errors import Error
-
-if TYPE_CHECKING:
-    from latentedit.models import Model
-    from latentedit.training.data import PictureSet
-
-CHUNK = 32
-"""Pictures inverted at once."""
-OTHERS = ("ppl", "separability", "inversion")
 
 
 @click.command()
@@ -82,8 +74,8 @@ def metrics(
     Example:
       latentedit metrics faces64 --data photos64.zip --features judge.safetensors --metrics kid,precision
     """
-    from latentedit.metrics import METRICS, load_features, measure, perceptual_path_length
-    from latentedit.perceptual import choose
+    from latentedit.metrics import METRICS, load_features, load_judge, measure
+    from latentedit.metrics.measures import BATCH, OTHERS, inversion_of, path_length_of, separability_of
     from latentedit.training import load_pictures
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -113,17 +105,20 @@ def metrics(
                 for name, value in figures.items():
                     found.setdefault(name, []).append(value)
                 bar.update(1)
+    lpips: dict[str, Any] = {"perceptual_weights": perceptual_weights, "seed": seed}
+    single: dict[str, float] = {}
     if "ppl" in wanted:
-        distance, line = choose("auto", model.discriminator, perceptual_weights, model.generator.device)
-        click.echo(line, err=True)
-        kind = f"{'lpips' if 'LPIPS' in line else 'discriminator'}_{ppl_space}_{ppl_sampling}{'_crop' * ppl_crop}"
         pairs = min(count, 1000)
-        value = perceptual_path_length(model.generator, distance, ppl_space, ppl_sampling, pairs, crop=ppl_crop, seed=seed)
-        found[f"ppl_{kind}"] = [value]
+        single.update(path_length_of(model, pairs, space=ppl_space, sampling=ppl_sampling, crop=ppl_crop, **lpips))
     if "separability" in wanted:
-        found.update({name: [value] for name, value in _separability(model, features, count, seed).items()})
+        with progress_bar(count, "judging", "picture") as bar:
+            judge = load_judge(features).to(model.generator.device)
+            single.update(separability_of(model, judge, count, seed=seed, progress=bar.update))
     if "inversion" in wanted and held_out is not None:
-        found.update(_inversion(model, load_pictures(held_out), steps, perceptual_weights, seed))
+        unseen = load_pictures(held_out)
+        with progress_bar(steps * -(-len(unseen) // BATCH), f"inverting {len(unseen)}") as bar:
+            single.update(inversion_of(model, unseen, steps, progress=bar.update, **lpips))
+    found.update({name: [value] for name, value in single.items()})
     facts: dict[str, object] = {"model": model.path, **notes}
     if as_json:
         facts.update(found)
@@ -137,59 +132,3 @@ def _spread(values: list[float]) -> str:
         return f"{values[0]:.5g}"
     mean = sum(values) / len(values)
     return f"{mean:.5g} ({min(values):.5g} to {max(values):.5g} over {len(values)} seeds)"
-
-
-def _separability(model: "Model", judge_file: str, count: int, seed: int) -> dict[str, float]:
-    import torch
-
-    from latentedit.metrics import linear_separability, load_judge
-    from latentedit.statistics import random_labels, sample_z
-
-    judge, generator = load_judge(judge_file).to(model.generator.device), model.generator
-    z = sample_z(seed, generator.z_dim, count).to(generator.device)
-    labels = random_labels(generator, seed, count)
-    parts: dict[str, list[torch.Tensor]] = {}
-    with torch.no_grad(), progress_bar(count, "judging", "picture") as bar:
-        w = generator.mapping.map(z, labels)
-        for some in w.split(32):
-            odds = judge(generator.synthesis(some[:, None].expand(-1, generator.num_ws, -1)))
-            for name, values in odds.items():
-                if values.ndim == 1:
-                    parts.setdefault(name, []).append(values)
-                else:
-                    for index, label in enumerate(judge.heads[name]):
-                        others = [i for i in range(values.shape[1]) if i != index]
-                        score = values[:, index] - values[:, others].logsumexp(dim=1)
-                        parts.setdefault(f"{name}={label}", []).append(score)
-            bar.update(len(some))
-    scores = {name: torch.cat(values) for name, values in parts.items()}
-    found = {}
-    for space, latents in (("z", z), ("w", w)):
-        found[f"separability_{space}"] = linear_separability(latents, scores)[0]
-    return found
-
-
-def _inversion(model: "Model", pictures: "PictureSet", steps: int, weights: str | None, seed: int) -> dict[str, list[float]]:
-    import statistics
-
-    from latentedit.images import from_uint8
-    from latentedit.inversion import invert
-
-    found: dict[str, list[float]] = {}
-    with progress_bar(steps * -(-len(pictures) // CHUNK), f"inverting {len(pictures)}") as bar:
-        for start in range(0, len(pictures), CHUNK):
-            rows = range(start, min(start + CHUNK, len(pictures)))
-            result = invert(
-                model.generator,
-                from_uint8(pictures.read(rows)),
-                "w",
-                steps,
-                discriminator=model.discriminator,
-                perceptual_weights=weights,
-                seed=seed,
-                progress=lambda *_: bar.update(1),
-            )
-            for distances in result.distances:
-                for name, value in distances.items():
-                    found.setdefault(name, []).append(value)
-    return {f"inversion_{name}": [statistics.median(values)] for name, values in found.items()}

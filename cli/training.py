@@ -158,7 +158,7 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
 @click.option("--init-from", metavar="MODEL", help="Start from the weights of this model, as far as they fit.")
 @click.option("--held-out", type=click.Path(), help="Pictures not to train on; what the discriminator makes of them is logged.")
 @click.option(
-    "--metrics", metavar="NAME,...", help="Measure every snapshot (kid, fid, precision); the best by the first is kept."
+    "--metrics", metavar="NAME,...", help="Measure every snapshot, as latentedit metrics does; the best by kid (fid) is kept."
 )
 @click.option("--features", help="Network for --metrics: inception, or the file of a judge (see latentedit metrics).")
 @click.option("--tensorboard", is_flag=True, help="Write event files too (pip install 'latentedit[tensorboard]').")
@@ -247,7 +247,9 @@ def train(
     if features and not metrics:
         raise Error("--features goes with --metrics")
     if metrics:
-        measure = measure_of(metrics.split(","), pictures, features or "inception", where, mirror=config.mirror)
+        unseen = load_pictures(held_out) if held_out else None
+        names = metrics.split(",")
+        measure = measure_of(names, pictures, features or "inception", where, mirror=config.mirror, held_out=unseen)
     else:
         measure = None
     from tqdm import tqdm

@@ -194,6 +194,13 @@ def test_measures(tmp_path: Path) -> None:
     assert found["kid"] > kid(of_pictures(network, pictures()), of_pictures(network, pictures(seed=1)))
     during = measure_of(["precision", "kid"], pictures(), str(tmp_path / "other.safetensors"))
     assert list(during(model)) == ["metric/kid", "metric/precision", "metric/recall"]
+    save_judge(tmp_path / "judge.safetensors", Judge(1, 16, {"hat": ("no", "yes")}).eval(), {})
+    everything = ["kid", "ppl", "separability", "inversion"]
+    with pytest.raises(Error, match="name them with --held-out"):
+        measure_of(everything, pictures(), str(tmp_path / "judge.safetensors"))
+    all_of_it = measure_of(everything, pictures(), str(tmp_path / "judge.safetensors"), held_out=pictures(3, 2))(model)
+    assert next(iter(all_of_it)) == "metric/kid"
+    assert {"metric/ppl_discriminator_w_end", "metric/inversion_psnr_own_noise"} <= set(all_of_it)
     with pytest.raises(Error, match="metrics are kid, fid, precision, got beauty"):
         measure(model, pictures(), network, ["beauty"])
     with pytest.raises(Error, match="name one of them as well"):

@@ -1,17 +1,33 @@
 """Several figures of a model at once, for `latentedit metrics` and for snapshots of a training run."""
 
+import statistics
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from latentedit.errors import Error
+from latentedit.images import from_uint8
+from latentedit.inversion import invert
 from latentedit.metrics.distances import fid, kid, precision_recall
 from latentedit.metrics.features import Features, load_features, of_generator, of_pictures
+from latentedit.metrics.judge import Judge, load_judge
+from latentedit.metrics.path_length import perceptual_path_length
+from latentedit.metrics.separability import linear_separability
 from latentedit.models import Model
+from latentedit.perceptual import choose
+from latentedit.statistics import random_labels, sample_z
 from latentedit.training.data import PictureSet
+
+Progress = Callable[[int], None]
 
 METRICS = ("kid", "fid", "precision")
 """Distances from a data set; "precision" gives recall as well."""
+OTHERS = ("ppl", "separability", "inversion")
+"""What needs no data set: path length, a judge's questions, held-out pictures."""
+BATCH = 32
 DURING_TRAINING = 1000
 """Pictures that a snapshot is measured by."""
 
@@ -57,25 +73,128 @@ def check_metrics(metrics: Sequence[str]) -> None:
         raise Error(f"metrics are {', '.join(METRICS)}, got {', '.join(unknown) or 'none'}")
 
 
+def separability_of(
+    model: Model, judge: Judge, count: int, *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, float]:
+    """`linear_separability` in z and w, by the judge's answers for ``count`` random pictures; attributes of several classes
+    count as one question a class. Attributes that all pictures have, or none, are left out.
+
+    Raises:
+        Error: nothing is left.
+    """
+    generator = model.generator
+    z = sample_z(seed, generator.z_dim, count).to(generator.device)
+    parts: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        w = generator.mapping.map(z, random_labels(generator, seed, count))
+        for some in w.split(BATCH):
+            odds = judge(generator.synthesis(some[:, None].expand(-1, generator.num_ws, -1)))
+            for name, values in odds.items():
+                if values.ndim == 1:
+                    parts.setdefault(name, []).append(values)
+                    continue
+                for index, label in enumerate(judge.heads[name]):
+                    others = [i for i in range(values.shape[1]) if i != index]
+                    parts.setdefault(f"{name}={label}", []).append(values[:, index] - values[:, others].logsumexp(dim=1))
+            if progress:
+                progress(len(some))
+    scores = {name: torch.cat(values) for name, values in parts.items()}
+    scores = {name: odds for name, odds in scores.items() if bool((odds > 0).any()) and not bool((odds > 0).all())}
+    if not scores:
+        raise Error("the judge gives all pictures the same answers; nothing to separate")
+    return {f"separability_{space}": linear_separability(x, scores)[0] for space, x in (("z", z), ("w", w))}
+
+
+def inversion_of(
+    model: Model,
+    pictures: PictureSet,
+    steps: int,
+    *,
+    perceptual_weights: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Medians over ``pictures`` of the distances that `latentedit.invert` reaches in W in ``steps``."""
+    found: dict[str, list[float]] = {}
+    for start in range(0, len(pictures), BATCH):
+        rows = range(start, min(start + BATCH, len(pictures)))
+        result = invert(
+            model.generator,
+            from_uint8(pictures.read(rows)),
+            "w",
+            steps,
+            discriminator=model.discriminator,
+            perceptual_weights=perceptual_weights,
+            seed=seed,
+            progress=(lambda *_: progress(1)) if progress else None,
+        )
+        for distances in result.distances:
+            for name, value in distances.items():
+                found.setdefault(name, []).append(value)
+    return {f"inversion_{name}": statistics.median(values) for name, values in found.items()}
+
+
+def path_length_of(
+    model: Model,
+    count: int,
+    *,
+    space: Literal["z", "w"] = "w",
+    sampling: Literal["full", "end"] = "end",
+    crop: bool = False,
+    perceptual_weights: str | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """`perceptual_path_length` under a name that says which distance it is by: ``ppl_lpips_w_end`` and the like."""
+    distance, line = choose("auto", model.discriminator, perceptual_weights, model.generator.device)
+    kind = "lpips" if "LPIPS" in line else "discriminator"
+    name = f"ppl_{kind}_{space}_{sampling}{'_crop' * crop}"
+    return {name: perceptual_path_length(model.generator, distance, space, sampling, count, crop=crop, seed=seed)}
+
+
 def measure_of(
-    metrics: Sequence[str], data: PictureSet, features: str, device: str | torch.device = "cpu", *, mirror: bool = False
+    metrics: Sequence[str],
+    data: PictureSet,
+    features: str,
+    device: str | torch.device = "cpu",
+    *,
+    mirror: bool = False,
+    held_out: PictureSet | None = None,
 ) -> Callable[[Model], dict[str, float]]:
-    """A function for `latentedit.training.train` that measures a snapshot by 1000 pictures.
+    """A function for `latentedit.training.train` that measures a snapshot: distances and separability by 1000 random
+    pictures, path length by 100 pairs, inversion of at most 8 ``held_out`` pictures in 100 steps.
 
     The features of ``data`` are taken at once, so that a network that does not fit it fails before the training.
+
+    Raises:
+        Error: unknown metrics, neither kid nor fid among them (the best snapshot is kept by the first), or something missing
+            that one of them needs.
     """
     metrics = [name.strip() for name in metrics]
-    check_metrics(metrics)
-    network = load_features(features, device)
+    distances = [name for name in metrics if name in METRICS]
+    others = [name for name in metrics if name in OTHERS]
+    check_metrics([name for name in metrics if name not in OTHERS])
     # Of precision, more is better: the best snapshot is not kept by it.
-    ordered = sorted(metrics, key=lambda name: name == "precision")
-    if ordered[0] == "precision":
+    distances.sort(key=lambda name: name == "precision")
+    if distances[0] == "precision":
         raise Error("the best snapshot is kept by kid or fid; name one of them as well")
-
+    if "inversion" in others and held_out is None:
+        raise Error("inversion needs pictures that were not trained on; name them with --held-out")
+    network = load_features(features, device)
+    judge = load_judge(features).to(device) if "separability" in others else None
     of_pictures(network, data, mirror=mirror)
+    count = min(DURING_TRAINING, max(len(data), 200))
 
     def found(model: Model) -> dict[str, float]:
-        figures = measure(model, data, network, ordered, min(DURING_TRAINING, max(len(data), 200)), mirror=mirror)
+        figures = measure(model, data, network, distances, count, mirror=mirror)
+        if "ppl" in others:
+            figures.update(path_length_of(model, 100))
+        if judge is not None:
+            with suppress(Error):  # a young generator may draw one answer only
+                figures.update(separability_of(model, judge, count))
+        if held_out is not None and "inversion" in others:
+            rows = [i * len(held_out) // 8 for i in range(8)] if len(held_out) > 8 else list(range(len(held_out)))
+            some = PictureSet(held_out.read(rows), held_out.labels[rows], [held_out.names[i] for i in rows])
+            figures.update(inversion_of(model, some, 100))
         return {f"metric/{name}": value for name, value in figures.items()}
 
     return found
