@@ -287,7 +287,7 @@ def train(
         if bar is not None:
             bar.close()
         world.leave()
-    if world.leads:
+    if bar is not None:
         say_written(model)
 
 
