@@ -68,7 +68,7 @@ def passes(config: TrainingConfig, world: World = World()) -> Passes:  # noqa: B
     return found
 
 
-def compare(one: Passes, other: Passes) -> None:
+def assert_agree(one: Passes, other: Passes) -> None:
     for part, tensors in one.items():
         assert tensors.keys() == other[part].keys(), part
         largest = max(float(t.abs().max()) for t in tensors.values())
@@ -92,7 +92,7 @@ def test_passes_differ_and_leave_some_parameters_without_gradient(whole: Passes)
 
 @pytest.mark.parametrize("at_once", [4, 8])
 def test_accumulation(whole: Passes, at_once: int) -> None:
-    compare(whole, passes(CUT.changed(micro_batch=at_once)))
+    assert_agree(whole, passes(CUT.changed(micro_batch=at_once)))
 
 
 @pytest.mark.parametrize("at_once", [0, 4])
@@ -105,7 +105,7 @@ def test_two_processes(whole: Passes, at_once: int, tmp_path: Path) -> None:
     command = [sys.executable, "-c", WORKER, str(root), str(tmp_path / "out.pt"), str(at_once)]
     processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank)}) for rank in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    compare(whole, torch.load(tmp_path / "out.pt", weights_only=True))
+    assert_agree(whole, torch.load(tmp_path / "out.pt", weights_only=True))
 
 
 def test_batches_that_cannot_be_cut() -> None:

@@ -15,7 +15,7 @@ from latentedit.generator import Generator, GeneratorConfig
 from latentedit.training.config import TrainingConfig
 
 SHARE = 0.5
-"""Part of the arithmetic rate of a bare convolution that a training step reaches (measured: 0.4 to 0.6)."""
+"""Part of the arithmetic rate of a bare convolution that a training step is taken to reach."""
 
 
 @dataclass(frozen=True)
