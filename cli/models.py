@@ -109,14 +109,15 @@ def convert(source: str, target: str, layout: str) -> None:
     Example:
       latentedit model convert stylegan2-ffhq.pt ffhq.safetensors
     """
-    from latentedit.models import fingerprint, save_model, save_weights
+    from latentedit.checkpoints import save_plain
+    from latentedit.models import fingerprint, save_model
     from latentedit.rosinality import save_rosinality
 
     found = read_model(source, "cpu")
     if target.endswith(".safetensors"):
         save_model(target, found)
     elif target.endswith(".pt"):
-        (save_rosinality if layout == "rosinality" else save_weights)(target, found)
+        (save_rosinality if layout == "rosinality" else save_plain)(target, found)
     else:
         raise Error(f"{target}: models are written as .safetensors or .pt")
     click.echo(f"fingerprint {fingerprint(found.generator)}")

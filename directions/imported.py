@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentedit.checkpoints import read_pt
 from latentedit.directions.direction import Direction, unit
 from latentedit.directions.probe import measure_sigma
 from latentedit.errors import Error
 from latentedit.generator import Generator
 from latentedit.models import fingerprint
-from latentedit.rosinality import read_pt
 from latentedit.statistics import sample_w
 
 GANSPACE = (("comp", "mean", "std"), ("lat_comp", "lat_mean", "lat_stdev"))

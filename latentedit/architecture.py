@@ -1,4 +1,4 @@
-"""What a StyleGAN2 generator is built from: its configuration, and the precisions it computes in."""
+"""What a generator is built from: its configuration, and the precisions it computes in."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -10,6 +10,8 @@ from latentedit.errors import Error
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LARGEST, DEEPEST = 16384, 100
+"""Pixels a side, and layers of a mapping network, beyond which a file's words are not believed."""
 LOWEST_REDUCED = 16
 """Blocks below this resolution stay float32 whatever the precision: they cost nothing and carry the composition."""
 
@@ -36,26 +38,34 @@ class GeneratorConfig:
     channel_base: int = 32768
     """Feature maps at resolution r: min(channel_base // r, channel_max)."""
     channel_max: int = 512
+    channel_widths: tuple[int, ...] = ()
+    """Feature maps at 4, 8, 16 ... px, where they do not follow that rule."""
     architecture: str = "skip"
-    """"skip", "resnet" or "orig" (StyleGAN2, figure 7)."""
+    """"skip", "resnet" or "orig" (StyleGAN2, figure 7), or "stylegan1" (Karras et al. 2019)."""
     conv_clamp: float | None = None
     """Activations are clamped to this magnitude; 256 in networks trained in half precision."""
-    resample_filter: tuple[float, ...] = (1, 3, 3, 1)
+    resample_filter: tuple[float, ...] = ()
+    """Taps of the separable low-pass filter; () takes the published ones, 1 3 3 1, or 1 2 1 for "stylegan1"."""
 
     def __post_init__(self) -> None:
         check_architecture(self.resolution, self.architecture, self.channels)
         for name in ("z_dim", "w_dim", "mapping_layers", "channel_base", "channel_max"):
-            if getattr(self, name) < 1:
-                raise Error(f"generator config: {name} must be at least 1, got {getattr(self, name)}")
-        check_widths(self.resolution, self.channel_base)
-        object.__setattr__(self, "resample_filter", tuple(self.resample_filter))
+            value = getattr(self, name)
+            most = DEEPEST if name == "mapping_layers" else LARGEST**2
+            if not isinstance(value, int) or not 1 <= value <= most:
+                raise Error(f"generator config: {name} must be a whole number from 1 to {most}, got {value!r}")
+        if self.architecture == "stylegan1" and self.conv_clamp is not None:
+            raise Error("generator config: the first StyleGAN has no clamped activations")
+        check_widths(self.resolution, self.channel_base, self.channel_widths)
+        object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
+        object.__setattr__(self, "resample_filter", usual_taps(self.architecture, self.resample_filter))
 
     @property
     def block_resolutions(self) -> list[int]:
         return [2**i for i in range(2, int(math.log2(self.resolution)) + 1)]
 
     def features(self, resolution: int) -> int:
-        return min(self.channel_base // resolution, self.channel_max)
+        return features(resolution, self.channel_base, self.channel_max, self.channel_widths)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,14 +73,39 @@ class GeneratorConfig:
 
 def check_architecture(resolution: int, architecture: str, channels: int) -> None:
     """Raise `Error` unless the values that both networks share can be built."""
-    if resolution < 8 or resolution & (resolution - 1):
-        raise Error(f"resolution must be a power of two of at least 8, got {resolution}")
-    if architecture not in ("skip", "resnet", "orig"):
-        raise Error(f"architecture must be skip, resnet or orig, got {architecture!r}")
+    if not isinstance(resolution, int) or not 8 <= resolution <= LARGEST or resolution & (resolution - 1):
+        raise Error(f"resolution must be a power of two from 8 to {LARGEST}, got {resolution}")
+    if architecture not in ("skip", "resnet", "orig", "stylegan1"):
+        raise Error(f"architecture must be skip, resnet, orig or stylegan1, got {architecture!r}")
     if channels < 1:
         raise Error(f"channels must be at least 1, got {channels}")
 
 
-def check_widths(resolution: int, channel_base: int) -> None:
+def features(resolution: int, channel_base: int, channel_max: int, widths: tuple[int, ...]) -> int:
+    """Feature maps at ``resolution``."""
+    return widths[resolution.bit_length() - 3] if widths else min(channel_base // resolution, channel_max)
+
+
+def width_options(widths: dict[int, int]) -> dict[str, Any]:
+    """The options of a configuration that give the feature maps ``widths`` by resolution."""
+    most, finest = max(widths.values()), max(widths)
+    base = widths[finest] * finest
+    regular = all(min(base // r, most) == width for r, width in widths.items())
+    listed = () if regular else tuple(width for _, width in sorted(widths.items()))
+    return {"channel_base": base, "channel_max": most, "channel_widths": listed}
+
+
+def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:
+    """``taps``, or the published ones where none are given."""
+    if not taps:
+        return (1, 2, 1) if architecture == "stylegan1" else (1, 3, 3, 1)
+    if architecture == "stylegan1" and len(taps) % 2 == 0:
+        raise Error(f"the first StyleGAN blurs with an odd number of taps, such as 1, 2, 1; got {len(taps)}")
+    return tuple(taps)
+
+
+def check_widths(resolution: int, channel_base: int, widths: tuple[int, ...] = ()) -> None:
+    if widths and (len(widths) != resolution.bit_length() - 2 or min(widths) < 1):
+        raise Error(f"channel_widths must name {resolution.bit_length() - 2} numbers of at least 1, from 4 px up, got {widths}")
     if channel_base < resolution:
         raise Error(f"channel_base must be at least the resolution, {resolution}, got {channel_base}")

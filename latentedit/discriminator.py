@@ -1,17 +1,19 @@
-"""The StyleGAN2 discriminator in its residual, "orig" and "skip" variants (Karras et al. 2020, figure 7)."""
+"""The discriminator: the variants of StyleGAN2 (Karras et al. 2020, figure 7) and the growing one of the first StyleGAN."""
 
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.architecture import Precision, block_dtype, check_architecture, check_widths
+from latentedit.architecture import DEEPEST, Precision, block_dtype, check_architecture, check_widths, features, usual_taps
 from latentedit.errors import Error
-from latentedit.layers import Conv2d, FullyConnected, full
+from latentedit.growing import Growing, shrink, with_box
+from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full
 from latentedit.mapping import MappingNetwork
-from latentedit.ops import downsample2d, fir_filter
+from latentedit.ops import downsample2d, fir_filter, upfirdn2d
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,10 @@ class DiscriminatorConfig:
     c_dim: int = 0
     channel_base: int = 32768
     channel_max: int = 512
+    channel_widths: tuple[int, ...] = ()
+    """Feature maps at 4, 8, 16 ... px, where they do not follow min(channel_base // r, channel_max)."""
     architecture: str = "resnet"
-    """"resnet", "orig" or "skip"."""
+    """"resnet", "orig" or "skip", or "stylegan1"."""
     conv_clamp: float | None = None
     mbstd_group_size: int = 4
     """Pictures that share one minibatch standard deviation."""
@@ -32,12 +36,16 @@ class DiscriminatorConfig:
     cmap_dim: int = 0
     """Width of the label projection; 0 takes the number of channels at 4 x 4. Unused without labels."""
     mapping_layers: int = 8
-    resample_filter: tuple[float, ...] = (1, 3, 3, 1)
+    resample_filter: tuple[float, ...] = ()
+    """As in `GeneratorConfig`."""
 
     def __post_init__(self) -> None:
         check_architecture(self.resolution, self.architecture, self.channels)
-        check_widths(self.resolution, self.channel_base)
-        object.__setattr__(self, "resample_filter", tuple(self.resample_filter))
+        check_widths(self.resolution, self.channel_base, self.channel_widths)
+        if not 1 <= self.mapping_layers <= DEEPEST:
+            raise Error(f"discriminator config: mapping_layers must be from 1 to {DEEPEST}, got {self.mapping_layers}")
+        object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
+        object.__setattr__(self, "resample_filter", usual_taps(self.architecture, self.resample_filter))
 
     @property
     def block_resolutions(self) -> list[int]:
@@ -45,7 +53,7 @@ class DiscriminatorConfig:
         return [2**i for i in range(int(math.log2(self.resolution)), 2, -1)]
 
     def features(self, resolution: int) -> int:
-        return min(self.channel_base // resolution, self.channel_max)
+        return features(resolution, self.channel_base, self.channel_max, self.channel_widths)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -103,6 +111,27 @@ class DiscriminatorBlock(nn.Module):
         return self.conv1(self.conv0(x)), image
 
 
+class GrowingBlock(nn.Module):
+    """The layers of one resolution in the first StyleGAN, and the layer that lets the network begin here."""
+
+    resample_filter: Tensor
+
+    def __init__(self, config: DiscriminatorConfig, resolution: int) -> None:
+        super().__init__()
+        inside, out = config.features(resolution), config.features(resolution // 2)
+        self.fromrgb = Conv2d(config.channels, inside, 1, activation=True)
+        self.conv0 = Conv2d(inside, inside, 3, activation=True)
+        self.conv1 = Conv2d(inside, out, 3, activation=True)
+        self.register_buffer("resample_filter", fir_filter(config.resample_filter), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = upfirdn2d(self.conv0(x), self.resample_filter, padding=self.resample_filter.shape[-1] // 2)
+        assert self.conv1.bias is not None
+        kernel = with_box(self.conv1.weight * (self.conv1.weight_gain * LRELU_GAIN / 4)).to(x.dtype)
+        x = F.conv2d(x, kernel, (self.conv1.bias * LRELU_GAIN).to(x.dtype), stride=2, padding=1)
+        return F.leaky_relu(x, LRELU_SLOPE)
+
+
 class DiscriminatorEpilogue(nn.Module):
     """4 x 4 features to the logit, or to the vector that the label is projected on."""
 
@@ -110,7 +139,7 @@ class DiscriminatorEpilogue(nn.Module):
         super().__init__()
         self.group_size, self.mbstd_channels = config.mbstd_group_size, config.mbstd_channels
         width = config.features(4)
-        if config.architecture == "skip":
+        if config.architecture in ("skip", "stylegan1"):
             self.fromrgb = Conv2d(config.channels, width, 1, activation=True)
         self.conv = Conv2d(width + config.mbstd_channels, width, 3, activation=True, clamp=config.conv_clamp)
         self.fc = FullyConnected(width * 16, width, activation=True)
@@ -118,7 +147,7 @@ class DiscriminatorEpilogue(nn.Module):
 
     def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
         x = full(x)
-        if hasattr(self, "fromrgb"):
+        if image is not None:
             x = x + self.fromrgb(image)
         if self.mbstd_channels:
             x = minibatch_std(x, self.group_size, self.mbstd_channels)
@@ -134,7 +163,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
         for resolution in config.block_resolutions:
-            setattr(self, f"b{resolution}", DiscriminatorBlock(config, resolution))
+            setattr(self, f"b{resolution}", self._block(resolution))
         self.cmap_dim = (config.cmap_dim or config.features(4)) if config.c_dim else 0
         if config.c_dim:
             self.mapping = MappingNetwork(
@@ -142,18 +171,24 @@ class Discriminator(nn.Module):
             )
         self.b4 = DiscriminatorEpilogue(config, self.cmap_dim or 1)
 
+    def _block(self, resolution: int) -> nn.Module:
+        return DiscriminatorBlock(self.config, resolution)
+
     @property
-    def blocks(self) -> list[DiscriminatorBlock]:
+    def blocks(self) -> list[Any]:
         return [getattr(self, f"b{resolution}") for resolution in self.config.block_resolutions]
 
     def features(self, image: Tensor, precision: Precision = "fp32") -> list[Tensor]:
         """Activations after every block, fine to coarse, for use as a perceptual distance."""
         return self._trunk(image, precision)[0]
 
-    def _trunk(self, image: Tensor, precision: Precision) -> tuple[list[Tensor], Tensor | None]:
+    def _check(self, image: Tensor) -> None:
         expected = (self.config.channels, self.config.resolution, self.config.resolution)
         if image.ndim != 4 or image.shape[1:] != expected:
             raise Error(f"image must have shape [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
+
+    def _trunk(self, image: Tensor, precision: Precision) -> tuple[list[Tensor], Tensor | None]:
+        self._check(image)
         x: Tensor | None = None
         remaining: Tensor | None = image.to(memory_format=torch.channels_last)
         features = []
@@ -169,3 +204,32 @@ class Discriminator(nn.Module):
             label = self.mapping(None, c)
             logits = (logits * label).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
         return logits
+
+
+class GrowingDiscriminator(Discriminator, Growing):
+    """The discriminator of the first StyleGAN, whose fine blocks can be switched off and faded in."""
+
+    def _block(self, resolution: int) -> nn.Module:
+        return GrowingBlock(self.config, resolution)
+
+    def _trunk(self, image: Tensor, precision: Precision) -> tuple[list[Tensor], Tensor | None]:
+        self._check(image)
+        blocks: list[Any] = [*self.blocks, self.b4]
+        first = int(self.level)
+        image = shrink(image, 2**first).to(memory_format=torch.channels_last)
+        types = [block_dtype(precision, size, self.b4.conv.weight.dtype) for size in [*self.config.block_resolutions, 4]]
+        x = blocks[first].fromrgb(image.to(types[first]))
+        features = []
+        for index, block in enumerate(self.blocks[first:], start=first):
+            x = block(x.to(types[index]))
+            share = self.level - index
+            if 0 < share < 1:
+                coarser = blocks[index + 1].fromrgb(shrink(image).to(types[index + 1]))
+                x = torch.lerp(x.to(coarser.dtype), coarser, share)
+            features.append(x)
+        return features or [x], None
+
+
+def build_discriminator(config: DiscriminatorConfig) -> Discriminator:
+    """The network that ``config`` describes."""
+    return (GrowingDiscriminator if config.architecture == "stylegan1" else Discriminator)(config)

@@ -1,11 +1,13 @@
-"""The StyleGAN2 generator: mapping and synthesis together (Karras et al. 2020)."""
+"""The generator: mapping and synthesis together (Karras et al. 2019 and 2020)."""
 
 import torch
 from torch import Tensor, nn
 
+from latentedit.adain import AdaINSynthesis
 from latentedit.architecture import GeneratorConfig, Precision
 from latentedit.mapping import MappingNetwork
-from latentedit.synthesis import Noise, SynthesisNetwork
+from latentedit.noise import Noise
+from latentedit.synthesis import SynthesisNetwork
 
 __all__ = ["Generator", "GeneratorConfig"]
 
@@ -18,7 +20,9 @@ class Generator(nn.Module):
         self.config = config
         self.label_frequencies: list[float] | None = None
         """Share of the training pictures that has each label, where that is known."""
-        self.synthesis = SynthesisNetwork(config)
+        self.synthesis: SynthesisNetwork | AdaINSynthesis = (
+            AdaINSynthesis(config) if config.architecture == "stylegan1" else SynthesisNetwork(config)
+        )
         self.mapping = MappingNetwork(
             config.z_dim,
             config.c_dim,

@@ -1,20 +1,24 @@
 """Model files: a generator, its discriminator and what is known of them in one safetensors file (docs/formats.md)."""
 
 import hashlib
-import io
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentedit.discriminator import Discriminator, DiscriminatorConfig
+from latentedit.discriminator import Discriminator, DiscriminatorConfig, build_discriminator
 from latentedit.errors import Error
-from latentedit.files import read_header, read_tensors, write_bytes, write_tensors
+from latentedit.files import read_header, read_tensors, write_tensors
 from latentedit.generator import Generator, GeneratorConfig
+from latentedit.ops import fir_filter
+
+Network = TypeVar("Network", bound=nn.Module)
+Config = TypeVar("Config", GeneratorConfig, DiscriminatorConfig)
 
 FORMAT, VERSION = "latentedit-model", 1
 BUNDLED = Path(__file__).parent / "bundled"
@@ -76,14 +80,6 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     write_tensors(path, FORMAT, VERSION, header, tensors)
 
 
-def save_weights(path: str | os.PathLike[str], model: Model) -> None:
-    """Write the networks' ``state_dict``s alone (``G_ema``, ``G``, ``D``), under NVIDIA's parameter names, as a ``.pt``."""
-    parts = {"G_ema": model.generator, "G": model.raw_generator, "D": model.discriminator}
-    buffer = io.BytesIO()
-    torch.save({name: network.state_dict() for name, network in parts.items() if network is not None}, buffer)
-    write_bytes(path, buffer.getvalue())
-
-
 def find_model(name: str | os.PathLike[str]) -> Path:
     """The file that a bundled name or a path stands for."""
     text = os.fspath(name)
@@ -105,7 +101,8 @@ def bundled_with(own: str) -> str | None:
 
 
 def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:
-    """Read a native model file, a bundled model by name, an NVIDIA PyTorch ``.pkl`` or a rosinality ``.pt``.
+    """Read a bundled model by name, a native model file, an NVIDIA ``.pkl``, or a ``.pt`` or ``.pth`` of weights (rosinality's,
+    genforce's, or NVIDIA's names).
 
     Raises:
         Error: no such file, damaged, or a kind of network that cannot be represented.
@@ -115,10 +112,10 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
         from latentedit.pickles import load_nvidia
 
         model = load_nvidia(path)
-    elif path.suffix == ".pt":
-        from latentedit.rosinality import load_rosinality
+    elif path.suffix in (".pt", ".pth"):
+        from latentedit.checkpoints import load_checkpoint
 
-        model = load_rosinality(path)
+        model = load_checkpoint(path)
     else:
         header, tensors = read_tensors(path, FORMAT, VERSION)
         model = _build(path, header, tensors)
@@ -134,16 +131,14 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
 
 def _build(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     try:
-        generator = Generator(GeneratorConfig(**header["generator"]))
-        load_weights(generator, _part(tensors, "g_ema/"), path)
+        generator = with_weights(Generator, GeneratorConfig(**header["generator"]), _part(tensors, "g_ema/"), path)
         raw: Generator | None = None
         if any(name.startswith("g/") for name in tensors):
-            raw = Generator(generator.config)
-            load_weights(raw, _part(tensors, "g/"), path)
+            raw = with_weights(Generator, generator.config, _part(tensors, "g/"), path)
         discriminator: Discriminator | None = None
         if header.get("discriminator"):
-            discriminator = Discriminator(DiscriminatorConfig(**header["discriminator"]))
-            load_weights(discriminator, _part(tensors, "d/"), path)
+            config = DiscriminatorConfig(**header["discriminator"])
+            discriminator = with_weights(build_discriminator, config, _part(tensors, "d/"), path)
     except (KeyError, TypeError) as error:
         raise Error(f"{path}: the header does not describe a model ({error})") from error
     return Model(generator, discriminator, header.get("framing"), header.get("provenance") or {}, str(path), raw_generator=raw)
@@ -153,24 +148,39 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def load_weights(network: nn.Module, tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Fill ``network``; the names and shapes must be exactly its own.
+def with_weights(
+    kind: Callable[[Config], Network], config: Config, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> Network:
+    """The network ``kind(config)`` filled with ``tensors``; the names and shapes must be exactly its own.
+
+    Nothing is allocated before names and shapes are known to fit, whatever sizes a file's header speaks of.
 
     Raises:
         Error: names the first tensor that is missing, too many or of another shape.
     """
+    with torch.device("meta"):
+        network = kind(config)
     expected = network.state_dict()
-    kind = type(network).__name__.lower()
+    name_of_kind = "generator" if isinstance(network, Generator) else "discriminator"
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
-            raise Error(f"{path}: the {kind} has no tensor {name}")
+            raise Error(f"{path}: the {name_of_kind} has no tensor {name}")
         if name not in expected:
-            raise Error(f"{path}: the {kind} has an unknown tensor {name}; its architecture cannot be represented")
-        if tensors[name].shape != expected[name].shape:
-            raise Error(
-                f"{path}: {kind} tensor {name} has shape {list(tensors[name].shape)}, expected {list(expected[name].shape)}"
-            )
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+            raise Error(f"{path}: the {name_of_kind} has an unknown tensor {name}; its architecture cannot be represented")
+        tensor = tensors[name]
+        if tensor.shape != expected[name].shape:
+            shapes = f"{list(tensor.shape)}, expected {list(expected[name].shape)}"
+            raise Error(f"{path}: {name_of_kind} tensor {name} has shape {shapes}")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise Error(f"{path}: {name_of_kind} tensor {name} claims more numbers than the file holds")
+    # Copies, as networks of one file may share tensors.
+    weights = {name: tensor.detach().to(torch.float32, copy=True).contiguous() for name, tensor in tensors.items()}
+    network.load_state_dict(weights, assign=True)
+    filter = fir_filter(config.resample_filter)  # in no file
+    for module in network.modules():
+        if "resample_filter" in module._buffers:
+            module.resample_filter = filter
+    return network
 
 
 def load_generator(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Generator:

@@ -11,22 +11,20 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from latentedit.architecture import width_options
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
-from latentedit.errors import Error
+from latentedit.errors import Error, complete
 from latentedit.generator import Generator, GeneratorConfig
-from latentedit.models import Model, load_weights
+from latentedit.models import Model, with_weights
 
 LARGEST = 4 << 30
 """Bytes; the largest official network file has 0.4 GB."""
-
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class Record(dict[str, Any]):
@@ -186,14 +184,10 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
         return load_tensorflow(path, (data,) if isinstance(data, TensorflowNetwork) else tuple(data))
     if not isinstance(data, dict) or not isinstance(data.get("G_ema"), Record):
         raise Error(f"{path}: expected a network pickle of NVIDIA's PyTorch layout with a G_ema in it")
-    try:
+    with complete(path, "recorded network"):
         generator = _generator(data["G_ema"], path)
         raw = _generator(data["G"], path) if isinstance(data.get("G"), Record) else None
         discriminator = _discriminator(data["D"], path) if isinstance(data.get("D"), Record) else None
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        if isinstance(error, Error):
-            raise
-        raise Error(f"{path}: the recorded network is incomplete ({type(error).__name__}: {error})") from error
     provenance = {"source": Path(path).name, "layout": "NVIDIA PyTorch pickle"}
     return Model(generator, discriminator, None, provenance, str(path), raw_generator=raw)
 
@@ -212,7 +206,6 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
         raise Error(f"{path}: layers without noise inputs cannot be represented")
     tensors = _tensors(record)
     widths = {r: tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
-    base, most = channels(widths, path)
     config = GeneratorConfig(
         resolution=resolution,
         channels=_whole(synthesis["img_channels"]),
@@ -221,13 +214,12 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
         c_dim=_whole(mapping["c_dim"]),
         mapping_layers=_whole(mapping["num_layers"]),
         mapping_lr_multiplier=float(mapping["_modules"]["fc0"]["bias_gain"]),
-        channel_base=base,
-        channel_max=most,
         architecture=str(blocks[resolution]["architecture"]),
         conv_clamp=_clamp(layer),
         resample_filter=_taps(blocks[resolution], path),
+        **width_options(widths),
     )
-    return _filled(Generator(config), tensors, path)
+    return with_weights(Generator, config, _without_filters(tensors), path)
 
 
 def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminator:
@@ -238,15 +230,12 @@ def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminato
     tensors = _tensors(record)
     widths = {r: tensors[f"b{r}.conv0.weight"].shape[0] for r in blocks if r > 4}
     widths[4] = tensors["b4.conv.weight"].shape[0]
-    base, most = channels(widths, path)
     mbstd = head["_modules"].get("mbstd")
     labels = modules.get("mapping")
     config = DiscriminatorConfig(
         resolution=resolution,
         channels=_whole(record["img_channels"]),
         c_dim=_whole(record["c_dim"]),
-        channel_base=base,
-        channel_max=most,
         architecture=str(blocks[resolution]["architecture"]),
         conv_clamp=_clamp(blocks[resolution]["_modules"]["conv0"]),
         mbstd_group_size=_group(mbstd["group_size"]) if isinstance(mbstd, Record) else 1,
@@ -254,14 +243,13 @@ def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminato
         cmap_dim=_whole(labels["w_dim"]) if isinstance(labels, Record) else 0,
         mapping_layers=_whole(labels["num_layers"]) if isinstance(labels, Record) else 8,
         resample_filter=_taps(blocks[resolution], path),
+        **width_options(widths),
     )
-    return _filled(Discriminator(config), tensors, path)
+    return with_weights(Discriminator, config, _without_filters(tensors), path)
 
 
-def _filled(network: Network, tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> Network:
-    weights = {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
-    load_weights(network, weights, path)
-    return network
+def _without_filters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
 
 
 def _tensors(record: Record, prefix: str = "") -> dict[str, Tensor]:
@@ -275,15 +263,6 @@ def _tensors(record: Record, prefix: str = "") -> dict[str, Tensor]:
         if isinstance(module, Record):
             found.update(_tensors(module, f"{prefix}{name}."))
     return found
-
-
-def channels(widths: dict[int, int], path: str | os.PathLike[str]) -> tuple[int, int]:
-    """channel_base and channel_max that give the feature maps ``widths`` of every resolution."""
-    most, finest = max(widths.values()), max(widths)
-    base = widths[finest] * finest
-    if any(min(base // r, most) != width for r, width in widths.items()):
-        raise Error(f"{path}: feature maps {widths} do not follow min(channel_base / resolution, channel_max)")
-    return base, most
 
 
 def _whole(value: Any) -> int:

@@ -1,59 +1,39 @@
 """Checkpoints in the layout of rosinality's StyleGAN2 (``.pt``), read and written.
 
-The networks are the same; names and a few shapes differ, and the architecture has to be inferred from the shapes. Files are
-read by torch's loader for weights alone, which executes nothing from them.
+The networks are the same; names and a few shapes differ, and the architecture has to be inferred from the shapes.
 """
 
 import io
 import math
 import os
-import pickle
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from latentedit.architecture import width_options
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
-from latentedit.errors import Error
+from latentedit.errors import Error, complete
 from latentedit.files import write_bytes
 from latentedit.generator import Generator, GeneratorConfig
-from latentedit.models import Model, load_weights
+from latentedit.models import Model, with_weights
 from latentedit.ops import fir_filter
 
 RESAMPLE = (1, 3, 3, 1)
 
 
-def read_pt(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of a ``.pt`` of weights.
+def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
+    """The checkpoint ``found`` in the file ``path`` as a `Model`: ``g_ema``, and ``g`` and ``d`` where they are there.
 
     Raises:
-        Error: damaged, or holding anything but tensors and plain values.
+        Error: another kind of checkpoint, or an architecture that cannot be represented.
     """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Error(f"{path}: not a file of weights, damaged, or asking for more than tensors ({text[:160]})") from error
-    if not isinstance(found, dict):
-        raise Error(f"{path}: expected a dictionary of weights, found {type(found).__name__}")
-    return found
-
-
-def load_rosinality(path: str | os.PathLike[str]) -> Model:
-    """A rosinality checkpoint as a `Model`: ``g_ema``, and ``g`` and ``d`` where they are there.
-
-    Raises:
-        Error: another kind of checkpoint (lucidrains' by name), or an architecture that cannot be represented.
-    """
-    found = read_pt(path)
-    if "GAN" in found or "version" in found:
-        raise Error(
-            f"{path}: a checkpoint of lucidrains' stylegan2_pytorch, whose networks are of another architecture (no weights in"
-            " common with the published StyleGAN2) and cannot be represented"
-        )
     state = found.get("g_ema")
     if not _is_generator(state):
-        raise Error(f"{path}: expected a rosinality checkpoint with a g_ema in it; it has {', '.join(map(str, found))[:120]}")
+        raise Error(
+            f"{path}: expected a checkpoint of rosinality's (with a g_ema), of genforce's StyleGAN or of plain weights;"
+            f" it has {', '.join(map(str, found))[:120]}"
+        )
     assert isinstance(state, dict)
     config = _generator_config(path, state)
     average = found.get("latent_avg")
@@ -101,30 +81,21 @@ def _is_generator(state: Any) -> bool:
 
 
 def _generator_config(path: str | os.PathLike[str], state: dict[str, Tensor]) -> GeneratorConfig:
-    try:
+    with complete(path, "generator"):
         depth = sum(name.startswith("style.") and name.endswith(".weight") for name in state)
         resolution = 4 * 2 ** (sum(name.startswith("convs.") and name.endswith(".conv.weight") for name in state) // 2)
         widths = {4: state["conv1.conv.weight"].shape[1]}
         for index in range(int(math.log2(resolution)) - 2):
             widths[8 * 2**index] = state[f"convs.{2 * index + 1}.conv.weight"].shape[1]
         w_dim, z_dim = state["style.1.weight"].shape
-        config = GeneratorConfig(
+        return GeneratorConfig(
             resolution=resolution,
             channels=state["to_rgb1.conv.weight"].shape[1],
             z_dim=z_dim,
             w_dim=w_dim,
             mapping_layers=depth,
-            channel_base=max(resolution * width for resolution, width in widths.items()),
-            channel_max=max(widths.values()),
+            **width_options(widths),
         )
-    except (KeyError, IndexError, AttributeError, ValueError) as error:
-        raise Error(f"{path}: the generator's layers are incomplete ({error})") from error
-    for size, width in widths.items():
-        if config.features(size) != width:
-            raise Error(
-                f"{path}: {width} feature maps at {size} px do not follow from a width multiplier; cannot be represented"
-            )
-    return config
 
 
 def _layers(resolution: int) -> list[tuple[str, str]]:
@@ -185,23 +156,28 @@ def _discriminator_names(config: DiscriminatorConfig) -> dict[str, str]:
 def _generator(
     path: str | os.PathLike[str], state: dict[str, Tensor], config: GeneratorConfig, average: Tensor | None
 ) -> Generator:
-    generator = Generator(config)
+    with torch.device("meta"):
+        expected = Generator(config)
     if not any(name.startswith("noises.") for name in state):  # older files: the maps were drawn when the network was built
-        shapes = enumerate(generator.synthesis.noise_shapes)
+        shapes = enumerate(expected.synthesis.noise_shapes)
         state = {**state, **{f"noises.noise_{index}": torch.zeros(shape) for index, shape in shapes}}
-    tensors = _renamed(path, state, _generator_names(config), generator.state_dict())
+    tensors = _renamed(path, state, _generator_names(config), expected.state_dict())
     tensors["mapping.w_avg"] = torch.zeros(config.w_dim) if average is None else average.reshape(-1)
-    load_weights(generator, tensors, path)
-    return generator
+    return with_weights(Generator, config, tensors, path)
 
 
 def _discriminator(path: str | os.PathLike[str], state: dict[str, Tensor], g: GeneratorConfig) -> Discriminator:
     config = DiscriminatorConfig(
-        g.resolution, g.channels, channel_base=g.channel_base, channel_max=g.channel_max, mbstd_group_size=4
+        g.resolution,
+        g.channels,
+        channel_base=g.channel_base,
+        channel_max=g.channel_max,
+        channel_widths=g.channel_widths,
+        mbstd_group_size=4,
     )
-    discriminator = Discriminator(config)
-    load_weights(discriminator, _renamed(path, state, _discriminator_names(config), discriminator.state_dict()), path)
-    return discriminator
+    with torch.device("meta"):
+        expected = Discriminator(config).state_dict()
+    return with_weights(Discriminator, config, _renamed(path, state, _discriminator_names(config), expected), path)
 
 
 def _renamed(

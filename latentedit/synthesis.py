@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,8 @@ from latentedit.architecture import DTYPES, GeneratorConfig, Precision, block_dt
 from latentedit.errors import Error
 from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full
 from latentedit.modulation import convolve, folded_weight, prefers_folding, scaled_conv2d
+from latentedit.noise import Noise, noise_maps
 from latentedit.ops import fir_filter, upsample2d
-
-Noise = Literal["const", "random", "none"] | Sequence[Tensor]
 
 
 class SynthesisLayer(nn.Module):
@@ -207,7 +206,7 @@ class SynthesisNetwork(nn.Module):
         """Render from S space; ``styles`` as `SynthesisNetwork.styles` returns them."""
         if precision not in DTYPES:
             raise Error(f"precision must be fp32, bf16 or fp16, got {precision!r}")
-        maps = self.noise_maps(noise, len(styles[0]), styles[0].device)
+        maps = noise_maps(noise, [layer.noise_const for layer in self.layers], len(styles[0]))
         return self._run(self.blocks, None, None, styles, maps, precision)
 
     def _run(
@@ -237,23 +236,3 @@ class SynthesisNetwork(nn.Module):
             styles, maps = styles[count:], maps[convs:]
         assert image is not None
         return image.contiguous()
-
-    def noise_maps(self, noise: Noise, batch: int, device: torch.device) -> list[Tensor | None]:
-        """The maps that ``noise`` stands for, one a noise input."""
-        layers = self.layers
-        if isinstance(noise, str):
-            if noise == "none":
-                return [None] * len(layers)
-            if noise == "const":
-                return [layer.noise_const[None, None] for layer in layers]
-            if noise == "random":
-                return [torch.randn(batch, *shape[1:], device=device) for shape in self.noise_shapes]
-            raise Error(f'noise must be "const", "random", "none" or a list of maps, got {noise!r}')
-        if len(noise) != len(layers):
-            raise Error(f"expected {len(layers)} noise maps, coarse to fine, got {len(noise)}")
-        for map_, shape in zip(noise, self.noise_shapes, strict=True):
-            if map_.shape[1:] != shape[1:] or map_.shape[0] not in (1, batch):
-                raise Error(
-                    f"noise map must have shape [1 or {batch}, {', '.join(map(str, shape[1:]))}], got {list(map_.shape)}"
-                )
-        return list(noise)

@@ -1,4 +1,4 @@
-"""StyleGAN2 networks in NVIDIA's older layout: pickled TensorFlow networks (``.pkl`` of 2019 and 2020).
+"""StyleGAN and StyleGAN2 networks in NVIDIA's older layout: pickled TensorFlow networks (``.pkl`` of 2019 and 2020).
 
 The file holds names and arrays; TensorFlow is not needed and the source code in it stays a string.
 """
@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentedit.discriminator import Discriminator, DiscriminatorConfig
-from latentedit.errors import Error
+from latentedit.architecture import width_options
+from latentedit.discriminator import Discriminator, DiscriminatorConfig, build_discriminator
+from latentedit.errors import Error, complete
 from latentedit.generator import Generator, GeneratorConfig
-from latentedit.models import Model, load_weights
-from latentedit.pickles import Array, TensorflowNetwork, channels
+from latentedit.layers import LRELU_GAIN
+from latentedit.models import Model, with_weights
+from latentedit.pickles import Array, TensorflowNetwork
 
 DEFAULTS: dict[str, Any] = {
     "num_channels": 3,
@@ -26,8 +28,25 @@ DEFAULTS: dict[str, Any] = {
     "resample_kernel": (1, 3, 3, 1),
     "mbstd_group_size": 4,
     "mbstd_num_features": 1,
+    "blur_filter": (1, 2, 1),
+    "fused_scale": "auto",
 }
 """What the published functions take where nothing was recorded."""
+FIRST = ("G_style", "G_mapping", "G_synthesis", "D_basic")
+"""Functions that built networks of the first StyleGAN."""
+USUAL: dict[str, Any] = {
+    "mapping_nonlinearity": "lrelu",
+    "nonlinearity": "lrelu",
+    "use_wscale": True,
+    "mapping_use_wscale": True,
+    "normalize_latents": True,
+    "use_styles": True,
+    "const_input_layer": True,
+    "use_noise": True,
+    "use_pixel_norm": False,
+    "use_instance_norm": True,
+}
+"""Variants of the first StyleGAN's functions, of which only these can be represented."""
 
 
 def load_tensorflow(path: str | os.PathLike[str], networks: tuple[TensorflowNetwork, ...]) -> Model:
@@ -40,19 +59,24 @@ def load_tensorflow(path: str | os.PathLike[str], networks: tuple[TensorflowNetw
     average = by_kind.get("Gs") or by_kind.get("G")
     if average is None:
         raise Error(f"{path}: no generator in this network pickle")
-    model = Model(_generator(path, average), path=str(path), provenance={"layout": "NVIDIA TensorFlow pickle"})
+    first = average.get("build_func_name") == "G_style"
+    generator = _first_generator if first else _generator
+    model = Model(generator(path, average), path=str(path), provenance={"layout": "NVIDIA TensorFlow pickle"})
+    if first:
+        model.provenance |= {"truncation_psi": 0.7, "truncation_cutoff": 8}  # what Gs.run does unasked
     if "Gs" in by_kind and "G" in by_kind:
-        model.raw_generator = _generator(path, by_kind["G"])
+        model.raw_generator = generator(path, by_kind["G"])
     if "D" in by_kind:
-        model.discriminator = _discriminator(path, by_kind["D"])
+        built = by_kind["D"].get("build_func_name")
+        model.discriminator = (_first_discriminator if built == "D_basic" else _discriminator)(path, by_kind["D"])
     return model
 
 
 def _variables(network: TensorflowNetwork, prefix: str = "") -> dict[str, np.ndarray[Any, Any]]:
     found: dict[str, np.ndarray[Any, Any]] = {}
     for name, value in network.get("variables") or []:
-        if isinstance(value, Array):
-            found[prefix + str(name)] = value.value
+        if isinstance(value, Array | np.generic):  # a variable without axes may be a numpy scalar
+            found[prefix + str(name)] = value.value if isinstance(value, Array) else np.asarray(value)
     for name, component in (network.get("components") or {}).items():
         if isinstance(component, TensorflowNetwork):
             found.update(_variables(component, f"{prefix}{name}/"))
@@ -61,9 +85,6 @@ def _variables(network: TensorflowNetwork, prefix: str = "") -> dict[str, np.nda
 
 def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: str) -> dict[str, Any]:
     built = str(network.get("build_func_name"))
-    names = [built, *(str(c.get("build_func_name")) for c in (network.get("components") or {}).values())]
-    if any(name in ("G_style", "D_basic", "G_synthesis") for name in names) and built != "G_main":
-        raise Error(f"{path}: a network of the first StyleGAN ({built}), which cannot be represented yet")
     if kind not in built and not built.startswith(kind[0]):
         raise Error(f"{path}: expected a {kind}, found a network built by {built}")
     given = dict(network.get("static_kwargs") or {})
@@ -72,6 +93,10 @@ def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: st
     settings = {**DEFAULTS, **given}
     if settings["label_size"]:
         raise Error(f"{path}: a TensorFlow network with labels cannot be represented")
+    if built in FIRST:
+        for name, usual in USUAL.items():
+            if settings.get(name, usual) != usual:
+                raise Error(f"{path}: a first StyleGAN with {name} = {settings[name]!r} cannot be represented")
     return settings
 
 
@@ -86,7 +111,7 @@ def _tensors(found: dict[str, np.ndarray[Any, Any]]) -> dict[str, Tensor]:
 
 def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Generator:
     settings, given = _settings(path, network, "G"), _variables(network)
-    try:
+    with complete(path, "recorded generator"):
         blocks = sorted(
             {int(name.split("/")[1].split("x")[0]) for name in given if name.startswith("synthesis/") and "x" in name}
         )
@@ -94,7 +119,6 @@ def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Gene
         finest = blocks[-1]
         rgb = [f"synthesis/{r}x{r}/ToRGB/weight" in given for r in blocks]
         architecture = "skip" if all(rgb) else "resnet" if f"synthesis/{finest}x{finest}/Skip/weight" in given else "orig"
-        base, most = channels(widths, path)
         config = GeneratorConfig(
             resolution=finest,
             channels=int(settings["num_channels"]),
@@ -102,10 +126,9 @@ def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Gene
             w_dim=int(settings["dlatent_size"]),
             mapping_layers=int(settings["mapping_layers"]),
             mapping_lr_multiplier=float(settings["mapping_lrmul"]),
-            channel_base=base,
-            channel_max=most,
             architecture=architecture,
             resample_filter=_taps(settings),
+            **width_options(widths),
         )
         ours: dict[str, np.ndarray[Any, Any]] = {
             "mapping.w_avg": given["dlatent_avg"],
@@ -132,13 +155,7 @@ def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Gene
                 ours |= _modulation(here, there, given)
             if architecture == "resnet" and r > 4:
                 ours[f"synthesis.b{r}.skip.weight"] = _conv(given[f"synthesis/{r}x{r}/Skip/weight"])[:, :, ::-1, ::-1]
-    except (KeyError, IndexError, ValueError, TypeError) as error:
-        if isinstance(error, Error):
-            raise
-        raise Error(f"{path}: the recorded generator is incomplete ({type(error).__name__}: {error})") from error
-    generator = Generator(config)
-    load_weights(generator, _tensors(ours), path)
-    return generator
+    return with_weights(Generator, config, _tensors(ours), path)
 
 
 def _modulation(ours: str, theirs: str, given: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
@@ -151,22 +168,20 @@ def _modulation(ours: str, theirs: str, given: dict[str, np.ndarray[Any, Any]]) 
 
 def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Discriminator:
     settings, given = _settings(path, network, "D"), _variables(network)
-    try:
+    with complete(path, "recorded discriminator"):
         blocks = sorted({int(name.split("x")[0]) for name in given if "x" in name.split("/")[0]}, reverse=True)
         widths = {r: given[f"{r}x{r}/{'Conv' if r == 4 else 'Conv0'}/weight"].shape[3] for r in blocks}
-        base, most = channels(widths, path)
         finest = blocks[0]
         several = f"{finest // 2}x{finest // 2}/FromRGB/weight" in given
         architecture = "resnet" if f"{finest}x{finest}/Skip/weight" in given else "skip" if several else "orig"
         config = DiscriminatorConfig(
             resolution=finest,
             channels=int(settings["num_channels"]),
-            channel_base=base,
-            channel_max=most,
             architecture=architecture,
             mbstd_group_size=int(settings["mbstd_group_size"]),
             mbstd_channels=int(settings["mbstd_num_features"]) if int(settings["mbstd_group_size"]) > 1 else 0,
             resample_filter=_taps(settings),
+            **width_options(widths),
         )
         ours: dict[str, np.ndarray[Any, Any]] = {}
         for r in blocks:
@@ -184,13 +199,93 @@ def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> 
             "b4.out.weight": given["Output/weight"].T,
             "b4.out.bias": given["Output/bias"],
         }
-    except (KeyError, IndexError, ValueError, TypeError) as error:
-        if isinstance(error, Error):
-            raise
-        raise Error(f"{path}: the recorded discriminator is incomplete ({type(error).__name__}: {error})") from error
-    discriminator = Discriminator(config)
-    load_weights(discriminator, _tensors(ours), path)
-    return discriminator
+    return with_weights(Discriminator, config, _tensors(ours), path)
+
+
+def _fused(settings: dict[str, Any], resolution: int) -> bool:
+    """Whether the layer between ``resolution`` and half of it was built in the fused form, whose kernels are turned."""
+    fused = settings["fused_scale"]
+    return bool(resolution >= 128 if fused == "auto" else fused)
+
+
+def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Generator:
+    settings, given = _settings(path, network, "G"), _variables(network)
+    with complete(path, "recorded generator"):
+        blocks = sorted({int(name.split("/")[1].split("x")[0]) for name in given if name.endswith("/Conv1/weight")} | {4})
+        finest = blocks[-1]
+        widths = {r: given[f"synthesis/{r}x{r}/{'Conv' if r == 4 else 'Conv1'}/weight"].shape[3] for r in blocks}
+        if "synthesis/ToRGB_lod1/weight" not in given:
+            raise Error(f"{path}: only networks with an RGB output at every resolution can be represented")
+        config = GeneratorConfig(
+            resolution=finest,
+            channels=int(settings["num_channels"]),
+            z_dim=int(settings["latent_size"]),
+            w_dim=int(settings["dlatent_size"]),
+            mapping_layers=int(settings["mapping_layers"]),
+            mapping_lr_multiplier=float(settings["mapping_lrmul"]),
+            architecture="stylegan1",
+            resample_filter=tuple(float(tap) for tap in settings["blur_filter"] or (1.0,)),
+            **width_options(widths),
+        )
+        ours: dict[str, np.ndarray[Any, Any]] = {
+            "mapping.w_avg": given["dlatent_avg"],
+            "synthesis.lod": given["synthesis/lod"],
+            "synthesis.b4.const": given["synthesis/4x4/Const/const"][0],
+        }
+        for layer in range(config.mapping_layers):
+            ours[f"mapping.fc{layer}.weight"] = given[f"mapping/Dense{layer}/weight"].T
+            # Our layers multiply by sqrt(2) after the bias, theirs before it.
+            ours[f"mapping.fc{layer}.bias"] = given[f"mapping/Dense{layer}/bias"] / np.float32(LRELU_GAIN)
+        for index, r in enumerate(blocks):
+            for number, other in enumerate(("Const", "Conv") if r == 4 else ("Conv0_up", "Conv1")):
+                here, there = f"synthesis.b{r}.conv{number}", f"synthesis/{r}x{r}/{other}"
+                if other != "Const":
+                    weight = _conv(given[f"{there}/weight"])
+                    turned = other == "Conv0_up" and _fused(settings, r)
+                    ours[f"{here}.weight"] = weight[:, :, ::-1, ::-1] if turned else weight
+                ours |= {
+                    f"{here}.bias": given[f"{there}/bias"],
+                    f"{here}.noise_strength": given[f"{there}/Noise/weight"],
+                    f"{here}.noise_const": given[f"synthesis/noise{2 * index + number}"][0, 0],
+                    f"{here}.affine.weight": given[f"{there}/StyleMod/weight"].T,
+                    f"{here}.affine.bias": given[f"{there}/StyleMod/bias"],
+                }
+            there = f"synthesis/ToRGB_lod{len(blocks) - 1 - index}"
+            ours[f"synthesis.b{r}.torgb.weight"] = _conv(given[f"{there}/weight"])
+            ours[f"synthesis.b{r}.torgb.bias"] = given[f"{there}/bias"]
+    return with_weights(Generator, config, _tensors(ours), path)
+
+
+def _first_discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Discriminator:
+    settings, given = _settings(path, network, "D"), _variables(network)
+    with complete(path, "recorded discriminator"):
+        blocks = sorted({int(name.split("x")[0]) for name in given if name.endswith("/Conv0/weight")} | {4}, reverse=True)
+        widths = {r: given[f"{r}x{r}/{'Conv' if r == 4 else 'Conv0'}/weight"].shape[3] for r in blocks}
+        config = DiscriminatorConfig(
+            resolution=blocks[0],
+            channels=int(settings["num_channels"]),
+            architecture="stylegan1",
+            mbstd_group_size=int(settings["mbstd_group_size"]),
+            mbstd_channels=int(settings["mbstd_num_features"]) if int(settings["mbstd_group_size"]) > 1 else 0,
+            resample_filter=tuple(float(tap) for tap in settings["blur_filter"] or (1.0,)),
+            **width_options(widths),
+        )
+        gain = np.float32(LRELU_GAIN)
+        ours: dict[str, np.ndarray[Any, Any]] = {"lod": given["lod"]}
+        for index, r in enumerate(blocks):
+            layers = {"conv": "Conv"} if r == 4 else {"conv0": "Conv0", "conv1": "Conv1_down"}
+            for name, other in layers.items():
+                ours[f"b{r}.{name}.weight"] = _conv(given[f"{r}x{r}/{other}/weight"])
+                ours[f"b{r}.{name}.bias"] = given[f"{r}x{r}/{other}/bias"] / gain
+            ours[f"b{r}.fromrgb.weight"] = _conv(given[f"FromRGB_lod{index}/weight"])
+            ours[f"b{r}.fromrgb.bias"] = given[f"FromRGB_lod{index}/bias"] / gain
+        ours |= {
+            "b4.fc.weight": given["4x4/Dense0/weight"].T,
+            "b4.fc.bias": given["4x4/Dense0/bias"] / gain,
+            "b4.out.weight": given["4x4/Dense1/weight"].T,
+            "b4.out.bias": given["4x4/Dense1/bias"],
+        }
+    return with_weights(build_discriminator, config, _tensors(ours), path)
 
 
 def _taps(settings: dict[str, Any]) -> tuple[float, ...]:

@@ -13,7 +13,8 @@ from latentedit.models import Model, load_model, save_model
 os.environ.setdefault("TQDM_DISABLE", "1")
 torch.set_num_threads(1)  # the networks here are too small to gain from more
 
-SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+SHARED = Path(__file__).parent.parent.parent / "shared"
+SHARED_DATA = SHARED / "data"
 TINY = {"resolution": 16, "channels": 1, "channel_base": 128, "channel_max": 16}
 
 

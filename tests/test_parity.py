@@ -1,5 +1,7 @@
 """Agreement with the published implementations: max|difference| <= 1e-4 max|reference|."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -69,8 +71,9 @@ def test_path_length(file: str) -> None:
     lengths = path_lengths(generator.synthesis(ws), ws, noise)
     assert relative_error(lengths, data["out/path_lengths"]) <= TOLERANCE
     (lengths - 0.5).square().mean().backward()
-    last = generator.synthesis.blocks[-1]
-    assert relative_error(generator.synthesis.blocks[0].const.grad, data["out/pl_grad_const"]) <= TOLERANCE
+    blocks: Any = generator.synthesis.blocks
+    last = blocks[-1]
+    assert relative_error(blocks[0].const.grad, data["out/pl_grad_const"]) <= TOLERANCE
     assert relative_error(last.conv1.weight.grad, data["out/pl_grad_last_conv1_weight"]) <= TOLERANCE
     assert relative_error(last.torgb.affine.weight.grad, data["out/pl_grad_last_torgb_affine_weight"]) <= TOLERANCE
 

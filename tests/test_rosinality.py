@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from latentedit.checkpoints import load_checkpoint
 from latentedit.errors import Error
 from latentedit.models import Model, fingerprint, load_model, save_model
-from latentedit.rosinality import load_rosinality, save_rosinality
+from latentedit.rosinality import save_rosinality
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.reference_nets import REFERENCE, arrays, relative_error
 from tests.test_cli import complaint, works
@@ -49,7 +50,7 @@ def test_only_some_parts(tmp_path: Path) -> None:
     whole = torch.load(FILE, weights_only=True)
     state = {name: tensor for name, tensor in whole["g_ema"].items() if not name.startswith("noises.")}
     torch.save({"g_ema": state}, tmp_path / "old.pt")
-    model = load_rosinality(tmp_path / "old.pt")
+    model = load_checkpoint(tmp_path / "old.pt")
     assert model.discriminator is None
     assert model.raw_generator is None
     assert float(model.generator.synthesis.layers[0].noise_const.abs().max()) == 0
@@ -62,12 +63,15 @@ def test_what_is_refused(tmp_path: Path) -> None:
     def message(document: object) -> str:
         torch.save(document, path)
         with pytest.raises(Error) as caught:
-            load_rosinality(path)
+            load_checkpoint(path)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
     assert "lucidrains" in message({"GAN": {}, "version": "1.8"})
-    assert "expected a rosinality checkpoint with a g_ema in it; it has state_dict" in message({"state_dict": {}})
+    assert (
+        "expected a checkpoint of rosinality's (with a g_ema), of genforce's StyleGAN or of plain weights; it has state_dict"
+        in message({"state_dict": {}})
+    )
     assert "expected a dictionary of weights, found list" in message([torch.zeros(1)])
     g = whole["g_ema"]
     assert "unknown tensor extra.weight" in message({"g_ema": {**g, "extra.weight": torch.zeros(1)}})
@@ -78,7 +82,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     kernel = {**g, "convs.0.conv.blur.kernel": torch.ones(4, 4)}
     assert "another resampling filter" in message({"g_ema": kernel})
     narrow = {**g, "convs.1.conv.weight": torch.zeros(1, 7, 24, 3, 3)}
-    assert "do not follow from a width multiplier" in message({"g_ema": narrow})
+    assert "convs.0.conv.weight has shape [1, 24, 24, 3, 3], expected [7, 24, 3, 3]" in message({"g_ema": narrow})
     assert "asking for more than tensors" in message({"g_ema": g, "optimizer": print})
     path.write_bytes(FILE.read_bytes()[:5000])
     assert "not a file of weights" in complaint("model", "info", path)

@@ -39,6 +39,12 @@ class TrainingConfig:
     """Half-life of the moving average of the generator's weights."""
     ema_rampup: float | None = 0.05
     """The half-life is at most this fraction of the pictures seen; None for no ramp-up."""
+    grow_from: int = 0
+    """Side of the pictures that training begins with (first StyleGAN only); 0 trains at the full size from the start."""
+    grow_kimg: float = 600.0
+    """Thousands of pictures at each size while growing ..."""
+    fade_kimg: float = 600.0
+    """... and while the next one is faded in (Karras et al. 2018, figure 2)."""
     freeze_d: int = 0
     """Discriminator layers, counted from the picture, that are not trained (FreezeD, Mo et al. 2020)."""
     augment: str = "bgc"
@@ -63,17 +69,17 @@ class TrainingConfig:
             preset(self.augment)
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise Error(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
-        for name in ("batch", "r1_interval", "path_interval", "freeze_d", "seed"):
+        for name in ("batch", "r1_interval", "path_interval", "grow_from", "freeze_d", "seed"):
             value = getattr(self, name)
-            least = 0 if name in ("freeze_d", "seed") else 1
+            least = 0 if name in ("grow_from", "freeze_d", "seed") else 1
             if not isinstance(value, int) or not least <= value < 2**32:
                 raise Error(f"{name} must be a whole number of at least {least} below 2^32, got {value!r}")
-        for name in ("r1_gamma", "path_weight", "path_decay"):
+        for name in ("r1_gamma", "path_weight", "path_decay", "fade_kimg"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise Error(f"{name} must be a number of at least 0, got {getattr(self, name)}")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise Error(f"micro_batch must be at least 1, got {self.micro_batch}")
-        for name in ("learning_rate", "kimg", "snapshot_kimg", "ada_kimg", "ema_kimg"):
+        for name in ("learning_rate", "kimg", "snapshot_kimg", "ada_kimg", "ema_kimg", "grow_kimg"):
             if not 0 < getattr(self, name) < math.inf:
                 raise Error(f"{name} must be a number greater than 0, got {getattr(self, name)}")
         if self.snapshot_kimg < 0.001:
@@ -84,6 +90,17 @@ class TrainingConfig:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def lod(self, images_seen: int, resolution: int) -> float:
+        """Level of detail after ``images_seen`` pictures: log2 of how many times coarser than ``resolution`` they are.
+
+        Every size is trained alone for ``grow_kimg`` and then the next is faded in linearly over ``fade_kimg``.
+        """
+        if not self.grow_from:
+            return 0.0
+        sizes, rest = divmod(images_seen / 1000, self.grow_kimg + self.fade_kimg)
+        fade = max(rest - self.grow_kimg, 0.0) / self.fade_kimg if self.fade_kimg else 0.0
+        return max(math.log2(resolution / self.grow_from) - sizes - fade, 0.0)
 
     def changed(self, **options: Any) -> "TrainingConfig":
         """A copy with ``options`` that are not None."""

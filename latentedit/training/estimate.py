@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from latentedit.devices import auto_precision
-from latentedit.discriminator import Discriminator, DiscriminatorConfig
+from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.training.config import TrainingConfig
 
@@ -45,7 +45,7 @@ def estimate(config: TrainingConfig, shape: tuple[int, ...], c_dim: int, device:
     sizes = {"resolution": shape[-1], "channels": shape[0], "c_dim": c_dim}
     with torch.device("meta"):
         g = Generator(GeneratorConfig(**{**config.generator, **sizes}))
-        d = Discriminator(DiscriminatorConfig(**{**config.discriminator, **sizes}))
+        d = build_discriminator(DiscriminatorConfig(**{**config.discriminator, **sizes}))
         n = min(config.batch, 4)
         ws = torch.empty(n, g.num_ws, g.w_dim)
         noise = [torch.empty(n, *map_[1:]) for map_ in g.synthesis.noise_shapes]

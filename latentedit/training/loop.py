@@ -167,10 +167,11 @@ class _Folder:
         """What is logged at a snapshot only: discriminator outputs without augmentation, and the measures."""
         trainer, data = self.trainer, self.trainer.data
         rows = _spaced(len(data))
-        figures = {"logits_train": trainer.logits(from_uint8(data.read(rows)), data.labels[rows])}
+        figures = {"logits_train": trainer.logits(trainer.coarsened(from_uint8(data.read(rows))), data.labels[rows])}
         if self.held_out is not None:
             rows = _spaced(len(self.held_out))
-            figures["logits_held_out"] = trainer.logits(from_uint8(self.held_out.read(rows)), self._held_out_labels()[rows])
+            unseen = trainer.coarsened(from_uint8(self.held_out.read(rows)))
+            figures["logits_held_out"] = trainer.logits(unseen, self._held_out_labels()[rows])
         figures["logits_generated"] = trainer.logits(self.fakes[:PROBED], self.grid_c[:PROBED].cpu())
         if self.measure is not None:
             figures.update(self.measure(self.model()))

@@ -1,4 +1,6 @@
-"""One training step of StyleGAN2-ADA: four passes, lazy regularisation, averages, adaptive augmentation."""
+"""One training step of StyleGAN2-ADA: four passes, lazy regularisation, averages, adaptive augmentation; and of the first
+StyleGAN: the same, with networks that grow.
+"""
 
 import copy
 import math
@@ -11,9 +13,10 @@ from torch import Tensor, nn
 
 from latentedit.architecture import Precision
 from latentedit.devices import auto_precision
-from latentedit.discriminator import Discriminator, DiscriminatorConfig
+from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.errors import Error
 from latentedit.generator import Generator, GeneratorConfig
+from latentedit.growing import Growing, with_lod
 from latentedit.models import Model, fingerprint
 from latentedit.training.augmentation import AugmentPipe, preset
 from latentedit.training.config import FREE_TO_CHANGE, TrainingConfig
@@ -54,9 +57,10 @@ class Trainer:
         clamp = {"conv_clamp": 256.0} if config.precision == "fp16" else {}
         try:
             self.g = Generator(GeneratorConfig(**{**clamp, **config.generator, **shape})).to(self.device)
-            self.d = Discriminator(DiscriminatorConfig(**{**clamp, **config.discriminator, **shape})).to(self.device)
+            self.d = build_discriminator(DiscriminatorConfig(**{**clamp, **config.discriminator, **shape})).to(self.device)
         except TypeError as error:
             raise Error(f"training configuration: {error}") from error
+        self._check_growing()
         self.rounds = self._rounds()
         self.g_ema = copy.deepcopy(self.g).eval().requires_grad_(False)
         self.g_ema.label_frequencies = data.label_frequencies(config.mirror)
@@ -80,6 +84,28 @@ class Trainer:
     @property
     def dtype(self) -> torch.dtype:
         return self.g_parameters[0].dtype
+
+    def _check_growing(self) -> None:
+        start, full = self.config.grow_from, self.g.resolution
+        if start and (self.g.config.architecture, self.d.config.architecture) != ("stylegan1", "stylegan1"):
+            raise Error('only networks of architecture "stylegan1" grow; grow_from must be 0 for others')
+        if start and (start & (start - 1) or not 4 <= start <= full):
+            raise Error(f"grow_from must be a power of two from 4 to {full}, got {start}")
+
+    def _grow(self) -> None:
+        """Set the level of detail of this step; the optimisers forget the past where layers come or go."""
+        lod, before = (
+            self.config.lod(seen, self.g.resolution)
+            for seen in (self.images_seen, max(self.images_seen - self.config.batch, 0))
+        )
+        for network in (self.g.synthesis, self.g_ema.synthesis, self.d):
+            if isinstance(network, Growing):
+                network.set_lod(lod)
+        if (math.floor(lod), math.ceil(lod)) != (math.floor(before), math.ceil(before)):
+            self.g_optimizer.state.clear()
+            self.d_optimizer.state.clear()
+        if self.config.grow_from:
+            self.figures["lod"] = torch.tensor(lod)
 
     def _rounds(self) -> list[range]:
         """The pictures of a batch that this process handles, a range for every round of accumulation.
@@ -156,6 +182,7 @@ class Trainer:
         """One batch: generator, path length (every 4th), discriminator, R1 (every 16th), averages, augmentation."""
         config = self.config
         self._sums = {}
+        self._grow()
         self._generator_pass()
         if config.path_weight and self.steps % config.path_interval == 0:
             self._path_pass()
@@ -173,7 +200,12 @@ class Trainer:
     def _real(self, samples: range) -> tuple[Tensor, Tensor]:
         positions = range(self.images_seen + samples.start, self.images_seen + samples.stop, samples.step)
         images, labels = self.data.batch(positions, self.config.seed, self.config.mirror)
-        return images.to(self.device, self.dtype), labels.to(self.device, self.dtype)
+        return self.coarsened(images.to(self.device, self.dtype)), labels.to(self.device, self.dtype)
+
+    def coarsened(self, images: Tensor) -> Tensor:
+        """Real pictures with the detail that the networks have grown to."""
+        lod = self.d.level if isinstance(self.d, Growing) else 0.0
+        return with_lod(images, lod) if lod else images
 
     def _streams(self, name: str, samples: range) -> Streams:
         return Streams(self.config.seed, self.steps, name, samples, self.device, self.dtype)

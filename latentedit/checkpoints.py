@@ -1,0 +1,199 @@
+"""Files of weights (``.pt``, ``.pth``): whose layout one has, and the plain layout under NVIDIA's parameter names.
+
+They are read by torch's loader for weights alone, which executes nothing from them.
+"""
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentedit.architecture import width_options
+from latentedit.discriminator import DiscriminatorConfig, build_discriminator
+from latentedit.errors import Error, complete
+from latentedit.files import write_bytes
+from latentedit.generator import Generator, GeneratorConfig
+from latentedit.models import Model, with_weights
+
+LARGEST = 4 << 30
+"""Bytes that a file may hold once unpacked; the largest published checkpoint has 0.7 GB."""
+
+
+def read_pt(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The contents of a ``.pt`` of weights.
+
+    Raises:
+        Error: damaged, too large, or holding anything but tensors and plain values.
+    """
+    found = read_tensors_or_values(path)
+    if not isinstance(found, dict):
+        raise Error(f"{path}: expected a dictionary of weights, found {type(found).__name__}")
+    return found
+
+
+def read_tensors_or_values(path: str | os.PathLike[str]) -> Any:
+    """As `read_pt`, but of any shape: a tensor, a list, a dictionary."""
+    if not Path(path).is_file():
+        raise Error(f"{path}: no such file")
+    try:
+        check_size(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Error:
+        raise
+    except Exception as error:  # a hostile or damaged file can raise anything
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Error(f"{path}: not a file of weights, damaged, or asking for more than tensors ({text[:160]})") from error
+
+
+def check_size(path: str | os.PathLike[str]) -> None:
+    """Raise `Error` where a file, or what a zip archive unpacks to, is larger than any network."""
+    size = os.path.getsize(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise Error(f"{path}: an archive with compressed members, which torch never writes")
+        size = max(size, sum(member.file_size for member in members))
+    if size > LARGEST:
+        raise Error(f"{path}: holds {size / 2**30:.0f} GiB, no network is larger than {LARGEST >> 30} GiB")
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Model:
+    """A ``.pt`` or ``.pth`` in one of the layouts that are known: rosinality's, genforce's, or NVIDIA's names.
+
+    Raises:
+        Error: another layout (lucidrains' by name), or an architecture that cannot be represented.
+    """
+    from latentedit.genforce import is_genforce, load_genforce
+    from latentedit.rosinality import load_rosinality
+
+    found = read_pt(path)
+    if "GAN" in found or "version" in found:
+        raise Error(
+            f"{path}: a checkpoint of lucidrains' stylegan2_pytorch, whose networks are of another architecture (no weights in"
+            " common with the published StyleGAN2) and cannot be represented"
+        )
+    for name in ("generator", "generator_smooth"):  # as genforce's own training writes it
+        if isinstance(found.get(name), dict) and is_genforce(found[name]):
+            return load_genforce(path, found[name])
+    if is_genforce(found):
+        return load_genforce(path, found)
+    if is_plain(found):
+        return load_plain(path, {"G_ema": found})
+    if is_plain(found.get("G_ema")):
+        return load_plain(path, found)
+    return load_rosinality(path, found)
+
+
+def save_plain(path: str | os.PathLike[str], model: Model) -> None:
+    """Write the networks' ``state_dict``s (``G_ema``, ``G``, ``D``) under NVIDIA's parameter names as a ``.pt``.
+
+    The metadata that torch keeps with a ``state_dict`` get the architecture as plain values, so that variants that shapes do
+    not tell are read again exactly.
+    """
+    parts = {"G_ema": model.generator, "G": model.raw_generator, "D": model.discriminator}
+    document: dict[str, Any] = {}
+    for name, network in parts.items():
+        if network is not None:
+            document[name] = network.state_dict()
+            options = network.config.as_dict().items()
+            document[name]._metadata[""]["config"] = {k: list(v) if isinstance(v, tuple) else v for k, v in options}
+    buffer = io.BytesIO()
+    torch.save(document, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def is_plain(state: Any) -> bool:
+    """Whether ``state`` is the ``state_dict`` of a generator under NVIDIA's names."""
+    return isinstance(state, dict) and {"synthesis.b4.const", "mapping.fc0.weight"} <= set(state)
+
+
+def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
+    """The networks of ``{"G_ema": state_dict, "G": ..., "D": ...}``.
+
+    Where `save_plain` has not written it, the architecture is taken from the shapes, and what they do not tell (clamping,
+    the mapping's learning rate) is as published.
+
+    Raises:
+        Error: tensors that do not make up a network that can be represented.
+    """
+    with complete(path, "network"):
+        generators = {}
+        for name in ("G_ema", "G"):
+            if isinstance(found.get(name), dict):
+                state = _weights(found[name])
+                config = GeneratorConfig(**(_recorded(found[name]) or _generator_options(state)))
+                generators[name] = with_weights(Generator, config, state, path)
+        model = Model(generators["G_ema"], path=str(path), provenance={"layout": "weights under NVIDIA's names"})
+        model.raw_generator = generators.get("G")
+        if isinstance(found.get("D"), dict):
+            state = _weights(found["D"])
+            options = _recorded(found["D"]) or _discriminator_options(state, generators["G_ema"].config)
+            model.discriminator = with_weights(build_discriminator, DiscriminatorConfig(**options), state, path)
+    return model
+
+
+def _recorded(state: Any) -> dict[str, Any]:
+    """The architecture that `save_plain` put beside the tensors."""
+    metadata = getattr(state, "_metadata", None)
+    root = metadata.get("") if isinstance(metadata, dict) else None
+    config = root.get("config") if isinstance(root, dict) else None
+    return config if isinstance(config, dict) else {}
+
+
+def _weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Without the filters, which NVIDIA's code lists among the buffers."""
+    return {name: tensor for name, tensor in state.items() if not name.endswith("resample_filter")}
+
+
+def _resolutions(state: dict[str, Tensor], prefix: str) -> list[int]:
+    names = {name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(f"{prefix}b")}
+    return sorted(int(name[1:]) for name in names if name[1:].isdecimal())
+
+
+def _generator_options(state: dict[str, Tensor]) -> dict[str, Any]:
+    sizes = _resolutions(state, "synthesis.")
+    finest = sizes[-1]
+    first, depth = state["mapping.fc0.weight"], sum(name.startswith("mapping.fc") for name in state) // 2
+    w_dim = first.shape[0]
+    c_dim = state["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in state else 0
+    architecture = "skip" if "synthesis.b4.torgb.weight" in state else "orig"
+    if f"synthesis.b{finest}.skip.weight" in state:
+        architecture = "resnet"
+    if "synthesis.b4.conv0.bias" in state:
+        architecture = "stylegan1"
+    return {
+        "resolution": finest,
+        "channels": state[f"synthesis.b{finest}.torgb.weight"].shape[0],
+        "z_dim": first.shape[1] - (w_dim if c_dim else 0),
+        "w_dim": w_dim,
+        "c_dim": c_dim,
+        "mapping_layers": depth,
+        "architecture": architecture,
+        **width_options({r: len(state[f"synthesis.b{r}.conv1.bias"]) for r in sizes}),
+    }
+
+
+def _discriminator_options(state: dict[str, Tensor], generator: GeneratorConfig) -> dict[str, Any]:
+    sizes = _resolutions(state, "")
+    finest, half = sizes[-1], sizes[-1] // 2
+    widths = {r: len(state[f"b{r}.conv0.bias"]) for r in sizes if r > 4}
+    widths[4] = len(state["b4.conv.bias"])
+    architecture = "resnet" if f"b{finest}.skip.weight" in state else "orig"
+    if f"b{half}.fromrgb.weight" in state:
+        architecture = "stylegan1" if generator.architecture == "stylegan1" else "skip"
+    labels = "mapping.embed.weight" in state
+    return {
+        "resolution": finest,
+        "channels": state[f"b{finest}.fromrgb.weight"].shape[1],
+        "c_dim": state["mapping.embed.weight"].shape[1] if labels else 0,
+        "architecture": architecture,
+        "mbstd_channels": state["b4.conv.weight"].shape[1] - widths[4],
+        "cmap_dim": state["mapping.fc0.weight"].shape[0] if labels else 0,
+        "mapping_layers": sum(name.startswith("mapping.fc") for name in state) // 2 or 8,
+        **width_options(widths),
+    }

@@ -1,0 +1,98 @@
+"""StyleGAN networks (2019) in the layout of genforce's PyTorch port (``.pth``), which InterFaceGAN uses."""
+
+import math
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentedit.architecture import width_options
+from latentedit.errors import Error, complete
+from latentedit.generator import Generator, GeneratorConfig
+from latentedit.layers import LRELU_GAIN
+from latentedit.models import Model, with_weights
+
+
+def is_genforce(found: dict[str, Any]) -> bool:
+    return "synthesis.layer0.first_layer" in found and "mapping.dense0.linear.weight" in found
+
+
+def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
+    """The generator in ``state``, the contents of such a file.
+
+    Raises:
+        Error: an incomplete network, or a variant that cannot be represented.
+    """
+    with complete(path, "generator"):
+        generator = _generator(path, dict(state))
+    provenance: dict[str, Any] = {"layout": "genforce StyleGAN"}
+    rows = state.get("truncation.truncation")
+    if isinstance(rows, Tensor) and rows.numel() == generator.num_ws:
+        psi = rows.flatten()
+        used = int((psi != 1).sum())
+        if used:
+            provenance |= {"truncation_psi": round(float(psi[0]), 6), "truncation_cutoff": used}
+    return Model(generator, path=str(path), provenance=provenance)
+
+
+def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Generator:
+    levels = sum(name.startswith("synthesis.output") and name.endswith(".conv.weight") for name in state)
+    depth = sum(name.startswith("mapping.dense") and name.endswith("linear.weight") for name in state)
+    resolution = 2 ** (levels + 1)
+    widths = {4 * 2**index: state[f"synthesis.output{index}.conv.weight"].shape[1] for index in range(levels)}
+    if f"synthesis.layer{2 * levels - 1}.epilogue.bias" not in state:
+        raise Error(f"{path}: only networks with an RGB output at every resolution can be represented")
+    config = GeneratorConfig(
+        resolution=resolution,
+        channels=state["synthesis.output0.conv.weight"].shape[0],
+        z_dim=state["mapping.dense0.linear.weight"].shape[1],
+        w_dim=state[f"mapping.dense{depth - 1}.linear.weight"].shape[0],
+        mapping_layers=depth,
+        architecture="stylegan1",
+        resample_filter=_taps(path, state),
+        **width_options(widths),
+    )
+    ours = {
+        "mapping.w_avg": state["truncation.w_avg"],
+        "synthesis.lod": state.get("synthesis.lod", torch.zeros([])),
+        "synthesis.b4.const": state["synthesis.layer0.first_layer"][0],
+    }
+    for layer in range(depth):
+        ours[f"mapping.fc{layer}.weight"] = state[f"mapping.dense{layer}.linear.weight"]
+        # Our layers multiply by sqrt(2) after the bias, theirs before it.
+        ours[f"mapping.fc{layer}.bias"] = state[f"mapping.dense{layer}.wscale.bias"] / LRELU_GAIN
+    for index, block in enumerate(config.block_resolutions):
+        for number in (0, 1):
+            here, there = f"synthesis.b{block}.conv{number}", f"synthesis.layer{2 * index + number}"
+            if index or number:
+                ours[f"{here}.weight"] = _weight(state, there)
+            ours |= {
+                f"{here}.bias": state[f"{there}.epilogue.bias"],
+                f"{here}.noise_strength": state[f"{there}.epilogue.apply_noise.weight"],
+                f"{here}.noise_const": state[f"{there}.epilogue.apply_noise.noise"][0, 0],
+                f"{here}.affine.weight": state[f"{there}.epilogue.style_mod.dense.linear.weight"],
+                f"{here}.affine.bias": state[f"{there}.epilogue.style_mod.dense.wscale.bias"],
+            }
+        for part, name in (("weight", "conv.weight"), ("bias", "bias")):
+            ours[f"synthesis.b{block}.torgb.{part}"] = state[f"synthesis.output{index}.{name}"]
+    return with_weights(Generator, config, ours, path)
+
+
+def _weight(state: dict[str, Tensor], layer: str) -> Tensor:
+    """``[O, I, 3, 3]``; the fused form is stored as ``[3, 3, I, O]`` and turned by its transposed convolution."""
+    if f"{layer}.conv.weight" in state:
+        return state[f"{layer}.conv.weight"]
+    return state[f"{layer}.weight"].permute(3, 2, 0, 1).flip(2, 3)
+
+
+def _taps(path: str | os.PathLike[str], state: dict[str, Tensor]) -> tuple[float, ...]:
+    """Of the blur, which must be the same in all layers."""
+    kernels = [tensor[0, 0] for name, tensor in state.items() if name.endswith("blur.kernel")]
+    if not kernels:
+        return (1.0,)
+    row = kernels[0].sum(dim=0)
+    same = all(k.shape == kernels[0].shape and torch.allclose(k, torch.outer(row, row) / row.sum(), atol=1e-6) for k in kernels)
+    if not same or not math.isclose(float(row.sum()), 1.0, abs_tol=1e-5):
+        raise Error(f"{path}: layers blur in ways that cannot be represented")
+    return tuple(round(float(tap), 6) for tap in row / row.abs().min())
