@@ -55,11 +55,14 @@ def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "
     """The model named, or the bundled one that ``latent`` belongs to; checked against the latent's fingerprint."""
     from latentedit.models import bundled_with, fingerprint
 
+    if not latent.fingerprint and name is None:
+        raise Error("a latent of another tool does not say which generator it belongs to; name it with --model")
     found = name or bundled_with(latent.fingerprint)
     if found is None:
         raise Error(f"this latent needs the generator with fingerprint {latent.fingerprint}; name its file with --model")
     model = read_model(str(found), device)
     latent.check_generator(fingerprint(model.generator), model.path, force=force)
+    latent.ws = latent.rows(model.generator.num_ws)
     return model
 
 
@@ -109,7 +112,7 @@ def edit(
     swept = parse_sweep(sweep) if sweep else None
     if not moves and not swept:
         raise Error("nothing to do: give at least one --set NAME=AMOUNT, or --sweep NAME=FROM:TO:COUNT")
-    files = expand(latents, (".safetensors",), "latent files")
+    files = expand(latents, (".safetensors", ".npz", ".npy", ".pt"), "latent files")
     target = Path(out)
     several = len(files) > 1
     if several and target.suffix:
@@ -145,6 +148,82 @@ def edit(
     each(files, work)
 
 
+@click.group()
+def latent() -> None:
+    """Latents of other tools, in and out."""
+
+
+@latent.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@model_option(None)
+@click.option("--out", type=click.Path(), required=True, help="Folder for latent files and pictures.")
+@device_option
+def import_(files: tuple[str, ...], model_name: str | None, out: str, device: str) -> None:
+    """Make latent files, with pictures beside them, of every latent in FILE.
+
+    Read are projected_w.npz of NVIDIA's projectors, latents.pt of e4e, the .pt of rosinality's projector, and arrays [N,
+    layers, width] in .npy.
+
+    \b
+    Example:
+      latentedit latent import projected_w.npz --model ffhq.pkl --out latents
+    """
+    from latentedit.images import save_image
+    from latentedit.latents import save_latent
+    from latentedit.projections import ENDINGS, load_projections
+
+    if model_name is None:
+        raise Error("these files do not say which generator they belong to; name it with --model")
+    model = read_model(model_name, device)
+    generator = model.generator
+
+    def work(path: Path) -> None:
+        for name, found in load_projections(path):
+            _belongs(path, found, model)
+            found.ws = found.rows(generator.num_ws)
+            found.settings = {"imported": path.name}
+            save_image(found.render(generator), Path(out) / f"{name}.png")
+            save_latent(Path(out) / f"{name}.safetensors", found)
+            say_written(Path(out) / f"{name}.safetensors")
+
+    each(expand(files, ENDINGS, "files of latents"), work)
+
+
+def _belongs(path: Path, found: "Latent", model: "Model") -> None:
+    from latentedit.models import fingerprint
+
+    generator = model.generator
+    rows, width = found.ws.shape[1:]
+    if rows not in (1, generator.num_ws) or width != generator.w_dim:
+        raise Error(f"{path}: latents of {rows} x {width}; this generator has {generator.num_ws} x {generator.w_dim}")
+    shapes = [tuple(map_.shape) for map_ in found.noise or []]
+    if shapes and shapes != generator.synthesis.noise_shapes:
+        raise Error(f"{path}: its noise maps are of other sizes than this generator's")
+    found.check_generator(fingerprint(generator), model.path)
+
+
+@latent.command()
+@click.argument("source", metavar="LATENT")
+@click.option("--out", type=click.Path(), required=True, help="A .npz, as NVIDIA's projector writes it.")
+def export(source: str, out: str) -> None:
+    """Write LATENT as projected_w.npz; its noise maps have no place there.
+
+    \b
+    Example:
+      latentedit latent export latents/me.safetensors --out projected_w.npz
+    """
+    from latentedit.latents import load_latent
+    from latentedit.projections import save_projection
+
+    found = load_latent(source)
+    if not out.endswith(".npz"):
+        raise Error(f"{out}: latents of other tools are written as .npz")
+    save_projection(out, found)
+    if found.noise is not None:
+        click.echo("left out: the noise maps, which the layout has no place for", err=True)
+    say_written(out)
+
+
 def _pair(first: str, second: str, model_name: str | None, device: str, force: bool) -> tuple["Latent", "Latent", "Model"]:
     from latentedit.latents import load_latent
     from latentedit.models import fingerprint
@@ -152,6 +231,7 @@ def _pair(first: str, second: str, model_name: str | None, device: str, force: b
     a, b = load_latent(first), load_latent(second)
     model = model_for(a, model_name, device, force)
     b.check_generator(fingerprint(model.generator), model.path, force=force)
+    b.ws = b.rows(model.generator.num_ws)
     return a, b, model
 
 

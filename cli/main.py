@@ -13,6 +13,7 @@ COMMANDS = {
     "edit": ("latents", "edit"),
     "mix": ("latents", "mix"),
     "interpolate": ("latents", "interpolate"),
+    "latent": ("latents", "latent"),
     "sample": ("models", "sample"),
     "model": ("models", "model"),
     "directions": ("directions", "directions"),

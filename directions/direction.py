@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latentedit.editing import score
-from latentedit.errors import Error
+from latentedit.errors import Error, complete
 from latentedit.files import read_header, read_tensors, write_tensors
 from latentedit.latents import versions
 
@@ -79,7 +79,7 @@ def save_direction(path: str | os.PathLike[str], direction: Direction) -> None:
 def read_direction(path: str | os.PathLike[str]) -> Direction:
     """Read a direction file; `Error` where it is missing, damaged or another kind of file."""
     header, tensors = read_tensors(path, FORMAT, VERSION)
-    try:
+    with complete(path, "direction"):
         return Direction(
             name=header["name"],
             vector=tensors["vector"],
@@ -90,8 +90,6 @@ def read_direction(path: str | os.PathLike[str]) -> Direction:
             report=header.get("report") or {},
             provenance=header.get("provenance") or {},
         )
-    except (KeyError, TypeError) as error:
-        raise Error(f"{path}: the header does not describe a direction ({error})") from error
 
 
 def user_folder() -> Path:

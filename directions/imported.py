@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from latentedit.checkpoints import read_pt
+from latentedit.arrays import numbers, read_arrays
 from latentedit.directions.direction import Direction, unit
 from latentedit.directions.probe import measure_sigma
 from latentedit.errors import Error
@@ -29,56 +28,28 @@ def read_array(path: str | os.PathLike[str], component: int | None = None) -> tu
     Raises:
         Error: no such file, damaged, several arrays, or anything but numbers.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise Error(f"{path}: no such file")
-    if path.suffix == ".pt":
-        found: Any = _from_pt(path)
-    elif path.suffix in (".npy", ".npz"):
-        try:
-            loaded = np.load(path, allow_pickle=False)
-            found = {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-        except (ValueError, OSError, EOFError, KeyError) as error:
-            raise Error(f"{path}: not a numpy file of numbers, or damaged ({str(error).splitlines()[0]})") from error
-    else:
-        raise Error(f"{path}: directions are read from .npy, .npz and .pt")
+    found = read_arrays(path)
     facts: dict[str, Any] = {}
     if isinstance(found, dict):
-        names = next((names for names in GANSPACE if set(names) <= set(found)), None)
+        names = next((names for names in GANSPACE if all(name in found for name in names)), None)
         if names is not None:
             found, facts = _component(path, [found[name] for name in names], component)
         elif len(found) == 1:
             found = next(iter(found.values()))
         else:
-            raise Error(
-                f"{path}: expected one array, or GANSpace's mean, std and comp; it has {', '.join(map(str, found))[:100]}"
-            )
+            held = ", ".join(name for name in found if isinstance(name, str))[:100]
+            raise Error(f"{path}: expected one array, or GANSpace's mean, std and comp; it has {held}")
     if component is not None and not facts:
         raise Error(f"{path}: --component is for GANSpace files; this one has a single direction")
-    array = np.asarray(found)
-    if array.dtype.kind not in "fiu":
-        raise Error(f"{path}: expected numbers, found {array.dtype}")
-    return torch.from_numpy(array.astype(np.float64)), facts
+    return torch.from_numpy(numbers(path, found)), facts
 
 
-def _from_pt(path: Path) -> Any:
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        found = read_pt(path)  # says what is wrong with it
-    if isinstance(found, Tensor):
-        return found.detach().double().numpy()
-    if isinstance(found, dict):
-        return {key: value.detach().double().numpy() for key, value in found.items() if isinstance(value, Tensor)}
-    raise Error(f"{path}: expected a tensor, found {type(found).__name__}")
-
-
-def _component(path: Path, parts: list[Any], component: int | None) -> tuple[Any, dict[str, Any]]:
-    comp, _, std = (np.asarray(part) for part in parts)
-    comp = comp.reshape(len(comp), -1)
+def _component(path: str | os.PathLike[str], parts: list[Any], component: int | None) -> tuple[Any, dict[str, Any]]:
+    comp, _, std = (numbers(path, part) for part in parts)
+    comp = comp.reshape(comp.shape[0] if comp.ndim > 1 else 1, -1)
     if component is None or not 0 <= component < len(comp):
         raise Error(f"{path}: a GANSpace file of {len(comp)} components; choose one with --component 0 to {len(comp) - 1}")
-    scale = np.asarray(std).reshape(-1)
+    scale = std.reshape(-1)
     facts = {"component": component, "std": float(scale[component])} if component < len(scale) else {"component": component}
     return comp[component], facts
 
@@ -110,8 +81,8 @@ def import_direction(
             f"{path}: the direction has shape {shape}; this generator takes [{generator.w_dim}] or"
             f" [{generator.num_ws}, {generator.w_dim}], with or without a leading 1"
         )
-    if not bool(torch.isfinite(array).all()) or not bool(array.any()):
-        raise Error(f"{path}: the direction is zero, or has values that are no numbers")
+    if not bool(array.any()):
+        raise Error(f"{path}: the direction is zero")
     scale = float(array.norm())
     if array.ndim == 2 and bool((array == array[0]).all()):
         array = array[0]

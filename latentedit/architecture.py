@@ -106,6 +106,8 @@ def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:
 
 def check_widths(resolution: int, channel_base: int, widths: tuple[int, ...] = ()) -> None:
     if widths and (len(widths) != resolution.bit_length() - 2 or min(widths) < 1):
-        raise Error(f"channel_widths must name {resolution.bit_length() - 2} numbers of at least 1, from 4 px up, got {widths}")
+        raise Error(
+            f"channel_widths must name {resolution.bit_length() - 2} numbers of at least 1, from 4 px up, got {len(widths)}"
+        )
     if channel_base < resolution:
         raise Error(f"channel_base must be at least the resolution, {resolution}, got {channel_base}")

@@ -5,7 +5,9 @@ They are read by torch's loader for weights alone, which executes nothing from t
 
 import io
 import os
+import pickle
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from latentedit.errors import Error, complete
 from latentedit.files import write_bytes
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import Model, with_weights
+from latentedit.unpickling import REFUSED, Sealed, check_legacy, check_program
 
 LARGEST = 4 << 30
 """Bytes that a file may hold once unpacked; the largest published checkpoint has 0.7 GB."""
@@ -40,26 +43,84 @@ def read_tensors_or_values(path: str | os.PathLike[str]) -> Any:
     if not Path(path).is_file():
         raise Error(f"{path}: no such file")
     try:
-        check_size(path)
+        check_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Error:
-        raise
+    except Error as error:
+        raise Error(f"{path}: not a file of weights, or damaged: {error}") from error
     except Exception as error:  # a hostile or damaged file can raise anything
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Error(f"{path}: not a file of weights, damaged, or asking for more than tensors ({text[:160]})") from error
 
 
-def check_size(path: str | os.PathLike[str]) -> None:
-    """Raise `Error` where a file, or what a zip archive unpacks to, is larger than any network."""
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise `Error` where a file speaks of more than it holds, or holds more than any network.
+
+    torch believes the sizes in a file: those of an archive's storages without looking, so that a hostile one shows what
+    else is in memory.
+    """
     size = os.path.getsize(path)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise Error(f"{path}: an archive with compressed members, which torch never writes")
-        size = max(size, sum(member.file_size for member in members))
     if size > LARGEST:
-        raise Error(f"{path}: holds {size / 2**30:.0f} GiB, no network is larger than {LARGEST >> 30} GiB")
+        raise Error(f"holds {size / 2**30:.0f} GiB, no network is larger than {LARGEST >> 30} GiB")
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            check_legacy(file, size)
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
+            raise Error("an archive with compressed members, which torch never writes")
+        programs = [name for name in members if name.endswith("/data.pkl") or name == "data.pkl"]
+        if len(programs) != 1 or len(members) != len(archive.infolist()):
+            raise Error("not an archive of torch's")
+        program = archive.read(programs[0])
+    check_program(io.BytesIO(program), tuple(name for name in REFUSED if name != "BINPERSID"))
+    reader = _StorageReader(io.BytesIO(program))
+    reader.load()
+    prefix = programs[0].removesuffix("data.pkl")
+    for key, claimed in reader.claims:
+        record = members.get(f"{prefix}data/{key}")
+        if record is None or record.file_size < claimed:
+            raise Error(f"a storage of {claimed} bytes, of which the file holds {record.file_size if record else 0}")
+
+
+class _Name(Sealed):
+    """Stands for anything that a file of weights names; calling it gives a dictionary."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, *_: Any) -> "_Anything":
+        return _Anything()
+
+
+class _Anything(OrderedDict[Any, Any]):
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _StorageReader(pickle.Unpickler):
+    """Builds nothing; `claims` are the name and the size in bytes of every storage that a program speaks of."""
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream)
+        self.claims: list[tuple[str, int]] = []
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _Name(name)
+
+    def persistent_load(self, pid: Any) -> Any:
+        kind, storage, key, _, count = pid[:5]
+        if kind != "storage" or not isinstance(storage, _Name) or not isinstance(key, str) or not isinstance(count, int):
+            raise Error("a reference to something other than a storage")
+        self.claims.append((key, ITEM_BYTES[storage.name] * count))
+        return _Anything()
+
+
+ITEM_BYTES = {"UntypedStorage": 1, "BoolStorage": 1, "ByteStorage": 1, "CharStorage": 1, "ShortStorage": 2, "HalfStorage": 2}
+ITEM_BYTES |= {"BFloat16Storage": 2, "IntStorage": 4, "FloatStorage": 4, "LongStorage": 8, "DoubleStorage": 8}
+ITEM_BYTES |= {"ComplexFloatStorage": 8, "ComplexDoubleStorage": 16}
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Model:

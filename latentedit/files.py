@@ -88,13 +88,14 @@ def _read(
             metadata = file.metadata() or {}
             header = json.loads(metadata.get(HEADER, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise Error(f"{path}: not a {kind} file, or damaged ({str(error).splitlines()[0]})") from error
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
+        raise Error(f"{path}: not a {kind} file, or damaged ({str(error).splitlines()[0][:160]})") from error
     if not isinstance(header, dict) or header.get("format") != kind:
-        found = header.get("format") if isinstance(header, dict) else None
+        found = str(header.get("format") or "")[:40] if isinstance(header, dict) else None
         raise Error(f"{path}: expected a {kind} file, found {found or 'a safetensors file of other origin'}")
     if not isinstance(header.get("version"), int) or header["version"] > version:
         raise Error(
-            f"{path}: written in format version {header.get('version')}, this latentedit reads up to {version}; upgrade it"
+            f"{path}: written in format version {str(header.get('version'))[:20]}, this latentedit reads up to {version};"
+            " upgrade it"
         )
     return header, tensors

@@ -26,7 +26,7 @@ class Latent:
     noise: list[Tensor] | None
     """Maps ``[1, 1, h, w]``, coarse to fine; None stands for the generator's own."""
     fingerprint: str
-    """Of the generator that it belongs to (`latentedit.models.fingerprint`)."""
+    """Of the generator that it belongs to (`latentedit.models.fingerprint`); "" where a file does not say."""
     space: str
     """"w" (equal rows) or "w+"."""
     crop: list[list[float]] | None = None
@@ -37,19 +37,26 @@ class Latent:
     """Name and SHA-256 of the photo, only where asked for."""
 
     def check_generator(self, own: str, name: str, *, force: bool = False) -> None:
-        """`Error` unless ``own`` is the fingerprint of this latent's generator, or ``force``."""
+        """`Error` unless ``own`` is the fingerprint of this latent's generator, or ``force``; a latent of another tool, which
+        says nothing of its generator, is believed to be of this one.
+        """
+        self.fingerprint = self.fingerprint or own
         if own != self.fingerprint and not force:
             raise Error(
                 f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]};"
                 " --force renders it all the same"
             )
 
+    def rows(self, num_ws: int) -> Tensor:
+        """``ws``, of which other tools store one row where all are equal."""
+        return self.ws.expand(-1, num_ws, -1) if self.ws.shape[1] == 1 else self.ws
+
     @torch.no_grad()
     def render(self, generator: Generator) -> Tensor:
         """The picture, ``[1, C, H, W]``; the same bytes every time on one machine."""
         device = generator.device
         noise = "const" if self.noise is None else [map_.to(device) for map_ in self.noise]
-        image: Tensor = generator.synthesis(self.ws.to(device), noise=noise)
+        image: Tensor = generator.synthesis(self.rows(generator.num_ws).to(device), noise=noise)
         return image
 
 
@@ -84,11 +91,15 @@ def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
 
 
 def load_latent(path: str | os.PathLike[str]) -> Latent:
-    """Read a latent file.
+    """Read a latent file, or that of another tool with one latent in it (`latentedit.projections`).
 
     Raises:
         Error: no such file, damaged, or another kind of file.
     """
+    if Path(path).suffix in (".npy", ".npz", ".pt"):
+        from latentedit.projections import load_projection
+
+        return load_projection(path)
     header, tensors = read_tensors(path, FORMAT, VERSION)
     names = sorted(name for name in tensors if name.startswith("noise/"))
     if "ws" not in tensors or tensors["ws"].ndim != 3 or not isinstance(header.get("fingerprint"), str):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from latentedit.discriminator import Discriminator, DiscriminatorConfig, build_discriminator
-from latentedit.errors import Error
+from latentedit.errors import Error, complete
 from latentedit.files import read_header, read_tensors, write_tensors
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.ops import fir_filter
@@ -109,7 +109,7 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
     """
     path = find_model(name)
     if path.suffix == ".pkl":
-        from latentedit.pickles import load_nvidia
+        from latentedit.nvidia import load_nvidia
 
         model = load_nvidia(path)
     elif path.suffix in (".pt", ".pth"):
@@ -130,7 +130,7 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
 
 
 def _build(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
-    try:
+    with complete(path, "model"):
         generator = with_weights(Generator, GeneratorConfig(**header["generator"]), _part(tensors, "g_ema/"), path)
         raw: Generator | None = None
         if any(name.startswith("g/") for name in tensors):
@@ -139,8 +139,6 @@ def _build(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Mo
         if header.get("discriminator"):
             config = DiscriminatorConfig(**header["discriminator"])
             discriminator = with_weights(build_discriminator, config, _part(tensors, "d/"), path)
-    except (KeyError, TypeError) as error:
-        raise Error(f"{path}: the header does not describe a model ({error})") from error
     return Model(generator, discriminator, header.get("framing"), header.get("provenance") or {}, str(path), raw_generator=raw)
 
 

@@ -32,7 +32,7 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
     if not _is_generator(state):
         raise Error(
             f"{path}: expected a checkpoint of rosinality's (with a g_ema), of genforce's StyleGAN or of plain weights;"
-            f" it has {', '.join(map(str, found))[:120]}"
+            f" it has {', '.join(name for name in found if isinstance(name, str))[:120]}"
         )
     assert isinstance(state, dict)
     config = _generator_config(path, state)

@@ -16,7 +16,7 @@ from latentedit.errors import Error, complete
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.layers import LRELU_GAIN
 from latentedit.models import Model, with_weights
-from latentedit.pickles import Array, TensorflowNetwork
+from latentedit.unpickling import Array, TensorflowNetwork
 
 DEFAULTS: dict[str, Any] = {
     "num_channels": 3,
@@ -72,19 +72,21 @@ def load_tensorflow(path: str | os.PathLike[str], networks: tuple[TensorflowNetw
     return model
 
 
-def _variables(network: TensorflowNetwork, prefix: str = "") -> dict[str, np.ndarray[Any, Any]]:
+def _variables(network: TensorflowNetwork) -> dict[str, np.ndarray[Any, Any]]:
+    """Of the network and its components, whose names come first."""
     found: dict[str, np.ndarray[Any, Any]] = {}
-    for name, value in network.get("variables") or []:
-        if isinstance(value, Array | np.generic):  # a variable without axes may be a numpy scalar
-            found[prefix + str(name)] = value.value if isinstance(value, Array) else np.asarray(value)
-    for name, component in (network.get("components") or {}).items():
-        if isinstance(component, TensorflowNetwork):
-            found.update(_variables(component, f"{prefix}{name}/"))
+    for prefix, part in (("", network), *(network.get("components") or {}).items()):
+        if not isinstance(part, TensorflowNetwork) or not isinstance(prefix, str):
+            raise Error("a component that is not a network")
+        for name, value in part.get("variables") or []:
+            if isinstance(value, Array | np.generic) and isinstance(name, str):  # one without axes may be a numpy scalar
+                found[f"{prefix}/{name}" if prefix else name] = value.value if isinstance(value, Array) else np.asarray(value)
     return found
 
 
 def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: str) -> dict[str, Any]:
-    built = str(network.get("build_func_name"))
+    built = network.get("build_func_name")
+    built = built[:80] if isinstance(built, str) else "something else"
     if kind not in built and not built.startswith(kind[0]):
         raise Error(f"{path}: expected a {kind}, found a network built by {built}")
     given = dict(network.get("static_kwargs") or {})
@@ -96,7 +98,7 @@ def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: st
     if built in FIRST:
         for name, usual in USUAL.items():
             if settings.get(name, usual) != usual:
-                raise Error(f"{path}: a first StyleGAN with {name} = {settings[name]!r} cannot be represented")
+                raise Error(f"{path}: a first StyleGAN whose {name} is not {usual!r} cannot be represented")
     return settings
 
 

@@ -68,8 +68,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     cases: list[tuple[str, Any, str]] = [
         ("a.npy", np.ones(5), r"has shape \[5\]; this generator takes \[12\] or \[6, 12\]"),
         ("b.npy", np.ones((4, 12)), r"has shape \[4, 12\]"),
-        ("c.npy", np.zeros(12), "is zero, or has values"),
-        ("d.npy", np.full(12, np.nan), "is zero, or has values"),
+        ("c.npy", np.zeros(12), "the direction is zero|values that are no numbers"),
+        ("d.npy", np.full(12, np.nan), "the direction is zero|values that are no numbers"),
         ("e.npy", np.array(["x"] * 12), "expected numbers"),
     ]
     for name, array, message in cases:
@@ -89,7 +89,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Error, match="--component is for GANSpace files"):
         import_direction(tmp_path / "one.npy", generator, "x", component=1)
     (tmp_path / "x.txt").write_text("1")
-    with pytest.raises(Error, match="are read from .npy, .npz and .pt"):
+    with pytest.raises(Error, match="arrays are read from .npy, .npz, .pt"):
         import_direction(tmp_path / "x.txt", generator, "x")
 
 

@@ -95,7 +95,7 @@ def test_damage_is_named(tmp_path: Path, tiny_file: Path) -> None:
         (b'\\"version\\": 1', b'\\"version\\": 9', "written in format version 9, this latentedit reads up to 1"),
         (b'\\"resolution\\": 16', b'\\"resolution\\": 32', "the generator has no tensor synthesis.b32"),
         (b'\\"w_dim\\": 12', b'\\"w_dim\\": 13', r"generator tensor mapping.fc0.bias has shape \[12\], expected \[13\]"),
-        (b'\\"z_dim\\"', b'\\"y_dim\\"', "the header does not describe a model"),
+        (b'\\"z_dim\\"', b'\\"y_dim\\"', "the model is incomplete"),
     ],
 )
 def test_headers_are_checked(tmp_path: Path, tiny_file: Path, old: bytes, new: bytes, message: str) -> None:

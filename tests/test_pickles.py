@@ -8,7 +8,7 @@ import pytest
 
 from latentedit.errors import Error
 from latentedit.models import fingerprint, load_model, save_model
-from latentedit.pickles import ALLOWED, read_pickle
+from latentedit.unpickling import ALLOWED, read_pickle
 from tests.reference_nets import REFERENCE
 
 

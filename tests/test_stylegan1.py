@@ -133,7 +133,10 @@ def test_adain_is_instance_normalisation() -> None:
 
 def as_tensorflow(state: dict[str, Tensor], fused: bool) -> dict[str, Any]:
     """The state of a pickled network with the same weights, as the first StyleGAN's code wrote it."""
-    settings = {"num_channels": 3, "resolution": 32, "label_size": 0, "mapping_layers": 2, "fused_scale": fused}
+    levels = sum(name.startswith("synthesis.output") and name.endswith("bias") for name in state)
+    width = state["truncation.w_avg"].numel()
+    settings = {"num_channels": 3, "resolution": 2 ** (levels + 1), "label_size": 0, "mapping_layers": 2, "fused_scale": fused}
+    settings |= {"latent_size": width, "dlatent_size": width}
     mapping: list[Any] = []
     synthesis: list[Any] = [("lod", state["synthesis.lod"].numpy())]
 
@@ -144,7 +147,7 @@ def as_tensorflow(state: dict[str, Tensor], fused: bool) -> dict[str, Any]:
         add(mapping, f"Dense{layer}/weight", state[f"mapping.dense{layer}.linear.weight"], (1, 0))
         add(mapping, f"Dense{layer}/bias", state[f"mapping.dense{layer}.wscale.bias"])
     add(synthesis, "4x4/Const/const", state["synthesis.layer0.first_layer"])
-    for layer in range(8):
+    for layer in range(2 * levels):
         r = 4 * 2 ** (layer // 2)
         name = f"{r}x{r}/" + (("Const", "Conv") if r == 4 else ("Conv0_up", "Conv1"))[layer % 2]
         there = f"synthesis.layer{layer}"
@@ -156,9 +159,9 @@ def as_tensorflow(state: dict[str, Tensor], fused: bool) -> dict[str, Any]:
         add(synthesis, f"noise{layer}", state[f"{there}.epilogue.apply_noise.noise"])
         add(synthesis, f"{name}/StyleMod/weight", state[f"{there}.epilogue.style_mod.dense.linear.weight"], (1, 0))
         add(synthesis, f"{name}/StyleMod/bias", state[f"{there}.epilogue.style_mod.dense.wscale.bias"])
-    for index in range(4):
-        add(synthesis, f"ToRGB_lod{3 - index}/weight", state[f"synthesis.output{index}.conv.weight"], (2, 3, 1, 0))
-        add(synthesis, f"ToRGB_lod{3 - index}/bias", state[f"synthesis.output{index}.bias"])
+    for index in range(levels):
+        add(synthesis, f"ToRGB_lod{levels - 1 - index}/weight", state[f"synthesis.output{index}.conv.weight"], (2, 3, 1, 0))
+        add(synthesis, f"ToRGB_lod{levels - 1 - index}/bias", state[f"synthesis.output{index}.bias"])
 
     def part(name: str, variables: list[Any], components: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -197,11 +200,11 @@ def discriminator_as_tensorflow(ours: GrowingDiscriminator) -> dict[str, Any]:
     }
 
 
-def pickled(path: Path, network: Any, *states: dict[str, Any]) -> Path:
+def pickled(path: Path, network: Any, *states: dict[str, Any] | None) -> Path:
     def wrapped(state: dict[str, Any]) -> Any:
         return network({**state, "components": {name: wrapped(part) for name, part in state["components"].items()}})
 
-    path.write_bytes(pickle.dumps(tuple(wrapped(state) for state in states), 4))
+    path.write_bytes(pickle.dumps(tuple(state and wrapped(state) for state in states), 4))
     return path
 
 
@@ -230,7 +233,7 @@ def test_variants_that_are_refused(tmp_path: Path, network: Any) -> None:
             load_model(pickled(tmp_path / "x.pkl", network, g, g, g))
         return str(caught.value)
 
-    assert "a first StyleGAN with use_pixel_norm = True cannot be represented" in message(use_pixel_norm=True)
+    assert "a first StyleGAN whose use_pixel_norm is not False cannot be represented" in message(use_pixel_norm=True)
     assert "labels cannot be represented" in message(label_size=3)
     cut = {name: tensor for name, tensor in state.items() if not name.startswith("synthesis.layer3.epilogue.bias")}
     torch.save(cut, tmp_path / "cut.pth")
@@ -310,7 +313,7 @@ def test_wrong_configurations() -> None:
         GeneratorConfig(16, architecture="stylegan1", resample_filter=(1, 3, 3, 1))
     with pytest.raises(Error, match="no clamped activations"):
         GeneratorConfig(16, architecture="stylegan1", conv_clamp=256)
-    with pytest.raises(Error, match="channel_widths must name 3 numbers"):
+    with pytest.raises(Error, match="channel_widths must name 3 numbers of at least 1, from 4 px up, got 2"):
         GeneratorConfig(16, channel_widths=(8, 8))
 
 

@@ -13,7 +13,7 @@ import torch
 
 from latentedit.errors import Error
 from latentedit.models import fingerprint, load_model, save_model
-from latentedit.pickles import Array, NumberType, TensorflowNetwork, read_pickle
+from latentedit.unpickling import Array, NumberType, TensorflowNetwork, read_pickle
 from tests.reference_nets import REFERENCE, arrays, relative_error
 
 FILE = REFERENCE / "nvidia_32_tf.pkl"

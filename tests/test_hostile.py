@@ -1,0 +1,540 @@
+"""Hostile and broken files of every kind that is read: never an execution, never a hang, always one clear line."""
+
+import io
+import json
+import os
+import pickle
+import pickletools
+import subprocess
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from latentedit.checkpoints import save_plain
+from latentedit.directions import Direction
+from latentedit.discriminator import Discriminator
+from latentedit.errors import Error
+from latentedit.generator import Generator
+from latentedit.latents import Latent, save_latent
+from latentedit.models import Model, fingerprint, load_model, save_model
+from latentedit.projections import load_projections
+from latentedit.rosinality import save_rosinality
+from latentedit.unpickling import ALLOWED, read_pickle
+from tests.conftest import tiny_discriminator, tiny_generator
+from tests.test_stylegan1 import as_tensorflow, pickled, published_synthesis
+from tests.test_tensorflow import network
+
+__all__ = ["network"]  # a fixture
+
+ROOT = Path(__file__).parent.parent
+SMALL = {"resolution": 8, "channels": 3, "channel_base": 32, "channel_max": 4}
+
+
+def small() -> Model:
+    generator = tiny_generator(**SMALL, z_dim=4, w_dim=4)
+    return Model(generator, tiny_discriminator(**SMALL), raw_generator=tiny_generator(1, **SMALL, z_dim=4, w_dim=4))
+
+
+class Instructions:
+    """Pickles as an attacker writes them: instruction by instruction."""
+
+    def __init__(self) -> None:
+        self.code = b"\x80\x04"
+
+    def name(self, module: str, name: str) -> "Instructions":
+        self.code += b"c" + module.encode() + b"\n" + name.encode() + b"\n"
+        return self
+
+    def value(self, value: object) -> "Instructions":
+        self.code += pickle.dumps(value, 2)[2:-1]
+        return self
+
+    def __add__(self, code: bytes) -> "Instructions":
+        self.code += code
+        return self
+
+    def write(self, path: Path) -> Path:
+        path.write_bytes(self.code + b".")
+        return path
+
+
+def nvidia_pickle(path: Path, model: Model) -> Path:
+    """``model`` as stylegan2-ada-pytorch pickles it, with source code that must not run."""
+
+    def tensor(value: torch.Tensor) -> Any:
+        return value.detach().clone()
+
+    def module(name: str, attributes: dict[str, Any], parts: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
+        return Persistent(
+            name, {**attributes, "_modules": parts, "_parameters": {k: tensor(v) for k, v in tensors.items()}, "_buffers": {}}
+        )
+
+    def own(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+        return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix) and "." not in k[len(prefix) :]}
+
+    def layer(state: dict[str, torch.Tensor], prefix: str, **attributes: Any) -> Any:
+        affine = {"affine": module("FullyConnectedLayer", {}, {}, own(state, f"{prefix}affine."))}
+        return module("Layer", attributes, affine if f"{prefix}affine.weight" in state else {}, own(state, prefix))
+
+    def filtered(block: Any) -> Any:
+        block.state["_buffers"]["resample_filter"] = torch.outer(*[torch.tensor([1.0, 3, 3, 1]) / 8] * 2)
+        return block
+
+    def generator(network: Generator) -> Any:
+        state, config = network.state_dict(), network.config
+        blocks = {}
+        for r in config.block_resolutions:
+            prefix = f"synthesis.b{r}."
+            names = [name for name in ("conv0", "conv1", "torgb") if f"{prefix}{name}.weight" in state]
+            layers = {name: layer(state, f"{prefix}{name}.", use_noise=True, conv_clamp=None) for name in names}
+            blocks[f"b{r}"] = filtered(module("SynthesisBlock", {"architecture": "skip"}, layers, own(state, prefix)))
+        mapping = {f"fc{i}": layer(state, f"mapping.fc{i}.", bias_gain=0.01) for i in range(config.mapping_layers)}
+        sizes = {"z_dim": config.z_dim, "w_dim": config.w_dim, "c_dim": 0, "num_layers": config.mapping_layers}
+        parts = {
+            "synthesis": module("SynthesisNetwork", {"img_channels": config.channels}, blocks, {}),
+            "mapping": module("MappingNetwork", sizes, mapping, own(state, "mapping.")),
+        }
+        return module("Generator", {}, parts, {})
+
+    def discriminator(network: Discriminator) -> Any:
+        state, config = network.state_dict(), network.config
+        blocks = {}
+        for r in config.block_resolutions:
+            names = sorted({name.split(".")[1] for name in state if name.startswith(f"b{r}.")})
+            layers = {name: layer(state, f"b{r}.{name}.", conv_clamp=None) for name in names}
+            blocks[f"b{r}"] = filtered(module("DiscriminatorBlock", {"architecture": "resnet"}, layers, {}))
+        head = {name: layer(state, f"b4.{name}.") for name in ("conv", "fc", "out")}
+        head["mbstd"] = module("MinibatchStdLayer", {"group_size": 4, "num_channels": 1}, {}, {})
+        blocks["b4"] = module("DiscriminatorEpilogue", {}, head, {})
+        return module("Discriminator", {"img_channels": config.channels, "c_dim": 0}, blocks, {})
+
+    assert model.discriminator is not None
+    document = {"G_ema": generator(model.generator), "D": discriminator(model.discriminator), "training_set_kwargs": {}}
+    buffer = io.BytesIO()
+    _Pickler(buffer, 2).dump(document)
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+class Persistent:
+    def __init__(self, class_name: str, state: dict[str, Any]) -> None:
+        self.class_name, self.state = class_name, state
+
+
+class _Pickler(pickle._Pickler):
+    """Writes `Persistent` objects under the name that NVIDIA's code gives them."""
+
+    def save_global(self, obj: Any, name: str | None = None) -> None:
+        if obj is _reconstruct:
+            writer: Any = self
+            writer.write(b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n")
+            writer.memoize(obj)
+        else:
+            super().save_global(obj, name)  # type: ignore[misc]
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Persistent):
+            meta = {
+                "type": "class",
+                "version": 6,
+                "module_src": "raise SystemExit",
+                "class_name": obj.class_name,
+                "state": obj.state,
+            }
+            return _reconstruct, (meta,)
+        return NotImplemented
+
+    dispatch: ClassVar[Any] = {**pickle._Pickler.dispatch, type(lambda: 0): save_global}
+
+
+def _reconstruct(meta: Any) -> None:
+    raise AssertionError("never called")
+
+
+def test_the_pickle_made_here_is_one(tmp_path: Path) -> None:
+    model = small()
+    again = load_model(nvidia_pickle(tmp_path / "x.pkl", model))
+    assert fingerprint(again.generator) == fingerprint(model.generator)
+    assert again.discriminator is not None
+
+
+IMPORTS: dict[str, Callable[[Instructions], Instructions]] = {
+    "GLOBAL": lambda i: i.name("os", "system"),
+    "STACK_GLOBAL": lambda i: i + b"\x8c\x02os\x8c\x06system\x93",
+    "INST": lambda i: i + b"(ios\nsystem\n",
+    "OBJ": lambda i: (i + b"(").name("os", "system") + b"o",
+    "EXT1": lambda i: i + b"\x82\x01",
+    "EXT2": lambda i: i + b"\x83\x01\x00",
+    "EXT4": lambda i: i + b"\x84\x01\x00\x00\x00",
+    "PERSID": lambda i: i + b"Pos.system\n",
+    "BINPERSID": lambda i: i + b"\x8c\x01xQ",
+}
+
+
+def command(mark: Path) -> bytes:
+    return pickle.dumps((f"touch {mark}",), 2)[2:-1]
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+@pytest.mark.parametrize("call", [b"R", b"\x81", b"b", b""])
+def test_every_instruction_that_imports(tmp_path: Path, name: str, call: bytes) -> None:
+    mark = tmp_path / "mark"
+    path = (IMPORTS[name](Instructions()) + (command(mark) + call if call else b"")).write(tmp_path / "x.pkl")
+    with pytest.raises(Error, match=r"x.pkl: (the pickle (asks for os.system|has the instruction)|.*damaged)") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+
+
+def test_that_list_is_whole() -> None:
+    """Every instruction that names something outside the pickle is tried above."""
+    outside = {op.name for op in pickletools.opcodes if op.name.startswith(("EXT", "PERSID", "BINPERSID"))}
+    assert outside | {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ"} <= set(IMPORTS)
+
+
+SYSTEM = b"cposix\nsystem\n"
+NAMES = sorted(ALLOWED)
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_allowed_names_called_with_anything(tmp_path: Path, module: str, name: str) -> None:
+    """Nothing that may be called does more than to build data, whatever it is given."""
+    mark = tmp_path / "mark"
+    inner = b"\x80\x02" + SYSTEM + command(mark) + b"R."
+    lines: list[str] = []
+    arguments: list[object] = [
+        (),
+        (1,),
+        ("x",),
+        (inner,),
+        ({},),
+        ([],),
+        (inner, inner),
+        (None, None, None, None),
+        ("O8", False, True),
+        (10**30,) * 4,
+    ]
+    for value in arguments:
+        for code in (b"R", b"\x81"):
+            path = (Instructions().name(module, name).value(value) + code).write(tmp_path / "x.pkl")
+            try:
+                load_model(path)
+            except Error as error:
+                lines.append(str(error))
+    assert all("\n" not in line for line in lines)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_allowed_names_cannot_be_changed(tmp_path: Path, module: str, name: str) -> None:
+    """BUILD sets attributes on whatever lies on the stack; functions and classes that are lent must not keep any."""
+    target = ALLOWED[module, name]
+    before = {key: getattr(target, key, None) for key in ("__init__", "__setstate__", "__call__", "_build", "__defaults__")}
+    for state in (
+        (None, {"__init__": dict, "__setstate__": dict, "_build": dict, "__defaults__": ("x",)}),
+        {"_build": dict, "value": 3},
+    ):
+        path = (Instructions().name(module, name).value(state) + b"b").write(tmp_path / "x.pkl")
+        with pytest.raises(Error):
+            read_pickle(path)
+    for key, value in before.items():
+        after = getattr(target, key, None)
+        assert after == value, key
+    if name in ("Network", "EasyDict", "OrderedDict"):
+        assert not hasattr(target, "value")
+
+
+def test_nested_reconstructors(tmp_path: Path) -> None:
+    """A storage within a storage within a storage, the innermost of which would run a command."""
+    mark = tmp_path / "mark"
+    data = b"\x80\x02" + SYSTEM + command(mark) + b"R."
+    for _ in range(3):
+        data = Instructions().name("torch.storage", "_load_from_bytes").value((data,)).code + b"R."
+    (tmp_path / "x.pkl").write_bytes(data)
+    with pytest.raises(Error, match=r"x.pkl: "):
+        load_model(tmp_path / "x.pkl")
+    assert not mark.exists()
+
+
+class Reduced:
+    def __init__(self, *parts: Any) -> None:
+        self.parts = parts
+
+    def __reduce__(self) -> Any:
+        return self.parts
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Reduced(os.system, ("true",)),
+        Reduced(torch.load, ("x",)),
+        Reduced(torch.hub.load, ("a", "b")),
+        Reduced(torch.jit.load, ("x",)),
+        Reduced(np.load, ("x",)),
+        Reduced(np.fromfile, ("/etc/passwd",)),
+        Reduced(np.memmap, ("/tmp/latentedit-mark", "u1", "w+", 0, (4,))),
+        Reduced(torch.from_file, ("/etc/passwd",)),
+        Reduced(pickle.loads, (b"",)),
+        Reduced(eval, ("1",)),
+        Reduced(io.open, ("/etc/passwd",)),
+    ],
+    ids=lambda value: str(value.parts[0])[:40],
+)
+def test_functions_of_torch_and_numpy(tmp_path: Path, value: Reduced) -> None:
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"G_ema": value}))
+    with pytest.raises(Error, match=r"asks for .*not among the names that are safe"):
+        load_model(tmp_path / "x.pkl")
+    torch.save({"g_ema": value}, tmp_path / "x.pt")
+    with pytest.raises(Error, match=r"x.pt: not a file of weights.*more than tensors"):
+        load_model(tmp_path / "x.pt")
+    assert not Path("/tmp/latentedit-mark").exists()
+
+
+def storage(count: int, claimed: int | None = None) -> bytes:
+    """``count`` floats as torch's older format stores them, with the number of them as ``claimed``."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = torch.zeros(count).storage()
+    torch.save(whole, buffer, _use_new_zipfile_serialization=False)
+    data = buffer.getvalue()
+    if claimed is not None:
+        data = data.replace(b"K" + bytes([count]) + b"N", b"\x8a\x08" + claimed.to_bytes(8, "little") + b"N")
+    return data
+
+
+def rebuilt(data: bytes, offset: object, size: object, stride: object) -> Instructions:
+    code = Instructions().name("torch._utils", "_rebuild_tensor_v2") + b"("
+    code.name("torch.storage", "_load_from_bytes").value((data,)) + b"R"
+    code.value(offset).value(size).value(stride).value(False)
+    code.name("collections", "OrderedDict") + b")R"
+    return code + b"tR"
+
+
+@pytest.mark.parametrize(
+    ("data", "offset", "size", "stride", "message"),
+    [
+        (storage(4), 0, (2, 2), (2, 1), "expected a network pickle"),
+        (storage(4), 0, (5,), (1,), "claims more numbers than its storage has"),
+        (storage(4), 2, (3,), (1,), "claims more numbers than its storage has"),
+        (storage(4), 0, (2**39,), (0,), "expected a network pickle"),  # a view, which no network accepts
+        (storage(4), -1, (1,), (1,), "impossible shape"),
+        (storage(4), 0, (1,), (1, 1), "impossible shape"),
+        (storage(4), 0, (2**50,), (1,), "impossible shape"),
+        (storage(4), 0, "ab", (1, 1), "impossible shape"),
+        (storage(4, 2**40), 0, (1,), (1,), "claims more numbers than the file has bytes"),
+        (storage(4)[:-4], 0, (4,), (1,), "damaged"),
+        (b"PK\x03\x04", 0, (1,), (1,), "x.pkl: "),
+    ],
+)
+def test_storages_of_wrong_sizes(
+    tmp_path: Path, data: bytes, offset: object, size: object, stride: object, message: str
+) -> None:
+    path = rebuilt(data, offset, size, stride).write(tmp_path / "x.pkl")
+    with pytest.raises(Error, match=message):
+        load_model(path)
+
+
+def test_views_are_no_weights(tmp_path: Path) -> None:
+    """A tensor that repeats one number a million times takes no room in a file and much in memory."""
+    model = small()
+    save_plain(tmp_path / "x.pt", model)
+    document = torch.load(tmp_path / "x.pt", weights_only=True)
+    document["G_ema"]["mapping.fc0.weight"] = torch.zeros(1, 1).expand(4, 4)
+    torch.save(document, tmp_path / "x.pt")
+    with pytest.raises(Error, match=r"tensor mapping.fc0.weight claims more numbers than the file holds"):
+        load_model(tmp_path / "x.pt")
+
+
+def rezipped(
+    source: Path, target: Path, change: Callable[[str, bytes], bytes | None], method: int = zipfile.ZIP_STORED
+) -> Path:
+    with zipfile.ZipFile(source) as a, zipfile.ZipFile(target, "w", method) as b:
+        for name in a.namelist():
+            data = change(name, a.read(name))
+            if data is not None:
+                b.writestr(name, data)
+    return target
+
+
+def test_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch believes the sizes that the program of an archive states, and would show what lies behind the data in memory."""
+    save_rosinality(tmp_path / "good.pt", small())
+
+    def message(change: Callable[[str, bytes], bytes | None], method: int = zipfile.ZIP_STORED) -> str:
+        with pytest.raises(Error) as caught:
+            load_model(rezipped(tmp_path / "good.pt", tmp_path / "x.pt", change, method))
+        return str(caught.value)
+
+    assert "of which the file holds 4" in message(lambda name, data: data[:4] if "/data/" in name else data)
+    assert "of which the file holds 0" in message(lambda name, data: None if name.endswith("data/0") else data)
+    assert "compressed members" in message(lambda name, data: data, zipfile.ZIP_DEFLATED)
+    assert "not an archive of torch's" in message(lambda name, data: None if name.endswith("data.pkl") else data)
+    bomb = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("w.npy", "w", force_zip64=True) as member:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1, 18, 2**20)})
+        member.write(header.getvalue())
+        for _ in range(72):
+            member.write(bytes(1 << 20))
+    assert bomb.stat().st_size < 1 << 18
+    monkeypatch.setattr("latentedit.arrays.LARGEST", 1 << 20)
+    with pytest.raises(Error, match="unpacks to more than"):
+        load_projections(bomb)
+
+
+def deep(instruction: bytes, depth: int) -> bytes:
+    return b"\x80\x02)" + instruction * depth
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (b"\x80\x02" + b"]" * 600 + b"a" * 599, "nested more than 500 deep"),
+        (deep(b"\x85", 100_000) + b"}K\x01s", "nested more than 500 deep"),
+        # Hashing a tuple that holds a tuple twice, which holds a tuple twice ... takes for ever.
+        (b"\x80\x02}" + b")" + b"2\x86" * 60 + b"K\x01s", "tuples within one another"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f", "a reference to the object number"),
+        (b"\x80\x02\x8e\xff\xff\xff\xff\xff\xff\xff\x7f", "damaged"),
+        (b"\x80\x02B\xff\xff\xff\x7f", "damaged"),
+        (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f", "without its objects"),
+        (b"\x80\x02I" + b"9" * 5000 + b"\n", "damaged"),
+        (b"\x80\x02a", "without its objects"),
+        (b"\x80\x02(t", "expected a network pickle"),
+        (b"\x80\x02h\x07", "damaged"),
+        (b"", "damaged"),
+    ],
+)
+def test_sizes_and_depths(tmp_path: Path, code: bytes, message: str) -> None:
+    (tmp_path / "x.pkl").write_bytes(code + b"." if code else b"")
+    with pytest.raises(Error, match=message):
+        load_model(tmp_path / "x.pkl")
+
+
+def test_modules_within_one_another(tmp_path: Path) -> None:
+    """Forty modules, each of which is twice in the next, are a million million when they are walked through."""
+    path = modules_within(tmp_path / "x.pkl", 40)
+    with pytest.raises(Error, match="more than 10000 modules"):
+        load_model(path)
+
+
+def modules_within(path: Path, count: int) -> Path:
+    inner: Any = Persistent("Block", {"_modules": {}, "_parameters": {}, "_buffers": {}})
+    for _ in range(count):
+        inner = Persistent("Block", {"_modules": {"a": inner, "b": inner}, "_parameters": {}, "_buffers": {}})
+    conv = Persistent("Layer", {"_modules": {}, "_parameters": {}, "_buffers": {}, "use_noise": True})
+    block = Persistent("Block", {"_modules": {"conv1": conv, "x": inner}, "_parameters": {}, "_buffers": {}})
+    parts = {
+        "synthesis": Persistent("Synthesis", {"_modules": {"b4": block}, "_parameters": {}, "_buffers": {}}),
+        "mapping": Persistent("Mapping", {"_modules": {}, "_parameters": {}, "_buffers": {}}),
+    }
+    buffer = io.BytesIO()
+    _Pickler(buffer, 2).dump({"G_ema": Persistent("Generator", {"_modules": parts, "_parameters": {}, "_buffers": {}})})
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+def test_sizes_in_headers_are_not_believed(tmp_path: Path) -> None:
+    model = small()
+    for changes, message in (
+        ({"resolution": 2**40}, "resolution must be a power of two from 8 to 16384"),
+        ({"resolution": 16384}, "x.safetensors: channel_base must be at least"),
+        ({"resolution": 16384, "channel_base": 16384}, "the generator has no tensor"),
+        ({"z_dim": 10**12}, "z_dim must be a whole number"),
+        ({"z_dim": 10**8}, "fc0.weight has shape"),
+        ({"mapping_layers": 10**9}, "mapping_layers must be"),
+        ({"resample_filter": "abc"}, "x.safetensors: "),
+        ({"channel_widths": [1] * 10**5}, "channel_widths must name"),
+        ({"w_dim": "4"}, "w_dim must be a whole number"),
+        ({"colour": 1}, "x.safetensors: "),
+    ):
+        save_model(tmp_path / "x.safetensors", model)
+        data = (tmp_path / "x.safetensors").read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        inside = json.loads(header["__metadata__"]["latentedit"])
+        inside["generator"].update(changes)
+        header["__metadata__"]["latentedit"] = json.dumps(inside)
+        text = json.dumps(header).encode()
+        (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+        with pytest.raises(Error, match=message) as caught:
+            load_model(tmp_path / "x.safetensors")
+        assert len(str(caught.value)) < 600
+
+
+def seeds(folder: Path, network: Any) -> dict[str, tuple[Path, str]]:
+    """A small file of every format that is read, and what it is read as."""
+    model = small()
+    generator = model.generator
+    save_model(folder / "native.safetensors", model)
+    save_rosinality(folder / "rosinality.pt", model)
+    save_plain(folder / "plain.pt", model)
+    torch.save(genforce_state(), folder / "genforce.pth")
+    torch.save(
+        torch.load(folder / "rosinality.pt", weights_only=True), folder / "legacy.pt", _use_new_zipfile_serialization=False
+    )
+    nvidia_pickle(folder / "nvidia.pkl", model)
+    first = tensorflow_state()
+    pickled(folder / "tensorflow.pkl", network, first, None, first)
+    noise = [torch.zeros(shape) for shape in generator.synthesis.noise_shapes]
+    latent = Latent(torch.zeros(1, generator.num_ws, 4), noise, fingerprint(generator), "w+")
+    save_latent(folder / "latent.safetensors", latent)
+    np.savez(folder / "projected_w.npz", w=latent.ws.numpy())
+    torch.save({"me.png": {"latent": latent.ws[0], "noise": noise}}, folder / "projected.pt")
+    np.save(folder / "boundary.npy", np.ones((1, 4)))
+    Direction("smile", torch.tensor([1.0, 0, 0, 0]), 0.0, 1.0, fingerprint(generator)).save(folder / "direction.safetensors")
+    kinds = {"latent.safetensors": "latent", "projected_w.npz": "latents", "projected.pt": "latents", "boundary.npy": "array"}
+    kinds["direction.safetensors"] = "direction"
+    return {path.name: (path, kinds.get(path.name, "model")) for path in sorted(folder.iterdir())}
+
+
+def genforce_state() -> dict[str, torch.Tensor]:
+    state, _ = published_synthesis()
+    small = {}
+    for name, tensor in state.items():
+        if any(f"layer{i}." in name for i in range(4, 8)) or "output2" in name or "output3" in name:
+            continue
+        axes = [slice(0, min(n, 4)) if n >= 32 else slice(None) for n in tensor.shape]
+        small[name] = tensor[tuple(axes)].clone()
+    for layer in range(4):
+        name = f"synthesis.layer{layer}.epilogue.style_mod.dense"
+        small[f"{name}.linear.weight"] = torch.zeros(8, 4)
+        small[f"{name}.wscale.bias"] = torch.zeros(8)
+    small["truncation.truncation"] = torch.ones(1, 4, 1)
+    return small
+
+
+def tensorflow_state() -> dict[str, Any]:
+    return as_tensorflow(genforce_state(), fused=False)
+
+
+FORMATS = (
+    "native.safetensors", "rosinality.pt", "plain.pt", "genforce.pth", "legacy.pt", "nvidia.pkl", "tensorflow.pkl",
+    "latent.safetensors", "projected_w.npz", "projected.pt", "boundary.npy", "direction.safetensors",
+)  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_thousand_mutations(tmp_path: Path, network: Any, name: str) -> None:
+    (tmp_path / "seeds").mkdir()
+    found = seeds(tmp_path / "seeds", network)
+    assert set(found) == set(FORMATS)
+    path, kind = found[name]
+    assert path.stat().st_size <= 64 << 10
+    call = [sys.executable, "-m", "tests.mutations", str(path), kind, str(tmp_path), "1000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["wrong"] == []
+    assert result["read"] + result["refused"] == 1000
+    assert result["refused"] > 100
