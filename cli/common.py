@@ -85,11 +85,11 @@ def expand(paths: Sequence[str], endings: tuple[str, ...], what: str) -> list[Pa
 
 
 @contextmanager
-def progress_bar(total: int, what: str, unit: str = "step") -> Iterator[Any]:
+def progress_bar(total: int, what: str, unit: str = "step", scale: bool = False) -> Iterator[Any]:
     """A tqdm bar on stderr; ``bar.update(n)``."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=what, unit=unit, dynamic_ncols=True, mininterval=0.3) as bar:
+    with tqdm(total=total, desc=what, unit=unit, unit_scale=scale, dynamic_ncols=True, mininterval=0.3) as bar:
         yield bar
 
 

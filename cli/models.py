@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentedit.cli.common import device_option, print_facts, read_model, say_written
+from latentedit.cli.common import device_option, print_facts, progress_bar, read_model, say_written
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -122,6 +122,70 @@ def convert(source: str, target: str, layout: str) -> None:
         raise Error(f"{target}: models are written as .safetensors or .pt")
     click.echo(f"fingerprint {fingerprint(found.generator)}")
     say_written(target)
+
+
+@model.command()
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def zoo(as_json: bool) -> None:
+    """List the networks that others publish, with resolution, size as far as known, and licence.
+
+    Nothing is downloaded by this, nor by naming one: see "latentedit model fetch".
+
+    \b
+    Example:
+      latentedit model zoo
+    """
+    import json
+    from dataclasses import asdict
+    from itertools import groupby
+
+    from latentedit.zoo import catalogue
+
+    entries = list(catalogue().values())
+    if as_json:
+        click.echo(json.dumps([{**asdict(entry), "here": entry.path.is_file()} for entry in entries], indent=2))
+        return
+    for (source, licence), group in groupby(entries, key=lambda entry: (entry.source, entry.licence)):
+        click.echo(f"{source}\n  licence: {licence}")
+        for entry in group:
+            size = f"{entry.megabytes} MB" if entry.megabytes else ""
+            notes = [f"{entry.labels} labels"] if entry.labels else []
+            notes += ["here"] if entry.path.is_file() else ["by hand"] if entry.by_hand else []
+            click.echo(f"  {entry.name:36} {entry.resolution:>5} px  {size:7} {', '.join(notes)}".rstrip())
+
+
+@model.command()
+@click.argument("name")
+@click.option("--sha256", help="Expected checksum; without it, that of the first download is recorded and compared ever after.")
+def fetch(name: str, sha256: str | None) -> None:
+    """Download the published network NAME to the cache folder; NAME can then stand wherever a model is named.
+
+    A transfer that breaks off is gone on with by the same command. The folder is LATENTEDIT_CACHE, or latentedit in the user's
+    cache folder.
+
+    \b
+    Example:
+      latentedit model fetch ada-ffhq
+    """
+    from latentedit.zoo import catalogue
+    from latentedit.zoo import fetch as run
+
+    entries = catalogue()
+    if name not in entries:
+        raise Error(f'{name}: no published network has this name; "latentedit model zoo" lists them')
+    entry = entries[name]
+    click.echo(f"from {entry.address}\nlicence: {entry.licence}")
+    with progress_bar(0, name, unit="B", scale=True) as bar:
+
+        def progress(there: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(there - bar.n)
+
+        path, new = run(entry, sha256, progress)
+    if new:
+        say_written(path)
+    else:
+        click.echo(f"already there, and whole: {path}")
 
 
 @model.command()

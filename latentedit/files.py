@@ -50,6 +50,14 @@ def _umask() -> int:
     return mask
 
 
+def cache_folder() -> Path:
+    """Where features of data sets and published networks are kept: LATENTEDIT_CACHE, or latentedit in the user's cache folder."""
+    if "LATENTEDIT_CACHE" in os.environ:
+        return Path(os.environ["LATENTEDIT_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    return Path(base) / "latentedit"
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(data)

@@ -81,14 +81,21 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:
-    """The file that a bundled name or a path stands for."""
+    """The file that a bundled name, a path, or the name of a published network (`latentedit.zoo`) stands for."""
     text = os.fspath(name)
     bundled = BUNDLED / f"{LATEST.get(text, text)}.safetensors"
     if os.sep not in text and not text.endswith((".safetensors", ".pkl", ".pt", ".pth")) and bundled.is_file():
         return bundled
     if not Path(text).is_file():
+        from latentedit import zoo
+
+        published = zoo.find(text)
+        if published is not None:
+            return published
         known = ", ".join(sorted([*LATEST, *(p.stem for p in BUNDLED.glob("*.safetensors"))]))
-        raise Error(f"{text}: no such model file; models that come with latentedit: {known}")
+        raise Error(
+            f'{text}: no such model file; models that come with latentedit: {known}; "latentedit model zoo" lists published ones'
+        )
     return Path(text)
 
 
@@ -101,7 +108,7 @@ def bundled_with(own: str) -> str | None:
 
 
 def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:
-    """Read a bundled model by name, a native model file, an NVIDIA ``.pkl``, or a ``.pt`` or ``.pth`` of weights (rosinality's,
+    """Read a bundled or published model by name, a native model file, an NVIDIA ``.pkl``, or a ``.pt`` or ``.pth`` of weights (rosinality's,
     genforce's, or NVIDIA's names).
 
     Raises:

@@ -111,14 +111,6 @@ def load_features(
     return discriminator_features(model.discriminator, digest, fingerprint(model.generator))
 
 
-def cache_folder() -> Path:
-    """Where features of data sets are kept: LATENTEDIT_CACHE, or latentedit in the user's cache folder."""
-    if "LATENTEDIT_CACHE" in os.environ:
-        return Path(os.environ["LATENTEDIT_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    return Path(base) / "latentedit"
-
-
 @torch.no_grad()
 def of_pictures(features: Features, data: PictureSet, *, cache: bool = True, mirror: bool = False) -> Tensor:
     """Features of every picture of a set, ``[n, D]`` float32 on the CPU; kept in `cache_folder` for the next time.

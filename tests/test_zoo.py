@@ -1,0 +1,216 @@
+"""The download of published networks, against a server on this machine."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentedit import zoo
+from latentedit.errors import Error
+from latentedit.models import load_model
+from latentedit.zoo import Entry, catalogue, checksum, fetch
+from tests.reference_nets import REFERENCE
+from tests.test_cli import complaint, works
+
+NETWORK = REFERENCE / "nvidia_32_resnet_generator_clamp.pkl"
+
+
+class Server:
+    """Serves ``data`` at /network.pkl; the other attributes say how it misbehaves."""
+
+    def __init__(self) -> None:
+        self.data = NETWORK.read_bytes()
+        self.etag: str | None = '"one"'
+        self.breaks_after: int | None = None
+        self.ranges = True
+        self.kind = "application/octet-stream"
+        self.requests: list[str | None] = []
+        owner = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                owner.answer(self)
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}/network.pkl"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        if request.path != "/network.pkl":
+            request.send_error(404)
+            return
+        asked = request.headers.get("Range")
+        self.requests.append(asked)
+        start = 0
+        if asked and self.ranges and request.headers.get("If-Range") == self.etag:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            request.send_response(206)
+            request.send_header("Content-Range", f"bytes {start}-{len(self.data) - 1}/{len(self.data)}")
+        else:
+            request.send_response(200)
+        request.send_header("Content-Type", self.kind)
+        request.send_header("Content-Length", str(len(self.data) - start))
+        if self.etag:
+            request.send_header("ETag", self.etag)
+        request.end_headers()
+        part = self.data[start:] if self.breaks_after is None else self.data[start : start + self.breaks_after]
+        request.wfile.write(part)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
+
+
+@pytest.fixture
+def entry(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(zoo, "CATALOGUE", tmp_path / "zoo.toml")
+    (tmp_path / "zoo.toml").write_text(
+        f"""
+        [[publisher]]
+        source = "a test"
+        licence = "none"
+        architecture = "StyleGAN2"
+        networks = [
+            {{ name = "net", resolution = 32, address = "{server.address}" }},
+            {{ name = "lost", resolution = 32, address = "{server.address}x" }},
+            {{ name = "manual", resolution = 32, address = "{server.address}", by_hand = true }},
+            {{ name = "nowhere", resolution = 32, address = "http://127.0.0.1:9/x.pkl" }},
+        ]
+        """
+    )
+    return catalogue()["net"]
+
+
+def left(entry: Entry) -> list[str]:
+    folder = entry.path.parent
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_fetched_once_and_used_by_name(tmp_path: Path, entry: Entry, server: Server) -> None:
+    line = complaint("sample", "net", "--out", tmp_path / "x.png")
+    assert '"latentedit model fetch net" downloads it; without a network, put the file from' in line
+    assert str(entry.path) in line
+    assert server.requests == []
+    shown = works("model", "fetch", "net").stdout
+    assert "licence: none" in shown
+    assert f"wrote {entry.path}" in shown
+    assert left(entry) == ["net.pkl", "net.pkl.json"]
+    assert entry.path.read_bytes() == server.data
+    record = json.loads(entry.record.read_text())
+    assert (record["sha256"], record["bytes"], record["address"]) == (checksum(entry.path), len(server.data), server.address)
+    works("sample", "net", "--seeds", "1", "--out", tmp_path / "x.png")
+    assert load_model("net").generator.resolution == 32
+    assert "already there, and whole" in works("model", "fetch", "net").stdout
+    assert len(server.requests) == 1
+    assert "here" in works("model", "zoo").stdout
+
+
+def test_changed_after_the_download(entry: Entry) -> None:
+    fetch(entry)
+    data = bytearray(entry.path.read_bytes())
+    data[5000] ^= 1
+    entry.path.write_bytes(data)
+    for attempt in (lambda: load_model("net"), lambda: fetch(entry)):
+        with pytest.raises(Error, match=r"delete it and fetch it anew"):
+            attempt()
+
+
+def test_a_checksum_of_the_users_own(entry: Entry, server: Server) -> None:
+    with pytest.raises(Error, match=r"its SHA-256 is \w{64}, expected 0000\w*; nothing was kept"):
+        fetch(entry, "0" * 64)
+    assert left(entry) == []
+    assert "64 hexadecimal digits, got 'abc'" in complaint("model", "fetch", "net", "--sha256", "abc")
+    right = checksum(NETWORK)
+    works("model", "fetch", "net", "--sha256", right.upper())
+    with pytest.raises(Error, match="expected 0000"):
+        fetch(entry, "0" * 64)
+    assert entry.path.is_file()
+
+
+def test_a_broken_transfer_is_gone_on_with(entry: Entry, server: Server) -> None:
+    server.breaks_after = 60_000
+    seen: list[tuple[int, int | None]] = []
+    for index in range(3):
+        with pytest.raises(Error, match=r"broke off after [\d,]+ of 225,398 bytes; run the command again to go on"):
+            fetch(entry, progress=lambda there, total: seen.append((there, total)))
+        assert left(entry) == ["net.pkl.part", "net.pkl.part.json"]
+        assert seen[-1] == (60_000 * (index + 1), 225_398)
+    server.breaks_after = None
+    assert fetch(entry)[1]
+    assert entry.path.read_bytes() == server.data
+    assert server.requests == [None, "bytes=60000-", "bytes=120000-", "bytes=180000-"]
+    assert left(entry) == ["net.pkl", "net.pkl.json"]
+
+
+@pytest.mark.parametrize("how", ["another version", "no ranges", "no mark"])
+def test_begun_anew_where_it_cannot_be_gone_on_with(entry: Entry, server: Server, how: str) -> None:
+    server.breaks_after = 60_000
+    if how == "no mark":
+        server.etag = None
+    with pytest.raises(Error, match="broke off"):
+        fetch(entry)
+    server.breaks_after = None
+    if how == "another version":
+        server.etag, server.data = '"two"', server.data[::-1]
+    server.ranges = how != "no ranges"
+    fetch(entry)
+    assert entry.path.read_bytes() == server.data
+
+
+def test_what_a_server_can_answer(entry: Entry, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.kind = "text/html; charset=utf-8"
+    with pytest.raises(Error, match="sent a web page instead of the file; put the file from"):
+        fetch(entry)
+    server.kind = "application/octet-stream"
+    with pytest.raises(Error, match="the server answers 404 Not Found"):
+        fetch(catalogue()["lost"])
+    with pytest.raises(Error, match=r"cannot be reached \(.*refused\); put the file from http://127.0.0.1:9/x.pkl at"):
+        fetch(catalogue()["nowhere"])
+    with pytest.raises(Error, match="cannot be downloaded by a program: put the file from"):
+        fetch(catalogue()["manual"])
+    monkeypatch.setattr(zoo, "LARGEST", 1000)
+    with pytest.raises(Error, match="more than any published network"):
+        fetch(entry)
+    assert left(entry) == []
+    entry.path.parent.parent.mkdir(parents=True, exist_ok=True)
+    entry.path.parent.rmdir()
+    entry.path.parent.write_text("a file where a folder should be")
+    with pytest.raises(Error, match="cannot write"):
+        fetch(replace(entry))
+
+
+def test_a_file_put_there_by_hand(entry: Entry) -> None:
+    manual = catalogue()["manual"]
+    manual.path.parent.mkdir(parents=True)
+    manual.path.write_bytes(NETWORK.read_bytes())
+    assert load_model("manual").generator.resolution == 32
+    assert not fetch(manual)[1]
+    manual.path.write_bytes(NETWORK.read_bytes() + b"x")
+    with pytest.raises(Error, match="not the file that was downloaded"):
+        load_model("manual")
+
+
+def test_the_list() -> None:
+    entries = catalogue()
+    assert len(entries) >= 40
+    assert len({entry.file for entry in entries.values()}) == len(entries)
+    for name, entry in entries.items():
+        assert entry.address.startswith("https://"), name
+        assert min(len(entry.licence), len(entry.source)) > 5, name
+        assert entry.path.suffix in (".pkl", ".pth"), name
+    assert entries["ada-ffhq"].address.endswith("/stylegan2-ada-pytorch/pretrained/ffhq.pkl")
+    assert "ada-ffhq" in works("model", "zoo", "--json").stdout
+    assert "no published network has this name" in complaint("model", "fetch", "faces64")
