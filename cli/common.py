@@ -85,7 +85,7 @@ def expand(paths: Sequence[str], endings: tuple[str, ...], what: str) -> list[Pa
 
 
 @contextmanager
-def progress_bar(total: int, what: str, unit: str = "step", scale: bool = False) -> Iterator[Any]:
+def progress_bar(total: int | None, what: str, unit: str = "step", scale: bool = False) -> Iterator[Any]:
     """A tqdm bar on stderr; ``bar.update(n)``."""
     from tqdm import tqdm
 

@@ -51,7 +51,7 @@ def _umask() -> int:
 
 
 def cache_folder() -> Path:
-    """Where features of data sets and published networks are kept: LATENTEDIT_CACHE, or latentedit in the user's cache folder."""
+    """Where features of data sets and published networks are kept: LATENTEDIT_CACHE, or latentedit in the user's cache."""
     if "LATENTEDIT_CACHE" in os.environ:
         return Path(os.environ["LATENTEDIT_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"

@@ -94,7 +94,8 @@ def find_model(name: str | os.PathLike[str]) -> Path:
             return published
         known = ", ".join(sorted([*LATEST, *(p.stem for p in BUNDLED.glob("*.safetensors"))]))
         raise Error(
-            f'{text}: no such model file; models that come with latentedit: {known}; "latentedit model zoo" lists published ones'
+            f"{text}: no such model file; models that come with latentedit: {known};"
+            ' "latentedit model zoo" lists published ones'
         )
     return Path(text)
 
@@ -108,8 +109,8 @@ def bundled_with(own: str) -> str | None:
 
 
 def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:
-    """Read a bundled or published model by name, a native model file, an NVIDIA ``.pkl``, or a ``.pt`` or ``.pth`` of weights (rosinality's,
-    genforce's, or NVIDIA's names).
+    """Read a bundled or published model by name, a native model file, an NVIDIA ``.pkl``, or a ``.pt`` or ``.pth`` of weights
+    (rosinality's, genforce's, or NVIDIA's names).
 
     Raises:
         Error: no such file, damaged, or a kind of network that cannot be represented.

@@ -214,7 +214,9 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
             file.flush()
             os.fsync(file.fileno())
     if total is not None and count != total:
-        raise Error(f"{entry.address}: the transfer broke off after {count:,} of {total:,} bytes; run the command again to go on")
+        raise Error(
+            f"{entry.address}: the transfer broke off after {count:,} of {total:,} bytes; run the command again to go on"
+        )
 
 
 def _version(part: Path) -> str | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from latentedit.compatibility import import_with_torchvision
 from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
-from latentedit.files import replacing
+from latentedit.files import cache_folder, replacing
 from latentedit.generator import Generator
 from latentedit.images import from_uint8, to_uint8
 from latentedit.metrics.judge import Judge, load_judge

@@ -1,14 +1,10 @@
 """What a run would take, before it is started: memory, and time."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from latentedit.costs import convolution_rate, measure
 from latentedit.devices import auto_precision
 from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.generator import Generator, GeneratorConfig
@@ -50,8 +46,8 @@ def estimate(config: TrainingConfig, shape: tuple[int, ...], c_dim: int, device:
         ws = torch.empty(n, g.num_ws, g.w_dim)
         noise = [torch.empty(n, *map_[1:]) for map_ in g.synthesis.noise_shapes]
         images, labels = torch.empty(n, *shape), torch.empty(n, c_dim)
-    flop_g, kept_g = _measure(lambda: g.synthesis(ws, noise=noise), n)
-    flop_d, kept_d = _measure(lambda: d(images, labels), n)
+    flop_g, kept_g = (amount / n for amount in measure(lambda: g.synthesis(ws, noise=noise))[:2])
+    flop_d, kept_d = (amount / n for amount in measure(lambda: d(images, labels))[:2])
     # Passes over a picture: forward 1, backward 2 (1 where weights need none), double backward 3 forwards more.
     path = 0.5 / config.path_interval * 6 if config.path_weight else 0
     r1 = 6 / config.r1_interval if config.r1_gamma else 0
@@ -62,38 +58,4 @@ def estimate(config: TrainingConfig, shape: tuple[int, ...], c_dim: int, device:
     kept = max(kept_g + kept_d, 2 * kept_d, 2.5 * kept_d if config.r1_gamma else 0, 1.25 * kept_g) * at_once * reduced
     count_g, count_d = (sum(p.numel() for p in network.parameters()) for network in (g, d))
     weights = 4 * (count_g * 5 + count_d * 4)  # weights, two moments, gradients, and the average
-    return Estimate(count_g, count_d, flop / 1e9, (weights + kept) / 1e9, processes * SHARE * _rate(device) / flop)
-
-
-def _measure(run: Callable[[], object], n: int) -> tuple[float, float]:
-    """FLOP, and bytes kept for the backward pass, for one picture."""
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            kept[id(tensor)] = tensor
-        return tensor
-
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        run()
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept.values()}
-    return counter.get_total_flops() / n, sum(storages.values()) / n
-
-
-def _rate(device: torch.device) -> float:
-    """FLOP a second of a bare convolution on ``device``."""
-    x = torch.randn(8, 64, 32, 32, device=device).to(memory_format=torch.channels_last)
-    weight = torch.randn(64, 64, 3, 3, device=device)
-    flop = 2 * x.numel() * 64 * 9
-
-    def timed(count: int) -> float:
-        started = time.perf_counter()
-        for _ in range(count):
-            F.conv2d(x, weight, padding=1)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - started
-
-    with torch.no_grad():
-        timed(3)
-        return 20 * flop / timed(20)
+    return Estimate(count_g, count_d, flop / 1e9, (weights + kept) / 1e9, processes * SHARE * convolution_rate(device) / flop)

@@ -1,0 +1,66 @@
+"""What `model info` says that rendering and inverting take."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentedit.costs import estimate
+from latentedit.images import load_image
+from latentedit.models import Model
+from latentedit.perceptual import VGG_FILE
+from tests.conftest import tiny_discriminator, tiny_generator
+from tests.test_cli import works
+from tests.test_stylegan1 import random_discriminator, random_generator
+
+
+@pytest.fixture(autouse=True)
+def no_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+
+
+def convolutions(model: Model, channels: int) -> float:
+    """FLOP of the generator's convolutions alone, from the sizes of its weights."""
+    total = 0.0
+    for name, weight in model.generator.synthesis.named_parameters():
+        if name.endswith(("conv0.weight", "conv1.weight", "torgb.weight")):
+            side = int(name.split(".")[0][1:])
+            # A transposed convolution meets every weight once for each of its fewer inputs.
+            total += 2 * weight.numel() * (side // 2 if "conv0" in name else side) ** 2
+    return total
+
+
+def test_arithmetic_is_that_of_the_convolutions(tmp_path: Path) -> None:
+    model = Model(tiny_generator(resolution=64, channel_base=1024), tiny_discriminator(resolution=64, channel_base=1024))
+    cost = estimate(model, torch.device("cpu"))
+    bare = convolutions(model, 1) / 1e9
+    assert bare <= cost.render_gflop <= 1.5 * bare  # and resampling, affine layers, weights folded with styles
+    assert cost.perceptual == "discriminator"
+    assert cost.step_gflop > 2 * cost.render_gflop
+    assert cost.step_gb > cost.render_gb > sum(p.numel() for p in model.generator.parameters()) * 4 / 1e9
+    # Without a discriminator it would be VGG-16, of 15.3 thousand million multiplications at 224 px.
+    model.discriminator = None
+    lpips = estimate(model, torch.device("cpu"))
+    assert lpips.perceptual == "lpips"
+    assert lpips.step_gflop - 2 * cost.render_gflop == pytest.approx(2 * 2 * 15.3 * (64 / 224) ** 2, rel=0.1)
+
+
+def test_backbone_in_the_cache_is_what_would_be_used(tmp_path: Path) -> None:
+    (tmp_path / "hub" / "hub" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "hub" / "hub" / "checkpoints" / VGG_FILE).write_bytes(b"")
+    model = Model(tiny_generator(), tiny_discriminator())
+    assert estimate(model, torch.device("cpu")).perceptual == "lpips"
+
+
+def test_the_first_stylegan_too() -> None:
+    cost = estimate(Model(random_generator(), random_discriminator()), torch.device("cpu"))
+    assert cost.step_gflop > cost.render_gflop > 0
+
+
+def test_shown_with_a_grid(tmp_path: Path, tiny_file: Path) -> None:
+    shown = works("model", "info", tiny_file, "--grid", tmp_path / "grid.png", "--json").stdout
+    facts = json.loads(shown[: shown.rindex("}") + 1])
+    assert set(facts["estimate"]) >= {"render_seconds", "render_gb", "inversion_1000_steps_minutes", "inversion_gb"}
+    assert all(value > 0 for value in facts["estimate"].values() if isinstance(value, float))
+    assert load_image(tmp_path / "grid.png").shape[-2:] == (32, 128)
