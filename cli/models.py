@@ -46,13 +46,16 @@ def class_number(model: "Model", label: str | None) -> int | None:
 @click.argument("model_name", metavar="MODEL")
 @click.option("--seeds", default="0-15", show_default=True, help="Seeds of z, as the official networks' galleries count them.")
 @click.option("--psi", default=0.7, show_default=True, help="Truncation: 1 is none, smaller is more typical.")
+@click.option("--cutoff", type=click.IntRange(0), help="Truncate the first so many layers only (the first StyleGAN's pages: 8).")
 @click.option("--class", "label", help="Label of a conditional model: its number or name.")
 @click.option(
     "--noise", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Maps to use."
 )
 @click.option("--out", type=click.Path(), required=True, help="Picture: a grid; or the latent (.safetensors) of one seed.")
 @device_option
-def sample(model_name: str, seeds: str, psi: float, label: str | None, noise: str, out: str, device: str) -> None:
+def sample(
+    model_name: str, seeds: str, psi: float, cutoff: int | None, label: str | None, noise: str, out: str, device: str
+) -> None:
     """Draw pictures from MODEL (a bundled name or a file).
 
     \b
@@ -74,13 +77,15 @@ def sample(model_name: str, seeds: str, psi: float, label: str | None, noise: st
     pictures = []
     with torch.no_grad():
         for seed in numbers:
-            ws = generator.mapping(sample_z(seed, generator.z_dim).to(generator.device), c, psi)
+            ws = generator.mapping(sample_z(seed, generator.z_dim).to(generator.device), c, psi, cutoff)
             pictures.append(generator.synthesis(ws, noise=noise).cpu())
         if out.endswith(".safetensors"):
             if len(numbers) > 1:
                 raise Error("a latent file holds one picture; give one seed, or a picture as --out")
-            settings = {"seed": numbers[0], "psi": psi, **({"class": label} if label is not None else {})}
-            save_latent(out, Latent(ws.cpu(), None, fingerprint(generator), "w", None, settings))
+            settings = {"seed": numbers[0], "psi": psi, "cutoff": cutoff, "class": label}
+            settings = {name: value for name, value in settings.items() if value is not None}
+            space = "w" if cutoff is None or psi == 1 else "w+"
+            save_latent(out, Latent(ws.cpu(), None, fingerprint(generator), space, None, settings))
             say_written(out)
             return
     save_image(grid(torch.cat(pictures), min(8, len(numbers))), out)

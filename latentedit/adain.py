@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from latentedit.architecture import DTYPES, GeneratorConfig, Precision, block_dtype
 from latentedit.errors import Error
 from latentedit.growing import Growing, enlarge, with_box
-from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full
+from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full, normal
 from latentedit.noise import Noise, noise_maps
 from latentedit.ops import fir_filter, upfirdn2d
 
@@ -46,11 +46,11 @@ class AdaINLayer(nn.Module):
         self.resolution, self.up = resolution, up
         self.affine = FullyConnected(w_dim, 2 * out_channels)
         if in_channels is not None:
-            self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+            self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
             self.weight_gain = LRELU_GAIN / math.sqrt(in_channels * 9)
         self.noise_strength = nn.Parameter(torch.zeros(out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("noise_const", normal(resolution, resolution))
         self.register_buffer("resample_filter", fir_filter(resample_filter), persistent=False)
 
     def forward(self, x: Tensor, styles: Tensor, noise: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,27 +95,33 @@ def _lpips(resolution: int) -> tuple[float, float, float]:
 def measure(run: Callable[[], object]) -> tuple[float, float, float]:
     """FLOP, bytes kept for a backward pass, and the bytes of the largest convolution's input and output."""
     kept: dict[int, Tensor] = {}
-    largest = 0
 
     def keep(tensor: Tensor) -> Tensor:
         if not isinstance(tensor, nn.Parameter):
             kept[id(tensor)] = tensor
         return tensor
 
-    class Largest(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                sizes = [t.numel() * t.element_size() for t in (*args, result) if isinstance(t, Tensor)]
-                largest = max(largest, sum(sizes))
-            return result
-
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with Largest(), FlopCounterMode(display=False) as counter, hooks:
+    largest = _Largest()
+    with largest, FlopCounterMode(display=False) as counter, hooks:
         run()
     storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept.values()}
-    return float(counter.get_total_flops()), float(sum(storages.values())), float(largest)
+    return float(counter.get_total_flops()), float(sum(storages.values())), float(largest.bytes)
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the bytes of the largest operation's tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            sizes = [t.numel() * t.element_size() for t in (*args, result) if isinstance(t, Tensor)]
+            self.bytes = max(self.bytes, sum(sizes))
+        return result
 
 
 def convolution_rate(device: torch.device) -> float:

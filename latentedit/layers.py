@@ -17,6 +17,11 @@ def full(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def normal(*shape: int, std: float = 1.0) -> Tensor:
+    """Random numbers for initial weights; in this form the meta device needs no part of the compiler, which takes seconds."""
+    return torch.normal(0.0, std, shape)
+
+
 def activate(x: Tensor, gain: float = 1.0, clamp: float | None = None) -> Tensor:
     """Leaky ReLU of slope 0.2, times sqrt(2) ``gain`` so that the variance is kept, clamped to ``±clamp * gain``."""
     x = F.leaky_relu(x, LRELU_SLOPE) * (LRELU_GAIN * gain)
@@ -48,7 +53,7 @@ class FullyConnected(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = activation
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.weight = nn.Parameter(normal(out_features, in_features, std=1 / lr_multiplier))
         self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_multiplier))
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
@@ -83,7 +88,7 @@ class Conv2d(nn.Module):
         super().__init__()
         self.activation = activation
         self.up, self.down, self.clamp, self.padding = up, down, clamp, kernel_size // 2
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
         self.register_buffer("resample_filter", fir_filter(resample_filter), persistent=False)

@@ -47,10 +47,7 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
 def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
     synthesis, mapping = record["_modules"].get("synthesis"), record["_modules"].get("mapping")
     if not isinstance(synthesis, Record) or not isinstance(mapping, Record) or "b4" not in synthesis["_modules"]:
-        known = {"L0": "a StyleGAN3 generator", "superresolution": "an EG3D generator"}
-        names = [*record["_modules"], *(synthesis["_modules"] if isinstance(synthesis, Record) else [])]
-        what = next((text for key, text in known.items() if any(n.startswith(key) for n in names)), "another network")
-        raise Error(f"{path}: {what}, not a StyleGAN2 generator; only StyleGAN2 networks can be read")
+        raise Error(f"{path}: {_kind(record)}, not a StyleGAN2 generator; only StyleGAN and StyleGAN2 networks can be read")
     blocks = {int(name[1:]): block for name, block in synthesis["_modules"].items()}
     resolution = max(blocks)
     layer = blocks[resolution]["_modules"]["conv1"]
@@ -72,6 +69,21 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
         **width_options(widths),
     )
     return with_weights(Generator, config, _without_filters(tensors), path)
+
+
+def _kind(record: Record) -> str:
+    """What a generator is that is not a StyleGAN2, as far as its modules tell."""
+    parts = record["_modules"]
+    synthesis, mapping = parts.get("synthesis"), parts.get("mapping")
+    layers = list(synthesis["_modules"]) if isinstance(synthesis, Record) else []
+    if {"superresolution", "renderer", "backbone"} & set(parts):
+        return "an EG3D generator"
+    if any(isinstance(name, str) and name.startswith("L0_") for name in layers):
+        labels = mapping["_modules"] if isinstance(mapping, Record) else {}
+        # StyleGAN-XL embeds classes by features of another network, and grows by a generator within a generator.
+        larger = "embed_proj" in labels or record.class_name == "SuperresGenerator"
+        return "a StyleGAN-XL generator" if larger else "a StyleGAN3 generator"
+    return f"a network of class {record.class_name[:60]}" if record.class_name else "another network"
 
 
 def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminator:

@@ -6,6 +6,7 @@ Everything is composed of PyTorch's own differentiable operations, so gradients 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,11 +19,11 @@ def fir_filter(taps: Sequence[float], *, normalize: bool = True) -> Tensor:
 
     StyleGAN2 uses ``[1, 3, 3, 1]`` (Karras et al. 2020, appendix B).
     """
-    row = torch.as_tensor(taps, dtype=torch.float32)
-    if row.ndim != 1 or row.numel() == 0:
+    row = np.asarray(taps, dtype=np.float32)
+    if row.ndim != 1 or row.size == 0:
         raise Error(f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}")
-    kernel = torch.outer(row, row)
-    return kernel / kernel.sum() if normalize else kernel
+    kernel = np.outer(row, row)
+    return torch.as_tensor(kernel / kernel.sum() if normalize else kernel)
 
 
 def upfirdn2d(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from latentedit.architecture import DTYPES, GeneratorConfig, Precision, block_dtype
 from latentedit.errors import Error
-from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full
+from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full, normal
 from latentedit.modulation import convolve, folded_weight, prefers_folding, scaled_conv2d
 from latentedit.noise import Noise, noise_maps
 from latentedit.ops import fir_filter, upsample2d
@@ -36,10 +36,10 @@ class SynthesisLayer(nn.Module):
         super().__init__()
         self.resolution, self.up, self.clamp = resolution, up, clamp
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("noise_const", normal(resolution, resolution))
         self.register_buffer("resample_filter", fir_filter(resample_filter), persistent=False)
 
     def forward(self, x: Tensor, styles: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
@@ -74,7 +74,7 @@ class ToRGB(nn.Module):
         super().__init__()
         self.clamp = clamp
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.weight_gain = 1 / math.sqrt(in_channels)
 
@@ -104,7 +104,7 @@ class SynthesisBlock(nn.Module):
         out = config.features(resolution)
         layer: dict[str, Any] = {"clamp": config.conv_clamp, "resample_filter": config.resample_filter}
         if first:
-            self.const = nn.Parameter(torch.randn(out, 4, 4))
+            self.const = nn.Parameter(normal(out, 4, 4))
         else:
             self.conv0 = SynthesisLayer(config.features(resolution // 2), out, config.w_dim, resolution, up=2, **layer)
         self.conv1 = SynthesisLayer(out, out, config.w_dim, resolution, **layer)

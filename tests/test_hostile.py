@@ -28,6 +28,7 @@ from latentedit.projections import load_projections
 from latentedit.rosinality import save_rosinality
 from latentedit.unpickling import ALLOWED, read_pickle
 from tests.conftest import tiny_discriminator, tiny_generator
+from tests.test_cli import complaint, works
 from tests.test_stylegan1 import as_tensorflow, pickled, published_synthesis
 from tests.test_tensorflow import network
 
@@ -538,3 +539,53 @@ def test_a_thousand_mutations(tmp_path: Path, network: Any, name: str) -> None:
     assert result["wrong"] == []
     assert result["read"] + result["refused"] == 1000
     assert result["refused"] > 100
+
+
+MODELS = tuple(
+    name
+    for name in FORMATS
+    if name.split(".")[0] in ("native", "rosinality", "plain", "genforce", "legacy", "nvidia", "tensorflow")
+)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_command_takes_every_format(tmp_path: Path, network: Any, name: str) -> None:
+    (tmp_path / "seeds").mkdir()
+    file = seeds(tmp_path / "seeds", network)[name][0]
+    model = load_model(file)
+    out = tmp_path / "out"
+    works("model", "info", file)
+    works("sample", file, "--seeds", "3", "--cutoff", "2", "--out", out / "x.png")
+    works("sample", file, "--seeds", "3", "--out", out / "x.safetensors")
+    works(
+        "directions",
+        "import",
+        tmp_path / "seeds" / "boundary.npy",
+        "--model",
+        file,
+        "--name",
+        "a",
+        "--out",
+        out / "a.safetensors",
+    )
+    edited = works(
+        "edit", out / "x.safetensors", "--model", file, "--set", f"{out / 'a.safetensors'}=2", "--out", out / "y.png"
+    )
+    assert "y.png" in edited.stdout
+    works("model", "convert", file, out / "native.safetensors")
+    assert fingerprint(load_model(out / "native.safetensors").generator) == fingerprint(model.generator)
+    if model.discriminator is None:
+        line = complaint("invert", out / "x.png", "--model", file, "--aligned", "--steps", "3", "--out", out)
+        assert "no discriminator to compare pictures with" in line
+        return
+    works("invert", out / "x.png", "--model", file, "--aligned", "--steps", "3", "--out", out / "found")
+    arguments = ("--model", file, "--out", out / "fit.safetensors")
+    (out / "labels.csv").write_text("file,big\n" + "".join(f"{i}.safetensors,{i % 2}\n" for i in range(12)))
+    for index in range(12):
+        works("sample", file, "--seeds", str(index), "--out", out / f"{index}.safetensors")
+    works("directions", "fit", out / "labels.csv", "--column", "big", *arguments)
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / "x.png").write_bytes((out / "x.png").read_bytes())
+    shown = works("metrics", file, "--metrics", "inversion", "--held-out", held, "--steps", "2").stdout
+    assert "inversion" in shown
