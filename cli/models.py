@@ -46,7 +46,9 @@ def class_number(model: "Model", label: str | None) -> int | None:
 @click.argument("model_name", metavar="MODEL")
 @click.option("--seeds", default="0-15", show_default=True, help="Seeds of z, as the official networks' galleries count them.")
 @click.option("--psi", default=0.7, show_default=True, help="Truncation: 1 is none, smaller is more typical.")
-@click.option("--cutoff", type=click.IntRange(0), help="Truncate the first so many layers only (the first StyleGAN's pages: 8).")
+@click.option(
+    "--cutoff", type=click.IntRange(0), help="Truncate the first so many layers only (the first StyleGAN's pages: 8)."
+)
 @click.option("--class", "label", help="Label of a conditional model: its number or name.")
 @click.option(
     "--noise", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Maps to use."

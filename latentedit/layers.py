@@ -18,8 +18,9 @@ def full(x: Tensor) -> Tensor:
 
 
 def normal(*shape: int, std: float = 1.0) -> Tensor:
-    """Random numbers for initial weights; in this form the meta device needs no part of the compiler, which takes seconds."""
-    return torch.normal(0.0, std, shape)
+    """Random numbers for initial weights; on the meta device nothing, as even asking it for some loads torch's compiler."""
+    weights = torch.empty(shape)
+    return weights if weights.is_meta else weights.normal_(0, std)
 
 
 def activate(x: Tensor, gain: float = 1.0, clamp: float | None = None) -> Tensor:

@@ -23,7 +23,8 @@ def fir_filter(taps: Sequence[float], *, normalize: bool = True) -> Tensor:
     if row.ndim != 1 or row.size == 0:
         raise Error(f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}")
     kernel = np.outer(row, row)
-    return torch.as_tensor(kernel / kernel.sum() if normalize else kernel)
+    kernel = kernel / kernel.sum() if normalize else kernel
+    return torch.tensor(kernel.tolist(), dtype=torch.float32)  # a list, as an array stays on the CPU whatever the device is
 
 
 def upfirdn2d(

@@ -156,9 +156,9 @@ def test_shapes_are_checked() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 48}, "power of two of at least 8, got 48"),
-        ({"resolution": 4}, "power of two of at least 8, got 4"),
-        ({"resolution": 16, "architecture": "tree"}, "skip, resnet or orig, got 'tree'"),
+        ({"resolution": 48}, "power of two from 8 to 16384, got 48"),
+        ({"resolution": 4}, "power of two from 8 to 16384, got 4"),
+        ({"resolution": 16, "architecture": "tree"}, "skip, resnet, orig or stylegan1, got 'tree'"),
         ({"resolution": 16, "channels": 0}, "channels must be at least 1"),
     ],
 )

@@ -184,7 +184,9 @@ def test_ctrl_c_writes_a_snapshot(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", presets())
 def test_presets_can_be_built(name: str) -> None:
     config = load_preset(name)
-    small = config.changed(generator={**config.generator, **NETWORK, "z_dim": 8, "w_dim": 8}, discriminator=NETWORK)
+    small = config.changed(
+        generator={**config.generator, **NETWORK, "z_dim": 8, "w_dim": 8}, discriminator={**config.discriminator, **NETWORK}
+    )
     assert Trainer(small, pictures()).g.config.mapping_layers == config.generator["mapping_layers"]
 
 
