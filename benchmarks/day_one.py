@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 from latentedit import invert, load_model, save_model
-from latentedit.checkpoints import save_plain
 from latentedit.discriminator import DiscriminatorConfig, build_discriminator
+from latentedit.foreign.checkpoints import save_plain
+from latentedit.foreign.rosinality import save_rosinality
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import Model
 from latentedit.perceptual import LpipsDistance
-from latentedit.rosinality import save_rosinality
 from latentedit.statistics import WStatistics, sample_z
 
 

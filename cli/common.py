@@ -34,11 +34,24 @@ def crop_options(function: F) -> F:
     return click.option("--crop", metavar="X,Y,SIZE", help="Square of the photo to take, in pixels.")(function)
 
 
-def read_model(name: str, device: str) -> "Model":
+def framing_option(function: F) -> F:
+    text = "How faces are framed, for models whose file does not say."
+    return click.option("--framing", type=click.Choice(["ffhq"]), help=text)(function)
+
+
+def read_model(name: str, device: str, framing: str | None = None) -> "Model":
+    """The model; ``framing`` is the name of one that it gets if its file says nothing of how faces are framed."""
     from latentedit.devices import resolve_device
     from latentedit.models import load_model
 
-    return load_model(name, resolve_device(device))
+    model = load_model(name, resolve_device(device))
+    if framing is not None:
+        from latentedit.faces import FRAMINGS
+
+        if model.framing is not None and model.framing != FRAMINGS[framing]:
+            raise Error(f"{name}: its file says how faces are framed, so --framing {framing} cannot be")
+        model.framing = FRAMINGS[framing]
+    return model
 
 
 def parse_numbers(text: str, count: int, what: str) -> list[float]:

@@ -168,9 +168,9 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, device: st
     Example:
       latentedit latent import projected_w.npz --model ffhq.pkl --out latents
     """
+    from latentedit.foreign.projections import ENDINGS, load_projections
     from latentedit.images import save_image
     from latentedit.latents import save_latent
-    from latentedit.projections import ENDINGS, load_projections
 
     if model_name is None:
         raise Error("these files do not say which generator they belong to; name it with --model")
@@ -212,8 +212,8 @@ def export(source: str, out: str) -> None:
     Example:
       latentedit latent export latents/me.safetensors --out projected_w.npz
     """
+    from latentedit.foreign.projections import save_projection
     from latentedit.latents import load_latent
-    from latentedit.projections import save_projection
 
     found = load_latent(source)
     if not out.endswith(".npz"):

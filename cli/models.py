@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import device_option, print_facts, progress_bar, read_model, say_written
+from latentedit.cli.common import device_option, framing_option, print_facts, progress_bar, read_model, say_written
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -109,20 +109,21 @@ def model() -> None:
     show_default=True,
     help="Of a .pt: rosinality's checkpoint, or plain weights under NVIDIA's names.",
 )
-def convert(source: str, target: str, layout: str) -> None:
+@framing_option
+def convert(source: str, target: str, layout: str, framing: str | None) -> None:
     """Write the model IN (any file that can be read, or a bundled name) as OUT: native (.safetensors) or .pt.
 
-    The fingerprint stays the same, so that latents and directions fit both.
+    The fingerprint stays the same, so that latents and directions fit both. A native file keeps --framing.
 
     \b
     Example:
       latentedit model convert stylegan2-ffhq.pt ffhq.safetensors
     """
-    from latentedit.checkpoints import save_plain
+    from latentedit.foreign.checkpoints import save_plain
+    from latentedit.foreign.rosinality import save_rosinality
     from latentedit.models import fingerprint, save_model
-    from latentedit.rosinality import save_rosinality
 
-    found = read_model(source, "cpu")
+    found = read_model(source, "cpu", framing)
     if target.endswith(".safetensors"):
         save_model(target, found)
     elif target.endswith(".pt"):

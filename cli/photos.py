@@ -9,6 +9,7 @@ from latentedit.cli.common import (
     device_option,
     each,
     expand,
+    framing_option,
     model_option,
     progress_bar,
     quad_of,
@@ -21,9 +22,10 @@ from latentedit.cli.common import (
 @click.command()
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @model_option()
+@framing_option
 @click.option("--out", type=click.Path(), required=True, help="Folder for the crops.")
 @device_option
-def align(photos: tuple[str, ...], model_name: str, out: str, device: str) -> None:
+def align(photos: tuple[str, ...], model_name: str, framing: str | None, out: str, device: str) -> None:
     """Find the face in every PHOTO (or folder) and write the crop that the model was trained on.
 
     \b
@@ -33,7 +35,7 @@ def align(photos: tuple[str, ...], model_name: str, out: str, device: str) -> No
     from latentedit.faces import crop, quad_for
     from latentedit.images import EXTENSIONS, open_image, save_image
 
-    model = read_model(model_name, device)
+    model = read_model(model_name, device, framing)
 
     def work(path: Path) -> None:
         photo = open_image(path)
@@ -52,6 +54,7 @@ def align(photos: tuple[str, ...], model_name: str, out: str, device: str) -> No
 @click.option("--space", type=click.Choice(["w", "w+"]), default="w+", show_default=True, help="One w, or one a layer.")
 @click.option("--steps", default=1000, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
 @crop_options
+@framing_option
 @click.option(
     "--perceptual",
     type=click.Choice(["auto", "lpips", "discriminator"]),
@@ -71,6 +74,7 @@ def invert(
     steps: int,
     crop: str | None,
     aligned: bool,
+    framing: str | None,
     perceptual: str,
     perceptual_weights: str | None,
     remember_source: bool,
@@ -95,7 +99,7 @@ def invert(
     from latentedit.statistics import WStatistics
 
     files = expand(photos, EXTENSIONS, "pictures")
-    model = read_model(model_name, device)
+    model = read_model(model_name, device, framing)
     generator = model.generator
     measure, line = choose(perceptual, model.discriminator, perceptual_weights, generator.device)
     click.echo(line, err=True)

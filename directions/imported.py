@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.arrays import numbers, read_arrays
 from latentedit.directions.direction import Direction, unit
 from latentedit.directions.probe import measure_sigma
 from latentedit.errors import Error
+from latentedit.foreign.arrays import numbers, read_arrays
 from latentedit.generator import Generator
 from latentedit.models import fingerprint
 from latentedit.statistics import sample_w

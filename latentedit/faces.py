@@ -19,6 +19,13 @@ SMALLEST_FACE = 0.12
 BOX_EYES = ((0.31, 0.38), (0.69, 0.38))
 """Where eyes lie in the box of OpenCV's frontal face cascade, in fractions of its side; used where none are found."""
 
+FRAMINGS: dict[str, dict[str, Any]] = {
+    "ffhq": {"kind": "face", "eyes": [[0.375, 0.475], [0.625, 0.475]], "mouth": [0.5, 0.74]},
+}
+"""Published framings. "ffhq" is a square of four eye distances (Karras et al. 2018, appendix C), with a mouth as far from the
+eyes as it usually is.
+"""
+
 Quad = list[list[float]]
 """Corners of a crop in source pixels: upper left, upper right, lower right, lower left."""
 
@@ -100,7 +107,8 @@ def quad_for(image: Image.Image, framing: dict[str, Any] | None, name: str = "pi
         Error: no face found; the message says how to go on.
     """
     if not framing or "eyes" not in framing:
-        raise Error(f"{name}: this model's file does not say how faces are framed; give --crop X,Y,SIZE or --aligned")
+        way = "give --framing ffhq, --crop X,Y,SIZE or --aligned"
+        raise Error(f"{name}: this model's file does not say how faces are framed; {way}")
     faces = find_faces(image)
     if not faces:
         raise Error(f"{name}: no face found; give the square around it with --crop X,Y,SIZE, or --aligned if it is one")

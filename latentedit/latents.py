@@ -91,13 +91,13 @@ def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
 
 
 def load_latent(path: str | os.PathLike[str]) -> Latent:
-    """Read a latent file, or that of another tool with one latent in it (`latentedit.projections`).
+    """Read a latent file, or that of another tool with one latent in it (`latentedit.foreign.projections`).
 
     Raises:
         Error: no such file, damaged, or another kind of file.
     """
     if Path(path).suffix in (".npy", ".npz", ".pt"):
-        from latentedit.projections import load_projection
+        from latentedit.foreign.projections import load_projection
 
         return load_projection(path)
     header, tensors = read_tensors(path, FORMAT, VERSION)

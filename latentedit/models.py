@@ -116,12 +116,13 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
         Error: no such file, damaged, or a kind of network that cannot be represented.
     """
     path = find_model(name)
+    framing = _published_framing(name)
     if path.suffix == ".pkl":
-        from latentedit.nvidia import load_nvidia
+        from latentedit.foreign.nvidia import load_nvidia
 
         model = load_nvidia(path)
     elif path.suffix in (".pt", ".pth"):
-        from latentedit.checkpoints import load_checkpoint
+        from latentedit.foreign.checkpoints import load_checkpoint
 
         model = load_checkpoint(path)
     else:
@@ -133,8 +134,23 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
     frequencies = model.provenance.get("label_frequencies")
     if frequencies and len(frequencies) == model.generator.c_dim:
         model.generator.label_frequencies = [float(share) for share in frequencies]
+    model.framing = model.framing or framing
     model.path = str(path)
     return model
+
+
+def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """How the pictures of a published network are framed, which its file does not say."""
+    if Path(name).suffix or Path(name).exists():
+        return None
+    from latentedit import zoo
+
+    entry = zoo.catalogue().get(os.fspath(name))
+    if entry is None or entry.framing is None:
+        return None
+    from latentedit.faces import FRAMINGS
+
+    return FRAMINGS[entry.framing]
 
 
 def _build(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:

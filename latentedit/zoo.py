@@ -44,6 +44,8 @@ class Entry:
     labels: int = 0
     megabytes: int | None = None
     """As far as it is known."""
+    framing: str | None = None
+    """Of its pictures: a name in `latentedit.faces.FRAMINGS`."""
     by_hand: bool = False
     """Whether the address is one for browsers."""
 

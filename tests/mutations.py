@@ -21,9 +21,9 @@ import torch
 from latentedit.directions import load_direction
 from latentedit.directions.imported import read_array
 from latentedit.errors import Error
+from latentedit.foreign.projections import load_projections
 from latentedit.latents import load_latent
 from latentedit.models import load_model
-from latentedit.projections import load_projections
 
 MEMORY = 3 << 30
 SECONDS = 20

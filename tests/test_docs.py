@@ -3,19 +3,27 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
+from latentedit.cli.demo import portrait
 from latentedit.cli.main import main
 from latentedit.metrics import Judge, save_judge
+from latentedit.models import fingerprint, load_generator
+from latentedit.training import write_pictures
+from tests.reference_nets import REFERENCE
+from tests.test_cli import works
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/faces64.md", "docs/train.md"]
+PAGES = ["README.md", "docs/faces64.md", "docs/networks.md", "docs/train.md"]
 
 
 def shell_lines(page: str) -> list[str]:
@@ -92,3 +100,33 @@ def test_train_your_own(tmp_path: Path) -> None:
     assert len(done) >= 12
     for name in ("sheet.png", "left.png", "mixed.png", "runs/upright/model-best.safetensors", "runs/two/curves.png"):
         assert (tmp_path / name).is_file(), name
+
+
+@pytest.mark.slow
+def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(REFERENCE / "nvidia_32_torch.pkl", tmp_path / "ffhq.pkl")
+    generator = load_generator(tmp_path / "ffhq.pkl")
+    rows, width = generator.num_ws, generator.w_dim
+    random = np.random.RandomState(0)
+    shutil.copy(portrait(), tmp_path / "portrait.jpg")
+    np.save(tmp_path / "stylegan2_ffhq_age_w_boundary.npy", random.randn(1, width))
+    torch.save(torch.randn(rows, width), tmp_path / "smile.pt")
+    np.savez(tmp_path / "ganspace_ffhq.npz", comp=random.randn(5, 1, width), mean=random.randn(1, width), std=np.arange(5.0))
+    np.savez(tmp_path / "projected_w.npz", w=random.randn(1, rows, width).astype(np.float32))
+    write_pictures(tmp_path / "photos.zip", [(f"{i}.png", Image.new("RGB", (32, 32), (40 * i, 90, 200))) for i in range(4)])
+    widths = f"channel_base = {generator.config.channel_base}\nchannel_max = {generator.config.channel_max}\n"
+    mapping = f"z_dim = {generator.z_dim}\nw_dim = {width}\nmapping_layers = {generator.config.mapping_layers}\n"
+    (tmp_path / "small.toml").write_text(f"batch = 4\n[generator]\n{widths}{mapping}[discriminator]\n{widths}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
+    lines = shell_lines("docs/networks.md")
+    for line in lines:  # in this process, as starting one for each takes longer than the work
+        program, *words = shlex.split(line, comments=True)
+        assert program == "latentedit"
+        works(*words, *(["--steps", "3"] if words[0] == "invert" else []))
+    assert len(lines) >= 19
+    for name in ("gallery.png", "crops/portrait.png", "latents/portrait.safetensors", "older.png", "ages.png", "younger.png"):
+        assert (tmp_path / name).is_file(), name
+    own = fingerprint(generator)
+    for name in ("ffhq.safetensors", "ffhq-rosinality.pt", "ffhq-plain.pt", "framed.safetensors"):
+        assert fingerprint(load_generator(tmp_path / name)) == own, name

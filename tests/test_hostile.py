@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 import torch
 
-from latentedit.checkpoints import save_plain
 from latentedit.directions import Direction
 from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
+from latentedit.foreign.checkpoints import save_plain
+from latentedit.foreign.projections import load_projections
+from latentedit.foreign.rosinality import save_rosinality
+from latentedit.foreign.unpickling import ALLOWED, read_pickle
 from latentedit.generator import Generator
 from latentedit.latents import Latent, save_latent
 from latentedit.models import Model, fingerprint, load_model, save_model
-from latentedit.projections import load_projections
-from latentedit.rosinality import save_rosinality
-from latentedit.unpickling import ALLOWED, read_pickle
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_cli import complaint, works
 from tests.test_stylegan1 import as_tensorflow, pickled, published_synthesis
@@ -387,7 +387,7 @@ def test_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(72):
             member.write(bytes(1 << 20))
     assert bomb.stat().st_size < 1 << 18
-    monkeypatch.setattr("latentedit.arrays.LARGEST", 1 << 20)
+    monkeypatch.setattr("latentedit.foreign.arrays.LARGEST", 1 << 20)
     with pytest.raises(Error, match="unpacks to more than"):
         load_projections(bomb)
 

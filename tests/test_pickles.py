@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from latentedit.errors import Error
+from latentedit.foreign.unpickling import ALLOWED, read_pickle
 from latentedit.models import fingerprint, load_model, save_model
-from latentedit.unpickling import ALLOWED, read_pickle
 from tests.reference_nets import REFERENCE
 
 

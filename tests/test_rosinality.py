@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentedit.checkpoints import load_checkpoint
 from latentedit.errors import Error
+from latentedit.foreign.checkpoints import load_checkpoint
+from latentedit.foreign.rosinality import save_rosinality
 from latentedit.models import Model, fingerprint, load_model, save_model
-from latentedit.rosinality import save_rosinality
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.reference_nets import REFERENCE, arrays, relative_error
 from tests.test_cli import complaint, works

@@ -15,8 +15,8 @@ import latentedit
 from latentedit.adain import adain
 from latentedit.discriminator import DiscriminatorConfig, GrowingDiscriminator
 from latentedit.errors import Error
+from latentedit.foreign.genforce import load_genforce
 from latentedit.generator import Generator, GeneratorConfig
-from latentedit.genforce import load_genforce
 from latentedit.growing import enlarge, shrink, with_lod
 from latentedit.images import load_image
 from latentedit.models import Model, fingerprint, load_model, save_model

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from latentedit.errors import Error
+from latentedit.foreign.unpickling import Array, NumberType, TensorflowNetwork, read_pickle
 from latentedit.models import fingerprint, load_model, save_model
-from latentedit.unpickling import Array, NumberType, TensorflowNetwork, read_pickle
 from tests.reference_nets import REFERENCE, arrays, relative_error
 
 FILE = REFERENCE / "nvidia_32_tf.pkl"

@@ -14,12 +14,9 @@ import numpy as np
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.faces import crop, find_faces, quad_from_eyes
+from latentedit.faces import FRAMINGS, crop, find_faces, quad_from_eyes
 from latentedit.images import EXTENSIONS, open_image, resample
 from latentedit.training.data import LABELS, PictureSource
-
-FFHQ_FRAMING: dict[str, Any] = {"kind": "face", "eyes": [[0.375, 0.475], [0.625, 0.475]], "mouth": [0.5, 0.74]}
-"""Where FFHQ's alignment puts eyes and mouth: a square of four eye distances (Karras et al. 2018, appendix C)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Preparation:
             if not faces:
                 raise Error(f"{name}: no face found")
             eyes = faces[0].left_eye, faces[0].right_eye
-            found = crop(picture, quad_from_eyes(*eyes, self.framing or FFHQ_FRAMING), self.size)
+            found = crop(picture, quad_from_eyes(*eyes, self.framing or FRAMINGS["ffhq"]), self.size)
         else:
             found = resample(*self._window(picture, name), self.size)
         return found.convert("L" if self.grey else "RGB")

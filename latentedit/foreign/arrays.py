@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from latentedit.checkpoints import read_tensors_or_values
 from latentedit.errors import Error
+from latentedit.foreign.checkpoints import read_tensors_or_values
 
 ENDINGS = (".npy", ".npz", ".pt")
 LARGEST = 1 << 30

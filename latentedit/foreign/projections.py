@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentedit.arrays import ENDINGS, numbers, read_arrays
 from latentedit.errors import Error
 from latentedit.files import write_bytes
+from latentedit.foreign.arrays import ENDINGS, numbers, read_arrays
 from latentedit.latents import Latent
 
 __all__ = ["ENDINGS", "load_projection", "load_projections", "save_projection"]

@@ -11,9 +11,9 @@ from torch import Tensor
 from latentedit.architecture import width_options
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.errors import Error, complete
+from latentedit.foreign.unpickling import Held, Record, TensorflowNetwork, read_pickle
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import Model, with_weights
-from latentedit.unpickling import Held, Record, TensorflowNetwork, read_pickle
 
 MOST = 10_000
 """Modules of a network; the largest published one has some hundreds."""
@@ -30,7 +30,7 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
     if isinstance(data, TensorflowNetwork) or (
         isinstance(data, tuple | list) and data and all(part is None or isinstance(part, TensorflowNetwork) for part in data)
     ):
-        from latentedit.tensorflow import load_tensorflow
+        from latentedit.foreign.tensorflow import load_tensorflow
 
         with complete(path, "recorded network"):
             return load_tensorflow(path, (data,) if isinstance(data, TensorflowNetwork) else tuple(data))

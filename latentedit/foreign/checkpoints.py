@@ -18,9 +18,9 @@ from latentedit.architecture import width_options
 from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.errors import Error, complete
 from latentedit.files import write_bytes
+from latentedit.foreign.unpickling import REFUSED, Sealed, check_legacy, check_program
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import Model, with_weights
-from latentedit.unpickling import REFUSED, Sealed, check_legacy, check_program
 
 LARGEST = 4 << 30
 """Bytes that a file may hold once unpacked; the largest published checkpoint has 0.7 GB."""
@@ -129,8 +129,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
     Raises:
         Error: another layout (lucidrains' by name), or an architecture that cannot be represented.
     """
-    from latentedit.genforce import is_genforce, load_genforce
-    from latentedit.rosinality import load_rosinality
+    from latentedit.foreign.genforce import is_genforce, load_genforce
+    from latentedit.foreign.rosinality import load_rosinality
 
     found = read_pt(path)
     if "GAN" in found or "version" in found:

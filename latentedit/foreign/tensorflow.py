@@ -13,10 +13,10 @@ from torch import Tensor
 from latentedit.architecture import width_options
 from latentedit.discriminator import Discriminator, DiscriminatorConfig, build_discriminator
 from latentedit.errors import Error, complete
+from latentedit.foreign.unpickling import Array, TensorflowNetwork
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.layers import LRELU_GAIN
 from latentedit.models import Model, with_weights
-from latentedit.unpickling import Array, TensorflowNetwork
 
 DEFAULTS: dict[str, Any] = {
     "num_channels": 3,
