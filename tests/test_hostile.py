@@ -1,5 +1,6 @@
 """Hostile and broken files of every kind that is read: never an execution, never a hang, always one clear line."""
 
+import argparse
 import io
 import json
 import os
@@ -589,3 +590,48 @@ def test_every_command_takes_every_format(tmp_path: Path, network: Any, name: st
     (held / "x.png").write_bytes((out / "x.png").read_bytes())
     shown = works("metrics", file, "--metrics", "inversion", "--held-out", held, "--steps", "2").stdout
     assert "inversion" in shown
+
+
+@pytest.mark.parametrize(
+    ("parts", "synthesis", "mapping", "name", "message"),
+    [
+        ({}, {"input": 0, "L0_36_512": 0}, {}, "Generator", "a StyleGAN3 generator"),
+        ({}, {"input": 0, "L0_36_512": 0}, {"embed_proj": 0}, "Generator", "a StyleGAN-XL generator"),
+        ({}, {"L0_36_512": 0}, {}, "SuperresGenerator", "a StyleGAN-XL generator"),
+        ({"backbone": 0, "superresolution": 0, "renderer": 0}, {}, {}, "TriPlaneGenerator", "an EG3D generator"),
+        ({}, {"main": 0}, {}, "SwinGenerator", "a network of class SwinGenerator"),
+    ],
+)
+def test_other_generators_are_named(
+    tmp_path: Path, parts: dict[str, Any], synthesis: dict[str, Any], mapping: dict[str, Any], name: str, message: str
+) -> None:
+    def module(class_name: str, inside: dict[str, Any]) -> Persistent:
+        return Persistent(class_name, {"_modules": inside, "_parameters": {}, "_buffers": {}})
+
+    def all_of(names: dict[str, Any]) -> dict[str, Any]:
+        return {key: module("Layer", {}) for key in names}
+
+    inside = {"synthesis": module("SynthesisNetwork", all_of(synthesis)), "mapping": module("MappingNetwork", all_of(mapping))}
+    buffer = io.BytesIO()
+    _Pickler(buffer, 2).dump({"G_ema": module(name, {**all_of(parts), **inside})})
+    (tmp_path / "x.pkl").write_bytes(buffer.getvalue())
+    with pytest.raises(
+        Error, match=f"x.pkl: {message}, not a StyleGAN2 generator; only StyleGAN and StyleGAN2 networks can be read"
+    ):
+        load_model(tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_options_beside_the_weights(tmp_path: Path, zipped: bool) -> None:
+    """rosinality's training keeps its optimisers and an argparse.Namespace beside the weights."""
+    save_rosinality(tmp_path / "x.pt", small())
+    found = torch.load(tmp_path / "x.pt", weights_only=True)
+    optimiser = torch.optim.Adam([torch.nn.Parameter(torch.zeros(3))])
+    found |= {"args": argparse.Namespace(size=8, path="x", mixing=0.9), "g_optim": optimiser.state_dict(), "ada_aug_p": 0.1}
+    torch.save(found, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    assert fingerprint(load_model(tmp_path / "x.pt").generator) == fingerprint(small().generator)
+    torch.save(
+        {"state_dict": {}, "opts": argparse.Namespace(batch=3)}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped
+    )
+    with pytest.raises(Error, match=r"x.pt: expected a checkpoint of rosinality's .* it has state_dict, opts"):
+        load_model(tmp_path / "x.pt")

@@ -3,6 +3,7 @@
 They are read by torch's loader for weights alone, which executes nothing from them.
 """
 
+import argparse
 import io
 import os
 import pickle
@@ -18,7 +19,7 @@ from latentedit.architecture import width_options
 from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.errors import Error, complete
 from latentedit.files import write_bytes
-from latentedit.foreign.unpickling import REFUSED, Sealed, check_legacy, check_program
+from latentedit.foreign.unpickling import REFUSED, check_legacy, check_program
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import Model, with_weights
 
@@ -44,7 +45,8 @@ def read_tensors_or_values(path: str | os.PathLike[str]) -> Any:
         raise Error(f"{path}: no such file")
     try:
         check_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # training options, which have no code
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Error as error:
         raise Error(f"{path}: not a file of weights, or damaged: {error}") from error
     except Exception as error:  # a hostile or damaged file can raise anything
@@ -83,20 +85,19 @@ def check_file(path: str | os.PathLike[str]) -> None:
             raise Error(f"a storage of {claimed} bytes, of which the file holds {record.file_size if record else 0}")
 
 
-class _Name(Sealed):
-    """Stands for anything that a file of weights names; calling it gives a dictionary."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, *_: Any) -> "_Anything":
-        return _Anything()
-
-
 class _Anything(OrderedDict[Any, Any]):
+    """Stands for an object of any class that a file of weights names."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+
     def __setstate__(self, state: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        pass
+
+    def extend(self, items: Any) -> None:
         pass
 
 
@@ -108,13 +109,13 @@ class _StorageReader(pickle.Unpickler):
         self.claims: list[tuple[str, int]] = []
 
     def find_class(self, module: str, name: str) -> Any:
-        return _Name(name)
+        return type(name, (_Anything,), {})
 
     def persistent_load(self, pid: Any) -> Any:
         kind, storage, key, _, count = pid[:5]
-        if kind != "storage" or not isinstance(storage, _Name) or not isinstance(key, str) or not isinstance(count, int):
+        if kind != "storage" or not isinstance(storage, type) or not isinstance(key, str) or not isinstance(count, int):
             raise Error("a reference to something other than a storage")
-        self.claims.append((key, ITEM_BYTES[storage.name] * count))
+        self.claims.append((key, ITEM_BYTES[storage.__name__] * count))
         return _Anything()
 
 
