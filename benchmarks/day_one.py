@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--task", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.task:
-        timed(*given.task, given.steps)
+        timed(given.task[0], given.task[1], given.steps)
         return
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as name:

@@ -143,7 +143,7 @@ def zoo(as_json: bool) -> None:
 
     \b
     Example:
-      latentedit model zoo
+      latentedit model zoo --json
     """
     import json
     from dataclasses import asdict
