@@ -39,6 +39,13 @@ def framing_option(function: F) -> F:
     return click.option("--framing", type=click.Choice(["ffhq"]), help=text)(function)
 
 
+def face_options(function: F) -> F:
+    which, marks = "Which face; 1 is the largest.", "Centres of left eye, right eye and mouth, in pixels."
+    function = click.option("--face", default="1", show_default=True, metavar="N|all", help=which)(function)
+    function = click.option("--landmarks", metavar="AX,AY,BX,BY,MX,MY", help=marks)(function)
+    return click.option("--face-detector", metavar="FILE", help="A YuNet model (.onnx) to find faces with.")(function)
+
+
 def read_model(name: str, device: str, framing: str | None = None) -> "Model":
     """The model; ``framing`` is the name of one that it gets if its file says nothing of how faces are framed."""
     from latentedit.devices import resolve_device
@@ -82,6 +89,28 @@ def quad_of(photo: Any, model: "Model", crop: str | None, aligned: bool, name: s
     return quad_for(photo, model.framing, name)
 
 
+def quads_of(
+    photo: Any, model: "Model", name: str, face: str, landmarks: str | None, detector: str | None
+) -> list[tuple[str, list[list[float]]]]:
+    """The crops around faces that the options ask for, each with what to add to the photo's name."""
+    from latentedit.faces import Face, find_faces, quad_for, quad_from_face
+
+    if landmarks is not None:
+        if not model.framing or "eyes" not in model.framing:
+            raise Error(f"{name}: this model's file does not say how faces are framed; give --framing ffhq")
+        ax, ay, bx, by, mx, my = parse_numbers(landmarks, 6, "--landmarks")
+        if ax >= bx:
+            raise Error(f"--landmarks begins with the eye at the viewer's left, got {landmarks}")
+        return [("", quad_from_face(Face((0, 0, 0, 0), (ax, ay), (bx, by), True, (mx, my)), model.framing))]
+    if face == "all":
+        count = max(len(find_faces(photo, detector)), 1)
+        numbers = range(1, count + 1)
+        return [(f"-{n}", quad_for(photo, model.framing, name, detector=detector, number=n)) for n in numbers]
+    if not face.isdecimal() or int(face) < 1:
+        raise Error(f"--face takes a number from 1, or all; got {face!r}")
+    return [("", quad_for(photo, model.framing, name, detector=detector, number=int(face)))]
+
+
 def expand(paths: Sequence[str], endings: tuple[str, ...], what: str) -> list[Path]:
     """The files that ``paths`` name; a folder stands for the files in it that have one of ``endings``."""
     found: list[Path] = []
@@ -116,6 +145,8 @@ def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:
             if len(items) == 1:
                 raise
             bad.append(str(error))
+            if str(error).startswith("interrupted"):
+                break
     if bad:
         for message in bad:
             click.echo(f"latentedit: {message}", err=True)

@@ -12,6 +12,7 @@ from latentedit.errors import Error
 
 if TYPE_CHECKING:
     from latentedit.directions import Direction
+    from latentedit.generator import Generator
     from latentedit.latents import Latent
     from latentedit.models import Model
 
@@ -81,6 +82,8 @@ def direction_for(name: str, model: "Model", force: bool) -> "Direction":
 @model_option(None)
 @click.option("--set", "sets", multiple=True, metavar="NAME=AMOUNT[@LAYERS]", help="Move by AMOUNT sigmas; repeatable.")
 @click.option("--sweep", metavar="NAME=FROM:TO:COUNT", help="A strip of pictures instead of one.")
+@click.option("--paste-back", "photo", metavar="PHOTO", help="Put the edited crop back into this photo, which it came from.")
+@click.option("--feather", default=0.15, show_default=True, help="Share of the crop's side over which its edge fades.")
 @click.option("--out", type=click.Path(), required=True, help="Picture, latent (.safetensors), or folder for several.")
 @click.option("--force", is_flag=True, help="Accept latents and directions of another generator.")
 @device_option
@@ -89,6 +92,8 @@ def edit(
     model_name: str | None,
     sets: tuple[str, ...],
     sweep: str | None,
+    photo: str | None,
+    feather: float,
     out: str,
     force: bool,
     device: str,
@@ -102,6 +107,7 @@ def edit(
     Example:
       latentedit edit latents/me.safetensors --set sunglasses=2 --set turn=-1@coarse --out edited.png
       latentedit edit latents/me.safetensors --sweep turn=-3:3:7 --out strip.png
+      latentedit edit latents/me.safetensors --set turn=1 --paste-back me.jpg --out me-turned.jpg
     """
     from latentedit import sheets
     from latentedit.editing import edit as move
@@ -110,7 +116,7 @@ def edit(
 
     moves = [parse_move(text) for text in sets]
     swept = parse_sweep(sweep) if sweep else None
-    if not moves and not swept:
+    if not moves and not swept and photo is None:
         raise Error("nothing to do: give at least one --set NAME=AMOUNT, or --sweep NAME=FROM:TO:COUNT")
     files = expand(latents, (".safetensors", ".npz", ".npy", ".pt"), "latent files")
     target = Path(out)
@@ -119,6 +125,8 @@ def edit(
         raise Error(f"{len(files)} latents need a folder as --out, got {out}")
     if swept and target.suffix == ".safetensors":
         raise Error("--sweep writes a picture; give --out a picture's name")
+    if photo is not None and (several or swept or target.suffix in ("", ".safetensors")):
+        raise Error("--paste-back goes with one latent, without --sweep, and a picture as --out")
 
     def work(path: Path) -> None:
         latent = load_latent(path)
@@ -141,11 +149,28 @@ def edit(
             latent.space = "w" if bool((latent.ws == latent.ws[:, :1]).all()) else "w+"
             latent.distances = {}
             save_latent(place, latent)
+        elif photo is not None:
+            _paste(latent, generator, photo, feather, place, force)
         else:
             save_image(latent.render(generator), place)
         say_written(place)
 
     each(files, work)
+
+
+def _paste(latent: "Latent", generator: "Generator", photo: str, feather: float, place: Path, force: bool) -> None:
+    from latentedit.images import open_image, to_pil
+    from latentedit.latents import describe_source
+    from latentedit.pasting import paste_back, save_like
+
+    if latent.crop is None:
+        raise Error("this latent does not say where in a photo it belongs; --paste-back needs one made by latentedit invert")
+    base = open_image(photo)
+    if latent.source and latent.source.get("sha256") != describe_source(photo)["sha256"] and not force:
+        raise Error(
+            f"{photo}: not the photo that this latent was made from ({latent.source.get('name')}); --force pastes anyway"
+        )
+    save_like(paste_back(base, to_pil(latent.render(generator)), latent.crop, feather=feather), place, photo)
 
 
 @click.group()

@@ -1,6 +1,10 @@
 """``align`` and ``invert``: from photographs to crops and latents."""
 
+import json
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -9,40 +13,56 @@ from latentedit.cli.common import (
     device_option,
     each,
     expand,
+    face_options,
     framing_option,
     model_option,
     progress_bar,
     quad_of,
+    quads_of,
     read_model,
     say_written,
     seed_option,
 )
+from latentedit.errors import Error
+
+SHEET_ROWS = 40
+"""Of the contact sheet."""
 
 
 @click.command()
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @model_option()
 @framing_option
+@face_options
 @click.option("--out", type=click.Path(), required=True, help="Folder for the crops.")
 @device_option
-def align(photos: tuple[str, ...], model_name: str, framing: str | None, out: str, device: str) -> None:
+def align(
+    photos: tuple[str, ...],
+    model_name: str,
+    framing: str | None,
+    face: str,
+    landmarks: str | None,
+    face_detector: str | None,
+    out: str,
+    device: str,
+) -> None:
     """Find the face in every PHOTO (or folder) and write the crop that the model was trained on.
 
     \b
     Example:
       latentedit align holiday.jpg --out crops
     """
-    from latentedit.faces import crop, quad_for
+    from latentedit.faces import crop
     from latentedit.images import EXTENSIONS, open_image, save_image
 
     model = read_model(model_name, device, framing)
 
     def work(path: Path) -> None:
         photo = open_image(path)
-        quad = quad_for(photo, model.framing, str(path))
-        target = Path(out) / f"{path.stem}.png"
-        save_image(crop(photo, quad, model.generator.resolution), target)
-        say_written(target)
+        for suffix, quad in quads_of(photo, model, str(path), face, landmarks, face_detector):
+            target = Path(out) / f"{path.stem}{suffix}.png"
+            save_image(crop(photo, quad, model.generator.resolution), target)
+            say_written(target)
 
     each(expand(photos, EXTENSIONS, "pictures"), work)
 
@@ -53,7 +73,19 @@ def align(photos: tuple[str, ...], model_name: str, framing: str | None, out: st
 @click.option("--out", type=click.Path(), required=True, help="Folder for latent files and pictures.")
 @click.option("--space", type=click.Choice(["w", "w+"]), default="w+", show_default=True, help="One w, or one a layer.")
 @click.option("--steps", default=1000, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
+@click.option("--patience", type=click.IntRange(1), help="End when so many steps have brought nothing.")
+@click.option("--restarts", default=0, show_default=True, type=click.IntRange(0), help="Further searches from elsewhere.")
+@click.option(
+    "--noise",
+    type=click.Choice(["optimise", "frozen", "off"]),
+    default="optimise",
+    show_default=True,
+    help="Noise maps: found too, the model's own, or none.",
+)
+@click.option("--delta-weight", default=0.0, show_default=True, help="Draws W+ towards W, where sliders mean more; try 0.01.")
+@click.option("--mask", metavar="FILE", help="Picture of the crop's shape: white counts, black does not.")
 @crop_options
+@face_options
 @framing_option
 @click.option(
     "--perceptual",
@@ -64,6 +96,8 @@ def align(photos: tuple[str, ...], model_name: str, framing: str | None, out: st
 )
 @click.option("--perceptual-weights", metavar="FILE", help="vgg16-397923af.pth, for LPIPS.")
 @click.option("--remember-source", is_flag=True, help="Keep the photo's name and SHA-256 in the latent file.")
+@click.option("--again", is_flag=True, help="Do photos anew that are in the folder's index.csv already.")
+@click.option("--json", "as_json", is_flag=True, help="Print what came out as JSON, an object a photo.")
 @device_option
 @seed_option
 def invert(
@@ -72,70 +106,145 @@ def invert(
     out: str,
     space: str,
     steps: int,
+    patience: int | None,
+    restarts: int,
+    noise: Any,
+    delta_weight: float,
+    mask: str | None,
     crop: str | None,
     aligned: bool,
+    face: str,
+    landmarks: str | None,
+    face_detector: str | None,
     framing: str | None,
     perceptual: str,
     perceptual_weights: str | None,
     remember_source: bool,
+    again: bool,
+    as_json: bool,
     device: str,
     seed: int,
 ) -> None:
     """Find the latent whose picture is nearest to each PHOTO (or each picture of a folder).
 
     Writes NAME.safetensors, NAME.png (the picture it renders) and NAME-compare.png (photo, with the found noise, with the
-    model's own noise) a photo.
+    model's own noise) a photo, and a row of index.csv. The same command again skips photos that are done; one bad photo does
+    not stop the others. Started by torchrun, the processes share the photos. Ctrl-C keeps the best so far.
 
     \b
     Example:
       latentedit invert me.jpg --out latents
+      latentedit invert photos --out latents --space w --steps 400
     """
     from latentedit import sheets
+    from latentedit.albums import Index, key, share
     from latentedit.faces import crop_tensor
-    from latentedit.images import EXTENSIONS, open_image, save_image
+    from latentedit.images import EXTENSIONS, load_image, open_image, save_image
     from latentedit.inversion import invert as run
     from latentedit.latents import describe_source, save_latent
+    from latentedit.models import fingerprint
     from latentedit.perceptual import choose
+    from latentedit.preflight import Domain, remarks
     from latentedit.statistics import WStatistics
 
-    files = expand(photos, EXTENSIONS, "pictures")
+    files = share(expand(photos, EXTENSIONS, "pictures"))
     model = read_model(model_name, device, framing)
     generator = model.generator
     measure, line = choose(perceptual, model.discriminator, perceptual_weights, generator.device)
     click.echo(line, err=True)
     statistics = WStatistics.of(generator)
+    domain = Domain.of(generator, model.discriminator) if model.discriminator is not None else None
+    counts = (load_image(mask, generator.resolution, 1) + 1) / 2 if mask else None
+    search: dict[str, Any] = {
+        "steps": steps,
+        "patience": patience,
+        "restarts": restarts,
+        "noise": noise,
+        "delta_weight": delta_weight,
+        "seed": seed,
+    }
+    told = {**search, "space": space, "perceptual": measure.name, "model": fingerprint(generator), "mask": mask}
+    told |= {"crop": crop, "aligned": aligned, "face": face, "landmarks": landmarks, "face_detector": face_detector}
+    folder, index = Path(out), Index(out)
+    rows: list[sheets.Row] = []
+    began, done = time.monotonic(), 0
+    doubled = {path.stem for path in files if sum(other.stem == path.stem for other in files) > 1}
 
-    def work(path: Path) -> None:
-        photo = open_image(path)
-        quad = quad_of(photo, model, crop, aligned, str(path))
+    def one(path: Path, name: str, quad: list[list[float]], photo: Any, own_key: str) -> None:
+        nonlocal done
+        started = time.monotonic()
         target = crop_tensor(photo, quad, generator.resolution, generator.channels)
-        with progress_bar(steps, path.name) as bar:
+        distance = None
+        if domain is not None and model.discriminator is not None:
+            distance = domain.distance(model.discriminator, target.to(generator.device))
+        warnings = remarks(photo, quad, target, distance)
+        for warning in warnings:
+            click.echo(f"{path.name}: {warning}", err=True)
+        with progress_bar(steps * (restarts + 1), path.name) as bar:
             result = run(
                 generator,
                 target,
                 space,
-                steps,
                 perceptual=measure,
-                seed=seed,
                 statistics=statistics,
+                mask=counts,
                 progress=lambda *_: bar.update(1),
+                **search,
             )
         latent = result.latent()
         latent.crop = quad
         latent.source = describe_source(path) if remember_source else None
-        folder = Path(out)
-        save_latent(folder / f"{path.stem}.safetensors", latent)
-        save_image(result.image, folder / f"{path.stem}.png")
+        save_latent(folder / f"{name}.safetensors", latent)
+        save_image(result.image, folder / f"{name}.png")
         pictures = [target, result.image, result.image_own_noise]
         row = sheets.Row(path.name, pictures, ["photo", "found noise", "own noise"])
-        save_image(sheets.sheet([row]), folder / f"{path.stem}-compare.png")
-        found = result.distances[0]
-        click.echo(
-            f"{path.name}: {measure.name} {found['perceptual']:.4f} / {found['perceptual_own_noise']:.4f}, PSNR"
-            f" {found['psnr']:.1f} / {found['psnr_own_noise']:.1f} dB (found / own noise); distance from the model's own w"
-            f" {found['w_distance']:.2f} (its own: about 1; farther than {found['w_percentile']:.0f} % of them)"
-        )
-        for name in (f"{path.stem}.safetensors", f"{path.stem}.png", f"{path.stem}-compare.png"):
-            say_written(folder / name)
+        save_image(sheets.sheet([row]), folder / f"{name}-compare.png")
+        rows.append(sheets.Row(path.name, [*pictures, (target - result.image).abs() * 2 - 1], [*row.captions, "difference"]))
+        found, seconds = result.distances[0], time.monotonic() - started
+        facts = {"photo": str(path), "latent": f"{name}.safetensors", **found, "seconds": round(seconds, 1)}
+        interrupted = bool(result.settings.get("interrupted"))
+        index.add(**facts, status="interrupted" if interrupted else "ok", remarks="; ".join(warnings), key=own_key)
+        done += 1
+        if as_json:
+            facts |= {"verdict": result.verdict(), "remarks": warnings, "crop": quad, "interrupted": interrupted}
+            click.echo(json.dumps(facts))
+        else:
+            click.echo(
+                f"{path.name}: {measure.name} {found['perceptual']:.4f} / {found['perceptual_own_noise']:.4f}, PSNR"
+                f" {found['psnr']:.1f} / {found['psnr_own_noise']:.1f} dB (found / own noise); distance from the model's own w"
+                f" {found['w_distance']:.2f} (its own: about 1; farther than {found['w_percentile']:.0f} % of them)"
+            )
+            click.echo(f"{path.name}: {result.verdict()}")
+            for ending in (".safetensors", ".png", "-compare.png"):
+                say_written(folder / f"{name}{ending}")
+        if interrupted:
+            raise Error("interrupted; the best so far is kept, the same command goes on")
 
-    each(files, work)
+    def work(path: Path) -> None:
+        stem = path.name.replace(".", "-") if path.stem in doubled else path.stem
+        try:
+            photo = open_image(path)
+            own_key = key(path, told)
+            if crop or aligned:
+                quads = [("", quad_of(photo, model, crop, aligned, str(path)))]
+            else:
+                quads = quads_of(photo, model, str(path), face, landmarks, face_detector)
+        except Error as error:
+            if len(files) > 1:
+                index.add(photo=str(path), latent=f"{stem}.safetensors", status="failed", remarks=str(error))
+            raise
+        for suffix, quad in quads:
+            if not again and index.has(f"{stem}{suffix}.safetensors", own_key):
+                click.echo(f"{path.name}: done before", err=True)
+                continue
+            one(path, f"{stem}{suffix}", quad, photo, own_key)
+
+    try:
+        each(files, work)
+    finally:
+        if len(rows) > 1:
+            rank = os.environ.get("RANK")
+            sheet = folder / (f"sheet-{rank}.png" if rank else "sheet.png")
+            save_image(sheets.sheet(rows[:SHEET_ROWS]), sheet)
+            click.echo(f"wrote {sheet}", err=as_json)
+            click.echo(f"{done} photos, {done / (time.monotonic() - began) * 60:.1f} a minute", err=True)

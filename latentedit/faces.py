@@ -1,7 +1,9 @@
 """From a photo to the crop a model was trained on: face finding, framing, resampling."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,10 +22,10 @@ BOX_EYES = ((0.31, 0.38), (0.69, 0.38))
 """Where eyes lie in the box of OpenCV's frontal face cascade, in fractions of its side; used where none are found."""
 
 FRAMINGS: dict[str, dict[str, Any]] = {
-    "ffhq": {"kind": "face", "eyes": [[0.375, 0.475], [0.625, 0.475]], "mouth": [0.5, 0.74]},
+    "ffhq": {"kind": "ffhq", "eyes": [[0.375, 0.475], [0.625, 0.475]], "mouth": [0.5, 0.74]},
 }
-"""Published framings. "ffhq" is a square of four eye distances (Karras et al. 2018, appendix C), with a mouth as far from the
-eyes as it usually is.
+"""Published framings. "ffhq" is a square of four eye distances, or more where the mouth is far from the eyes (Karras et al.
+2018, appendix C); its eyes and mouth here are where those of an average face come to lie.
 """
 
 Quad = list[list[float]]
@@ -41,6 +43,8 @@ class Face:
     right_eye: tuple[float, float]
     eyes_found: bool
     """False where the eyes are taken from the box."""
+    mouth: tuple[float, float] | None = None
+    """Its centre, where the detector tells."""
 
 
 def _cascade(name: str) -> Any:
@@ -51,8 +55,40 @@ def _cascade(name: str) -> Any:
     return cascade
 
 
-def find_faces(image: Image.Image) -> list[Face]:
-    """Faces, largest first, by the Haar cascades that come with OpenCV; an empty list where there are none."""
+def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = None) -> list[Face]:
+    """Faces, largest first; an empty list where there are none.
+
+    Args:
+        detector: the file of a YuNet network (``face_detection_yunet_*.onnx`` of OpenCV's model zoo), which finds turned faces
+            and mouths too; None takes the Haar cascades that come with OpenCV.
+
+    Raises:
+        Error: the detector cannot be read.
+    """
+    return _find_by_cascade(image) if detector is None else _find_by_yunet(image, detector)
+
+
+def _find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Face]:
+    if not Path(model).is_file():
+        raise Error(f"{model}: no such file; a YuNet model is face_detection_yunet_2023mar.onnx of OpenCV's model zoo")
+    pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+    scale = min(1.0, 2 * DETECTION_SIDE / max(image.size))
+    work = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    try:
+        found = cv2.FaceDetectorYN.create(os.fspath(model), "", (work.shape[1], work.shape[0])).detect(work)[1]
+    except cv2.error as error:
+        raise Error(f"{model}: not a YuNet face detector that this OpenCV can read") from error
+    faces = []
+    for row in sorted([] if found is None else found, key=lambda row: -float(row[2])):
+        values = [float(value) / scale for value in row[:14]]
+        # The person's right eye, which is the viewer's left, comes first; then nose and corners of the mouth.
+        mouth = ((values[10] + values[12]) / 2, (values[11] + values[13]) / 2)
+        box = (values[0], values[1], values[2], values[3])
+        faces.append(Face(box, (values[4], values[5]), (values[6], values[7]), True, mouth))
+    return faces
+
+
+def _find_by_cascade(image: Image.Image) -> list[Face]:
     grey = np.asarray(image.convert("L"))
     scale = DETECTION_SIDE / min(grey.shape)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
@@ -100,19 +136,49 @@ def quad_from_eyes(left_eye: Sequence[float], right_eye: Sequence[float], framin
     return [[corner.real, corner.imag] for corner in corners]
 
 
-def quad_for(image: Image.Image, framing: dict[str, Any] | None, name: str = "picture") -> Quad:
-    """The crop of ``image`` that a model of this ``framing`` expects around the largest face.
+def quad_from_face(face: Face, framing: dict[str, Any]) -> Quad:
+    """The square around ``face`` that a model of this ``framing`` was trained on.
+
+    FFHQ's alignment (Karras et al. 2018, appendix C) is computed from eye and mouth centres; a mouth that was not found is
+    taken to lie where an average one does. Other framings bring the eyes to their places.
+    """
+    if framing.get("kind") != "ffhq":
+        return quad_from_eyes(face.left_eye, face.right_eye, framing)
+    left, right = complex(*face.left_eye), complex(*face.right_eye)
+    eyes, across = (left + right) / 2, right - left
+    (ax, ay), (bx, by) = framing["eyes"]
+    usual = (complex(*framing["mouth"]) - complex((ax + bx) / 2, (ay + by) / 2)) / (complex(bx, by) - complex(ax, ay))
+    down = complex(*face.mouth) - eyes if face.mouth is not None else across * usual
+    # Half the square, along the eyes: the mean of their direction and of that at right angles to the mouth's.
+    half = across - 1j * down
+    half *= max(2.0 * abs(across), 1.8 * abs(down)) / abs(half)
+    centre = eyes + 0.1 * down
+    corners = [centre + half * turn for turn in (-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j)]
+    return [[corner.real, corner.imag] for corner in corners]
+
+
+def quad_for(
+    image: Image.Image,
+    framing: dict[str, Any] | None,
+    name: str = "picture",
+    *,
+    detector: str | os.PathLike[str] | None = None,
+    number: int = 1,
+) -> Quad:
+    """The crop of ``image`` that a model of this ``framing`` expects around face ``number``, the largest being 1.
 
     Raises:
-        Error: no face found; the message says how to go on.
+        Error: no such face found; the message says how to go on.
     """
     if not framing or "eyes" not in framing:
         way = "give --framing ffhq, --crop X,Y,SIZE or --aligned"
         raise Error(f"{name}: this model's file does not say how faces are framed; {way}")
-    faces = find_faces(image)
+    faces = find_faces(image, detector)
     if not faces:
         raise Error(f"{name}: no face found; give the square around it with --crop X,Y,SIZE, or --aligned if it is one")
-    return quad_from_eyes(faces[0].left_eye, faces[0].right_eye, framing)
+    if number > len(faces):
+        raise Error(f"{name}: {len(faces)} faces found, --face {number} is not among them")
+    return quad_from_face(faces[number - 1], framing)
 
 
 def crop(image: Image.Image, quad: Quad, size: int) -> Image.Image:

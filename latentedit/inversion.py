@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from latentedit.generator import Generator
 from latentedit.latents import Latent, save_latent
 from latentedit.models import fingerprint
 from latentedit.perceptual import Perceptual, choose, distance
-from latentedit.statistics import WStatistics
+from latentedit.statistics import WStatistics, sample_w
 
 NOISE_RAMP = 0.75
 """Fraction of the run over which the noise added to w fades."""
@@ -28,7 +28,13 @@ RAMP_DOWN, RAMP_UP = 0.25, 0.05
 SMALLEST_LEVEL = 8
 """Side of the coarsest level of the noise regulariser's pyramid."""
 
+PLATEAU = 0.001
+"""An improvement of the loss by less than this part of it counts as none."""
+RESTART_PSI = 0.5
+"""Restarts begin at random w, this far from the mean."""
+
 Progress = Callable[[int, int, dict[str, float]], None]
+NoiseMode = Literal["optimise", "frozen", "off"]
 
 
 @dataclass
@@ -50,6 +56,18 @@ class Inversion:
     space: str
     fingerprint: str
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def verdict(self, index: int = 0) -> str:
+        """How far edits of this latent can be trusted, in a sentence."""
+        found = self.distances[index]
+        far, gap = found["w_percentile"], found["psnr"] - found["psnr_own_noise"]
+        if far <= 95:
+            word = "lies where the model's own pictures do: sliders mean what they say"
+        elif found["w_distance"] <= 2:
+            word = "lies at the edge of the model's own pictures: edit in small amounts"
+        else:
+            word = "lies far from the model's own pictures: sliders may do something else"
+        return word + (f"; {gap:.0f} dB of the likeness are in the noise, which no slider moves" if gap > 3 else "")
 
     def latent(self, index: int = 0) -> Latent:
         noise = [map_[index : index + 1].clone() for map_ in self.noise]
@@ -114,11 +132,19 @@ def invert(
     noise_weight: float = 1e5,
     pixel_weight: float = 1.0,
     prior_weight: float = 0.01,
+    delta_weight: float = 0.0,
+    noise: NoiseMode = "optimise",
+    mask: Tensor | None = None,
+    restarts: int = 0,
+    patience: int | None = None,
     seed: int = 0,
     statistics: WStatistics | None = None,
     progress: Progress | None = None,
 ) -> Inversion:
     """Invert pictures by Adam on w and the noise maps, from the mean of 10,000 w.
+
+    Of every picture the step with the smallest loss counts, among those after the noise added to w has faded. Ctrl-C ends the
+    search and gives what has been found until then, with ``settings["interrupted"]`` set.
 
     Args:
         image: ``[N, C, resolution, resolution]`` in [-1, 1]; every picture is inverted as if it were alone.
@@ -132,6 +158,12 @@ def invert(
         prior_weight: weight of the squared Mahalanobis distance of w from the generator's own (over w_dim, averaged over
             rows), without which pictures foreign to the generator end where no edit means anything; the published
             projector has no such term, 0 gives its behaviour.
+        delta_weight: weight of the mean squared distance of the rows of w from their mean, in units of sqrt(E |w - mean|^2):
+            draws W+ towards W, where edits mean more (Tov et al. 2021, section 4.2, hold an encoder's output near W so).
+        noise: "optimise" the maps, keep the generator's own ("frozen"), or render without ("off").
+        mask: ``[1 or N, 1, resolution, resolution]``, 1 where the picture counts and 0 where it does not.
+        restarts: further searches, from random w; of every picture the best counts.
+        patience: end when no picture's loss has improved for so many steps, after the noise added to w has faded.
         progress: called after every step with its number, ``steps`` and the mean terms.
 
     Raises:
@@ -142,73 +174,176 @@ def invert(
         raise Error(f"image must have shape [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
     if space not in ("w", "w+"):
         raise Error(f'space must be "w" or "w+", got {space!r}')
-    if steps < 1:
-        raise Error(f"steps must be at least 1, got {steps}")
+    for name, value, least in (("steps", steps, 1), ("restarts", restarts, 0), ("patience", patience or 1, 1)):
+        if value < least:
+            raise Error(f"{name} must be at least {least}, got {value}")
+    if noise not in ("optimise", "frozen", "off"):
+        raise Error(f'noise must be "optimise", "frozen" or "off", got {noise!r}')
+    if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, *expected[1:]) or len(mask) not in (1, len(image))):
+        raise Error(f"mask must have shape [1 or {len(image)}, 1, {expected[1]}, {expected[2]}], got {list(mask.shape)}")
     device = generator.device
     image = image.to(device)
     if isinstance(perceptual, str):
         perceptual = choose(perceptual, discriminator, perceptual_weights, device)[0]
     statistics = statistics or WStatistics.of(generator)
 
-    n, rows = len(image), 1 if space == "w" else generator.num_ws
-    streams = [torch.Generator().manual_seed(seed) for _ in range(n)]  # a picture's draws do not depend on its neighbours
-
-    def draw(*shape: int) -> Tensor:
-        return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
-
-    with torch.no_grad():
-        target = perceptual.features(image)
-    mean, whitening = statistics.mean.to(device), statistics.whitening.to(device)
-    w = mean.repeat(n, rows, 1).requires_grad_()  # [N, 1 or num_ws, w_dim]
-    maps = [draw(*shape[1:]).requires_grad_() for shape in generator.synthesis.noise_shapes]
-    optimiser = torch.optim.Adam([w, *maps], lr=learning_rate, betas=(0.9, 0.999))
-    weights = {"perceptual": 1.0, "pixel": pixel_weight, "noise": noise_weight, "prior": prior_weight}
-    history: dict[str, list[Tensor]] = {name: [] for name in weights}
-    for step in range(steps):
-        t = step / steps
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * schedule(t)
-        jitter = statistics.std * initial_noise * max(0.0, 1 - t / NOISE_RAMP) ** 2
-        noisy = w + draw(rows, generator.w_dim) * jitter if jitter else w
-        rendered = generator.synthesis(noisy.expand(-1, generator.num_ws, -1), noise=maps)
-        terms = {
-            "perceptual": distance(perceptual.features(rendered), target),
-            "pixel": (rendered - image).square().mean(dim=(1, 2, 3)),
-            "noise": noise_regulariser(maps),
-            "prior": ((w - mean) @ whitening).square().mean(dim=(1, 2)),
-        }
-        loss = sum(weights[name] * term for name, term in terms.items())
-        optimiser.zero_grad(set_to_none=True)
-        loss.sum().backward()
-        optimiser.step()
-        _renormalise(maps)
-        for name, value in terms.items():
-            history[name].append(value.detach().cpu())
-        if progress:
-            progress(step + 1, steps, {name: float(value[-1].mean()) for name, value in history.items()})
-
-    settings = {
+    search = _Search(generator, image, perceptual, statistics, 1 if space == "w" else generator.num_ws, noise, mask)
+    search.weights = {
+        "perceptual": 1.0,
+        "pixel": pixel_weight,
+        "noise": noise_weight if noise == "optimise" else 0.0,
+        "prior": prior_weight,
+        "delta": delta_weight if space == "w+" else 0.0,
+    }
+    settings: dict[str, Any] = {
         "space": space,
         "steps": steps,
         "perceptual": perceptual.name,
         "learning_rate": learning_rate,
         "initial_noise": initial_noise,
+        "noise": noise,
         "noise_weight": noise_weight,
         "pixel_weight": pixel_weight,
         "prior_weight": prior_weight,
+        "delta_weight": delta_weight,
+        "restarts": restarts,
         "seed": seed,
+        **({"masked": True} if mask is not None else {}),
     }
-    return _finish(
-        generator,
-        image,
-        w.detach().expand(-1, generator.num_ws, -1).contiguous(),
-        [map_.detach() for map_ in maps],
-        perceptual,
-        target,
-        statistics,
-        {name: torch.stack(values) for name, values in history.items()},
-        settings,
-    )
+    total = steps * (restarts + 1)
+    try:
+        for run in range(restarts + 1):
+
+            def tell(step: int, terms: dict[str, float], done: int = run * steps) -> None:
+                if progress:
+                    progress(done + step, total, terms)
+
+            search.run(steps, learning_rate, initial_noise, patience, seed + run, RESTART_PSI if run else 0.0, tell)
+    except KeyboardInterrupt:
+        if not search.history:
+            raise
+        settings["interrupted"] = True
+    ws = search.best_w.expand(-1, generator.num_ws, -1).contiguous()
+    history = {name: torch.stack(values) for name, values in search.history.items()}
+    return _finish(generator, image, ws, search.best_maps, perceptual, search.target, statistics, history, settings)
+
+
+class _Search:
+    """Adam on w and noise maps; remembers the best of every picture over all runs."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        image: Tensor,
+        perceptual: Perceptual,
+        statistics: WStatistics,
+        rows: int,
+        noise: NoiseMode,
+        mask: Tensor | None,
+    ) -> None:
+        self.generator, self.image, self.perceptual, self.statistics = generator, image, perceptual, statistics
+        self.rows, self.noise, self.n, self.device = rows, noise, len(image), image.device
+        self.mask = None if mask is None else mask.to(self.device)
+        with torch.no_grad():
+            self.target = perceptual.features(image)
+        self.mean, self.whitening = statistics.mean.to(self.device), statistics.whitening.to(self.device)
+        self.weights: dict[str, float] = {}
+        self.history: dict[str, list[Tensor]] = {}
+        self.best_loss = torch.full((self.n,), torch.inf, device=self.device)
+        self.best_w = torch.empty(0)
+        self.best_maps: list[Tensor] = []
+
+    def run(
+        self,
+        steps: int,
+        learning_rate: float,
+        initial_noise: float,
+        patience: int | None,
+        seed: int,
+        psi: float,
+        progress: Callable[[int, dict[str, float]], None],
+    ) -> None:
+        generator, n = self.generator, self.n
+        streams = [torch.Generator().manual_seed(seed) for _ in range(n)]  # a picture's draws do not depend on its neighbours
+
+        def draw(*shape: int) -> Tensor:
+            return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self.device)
+
+        w = self.mean.repeat(n, self.rows, 1)  # [N, 1 or num_ws, w_dim]
+        if psi:
+            start = sample_w(generator, 1, seed).to(self.device)
+            w = torch.lerp(w, start.expand_as(w), psi)
+        w = w.requires_grad_()
+        maps = self._maps(draw)
+        free = [w, *maps] if self.noise == "optimise" else [w]
+        optimiser = torch.optim.Adam(free, lr=learning_rate, betas=(0.9, 0.999))
+        run_best, since = torch.full_like(self.best_loss, torch.inf), 0
+        try:
+            for step in range(steps):
+                t = step / steps
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate * schedule(t)
+                jitter = self.statistics.std * initial_noise * max(0.0, 1 - t / NOISE_RAMP) ** 2
+                noisy = w + draw(self.rows, generator.w_dim) * jitter if jitter else w
+                terms = self._terms(noisy, w, maps)
+                loss = self._loss(terms)
+                if not jitter:
+                    self._remember(loss.detach(), w, maps)
+                optimiser.zero_grad(set_to_none=True)
+                loss.sum().backward()
+                optimiser.step()
+                if self.noise == "optimise":
+                    _renormalise(maps)
+                for name, value in terms.items():
+                    self.history.setdefault(name, []).append(value.detach().cpu())
+                progress(step + 1, {name: float(value.detach().mean()) for name, value in terms.items()})
+                if patience is not None and not jitter:
+                    better = loss.detach() < run_best * (1 - PLATEAU)
+                    run_best = torch.minimum(run_best, loss.detach())
+                    since = 0 if bool(better.any()) else since + 1
+                    if since >= patience:
+                        break
+        finally:  # also where Ctrl-C ends it: the last step has moved once more
+            with torch.no_grad():
+                self._remember(self._loss(self._terms(w, w, maps)), w, maps)
+
+    def _loss(self, terms: dict[str, Tensor]) -> Tensor:
+        return sum((self.weights[name] * term for name, term in terms.items()), torch.zeros(self.n, device=self.device))
+
+    def _maps(self, draw: Callable[..., Tensor]) -> list[Tensor]:
+        synthesis = self.generator.synthesis
+        if self.noise == "frozen":
+            return [layer.noise_const[None, None].repeat(self.n, 1, 1, 1) for layer in synthesis.layers]
+        if self.noise == "off":
+            return [torch.zeros(self.n, *shape[1:], device=self.device) for shape in synthesis.noise_shapes]
+        return [draw(*shape[1:]).requires_grad_() for shape in synthesis.noise_shapes]
+
+    def _terms(self, noisy: Tensor, w: Tensor, maps: list[Tensor]) -> dict[str, Tensor]:
+        """The parts of the loss, ``[N]`` each; rendered from ``noisy``, judged by where ``w`` lies."""
+        rendered = self.generator.synthesis(noisy.expand(-1, self.generator.num_ws, -1), noise=maps)
+        difference = rendered - self.image
+        if self.mask is not None:
+            # What does not count is taken from the picture itself, so that no distance can see it.
+            difference = difference * self.mask
+            rendered = self.image + difference
+        zero = torch.zeros(self.n, device=self.device)
+        spread = (w - w.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(dim=1) / self.statistics.std**2
+        return {
+            "perceptual": distance(self.perceptual.features(rendered), self.target),
+            "pixel": difference.square().mean(dim=(1, 2, 3)),
+            "noise": noise_regulariser(maps) if self.noise == "optimise" else zero,
+            "prior": ((w - self.mean) @ self.whitening).square().mean(dim=(1, 2)),
+            "delta": spread,
+        }
+
+    @torch.no_grad()
+    def _remember(self, loss: Tensor, w: Tensor, maps: list[Tensor]) -> None:
+        if not self.best_maps:
+            self.best_w, self.best_maps = w.detach().clone(), [map_.detach().clone() for map_ in maps]
+        better = loss < self.best_loss
+        self.best_loss = torch.where(better, loss, self.best_loss)
+        for best, now in zip([self.best_w, *self.best_maps], [w, *maps], strict=True):
+            best[better] = now.detach()[better]
 
 
 @torch.no_grad()

@@ -1,12 +1,14 @@
 """Finding and cropping faces."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from latentedit.cli.demo import portrait
 from latentedit.errors import Error
-from latentedit.faces import crop, find_faces, quad_for, quad_from_eyes, quad_of_window
+from latentedit.faces import FRAMINGS, Face, crop, find_faces, quad_for, quad_from_eyes, quad_from_face, quad_of_window
 from latentedit.images import open_image
 
 FRAMING = {"kind": "face", "eyes": [[0.36, 0.47], [0.64, 0.47]]}
@@ -66,3 +68,58 @@ def test_resampling_keeps_place_and_brightness() -> None:
         assert small.mean() == pytest.approx(100, abs=3)
     beyond = np.asarray(crop(Image.fromarray(pixels), quad_of_window(-32, 0, 64), 64))
     assert beyond[0, 0] == 200  # reflected
+
+
+def test_ffhq_alignment_in_closed_form() -> None:
+    """The published steps, written out with vectors."""
+    face = Face((0, 0, 1, 1), (310.0, 402.0), (420.0, 380.0), True, (385.0, 520.0))
+    left, right, mouth = np.array(face.left_eye), np.array(face.right_eye), np.array(face.mouth)
+    eyes, across = (left + right) / 2, right - left
+    down = mouth - eyes
+    x = across - np.array([-down[1], down[0]])
+    x *= max(np.hypot(*across) * 2.0, np.hypot(*down) * 1.8) / np.hypot(*x)
+    y = np.array([-x[1], x[0]])
+    centre = eyes + 0.1 * down
+    expected = [centre - x - y, centre + x - y, centre + x + y, centre - x + y]
+    assert np.allclose(quad_from_face(face, FRAMINGS["ffhq"]), expected)
+    # Without a mouth it is taken to be where an average one is, so that the eyes come to the usual places.
+    level = Face((0, 0, 1, 1), (300.0, 400.0), (400.0, 400.0), True)
+    quad = np.array(quad_from_face(level, FRAMINGS["ffhq"]))
+    side = quad[1, 0] - quad[0, 0]
+    assert side == pytest.approx(400, rel=0.01)
+    assert (300 - quad[0, 0]) / side == pytest.approx(0.375, abs=0.005)
+    assert (400 - quad[0, 1]) / side == pytest.approx(0.475, abs=0.005)
+
+
+def test_yunet_through_opencv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What OpenCV's detector returns a face: box, right eye, left eye, nose, right and left corner of the mouth, score."""
+    rows = np.array(
+        [
+            [10, 20, 30, 40, 15, 30, 30, 31, 22, 40, 17, 50, 29, 52, 0.9],
+            [50, 20, 60, 40, 60, 30, 90, 31, 75, 40, 64, 50, 88, 52, 0.8],
+        ]
+    )
+
+    class Detector:
+        @staticmethod
+        def create(model: str, config: str, size: tuple[int, int]) -> "Detector":
+            assert size == (200, 100)
+            return Detector()
+
+        def detect(self, image: object) -> tuple[int, object]:
+            return 1, rows
+
+    monkeypatch.setattr("cv2.FaceDetectorYN", Detector)
+    (tmp_path / "yunet.onnx").write_bytes(b"x")
+    faces = find_faces(Image.new("RGB", (200, 100)), tmp_path / "yunet.onnx")
+    assert [face.box[2] for face in faces] == [60, 30]
+    assert faces[0].left_eye == (60, 30)
+    assert faces[0].mouth == (76, 51)
+    with pytest.raises(Error, match="no such file; a YuNet model is"):
+        find_faces(Image.new("L", (20, 20)), tmp_path / "none.onnx")
+
+
+def test_a_file_that_is_no_detector(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"not a network")
+    with pytest.raises(Error, match="not a YuNet face detector"):
+        find_faces(Image.new("RGB", (200, 100)), tmp_path / "bad.onnx")

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.faces import FRAMINGS, crop, find_faces, quad_from_eyes
+from latentedit.faces import FRAMINGS, crop, find_faces, quad_from_face
 from latentedit.images import EXTENSIONS, open_image, resample
 from latentedit.training.data import LABELS, PictureSource
 
@@ -58,8 +58,7 @@ class Preparation:
             faces = find_faces(picture)
             if not faces:
                 raise Error(f"{name}: no face found")
-            eyes = faces[0].left_eye, faces[0].right_eye
-            found = crop(picture, quad_from_eyes(*eyes, self.framing or FRAMINGS["ffhq"]), self.size)
+            found = crop(picture, quad_from_face(faces[0], self.framing or FRAMINGS["ffhq"]), self.size)
         else:
             found = resample(*self._window(picture, name), self.size)
         return found.convert("L" if self.grey else "RGB")

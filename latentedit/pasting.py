@@ -1,0 +1,122 @@
+"""A rendered crop put back into the photo that it came from."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from latentedit.errors import Error
+from latentedit.faces import Quad
+from latentedit.files import write_bytes
+from latentedit.images import EDITED, EXTENSIONS
+
+FEATHER = 0.15
+"""Share of the crop's side over which the edge fades."""
+GPS, MAKER_NOTE, EXIF_IFD, ORIENTATION, DESCRIPTION = 0x8825, 0x927C, 0x8769, 0x0112, 0x010E
+
+
+def fade(size: int, feather: float = FEATHER) -> Any:
+    """Weights ``[size, size]`` float32: 1 inside, falling to 0 at the edge over ``feather`` of the side."""
+    position = (np.arange(size) + 0.5) / size
+    edge = np.clip(np.minimum(position, 1 - position) / max(feather, 1e-6), 0, 1)
+    smooth = edge * edge * (3 - 2 * edge)
+    return np.minimum.outer(smooth, smooth).astype(np.float32)
+
+
+def paste_back(photo: Image.Image, picture: Image.Image, quad: Quad, *, feather: float = FEATHER) -> Image.Image:
+    """``photo`` with ``picture`` where its crop was; outside ``quad`` every pixel stays as it is.
+
+    Args:
+        photo: upright, "L" or "RGB", as `latentedit.images.open_image` gives it.
+        picture: square; a grey one changes the brightness of a colour photo and leaves its colours.
+        quad: corners of the crop in the photo, in pixels.
+        feather: 0 to 0.5, see `fade`.
+
+    Raises:
+        Error: the crop lies outside the photo, or ``feather`` is out of range.
+    """
+    if not 0 <= feather <= 0.5:
+        raise Error(f"feather must be between 0 and 0.5, got {feather}")
+    size = picture.width
+    if picture.size != (size, size):
+        raise Error(f"a square picture can be pasted, got {picture.width} x {picture.height}")
+    corners = np.array(quad, dtype=np.float64)
+    left, top = np.floor(corners.min(axis=0)).clip(0, photo.size).astype(int)
+    right, bottom = np.ceil(corners.max(axis=0)).clip(0, photo.size).astype(int)
+    if left >= right or top >= bottom:
+        raise Error(f"the crop lies outside the photo of {photo.width} x {photo.height} pixels; is it another photo?")
+    # All in the box around the crop, from here on.
+    corners -= (left, top)
+    where: dict[str, Any] = {"dsize": (int(right - left), int(bottom - top))}
+    source = np.array([[0, 0], [size, 0], [size, size]], dtype=np.float32) - 0.5
+    transform = cv2.getAffineTransform(source, (corners[:3] - 0.5).astype(np.float32))
+    new = cv2.warpAffine(
+        np.asarray(picture).astype(np.float32), transform, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **where
+    )
+    share = cv2.warpAffine(fade(size, feather), transform, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE, **where)
+    share = share.clip(0, 1) * _inside(corners, *where["dsize"])
+    mode = "RGB" if "RGB" in (photo.mode, picture.mode) else "L"
+    whole = np.array(photo.convert(mode))
+    base = whole[top:bottom, left:right]
+    if picture.mode == "L" and mode == "RGB":
+        parts = cv2.cvtColor(base, cv2.COLOR_RGB2YCrCb)
+        parts[..., 0] = _mixed(parts[..., 0], new, share)
+        result = cv2.cvtColor(parts, cv2.COLOR_YCrCb2RGB)
+    else:
+        result = _mixed(base, new, share if mode == "L" else share[..., None])
+    on = share > 0  # a change of colour space rounds, also where nothing is pasted
+    base[on] = result[on]
+    return Image.fromarray(whole)
+
+
+def _inside(corners: Any, width: int, height: int) -> Any:
+    """Whether the centre of every pixel lies in the square of ``corners``: ``[height, width]`` bool."""
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    inside = np.ones((height, width), dtype=bool)
+    for axis in (corners[1] - corners[0], corners[3] - corners[0]):
+        along = ((x - corners[0, 0]) * axis[0] + (y - corners[0, 1]) * axis[1]) / (axis @ axis)
+        inside &= (along >= 0) & (along <= 1)
+    return inside
+
+
+def _mixed(base: Any, new: Any, share: Any) -> Any:
+    mixed = base.astype(np.float32) * (1 - share) + new.clip(0, 255) * share
+    return mixed.round().clip(0, 255).astype(np.uint8)
+
+
+def save_like(picture: Image.Image, path: str | os.PathLike[str], photo: str | os.PathLike[str]) -> None:
+    """Write ``picture`` with the EXIF data of the file ``photo``, but for place, thumbnail and maker's notes, upright, and with
+    a description that says it is edited.
+
+    Raises:
+        Error: unknown ending, or the file cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    kind = Image.registered_extensions().get(suffix)
+    if kind is None:
+        raise Error(f"{path}: pictures are written as one of {', '.join(EXTENSIONS)}")
+    with Image.open(photo) as file:
+        exif = file.getexif()
+        profile = file.info.get("icc_profile") if file.mode == picture.mode else None
+        inner = dict(exif.get_ifd(EXIF_IFD))
+    kept = Image.Exif()
+    for tag, value in exif.items():
+        if tag not in (GPS, EXIF_IFD, ORIENTATION, DESCRIPTION):
+            kept[tag] = value
+    inner.pop(MAKER_NOTE, None)
+    if inner:
+        kept._ifds[EXIF_IFD] = inner
+        kept[EXIF_IFD] = 0  # replaced by the place of the inner table when it is written
+    kept[ORIENTATION], kept[DESCRIPTION] = 1, EDITED
+    options: dict[str, Any] = {"exif": kept, **({"icc_profile": profile} if profile else {})}
+    if kind in ("JPEG", "WEBP"):
+        options["quality"] = 95
+    if kind not in ("JPEG", "WEBP", "PNG", "TIFF"):
+        options = {}
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    write_bytes(path, buffer.getvalue())

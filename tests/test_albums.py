@@ -1,0 +1,200 @@
+"""Photographs one and many: what is told of them, what is skipped, what is kept."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentedit.albums import Index, key, share
+from latentedit.errors import Error
+from latentedit.faces import quad_of_window
+from latentedit.images import load_image, to_tensor
+from latentedit.latents import load_latent
+from latentedit.models import load_model
+from latentedit.preflight import Domain, remarks
+from tests.test_cli import complaint, run, works
+
+STEPS = ("--aligned", "--steps", "3")
+
+
+def folder_of_photos(folder: Path, count: int = 3) -> Path:
+    folder.mkdir()
+    for index in range(count):
+        y, x = np.mgrid[0:24, 0:24]
+        pixels = (128 + 100 * np.sin(x / (3 + index)) * np.cos(y / 4)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with open(out / "index.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_is_done_once(tmp_path: Path, tiny_file: Path) -> None:
+    photos, out = folder_of_photos(tmp_path / "photos"), tmp_path / "out"
+    (photos / "bad.jpg").write_bytes(b"not a picture")
+    first = run("invert", photos, "--model", tiny_file, "--out", out, *STEPS)
+    assert first.exit_code == 1
+    assert "1 of 4 failed" in first.stderr
+    assert "3 photos, " in first.stderr
+    assert (out / "sheet.png").is_file()
+    found = {row["latent"]: row for row in rows(out)}
+    assert {name: row["status"] for name, row in found.items()} == {
+        "0.safetensors": "ok", "1.safetensors": "ok", "2.safetensors": "ok", "bad.safetensors": "failed",
+    }  # fmt: skip
+    assert float(found["0.safetensors"]["psnr"]) > 0
+    assert "not a picture" in found["bad.safetensors"]["remarks"]
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
+    (photos / "bad.jpg").unlink()
+    Image.new("L", (24, 24), 90).save(photos / "1.png")  # another picture under the same name
+    (out / "2.safetensors").unlink()
+    again = works("invert", photos, "--model", tiny_file, "--out", out, *STEPS)
+    assert again.stderr.count("done before") == 1
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
+    assert after["0.safetensors"] == before["0.safetensors"]
+    assert after["1.safetensors"] != before["1.safetensors"]
+    other = works("invert", photos, "--model", tiny_file, "--out", out, "--aligned", "--steps", "4")
+    assert "done before" not in other.stderr
+    anew = works("invert", photos / "0.png", "--model", tiny_file, "--out", out, "--aligned", "--steps", "4", "--again")
+    assert "done before" not in anew.stderr
+
+
+def test_processes_share_the_photos(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos, out = folder_of_photos(tmp_path / "photos", 5), tmp_path / "out"
+    for rank in (0, 1):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        works("invert", photos, "--model", tiny_file, "--out", out, *STEPS)
+        assert len(rows(out)) == (3, 5)[rank]
+        assert (out / f"sheet-{rank}.png").is_file()
+    assert sorted(row["latent"] for row in rows(out)) == [f"{i}.safetensors" for i in range(5)]
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(Error, match="RANK 2 of WORLD_SIZE 2"):
+        share([])
+    monkeypatch.setenv("RANK", "x")
+    assert "RANK and WORLD_SIZE must be numbers" in complaint("invert", photos, "--model", tiny_file, "--out", out)
+
+
+def test_same_names_do_not_overwrite_one_another(tmp_path: Path, tiny_file: Path) -> None:
+    photos = folder_of_photos(tmp_path / "photos", 1)
+    Image.open(photos / "0.png").save(photos / "0.jpg")
+    works("invert", photos, "--model", tiny_file, "--out", tmp_path / "out", *STEPS)
+    assert (tmp_path / "out" / "0-png.safetensors").is_file()
+    assert (tmp_path / "out" / "0-jpg.safetensors").is_file()
+
+
+def test_json_and_verdict(tmp_path: Path, tiny_file: Path) -> None:
+    photos, out = folder_of_photos(tmp_path / "photos", 1), tmp_path / "out"
+    shown = works("invert", photos / "0.png", "--model", tiny_file, "--out", out, "--crop", "2,3,16", "--steps", "3", "--json")
+    facts = json.loads(shown.stdout)
+    assert facts["crop"] == quad_of_window(2, 3, 16)
+    assert facts["latent"] == "0.safetensors"
+    assert facts["verdict"].startswith("lies ")
+    assert facts["interrupted"] is False
+    plain = works("invert", photos / "0.png", "--model", tiny_file, "--out", tmp_path / "plain", *STEPS).stdout
+    assert "0.png: lies " in plain
+
+
+def test_pasted_back(tmp_path: Path, tiny_file: Path) -> None:
+    Image.fromarray(np.random.RandomState(0).randint(0, 255, (60, 80, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    out = tmp_path / "out"
+    arguments = ("--model", tiny_file, "--out", out, "--crop", "20,10,32", "--steps", "3", "--remember-source")
+    works("invert", tmp_path / "photo.png", *arguments)
+    pasted = ("edit", out / "photo.safetensors", "--model", tiny_file, "--paste-back")
+    works(*pasted, tmp_path / "photo.png", "--out", tmp_path / "pasted.png")
+    before, after = (np.asarray(Image.open(tmp_path / name)) for name in ("photo.png", "pasted.png"))
+    changed = (before != after).any(axis=2)
+    assert changed[26, 36]
+    assert not changed[:10].any()
+    assert not changed[:, :20].any()
+    assert not changed[:, 52:].any()
+    Image.new("RGB", (80, 60)).save(tmp_path / "other.png")
+    assert "not the photo that this latent was made from (photo.png)" in complaint(
+        *pasted, tmp_path / "other.png", "--out", tmp_path / "x.png"
+    )
+    works(*pasted, tmp_path / "other.png", "--force", "--out", tmp_path / "x.png")
+    works("sample", tiny_file, "--seeds", "1", "--out", tmp_path / "drawn.safetensors")
+    drawn = ("edit", tmp_path / "drawn.safetensors", "--model", tiny_file, "--paste-back", tmp_path / "photo.png")
+    assert "does not say where in a photo it belongs" in complaint(*drawn, "--out", tmp_path / "x.png")
+    assert "--paste-back goes with one latent" in complaint(*drawn, "--out", tmp_path / "x.safetensors")
+
+
+def test_remarks() -> None:
+    photo = Image.new("L", (100, 100))
+    whole = quad_of_window(0, 0, 100)
+
+    def of(value: float, quad: list[list[float]] = whole, size: int = 64, distance: float | None = None) -> str:
+        crop = torch.full((1, 1, size, size), value)
+        crop[..., ::2] *= 0.5
+        return "; ".join(remarks(photo, quad, crop, distance))
+
+    assert of(0.5) == ""
+    assert "too dark: mean brightness" in of(-0.98 * 4 / 3)
+    assert "too bright: mean brightness" in of(1.2)
+    assert "hardly any contrast" in of(0.01)
+    assert "too small: the crop is 20 pixels wide and is enlarged to 64" in of(0.5, quad_of_window(40, 40, 20))
+    assert "of the crop lie outside the photo" in of(0.5, quad_of_window(50, 0, 100))
+    assert "not like this model's pictures: 2.0 times as far" in of(0.5, distance=2.0)
+    assert of(0.5, distance=1.2) == ""
+
+
+def test_domain(tiny_file: Path, tmp_path: Path) -> None:
+    model = load_model(tiny_file)
+    assert model.discriminator is not None
+    domain = Domain.of(model.generator, model.discriminator)
+    with torch.no_grad():
+        ws = model.generator.mapping(torch.randn(20, 12, generator=torch.Generator().manual_seed(9)))
+        own = [domain.distance(model.discriminator, model.generator.synthesis(row[None])) for row in ws]
+    assert np.median(own) < 1.1
+    checks = torch.from_numpy(np.indices((16, 16)).sum(axis=0) % 2 * 2.0 - 1)[None, None].float()
+    assert domain.distance(model.discriminator, checks * 3) > max(own)
+
+
+def test_index(tmp_path: Path) -> None:
+    photo = tmp_path / "a.png"
+    Image.new("L", (20, 20)).save(photo)
+    one, two = key(photo, {"steps": 3}), key(photo, {"steps": 4})
+    assert one != two
+    index = Index(tmp_path)
+    index.add(photo="a.png", latent="a.safetensors", status="ok", key=one, psnr=20.123456)
+    assert not index.has("a.safetensors", one)  # the file itself is not there
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    assert Index(tmp_path).has("a.safetensors", one)
+    assert not Index(tmp_path).has("a.safetensors", two)
+    Index(tmp_path).add(photo="a.png", latent="a.safetensors", status="failed", key=one)
+    assert not Index(tmp_path).has("a.safetensors", one)
+    assert len(rows(tmp_path)) == 2
+    (tmp_path / "index.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(Error, match="not an index that latentedit wrote"):
+        Index(tmp_path)
+
+
+def test_masked_photos(tmp_path: Path, tiny_file: Path) -> None:
+    photos = folder_of_photos(tmp_path / "photos", 1)
+    half = Image.new("L", (16, 16))
+    half.paste(255, (0, 0, 8, 16))
+    half.save(tmp_path / "left.png")
+    out = tmp_path / "out"
+    works(
+        "invert",
+        photos / "0.png",
+        "--model",
+        tiny_file,
+        "--out",
+        out,
+        "--aligned",
+        "--steps",
+        "60",
+        "--mask",
+        tmp_path / "left.png",
+    )
+    assert load_latent(out / "0.safetensors").settings["masked"]
+    target = to_tensor(Image.open(photos / "0.png").resize((16, 16), Image.Resampling.LANCZOS))
+    found = load_image(out / "0.png", channels=1)
+    error = (found - target).square().mean(dim=(0, 1, 2))
+    assert error[:7].mean() < error[9:].mean()

@@ -1,0 +1,109 @@
+"""An edited crop back in its photo: outside untouched, inside where it was, metadata without place and thumbnail."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentedit.errors import Error
+from latentedit.faces import crop, quad_of_window
+from latentedit.pasting import fade, paste_back, save_like
+
+TILTED = [[40.0, 20.0], [100.0, 35.0], [85.0, 95.0], [25.0, 80.0]]
+
+
+def photo(mode: str = "RGB") -> Image.Image:
+    """Smooth, so that resampling twice costs little."""
+    y, x = np.mgrid[0:120, 0:150]
+    parts = [128 + 60 * np.sin(x / 17 + phase) + 50 * np.cos(y / 13 - phase) for phase in (0, 1, 2)]
+    picture = Image.fromarray(np.stack(parts, axis=2).clip(0, 255).astype(np.uint8))
+    return picture.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_outside_is_untouched_and_inside_comes_back(mode: str) -> None:
+    base = photo(mode)
+    again = paste_back(base, crop(base, TILTED, 128), TILTED)
+    difference = np.abs(np.asarray(again).astype(int) - np.asarray(base))
+    assert difference.max() <= 3
+    black = np.asarray(paste_back(base, Image.new(mode, (64, 64)), TILTED))
+    changed = (black != np.asarray(base)).reshape(120, 150, -1).any(axis=2)
+    assert changed[57, 62]  # the middle
+    assert black[57, 62].max() == 0
+    ys, xs = np.nonzero(changed)
+    # Every changed pixel lies within the tilted square.
+    a, b = np.array([60.0, 15.0]), np.array([-15.0, 60.0])
+    inside = np.stack([xs + 0.5 - 40, ys + 0.5 - 20], axis=1)
+    for axis in (a, b):
+        along = inside @ axis / (axis @ axis)
+        assert along.min() > -0.02
+        assert along.max() < 1.02
+    assert changed.sum() > 0.8 * 61.8**2
+
+
+def test_a_hard_edge_and_an_upright_square_are_exact() -> None:
+    base, patch = photo("L"), Image.fromarray(np.arange(32 * 32, dtype=np.uint16).astype(np.uint8).reshape(32, 32))
+    result = np.asarray(paste_back(base, patch, quad_of_window(50, 40, 32), feather=0.0))
+    assert np.array_equal(result[40:72, 50:82], np.asarray(patch))
+    expected = np.array(base)
+    expected[40:72, 50:82] = np.asarray(patch)
+    assert np.array_equal(result, expected)
+
+
+def test_partly_outside() -> None:
+    base = photo("L")
+    result = np.asarray(paste_back(base, Image.new("L", (32, 32), 255), quad_of_window(-20, -20, 60)))
+    assert result[5, 5] == 255
+    assert np.array_equal(result[45:], np.asarray(base)[45:])
+    with pytest.raises(Error, match="the crop lies outside the photo of 150 x 120 pixels"):
+        paste_back(base, Image.new("L", (32, 32)), quad_of_window(500, 500, 60))
+
+
+def test_grey_changes_brightness_alone() -> None:
+    base = photo("RGB")
+    result = paste_back(base, crop(base, TILTED, 128).convert("L"), TILTED)
+    assert result.mode == "RGB"
+    assert np.abs(np.asarray(result).astype(int) - np.asarray(base)).max() <= 4
+    coloured = paste_back(photo("L"), Image.new("RGB", (32, 32), (255, 0, 0)), TILTED)
+    assert coloured.getpixel((62, 57)) == (255, 0, 0)
+
+
+def test_fade() -> None:
+    weights = fade(64, 0.25)
+    assert weights[32, 32] == 1
+    assert weights[0].max() < 0.01
+    assert np.array_equal(weights, weights.T)
+    with pytest.raises(Error, match="feather must be between"):
+        paste_back(photo(), Image.new("RGB", (8, 8)), TILTED, feather=0.7)
+    with pytest.raises(Error, match="a square picture"):
+        paste_back(photo(), Image.new("RGB", (8, 9)), TILTED)
+
+
+def test_metadata(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0110], exif[0x0112] = "A camera", 6
+    exif._ifds[0x8769] = {0x9003: "2026:01:02 03:04:05", 0x927C: b"serial number 123"}
+    exif[0x8769] = 0
+    exif._ifds[0x8825] = {1: "N", 2: (51.0, 30.0, 0.0)}
+    exif[0x8825] = 0
+    photo().save(tmp_path / "me.jpg", exif=exif)
+    with Image.open(tmp_path / "me.jpg") as file:
+        assert dict(file.getexif().get_ifd(0x8825))  # it has a place
+    for name in ("out.jpg", "out.png", "out.webp"):
+        save_like(photo(), tmp_path / name, tmp_path / "me.jpg")
+        with Image.open(tmp_path / name) as file:
+            found = file.getexif()
+            assert found[0x0110] == "A camera"
+            assert found[0x0112] == 1
+            assert "edited" in found[0x010E]
+            assert dict(found.get_ifd(0x8825)) == {}
+            assert dict(found.get_ifd(0x8769)) == {0x9003: "2026:01:02 03:04:05"}
+    data = (tmp_path / "out.jpg").read_bytes()
+    assert b"serial number" not in data
+    assert data.count(b"\xff\xd8\xff") == 1  # no second picture within
+    with pytest.raises(Error, match="pictures are written as one of"):
+        save_like(photo(), tmp_path / "out.xyz", tmp_path / "me.jpg")
+    with Image.open(io.BytesIO(data)) as file:
+        assert file.size == (150, 120)
