@@ -2,14 +2,17 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from latentedit.compatibility import import_with_torchvision
+from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
 from latentedit.generator import Generator
-from latentedit.inversion import invert, noise_regulariser, psnr, schedule
+from latentedit.inversion import Inversion, invert, noise_regulariser, psnr, schedule
 from latentedit.latents import load_latent, save_latent
 from latentedit.models import Model, fingerprint
 from latentedit.perceptual import DiscriminatorDistance, LpipsDistance, choose, distance
@@ -166,3 +169,110 @@ def test_prior_keeps_w_near_the_generators_own(faces64: Model) -> None:
         for weight in (0.1, 0.0)
     )
     assert near["w_distance"] < 0.8 * far["w_distance"]
+
+
+def small_case() -> tuple[Generator, Discriminator, Tensor]:
+    generator, discriminator = tiny_generator(), tiny_discriminator()
+    with torch.no_grad():
+        ws = generator.mapping(torch.randn(2, 12, generator=torch.Generator().manual_seed(4)))
+        return generator, discriminator, generator.synthesis(ws)
+
+
+def test_noise_frozen_and_off() -> None:
+    generator, discriminator, image = small_case()
+    frozen = invert(generator, image, steps=5, discriminator=discriminator, noise="frozen")
+    assert all(
+        torch.equal(m[0, 0], layer.noise_const) for m, layer in zip(frozen.noise, generator.synthesis.layers, strict=True)
+    )
+    assert torch.equal(frozen.image, frozen.image_own_noise)
+    off = invert(generator, image, steps=5, discriminator=discriminator, noise="off")
+    assert all(float(m.abs().max()) == 0 for m in off.noise)
+    with torch.no_grad():
+        assert torch.allclose(off.image[:1], generator.synthesis(off.ws[:1], noise="none"), atol=1e-6)
+
+
+def test_the_best_of_every_picture_counts() -> None:
+    """More searches never make a picture's loss worse, and each picture takes the search that suits it."""
+    generator, discriminator, image = small_case()
+    options: dict[str, Any] = {"steps": 30, "discriminator": discriminator, "noise": "frozen", "space": "w"}
+    alone = [invert(generator, image, seed=seed, **options) for seed in (0,)]
+    three = invert(generator, image, restarts=2, **options)
+
+    def loss(result: Inversion, index: int) -> float:
+        away = result.distances[index]["w_distance"] ** 2 * 0.01
+        pixel = float((result.image[index] - image[index]).square().mean())
+        return result.distances[index]["perceptual"] + pixel + away
+
+    for index in range(2):
+        assert loss(three, index) <= loss(alone[0], index) + 1e-4
+    assert len(three.history["pixel"]) == 90
+
+
+def test_ends_on_a_plateau() -> None:
+    generator, discriminator, image = small_case()
+    seen: list[int] = []
+    result = invert(
+        generator, image, steps=400, patience=3, learning_rate=1e-7, initial_noise=0.0, discriminator=discriminator,
+        noise="frozen", progress=lambda step, *_: seen.append(step),
+    )  # fmt: skip
+    assert len(seen) < 20
+    assert len(result.history["pixel"]) == len(seen)
+
+
+def test_delta_weight_draws_w_plus_to_w() -> None:
+    generator, discriminator, image = small_case()
+
+    def spread(weight: float) -> float:
+        found = invert(generator, image, "w+", steps=60, discriminator=discriminator, delta_weight=weight, prior_weight=0.0)
+        return float((found.ws - found.ws.mean(dim=1, keepdim=True)).square().sum())
+
+    assert spread(10.0) < 0.2 * spread(0.0)
+
+
+def test_ctrl_c_keeps_the_best_so_far() -> None:
+    generator, discriminator, image = small_case()
+
+    def press(step: int, *_: object) -> None:
+        if step == 7:
+            raise KeyboardInterrupt
+
+    result = invert(generator, image, steps=100, discriminator=discriminator, progress=press)
+    assert result.settings["interrupted"] is True
+    assert len(result.history["pixel"]) == 7
+    assert all(distance["psnr"] > 5 for distance in result.distances)
+    with pytest.raises(KeyboardInterrupt):
+        invert(generator, image, steps=100, discriminator=discriminator, perceptual=Interrupting(), progress=press)
+
+
+class Interrupting:
+    """Ctrl-C before the first step is over."""
+
+    name = "none"
+    calls = 0
+
+    def features(self, image: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls > 1:
+            raise KeyboardInterrupt
+        return image.flatten(1)
+
+
+def test_masks() -> None:
+    generator, discriminator, image = small_case()
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., :8] = 1
+    spoiled = image.clone()
+    spoiled[..., 8:] = 1.0
+    result = invert(generator, spoiled, steps=40, discriminator=discriminator, mask=mask, noise="frozen")
+    plain = invert(generator, spoiled, steps=40, discriminator=discriminator, noise="frozen")
+
+    def left(found: Inversion) -> float:
+        return float((found.image - image)[..., :8].square().mean())
+
+    assert left(result) < left(plain)
+    with pytest.raises(Error, match=r"mask must have shape \[1 or 2, 1, 16, 16\], got \[3, 1, 16, 16\]"):
+        invert(generator, image, steps=1, discriminator=discriminator, mask=torch.zeros(3, 1, 16, 16))
+    with pytest.raises(Error, match='noise must be "optimise", "frozen" or "off"'):
+        invert(generator, image, steps=1, discriminator=discriminator, noise="some")  # type: ignore[arg-type]
+    with pytest.raises(Error, match="patience must be at least 1"):
+        invert(generator, image, steps=1, discriminator=discriminator, patience=-1)
