@@ -181,9 +181,8 @@ def small_case() -> tuple[Generator, Discriminator, Tensor]:
 def test_noise_frozen_and_off() -> None:
     generator, discriminator, image = small_case()
     frozen = invert(generator, image, steps=5, discriminator=discriminator, noise="frozen")
-    assert all(
-        torch.equal(m[0, 0], layer.noise_const) for m, layer in zip(frozen.noise, generator.synthesis.layers, strict=True)
-    )
+    own: list[Any] = [layer.noise_const for layer in generator.synthesis.layers]
+    assert all(torch.equal(found[0, 0], map_) for found, map_ in zip(frozen.noise, own, strict=True))
     assert torch.equal(frozen.image, frozen.image_own_noise)
     off = invert(generator, image, steps=5, discriminator=discriminator, noise="off")
     assert all(float(m.abs().max()) == 0 for m in off.noise)
