@@ -23,7 +23,7 @@ from tests.reference_nets import REFERENCE
 from tests.test_cli import works
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/faces64.md", "docs/networks.md", "docs/train.md"]
+PAGES = ["README.md", "docs/faces64.md", "docs/networks.md", "docs/photo.md", "docs/train.md"]
 
 
 def shell_lines(page: str) -> list[str]:
@@ -78,10 +78,14 @@ def made_pictures(folder: Path) -> None:
 
 def run_page(page: str, folder: Path, shorter: dict[str, list[str]]) -> list[str]:
     """Type every command of ``page`` in ``folder``; ``shorter`` adds options to commands that would take hours."""
+    return run_lines(shell_lines(page), folder, shorter)
+
+
+def run_lines(lines: list[str], folder: Path, shorter: dict[str, list[str]]) -> list[str]:
     done = []
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": programs, "OMP_NUM_THREADS": "1", "LATENTEDIT_CACHE": str(folder / "cache")}
-    for line in shell_lines(page):
+    for line in lines:
         words = shlex.split(line, comments=True)
         for command, options in shorter.items():
             if command in words and "--dry-run" not in words:
@@ -130,3 +134,30 @@ def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     own = fingerprint(generator)
     for name in ("ffhq.safetensors", "ffhq-rosinality.pt", "ffhq-plain.pt", "framed.safetensors"):
         assert fingerprint(load_generator(tmp_path / name)) == own, name
+
+
+@pytest.mark.slow
+def test_your_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(portrait(), tmp_path / "me.jpg")
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        shutil.copy(portrait(), tmp_path / "photos" / f"{number}.jpg")
+    monkeypatch.chdir(tmp_path)
+    lines = shell_lines("docs/photo.md")
+    for line in lines:
+        program, *words = shlex.split(line, comments=True)
+        if program == "torchrun":
+            run_lines([line], tmp_path, {"invert": ["--steps", "3"]})
+        else:
+            works(*words, *(["--steps", "3"] if words[0] == "invert" else []))
+    assert len(lines) >= 14
+    for name in (
+        "latents/me-compare.png",
+        "everyone/me-1.safetensors",
+        "me-turned.jpg",
+        "album/sheet.png",
+        "shared/sheet-1.png",
+    ):
+        assert (tmp_path / name).is_file(), name
+    with Image.open("me.jpg") as before, Image.open("me-turned.jpg") as after:
+        assert before.size == after.size
