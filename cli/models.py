@@ -127,7 +127,11 @@ def convert(source: str, target: str, layout: str, framing: str | None) -> None:
     if target.endswith(".safetensors"):
         save_model(target, found)
     elif target.endswith(".pt"):
-        (save_rosinality if layout == "rosinality" else save_plain)(target, found)
+        if layout == "nvidia":
+            save_plain(target, found)
+        else:
+            for what in save_rosinality(target, found):
+                click.echo(f"left out: {what}", err=True)
     else:
         raise Error(f"{target}: models are written as .safetensors or .pt")
     click.echo(f"fingerprint {fingerprint(found.generator)}")

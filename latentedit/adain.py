@@ -136,7 +136,8 @@ class AdaINSynthesis(Growing):
         if precision not in DTYPES:
             raise Error(f"precision must be fp32, bf16 or fp16, got {precision!r}")
         maps = noise_maps(noise, [layer.noise_const for layer in self.layers], len(styles[0]))
-        whole, share = int(self.level), self.level - int(self.level)
+        level = min(self.level, len(self.blocks) - 1.0)
+        whole, share = int(level), level - int(level)
         blocks = self.blocks[: len(self.blocks) - whole]
         x: Tensor | None = None
         coarser: Tensor | None = None

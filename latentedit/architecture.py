@@ -10,8 +10,8 @@ from latentedit.errors import Error
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LARGEST, DEEPEST = 16384, 100
-"""Pixels a side, and layers of a mapping network, beyond which a file's words are not believed."""
+LARGEST, DEEPEST, LONGEST = 16384, 100, 16
+"""Pixels a side, layers of a mapping network, and taps of a filter beyond which a file's words are not believed."""
 LOWEST_REDUCED = 16
 """Blocks below this resolution stay float32 whatever the precision: they cost nothing and carry the composition."""
 
@@ -56,6 +56,7 @@ class GeneratorConfig:
                 raise Error(f"generator config: {name} must be a whole number from 1 to {most}, got {value!r}")
         if self.architecture == "stylegan1" and self.conv_clamp is not None:
             raise Error("generator config: the first StyleGAN has no clamped activations")
+        check_clamp(self.conv_clamp)
         check_widths(self.resolution, self.channel_base, self.channel_widths)
         object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
         object.__setattr__(self, "resample_filter", usual_taps(self.architecture, self.resample_filter))
@@ -99,9 +100,16 @@ def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:
     """``taps``, or the published ones where none are given."""
     if not taps:
         return (1, 2, 1) if architecture == "stylegan1" else (1, 3, 3, 1)
+    if len(taps) > LONGEST or not all(isinstance(tap, int | float) and math.isfinite(tap) for tap in taps):
+        raise Error(f"a resampling filter has at most {LONGEST} taps, all numbers; got {len(taps)}")
     if architecture == "stylegan1" and len(taps) % 2 == 0:
         raise Error(f"the first StyleGAN blurs with an odd number of taps, such as 1, 2, 1; got {len(taps)}")
     return tuple(taps)
+
+
+def check_clamp(clamp: float | None) -> None:
+    if clamp is not None and not (isinstance(clamp, int | float) and clamp > 0):
+        raise Error(f"conv_clamp must be a number greater than 0, got {str(clamp)[:20]}")
 
 
 def check_widths(resolution: int, channel_base: int, widths: tuple[int, ...] = ()) -> None:

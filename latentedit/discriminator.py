@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.architecture import DEEPEST, Precision, block_dtype, check_architecture, check_widths, features, usual_taps
+from latentedit.architecture import (
+    DEEPEST,
+    Precision,
+    block_dtype,
+    check_architecture,
+    check_clamp,
+    check_widths,
+    features,
+    usual_taps,
+)
 from latentedit.errors import Error
 from latentedit.growing import Growing, shrink, with_box
 from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full
@@ -41,7 +50,10 @@ class DiscriminatorConfig:
 
     def __post_init__(self) -> None:
         check_architecture(self.resolution, self.architecture, self.channels)
+        check_clamp(self.conv_clamp)
         check_widths(self.resolution, self.channel_base, self.channel_widths)
+        if self.mbstd_group_size < 1 or self.mbstd_channels < 0:
+            raise Error(f"discriminator config: mbstd_group_size must be at least 1, got {self.mbstd_group_size}")
         if not 1 <= self.mapping_layers <= DEEPEST:
             raise Error(f"discriminator config: mapping_layers must be from 1 to {DEEPEST}, got {self.mapping_layers}")
         object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
@@ -215,14 +227,15 @@ class GrowingDiscriminator(Discriminator, Growing):
     def _trunk(self, image: Tensor, precision: Precision) -> tuple[list[Tensor], Tensor | None]:
         self._check(image)
         blocks: list[Any] = [*self.blocks, self.b4]
-        first = int(self.level)
+        level = min(self.level, len(self.blocks) * 1.0)
+        first = int(level)
         image = shrink(image, 2**first).to(memory_format=torch.channels_last)
         types = [block_dtype(precision, size, self.b4.conv.weight.dtype) for size in [*self.config.block_resolutions, 4]]
         x = blocks[first].fromrgb(image.to(types[first]))
         features = []
         for index, block in enumerate(self.blocks[first:], start=first):
             x = block(x.to(types[index]))
-            share = self.level - index
+            share = level - index
             if 0 < share < 1:
                 coarser = blocks[index + 1].fromrgb(shrink(image).to(types[index + 1]))
                 x = torch.lerp(x.to(coarser.dtype), coarser, share)

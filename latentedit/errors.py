@@ -4,9 +4,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LONGEST = 800
+"""Letters of a message, whatever a file puts into it."""
+
 
 class Error(ValueError):
-    """A file, an argument or an option is not what was expected; the message is one line and says what was."""
+    """A file, an argument or an option is not what was expected; the message is one line and says what was.
+
+    Names from files can hold anything: what a terminal would not print as it stands is replaced, and the rest is cut.
+    """
+
+    def __init__(self, message: str) -> None:
+        plain = "".join(letter if letter.isprintable() else "?" for letter in message)
+        super().__init__(plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}...")
 
 
 @contextmanager
@@ -18,6 +28,6 @@ def complete(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         if str(path) in str(error):
             raise
         raise Error(f"{path}: {error}") from error
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # the contents can be anything
         text = str(error).splitlines()[0][:160] if str(error) else ""
         raise Error(f"{path}: the {what} is incomplete ({type(error).__name__}: {text})") from error

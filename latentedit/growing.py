@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentedit.errors import Error
+
 
 class Growing(nn.Module):
     """A network with a level of detail: 0 is the full resolution, 2 a quarter of it, 2.5 half way between a quarter and an
@@ -25,7 +27,10 @@ class Growing(nn.Module):
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
-        self.level = max(float(self.lod), 0.0)
+        level = float(self.lod)
+        if not level < 16:
+            raise Error(f"a level of detail of {level}")
+        self.level = max(level, 0.0)
 
 
 def enlarge(image: Tensor, factor: int = 2) -> Tensor:

@@ -101,6 +101,9 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
 
         return load_projection(path)
     header, tensors = read_tensors(path, FORMAT, VERSION)
+    for name, kind in (("settings", dict), ("distances", dict), ("source", dict), ("crop", list)):
+        if header.get(name) is not None and not isinstance(header[name], kind):
+            raise Error(f"{path}: a latent file's {name} must be a {kind.__name__}")
     names = sorted(name for name in tensors if name.startswith("noise/"))
     if "ws" not in tensors or tensors["ws"].ndim != 3 or not isinstance(header.get("fingerprint"), str):
         raise Error(f"{path}: a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint")

@@ -22,6 +22,10 @@ Config = TypeVar("Config", GeneratorConfig, DiscriminatorConfig)
 
 FORMAT, VERSION = "latentedit-model", 1
 BUNDLED = Path(__file__).parent / "bundled"
+LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
+"""What torch's older files of weights begin with, after two or three bytes."""
+SLACK = 1 << 20
+"""Bytes of small tensors that may share their numbers."""
 LATEST = {"faces64": "faces64-v2"}
 """What a bundled name without a version stands for."""
 
@@ -86,6 +90,8 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     bundled = BUNDLED / f"{LATEST.get(text, text)}.safetensors"
     if os.sep not in text and not text.endswith((".safetensors", ".pkl", ".pt", ".pth")) and bundled.is_file():
         return bundled
+    if Path(text).is_dir():
+        raise Error(f"{text}: a folder, not a model file")
     if not Path(text).is_file():
         from latentedit import zoo
 
@@ -117,17 +123,9 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
     """
     path = find_model(name)
     framing = _published_framing(name)
-    if path.suffix == ".pkl":
-        from latentedit.foreign.nvidia import load_nvidia
-
-        model = load_nvidia(path)
-    elif path.suffix in (".pt", ".pth"):
-        from latentedit.foreign.checkpoints import load_checkpoint
-
-        model = load_checkpoint(path)
-    else:
-        header, tensors = read_tensors(path, FORMAT, VERSION)
-        model = _build(path, header, tensors)
+    with complete(path, "model"):
+        model = _read(path)
+        _check_facts(model)
     for network in (model.generator, model.discriminator, model.raw_generator):
         if network is not None:
             network.eval().requires_grad_(False).to(device)
@@ -137,6 +135,40 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
     model.framing = model.framing or framing
     model.path = str(path)
     return model
+
+
+def _read(path: Path) -> Model:
+    """Whatever the file is called: downloads come under all sorts of names."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if not start:
+        raise Error(f"{path}: the file is empty")
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100 << 20:  # how safetensors begins
+        header, tensors = read_tensors(path, FORMAT, VERSION)
+        return _build(path, header, tensors)
+    if start.lstrip()[:1] == b"<":
+        raise Error(f"{path}: a web page, not a network; the download went wrong")
+    if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and LEGACY in start):
+        from latentedit.foreign.checkpoints import load_checkpoint
+
+        return load_checkpoint(path)
+    if start[:1] == b"\x80" or path.suffix.lower() == ".pkl":
+        from latentedit.foreign.nvidia import load_nvidia
+
+        return load_nvidia(path)
+    if path.suffix.lower() in (".pt", ".pth"):
+        raise Error(f"{path}: not a file of weights, or damaged")
+    header, tensors = read_tensors(path, FORMAT, VERSION)
+    return _build(path, header, tensors)
+
+
+def _check_facts(model: Model) -> None:
+    """Raise `Error` where what a file says of itself is of another kind than it should be."""
+    if not isinstance(model.provenance, dict) or not isinstance(model.framing, dict | None):
+        raise Error("the header's provenance and framing must be objects")
+    shares = model.provenance.get("label_frequencies")
+    if shares is not None and not (isinstance(shares, list) and all(isinstance(share, int | float) for share in shares)):
+        raise Error("the header's label_frequencies must be a list of numbers")
 
 
 def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -193,8 +225,13 @@ def with_weights(
         if tensor.shape != expected[name].shape:
             shapes = f"{list(tensor.shape)}, expected {list(expected[name].shape)}"
             raise Error(f"{path}: {name_of_kind} tensor {name} has shape {shapes}")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_complex() or tensor.is_quantized:
+            raise Error(f"{path}: {name_of_kind} tensor {name} is not a plain tensor of numbers")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise Error(f"{path}: {name_of_kind} tensor {name} claims more numbers than the file holds")
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()}
+    if sum(t.numel() * 4 for t in tensors.values()) > 4 * sum(storages.values()) + SLACK:
+        raise Error(f"{path}: the {name_of_kind}'s tensors are the same numbers again and again")
     # Copies, as networks of one file may share tensors.
     weights = {name: tensor.detach().to(torch.float32, copy=True).contiguous() for name, tensor in tensors.items()}
     network.load_state_dict(weights, assign=True)

@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import json
 import os
+import ssl
 import tomllib
 import urllib.error
 import urllib.request
@@ -23,7 +24,7 @@ CATALOGUE = Path(__file__).parent / "zoo.toml"
 CHUNK = 1 << 20
 TIMEOUT = 30
 """Seconds without an answer."""
-LARGEST = 4 << 30
+SMALLEST, LARGEST = 100_000, 4 << 30
 
 Progress = Callable[[int, int | None], None]
 
@@ -155,6 +156,8 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
         _write_record(entry, found, part.stat().st_size)
         os.replace(part, entry.path)
         _notes(part).unlink(missing_ok=True)
+    except ssl.SSLError as error:
+        raise Error(f"{entry.address}: the connection is not safe, or broke off ({error.reason})") from error
     except urllib.error.HTTPError as error:
         raise Error(f"{entry.address}: the server answers {error.code} {error.reason}; {_put(entry)}") from error
     except urllib.error.URLError as error:
@@ -165,6 +168,10 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
         raise Error(f"{entry.address}: the transfer broke off ({error}); run the command again to go on") from error
     except OSError as error:
         raise Error(f"cannot write {part}: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, Error):
+            raise
+        raise Error(f"{entry.address}: led to an address that is none ({error})") from error
     return entry.path, True
 
 
@@ -188,7 +195,18 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
     if there and version:
         headers |= {"Range": f"bytes={there}-", "If-Range": version}
     request = urllib.request.Request(entry.address, headers=headers)
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+    try:
+        opened = urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not there:
+            raise
+        error.close()
+        if error.headers.get("Content-Range") == f"bytes */{there}":
+            return  # all of it is there, and only the last step was missing
+        part.unlink()
+        _transfer(entry, part, progress)
+        return
+    with opened as answer:
         if answer.headers.get_content_type() == "text/html":
             raise Error(f"{entry.address}: the server sent a web page instead of the file; {_put(entry)}")
         resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {there}-")
@@ -197,6 +215,8 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
         length = answer.headers.get("Content-Length")
         start = there if resumed else 0
         total = start + int(length) if length and length.isdecimal() else None
+        if total is not None and total < SMALLEST:
+            raise Error(f"{entry.address}: the server sent {total} bytes, which is no network; {_put(entry)}")
         if total is not None and total > LARGEST:
             raise Error(f"{entry.address}: {total / 2**30:.0f} GiB, more than any published network")
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
@@ -215,10 +235,23 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
                     progress(count, total)
             file.flush()
             os.fsync(file.fileno())
+    if total is None and count < SMALLEST:
+        part.unlink()
+        raise Error(f"{entry.address}: the server sent {count} bytes, which is no network; {_put(entry)}")
     if total is not None and count != total:
         raise Error(
             f"{entry.address}: the transfer broke off after {count:,} of {total:,} bytes; run the command again to go on"
         )
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect from https to anything else, nor from http to other kinds of addresses."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        allowed = ("https://",) if req.full_url.startswith("https://") else ("https://", "http://")
+        if not newurl.startswith(allowed):
+            raise Error(f"{req.full_url}: the server leads to {newurl[:100]}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _version(part: Path) -> str | None:

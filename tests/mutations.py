@@ -93,12 +93,16 @@ def main(file: str, kind: str, folder: str, count: str) -> None:
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if not armed:
             return
-        writing = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        mode, flags = (arguments[1], arguments[2]) if event == "open" else ("", 0)
+        writing = bool(set(mode or "") & set("wax+")) or bool((flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
         if event.startswith(FORBIDDEN) or writing or (event == "exec" and "mutated" in str(arguments)):
             wrong.append(f"{event} {arguments}"[:200])
 
+    class Late(BaseException):
+        """Not an Exception, which readers turn into a line."""
+
     def late(*_: object) -> None:
-        raise TimeoutError(f"more than {SECONDS} seconds")
+        raise Late(f"more than {SECONDS} seconds")
 
     sys.addaudithook(watch)
     signal.signal(signal.SIGALRM, late)
@@ -113,7 +117,8 @@ def main(file: str, kind: str, folder: str, count: str) -> None:
             whole += 1
         except Error as error:
             refused += 1
-            if "\n" in str(error) or str(target) not in str(error) or len(str(error)) > 600:
+            memory = "MemoryError" in str(error) or "allocate" in str(error)
+            if memory or not str(error).isprintable() or str(target) not in str(error) or len(str(error)) > 600:
                 wrong.append(f"{number}: {str(error)[:300]}")
         except BaseException as error:
             wrong.append(f"{number}: {type(error).__name__}: {str(error)[:300]}")

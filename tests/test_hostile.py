@@ -67,7 +67,7 @@ class Instructions:
         return path
 
 
-def nvidia_pickle(path: Path, model: Model) -> Path:
+def nvidia_pickle(path: Path, model: Model, protocol: int = 2) -> Path:
     """``model`` as stylegan2-ada-pytorch pickles it, with source code that must not run."""
 
     def tensor(value: torch.Tensor) -> Any:
@@ -120,7 +120,7 @@ def nvidia_pickle(path: Path, model: Model) -> Path:
     assert model.discriminator is not None
     document = {"G_ema": generator(model.generator), "D": discriminator(model.discriminator), "training_set_kwargs": {}}
     buffer = io.BytesIO()
-    _Pickler(buffer, 2).dump(document)
+    _Pickler(buffer, protocol).dump(document)
     path.write_bytes(buffer.getvalue())
     return path
 
@@ -295,7 +295,7 @@ def test_functions_of_torch_and_numpy(tmp_path: Path, value: Reduced) -> None:
     with pytest.raises(Error, match=r"asks for .*not among the names that are safe"):
         load_model(tmp_path / "x.pkl")
     torch.save({"g_ema": value}, tmp_path / "x.pt")
-    with pytest.raises(Error, match=r"x.pt: not a file of weights.*more than tensors"):
+    with pytest.raises(Error, match=r"x.pt: not a file of weights.*(more than tensors|asks for)"):
         load_model(tmp_path / "x.pt")
     assert not Path("/tmp/latentedit-mark").exists()
 
@@ -332,7 +332,7 @@ def rebuilt(data: bytes, offset: object, size: object, stride: object) -> Instru
         (storage(4), 0, (1,), (1, 1), "impossible shape"),
         (storage(4), 0, (2**50,), (1,), "impossible shape"),
         (storage(4), 0, "ab", (1, 1), "impossible shape"),
-        (storage(4, 2**40), 0, (1,), (1,), "claims more numbers than the file has bytes"),
+        (storage(4, 2**40), 0, (1,), (1,), "a number far larger than the file"),
         (storage(4)[:-4], 0, (4,), (1,), "damaged"),
         (b"PK\x03\x04", 0, (1,), (1,), "x.pkl: "),
     ],
@@ -635,3 +635,157 @@ def test_options_beside_the_weights(tmp_path: Path, zipped: bool) -> None:
     )
     with pytest.raises(Error, match=r"x.pt: expected a checkpoint of rosinality's .* it has state_dict, opts"):
         load_model(tmp_path / "x.pt")
+
+
+DEEP = b"}" + b")" + b"\x85" * 100_000 + b"Ns"
+GREEDY = b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R"
+WIDE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"}h\x00Ns"
+
+
+def legacy(objects: bytes) -> bytes:
+    """A file of torch's older format with that program for its objects."""
+    parts = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    return b"".join(parts) + b"\x80\x02" + objects + b"." + pickle.dumps([], 2)
+
+
+@pytest.mark.parametrize(
+    "code", [DEEP, WIDE, b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R"], ids=["deep", "wide", "bytearray"]
+)
+@pytest.mark.parametrize("where", ["legacy", "storage", "zip"])
+def test_programs_of_torch_files(tmp_path: Path, code: bytes, where: str) -> None:
+    """torch follows these programs itself, so that they are read through first, wherever they are."""
+    path = tmp_path / ("x.pkl" if where == "storage" else "x.pt")
+    if where == "legacy":
+        path.write_bytes(legacy(code))
+    elif where == "storage":
+        (Instructions().name("torch.storage", "_load_from_bytes").value((legacy(code),)) + b"R").write(path)
+    else:
+        save_rosinality(tmp_path / "good.pt", small())
+        rezipped(
+            tmp_path / "good.pt", path, lambda name, data: b"\x80\x02" + code + b"." if name.endswith("data.pkl") else data
+        )
+    with pytest.raises(Error, match="nested more than|tuples within|asks for builtins.bytearray|far larger than the file"):
+        load_model(path)
+
+
+def test_archives_that_can_be_read_in_two_ways(tmp_path: Path) -> None:
+    save_rosinality(tmp_path / "good.pt", small())
+    good = (tmp_path / "good.pt").read_bytes()
+    evil = legacy(b"}")
+    for data in (evil + good, good[:-22] + good, b"x" * 100 + good):
+        (tmp_path / "x.pt").write_bytes(data)
+        with pytest.raises(Error, match=r"x.pt: "):
+            load_model(tmp_path / "x.pt")
+
+    def doubled(case: str) -> Path:
+        with zipfile.ZipFile(tmp_path / "good.pt") as a, zipfile.ZipFile(tmp_path / "x.pt", "w") as b:
+            for name in a.namelist():
+                if name.endswith("data.pkl"):
+                    b.writestr(name.replace("data.pkl", case), b"\x80\x02" + DEEP + b".")
+                b.writestr(name, a.read(name))
+        return tmp_path / "x.pt"
+
+    with pytest.raises(Error, match="not an archive of torch's"):
+        load_model(doubled("DATA.PKL"))
+
+
+def test_memory_is_not_given_for_words(tmp_path: Path) -> None:
+    """Small files that would grow when they are unpacked, copied or followed."""
+    from latentedit.foreign.arrays import read_arrays
+
+    torch.save(torch.zeros(1).expand(1, 200_000_000), tmp_path / "view.pt")
+    with pytest.raises(Error, match="claims more numbers than the file does"):
+        read_arrays(tmp_path / "view.pt")
+    several = [torch.zeros(3).to_sparse(), torch.zeros(3, device="meta"), torch.zeros(3, dtype=torch.complex64)]
+    for value in several:
+        torch.save(value, tmp_path / "odd.pt")
+        with pytest.raises(Error, match=r"odd.pt: "):
+            read_arrays(tmp_path / "odd.pt")
+    code = b"\x80\x02]q\x00(" + b"h\x00" * 2000 + b"e."
+    save_rosinality(tmp_path / "good.pt", small())
+    rezipped(tmp_path / "good.pt", tmp_path / "loop.pt", lambda name, data: code if name.endswith("data.pkl") else data)
+    with pytest.raises(Error, match="more than 10000 things"):
+        read_arrays(tmp_path / "loop.pt")
+    chain = Instructions().name("_codecs", "encode") + b"q\x00"
+    chain.value(("x" * 300_000, "latin1")) + b"q\x01"
+    chain + b"0" * 1 + b"]" + b"h\x00h\x01Ra" * 600
+    with pytest.raises(Error, match="the same data given to functions again and again"):
+        read_pickle(chain.write(tmp_path / "copies.pkl"))
+    model = small()
+    save_plain(tmp_path / "plain.pt", model)
+    document = torch.load(tmp_path / "plain.pt", weights_only=True)
+    one = torch.zeros(1024, 1024)
+    config = {**model.generator.config.as_dict(), "w_dim": 1024, "z_dim": 1024, "mapping_layers": 60}
+    state = document["G_ema"]
+    state |= {f"mapping.fc{i}.weight": one for i in range(60)} | {f"mapping.fc{i}.bias": torch.zeros(1024) for i in range(60)}
+    state |= {name: torch.zeros(len(t), 1024) for name, t in state.items() if name.endswith("affine.weight")}
+    state["mapping.w_avg"] = torch.zeros(1024)
+    state._metadata[""]["config"] = {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
+    torch.save({"G_ema": state}, tmp_path / "shared.pt")
+    with pytest.raises(Error, match="the same numbers again and again"):
+        load_model(tmp_path / "shared.pt")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_protocol_of_the_pytorch_layout(tmp_path: Path, protocol: int) -> None:
+    """Python 3.7 wrote sets by name, protocol 5 writes arrays by another one."""
+    model = small()
+    value = Persistent("x", {"_non_persistent_buffers_set": {"a", "b"}, "array": np.arange(6, dtype="f4").reshape(2, 3)})
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol).dump({"G_ema": None, "x": value})
+    (tmp_path / "x.pkl").write_bytes(buffer.getvalue())
+    found = read_pickle(tmp_path / "x.pkl")["x"]
+    assert set(found["_non_persistent_buffers_set"]) == {"a", "b"}
+    assert np.array_equal(found["array"].value, value.state["array"])
+    nvidia_pickle(tmp_path / "net.pkl", model, protocol)
+    assert fingerprint(load_model(tmp_path / "net.pkl").generator) == fingerprint(model.generator)
+
+
+def test_files_under_other_names(tmp_path: Path) -> None:
+    """Downloads come under all sorts of names; what is in them counts."""
+    model = small()
+    nvidia_pickle(tmp_path / "x.pkl", model)
+    save_rosinality(tmp_path / "y.pt", model)
+    save_model(tmp_path / "z.safetensors", model)
+    own = fingerprint(model.generator)
+    for source, target in (
+        ("x.pkl", "x.PKL"),
+        ("x.pkl", "x.bin"),
+        ("x.pkl", "x.pt"),
+        ("y.pt", "y.ckpt"),
+        ("z.safetensors", "z"),
+    ):
+        (tmp_path / target).write_bytes((tmp_path / source).read_bytes())
+        assert fingerprint(load_model(tmp_path / target).generator) == own, target
+    for name, data, message in (
+        ("page.pkl", b"\n<!DOCTYPE html>", "a web page, not a network; the download went wrong"),
+        ("empty.pkl", b"", "the file is empty"),
+        ("text.pt", b"hello", "not a file of weights"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert f"{name}: {message}" in complaint("sample", tmp_path / name, "--out", tmp_path / "x.png")
+    (tmp_path / "folder.pkl").mkdir()
+    assert "folder.pkl: a folder, not a model file" in complaint("sample", tmp_path / "folder.pkl", "--out", tmp_path / "x.png")
+
+
+def test_what_a_terminal_would_not_print(tmp_path: Path) -> None:
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x04\x8c\x05a\nb\x1b[\x8c\x01c\x93.")
+    line = complaint("sample", tmp_path / "x.pkl", "--out", tmp_path / "x.png")
+    assert "asks for a?b?[.c" in line
+    model = small()
+    save_plain(tmp_path / "x.pt", model)
+    document = torch.load(tmp_path / "x.pt", weights_only=True)
+    document["G_ema"]["a\nb\x1b[31m" + "x" * 5000] = torch.zeros(1)
+    torch.save(document, tmp_path / "x.pt")
+    line = complaint("sample", tmp_path / "x.pt", "--out", tmp_path / "x.png")
+    assert "unknown tensor a?b?[31mxxx" in line
+    assert len(line) < 900
+
+
+def test_networks_that_mention_what_they_are(tmp_path: Path) -> None:
+    """Real files of these kinds ask for modules of torch's long before their own structure can be seen."""
+    for name, kind in (("TriPlaneGenerator", "an EG3D network"), ("pg_modules.x", "a StyleGAN-XL or Projected GAN network")):
+        code = Instructions().value(name) + b"0"
+        code.name("torch.nn.modules.container", "Sequential")
+        with pytest.raises(Error, match=f"{kind}, by the names in it; .* asks for torch.nn.modules.container.Sequential"):
+            load_model(code.write(tmp_path / "x.pkl"))

@@ -68,9 +68,10 @@ def test_embedded_source_is_never_compiled(tmp_path: Path) -> None:
 
 
 def test_the_list_is_short() -> None:
-    assert len(ALLOWED) <= 16
+    assert len(ALLOWED) <= 20
     for module, name in ALLOWED:
-        assert not module.startswith(("os", "sys", "subprocess", "builtins", "importlib"))
+        assert not module.startswith(("os", "sys", "subprocess", "importlib"))
+        assert not module.startswith(("builtins", "__builtin__")) or name == "set"
         assert name not in ("eval", "exec", "getattr", "load", "loads")
 
 
@@ -79,7 +80,7 @@ def test_damaged_files(tmp_path: Path, length: int) -> None:
     data = (REFERENCE / "nvidia_32_torch.pkl").read_bytes()
     file = tmp_path / "cut.pkl"
     file.write_bytes(data[:length])
-    with pytest.raises(Error, match=r"cut.pkl: (not a network pickle, or damaged|expected)"):
+    with pytest.raises(Error, match=r"cut.pkl: (not a network pickle, or damaged|expected|the file is empty)"):
         load_model(file)
 
 

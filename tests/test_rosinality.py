@@ -93,10 +93,30 @@ def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
     line = complaint("model", "convert", tmp_path / "grey.safetensors", tmp_path / "x.pt")
     assert "rosinality's layout has no place for 1 channels" in line
     assert "models are written as .safetensors or .pt" in complaint("model", "convert", "faces64", tmp_path / "x.onnx")
+    slow = Model(tiny_generator(channels=3, mapping_lr_multiplier=0.5))
+    with pytest.raises(Error, match=r"no place for a mapping with the learning rate multiplier 0.5"):
+        save_rosinality(tmp_path / "x.pt", slow)
+    other = tiny_discriminator(channels=3, architecture="orig", conv_clamp=256.0)
+    save_model(tmp_path / "other.safetensors", Model(tiny_generator(channels=3), other))
+    told = works("model", "convert", tmp_path / "other.safetensors", tmp_path / "other.pt").stderr
+    assert "left out: the discriminator, as the layout has no place for its architecture, conv_clamp" in told
+    (tmp_path / "other.pt").unlink()
     labelled = Model(tiny_generator(c_dim=2, channels=3))
     with pytest.raises(Error, match="no place for labels"):
         save_rosinality(tmp_path / "x.pt", labelled)
     assert not (tmp_path / "x.pt").exists()
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    document = torch.load(FILE, weights_only=True)
+    document = {
+        part: {name: tensor.half() for name, tensor in state.items()} if isinstance(state, dict) else state.half()
+        for part, state in document.items()
+    }
+    torch.save(document, tmp_path / "half.pt")
+    ours, theirs = load_model(tmp_path / "half.pt").generator, load_model(FILE).generator
+    difference = (ours.state_dict()["synthesis.b8.conv0.weight"] - theirs.state_dict()["synthesis.b8.conv0.weight"]).abs().max()
+    assert 0 < float(difference) < 1e-2
 
 
 def test_fingerprint_is_of_the_weights(tmp_path: Path) -> None:

@@ -121,6 +121,38 @@ def test_fused_files_are_turned(tmp_path: Path) -> None:
     assert torch.allclose(theirs, F.conv2d(enlarge(x), weight.permute(3, 2, 0, 1).flip(2, 3), padding=1), atol=1e-5)
 
 
+def test_genforces_later_names(tmp_path: Path) -> None:
+    """The same network as genforce's code of 2020 names it; at 128 px and more it stores fused layers."""
+    state, _ = published_synthesis()
+    later = {}
+    for name, tensor in state.items():
+        name = name.replace(".epilogue.style_mod.dense.linear.weight", ".style.weight")
+        name = name.replace(".epilogue.style_mod.dense.wscale.bias", ".style.bias").replace(".epilogue", "")
+        name = name.replace(".linear.weight", ".weight").replace(".wscale.bias", ".bias").replace(".conv.weight", ".weight")
+        name = name.replace("layer0.first_layer", "layer0.const").replace("blur.kernel", "filter.kernel")
+        later[name] = tensor
+    later.pop("truncation.truncation")
+    torch.save({"generator_smooth": later, "generator": later}, tmp_path / "checkpoint.pth")
+    model = load_model(tmp_path / "checkpoint.pth")
+    assert fingerprint(model.generator) == fingerprint(load_genforce("x", state).generator)
+    assert model.raw_generator is not None
+    fine = dict(later)
+    for layer in (8, 9, 10, 11):  # 64 and 128 px, with the widths of 32 px
+        for part in [part for part in later if part.startswith("synthesis.layer7.")]:
+            fine[part.replace("layer7", f"layer{layer}")] = later[part]
+        side = 4 * 2 ** (layer // 2)
+        fine[f"synthesis.layer{layer}.apply_noise.noise"] = torch.zeros(1, 1, side, side)
+    for output in (4, 5):
+        for part in ("weight", "bias"):
+            fine[f"synthesis.output{output}.{part}"] = later[f"synthesis.output3.{part}"]
+    weights = load_genforce("x", fine).generator.state_dict()
+    stored = later["synthesis.layer7.weight"]
+    assert torch.equal(weights["synthesis.b64.conv0.weight"], stored)
+    assert torch.equal(weights["synthesis.b128.conv0.weight"], stored.flip(2, 3))
+    with pytest.raises(Error, match="a network with labels of this layout"):
+        load_genforce("x", {**later, "mapping.label_weight": torch.zeros(3, 512)})
+
+
 def test_adain_is_instance_normalisation() -> None:
     x, styles = torch.randn(2, 3, 5, 5, dtype=torch.float64) * 4 + 7, torch.randn(2, 6, dtype=torch.float64)
     expected = F.instance_norm(x, eps=1e-8) * (1 + styles[:, :3])[..., None, None] + styles[:, 3:][..., None, None]
@@ -233,7 +265,7 @@ def test_variants_that_are_refused(tmp_path: Path, network: Any) -> None:
             load_model(pickled(tmp_path / "x.pkl", network, g, g, g))
         return str(caught.value)
 
-    assert "a first StyleGAN whose use_pixel_norm is not False cannot be represented" in message(use_pixel_norm=True)
+    assert "a network whose use_pixel_norm is not False cannot be represented" in message(use_pixel_norm=True)
     assert "labels cannot be represented" in message(label_size=3)
     cut = {name: tensor for name, tensor in state.items() if not name.startswith("synthesis.layer3.epilogue.bias")}
     torch.save(cut, tmp_path / "cut.pth")
@@ -397,6 +429,14 @@ def test_real_pictures_have_no_more_detail_than_generated_ones() -> None:
     ((images, _),) = [trainer._real(samples) for samples in trainer.rounds]
     assert torch.allclose(images, enlarge(shrink(images, 4), 4), atol=1e-6)
     assert not torch.allclose(images, enlarge(shrink(images, 8), 8), atol=1e-2)
+
+
+def test_style_mixing_reaches_the_layers_in_use() -> None:
+    """At 4 px two rows of w are in use, so that a mixed picture has another w from the second on."""
+    trainer = Trainer(growing(style_mixing=1.0), pictures(8))
+    trainer._grow()
+    _, ws, _ = trainer.generate(trainer._streams("generator", trainer.rounds[0]), keep_rows=True)
+    assert bool((ws[:, 0] != ws[:, 1]).any(dim=1).all())
 
 
 def test_growing_is_checked() -> None:

@@ -30,6 +30,7 @@ class Server:
         self.ranges = True
         self.kind = "application/octet-stream"
         self.requests: list[str | None] = []
+        self.leads_to: str | None = None
         owner = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,9 +50,19 @@ class Server:
             return
         asked = request.headers.get("Range")
         self.requests.append(asked)
+        if self.leads_to:
+            request.send_response(302)
+            request.send_header("Location", self.leads_to)
+            request.end_headers()
+            return
         start = 0
         if asked and self.ranges and request.headers.get("If-Range") == self.etag:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
+            if start >= len(self.data):
+                request.send_response(416)
+                request.send_header("Content-Range", f"bytes */{len(self.data)}")
+                request.end_headers()
+                return
             request.send_response(206)
             request.send_header("Content-Range", f"bytes {start}-{len(self.data) - 1}/{len(self.data)}")
         else:
@@ -190,6 +201,47 @@ def test_what_a_server_can_answer(entry: Entry, server: Server, monkeypatch: pyt
     entry.path.parent.write_text("a file where a folder should be")
     with pytest.raises(Error, match="cannot write"):
         fetch(replace(entry))
+
+
+def test_killed_between_the_transfer_and_its_end(entry: Entry, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("latentedit.zoo.checksum", killed)
+        fetch(entry)
+    assert "net.pkl.part" in left(entry)
+    fetch(entry)
+    assert entry.path.read_bytes() == server.data
+    entry.path.rename(entry.path.with_name("net.pkl.part"))  # longer than what the server has now
+    (entry.path.with_name("net.pkl.part.json")).write_text('{"version": "\\"one\\""}')
+    server.data = server.data[:200_000]
+    fetch(entry)
+    assert entry.path.read_bytes() == server.data
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("file:///etc/passwd", "is not followed|not allowed"),
+        ("ftp://127.0.0.1/x", "which is not followed"),
+        ("http://[::1/x", "led to an address that is none"),
+        ("http://a..b/", "led to an address that is none|cannot be reached"),
+    ],
+)
+def test_redirects(entry: Entry, server: Server, address: str, message: str) -> None:
+    server.leads_to = address
+    with pytest.raises(Error, match=message):
+        fetch(entry)
+    assert left(entry) == []
+
+
+@pytest.mark.parametrize("size", [0, 500])
+def test_too_little_to_be_a_network(entry: Entry, server: Server, size: int) -> None:
+    server.data = bytes(size)
+    with pytest.raises(Error, match=f"the server sent {size} bytes, which is no network"):
+        fetch(entry)
+    assert not entry.path.exists()
 
 
 def test_a_file_put_there_by_hand(entry: Entry) -> None:

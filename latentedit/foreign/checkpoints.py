@@ -19,7 +19,7 @@ from latentedit.architecture import width_options
 from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.errors import Error, complete
 from latentedit.files import write_bytes
-from latentedit.foreign.unpickling import REFUSED, check_legacy, check_program
+from latentedit.foreign.unpickling import WITH_STORAGES, check_legacy, check_program
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import Model, with_weights
 
@@ -63,26 +63,39 @@ def check_file(path: str | os.PathLike[str]) -> None:
     size = os.path.getsize(path)
     if size > LARGEST:
         raise Error(f"holds {size / 2**30:.0f} GiB, no network is larger than {LARGEST >> 30} GiB")
-    if not zipfile.is_zipfile(path):
-        with open(path, "rb") as file:
-            check_legacy(file, size)
-        return
-    with zipfile.ZipFile(path) as archive:
-        members = {member.filename: member for member in archive.infolist()}
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
-            raise Error("an archive with compressed members, which torch never writes")
-        programs = [name for name in members if name.endswith("/data.pkl") or name == "data.pkl"]
-        if len(programs) != 1 or len(members) != len(archive.infolist()):
-            raise Error("not an archive of torch's")
-        program = archive.read(programs[0])
-    check_program(io.BytesIO(program), tuple(name for name in REFUSED if name != "BINPERSID"))
-    reader = _StorageReader(io.BytesIO(program))
+    with open(path, "rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"  # as torch decides
+        file.seek(0)
+        reader = _StorageReader(io.BytesIO(b"" if zipped else check_legacy(file, size)))
+    records: dict[str, int] = {}
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            program = next((member for member in members if member.filename.endswith("/data.pkl")), None)
+            # torch's own reader finds names whatever their case, and takes offsets as they stand.
+            distinct = len({member.filename.casefold() for member in members}) == len(members)
+            if program is None or not distinct or min(member.header_offset for member in members) != 0:
+                raise Error("not an archive of torch's")
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise Error("an archive with compressed members, which torch never writes")
+            code = archive.read(program)
+        if bytes(torch._C.PyTorchFileReader(os.fspath(path)).get_record("data.pkl")) != code:
+            raise Error("an archive that can be read in two ways")
+        check_program(io.BytesIO(code), WITH_STORAGES)
+        reader = _StorageReader(io.BytesIO(code))
+        prefix = program.filename.removesuffix("data.pkl")
+        records = {member.filename.removeprefix(f"{prefix}data/"): member.file_size for member in members}
     reader.load()
-    prefix = programs[0].removesuffix("data.pkl")
-    for key, claimed in reader.claims:
-        record = members.get(f"{prefix}data/{key}")
-        if record is None or record.file_size < claimed:
-            raise Error(f"a storage of {claimed} bytes, of which the file holds {record.file_size if record else 0}")
+    for key, claimed in reader.claims.items():
+        held = records.get(key, 0) if zipped else size
+        if not 0 <= claimed <= held:
+            raise Error(f"a storage of {claimed} bytes, of which the file holds {held}")
+    if sum(reader.claims.values()) > size:
+        raise Error("storages that together are larger than the file")
+
+
+COSTLY = {(room, name) for room in ("builtins", "__builtin__") for name in ("bytearray", "bytes")} | {("_codecs", "encode")}
+"""What torch would call with any number or text, whatever memory that takes."""
 
 
 class _Anything(OrderedDict[Any, Any]):
@@ -102,20 +115,23 @@ class _Anything(OrderedDict[Any, Any]):
 
 
 class _StorageReader(pickle.Unpickler):
-    """Builds nothing; `claims` are the name and the size in bytes of every storage that a program speaks of."""
+    """Builds nothing; `claims` are the size in bytes of every storage that a program speaks of, by name."""
 
     def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream)
-        self.claims: list[tuple[str, int]] = []
+        self.claims: dict[str, int] = {}
+        self.classes: dict[tuple[str, str], type[_Anything]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        return type(name, (_Anything,), {})
+        if (module, name) in COSTLY:
+            raise Error(f"the program asks for {module}.{name}, which no file of weights needs")
+        return self.classes.setdefault((module, name), type(name, (_Anything,), {}))
 
     def persistent_load(self, pid: Any) -> Any:
         kind, storage, key, _, count = pid[:5]
         if kind != "storage" or not isinstance(storage, type) or not isinstance(key, str) or not isinstance(count, int):
             raise Error("a reference to something other than a storage")
-        self.claims.append((key, ITEM_BYTES[storage.__name__] * count))
+        self.claims[key] = max(ITEM_BYTES[storage.__name__] * count, self.claims.get(key, 0))
         return _Anything()
 
 
@@ -139,14 +155,17 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
             f"{path}: a checkpoint of lucidrains' stylegan2_pytorch, whose networks are of another architecture (no weights in"
             " common with the published StyleGAN2) and cannot be represented"
         )
-    for name in ("generator", "generator_smooth"):  # as genforce's own training writes it
-        if isinstance(found.get(name), dict) and is_genforce(found[name]):
-            return load_genforce(path, found[name])
+    parts = {name: found[name] for name in ("generator_smooth", "generator") if is_genforce(found.get(name))}
+    if parts:  # as genforce's own training writes it
+        model = load_genforce(path, next(iter(parts.values())))
+        if len(parts) == 2:
+            model.raw_generator = load_genforce(path, parts["generator"]).generator
+        return model
     if is_genforce(found):
         return load_genforce(path, found)
     if is_plain(found):
         return load_plain(path, {"G_ema": found})
-    if is_plain(found.get("G_ema")):
+    if is_plain(found.get("G_ema")) or is_plain(found.get("G")):
         return load_plain(path, found)
     return load_rosinality(path, found)
 
@@ -190,6 +209,8 @@ def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
                 state = _weights(found[name])
                 config = GeneratorConfig(**(_recorded(found[name]) or _generator_options(state)))
                 generators[name] = with_weights(Generator, config, state, path)
+        if "G_ema" not in generators:
+            generators["G_ema"] = generators.pop("G")
         model = Model(generators["G_ema"], path=str(path), provenance={"layout": "weights under NVIDIA's names"})
         model.raw_generator = generators.get("G")
         if isinstance(found.get("D"), dict):

@@ -1,7 +1,8 @@
-"""StyleGAN networks (2019) in the layout of genforce's PyTorch port (``.pth``), which InterFaceGAN uses."""
+"""StyleGAN networks (2019) as genforce's PyTorch ports store them (``.pth``): InterFaceGAN's, and its later code's."""
 
 import math
 import os
+import re
 from typing import Any
 
 import torch
@@ -13,9 +14,40 @@ from latentedit.generator import Generator, GeneratorConfig
 from latentedit.layers import LRELU_GAIN
 from latentedit.models import Model, with_weights
 
+FUSED_FROM = 128
+"""Pixels from which the later code stores its upsampling layers in the fused form."""
 
-def is_genforce(found: dict[str, Any]) -> bool:
-    return "synthesis.layer0.first_layer" in found and "mapping.dense0.linear.weight" in found
+
+def is_genforce(found: Any) -> bool:
+    return isinstance(found, dict) and ("synthesis.layer0.first_layer" in found or "synthesis.layer0.const" in found)
+
+
+def _under_older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names of genforce's later code (2020) as those of InterFaceGAN's (2019)."""
+    if "synthesis.layer0.const" not in state:
+        return state
+    found = {}
+    for name, tensor in state.items():
+        for pattern, new in LATER_NAMES:
+            name = re.sub(pattern, new, name)
+        layer = re.fullmatch(r"synthesis\.layer(\d+)\.conv\.weight", name)
+        if layer and int(layer[1]) % 2 == 0 and 4 * 2 ** (int(layer[1]) // 2) >= FUSED_FROM:
+            tensor = tensor.flip(2, 3)  # stored for a transposed convolution
+        found[name] = tensor
+    return found
+
+
+LATER_NAMES = (
+    (r"^(mapping\.dense\d+)\.weight$", r"\1.linear.weight"),
+    (r"^(mapping\.dense\d+)\.bias$", r"\1.wscale.bias"),
+    (r"^synthesis\.layer0\.const$", "synthesis.layer0.first_layer"),
+    (r"^(synthesis\.layer\d+)\.weight$", r"\1.conv.weight"),
+    (r"^(synthesis\.layer\d+)\.(bias|apply_noise\.\w+)$", r"\1.epilogue.\2"),
+    (r"^(synthesis\.layer\d+)\.style\.weight$", r"\1.epilogue.style_mod.dense.linear.weight"),
+    (r"^(synthesis\.layer\d+)\.style\.bias$", r"\1.epilogue.style_mod.dense.wscale.bias"),
+    (r"^(synthesis\.output\d+)\.weight$", r"\1.conv.weight"),
+    (r"^(synthesis\.layer\d+)\.(?:filter|blur)\.kernel$", r"\1.blur.kernel"),
+)
 
 
 def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
@@ -25,7 +57,10 @@ def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
         Error: an incomplete network, or a variant that cannot be represented.
     """
     with complete(path, "generator"):
-        generator = _generator(path, dict(state))
+        state = _under_older_names({name: tensor for name, tensor in state.items() if isinstance(name, str)})
+        if any("label" in name for name in state):
+            raise Error(f"{path}: a network with labels of this layout cannot be represented")
+        generator = _generator(path, state)
     provenance: dict[str, Any] = {"layout": "genforce StyleGAN"}
     rows = state.get("truncation.truncation")
     if isinstance(rows, Tensor) and rows.numel() == generator.num_ws:

@@ -1,5 +1,6 @@
 """Network pickles of NVIDIA's: the PyTorch layout (stylegan2-ada-pytorch, and StyleGAN2 as stylegan3's code writes it)."""
 
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,14 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
     Raises:
         Error: another kind of file or of network.
     """
-    data = read_pickle(path)
+    try:
+        data = read_pickle(path)
+    except Error as error:
+        kind = _mentioned(path)
+        if kind is None:
+            raise
+        text = f"{path}: {kind}, by the names in it; only StyleGAN and StyleGAN2 networks can be read ({error})"
+        raise Error(text) from error
     if isinstance(data, TensorflowNetwork) or (
         isinstance(data, tuple | list) and data and all(part is None or isinstance(part, TensorflowNetwork) for part in data)
     ):
@@ -44,6 +52,35 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
     return Model(generator, discriminator, None, provenance, str(path), raw_generator=raw)
 
 
+MENTIONS = (
+    (b"TriPlaneGenerator", "an EG3D network"),
+    (b"volumetric_rendering", "an EG3D network"),
+    (b"SuperresGenerator", "a StyleGAN-XL network"),
+    (b"pg_modules", "a StyleGAN-XL or Projected GAN network"),
+    (b"networks_stylegan3", "a StyleGAN3 network"),
+)
+"""Names in the text of pickles that ask for more than may be read."""
+
+
+def _mentioned(path: str | os.PathLike[str]) -> str | None:
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            return next((kind for name, kind in MENTIONS if view.find(name) >= 0), None)
+    except (OSError, ValueError):
+        return None
+
+
+def _check_layers(path: str | os.PathLike[str], blocks: dict[int, Record]) -> None:
+    """Raise `Error` unless all convolutions are of one kind, which is that of the published networks."""
+    layers = [part for block in blocks.values() for name, part in block["_modules"].items() if name.startswith("conv")]
+    if any(not layer.get("use_noise", True) for layer in layers):
+        raise Error(f"{path}: layers without noise inputs cannot be represented")
+    if any(layer.get("activation", "lrelu") not in ("lrelu", "linear") for layer in layers):
+        raise Error(f"{path}: layers with another activation than lrelu cannot be represented")
+    if len({_clamp(layer) for layer in layers}) > 1:
+        raise Error(f"{path}: layers that are clamped differently cannot be represented")
+
+
 def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
     synthesis, mapping = record["_modules"].get("synthesis"), record["_modules"].get("mapping")
     if not isinstance(synthesis, Record) or not isinstance(mapping, Record) or "b4" not in synthesis["_modules"]:
@@ -51,8 +88,7 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
     blocks = {int(name[1:]): block for name, block in synthesis["_modules"].items()}
     resolution = max(blocks)
     layer = blocks[resolution]["_modules"]["conv1"]
-    if not layer.get("use_noise", True):
-        raise Error(f"{path}: layers without noise inputs cannot be represented")
+    _check_layers(path, blocks)
     tensors = _tensors(record)
     widths = {r: tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
     config = GeneratorConfig(
@@ -91,6 +127,7 @@ def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminato
     blocks = {int(name[1:]): block for name, block in modules.items() if name.startswith("b")}
     resolution = max(blocks)
     head = modules["b4"]
+    _check_layers(path, blocks)
     tensors = _tensors(record)
     widths = {r: tensors[f"b{r}.conv0.weight"].shape[0] for r in blocks if r > 4}
     widths[4] = tensors["b4.conv.weight"].shape[0]

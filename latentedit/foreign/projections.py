@@ -32,8 +32,13 @@ def load_projections(path: str | os.PathLike[str]) -> list[tuple[str, Latent]]:
         Error: none of these, or damaged.
     """
     found, stem = read_arrays(path), Path(path).stem
+    if isinstance(found, dict) and isinstance(found.get("noises"), list):  # as its older versions wrote it
+        noises = found.pop("noises")
+        found = {key: {**value, "noise": noises} if isinstance(value, dict) else value for key, value in found.items()}
     if isinstance(found, dict) and found and all(isinstance(v, dict) and "latent" in v for v in found.values()):
-        return [(_name(key, index), _rosinality(path, value)) for index, (key, value) in enumerate(found.items())]
+        names = [_name(key, index) for index, key in enumerate(found)]
+        names = [name if names.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(names)]
+        return [(name, _rosinality(path, value)) for name, value in zip(names, found.values(), strict=True)]
     if isinstance(found, dict):
         array = found.get("w", next(iter(found.values())) if len(found) == 1 else None)
         if array is None:

@@ -46,8 +46,11 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
     return model
 
 
-def save_rosinality(path: str | os.PathLike[str], model: Model) -> None:
+def save_rosinality(path: str | os.PathLike[str], model: Model) -> list[str]:
     """Write ``model`` as a checkpoint of that layout; reading it again keeps the fingerprint.
+
+    Returns:
+        What was left out: a discriminator that the layout cannot hold.
 
     Raises:
         Error: a network that the layout cannot hold (labels, variants other than the usual, clamping, grey pictures).
@@ -60,6 +63,7 @@ def save_rosinality(path: str | os.PathLike[str], model: Model) -> None:
         (config.channels != 3, f"{config.channels} channels"),
         (config.z_dim != config.w_dim, "a z of another width than w"),
         (tuple(config.resample_filter) != RESAMPLE, "another resampling filter"),
+        (config.mapping_lr_multiplier != 0.01, f"a mapping with the learning rate multiplier {config.mapping_lr_multiplier}"),
     ):
         if wrong:
             raise Error(f"rosinality's layout has no place for {what}")
@@ -69,11 +73,19 @@ def save_rosinality(path: str | os.PathLike[str], model: Model) -> None:
     }
     if model.raw_generator is not None:
         document["g"] = _rename_generator(model.raw_generator)
-    if model.discriminator is not None and model.discriminator.config.architecture == "resnet":
-        document["d"] = _rename_discriminator(model.discriminator)
+    left_out = []
+    if model.discriminator is not None:
+        d, expected = model.discriminator.config, _discriminator_config(config)
+        if d == expected:
+            document["d"] = _rename_discriminator(model.discriminator)
+        else:
+            ours, theirs = d.as_dict(), expected.as_dict()
+            different = ", ".join(name for name in ours if ours[name] != theirs[name])
+            left_out.append(f"the discriminator, as the layout has no place for its {different}")
     buffer = io.BytesIO()
     torch.save(document, buffer)
     write_bytes(path, buffer.getvalue())
+    return left_out
 
 
 def _is_generator(state: Any) -> bool:
@@ -166,8 +178,9 @@ def _generator(
     return with_weights(Generator, config, tensors, path)
 
 
-def _discriminator(path: str | os.PathLike[str], state: dict[str, Tensor], g: GeneratorConfig) -> Discriminator:
-    config = DiscriminatorConfig(
+def _discriminator_config(g: GeneratorConfig) -> DiscriminatorConfig:
+    """The one discriminator that goes with a generator in this layout."""
+    return DiscriminatorConfig(
         g.resolution,
         g.channels,
         channel_base=g.channel_base,
@@ -175,6 +188,10 @@ def _discriminator(path: str | os.PathLike[str], state: dict[str, Tensor], g: Ge
         channel_widths=g.channel_widths,
         mbstd_group_size=4,
     )
+
+
+def _discriminator(path: str | os.PathLike[str], state: dict[str, Tensor], g: GeneratorConfig) -> Discriminator:
+    config = _discriminator_config(g)
     with torch.device("meta"):
         expected = Discriminator(config).state_dict()
     return with_weights(Discriminator, config, _renamed(path, state, _discriminator_names(config), expected), path)
@@ -188,8 +205,8 @@ def _renamed(
     for name, tensor in state.items():
         if name.endswith("kernel"):
             usual = fir_filter(RESAMPLE)
-            factor = float(tensor.sum())
-            if tensor.shape != usual.shape or not torch.allclose(tensor / factor, usual, atol=1e-6):
+            kernel = tensor.float()
+            if kernel.shape != usual.shape or not torch.allclose(kernel / kernel.sum(), usual, atol=1e-4):
                 raise Error(f"{path}: {name} is another resampling filter than 1, 3, 3, 1; cannot be represented")
         elif name not in known:
             raise Error(f"{path}: unknown tensor {name}; its architecture cannot be represented")

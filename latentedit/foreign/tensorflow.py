@@ -46,7 +46,7 @@ USUAL: dict[str, Any] = {
     "use_pixel_norm": False,
     "use_instance_norm": True,
 }
-"""Variants of the first StyleGAN's functions, of which only these can be represented."""
+"""Variants of the published functions, of which only these can be represented."""
 
 
 def load_tensorflow(path: str | os.PathLike[str], networks: tuple[TensorflowNetwork, ...]) -> Model:
@@ -95,10 +95,11 @@ def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: st
     settings = {**DEFAULTS, **given}
     if settings["label_size"]:
         raise Error(f"{path}: a TensorFlow network with labels cannot be represented")
-    if built in FIRST:
-        for name, usual in USUAL.items():
-            if settings.get(name, usual) != usual:
-                raise Error(f"{path}: a first StyleGAN whose {name} is not {usual!r} cannot be represented")
+    for name, usual in USUAL.items():
+        if settings.get(name, usual) != usual:
+            raise Error(f"{path}: a network whose {name} is not {usual!r} cannot be represented")
+    if built in FIRST and settings.get("conv_clamp") is not None:
+        raise Error(f"{path}: a first StyleGAN with clamped activations cannot be represented")
     return settings
 
 
@@ -129,6 +130,7 @@ def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Gene
             mapping_layers=int(settings["mapping_layers"]),
             mapping_lr_multiplier=float(settings["mapping_lrmul"]),
             architecture=architecture,
+            conv_clamp=settings.get("conv_clamp"),
             resample_filter=_taps(settings),
             **width_options(widths),
         )
@@ -180,6 +182,7 @@ def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> 
             resolution=finest,
             channels=int(settings["num_channels"]),
             architecture=architecture,
+            conv_clamp=settings.get("conv_clamp"),
             mbstd_group_size=int(settings["mbstd_group_size"]),
             mbstd_channels=int(settings["mbstd_num_features"]) if int(settings["mbstd_group_size"]) > 1 else 0,
             resample_filter=_taps(settings),

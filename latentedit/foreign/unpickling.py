@@ -28,7 +28,19 @@ LONGEST, DEEPEST, WIDEST = 5_000_000, 500, 1_000_000
 thousand, about 30, and some hundred."""
 REFUSED = ("PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEXT_BUFFER", "READONLY_BUFFER")
 """Instructions that no network file needs."""
+WITH_STORAGES = tuple(name for name in REFUSED if name != "BINPERSID")
+"""The same for torch's own files, which refer to their storages so."""
+WORK = 64 << 20
+"""Bytes that functions may be given beyond eight times the pickle's own: a memory of one string is no licence to copy it."""
+CALLS = ("REDUCE", "NEWOBJ", "NEWOBJ_EX")
+INTEGERS = ("INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4")
+Shape = tuple[int, int, int]
+"""Of an object: its depth, the things and the bytes in it when it is written out."""
 FILLING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
+
+
+MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
+"""The number that torch's older format begins with."""
 
 
 class Sealed:
@@ -95,19 +107,26 @@ def _storage(data: Any) -> Held:
     return Held(storage)
 
 
-def check_legacy(stream: BinaryIO, size: int) -> None:
-    """Raise `Error` where torch's older format, four pickles and then numbers, speaks of more numbers than ``size`` bytes."""
-    for index in range(4):
-        for opcode, argument, _ in pickletools.genops(stream):
-            if index == 0 and opcode.name not in ("PROTO", "FRAME", "LONG1", "STOP"):
-                raise Error("not a file of weights")
-            if (
-                index == 3
-                and isinstance(argument, int)
-                and opcode.name.startswith(("BININT", "LONG", "INT"))
-                and argument > size
-            ):
-                raise Error("a tensor storage that claims more numbers than the file has bytes")
+def check_legacy(stream: BinaryIO, size: int) -> bytes:
+    """Read through torch's older format: five pickles (magic, protocol, system, objects, keys) and then numbers.
+
+    Returns:
+        The pickle of the objects.
+
+    Raises:
+        Error: another format, a program that `check_program` refuses, or more numbers than ``size`` bytes can hold.
+    """
+    objects = b""
+    for index in range(5):
+        start = stream.tell()
+        check_program(stream, WITH_STORAGES, largest=None if index == 0 else size if index == 3 else 2**31)
+        end = stream.tell()
+        stream.seek(start)
+        program = stream.read(end - start)
+        if index == 0 and MAGIC not in program:
+            raise Error("not a file of weights")
+        objects = program if index == 3 else objects
+    return objects
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Held:
@@ -178,6 +197,20 @@ def _array(*_: Any) -> Array:
     return Array()
 
 
+def _array_of(data: Any, kind: Any, shape: Any, order: Any = "C") -> Array:
+    """As pickle protocol 5 writes arrays."""
+    array = Array()
+    array.__setstate__((1, shape, kind, order == "F", bytes(data) if isinstance(data, bytearray) else data))
+    return array
+
+
+def _set(items: Any = ()) -> frozenset[str]:
+    """torch's modules name their buffers in sets."""
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        raise Error("a set of anything but words")
+    return frozenset(items)
+
+
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise Error("text in an unexpected encoding")
@@ -204,6 +237,10 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy._core.multiarray", "scalar"): Builder(_scalar),
     ("numpy.core.multiarray", "_reconstruct"): Builder(_array),
     ("numpy._core.multiarray", "_reconstruct"): Builder(_array),
+    ("numpy.core.numeric", "_frombuffer"): Builder(_array_of),
+    ("numpy._core.numeric", "_frombuffer"): Builder(_array_of),
+    ("builtins", "set"): Builder(_set),
+    ("__builtin__", "set"): Builder(_set),
     ("numpy", "ndarray"): Builder(_name_of_ndarray),
     ("numpy", "dtype"): Builder(NumberType),
     ("_codecs", "encode"): Builder(_encode),
@@ -217,33 +254,48 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 class RestrictedUnpickler(pickle.Unpickler):
     """Knows the names in `ALLOWED` and refuses all others by name."""
 
+    network: type[TensorflowNetwork] | None = None
+
     def find_class(self, module: str, name: str) -> Any:
         found = ALLOWED.get((module, name))
         if found is None:
             raise Error(f"the pickle asks for {module[:80]}.{name[:80]}, which is not among the names that are safe to read")
-        # One of its own, as a pickle may try to change the classes that it is given.
-        return type("TensorflowNetwork", (TensorflowNetwork,), {"__slots__": ()}) if found is TensorflowNetwork else found
+        if found is not TensorflowNetwork:
+            return found
+        if self.network is None:  # one of its own, as a pickle may try to change the classes that it is given
+            self.network = type("TensorflowNetwork", (TensorflowNetwork,), {"__slots__": ()})
+        return self.network
 
     def persistent_load(self, pid: Any) -> Any:
         raise Error("the pickle refers to objects outside itself")
 
 
-def check_program(stream: BinaryIO, refused: tuple[str, ...] = REFUSED) -> None:
+def check_program(stream: BinaryIO, refused: tuple[str, ...] = REFUSED, largest: int | None = 2**63 - 1) -> None:
     """Read a pickle's instructions without following them.
+
+    Args:
+        largest: whole number that may occur; None lets nothing but one number through.
 
     Raises:
         Error: one of those ``refused``, too many of them, containers nested too deeply, tuples of the same tuples again and
             again, or a place in the table of objects (which the unpickler allocates) far beyond their number.
     """
-    stack: list[tuple[int, int]] = []  # of every object its depth, and its size when written out
+    stack: list[Shape] = []
     marks: list[int] = []
-    memo: dict[int, tuple[int, int]] = {}
+    memo: dict[int, Shape] = {}
+    work = read = 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         name = opcode.name
         if name in refused:
             raise Error(f"the pickle has the instruction {name}, which no network file needs")
         if count > LONGEST:
             raise Error(f"more than {LONGEST} instructions")
+        if largest is None and name not in ("PROTO", "FRAME", "LONG1", "STOP"):
+            raise Error("not a file of weights")
+        if largest is not None and isinstance(argument, int) and name in INTEGERS and abs(argument) > largest:
+            raise Error("a number far larger than the file")
+        if isinstance(argument, bytes | bytearray | str):
+            read += len(argument)
         if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             place = len(memo) if name == "MEMOIZE" else argument
             if not isinstance(place, int) or not 0 <= place <= count + 1:
@@ -251,7 +303,7 @@ def check_program(stream: BinaryIO, refused: tuple[str, ...] = REFUSED) -> None:
             memo[place] = stack[-1]
             continue
         before = list(opcode.stack_before)
-        taken: list[tuple[int, int]] = []
+        taken: list[Shape] = []
         if name == "MARK":
             marks.append(len(stack))
             continue
@@ -268,13 +320,19 @@ def check_program(stream: BinaryIO, refused: tuple[str, ...] = REFUSED) -> None:
         for _ in before:
             taken.insert(0, stack.pop())
         if name in ("GET", "BINGET", "LONG_BINGET"):
-            made = memo.get(argument if isinstance(argument, int) else -1, (0, 1))
+            made = memo.get(argument if isinstance(argument, int) else -1, (0, 1, 0))
         elif name == "DUP":
             made = taken[0]
         elif name in FILLING:
-            made = max(taken[0][0], 1 + max((depth for depth, _ in taken[1:]), default=-1)), taken[0][1]
+            made = max(taken[0][0], 1 + max((shape[0] for shape in taken[1:]), default=-1)), taken[0][1], taken[0][2]
         else:
-            made = 1 + max((depth for depth, _ in taken), default=-1), 1 + sum(size for _, size in taken)
+            length = len(argument) if isinstance(argument, bytes | bytearray | str) else 0
+            given = length + sum(shape[2] for shape in taken)
+            if name in CALLS:
+                work, given = work + given, 0
+                if work > 8 * read + WORK:
+                    raise Error("the same data given to functions again and again")
+            made = 1 + max((shape[0] for shape in taken), default=-1), 1 + sum(shape[1] for shape in taken), given
         if made[0] > DEEPEST:
             raise Error(f"containers nested more than {DEEPEST} deep")
         if made[1] > WIDEST and name not in FILLING:

@@ -285,7 +285,8 @@ class Trainer:
         ws = w[:, None].expand(-1, g.num_ws, -1)
         if config.style_mixing:
             other = g.mapping.map(draws.normal(g.z_dim), labels)[:, None]
-            crossing = (1 + draws.integers(g.num_ws - 1)[:, None]).to(self.device)
+            used = g.num_ws - 2 * int(g.synthesis.level) if isinstance(g.synthesis, Growing) else g.num_ws
+            crossing = (1 + draws.integers(used - 1)[:, None]).to(self.device)
             mixed = draws.uniform(1) < config.style_mixing
             second = mixed & (torch.arange(g.num_ws, device=self.device) >= crossing)  # [N, num_ws]
             ws = torch.where(second[:, :, None], other, ws)
