@@ -5,6 +5,7 @@ They are read by torch's loader for weights alone, which executes nothing from t
 
 import argparse
 import io
+import mmap
 import os
 import pickle
 import zipfile
@@ -65,8 +66,10 @@ def check_file(path: str | os.PathLike[str]) -> None:
         raise Error(f"holds {size / 2**30:.0f} GiB, no network is larger than {LARGEST >> 30} GiB")
     with open(path, "rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"  # as torch decides
-        file.seek(0)
-        reader = _StorageReader(io.BytesIO(b"" if zipped else check_legacy(file, size)))
+        # Mapped, a read beyond the end is cut off, where a file would first allocate what was asked for.
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            mapped: Any = view
+            reader = _StorageReader(io.BytesIO(b"" if zipped else check_legacy(mapped, size)))
     records: dict[str, int] = {}
     if zipped:
         with zipfile.ZipFile(path) as archive:
