@@ -83,6 +83,8 @@ def align(
     help="Noise maps: found too, the model's own, or none.",
 )
 @click.option("--delta-weight", default=0.0, show_default=True, help="Draws W+ towards W, where sliders mean more; try 0.01.")
+@click.option("--tune", is_flag=True, help="Then move the generator a little towards the photo; kept in the latent file.")
+@click.option("--tune-steps", default=200, show_default=True, type=click.IntRange(1), help="Steps of --tune.")
 @click.option("--mask", metavar="FILE", help="Picture of the crop's shape: white counts, black does not.")
 @crop_options
 @face_options
@@ -110,6 +112,8 @@ def invert(
     restarts: int,
     noise: Any,
     delta_weight: float,
+    tune: bool,
+    tune_steps: int,
     mask: str | None,
     crop: str | None,
     aligned: bool,
@@ -146,6 +150,7 @@ def invert(
     from latentedit.perceptual import choose
     from latentedit.preflight import Domain, remarks
     from latentedit.statistics import WStatistics
+    from latentedit.tuning import tune as tuned
 
     files = share(expand(photos, EXTENSIONS, "pictures"))
     model = read_model(model_name, device, framing)
@@ -164,7 +169,14 @@ def invert(
         "seed": seed,
     }
     told = {**search, "space": space, "perceptual": measure.name, "model": fingerprint(generator), "mask": mask}
-    told |= {"crop": crop, "aligned": aligned, "face": face, "landmarks": landmarks, "face_detector": face_detector}
+    told |= {
+        "tune": tune_steps if tune else 0,
+        "crop": crop,
+        "aligned": aligned,
+        "face": face,
+        "landmarks": landmarks,
+        "face_detector": face_detector,
+    }
     folder, index = Path(out), Index(out)
     rows: list[sheets.Row] = []
     began, done = time.monotonic(), 0
@@ -191,21 +203,42 @@ def invert(
                 progress=lambda *_: bar.update(1),
                 **search,
             )
-        latent = result.latent()
+        latent, shown = result.latent(), result.image
+        if tune and not result.settings.get("interrupted"):
+            with progress_bar(tune_steps, f"{path.name}: tuning") as bar:
+                tuning = tuned(
+                    generator, target, result.ws, result.noise, measure, tune_steps, progress=lambda *_: bar.update(1)
+                )
+            latent.tuned = tuning.stored
+            latent.settings = {
+                **latent.settings,
+                "tune_steps": tune_steps,
+                "tune_rank": tuning.rank,
+                "tune_loss_db": tuning.loss_db,
+            }
+            latent.distances = {
+                **latent.distances,
+                "perceptual_tuned": tuning.after["perceptual"],
+                "psnr_tuned": tuning.after["psnr"],
+            }
+            shown = latent.render(generator)
         latent.crop = quad
         latent.source = describe_source(path) if remember_source else None
         save_latent(folder / f"{name}.safetensors", latent)
-        save_image(result.image, folder / f"{name}.png")
-        pictures = [target, result.image, result.image_own_noise]
-        row = sheets.Row(path.name, pictures, ["photo", "found noise", "own noise"])
+        save_image(shown, folder / f"{name}.png")
+        pictures, captions = [target, result.image, result.image_own_noise], ["photo", "found noise", "own noise"]
+        if latent.tuned:
+            pictures, captions = [*pictures, shown], [*captions, "tuned"]
+        row = sheets.Row(path.name, pictures, captions)
         save_image(sheets.sheet([row]), folder / f"{name}-compare.png")
-        rows.append(sheets.Row(path.name, [*pictures, (target - result.image).abs() * 2 - 1], [*row.captions, "difference"]))
+        rows.append(sheets.Row(path.name, [*pictures, (target - shown).abs() * 2 - 1], [*captions, "difference"]))
         found, seconds = result.distances[0], time.monotonic() - started
         facts = {"photo": str(path), "latent": f"{name}.safetensors", **found, "seconds": round(seconds, 1)}
         interrupted = bool(result.settings.get("interrupted"))
         index.add(**facts, status="interrupted" if interrupted else "ok", remarks="; ".join(warnings), key=own_key)
         done += 1
         if as_json:
+            facts |= {name: value for name, value in latent.distances.items() if name.endswith("_tuned")}
             facts |= {"verdict": result.verdict(), "remarks": warnings, "crop": quad, "interrupted": interrupted}
             click.echo(json.dumps(facts))
         else:
@@ -215,6 +248,11 @@ def invert(
                 f" {found['w_distance']:.2f} (its own: about 1; farther than {found['w_percentile']:.0f} % of them)"
             )
             click.echo(f"{path.name}: {result.verdict()}")
+            if latent.tuned:
+                click.echo(
+                    f"{path.name}: tuned to {latent.distances['psnr_tuned']:.1f} dB; storing it cost"
+                    f" {latent.settings['tune_loss_db']:.0f} dB against the uncompressed difference"
+                )
             for ending in (".safetensors", ".png", "-compare.png"):
                 say_written(folder / f"{name}{ending}")
         if interrupted:

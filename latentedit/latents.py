@@ -35,6 +35,8 @@ class Latent:
     distances: dict[str, float] = field(default_factory=dict)
     source: dict[str, str] | None = None
     """Name and SHA-256 of the photo, only where asked for."""
+    tuned: dict[str, Tensor] = field(default_factory=dict)
+    """Difference of the generator for this photo as `latentedit.tuning.Tuning.stored`; empty where it is not tuned."""
 
     def check_generator(self, own: str, name: str, *, force: bool = False) -> None:
         """`Error` unless ``own`` is the fingerprint of this latent's generator, or ``force``; a latent of another tool, which
@@ -56,6 +58,10 @@ class Latent:
         """The picture, ``[1, C, H, W]``; the same bytes every time on one machine."""
         device = generator.device
         noise = "const" if self.noise is None else [map_.to(device) for map_ in self.noise]
+        if self.tuned:
+            from latentedit.tuning import expand, with_deltas
+
+            generator = with_deltas(generator, expand(self.tuned))
         image: Tensor = generator.synthesis(self.rows(generator.num_ws).to(device), noise=noise)
         return image
 
@@ -78,6 +84,7 @@ def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
     tensors = {"ws": latent.ws.float()}
     for index, map_ in enumerate(latent.noise or []):
         tensors[f"noise/{index:02d}"] = map_.float()
+    tensors |= {f"tuned/{name}": tensor.half() for name, tensor in latent.tuned.items()}
     header = {
         "fingerprint": latent.fingerprint,
         "space": latent.space,
@@ -116,6 +123,7 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
         settings=header.get("settings") or {},
         distances=header.get("distances") or {},
         source=header.get("source"),
+        tuned={name.removeprefix("tuned/"): tensor for name, tensor in tensors.items() if name.startswith("tuned/")},
     )
 
 

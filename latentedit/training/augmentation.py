@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentedit.errors import Error
+from latentedit.layers import full
 from latentedit.ops import downsample2d, upsample2d
 from latentedit.training.streams import Draws, GlobalDraws
 
@@ -82,6 +83,8 @@ class _Draw:
 
     def __init__(self, source: Draws, images: Tensor, percentile: float | None) -> None:
         self.source, self.batch, self.device, self.percentile = source, len(images), images.device, percentile
+        # In float64, nothing but the drawn numbers themselves is rounded to float32.
+        self.dtype = full(images[:0]).dtype
 
     def gate(self, value: Tensor, neutral: float, probability: float | Tensor) -> Tensor:
         """``value`` of the pictures that the augmentation falls on, ``neutral`` for the others."""
@@ -92,19 +95,22 @@ class _Draw:
 
     def uniform(self, *columns: int) -> Tensor:
         if self.percentile is not None:
-            return torch.full((self.batch, *columns), self.percentile, device=self.device)
-        return self.source.uniform(*columns).float()
+            return torch.full((self.batch, *columns), self.percentile, device=self.device, dtype=self.dtype)
+        return self.source.uniform(*columns).float().to(self.dtype)
 
     def normal(self, *columns: int) -> Tensor:
         if self.percentile is not None:
-            return torch.erfinv(torch.full((self.batch, *columns), 2 * self.percentile - 1, device=self.device))
-        return self.source.normal(*columns).float()
+            return torch.erfinv(torch.full((self.batch, *columns), 2 * self.percentile - 1, device=self.device)).to(self.dtype)
+        return self.source.normal(*columns).float().to(self.dtype)
 
 
 def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
     """``[N, r, c]`` from nested rows of numbers and ``[N]`` tensors."""
     return torch.stack(
-        [torch.stack([torch.as_tensor(v, device=like.device).expand_as(like) for v in row], dim=-1) for row in rows],
+        [
+            torch.stack([torch.as_tensor(v, device=like.device, dtype=like.dtype).expand_as(like) for v in row], dim=-1)
+            for row in rows
+        ],
         dim=-2,
     )
 
@@ -232,13 +238,13 @@ class AugmentPipe(nn.Module):
                 raise Error(f"colour augmentation needs pictures of 1 or 3 channels, got {channels}")
             return None
         p = self.p
-        identity = torch.eye(4, device=draw.device)
-        luma = torch.tensor([1.0, 1.0, 1.0, 0.0], device=draw.device) / math.sqrt(3)
+        identity = torch.eye(4, device=draw.device, dtype=draw.dtype)
+        luma = torch.tensor([1.0, 1.0, 1.0, 0.0], device=draw.device, dtype=draw.dtype) / math.sqrt(3)
         along = torch.outer(luma, luma)
         steps: list[Tensor] = []
         if self.brightness:
             b = draw.gate(draw.normal() * BRIGHTNESS_STD, 0.0, self.brightness * p)
-            ramp = torch.tensor([1.0, 1.0, 1.0, 0.0], device=draw.device)
+            ramp = torch.tensor([1.0, 1.0, 1.0, 0.0], device=draw.device, dtype=draw.dtype)
             steps.append(identity + b[:, None, None] * torch.outer(ramp, identity[3]))
         if self.contrast:
             factor = draw.gate(torch.exp2(draw.normal() * CONTRAST_STD), 1.0, self.contrast * p)
@@ -258,15 +264,15 @@ class AugmentPipe(nn.Module):
         return color
 
     def _filter(self, images: Tensor, draw: _Draw) -> Tensor:
-        power = torch.tensor(BAND_POWER, device=images.device)
-        gains = torch.ones(len(images), 4, device=images.device)
+        power = torch.tensor(BAND_POWER, device=images.device, dtype=draw.dtype)
+        gains = torch.ones(len(images), 4, device=images.device, dtype=draw.dtype)
         for band in range(4):
             amount = draw.gate(torch.exp2(draw.normal() * IMGFILTER_STD), 1.0, self.imgfilter * self.p)
             t = torch.ones_like(gains)
             t[:, band] = amount
             gains = gains * t / (power * t.square()).sum(dim=1, keepdim=True).sqrt()
         n, c, h, w = images.shape
-        taps = (gains @ self.bands).repeat_interleave(c, dim=0)[:, None].to(images.dtype)  # [N * C, 1, k]
+        taps = (gains @ self.bands.to(gains.dtype)).repeat_interleave(c, dim=0)[:, None].to(images.dtype)  # [N * C, 1, k]
         pad = taps.shape[-1] // 2
         x = _reflected(images.reshape(1, n * c, h, w), pad)
         x = F.conv2d(x, taps[:, :, None], groups=n * c)
@@ -274,7 +280,9 @@ class AugmentPipe(nn.Module):
 
     def _cut(self, images: Tensor, draw: _Draw) -> Tensor:
         n, _, h, w = images.shape
-        size = draw.gate(torch.full((n,), CUTOUT_SIZE, device=images.device), 0.0, self.cutout * self.p)[:, None]
+        size = draw.gate(torch.full((n,), CUTOUT_SIZE, device=images.device, dtype=draw.dtype), 0.0, self.cutout * self.p)[
+            :, None
+        ]
         centre = draw.uniform(2)
         x = (torch.arange(w, device=images.device) + 0.5) / w
         y = (torch.arange(h, device=images.device) + 0.5) / h
@@ -288,7 +296,7 @@ def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
     n, c, h, w = images.shape
     reach = filter.shape[0] // 4
     cx, cy = (w - 1) / 2, (h - 1) / 2
-    corners = torch.tensor([[-cx, cx, cx, -cx], [-cy, -cy, cy, cy], [1.0] * 4], device=images.device)
+    corners = torch.tensor([[-cx, cx, cx, -cx], [-cy, -cy, cy, cy], [1.0] * 4], device=images.device, dtype=inverse.dtype)
     hit = inverse[:, :2] @ corners  # [N, 2, 4]
     low, high = (-hit).amax(dim=(0, 2)), hit.amax(dim=(0, 2))  # [2]: x, y
     excess = torch.stack([low[0] - cx, high[0] - cx, low[1] - cy, high[1] - cy]) + 2 * reach
@@ -336,13 +344,14 @@ def _recolor(images: Tensor, color: Tensor) -> Tensor:
 def _rotate_about(axis: Tensor, theta: Tensor) -> Tensor:
     """Rotation of RGB about the unit vector ``axis [3]`` by ``theta [N]`` (Rodrigues), homogeneous ``[N, 4, 4]``."""
     x, y, z = axis.tolist()
-    cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], device=theta.device)
-    identity = torch.eye(3, device=theta.device)
+    device, dtype = theta.device, theta.dtype
+    cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], device=device, dtype=dtype)
+    identity = torch.eye(3, device=device, dtype=dtype)
     sin, cos = theta.sin()[:, None, None], theta.cos()[:, None, None]
     rotation = identity * cos + cross * sin + torch.outer(axis, axis) * (1 - cos)
-    full = torch.eye(4, device=theta.device).repeat(len(theta), 1, 1)
-    full[:, :3, :3] = rotation
-    return full
+    whole = torch.eye(4, device=device, dtype=dtype).repeat(len(theta), 1, 1)
+    whole[:, :3, :3] = rotation
+    return whole
 
 
 def _band_filters() -> Tensor:

@@ -1,0 +1,193 @@
+"""Pivotal tuning (Roich et al. 2021): the generator itself moves a little, so that it draws a photo from a w that edits well.
+
+Only the difference to the generator is kept, in half precision and as products of thin matrices where that loses nothing
+visible.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentedit.errors import Error
+from latentedit.generator import Generator
+from latentedit.inversion import psnr
+from latentedit.latents import Latent
+from latentedit.perceptual import Perceptual, distance
+from latentedit.statistics import WStatistics, sample_w
+
+VISIBLE = 45.0
+"""dB between the tuned picture and that of the compressed difference, from which on nobody sees one."""
+RANKS = (1, 2, 4, 8, 16, 32)
+NEARBY = 0.5
+"""How far from the pivot, towards random w, pictures are held as they were."""
+
+Deltas = dict[str, Tensor]
+"""Differences of the synthesis network's parameters, by name, in float32."""
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass
+class Tuning:
+    """A generator's difference for one photo."""
+
+    deltas: Deltas
+    stored: dict[str, Tensor]
+    """The same as it goes into a file: ``NAME`` in half precision, or ``NAME/u`` and ``NAME/v`` whose product it is."""
+    loss_db: float
+    """PSNR of the picture with ``deltas`` against that before they were compressed."""
+    rank: int | None
+    """Of the products; None where whole matrices are stored."""
+    before: dict[str, float]
+    after: dict[str, float]
+    """Perceptual distance and PSNR, before and after tuning."""
+    steps: int
+
+    def put_into(self, latent: Latent) -> None:
+        """Make ``latent``, whose pivot this is, one of the tuned generator."""
+        latent.tuned = self.stored
+        latent.settings = {**latent.settings, "tune_steps": self.steps, "tune_rank": self.rank, "tune_loss_db": self.loss_db}
+        latent.distances = {**latent.distances, **{f"{name}_tuned": value for name, value in self.after.items()}}
+
+
+def tune(
+    generator: Generator,
+    image: Tensor,
+    ws: Tensor,
+    noise: list[Tensor] | None,
+    perceptual: Perceptual,
+    steps: int = 200,
+    *,
+    learning_rate: float = 1e-3,
+    pixel_weight: float = 1.0,
+    locality_weight: float = 0.1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tuning:
+    """Move the synthesis network until it draws ``image [1, C, H, W]`` from the pivot ``ws [1, num_ws, w_dim]``.
+
+    Args:
+        noise: maps as found with the pivot; None for the generator's own.
+        locality_weight: of the distance between what the tuned and the untouched generator draw near the pivot (Roich et al.
+            2021, section 3.3); 0 switches it off.
+
+    Raises:
+        Error: more than one picture, or fewer than one step.
+    """
+    if len(image) != 1 or len(ws) != 1:
+        raise Error(f"one picture is tuned to at a time, got {len(image)} and {len(ws)} latents")
+    if steps < 1:
+        raise Error(f"steps must be at least 1, got {steps}")
+    device = generator.device
+    image, ws = image.to(device), ws.to(device)
+    maps: Any = "const" if noise is None else [map_.to(device) for map_ in noise]
+    tuned = copy.deepcopy(generator)
+    own = {name: p.detach().clone() for name, p in tuned.synthesis.named_parameters()}
+    parameters = list(tuned.synthesis.parameters())
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    scale = WStatistics.of(generator).std
+    with torch.no_grad():
+        target = perceptual.features(image)
+        first = generator.synthesis(ws, noise=maps)
+    for step in range(steps):
+        rendered = tuned.synthesis(ws, noise=maps)
+        terms = {
+            "perceptual": distance(perceptual.features(rendered), target).sum(),
+            "pixel": (rendered - image).square().mean(),
+        }
+        loss = terms["perceptual"] + pixel_weight * terms["pixel"]
+        if locality_weight:
+            # Some way from the pivot towards a random w, where edits go.
+            towards = sample_w(generator, 1, seed + 1 + step)[:, None] - ws
+            near = ws + towards * (NEARBY * scale / towards.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-8))
+            with torch.no_grad():
+                before = generator.synthesis(near, noise=maps)
+            after = tuned.synthesis(near, noise=maps)
+            features = perceptual.features(torch.cat([before, after]))
+            terms["locality"] = (distance(features[1:], features[:1]) + (after - before).square().mean()).sum()
+            loss = loss + locality_weight * terms["locality"]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if progress:
+            progress(step + 1, steps, {name: float(value.detach()) for name, value in terms.items()})
+    with torch.no_grad():
+        whole = tuned.synthesis(ws, noise=maps)
+        deltas = {name: (p - own[name]).detach().cpu() for name, p in tuned.synthesis.named_parameters()}
+        best = None
+        for rank in (*RANKS, None):
+            stored = compress(deltas, rank)
+            deltas_kept = expand(stored)
+            picture = with_deltas(generator, deltas_kept).synthesis(ws, noise=maps)
+            best = stored, deltas_kept, float(psnr(picture, whole)), rank, picture
+            if best[2] >= VISIBLE:
+                break
+        assert best is not None
+
+        def figures(picture: Tensor) -> dict[str, float]:
+            return {
+                "perceptual": round(float(distance(perceptual.features(picture), target)), 5),
+                "psnr": round(float(psnr(picture, image)), 3),
+            }
+
+        return Tuning(best[1], best[0], round(best[2], 2), best[3], figures(first), figures(best[4]), steps)
+
+
+def compress(deltas: Deltas, rank: int | None) -> dict[str, Tensor]:
+    """``deltas`` for a file: matrices as products of rank ``rank`` where those are smaller, all in half precision.
+
+    A convolution's weight ``[O, I, k, k]`` counts as a matrix ``[O, I k k]``.
+    """
+    stored = {}
+    for name, delta in deltas.items():
+        rows = delta.flatten(1) if delta.ndim > 1 else None
+        if rank is not None and rows is not None and rank * sum(rows.shape) < rows.numel():
+            u, s, v = torch.linalg.svd(rows, full_matrices=False)
+            root = s[:rank].sqrt()
+            stored[f"{name}/u"] = (u[:, :rank] * root).half()
+            stored[f"{name}/v"] = (v[:rank] * root[:, None]).reshape(-1, *delta.shape[1:]).half()
+        else:
+            stored[name] = delta.half()
+    return stored
+
+
+def expand(stored: dict[str, Tensor]) -> Deltas:
+    """The differences in float32 of what `compress` gave.
+
+    Raises:
+        Error: products of which a part is missing, or does not fit.
+    """
+    deltas = {}
+    for name, tensor in stored.items():
+        if name.endswith("/v"):
+            continue
+        if not name.endswith("/u"):
+            deltas[name] = tensor.float()
+            continue
+        base = name.removesuffix("/u")
+        v = stored.get(f"{base}/v")
+        if v is None or tensor.ndim != 2 or v.ndim < 2 or tensor.shape[1] != v.shape[0]:
+            raise Error(f"the tuned difference of {base} is incomplete")
+        deltas[base] = (tensor.float() @ v.float().flatten(1)).reshape(len(tensor), *v.shape[1:])
+    return deltas
+
+
+@torch.no_grad()
+def with_deltas(generator: Generator, deltas: Deltas) -> Generator:
+    """A copy of ``generator`` moved by ``deltas``.
+
+    Raises:
+        Error: differences of parameters that it does not have, or of other shapes.
+    """
+    moved = copy.deepcopy(generator)
+    parameters = dict(moved.synthesis.named_parameters())
+    for name, delta in deltas.items():
+        if name not in parameters or parameters[name].shape != delta.shape:
+            raise Error(f"the latent's tuned difference does not fit this generator ({name})")
+        parameters[name].data += delta.to(moved.device)
+    return moved
