@@ -11,6 +11,8 @@ from latentedit.cli.common import device_option, each, expand, model_option, rea
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from latentedit.directions import Direction
     from latentedit.generator import Generator
     from latentedit.latents import Latent
@@ -83,6 +85,9 @@ def direction_for(name: str, model: "Model", force: bool) -> "Direction":
 @click.option("--set", "sets", multiple=True, metavar="NAME=AMOUNT[@LAYERS]", help="Move by AMOUNT sigmas; repeatable.")
 @click.option("--sweep", metavar="NAME=FROM:TO:COUNT", help="A strip of pictures instead of one.")
 @click.option("--paste-back", "photo", metavar="PHOTO", help="Put the edited crop back into this photo, which it came from.")
+@click.option(
+    "--difference", is_flag=True, help="With --paste-back: add what the edit changed, and keep the photo's own detail."
+)
 @click.option("--feather", default=0.15, show_default=True, help="Share of the crop's side over which its edge fades.")
 @click.option("--out", type=click.Path(), required=True, help="Picture, latent (.safetensors), or folder for several.")
 @click.option("--force", is_flag=True, help="Accept latents and directions of another generator.")
@@ -93,6 +98,7 @@ def edit(
     sets: tuple[str, ...],
     sweep: str | None,
     photo: str | None,
+    difference: bool,
     feather: float,
     out: str,
     force: bool,
@@ -125,6 +131,8 @@ def edit(
         raise Error(f"{len(files)} latents need a folder as --out, got {out}")
     if swept and target.suffix == ".safetensors":
         raise Error("--sweep writes a picture; give --out a picture's name")
+    if difference and photo is None:
+        raise Error("--difference goes with --paste-back")
     if photo is not None and (several or swept or target.suffix in ("", ".safetensors")):
         raise Error("--paste-back goes with one latent, without --sweep, and a picture as --out")
 
@@ -132,6 +140,7 @@ def edit(
         latent = load_latent(path)
         model = model_for(latent, model_name, device, force)
         generator = model.generator
+        unedited = latent.render(generator) if difference and photo is not None else None
         for step in moves:
             latent.ws = move(latent.ws, direction_for(step.name, model, force), step.amount, step.layers)
         place = target if target.suffix else target / f"{path.stem}.png"
@@ -150,7 +159,7 @@ def edit(
             latent.distances = {}
             save_latent(place, latent)
         elif photo is not None:
-            _paste(latent, generator, photo, feather, place, force)
+            _paste(latent, generator, unedited, photo, feather, place, force)
         else:
             save_image(latent.render(generator), place)
         say_written(place)
@@ -158,7 +167,15 @@ def edit(
     each(files, work)
 
 
-def _paste(latent: "Latent", generator: "Generator", photo: str, feather: float, place: Path, force: bool) -> None:
+def _paste(
+    latent: "Latent",
+    generator: "Generator",
+    unedited: "Tensor | None",
+    photo: str,
+    feather: float,
+    place: Path,
+    force: bool,
+) -> None:
     from latentedit.images import open_image, to_pil
     from latentedit.latents import describe_source
     from latentedit.pasting import paste_back, save_like
@@ -170,7 +187,8 @@ def _paste(latent: "Latent", generator: "Generator", photo: str, feather: float,
         raise Error(
             f"{photo}: not the photo that this latent was made from ({latent.source.get('name')}); --force pastes anyway"
         )
-    save_like(paste_back(base, to_pil(latent.render(generator)), latent.crop, feather=feather), place, photo)
+    before = None if unedited is None else to_pil(unedited)
+    save_like(paste_back(base, to_pil(latent.render(generator)), latent.crop, feather=feather, before=before), place, photo)
 
 
 @click.group()

@@ -250,8 +250,8 @@ def invert(
             click.echo(f"{path.name}: {result.verdict()}")
             if latent.tuned:
                 click.echo(
-                    f"{path.name}: tuned to {latent.distances['psnr_tuned']:.1f} dB; storing it cost"
-                    f" {latent.settings['tune_loss_db']:.0f} dB against the uncompressed difference"
+                    f"{path.name}: tuned to {latent.distances['psnr_tuned']:.1f} dB; compressing the generator's difference"
+                    f" left the picture within {latent.settings['tune_loss_db']:.0f} dB of itself"
                 )
             for ending in (".safetensors", ".png", "-compare.png"):
                 say_written(folder / f"{name}{ending}")

@@ -27,7 +27,9 @@ def fade(size: int, feather: float = FEATHER) -> Any:
     return np.minimum.outer(smooth, smooth).astype(np.float32)
 
 
-def paste_back(photo: Image.Image, picture: Image.Image, quad: Quad, *, feather: float = FEATHER) -> Image.Image:
+def paste_back(
+    photo: Image.Image, picture: Image.Image, quad: Quad, *, feather: float = FEATHER, before: Image.Image | None = None
+) -> Image.Image:
     """``photo`` with ``picture`` where its crop was; outside ``quad`` every pixel stays as it is.
 
     Args:
@@ -35,6 +37,8 @@ def paste_back(photo: Image.Image, picture: Image.Image, quad: Quad, *, feather:
         picture: square; a grey one changes the brightness of a colour photo and leaves its colours.
         quad: corners of the crop in the photo, in pixels.
         feather: 0 to 0.5, see `fade`.
+        before: what the model drew before the edit, of the size and mode of ``picture``. Where it is given, the difference of
+            both is added to the photo, which keeps its own detail; else ``picture`` takes the photo's place.
 
     Raises:
         Error: the crop lies outside the photo, or ``feather`` is out of range.
@@ -54,9 +58,14 @@ def paste_back(photo: Image.Image, picture: Image.Image, quad: Quad, *, feather:
     where: dict[str, Any] = {"dsize": (int(right - left), int(bottom - top))}
     source = np.array([[0, 0], [size, 0], [size, size]], dtype=np.float32) - 0.5
     transform = cv2.getAffineTransform(source, (corners[:3] - 0.5).astype(np.float32))
-    new = cv2.warpAffine(
-        np.asarray(picture).astype(np.float32), transform, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **where
-    )
+    drawn = np.asarray(picture).astype(np.float32)
+    if before is not None:
+        if (before.size, before.mode) != (picture.size, picture.mode):
+            raise Error(
+                f"the picture before the edit is {before.mode} {before.size}, the edited one {picture.mode} {picture.size}"
+            )
+        drawn = drawn - np.asarray(before).astype(np.float32)
+    new = cv2.warpAffine(drawn, transform, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **where)
     share = cv2.warpAffine(fade(size, feather), transform, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE, **where)
     share = share.clip(0, 1) * _inside(corners, *where["dsize"])
     mode = "RGB" if "RGB" in (photo.mode, picture.mode) else "L"
@@ -64,10 +73,10 @@ def paste_back(photo: Image.Image, picture: Image.Image, quad: Quad, *, feather:
     base = whole[top:bottom, left:right]
     if picture.mode == "L" and mode == "RGB":
         parts = cv2.cvtColor(base, cv2.COLOR_RGB2YCrCb)
-        parts[..., 0] = _mixed(parts[..., 0], new, share)
+        parts[..., 0] = _mixed(parts[..., 0], new, share, add=before is not None)
         result = cv2.cvtColor(parts, cv2.COLOR_YCrCb2RGB)
     else:
-        result = _mixed(base, new, share if mode == "L" else share[..., None])
+        result = _mixed(base, new, share if mode == "L" else share[..., None], add=before is not None)
     on = share > 0  # a change of colour space rounds, also where nothing is pasted
     base[on] = result[on]
     return Image.fromarray(whole)
@@ -83,8 +92,9 @@ def _inside(corners: Any, width: int, height: int) -> Any:
     return inside
 
 
-def _mixed(base: Any, new: Any, share: Any) -> Any:
-    mixed = base.astype(np.float32) * (1 - share) + new.clip(0, 255) * share
+def _mixed(base: Any, new: Any, share: Any, *, add: bool) -> Any:
+    old = base.astype(np.float32)
+    mixed = old + new * share if add else old * (1 - share) + new.clip(0, 255) * share
     return mixed.round().clip(0, 255).astype(np.uint8)
 
 

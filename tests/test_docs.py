@@ -156,7 +156,7 @@ def test_your_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "everyone/me-1.safetensors",
         "me-turned.jpg",
         "album/sheet.png",
-        "shared/sheet-1.png",
+        "shared/1.safetensors",
     ):
         assert (tmp_path / name).is_file(), name
     with Image.open("me.jpg") as before, Image.open("me-turned.jpg") as after:

@@ -107,3 +107,16 @@ def test_metadata(tmp_path: Path) -> None:
         save_like(photo(), tmp_path / "out.xyz", tmp_path / "me.jpg")
     with Image.open(io.BytesIO(data)) as file:
         assert file.size == (150, 120)
+
+
+def test_differences_keep_the_photos_own_detail() -> None:
+    rough = Image.fromarray(np.random.RandomState(0).randint(60, 200, (120, 150), dtype=np.uint8))
+    before = crop(rough, TILTED, 16)
+    same = paste_back(rough, before, TILTED, before=before)
+    assert np.array_equal(np.asarray(same), np.asarray(rough))
+    brighter = Image.fromarray(np.asarray(before) + np.uint8(20))
+    result = np.asarray(paste_back(rough, brighter, TILTED, before=before)).astype(int) - np.asarray(rough)
+    assert result[57, 62] == 20
+    assert result.min() == 0
+    with pytest.raises(Error, match="the picture before the edit is L"):
+        paste_back(rough, brighter, TILTED, before=before.resize((8, 8)))
