@@ -83,7 +83,7 @@ def direction_for(name: str, model: "Model", force: bool) -> "Direction":
 @click.argument("latents", nargs=-1, required=True, metavar="LATENT...")
 @model_option(None)
 @click.option("--set", "sets", multiple=True, metavar="NAME=AMOUNT[@LAYERS]", help="Move by AMOUNT sigmas; repeatable.")
-@click.option("--sweep", metavar="NAME=FROM:TO:COUNT", help="A strip of pictures instead of one.")
+@click.option("--sweep", metavar="NAME=FROM:TO:COUNT", help="A strip of pictures instead of one; a video as .mp4 or .gif.")
 @click.option("--paste-back", "photo", metavar="PHOTO", help="Put the edited crop back into this photo, which it came from.")
 @click.option(
     "--difference", is_flag=True, help="With --paste-back: add what the edit changed, and keep the photo's own detail."
@@ -119,6 +119,7 @@ def edit(
     from latentedit.editing import edit as move
     from latentedit.images import save_image
     from latentedit.latents import load_latent, save_latent
+    from latentedit.video import ENDINGS, save_video, there_and_back
 
     moves = [parse_move(text) for text in sets]
     swept = parse_sweep(sweep) if sweep else None
@@ -131,6 +132,8 @@ def edit(
         raise Error(f"{len(files)} latents need a folder as --out, got {out}")
     if swept and target.suffix == ".safetensors":
         raise Error("--sweep writes a picture; give --out a picture's name")
+    if target.suffix in ENDINGS and not swept:
+        raise Error("a video is of a sweep; give --sweep NAME=FROM:TO:COUNT")
     if difference and photo is None:
         raise Error("--difference goes with --paste-back")
     if photo is not None and (several or swept or target.suffix in ("", ".safetensors")):
@@ -151,8 +154,11 @@ def edit(
             for amount in amounts:
                 latent.ws = move(base, direction, amount)
                 pictures.append(latent.render(generator))
-            row = sheets.Row(f"{path.stem}: {direction.name}", pictures, [f"{amount:+.1f}" for amount in amounts])
-            save_image(sheets.sheet([row]), place)
+            if place.suffix in ENDINGS:
+                save_video(place, there_and_back(pictures), fps=12)
+            else:
+                row = sheets.Row(f"{path.stem}: {direction.name}", pictures, [f"{amount:+.1f}" for amount in amounts])
+                save_image(sheets.sheet([row]), place)
         elif place.suffix == ".safetensors":
             latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *sets]}
             latent.space = "w" if bool((latent.ws == latent.ws[:, :1]).all()) else "w+"

@@ -27,6 +27,8 @@ from latentedit.errors import Error
 
 SHEET_ROWS = 40
 """Of the contact sheet."""
+FRAMES, HOLD = 120, 24
+"""Pictures of a search in its video, and how often the last one is shown at its end."""
 
 
 @click.command()
@@ -97,6 +99,7 @@ def align(
     help="Distance to minimise; auto is LPIPS where its weights are at hand.",
 )
 @click.option("--perceptual-weights", metavar="FILE", help="vgg16-397923af.pth, for LPIPS.")
+@click.option("--video", is_flag=True, help="Write NAME.mp4 of the search too.")
 @click.option("--remember-source", is_flag=True, help="Keep the photo's name and SHA-256 in the latent file.")
 @click.option("--again", is_flag=True, help="Do photos anew that are in the folder's index.csv already.")
 @click.option("--json", "as_json", is_flag=True, help="Print what came out as JSON, an object a photo.")
@@ -123,6 +126,7 @@ def invert(
     framing: str | None,
     perceptual: str,
     perceptual_weights: str | None,
+    video: bool,
     remember_source: bool,
     again: bool,
     as_json: bool,
@@ -151,6 +155,7 @@ def invert(
     from latentedit.preflight import Domain, remarks
     from latentedit.statistics import WStatistics
     from latentedit.tuning import tune as tuned
+    from latentedit.video import save_video
 
     files = share(expand(photos, EXTENSIONS, "pictures"))
     model = read_model(model_name, device, framing)
@@ -192,6 +197,13 @@ def invert(
         warnings = remarks(photo, quad, target, distance)
         for warning in warnings:
             click.echo(f"{path.name}: {warning}", err=True)
+        frames: list[Any] = []
+        every = max(steps * (restarts + 1) // FRAMES, 1)
+
+        def watch(step: int, pictures: Any) -> None:
+            if video and (step == 1 or step % every == 0):
+                frames.append(pictures[0].cpu())
+
         with progress_bar(steps * (restarts + 1), path.name) as bar:
             result = run(
                 generator,
@@ -201,6 +213,7 @@ def invert(
                 statistics=statistics,
                 mask=counts,
                 progress=lambda *_: bar.update(1),
+                watch=watch,
                 **search,
             )
         latent, shown = result.latent(), result.image
@@ -226,6 +239,8 @@ def invert(
         latent.source = describe_source(path) if remember_source else None
         save_latent(folder / f"{name}.safetensors", latent)
         save_image(shown, folder / f"{name}.png")
+        if video:
+            save_video(folder / f"{name}.mp4", [*frames, *[shown] * HOLD])
         pictures, captions = [target, result.image, result.image_own_noise], ["photo", "found noise", "own noise"]
         if latent.tuned:
             pictures, captions = [*pictures, shown], [*captions, "tuned"]

@@ -140,6 +140,7 @@ def invert(
     seed: int = 0,
     statistics: WStatistics | None = None,
     progress: Progress | None = None,
+    watch: Callable[[int, Tensor], None] | None = None,
 ) -> Inversion:
     """Invert pictures by Adam on w and the noise maps, from the mean of 10,000 w.
 
@@ -165,6 +166,7 @@ def invert(
         restarts: further searches, from random w; of every picture the best counts.
         patience: end when no picture's loss has improved for so many steps, after the noise added to w has faded.
         progress: called after every step with its number, ``steps`` and the mean terms.
+        watch: called after every step with its number and the pictures drawn in it, ``[N, C, H, W]``.
 
     Raises:
         Error: a wrong shape, space or number of steps, or no perceptual distance to be had.
@@ -215,6 +217,8 @@ def invert(
         for run in range(restarts + 1):
 
             def tell(step: int, terms: dict[str, float], done: int = run * steps) -> None:
+                if watch:
+                    watch(done + step, search.rendered)
                 if progress:
                     progress(done + step, total, terms)
 
@@ -252,6 +256,7 @@ class _Search:
         self.best_loss = torch.full((self.n,), torch.inf, device=self.device)
         self.best_w = torch.empty(0)
         self.best_maps: list[Tensor] = []
+        self.rendered = image
 
     def run(
         self,
@@ -321,6 +326,7 @@ class _Search:
     def _terms(self, noisy: Tensor, w: Tensor, maps: list[Tensor]) -> dict[str, Tensor]:
         """The parts of the loss, ``[N]`` each; rendered from ``noisy``, judged by where ``w`` lies."""
         rendered = self.generator.synthesis(noisy.expand(-1, self.generator.num_ws, -1), noise=maps)
+        self.rendered = rendered.detach()
         difference = rendered - self.image
         if self.mask is not None:
             # What does not count is taken from the picture itself, so that no distance can see it.

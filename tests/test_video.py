@@ -1,0 +1,73 @@
+"""Videos can be read again, and show what was put into them."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentedit.errors import Error
+from latentedit.video import save_video, there_and_back
+from tests.test_cli import complaint, works
+
+
+def frames(count: int = 6) -> list[torch.Tensor]:
+    return [torch.full((1, 16, 16), -1 + 2 * index / (count - 1)) for index in range(count)]
+
+
+def means(path: Path) -> list[float]:
+    if path.suffix == ".gif":
+        with Image.open(path) as file:
+            found = []
+            for index in range(file.n_frames):  # type: ignore[attr-defined]
+                file.seek(index)
+                found.append(float(np.asarray(file.convert("L")).mean()))
+            return found
+    video, found = cv2.VideoCapture(str(path)), []
+    while True:
+        good, frame = video.read()
+        if not good:
+            return found
+        assert frame.shape == (256, 256, 3)
+        found.append(float(frame.mean()))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+def test_there_is_in_it_what_was_put_in(tmp_path: Path, name: str) -> None:
+    save_video(tmp_path / name, frames())
+    assert means(tmp_path / name) == pytest.approx([0, 51, 102, 153, 204, 255], abs=4)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_there_and_back() -> None:
+    assert [float(frame.mean()) for frame in there_and_back(frames(3))] == [-1, 0, 1, 0]
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    for name, pictures, message in (
+        ("a.avi", frames(), "videos are written as .mp4 or .gif"),
+        ("a.mp4", [], "no pictures"),
+        ("a.mp4", [*frames(), torch.zeros(1, 8, 16)], "must be of one size"),
+    ):
+        with pytest.raises(Error, match=message):
+            save_video(tmp_path / name, pictures)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_slider_and_of_a_search(tmp_path: Path, tiny_file: Path) -> None:
+    np.save(tmp_path / "x.npy", np.eye(12)[0])
+    works("sample", tiny_file, "--seeds", "1", "--out", tmp_path / "a.safetensors")
+    works("directions", "import", tmp_path / "x.npy", "--model", tiny_file, "--out", tmp_path / "x.safetensors")
+    sweep = ("--sweep", f"{tmp_path / 'x.safetensors'}=-3:3:5")
+    for name in ("sweep.mp4", "sweep.gif"):
+        works("edit", tmp_path / "a.safetensors", "--model", tiny_file, *sweep, "--out", tmp_path / name)
+        assert len(means(tmp_path / name)) == 8
+    y, x = np.mgrid[0:16, 0:16]
+    Image.fromarray((128 + 100 * np.sin(x / 3) * np.cos(y / 4)).astype(np.uint8)).save(tmp_path / "me.png")
+    search = ("invert", tmp_path / "me.png", "--model", tiny_file, "--aligned", "--steps", "12", "--out", tmp_path / "out")
+    works(*search, "--video")
+    assert len(means(tmp_path / "out" / "me.mp4")) == 12 + 24  # every step, and the result held
+    move = ("--set", f"{tmp_path / 'x.safetensors'}=1", "--out", tmp_path / "y.mp4")
+    assert "a video is of a sweep" in complaint("edit", tmp_path / "a.safetensors", "--model", tiny_file, *move)
