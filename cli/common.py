@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from latentedit.errors import Error
+from latentedit.errors import Error, printable
 
 if TYPE_CHECKING:
     from latentedit.models import Model
@@ -166,6 +166,6 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
         if isinstance(value, dict):
             click.echo(f"{key}:")
             for name, item in value.items():
-                click.echo(f"  {name}: {item}")
+                click.echo(printable(f"  {name}: {item}"))
         else:
-            click.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+            click.echo(printable(f"{key}: {', '.join(value) if isinstance(value, list) else value}"))

@@ -8,6 +8,11 @@ LONGEST = 800
 """Letters of a message, whatever a file puts into it."""
 
 
+def printable(text: str) -> str:
+    """``text`` without what would move a terminal's cursor or change its colours."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 class Error(ValueError):
     """A file, an argument or an option is not what was expected; the message is one line and says what was.
 
@@ -15,7 +20,7 @@ class Error(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        plain = "".join(letter if letter.isprintable() else "?" for letter in message)
+        plain = printable(message)
         super().__init__(plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}...")
 
 

@@ -8,6 +8,7 @@ import io
 import mmap
 import os
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -51,6 +52,10 @@ def read_tensors_or_values(path: str | os.PathLike[str]) -> Any:
     except Error as error:
         raise Error(f"{path}: not a file of weights, or damaged: {error}") from error
     except Exception as error:  # a hostile or damaged file can raise anything
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if asked:
+            name = f"it asks for {asked[1]}, which is more than tensors and plain values"
+            raise Error(f"{path}: not a file of weights alone: {name}") from error
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Error(f"{path}: not a file of weights, damaged, or asking for more than tensors ({text[:160]})") from error
 
