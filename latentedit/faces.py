@@ -177,7 +177,7 @@ def quad_for(
     if not faces:
         raise Error(f"{name}: no face found; give the square around it with --crop X,Y,SIZE, or --aligned if it is one")
     if number > len(faces):
-        raise Error(f"{name}: {len(faces)} faces found, --face {number} is not among them")
+        raise Error(f"{name}: faces found: {len(faces)}; --face {number} is not among them")
     return quad_from_face(faces[number - 1], framing)
 
 
