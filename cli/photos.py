@@ -27,6 +27,8 @@ from latentedit.errors import Error
 
 SHEET_ROWS = 40
 """Of the contact sheet."""
+LARGE = 256
+"""Pixels from which on it is told beforehand how long a search takes."""
 FRAMES, HOLD = 120, 24
 """Pictures of a search in its video, and how often the last one is shown at its end."""
 
@@ -146,6 +148,7 @@ def invert(
     """
     from latentedit import sheets
     from latentedit.albums import Index, key, share
+    from latentedit.costs import estimate
     from latentedit.faces import crop_tensor
     from latentedit.images import EXTENSIONS, load_image, open_image, save_image
     from latentedit.inversion import invert as run
@@ -162,6 +165,10 @@ def invert(
     generator = model.generator
     measure, line = choose(perceptual, model.discriminator, perceptual_weights, generator.device)
     click.echo(line, err=True)
+    if generator.resolution >= LARGE:
+        cost = estimate(model, generator.device)
+        total = cost.step_seconds * steps * (restarts + 1) / 60
+        click.echo(f"a photo takes about {total:.2g} minutes and {cost.step_gb:.2g} GB, to a factor of two", err=True)
     statistics = WStatistics.of(generator)
     domain = Domain.of(generator, model.discriminator) if model.discriminator is not None else None
     counts = (load_image(mask, generator.resolution, 1) + 1) / 2 if mask else None

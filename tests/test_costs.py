@@ -1,6 +1,7 @@
 """What `model info` says that rendering and inverting take."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from latentedit.costs import estimate
 from latentedit.images import load_image
-from latentedit.models import Model
+from latentedit.models import Model, save_model
 from latentedit.perceptual import VGG_FILE
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_cli import works
@@ -51,6 +52,15 @@ def test_backbone_in_the_cache_is_what_would_be_used(tmp_path: Path) -> None:
     (tmp_path / "hub" / "hub" / "checkpoints" / VGG_FILE).write_bytes(b"")
     model = Model(tiny_generator(), tiny_discriminator())
     assert estimate(model, torch.device("cpu")).perceptual == "lpips"
+
+
+def test_told_before_a_long_search(tmp_path: Path) -> None:
+    sizes = {"resolution": 256, "channel_base": 512, "channel_max": 4}
+    save_model(tmp_path / "large.safetensors", Model(tiny_generator(**sizes), tiny_discriminator(**sizes)))
+    works("sample", tmp_path / "large.safetensors", "--seeds", "1", "--out", tmp_path / "a.png")
+    search = ("--model", tmp_path / "large.safetensors", "--aligned", "--steps", "1", "--out", tmp_path / "out")
+    told = works("invert", tmp_path / "a.png", *search).stderr
+    assert re.search(r"a photo takes about [\d.e-]+ minutes and [\d.e-]+ GB, to a factor of two", told)
 
 
 def test_the_first_stylegan_too() -> None:
