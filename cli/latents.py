@@ -161,7 +161,7 @@ def edit(
                 save_image(sheets.sheet([row]), place)
         elif place.suffix == ".safetensors":
             latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *sets]}
-            latent.space = "w" if bool((latent.ws == latent.ws[:, :1]).all()) else "w+"
+            latent.space = "s" if latent.styles else "w" if bool((latent.ws == latent.ws[:, :1]).all()) else "w+"
             latent.distances = {}
             save_latent(place, latent)
         elif photo is not None:
@@ -268,6 +268,8 @@ def export(source: str, out: str) -> None:
     if not out.endswith(".npz"):
         raise Error(f"{out}: latents of other tools are written as .npz")
     save_projection(out, found)
+    if found.styles:
+        click.echo("left out: the style offsets, which the layout has no place for", err=True)
     if found.noise is not None:
         click.echo("left out: the noise maps, which the layout has no place for", err=True)
     say_written(out)
@@ -281,6 +283,10 @@ def _pair(first: str, second: str, model_name: str | None, device: str, force: b
     model = model_for(a, model_name, device, force)
     b.check_generator(fingerprint(model.generator), model.path, force=force)
     b.ws = b.rows(model.generator.num_ws)
+    if a.styles or b.styles:
+        raise Error(
+            f"{first if a.styles else second}: has style offsets, which belong to its own w; invert with --space w or w+"
+        )
     return a, b, model
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "directions": ("directions", "directions"),
     "dataset": ("training", "dataset"),
     "train": ("training", "train"),
+    "encoder": ("encoders", "encoder"),
     "metrics": ("metrics", "metrics"),
 }
 """Command: the module here and the name in it."""

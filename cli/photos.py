@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,29 @@ def align(
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @model_option()
 @click.option("--out", type=click.Path(), required=True, help="Folder for latent files and pictures.")
-@click.option("--space", type=click.Choice(["w", "w+"]), default="w+", show_default=True, help="One w, or one a layer.")
-@click.option("--steps", default=1000, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
+@click.option(
+    "--space",
+    type=click.Choice(["w", "w+", "s"]),
+    default="w+",
+    show_default=True,
+    help="One w, one a layer, or style channels besides.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["quasi-newton", "adam"]),
+    default="quasi-newton",
+    show_default=True,
+    help="Search; adam is the published projector.",
+)
+@click.option("--steps", type=click.IntRange(0), help="Of the search: 125, or 1000 by adam; 0 takes the encoder's word.")
+@click.option(
+    "--init",
+    type=click.Choice(["auto", "mean", "encoder"]),
+    default="auto",
+    show_default=True,
+    help="Where the search begins; auto is the encoder for quasi-newton, where there is one.",
+)
+@click.option("--encoder", "encoder_file", metavar="FILE", help="Encoder of the model, if not beside it.")
 @click.option("--patience", type=click.IntRange(1), help="End when so many steps have brought nothing.")
 @click.option("--restarts", default=0, show_default=True, type=click.IntRange(0), help="Further searches from elsewhere.")
 @click.option(
@@ -87,6 +109,7 @@ def align(
     help="Noise maps: found too, the model's own, or none.",
 )
 @click.option("--delta-weight", default=0.0, show_default=True, help="Draws W+ towards W, where sliders mean more; try 0.01.")
+@click.option("--adversarial-weight", default=0.0, show_default=True, help="Keeps w among the model's own; try 0.1.")
 @click.option("--tune", is_flag=True, help="Then move the generator a little towards the photo; kept in the latent file.")
 @click.option("--tune-steps", default=200, show_default=True, type=click.IntRange(1), help="Steps of --tune.")
 @click.option("--mask", metavar="FILE", help="Picture of the crop's shape: white counts, black does not.")
@@ -112,11 +135,15 @@ def invert(
     model_name: str,
     out: str,
     space: str,
-    steps: int,
+    method: Any,
+    steps: int | None,
+    init: str,
+    encoder_file: str | None,
     patience: int | None,
     restarts: int,
     noise: Any,
     delta_weight: float,
+    adversarial_weight: float,
     tune: bool,
     tune_steps: int,
     mask: str | None,
@@ -144,16 +171,19 @@ def invert(
     \b
     Example:
       latentedit invert me.jpg --out latents
-      latentedit invert photos --out latents --space w --steps 400
+      latentedit invert photos --out latents --space w
     """
     from latentedit import sheets
     from latentedit.albums import Index, key, share
     from latentedit.costs import estimate
+    from latentedit.curvature import PROBES, Curvature, cached_file
+    from latentedit.encoder import encode
     from latentedit.faces import crop_tensor
     from latentedit.images import EXTENSIONS, load_image, open_image, save_image
+    from latentedit.inversion import STEPS
     from latentedit.inversion import invert as run
     from latentedit.latents import describe_source, save_latent
-    from latentedit.models import fingerprint
+    from latentedit.models import fingerprint, load_encoder
     from latentedit.perceptual import choose
     from latentedit.preflight import Domain, remarks
     from latentedit.statistics import WStatistics
@@ -165,22 +195,42 @@ def invert(
     generator = model.generator
     measure, line = choose(perceptual, model.discriminator, perceptual_weights, generator.device)
     click.echo(line, err=True)
+    if encoder_file:
+        load_encoder(encoder_file, model)
+    encoder = model.encoder if init == "encoder" or (init == "auto" and method == "quasi-newton") else None
+    if init == "encoder" and encoder is None:
+        raise Error(f'{model_name} has no encoder; "latentedit encoder train" makes one')
+    steps = STEPS[method] if steps is None else steps
+    if not steps and encoder is None:
+        raise Error("--steps 0 needs an encoder to begin with")
+    if tune and space == "s":
+        raise Error("--tune goes with --space w and w+")
+    own, curvature = fingerprint(generator), model.curvature
+    unmeasured = method == "quasi-newton" and steps and curvature is None and not cached_file(own, measure).is_file()
     if generator.resolution >= LARGE:
         cost = estimate(model, generator.device)
         total = cost.step_seconds * steps * (restarts + 1) / 60
-        click.echo(f"a photo takes about {total:.2g} minutes and {cost.step_gb:.2g} GB, to a factor of two", err=True)
+        once = f", and {cost.step_seconds * PROBES / 60:.2g} more once for this model" if unmeasured else ""
+        click.echo(f"a photo takes about {total:.2g} minutes and {cost.step_gb:.2g} GB{once}, to a factor of two", err=True)
     statistics = WStatistics.of(generator)
+    if method == "quasi-newton" and steps and curvature is None:
+        with progress_bar(PROBES, "measuring the model") if unmeasured else nullcontext() as bar:
+            curvature = Curvature.cached(
+                generator, measure, statistics, own, progress=lambda n: bar.update(n - bar.n) if bar else None
+            )
     domain = Domain.of(generator, model.discriminator) if model.discriminator is not None else None
     counts = (load_image(mask, generator.resolution, 1) + 1) / 2 if mask else None
     search: dict[str, Any] = {
+        "method": method,
         "steps": steps,
         "patience": patience,
         "restarts": restarts,
         "noise": noise,
         "delta_weight": delta_weight,
+        "adversarial_weight": adversarial_weight,
         "seed": seed,
     }
-    told = {**search, "space": space, "perceptual": measure.name, "model": fingerprint(generator), "mask": mask}
+    told = {**search, "space": space, "perceptual": measure.name, "model": own, "mask": mask, "encoder": encoder is not None}
     told |= {
         "tune": tune_steps if tune else 0,
         "crop": crop,
@@ -211,7 +261,15 @@ def invert(
             if video and (step == 1 or step % every == 0):
                 frames.append(pictures[0].cpu())
 
-        with progress_bar(steps * (restarts + 1), path.name) as bar:
+        start = None
+        if encoder is not None:
+            start = encode(generator, encoder, target.to(generator.device), space, statistics=statistics)
+        with progress_bar(None, path.name) as bar:
+
+            def tell(step: int, total: int, _: Any) -> None:
+                bar.total = total
+                bar.update(step - bar.n)
+
             result = run(
                 generator,
                 target,
@@ -219,7 +277,9 @@ def invert(
                 perceptual=measure,
                 statistics=statistics,
                 mask=counts,
-                progress=lambda *_: bar.update(1),
+                start=start,
+                curvature=curvature,
+                progress=tell,
                 watch=watch,
                 **search,
             )

@@ -227,6 +227,7 @@ def inverted_photos(
             batch,
             space,
             steps,
+            method="adam",
             perceptual="discriminator",
             discriminator=discriminator,
             statistics=statistics,

@@ -1,40 +1,34 @@
 """The projector: finds the w (or one w a layer) and noise maps whose picture is nearest to a given one.
 
-After Karras et al. 2020 (StyleGAN2), appendix D, with every sum taken picture by picture.
+The loss is that of Karras et al. 2020 (StyleGAN2), appendix D, with every sum taken picture by picture.
 """
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from latentedit.critic import Critic
+from latentedit.curvature import Curvature
 from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
 from latentedit.generator import Generator
-from latentedit.latents import Latent, save_latent
+from latentedit.latents import Latent, render, save_latent
 from latentedit.models import fingerprint
 from latentedit.perceptual import Perceptual, choose, distance
-from latentedit.statistics import WStatistics, sample_w
+from latentedit.search import FIRST_PART, RESTART_PSI, NoiseMode, Search
+from latentedit.statistics import WStatistics
 
-NOISE_RAMP = 0.75
-"""Fraction of the run over which the noise added to w fades."""
-RAMP_DOWN, RAMP_UP = 0.25, 0.05
-"""Fractions of the run over which the learning rate falls and rises."""
-SMALLEST_LEVEL = 8
-"""Side of the coarsest level of the noise regulariser's pyramid."""
+STEPS = {"quasi-newton": 125, "adam": 1000}
+"""Usual number of steps of a method."""
+STYLE_WEIGHT = 0.01
+"""Of the mean squared style offset, in standard deviations of the style."""
 
-PLATEAU = 0.001
-"""An improvement of the loss by less than this part of it counts as none."""
-RESTART_PSI = 0.5
-"""Restarts begin at random w, this far from the mean."""
-
+Method = Literal["quasi-newton", "adam"]
 Progress = Callable[[int, int, dict[str, float]], None]
-NoiseMode = Literal["optimise", "frozen", "off"]
 
 
 @dataclass
@@ -56,6 +50,8 @@ class Inversion:
     space: str
     fingerprint: str
     settings: dict[str, Any] = field(default_factory=dict)
+    styles: list[Tensor] = field(default_factory=list)
+    """Offsets ``[N, I]`` of the styles that ``ws`` gives, for the space "s"; empty in others."""
 
     def verdict(self, index: int = 0) -> str:
         """How far edits of this latent can be trusted, in a sentence."""
@@ -72,7 +68,8 @@ class Inversion:
     def latent(self, index: int = 0) -> Latent:
         noise = [map_[index : index + 1].clone() for map_ in self.noise]
         ws = self.ws[index : index + 1].clone()
-        return Latent(ws, noise, self.fingerprint, self.space, None, self.settings, self.distances[index])
+        styles = [offset[index : index + 1].clone() for offset in self.styles]
+        return Latent(ws, noise, self.fingerprint, self.space, None, self.settings, self.distances[index], styles=styles)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the latent file of a single picture; for several use ``result.latent(i)``."""
@@ -81,58 +78,30 @@ class Inversion:
         save_latent(path, self.latent())
 
 
-def noise_regulariser(maps: list[Tensor]) -> Tensor:
-    """How far noise maps ``[N, 1, h, w]`` are from white, picture by picture: ``[N]``.
-
-    The squared autocorrelation at a shift of one pixel, over every level of a pyramid down to 8 x 8 (StyleGAN2,
-    appendix D). Levels are averaged 2 x 2 and multiplied by 2 as in the paper, which keeps unit variance at every level;
-    the published code leaves the factor out, so that there coarse levels hardly count.
-    """
-    total = maps[0].new_zeros(maps[0].shape[0])
-    for map_ in maps:
-        level = map_
-        while True:
-            for axis in (2, 3):
-                total = total + (level * level.roll(1, dims=axis)).mean(dim=(1, 2, 3)).square()
-            if level.shape[-1] <= SMALLEST_LEVEL:
-                break
-            level = F.avg_pool2d(level, 2) * 2
-    return total
-
-
-def schedule(t: float) -> float:
-    """Factor on the learning rate at progress ``t`` in [0, 1): linear rise, cosine fall."""
-    fall = min(1.0, (1 - t) / RAMP_DOWN)
-    return (0.5 - 0.5 * math.cos(math.pi * fall)) * min(1.0, t / RAMP_UP)
-
-
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of pictures ``[N, C, H, W]`` in [-1, 1]: ``[N]``."""
     return 10 * torch.log10(4 / (a.clamp(-1, 1) - b.clamp(-1, 1)).square().mean(dim=(1, 2, 3)).clamp(min=1e-10))
-
-
-@torch.no_grad()
-def _renormalise(maps: list[Tensor]) -> None:
-    for map_ in maps:
-        map_ -= map_.mean(dim=(1, 2, 3), keepdim=True)
-        map_ *= map_.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
 
 
 def invert(
     generator: Generator,
     image: Tensor,
     space: str = "w+",
-    steps: int = 1000,
+    steps: int | None = None,
     *,
+    method: Method = "quasi-newton",
     perceptual: str | Perceptual = "auto",
     discriminator: Discriminator | None = None,
     perceptual_weights: str | os.PathLike[str] | None = None,
+    start: Tensor | None = None,
+    curvature: Curvature | None = None,
     learning_rate: float = 0.1,
     initial_noise: float = 0.05,
     noise_weight: float = 1e5,
     pixel_weight: float = 1.0,
     prior_weight: float = 0.01,
     delta_weight: float = 0.0,
+    adversarial_weight: float = 0.0,
     noise: NoiseMode = "optimise",
     mask: Tensor | None = None,
     restarts: int = 0,
@@ -142,30 +111,34 @@ def invert(
     progress: Progress | None = None,
     watch: Callable[[int, Tensor], None] | None = None,
 ) -> Inversion:
-    """Invert pictures by Adam on w and the noise maps, from the mean of 10,000 w.
+    """Invert pictures: search the w, and the noise maps, whose picture is nearest.
 
-    Of every picture the step with the smallest loss counts, among those after the noise added to w has faded. Ctrl-C ends the
-    search and gives what has been found until then, with ``settings["interrupted"]`` set.
+    "quasi-newton" takes 100 or so steps that know how strongly pictures answer to every direction of w, with the generator's
+    own noise, and then a few for the noise maps. "adam" is the published projector: a thousand steps on both, with noise added
+    to w that fades. Of every picture the step with the smallest loss counts. Ctrl-C ends the search and gives what has been
+    found until then, with ``settings["interrupted"]`` set.
 
     Args:
         image: ``[N, C, resolution, resolution]`` in [-1, 1]; every picture is inverted as if it were alone.
-        space: "w" (one w) or "w+" (one a layer).
-        steps: Adam steps, at least 1.
-        perceptual: "auto", "lpips", "discriminator" (see `latentedit.perceptual.choose`) or an object of your own.
-        discriminator: of the model; needed for the discriminator's distance.
-        initial_noise: standard deviation of the noise added to w at the start, in units of sqrt(E |w - mean|^2).
-        noise_weight: weight of `noise_regulariser`.
+        space: "w" (one w), "w+" (one a layer) or "s" (W+, and then offsets of every style channel: Wu et al. 2021).
+        steps: None for 125, or 1000 by Adam; 0 takes ``start`` as it is.
+        start: ``[N, num_ws, w_dim]`` to begin at, e.g. from `latentedit.encoder.encode`; None for the mean w.
+        curvature: of this generator; None measures it, which takes as long as 64 steps.
+        learning_rate: of Adam.
+        initial_noise: standard deviation of the noise that Adam adds to w at the start, in units of sqrt(E |w - mean|^2).
+        noise_weight: weight of `latentedit.search.noise_regulariser`.
         pixel_weight: weight of the mean squared difference of pixels.
         prior_weight: weight of the squared Mahalanobis distance of w from the generator's own (over w_dim, averaged over
             rows), without which pictures foreign to the generator end where no edit means anything; the published
             projector has no such term, 0 gives its behaviour.
         delta_weight: weight of the mean squared distance of the rows of w from their mean, in units of sqrt(E |w - mean|^2):
             draws W+ towards W, where edits mean more (Tov et al. 2021, section 4.2, hold an encoder's output near W so).
+        adversarial_weight: weight of `latentedit.critic.Critic`, which sees whether rows look like the generator's own w.
         noise: "optimise" the maps, keep the generator's own ("frozen"), or render without ("off").
         mask: ``[1 or N, 1, resolution, resolution]``, 1 where the picture counts and 0 where it does not.
         restarts: further searches, from random w; of every picture the best counts.
-        patience: end when no picture's loss has improved for so many steps, after the noise added to w has faded.
-        progress: called after every step with its number, ``steps`` and the mean terms.
+        patience: end a search when no picture's loss has improved for so many steps.
+        progress: called after every step with its number, the number of all steps and the mean terms.
         watch: called after every step with its number and the pictures drawn in it, ``[N, C, H, W]``.
 
     Raises:
@@ -174,199 +147,113 @@ def invert(
     expected = (generator.channels, generator.resolution, generator.resolution)
     if image.ndim != 4 or image.shape[1:] != expected:
         raise Error(f"image must have shape [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
-    if space not in ("w", "w+"):
-        raise Error(f'space must be "w" or "w+", got {space!r}')
-    for name, value, least in (("steps", steps, 1), ("restarts", restarts, 0), ("patience", patience or 1, 1)):
+    if space not in ("w", "w+", "s"):
+        raise Error(f'space must be "w", "w+" or "s", got {space!r}')
+    if method not in STEPS:
+        raise Error(f"method must be one of {', '.join(STEPS)}, got {method!r}")
+    steps = STEPS[method] if steps is None else steps
+    fewest = 0 if start is not None else 1
+    for name, value, least in (("steps", steps, fewest), ("restarts", restarts, 0), ("patience", patience or 1, 1)):
         if value < least:
             raise Error(f"{name} must be at least {least}, got {value}")
     if noise not in ("optimise", "frozen", "off"):
         raise Error(f'noise must be "optimise", "frozen" or "off", got {noise!r}')
     if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, *expected[1:]) or len(mask) not in (1, len(image))):
         raise Error(f"mask must have shape [1 or {len(image)}, 1, {expected[1]}, {expected[2]}], got {list(mask.shape)}")
+    rows = (len(image), generator.num_ws, generator.w_dim)
+    if start is not None and start.shape != rows:
+        raise Error(f"start must have shape {list(rows)}, got {list(start.shape)}")
     device = generator.device
     image = image.to(device)
     if isinstance(perceptual, str):
         perceptual = choose(perceptual, discriminator, perceptual_weights, device)[0]
     statistics = statistics or WStatistics.of(generator)
-
-    search = _Search(generator, image, perceptual, statistics, 1 if space == "w" else generator.num_ws, noise, mask)
-    search.weights = {
-        "perceptual": 1.0,
-        "pixel": pixel_weight,
-        "noise": noise_weight if noise == "optimise" else 0.0,
-        "prior": prior_weight,
-        "delta": delta_weight if space == "w+" else 0.0,
-    }
     settings: dict[str, Any] = {
         "space": space,
         "steps": steps,
+        "method": method,
         "perceptual": perceptual.name,
-        "learning_rate": learning_rate,
-        "initial_noise": initial_noise,
+        **({"learning_rate": learning_rate, "initial_noise": initial_noise} if method == "adam" else {}),
         "noise": noise,
         "noise_weight": noise_weight,
         "pixel_weight": pixel_weight,
         "prior_weight": prior_weight,
         "delta_weight": delta_weight,
+        "adversarial_weight": adversarial_weight,
         "restarts": restarts,
         "seed": seed,
         **({"masked": True} if mask is not None else {}),
+        **({"started_from": "given w"} if start is not None else {}),
     }
-    total = steps * (restarts + 1)
+    search = Search(
+        generator,
+        image,
+        perceptual,
+        statistics,
+        1 if space == "w" else generator.num_ws,
+        noise,
+        mask=mask,
+        start=start,
+        styles=space == "s",
+        critic=Critic(generator, statistics) if adversarial_weight else None,
+        weights={
+            "perceptual": 1.0,
+            "pixel": pixel_weight,
+            "noise": noise_weight,
+            "prior": prior_weight,
+            "delta": delta_weight if space != "w" else 0.0,
+            "adversarial": adversarial_weight,
+            "styles": STYLE_WEIGHT,
+        },
+    )
+    if method == "quasi-newton" and curvature is None and steps:
+        curvature = Curvature.of(generator, perceptual, statistics)
+    # What is left after w: the noise maps, unless they were searched with it, and the offsets of styles.
+    with_noise = noise == "optimise" and method == "quasi-newton"
+    detailed = bool(steps) and (with_noise or space == "s")
+    first = max(round(steps * FIRST_PART), 1) if detailed else steps
+    total = first * (restarts + 1) + (steps - first if detailed else 0)
+
+    def teller(done: int) -> Callable[[int, dict[str, float]], None]:
+        def tell(step: int, terms: dict[str, float]) -> None:
+            if watch:
+                watch(done + step, search.rendered)
+            if progress:
+                progress(done + step, total, terms)
+
+        return tell
+
     try:
-        for run in range(restarts + 1):
-
-            def tell(step: int, terms: dict[str, float], done: int = run * steps) -> None:
-                if watch:
-                    watch(done + step, search.rendered)
-                if progress:
-                    progress(done + step, total, terms)
-
-            search.run(steps, learning_rate, initial_noise, patience, seed + run, RESTART_PSI if run else 0.0, tell)
+        if not steps:
+            search.take_start()
+        for run in range(restarts + 1 if steps else 0):
+            psi, tell = RESTART_PSI if run else 0.0, teller(run * first)
+            if curvature is not None and method == "quasi-newton":
+                search.quasi_newton(first, curvature, patience, seed + run, psi, tell)
+            else:
+                search.adam(first, learning_rate, initial_noise, patience, seed + run, psi, tell)
+        if detailed:
+            search.details(steps - first, with_noise, patience, teller(first * (restarts + 1)))
     except KeyboardInterrupt:
         if not search.history:
             raise
         settings["interrupted"] = True
-    ws = search.best_w.expand(-1, generator.num_ws, -1).contiguous()
-    history = {name: torch.stack(values) for name, values in search.history.items()}
-    return _finish(generator, image, ws, search.best_maps, perceptual, search.target, statistics, history, settings)
-
-
-class _Search:
-    """Adam on w and noise maps; remembers the best of every picture over all runs."""
-
-    def __init__(
-        self,
-        generator: Generator,
-        image: Tensor,
-        perceptual: Perceptual,
-        statistics: WStatistics,
-        rows: int,
-        noise: NoiseMode,
-        mask: Tensor | None,
-    ) -> None:
-        self.generator, self.image, self.perceptual, self.statistics = generator, image, perceptual, statistics
-        self.rows, self.noise, self.n, self.device = rows, noise, len(image), image.device
-        self.mask = None if mask is None else mask.to(self.device)
-        with torch.no_grad():
-            self.target = perceptual.features(image)
-        self.mean, self.whitening = statistics.mean.to(self.device), statistics.whitening.to(self.device)
-        self.weights: dict[str, float] = {}
-        self.history: dict[str, list[Tensor]] = {}
-        self.best_loss = torch.full((self.n,), torch.inf, device=self.device)
-        self.best_w = torch.empty(0)
-        self.best_maps: list[Tensor] = []
-        self.rendered = image
-
-    def run(
-        self,
-        steps: int,
-        learning_rate: float,
-        initial_noise: float,
-        patience: int | None,
-        seed: int,
-        psi: float,
-        progress: Callable[[int, dict[str, float]], None],
-    ) -> None:
-        generator, n = self.generator, self.n
-        streams = [torch.Generator().manual_seed(seed) for _ in range(n)]  # a picture's draws do not depend on its neighbours
-
-        def draw(*shape: int) -> Tensor:
-            return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self.device)
-
-        w = self.mean.repeat(n, self.rows, 1)  # [N, 1 or num_ws, w_dim]
-        if psi:
-            start = sample_w(generator, 1, seed).to(self.device)
-            w = torch.lerp(w, start.expand_as(w), psi)
-        w = w.requires_grad_()
-        maps = self._maps(draw)
-        free = [w, *maps] if self.noise == "optimise" else [w]
-        optimiser = torch.optim.Adam(free, lr=learning_rate, betas=(0.9, 0.999))
-        run_best, since = torch.full_like(self.best_loss, torch.inf), 0
-        try:
-            for step in range(steps):
-                t = step / steps
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate * schedule(t)
-                jitter = self.statistics.std * initial_noise * max(0.0, 1 - t / NOISE_RAMP) ** 2
-                noisy = w + draw(self.rows, generator.w_dim) * jitter if jitter else w
-                terms = self._terms(noisy, w, maps)
-                loss = self._loss(terms)
-                if not jitter:
-                    self._remember(loss.detach(), w, maps)
-                optimiser.zero_grad(set_to_none=True)
-                loss.sum().backward()
-                optimiser.step()
-                if self.noise == "optimise":
-                    _renormalise(maps)
-                for name, value in terms.items():
-                    self.history.setdefault(name, []).append(value.detach().cpu())
-                progress(step + 1, {name: float(value.detach().mean()) for name, value in terms.items()})
-                if patience is not None and not jitter:
-                    better = loss.detach() < run_best * (1 - PLATEAU)
-                    run_best = torch.minimum(run_best, loss.detach())
-                    since = 0 if bool(better.any()) else since + 1
-                    if since >= patience:
-                        break
-        finally:  # also where Ctrl-C ends it: the last step has moved once more
-            with torch.no_grad():
-                self._remember(self._loss(self._terms(w, w, maps)), w, maps)
-
-    def _loss(self, terms: dict[str, Tensor]) -> Tensor:
-        return sum((self.weights[name] * term for name, term in terms.items()), torch.zeros(self.n, device=self.device))
-
-    def _maps(self, draw: Callable[..., Tensor]) -> list[Tensor]:
-        synthesis = self.generator.synthesis
-        if self.noise == "frozen":
-            return [layer.noise_const[None, None].repeat(self.n, 1, 1, 1) for layer in synthesis.layers]
-        if self.noise == "off":
-            return [torch.zeros(self.n, *shape[1:], device=self.device) for shape in synthesis.noise_shapes]
-        return [draw(*shape[1:]).requires_grad_() for shape in synthesis.noise_shapes]
-
-    def _terms(self, noisy: Tensor, w: Tensor, maps: list[Tensor]) -> dict[str, Tensor]:
-        """The parts of the loss, ``[N]`` each; rendered from ``noisy``, judged by where ``w`` lies."""
-        rendered = self.generator.synthesis(noisy.expand(-1, self.generator.num_ws, -1), noise=maps)
-        self.rendered = rendered.detach()
-        difference = rendered - self.image
-        if self.mask is not None:
-            # What does not count is taken from the picture itself, so that no distance can see it.
-            difference = difference * self.mask
-            rendered = self.image + difference
-        zero = torch.zeros(self.n, device=self.device)
-        spread = (w - w.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(dim=1) / self.statistics.std**2
-        return {
-            "perceptual": distance(self.perceptual.features(rendered), self.target),
-            "pixel": difference.square().mean(dim=(1, 2, 3)),
-            "noise": noise_regulariser(maps) if self.noise == "optimise" else zero,
-            "prior": ((w - self.mean) @ self.whitening).square().mean(dim=(1, 2)),
-            "delta": spread,
-        }
-
-    @torch.no_grad()
-    def _remember(self, loss: Tensor, w: Tensor, maps: list[Tensor]) -> None:
-        if not self.best_maps:
-            self.best_w, self.best_maps = w.detach().clone(), [map_.detach().clone() for map_ in maps]
-        better = loss < self.best_loss
-        self.best_loss = torch.where(better, loss, self.best_loss)
-        for best, now in zip([self.best_w, *self.best_maps], [w, *maps], strict=True):
-            best[better] = now.detach()[better]
+    return _finish(search, statistics, settings)
 
 
 @torch.no_grad()
-def _finish(
-    generator: Generator,
-    image: Tensor,
-    ws: Tensor,
-    maps: list[Tensor],
-    perceptual: Perceptual,
-    target: Tensor,
-    statistics: WStatistics,
-    history: dict[str, Tensor],
-    settings: dict[str, Any],
-) -> Inversion:
-    # One by one: the way a latent file is rendered later, so that the bytes agree.
-    found = torch.cat([generator.synthesis(ws[i : i + 1], noise=[m[i : i + 1] for m in maps]) for i in range(len(ws))])
-    own = torch.cat([generator.synthesis(ws[i : i + 1]) for i in range(len(ws))])
+def _finish(search: Search, statistics: WStatistics, settings: dict[str, Any]) -> Inversion:
+    generator, image, perceptual, target = search.generator, search.image, search.perceptual, search.target
+    ws = search.best_w.expand(-1, generator.num_ws, -1).contiguous()
+    maps, offsets = search.best_maps, search.best_offsets
+
+    def picture(i: int, noise: Any) -> Tensor:
+        # One by one: the way a latent file is rendered later, so that the bytes agree.
+        one = slice(i, i + 1)
+        return render(generator, ws[one], noise, [offset[one] for offset in offsets])
+
+    found = torch.cat([picture(i, [m[i : i + 1] for m in maps]) for i in range(len(ws))])
+    own = torch.cat([picture(i, "const") for i in range(len(ws))])
     away = statistics.distance(ws)
     columns = {
         "perceptual": distance(perceptual.features(found), target),
@@ -382,9 +269,10 @@ def _finish(
         [map_.cpu() for map_ in maps],
         found.cpu(),
         own.cpu(),
-        history,
+        {name: torch.stack(values) for name, values in search.history.items()},
         distances,
         settings["space"],
         fingerprint(generator),
         settings,
+        [offset.cpu() for offset in offsets],
     )

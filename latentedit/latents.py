@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from latentedit.errors import Error
 from latentedit.files import read_tensors, write_tensors
 from latentedit.generator import Generator
+from latentedit.noise import Noise
 
 FORMAT, VERSION = "latentedit-latent", 1
 
@@ -28,7 +30,7 @@ class Latent:
     fingerprint: str
     """Of the generator that it belongs to (`latentedit.models.fingerprint`); "" where a file does not say."""
     space: str
-    """"w" (equal rows) or "w+"."""
+    """"w" (equal rows), "w+" or "s"."""
     crop: list[list[float]] | None = None
     """Corners of the crop in the source photo, in pixels: upper left, upper right, lower right, lower left."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -37,6 +39,8 @@ class Latent:
     """Name and SHA-256 of the photo, only where asked for."""
     tuned: dict[str, Tensor] = field(default_factory=dict)
     """Difference of the generator for this photo as `latentedit.tuning.Tuning.stored`; empty where it is not tuned."""
+    styles: list[Tensor] = field(default_factory=list)
+    """Offsets ``[1, I]`` of the styles that ``ws`` gives, in order of use; empty but for the space "s"."""
 
     def check_generator(self, own: str, name: str, *, force: bool = False) -> None:
         """`Error` unless ``own`` is the fingerprint of this latent's generator, or ``force``; a latent of another tool, which
@@ -57,13 +61,29 @@ class Latent:
     def render(self, generator: Generator) -> Tensor:
         """The picture, ``[1, C, H, W]``; the same bytes every time on one machine."""
         device = generator.device
-        noise = "const" if self.noise is None else [map_.to(device) for map_ in self.noise]
+        noise: Noise = "const" if self.noise is None else [map_.to(device) for map_ in self.noise]
         if self.tuned:
             from latentedit.tuning import expand, with_deltas
 
             generator = with_deltas(generator, expand(self.tuned))
-        image: Tensor = generator.synthesis(self.rows(generator.num_ws).to(device), noise=noise)
+        return render(generator, self.rows(generator.num_ws).to(device), noise, [offset.to(device) for offset in self.styles])
+
+
+@torch.no_grad()
+def render(generator: Generator, ws: Tensor, noise: Noise = "const", styles: Sequence[Tensor] = ()) -> Tensor:
+    """Pictures ``[N, C, H, W]`` of ``ws``, whose styles are moved by the offsets ``styles``, each ``[N, I]``.
+
+    Raises:
+        Error: offsets for another network.
+    """
+    if not styles:
+        image: Tensor = generator.synthesis(ws, noise=noise)
         return image
+    own = generator.synthesis.styles(ws)
+    if [s.shape[1] for s in own] != [offset.shape[-1] for offset in styles]:
+        raise Error("this latent's style offsets do not fit the generator")
+    moved: Tensor = generator.synthesis.synthesize([s + o for s, o in zip(own, styles, strict=True)], noise=noise)
+    return moved
 
 
 def package_version() -> str:
@@ -84,6 +104,7 @@ def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
     tensors = {"ws": latent.ws.float()}
     for index, map_ in enumerate(latent.noise or []):
         tensors[f"noise/{index:02d}"] = map_.float()
+    tensors |= {f"styles/{index:02d}": offset.float() for index, offset in enumerate(latent.styles)}
     tensors |= {f"tuned/{name}": tensor.half() for name, tensor in latent.tuned.items()}
     header = {
         "fingerprint": latent.fingerprint,
@@ -123,6 +144,7 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
         settings=header.get("settings") or {},
         distances=header.get("distances") or {},
         source=header.get("source"),
+        styles=[tensors[name] for name in sorted(tensors) if name.startswith("styles/")],
         tuned={name.removeprefix("tuned/"): tensor for name, tensor in tensors.items() if name.startswith("tuned/")},
     )
 

@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from latentedit.curvature import Curvature
 from latentedit.discriminator import Discriminator, DiscriminatorConfig, build_discriminator
+from latentedit.encoder import Encoder, EncoderConfig
 from latentedit.errors import Error, complete
 from latentedit.files import read_header, read_tensors, write_tensors
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.ops import fir_filter
 
 Network = TypeVar("Network", bound=nn.Module)
-Config = TypeVar("Config", GeneratorConfig, DiscriminatorConfig)
+Config = TypeVar("Config", GeneratorConfig, DiscriminatorConfig, EncoderConfig)
 
 FORMAT, VERSION = "latentedit-model", 1
 BUNDLED = Path(__file__).parent / "bundled"
@@ -26,6 +28,8 @@ LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 """What torch's older files of weights begin with, after two or three bytes."""
 SLACK = 1 << 20
 """Bytes of small tensors that may share their numbers."""
+ENCODER = ".encoder.safetensors"
+"""Ending of a file beside a model that holds its encoder alone."""
 LATEST = {"faces64": "faces64-v2"}
 """What a bundled name without a version stands for."""
 
@@ -44,6 +48,10 @@ class Model:
     path: str = ""
     raw_generator: Generator | None = None
     """The generator before averaging, where the file has it."""
+    encoder: Encoder | None = None
+    """From the file itself, or from NAME.encoder.safetensors beside it."""
+    curvature: Curvature | None = None
+    """Measured when the encoder was trained."""
 
 
 def fingerprint(generator: Generator) -> str:
@@ -74,14 +82,66 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     for prefix, network in parts.items():
         if network is not None:
             tensors.update({f"{prefix}/{name}": tensor for name, tensor in network.state_dict().items()})
+    tensors |= _encoder_tensors(model)
     header: dict[str, Any] = {
         "generator": model.generator.config.as_dict(),
         "discriminator": model.discriminator.config.as_dict() if model.discriminator else None,
+        "encoder": model.encoder.config.as_dict() if model.encoder else None,
         "fingerprint": fingerprint(model.generator),
         "framing": model.framing,
         "provenance": model.provenance,
     }
     write_tensors(path, FORMAT, VERSION, header, tensors)
+
+
+def _encoder_tensors(model: Model) -> dict[str, Tensor]:
+    """In half precision, which no inversion notices."""
+    if model.encoder is None:
+        return {}
+    tensors = {f"e/{name}": tensor.half() for name, tensor in model.encoder.state_dict().items()}
+    return tensors | ({"e/curvature": model.curvature.factors.half()} if model.curvature else {})
+
+
+def save_encoder(path: str | os.PathLike[str], model: Model, provenance: Mapping[str, Any]) -> None:
+    """Write the encoder of ``model`` alone; beside the model's own file, as NAME.encoder.safetensors, it is found by itself."""
+    assert model.encoder is not None
+    header = {
+        "generator": None,
+        "encoder": model.encoder.config.as_dict(),
+        "fingerprint": fingerprint(model.generator),
+        "provenance": provenance,
+    }
+    write_tensors(path, FORMAT, VERSION, header, _encoder_tensors(model))
+
+
+def load_encoder(path: str | os.PathLike[str], model: Model) -> None:
+    """Give ``model`` the encoder in a file.
+
+    Raises:
+        Error: no encoder in it, or that of another generator.
+    """
+    header, tensors = read_tensors(path, FORMAT, VERSION)
+    if not header.get("encoder"):
+        raise Error(f"{path}: this model file has no encoder")
+    own = fingerprint(model.generator)
+    if header.get("fingerprint") != own:
+        raise Error(f"{path}: an encoder for the generator {str(header.get('fingerprint'))[:12]}, this one is {own[:12]}")
+    with complete(path, "model"):
+        _take_encoder(model, header, tensors, path)
+
+
+def _take_encoder(model: Model, header: dict[str, Any], tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
+    parts = _part(tensors, "e/")
+    factors = parts.pop("curvature", None)
+    config, generator = EncoderConfig(**header["encoder"]), model.generator
+    sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)
+    if (config.resolution, config.channels, config.num_ws, config.w_dim) != sizes:
+        raise Error(f"{path}: the encoder does not fit the generator")
+    model.encoder = with_weights(Encoder, config, parts, path)
+    if factors is not None:
+        if factors.ndim != 3 or factors.shape[1:] != sizes[2:] or not bool(factors.isfinite().all()):
+            raise Error(f"{path}: the curvature does not fit the generator")
+        model.curvature = Curvature(factors.float())
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:
@@ -98,7 +158,7 @@ def find_model(name: str | os.PathLike[str]) -> Path:
         published = zoo.find(text)
         if published is not None:
             return published
-        known = ", ".join(sorted([*LATEST, *(p.stem for p in BUNDLED.glob("*.safetensors"))]))
+        known = ", ".join(sorted([*LATEST, *(p.stem for p in _bundled())]))
         raise Error(
             f"{text}: no such model file; models that come with latentedit: {known};"
             ' "latentedit model zoo" lists published ones'
@@ -106,9 +166,13 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
+def _bundled() -> list[Path]:
+    return sorted(path for path in BUNDLED.glob("*.safetensors") if not path.name.endswith(ENCODER))
+
+
 def bundled_with(own: str) -> str | None:
     """Name of the bundled model whose generator has the fingerprint ``own``."""
-    for path in sorted(BUNDLED.glob("*.safetensors")):
+    for path in _bundled():
         if read_header(path, FORMAT, VERSION).get("fingerprint") == own:
             return path.stem
     return None
@@ -126,7 +190,10 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
     with complete(path, "model"):
         model = _read(path)
         _check_facts(model)
-    for network in (model.generator, model.discriminator, model.raw_generator):
+    beside = path.with_name(path.stem + ENCODER)
+    if model.encoder is None and beside.is_file():
+        load_encoder(beside, model)
+    for network in (model.generator, model.discriminator, model.raw_generator, model.encoder):
         if network is not None:
             network.eval().requires_grad_(False).to(device)
     frequencies = model.provenance.get("label_frequencies")
@@ -186,6 +253,8 @@ def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def _build(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
+    if header.get("generator") is None and header.get("encoder"):
+        raise Error(f"{path}: holds the encoder of a model, not the model; give it with --encoder")
     with complete(path, "model"):
         generator = with_weights(Generator, GeneratorConfig(**header["generator"]), _part(tensors, "g_ema/"), path)
         raw: Generator | None = None
@@ -195,7 +264,10 @@ def _build(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Mo
         if header.get("discriminator"):
             config = DiscriminatorConfig(**header["discriminator"])
             discriminator = with_weights(build_discriminator, config, _part(tensors, "d/"), path)
-    return Model(generator, discriminator, header.get("framing"), header.get("provenance") or {}, str(path), raw_generator=raw)
+        model = Model(generator, discriminator, header.get("framing"), header.get("provenance") or {}, str(path), raw)
+        if header.get("encoder"):
+            _take_encoder(model, header, tensors, path)
+    return model
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -215,7 +287,7 @@ def with_weights(
     with torch.device("meta"):
         network = kind(config)
     expected = network.state_dict()
-    name_of_kind = "generator" if isinstance(network, Generator) else "discriminator"
+    name_of_kind = {Generator: "generator", Encoder: "encoder"}.get(type(network), "discriminator")
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
             raise Error(f"{path}: the {name_of_kind} has no tensor {name}")
@@ -235,6 +307,8 @@ def with_weights(
     # Copies, as networks of one file may share tensors.
     weights = {name: tensor.detach().to(torch.float32, copy=True).contiguous() for name, tensor in tensors.items()}
     network.load_state_dict(weights, assign=True)
+    if isinstance(config, EncoderConfig):
+        return network
     filter = fir_filter(config.resample_filter)  # in no file
     for module in network.modules():
         if "resample_filter" in module._buffers:

@@ -48,7 +48,9 @@ class WStatistics:
     std: float
     """sqrt(E |w - mean|^2), the length scale of the projector's noise."""
     whitening: Tensor
-    """``[w_dim, w_dim]``: (w - mean) @ whitening has unit covariance."""
+    """``[w_dim, w_dim]``, symmetric: (w - mean) @ whitening has unit covariance."""
+    colouring: Tensor
+    """Its inverse: mean + u @ colouring is distributed as w where u has unit covariance."""
     distances: Tensor
     """Sorted `distance` of the samples themselves."""
 
@@ -58,11 +60,13 @@ class WStatistics:
         mean = w.mean(dim=0)
         centred = (w - mean).numpy()
         values, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred / len(w))
-        scale = 1 / np.sqrt(np.maximum(values, values.max() * 1e-9))
-        whitening = torch.from_numpy((vectors * scale).astype(np.float32))
+        scale = np.sqrt(np.maximum(values, values.max() * 1e-9))
+        # Symmetric roots, as they do not depend on the order and signs of the eigenvectors.
+        whitening = torch.from_numpy((vectors / scale @ vectors.T).astype(np.float32))
+        colouring = torch.from_numpy((vectors * scale @ vectors.T).astype(np.float32))
         std = float((w - mean).square().sum(dim=1).mean().sqrt())
         distances = ((w - mean) @ whitening).square().mean(dim=1).sqrt().sort().values
-        return cls(mean, std, whitening, distances)
+        return cls(mean, std, whitening, colouring, distances)
 
     def distance(self, ws: Tensor) -> Tensor:
         """Mahalanobis distance from the mean over sqrt(w_dim), averaged over rows: about 1 for the generator's own w.

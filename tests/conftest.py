@@ -1,6 +1,7 @@
 """Small networks and files that many tests share."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import Model, load_model, save_model
 
 os.environ.setdefault("TQDM_DISABLE", "1")
+_cache = tempfile.TemporaryDirectory(prefix="latentedit-tests-")
+os.environ["LATENTEDIT_CACHE"] = _cache.name
 torch.set_num_threads(1)  # the networks here are too small to gain from more
 
 SHARED = Path(__file__).parent.parent.parent / "shared"

@@ -12,10 +12,11 @@ from latentedit.compatibility import import_with_torchvision
 from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
 from latentedit.generator import Generator
-from latentedit.inversion import Inversion, invert, noise_regulariser, psnr, schedule
+from latentedit.inversion import Inversion, invert, psnr
 from latentedit.latents import load_latent, save_latent
 from latentedit.models import Model, fingerprint
 from latentedit.perceptual import DiscriminatorDistance, LpipsDistance, choose, distance
+from latentedit.search import noise_regulariser, schedule
 from latentedit.statistics import WStatistics, sample_w
 from tests.conftest import tiny_discriminator, tiny_generator
 
@@ -81,7 +82,7 @@ def test_a_picture_does_not_depend_on_its_neighbours() -> None:
 def test_a_seed_repeats() -> None:
     generator, discriminator = tiny_generator(), tiny_discriminator()
     target = pictures(generator, 1)
-    runs = [invert(generator, target, "w+", 5, discriminator=discriminator, seed=seed) for seed in (3, 3, 4)]
+    runs = [invert(generator, target, "w+", 5, method="adam", discriminator=discriminator, seed=seed) for seed in (3, 3, 4)]
     assert torch.equal(runs[0].image, runs[1].image)
     assert not torch.equal(runs[0].image, runs[2].image)
 
@@ -117,7 +118,7 @@ def test_arguments_are_checked() -> None:
     image = torch.zeros(1, 1, 16, 16)
     with pytest.raises(Error, match=r"shape \[N, 1, 16, 16\], got \[1, 3, 16, 16\]"):
         invert(generator, torch.zeros(1, 3, 16, 16), discriminator=discriminator)
-    with pytest.raises(Error, match='space must be "w" or "w\\+", got \'z\''):
+    with pytest.raises(Error, match='space must be "w", "w\\+" or "s", got \'z\''):
         invert(generator, image, "z", discriminator=discriminator)
     with pytest.raises(Error, match="steps must be at least 1"):
         invert(generator, image, steps=0, discriminator=discriminator)
@@ -212,7 +213,7 @@ def test_ends_on_a_plateau() -> None:
     seen: list[int] = []
     result = invert(
         generator, image, steps=400, patience=3, learning_rate=1e-7, initial_noise=0.0, discriminator=discriminator,
-        noise="frozen", progress=lambda step, *_: seen.append(step),
+        method="adam", noise="frozen", progress=lambda step, *_: seen.append(step),
     )  # fmt: skip
     assert len(seen) < 20
     assert len(result.history["pixel"]) == len(seen)

@@ -1,0 +1,223 @@
+"""Training an encoder from a generator's own pictures, whose w are known, and from photographs where there are some."""
+
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentedit.curvature import Curvature, sample_rows
+from latentedit.encoder import Encoder, EncoderConfig
+from latentedit.errors import Error
+from latentedit.files import replacing
+from latentedit.generator import Generator
+from latentedit.models import fingerprint
+from latentedit.perceptual import Perceptual, distance
+from latentedit.statistics import WStatistics
+from latentedit.training.data import PictureSet
+
+W_WEIGHT = 0.1
+"""Of the mean squared error of w in whitened coordinates, where w is known."""
+PRIOR_WEIGHT = 0.01
+"""As the projector's."""
+PHOTOS = 4
+"""One in so many pictures of a batch is a photograph."""
+AVERAGED = 0.998
+"""The shipped weights are an exponential moving average of this decay."""
+
+Report = Callable[[int, dict[str, float]], None]
+
+
+class EncoderTrainer:
+    """Steps of training; ``state`` alone suffices to go on.
+
+    Args:
+        photos: of the model's kind and size; a quarter of every batch is drawn from them.
+        steps: over which the learning rate falls to zero.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        perceptual: Perceptual,
+        curvature: Curvature,
+        steps: int,
+        *,
+        config: EncoderConfig | None = None,
+        photos: PictureSet | None = None,
+        batch: int = 16,
+        learning_rate: float = 1e-3,
+        seed: int = 0,
+    ) -> None:
+        if steps < 1 or batch < 2:
+            raise Error(f"steps must be at least 1 and batch at least 2, got {steps} and {batch}")
+        if photos is not None and photos.shape != (generator.channels, generator.resolution, generator.resolution):
+            raise Error(
+                f"the photographs have shape {list(photos.shape)}, the generator draws"
+                f" [{generator.channels}, {generator.resolution}, {generator.resolution}]"
+            )
+        self.generator, self.perceptual, self.curvature, self.photos = generator, perceptual, curvature, photos
+        self.steps, self.batch, self.learning_rate, self.seed = steps, batch, learning_rate, seed
+        self.device = generator.device
+        self.statistics = WStatistics.of(generator)
+        self.mean = self.statistics.mean.to(self.device)
+        self.whitening, self.colouring = self.statistics.whitening.to(self.device), self.statistics.colouring.to(self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.encoder = Encoder(config or EncoderConfig.of(generator)).to(self.device)
+            self.averaged = Encoder(self.encoder.config).to(self.device).requires_grad_(False)
+        self.averaged.load_state_dict(self.encoder.state_dict())
+        self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=learning_rate, betas=(0.9, 0.99))
+        self.step_number = 0
+
+    def step(self) -> dict[str, float]:
+        """One step; W and W+ in turn.
+
+        Where w is known the loss is the distance that its error makes by the curvature, so that nothing has to be
+        differentiated but the encoder; photographs are compared as pictures. Returns both distances after every pass.
+        """
+        plus = self.step_number % 2 == 1
+        draws = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step_number)
+        real = self.batch // PHOTOS if self.photos is not None else 0
+        own = self.batch - real
+        rows, dim = self.encoder.config.num_ws, self.encoder.config.w_dim
+        synthesis = self.generator.synthesis
+        with torch.no_grad():
+            known = sample_rows(self.generator, self.statistics, own, draws, *(() if plus else (0.0, 0.0)))
+            noise: Any = [torch.randn(own, *shape[1:], generator=draws).to(self.device) for shape in synthesis.noise_shapes]
+            image = synthesis(self.mean + known @ self.colouring, noise=noise)
+            if real:
+                image = torch.cat([image, self._photographs(real, draws)])
+            target = self.perceptual.features(image[own:])
+            rendered = synthesis(self.mean.expand(1, rows, -1)).expand_as(image)
+        for group in self.optimiser.param_groups:
+            t = self.step_number / self.steps
+            group["lr"] = self.learning_rate * min(1.0, (self.step_number + 1) / 100) * max(1 - t, 0.01)
+        self.optimiser.zero_grad(set_to_none=True)
+        u = torch.zeros(self.batch, rows, dim, device=self.device)
+        terms: dict[str, float] = {}
+        space = "w+" if plus else "w"
+        for number in range(self.encoder.config.passes):
+            shared, offsets = self.encoder(image, rendered, u)
+            u = u + shared + (offsets if plus else 0)
+            error = u[:own] - known
+            predicted = self.curvature.distance(error)  # far above the true one where that is large: hence the logarithm
+            loss = (predicted.log1p() + W_WEIGHT * error.square().mean(dim=(1, 2))).sum()
+            loss = loss + PRIOR_WEIGHT * u.square().mean(dim=(1, 2)).sum()
+            terms[f"{space} {number}"] = float(predicted.detach().mean())
+            if real:
+                drawn = synthesis(self.mean + u[own:] @ self.colouring)
+                apart = distance(self.perceptual.features(drawn), target)
+                loss = loss + (apart + (drawn - image[own:]).square().mean(dim=(1, 2, 3))).sum()
+                terms[f"{space} {number} photos"] = float(apart.detach().mean())
+            (loss / self.batch).backward()
+            u = u.detach()
+            if number + 1 < self.encoder.config.passes:
+                with torch.no_grad():
+                    rendered = synthesis(self.mean + u[:own] @ self.colouring)
+                    if real:
+                        rendered = torch.cat([rendered, drawn.detach()])
+        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        self.optimiser.step()
+        decay = min(AVERAGED, (self.step_number + 1) / (self.step_number + 10))
+        with torch.no_grad():
+            for averaged, parameter in zip(self.averaged.parameters(), self.encoder.parameters(), strict=True):
+                averaged.lerp_(parameter, 1 - decay)
+        self.step_number += 1
+        return terms
+
+    def _photographs(self, count: int, draws: torch.Generator) -> Tensor:
+        assert self.photos is not None
+        chosen = torch.randint(len(self.photos), (count,), generator=draws)
+        seed = int(torch.randint(2**31 - 1, (), generator=draws))
+        pictures = self.photos.batch(chosen.tolist(), seed, mirror=True)[0].to(self.device)
+        # People and cameras that are not among them: a little more or less light and contrast.
+        light = 0.2 * (torch.rand(count, 1, 1, 1, generator=draws) - 0.5).to(self.device)
+        contrast = 1 + 0.3 * (torch.rand(count, 1, 1, 1, generator=draws) - 0.5).to(self.device)
+        return (pictures * contrast + light).clamp(-1, 1)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "encoder": self.encoder.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step_number,
+            "curvature": self.curvature.factors,
+            "fingerprint": fingerprint(self.generator),
+            "config": self.encoder.config.as_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            Error: the state of another generator's encoder, or of one of other sizes.
+        """
+        if state["config"] != self.encoder.config.as_dict() or state["fingerprint"] != fingerprint(self.generator):
+            raise Error("the training state is that of another encoder")
+        self.curvature = Curvature(state["curvature"])
+        self.encoder.load_state_dict(state["encoder"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step_number = state["step"]
+
+
+def train_encoder(
+    trainer: EncoderTrainer,
+    state: str | os.PathLike[str],
+    *,
+    max_minutes: float | None = None,
+    save_minutes: float = 5.0,
+    report: Report | None = None,
+) -> Encoder:
+    """Train until ``trainer.steps`` or the time is reached, from the file ``state`` on if it is there; it is written every few
+    minutes, at the end and on Ctrl-C. Returns the averaged encoder.
+    """
+    state = Path(state)
+    if state.is_file():
+        with _explaining(state):
+            trainer.restore(torch.load(state, map_location=trainer.device, weights_only=True))
+    started = saved = time.monotonic()
+    try:
+        while trainer.step_number < trainer.steps:
+            terms = trainer.step()
+            now = time.monotonic()
+            if report:
+                report(trainer.step_number, terms)
+            if max_minutes is not None and now - started > max_minutes * 60:
+                break
+            if now - saved > save_minutes * 60:
+                _save(state, trainer)
+                saved = now
+    except KeyboardInterrupt:
+        pass
+    _save(state, trainer)
+    return trainer.averaged.eval().requires_grad_(False)
+
+
+def saved_curvature(state: str | os.PathLike[str]) -> Curvature | None:
+    """What a training that goes on from the file ``state`` measured at its beginning; None where there is no such file."""
+    if not Path(state).is_file():
+        return None
+    with _explaining(state):
+        return Curvature(torch.load(state, map_location="cpu", weights_only=True)["curvature"])
+
+
+@contextmanager
+def _explaining(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except Error as error:
+        raise Error(f"{path}: {error}; remove it to begin anew") from error
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError, EOFError) as error:
+        raise Error(f"{path}: not a training state of an encoder, or damaged; remove it to begin anew") from error
+
+
+def _save(path: Path, trainer: EncoderTrainer) -> None:
+    with replacing(path) as temporary:
+        torch.save(trainer.state(), temporary)
