@@ -108,6 +108,9 @@ def align(
     show_default=True,
     help="Noise maps: found too, the model's own, or none.",
 )
+@click.option(
+    "--prior-weight", default=0.01, show_default=True, help="Holds w near the mean: resembles less, edits better; try 0.1."
+)
 @click.option("--delta-weight", default=0.0, show_default=True, help="Draws W+ towards W, where sliders mean more; try 0.01.")
 @click.option("--adversarial-weight", default=0.0, show_default=True, help="Keeps w among the model's own; try 0.1.")
 @click.option("--tune", is_flag=True, help="Then move the generator a little towards the photo; kept in the latent file.")
@@ -142,6 +145,7 @@ def invert(
     patience: int | None,
     restarts: int,
     noise: Any,
+    prior_weight: float,
     delta_weight: float,
     adversarial_weight: float,
     tune: bool,
@@ -176,6 +180,7 @@ def invert(
     from latentedit import sheets
     from latentedit.albums import Index, key, share
     from latentedit.costs import estimate
+    from latentedit.critic import Critic
     from latentedit.curvature import PROBES, Curvature, cached_file
     from latentedit.encoder import encode
     from latentedit.faces import crop_tensor
@@ -213,6 +218,7 @@ def invert(
         once = f", and {cost.step_seconds * PROBES / 60:.2g} more once for this model" if unmeasured else ""
         click.echo(f"a photo takes about {total:.2g} minutes and {cost.step_gb:.2g} GB{once}, to a factor of two", err=True)
     statistics = WStatistics.of(generator)
+    critic = Critic(generator, statistics) if adversarial_weight else None
     if method == "quasi-newton" and steps and curvature is None:
         with progress_bar(PROBES, "measuring the model") if unmeasured else nullcontext() as bar:
             curvature = Curvature.cached(
@@ -226,6 +232,7 @@ def invert(
         "patience": patience,
         "restarts": restarts,
         "noise": noise,
+        "prior_weight": prior_weight,
         "delta_weight": delta_weight,
         "adversarial_weight": adversarial_weight,
         "seed": seed,
@@ -279,6 +286,7 @@ def invert(
                 mask=counts,
                 start=start,
                 curvature=curvature,
+                critic=critic,
                 progress=tell,
                 watch=watch,
                 **search,

@@ -108,6 +108,7 @@ def invert(
     patience: int | None = None,
     seed: int = 0,
     statistics: WStatistics | None = None,
+    critic: Critic | None = None,
     progress: Progress | None = None,
     watch: Callable[[int, Tensor], None] | None = None,
 ) -> Inversion:
@@ -135,6 +136,7 @@ def invert(
             draws W+ towards W, where edits mean more (Tov et al. 2021, section 4.2, hold an encoder's output near W so).
         adversarial_weight: weight of `latentedit.critic.Critic`, which sees whether rows look like the generator's own w.
         noise: "optimise" the maps, keep the generator's own ("frozen"), or render without ("off").
+        critic: for ``adversarial_weight``; None trains one, which takes seconds.
         mask: ``[1 or N, 1, resolution, resolution]``, 1 where the picture counts and 0 where it does not.
         restarts: further searches, from random w; of every picture the best counts.
         patience: end a search when no picture's loss has improved for so many steps.
@@ -195,7 +197,7 @@ def invert(
         mask=mask,
         start=start,
         styles=space == "s",
-        critic=Critic(generator, statistics) if adversarial_weight else None,
+        critic=(critic or Critic(generator, statistics)) if adversarial_weight else None,
         weights={
             "perceptual": 1.0,
             "pixel": pixel_weight,

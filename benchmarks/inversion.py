@@ -1,0 +1,268 @@
+"""How good inversions of people are that the model never saw, and how soon a search is where the published one ends.
+
+    PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data --judge runs/judge.safetensors --out docs
+
+Writes inversion.json, inversion.md (the tables) and inversion.png. A photograph at a time, as the command line does.
+
+- identity kept: the nearest of all real photographs but this one, of everyone, is of the same person; histograms of
+  gradients in the directions that tell people apart whom the model knows (linear discriminants), which no loss has seen
+- edits that take: of the pictures that an independent judge (recipes/judge.py) finds without sunglasses, the share that it
+  finds with them at +2 sigmas; likewise of those that do not look to one side the share that does, at +-2 sigmas of turn
+- speed: wall time until the perceptual distance with the model's own noise is what 1000 steps of the published search end with
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from faces64_data import crops
+from faces64_evaluate import chosen
+from judge import POSES
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor
+
+from latentedit.critic import Critic
+from latentedit.directions import Direction, load_direction, shipped
+from latentedit.editing import edit
+from latentedit.encoder import encode
+from latentedit.images import save_image, to_tensor
+from latentedit.inversion import STEPS, Inversion, invert
+from latentedit.latents import Latent
+from latentedit.metrics import load_judge
+from latentedit.models import Model, fingerprint, load_model
+from latentedit.perceptual import DiscriminatorDistance
+from latentedit.search import FIRST_PART
+from latentedit.sheets import Row, sheet
+from latentedit.statistics import WStatistics
+from latentedit.tuning import tune
+
+SHOWN = 6
+"""Photographs in the picture."""
+AMOUNT = 2.0
+"""Sigmas."""
+
+
+def who(name: str) -> str:
+    """Whose photograph: "cmu/cheyer_left_..." and "orl/s26_3" begin with the person."""
+    return name.split("_")[0]
+
+
+class Identity:
+    """Nearest real photograph in features that no loss has seen."""
+
+    def __init__(self, data: Path) -> None:
+        known, unknown = list(crops(data, kept_out=False)), list(crops(data, kept_out=True))
+        self.names = [name for name, _ in known + unknown]
+        gradients = np.stack([self._gradients(to_tensor(image)[0]) for _, image in known + unknown])
+        people = [who(name) for name, _ in known]
+        self.projection = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.3)
+        self.projection.fit(gradients[: len(known)], people)
+        self.features = self._unit(self.projection.transform(gradients))
+
+    @staticmethod
+    def _gradients(image: Tensor) -> np.ndarray[Any, Any]:
+        pixels = ((image.mean(dim=0) + 1) * 127.5).round().clamp(0, 255).byte().numpy()
+        return np.ravel(cv2.HOGDescriptor((64, 64), (16, 16), (8, 8), (8, 8), 9).compute(pixels))
+
+    @staticmethod
+    def _unit(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        unit: np.ndarray[Any, Any] = x / np.linalg.norm(x, axis=1, keepdims=True)
+        return unit
+
+    def kept(self, image: Tensor, name: str) -> bool:
+        """Whether the photograph nearest to ``image [C, H, W]``, other than ``name`` itself, is of the same person."""
+        feature = self._unit(self.projection.transform(self._gradients(image)[None]))[0]
+        near = self.features @ feature
+        near[self.names.index(name)] = -np.inf
+        return who(self.names[int(near.argmax())]) == who(name)
+
+
+class Edits:
+    """Counts of pictures that an edit should change, and of those that it does."""
+
+    def __init__(self, judge: Any, directions: dict[str, Direction]) -> None:
+        self.judge, self.directions = judge, directions
+        self.counts: dict[str, list[int]] = {name: [0, 0] for name in directions}
+
+    def _says(self, image: Tensor, name: str, amount: float) -> bool:
+        found = self.judge(image)
+        if name == "sunglasses":
+            return bool(found["sunglasses"] > 0)
+        return POSES[int(found["pose"].argmax())] == ("left" if amount > 0 else "right")
+
+    def try_on(self, latent: Latent, generator: Any) -> None:
+        base = latent.ws
+        before = latent.render(generator)
+        for name, direction in self.directions.items():
+            for amount in (AMOUNT, -AMOUNT) if name == "turn" else (AMOUNT,):
+                if self._says(before, name, amount):
+                    continue
+                latent.ws = edit(base, direction, amount)
+                self.counts[name][0] += 1
+                self.counts[name][1] += self._says(latent.render(generator), name, amount)
+        latent.ws = base
+
+    def shares(self) -> dict[str, float]:
+        return {name: round(took / max(tried, 1), 3) for name, (tried, took) in self.counts.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--judge", type=Path, default=Path("runs/judge.safetensors"))
+    parser.add_argument("--model", default="faces64")
+    parser.add_argument("--photos", type=int, help="this many of the photographs, spread evenly; all by default")
+    parser.add_argument("--steps", type=int, default=1000, help="of the published search")
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    options = parser.parse_args()
+    model, judge = load_model(options.model), load_judge(options.judge)
+    directions = {
+        d.name: d
+        for d in (load_direction(path) for path in shipped(fingerprint(model.generator)).values())
+        if d.name in ("sunglasses", "turn")
+    }
+    photographs = chosen(options.data)
+    if options.photos:
+        photographs = [photographs[i] for i in np.linspace(0, len(photographs) - 1, options.photos).round().astype(int)]
+    names, images = [name for name, _ in photographs], [to_tensor(image) for _, image in photographs]
+    identity = Identity(options.data)
+    own = [identity.kept(image[0], name) for name, image in zip(names, images, strict=True)]
+    print(f"{len(names)} photographs; of themselves {np.mean(own):.0%} have a neighbour of the same person", flush=True)
+
+    ways = inverters(model, options.steps)
+    rows: dict[str, dict[str, list[float]]] = {way: {} for way in ways}
+    edits = {way: Edits(judge, directions) for way in ways}
+    pictures: dict[str, list[Tensor]] = {way: [] for way in ways}
+    shown = set(np.linspace(0, len(names) - 1, SHOWN).round().astype(int).tolist())
+    speed: dict[str, list[float]] = {}
+    for number, (name, image) in enumerate(zip(names, images, strict=True)):
+        reached: dict[str, Any] = {}
+        for way, run in ways.items():
+            times: list[float] = []
+            started = time.perf_counter()
+            result, latent = run(image, lambda *_, times=times: times.append(time.perf_counter()))
+            seconds = time.perf_counter() - started
+            picture = latent.render(model.generator)
+            found = dict(result.distances[0])
+            if latent.tuned:
+                found |= {"perceptual": latent.distances["perceptual_tuned"], "psnr": latent.distances["psnr_tuned"]}
+                found |= {
+                    "tune_loss_db": latent.settings["tune_loss_db"],
+                    "tune_rank": float(latent.settings["tune_rank"] or 0),
+                }
+            found |= {"seconds": seconds, "identity": float(identity.kept(picture[0], name))}
+            for key, value in found.items():
+                rows[way].setdefault(key, []).append(value)
+            edits[way].try_on(latent, model.generator)
+            if number in shown:
+                pictures[way].append(picture)
+            reached[way] = (result, [t - started for t in times], seconds)
+        for space in ("W", "W+"):
+            aim = reached[f"{space}, published"][0].distances[0]["perceptual_own_noise"]
+            result, times, _ = reached[space]
+            # Until here it renders with the model's own noise.
+            own_noise = result.history["perceptual"][: round(STEPS["quasi-newton"] * FIRST_PART), 0].tolist()
+            steps = [i for i, value in enumerate(own_noise) if value <= aim]
+            first = times[steps[0]] if steps else float("inf")
+            speed.setdefault(space, []).append(first / reached[f"{space}, published"][2])
+            speed.setdefault(f"{space} steps", []).append(steps[0] + 1 if steps else float("inf"))
+        print(number + 1, name, {way: round(r["psnr"][-1], 1) for way, r in rows.items()},
+              {key: round(values[-1], 3) for key, values in speed.items()}, flush=True)  # fmt: skip
+
+    figures: dict[str, Any] = {
+        "model": Path(model.path).name,
+        "photographs": len(names),
+        "published_steps": options.steps,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "identity_of_the_photographs": round(float(np.mean(own)), 3),
+        "ways": {
+            way: {
+                key: round(statistics.median(v) if key != "identity" else statistics.mean(v), 4) for key, v in columns.items()
+            }
+            | {f"edits_{key}": value for key, value in edits[way].shares().items()}
+            for way, columns in rows.items()
+        },
+        "time_to_reach_the_published": {
+            key: {"median": round(statistics.median(values), 4), "worst": round(max(values), 4)}
+            for key, values in speed.items()
+        },
+    }
+    text = table(figures)
+    print(text)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "inversion.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (options.out / "inversion.md").write_text(text)
+    save_image(sheet([Row(way, drawn) for way, drawn in pictures.items()]), options.out / "inversion.png")
+
+
+def inverters(model: Model, steps: int) -> dict[str, Callable[[Tensor, Any], tuple[Inversion, Latent]]]:
+    """From a photograph to its inversion; the progress callback is called after every step."""
+    generator, statistics_ = model.generator, WStatistics.of(model.generator)
+    assert model.discriminator is not None
+    assert model.encoder is not None
+    encoder, perceptual = model.encoder, DiscriminatorDistance(model.discriminator)
+    critic = Critic(generator, statistics_)
+
+    def searched(space: str, **options: Any) -> Callable[[Tensor, Any], tuple[Inversion, Latent]]:
+        def run(image: Tensor, progress: Any) -> tuple[Inversion, Latent]:
+            if options.get("method") != "adam":
+                options["start"] = encode(generator, encoder, image, space, statistics=statistics_)
+                options["curvature"] = model.curvature
+            fixed: dict[str, Any] = {"perceptual": perceptual, "statistics": statistics_, "critic": critic}
+            result = invert(generator, image, space, progress=progress, **fixed, **options)
+            return result, result.latent()
+
+        return run
+
+    def tuned(space: str, **options: Any) -> Callable[[Tensor, Any], tuple[Inversion, Latent]]:
+        def run(image: Tensor, progress: Any) -> tuple[Inversion, Latent]:
+            result, latent = searched(space, **options)(image, progress)
+            tune(generator, image, result.ws, result.noise, perceptual).put_into(latent)
+            return result, latent
+
+        return run
+
+    return {
+        "encoder, W": searched("w", steps=0),
+        "encoder, W+": searched("w+", steps=0),
+        "W": searched("w"),
+        "W+": searched("w+"),
+        "W+, held near W": searched("w+", delta_weight=0.01, adversarial_weight=0.1),
+        "style space": searched("s"),
+        "W, tuned": tuned("w"),
+        "W, published": searched("w", method="adam", steps=steps),
+        "W+, published": searched("w+", method="adam", steps=steps),
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    lines = [
+        "| | distance, found / own noise | PSNR, dB | w | identity kept | sunglasses take | turn takes | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for way, f in figures["ways"].items():
+        lines.append(
+            f"| {way} | {f['perceptual']:.3f} / {f['perceptual_own_noise']:.3f} | {f['psnr']:.1f} / {f['psnr_own_noise']:.1f}"
+            f" | {f['w_distance']:.2f} | {f['identity']:.0%} | {f['edits_sunglasses']:.0%} | {f['edits_turn']:.0%}"
+            f" | {f['seconds']:.1f} |"
+        )
+    lines.append("")
+    lines.append("| until the published search's distance is reached | median | worst |")
+    lines.append("|---|---|---|")
+    for space in ("W", "W+"):
+        share, count = figures["time_to_reach_the_published"][space], figures["time_to_reach_the_published"][f"{space} steps"]
+        lines.append(f"| {space}: share of its time | {share['median']:.3f} | {share['worst']:.3f} |")
+        lines.append(f"| {space}: steps, of {figures['published_steps']} | {count['median']:.0f} | {count['worst']:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
