@@ -2,7 +2,7 @@
 
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data --judge runs/judge.safetensors --out docs
 
-Writes inversion.json, inversion.md (the tables) and inversion.png. A photograph at a time, as the command line does.
+Writes inversion.json, inversion.md (the tables) and inversion.png. The photographs are inverted in one batch, every search alike.
 
 - identity kept: the nearest of all real photographs but this one, of everyone, is of the same person; histograms of
   gradients in the directions that tell people apart whom the model knows (linear discriminants), which no loss has seen
@@ -136,45 +136,41 @@ def main() -> None:
     own = [identity.kept(image[0], name) for name, image in zip(names, images, strict=True)]
     print(f"{len(names)} photographs; of themselves {np.mean(own):.0%} have a neighbour of the same person", flush=True)
 
-    ways = inverters(model, options.steps)
-    rows: dict[str, dict[str, list[float]]] = {way: {} for way in ways}
-    edits = {way: Edits(judge, directions) for way in ways}
-    pictures: dict[str, list[Tensor]] = {way: [] for way in ways}
-    shown = set(np.linspace(0, len(names) - 1, SHOWN).round().astype(int).tolist())
-    speed: dict[str, list[float]] = {}
-    for number, (name, image) in enumerate(zip(names, images, strict=True)):
-        reached: dict[str, Any] = {}
-        for way, run in ways.items():
-            times: list[float] = []
-            started = time.perf_counter()
-            result, latent = run(image, lambda *_, times=times: times.append(time.perf_counter()))
-            seconds = time.perf_counter() - started
-            picture = latent.render(model.generator)
-            found = dict(result.distances[0])
+    rows: dict[str, dict[str, list[float]]] = {}
+    edits, pictures = {}, {}
+    shown = np.linspace(0, len(names) - 1, SHOWN).round().astype(int).tolist()
+    searches: dict[str, tuple[Inversion, list[float]]] = {}
+    for way, run in inverters(model, options.steps).items():
+        times: list[float] = []
+        started = time.perf_counter()
+        result, latents = run(torch.cat(images), lambda *_, times=times: times.append(time.perf_counter()))
+        seconds = (time.perf_counter() - started) / len(names)
+        searches[way] = result, [t - started for t in times]
+        edits[way], columns = Edits(judge, directions), rows.setdefault(way, {})
+        drawn = [latent.render(model.generator) for latent in latents]
+        pictures[way] = [drawn[i] for i in shown]
+        for number, (latent, picture) in enumerate(zip(latents, drawn, strict=True)):
+            found = dict(result.distances[number])
             if latent.tuned:
                 found |= {"perceptual": latent.distances["perceptual_tuned"], "psnr": latent.distances["psnr_tuned"]}
-                found |= {
-                    "tune_loss_db": latent.settings["tune_loss_db"],
-                    "tune_rank": float(latent.settings["tune_rank"] or 0),
-                }
-            found |= {"seconds": seconds, "identity": float(identity.kept(picture[0], name))}
+                found |= {key: float(latent.settings[key] or 0) for key in ("tune_loss_db", "tune_rank")}
+            found |= {"seconds": seconds, "identity": float(identity.kept(picture[0], names[number]))}
             for key, value in found.items():
-                rows[way].setdefault(key, []).append(value)
+                columns.setdefault(key, []).append(value)
             edits[way].try_on(latent, model.generator)
-            if number in shown:
-                pictures[way].append(picture)
-            reached[way] = (result, [t - started for t in times], seconds)
-        for space in ("W", "W+"):
-            aim = reached[f"{space}, published"][0].distances[0]["perceptual_own_noise"]
-            result, times, _ = reached[space]
-            # Until here it renders with the model's own noise.
-            own_noise = result.history["perceptual"][: round(STEPS["quasi-newton"] * FIRST_PART), 0].tolist()
-            steps = [i for i, value in enumerate(own_noise) if value <= aim]
-            first = times[steps[0]] if steps else float("inf")
-            speed.setdefault(space, []).append(first / reached[f"{space}, published"][2])
-            speed.setdefault(f"{space} steps", []).append(steps[0] + 1 if steps else float("inf"))
-        print(number + 1, name, {way: round(r["psnr"][-1], 1) for way, r in rows.items()},
-              {key: round(values[-1], 3) for key, values in speed.items()}, flush=True)  # fmt: skip
+        print(way, {key: round(statistics.mean(values), 3) for key, values in columns.items()}, edits[way].shares(), flush=True)
+    speed = {}
+    for space in ("W", "W+"):
+        (published, theirs), (result, ours) = searches[f"{space}, published"], searches[space]
+        # The first part of our steps renders with the model's own noise, so that its distances are the ones to compare.
+        course = result.history["perceptual"][: round(STEPS["quasi-newton"] * FIRST_PART)]
+        shares, counts = [], []
+        for number in range(len(names)):
+            aim = published.distances[number]["perceptual_own_noise"]
+            reached = [i for i, value in enumerate(course[:, number].tolist()) if value <= aim]
+            shares.append(ours[reached[0]] / theirs[-1] if reached else float("inf"))
+            counts.append(float(reached[0] + 1) if reached else float("inf"))
+        speed[space], speed[f"{space} steps"] = shares, counts
 
     figures: dict[str, Any] = {
         "model": Path(model.path).name,
@@ -200,33 +196,39 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "inversion.json").write_text(json.dumps(figures, indent=1) + "\n")
     (options.out / "inversion.md").write_text(text)
-    save_image(sheet([Row(way, drawn) for way, drawn in pictures.items()]), options.out / "inversion.png")
+    save_image(sheet([Row(way, shown_) for way, shown_ in pictures.items()]), options.out / "inversion.png")
 
 
-def inverters(model: Model, steps: int) -> dict[str, Callable[[Tensor, Any], tuple[Inversion, Latent]]]:
-    """From a photograph to its inversion; the progress callback is called after every step."""
+Inverter = Callable[[Tensor, Any], tuple[Inversion, list[Latent]]]
+
+
+def inverters(model: Model, steps: int) -> dict[str, Inverter]:
+    """From photographs to their inversions; the progress callback is called after every step."""
     generator, statistics_ = model.generator, WStatistics.of(model.generator)
     assert model.discriminator is not None
     assert model.encoder is not None
     encoder, perceptual = model.encoder, DiscriminatorDistance(model.discriminator)
     critic = Critic(generator, statistics_)
 
-    def searched(space: str, **options: Any) -> Callable[[Tensor, Any], tuple[Inversion, Latent]]:
-        def run(image: Tensor, progress: Any) -> tuple[Inversion, Latent]:
+    def searched(space: str, **options: Any) -> Inverter:
+        def run(image: Tensor, progress: Any) -> tuple[Inversion, list[Latent]]:
+            given: dict[str, Any] = {"perceptual": perceptual, "statistics": statistics_, "critic": critic, **options}
             if options.get("method") != "adam":
-                options["start"] = encode(generator, encoder, image, space, statistics=statistics_)
-                options["curvature"] = model.curvature
-            fixed: dict[str, Any] = {"perceptual": perceptual, "statistics": statistics_, "critic": critic}
-            result = invert(generator, image, space, progress=progress, **fixed, **options)
-            return result, result.latent()
+                given["start"] = encode(generator, encoder, image, space, statistics=statistics_)
+                given["curvature"] = model.curvature
+            result = invert(generator, image, space, progress=progress, **given)
+            return result, [result.latent(i) for i in range(len(image))]
 
         return run
 
-    def tuned(space: str, **options: Any) -> Callable[[Tensor, Any], tuple[Inversion, Latent]]:
-        def run(image: Tensor, progress: Any) -> tuple[Inversion, Latent]:
-            result, latent = searched(space, **options)(image, progress)
-            tune(generator, image, result.ws, result.noise, perceptual).put_into(latent)
-            return result, latent
+    def tuned(space: str, **options: Any) -> Inverter:
+        def run(image: Tensor, progress: Any) -> tuple[Inversion, list[Latent]]:
+            result, latents = searched(space, **options)(image, progress)
+            for i, latent in enumerate(latents):
+                one = slice(i, i + 1)
+                noise = [map_[one] for map_ in result.noise]
+                tune(generator, image[one], result.ws[one], noise, perceptual).put_into(latent)
+            return result, latents
 
         return run
 
@@ -237,7 +239,7 @@ def inverters(model: Model, steps: int) -> dict[str, Callable[[Tensor, Any], tup
         "W+": searched("w+"),
         "W+, held near W": searched("w+", delta_weight=0.01, adversarial_weight=0.1),
         "style space": searched("s"),
-        "W, tuned": tuned("w"),
+        "W near the mean, tuned": tuned("w", prior_weight=0.2, noise="frozen"),
         "W, published": searched("w", method="adam", steps=steps),
         "W+, published": searched("w+", method="adam", steps=steps),
     }

@@ -227,7 +227,7 @@ def info(model_name: str, picture: str | None, as_json: bool, device: str) -> No
 
     where = resolve_device(device)
     found = read_model(model_name, "cpu")
-    parts = {"generator": found.generator, "discriminator": found.discriminator}
+    parts = {"generator": found.generator, "discriminator": found.discriminator, "encoder": found.encoder}
     own = fingerprint(found.generator)
     facts = {
         "file": found.path,
@@ -249,6 +249,8 @@ def info(model_name: str, picture: str | None, as_json: bool, device: str) -> No
 
 
 def _estimates(cost: "Cost", device: str) -> dict[str, object]:
+    from latentedit.inversion import STEPS
+
     def digits(value: float) -> float:
         return float(f"{value:.2g}")
 
@@ -257,7 +259,7 @@ def _estimates(cost: "Cost", device: str) -> dict[str, object]:
         "render_seconds": digits(cost.render_seconds),
         "render_gb": digits(cost.render_gb),
         "inversion_step_seconds": digits(cost.step_seconds),
-        "inversion_1000_steps_minutes": digits(cost.step_seconds * 1000 / 60),
+        f"inversion_{STEPS['quasi-newton']}_steps_minutes": digits(cost.step_seconds * STEPS["quasi-newton"] / 60),
         "inversion_gb": digits(cost.step_gb),
         "perceptual": cost.perceptual,
     }

@@ -27,8 +27,10 @@ RESTART_PSI = 0.5
 """Restarts begin at random w, this far from the mean."""
 FIRST_PART = 0.8
 """Share of the steps of a quasi-Newton search that goes to w, before noise maps and style offsets have theirs."""
-SWEEPS, FINAL_SWEEPS = 3, 30
+SWEEPS, FINAL_SWEEPS = 1, 30
 """Of `whiten`, after every step of noise maps, and before the first and after the last."""
+TRIAL = 8
+"""Steps from the given start and from the mean w, after which the better one goes on."""
 DETAIL_RATE = 0.15
 """Learning rate of noise maps that are searched after w."""
 STYLE_RATE = 0.03
@@ -191,20 +193,37 @@ class Search:
         """Quasi-Newton steps on w alone, in coordinates scaled by ``curvature``; noise is the generator's own, or off."""
         scaling = curvature.scaling(self.rows, self.weights["prior"])
         maps = self._fixed_maps()
-        first = (self._start(seed, psi) - self.mean) @ self.whitening
-        minimiser = QuasiNewton(scaling.inverse(first.flatten(1)))
+        number = 0
+
+        def advance(minimiser: QuasiNewton, count: int) -> None:
+            nonlocal number
+            for _ in range(count):
+                v = minimiser.point.requires_grad_()
+                w = self.mean + scaling(v).reshape(self.n, self.rows, -1) @ self.colouring
+                terms = self._terms(w, w, maps)
+                loss = self._loss(terms)
+                (gradient,) = torch.autograd.grad(loss.sum(), v)
+                self._remember(loss.detach(), w, maps)
+                minimiser.tell(loss.detach(), gradient)
+                number += 1
+                self._log(number, terms, tell)
+                if self._stalled(loss.detach(), patience):
+                    break
+
+        def beginning(w: Tensor) -> QuasiNewton:
+            return QuasiNewton(scaling.inverse(((w - self.mean) @ self.whitening).flatten(1)))
+
         self._begin()
-        for step in range(steps):
-            v = minimiser.point.requires_grad_()
-            w = self.mean + scaling(v).reshape(self.n, self.rows, -1) @ self.colouring
-            terms = self._terms(w, w, maps)
-            loss = self._loss(terms)
-            (gradient,) = torch.autograd.grad(loss.sum(), v)
-            self._remember(loss.detach(), w, maps)
-            minimiser.tell(loss.detach(), gradient)
-            self._log(step + 1, terms, tell)
-            if self._stalled(loss.detach(), patience):
-                break
+        minimiser = beginning(self._start(seed, psi))
+        if self.start is not None and steps >= 8 * TRIAL:
+            # Foreign pictures end better from the mean w than from where an encoder takes them to be.
+            other = beginning(self.mean.repeat(self.n, self.rows, 1))
+            advance(minimiser, TRIAL)
+            self._begin()
+            advance(other, TRIAL)
+            minimiser.take(other, other.loss < minimiser.loss)
+            self._begin()
+        advance(minimiser, steps - number)
 
     @torch.no_grad()
     def take_start(self) -> None:

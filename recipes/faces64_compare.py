@@ -46,6 +46,7 @@ def main() -> None:
                 images,
                 "w",
                 options.steps,
+                method="adam",
                 perceptual="discriminator",
                 discriminator=model.discriminator,
                 seed=seed,

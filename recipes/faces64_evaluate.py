@@ -21,6 +21,7 @@ from torch import Tensor
 
 from latentedit.directions import Direction, load_direction, shipped
 from latentedit.editing import edit
+from latentedit.encoder import encode
 from latentedit.images import grid, save_image, to_tensor
 from latentedit.inversion import Inversion, invert, psnr
 from latentedit.metrics import load_judge
@@ -90,7 +91,7 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, default=Path("runs/judge.safetensors"))
     parser.add_argument("--model", default="faces64")
     parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=125)
     parser.add_argument("--blind-only", action="store_true", help="only the sheet of pairs and its key")
     parser.add_argument("--figures-only", action="store_true", help="no directions, no pictures")
     options = parser.parse_args()
@@ -108,6 +109,7 @@ def main() -> None:
         "steps": options.steps,
     }
     for space in ("w",) if options.blind_only else ("w", "w+"):
+        start = encode(generator, model.encoder, images, space, statistics=spread) if model.encoder else None
         results[space] = invert(
             generator,
             images,
@@ -116,6 +118,8 @@ def main() -> None:
             perceptual="discriminator",
             discriminator=model.discriminator,
             statistics=spread,
+            start=start,
+            curvature=model.curvature,
         )
         figures[f"inversion_{space}"] = summary(results[space])
         print(space, json.dumps(figures[f"inversion_{space}"]), flush=True)

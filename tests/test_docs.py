@@ -149,8 +149,9 @@ def test_your_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if program == "torchrun":
             run_lines([line], tmp_path, {"invert": ["--steps", "3"]})
         else:
-            works(*words, *(["--steps", "3"] if words[0] == "invert" else []))
-    assert len(lines) >= 14
+            short = {"invert": [] if "--steps" in words else ["--steps", "3"], "encoder": ["--steps", "2", "--probes", "8"]}
+            works(*words, *short.get(words[0], []), *(["--tune-steps", "3"] if "--tune" in words else []))
+    assert len(lines) >= 18
     for name in (
         "latents/me-compare.png",
         "everyone/me-1.safetensors",

@@ -123,6 +123,7 @@ def inversion_of(
             from_uint8(pictures.read(rows)),
             "w",
             steps,
+            method="adam",  # the published projector, as the figure is compared between models
             discriminator=model.discriminator,
             perceptual_weights=perceptual_weights,
             seed=seed,
