@@ -7,23 +7,26 @@ as long as the real one.
 """
 
 import argparse
+import itertools
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import torch
 
 from latentedit import invert, load_model, save_model
+from latentedit.curvature import Curvature
 from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.foreign.checkpoints import save_plain
 from latentedit.foreign.rosinality import save_rosinality
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.inversion import STEPS
 from latentedit.models import Model
-from latentedit.perceptual import LpipsDistance
+from latentedit.perceptual import LpipsDistance, choose
 from latentedit.statistics import WStatistics, sample_z
 
 
@@ -58,20 +61,19 @@ def timed(task: str, file: str, steps: int) -> None:
         facts += f", a picture {(time.perf_counter() - started) / steps:6.2f} s"
     elif task != "load":
         statistics = WStatistics.of(generator)
-        perceptual = LpipsDistance(None) if task == "lpips" else "discriminator"
+        measure = LpipsDistance(None) if task == "lpips" else choose("discriminator", model.discriminator)[0]
         image = torch.zeros(1, generator.channels, generator.resolution, generator.resolution)
         times: list[float] = []
         invert(
             generator,
             image,
-            steps=steps + 1,
-            method="adam",  # whose steps take as long, and which measures no curvature first
-            perceptual=perceptual,
-            discriminator=model.discriminator,
+            steps=steps + 2,
+            curvature=Curvature.of(generator, measure, statistics, 1),
+            perceptual=measure,
             statistics=statistics,
             progress=lambda *_: times.append(time.perf_counter()),
         )
-        step = (times[-1] - times[0]) / steps
+        step = median(b - a for a, b in itertools.pairwise(times))
         facts += f", a step {step:6.2f} s, a photo ({STEPS['quasi-newton']} steps) {step * STEPS['quasi-newton'] / 60:6.1f} min"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{Path(file).name:26} {task:14} {facts}, peak {peak:.1f} GiB", flush=True)

@@ -2,7 +2,7 @@
 
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data --judge runs/judge.safetensors --out docs
 
-Writes inversion.json, inversion.md (the tables) and inversion.png. The photographs are inverted in one batch, every search alike.
+Writes inversion.json, inversion.md (the tables) and inversion.png. Every search has all photographs in one batch.
 
 - identity kept: the nearest of all real photographs but this one, of everyone, is of the same person; histograms of
   gradients in the directions that tell people apart whom the model knows (linear discriminants), which no loss has seen

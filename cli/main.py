@@ -9,7 +9,7 @@ from latentedit.errors import Error
 COMMANDS = {
     "demo": ("demo", "demo"),
     "align": ("photos", "align"),
-    "invert": ("photos", "invert"),
+    "invert": ("inversions", "invert"),
     "edit": ("latents", "edit"),
     "mix": ("latents", "mix"),
     "interpolate": ("latents", "interpolate"),

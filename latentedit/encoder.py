@@ -37,11 +37,12 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         side = min(self.resolution, LARGEST)
-        if side < 16 or side & (side - 1):
-            raise Error(f"encoder config: resolution must be a power of two from 16, got {self.resolution}")
+        if side < 8 or side & (side - 1):
+            raise Error(f"encoder config: resolution must be a power of two from 8, got {self.resolution}")
         for name in ("channels", "num_ws", "w_dim", "channel_base", "channel_max", "hidden", "passes"):
-            if not 1 <= getattr(self, name) <= 65536:
-                raise Error(f"encoder config: {name} must be from 1 to 65536, got {getattr(self, name)}")
+            most = 32 if name == "passes" else 65536
+            if not 1 <= getattr(self, name) <= most:
+                raise Error(f"encoder config: {name} must be from 1 to {most}, got {getattr(self, name)}")
 
     def features(self, side: int) -> int:
         return max(min(self.channel_base // side, self.channel_max), 1)

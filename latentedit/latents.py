@@ -135,6 +135,9 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
     names = sorted(name for name in tensors if name.startswith("noise/"))
     if "ws" not in tensors or tensors["ws"].ndim != 3 or not isinstance(header.get("fingerprint"), str):
         raise Error(f"{path}: a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint")
+    offsets = [tensors[name] for name in sorted(tensors) if name.startswith("styles/")]
+    if any(offset.ndim != 2 or len(offset) != 1 for offset in offsets):
+        raise Error(f"{path}: a latent file's style offsets must have shape [1, channels]")
     return Latent(
         ws=tensors["ws"],
         noise=[tensors[name] for name in names] or None,
@@ -144,7 +147,7 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
         settings=header.get("settings") or {},
         distances=header.get("distances") or {},
         source=header.get("source"),
-        styles=[tensors[name] for name in sorted(tensors) if name.startswith("styles/")],
+        styles=offsets,
         tuned={name.removeprefix("tuned/"): tensor for name, tensor in tensors.items() if name.startswith("tuned/")},
     )
 

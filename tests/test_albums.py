@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from PIL import Image
 from latentedit.albums import Index, key, share
 from latentedit.errors import Error
 from latentedit.faces import quad_of_window
-from latentedit.images import load_image, to_tensor
-from latentedit.latents import load_latent
-from latentedit.models import load_model
+from latentedit.images import load_image, to_pil, to_tensor
+from latentedit.latents import Latent, load_latent
+from latentedit.models import load_generator, load_model
 from latentedit.preflight import Domain, remarks
 from tests.test_cli import complaint, run, works
 
@@ -78,6 +79,30 @@ def test_processes_share_the_photos(tmp_path: Path, tiny_file: Path, monkeypatch
         share([])
     monkeypatch.setenv("RANK", "x")
     assert "RANK and WORLD_SIZE must be numbers" in complaint("invert", photos, "--model", tiny_file, "--out", out)
+
+
+def test_together_as_one_by_one(tmp_path: Path, tiny_file: Path) -> None:
+    photos = folder_of_photos(tmp_path / "photos", 3)
+    (photos / "z.png").write_bytes(b"not a picture")  # the last one, after which the others still have to be done
+    found = {}
+    for batch in (1, 2):
+        out = tmp_path / str(batch)
+        result = run(
+            "invert", photos, "--model", tiny_file, "--out", out, "--batch", batch, "--aligned", "--steps", 6, "--video"
+        )
+        assert result.exit_code == 1
+        assert "z.png: not a picture" in result.stderr
+        assert [row["status"] for row in rows(out)] == ["ok"] * 3 + ["failed"]
+        found[batch] = [load_latent(out / f"{i}.safetensors") for i in range(3)]
+        for i in range(3):
+            assert (out / f"{i}.mp4").is_file()
+            assert np.array_equal(np.asarray(Image.open(out / f"{i}.png")), pixels(found[batch][i], tiny_file))
+    for alone, together in zip(found[1], found[2], strict=True):
+        torch.testing.assert_close(alone.ws, together.ws, atol=1e-2, rtol=1e-2)
+
+
+def pixels(latent: Latent, model: Path) -> np.ndarray[Any, Any]:
+    return np.asarray(to_pil(latent.render(load_generator(model))))
 
 
 def test_same_names_do_not_overwrite_one_another(tmp_path: Path, tiny_file: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +19,10 @@ import numpy as np
 import pytest
 import torch
 
+from latentedit.curvature import Curvature
 from latentedit.directions import Direction
 from latentedit.discriminator import Discriminator
+from latentedit.encoder import Encoder, EncoderConfig
 from latentedit.errors import Error
 from latentedit.foreign.checkpoints import save_plain
 from latentedit.foreign.projections import load_projections
@@ -476,7 +479,10 @@ def seeds(folder: Path, network: Any) -> dict[str, tuple[Path, str]]:
     """A small file of every format that is read, and what it is read as."""
     model = small()
     generator = model.generator
-    save_model(folder / "native.safetensors", model)
+    sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)
+    encoder = Encoder(EncoderConfig(*sizes, channel_base=32, channel_max=4, hidden=4, passes=1))
+    curvature = Curvature(torch.ones(2, generator.num_ws, generator.w_dim))
+    save_model(folder / "native.safetensors", replace(model, encoder=encoder, curvature=curvature))
     save_rosinality(folder / "rosinality.pt", model)
     save_plain(folder / "plain.pt", model)
     torch.save(genforce_state(), folder / "genforce.pth")
@@ -487,7 +493,8 @@ def seeds(folder: Path, network: Any) -> dict[str, tuple[Path, str]]:
     first = tensorflow_state()
     pickled(folder / "tensorflow.pkl", network, first, None, first)
     noise = [torch.zeros(shape) for shape in generator.synthesis.noise_shapes]
-    latent = Latent(torch.zeros(1, generator.num_ws, 4), noise, fingerprint(generator), "w+")
+    offsets = [torch.zeros_like(style[:1]) for style in generator.synthesis.styles(torch.zeros(1, generator.num_ws, 4))]
+    latent = Latent(torch.zeros(1, generator.num_ws, 4), noise, fingerprint(generator), "s", styles=offsets)
     save_latent(folder / "latent.safetensors", latent)
     np.savez(folder / "projected_w.npz", w=latent.ws.numpy())
     torch.save({"me.png": {"latent": latent.ws[0], "noise": noise}}, folder / "projected.pt")

@@ -1,0 +1,377 @@
+"""``invert``: from photographs to latents, one or a folder of them."""
+
+import json
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latentedit.cli.common import (
+    crop_options,
+    device_option,
+    each,
+    expand,
+    face_options,
+    framing_option,
+    model_option,
+    progress_bar,
+    quad_of,
+    quads_of,
+    read_model,
+    say_written,
+    seed_option,
+)
+from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from latentedit.inversion import Inversion
+
+SHEET_ROWS = 40
+"""Of the contact sheet."""
+LARGE = 256
+"""Pixels from which on it is told beforehand how long a search takes, and photos are searched one by one."""
+BATCH = 8
+"""Photos that are searched together, of smaller models."""
+FRAMES, HOLD = 120, 24
+"""Pictures of a search in its video, and how often the last one is shown at its end."""
+
+
+@dataclass
+class Job:
+    """A face that waits for its turn."""
+
+    path: Path
+    name: str
+    quad: list[list[float]]
+    target: "Tensor"
+    remarks: list[str]
+    key: str
+
+
+@click.command()
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
+@model_option()
+@click.option("--out", type=click.Path(), required=True, help="Folder for latent files and pictures.")
+@click.option(
+    "--space",
+    type=click.Choice(["w", "w+", "s"]),
+    default="w+",
+    show_default=True,
+    help="One w, one a layer, or style channels besides.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["quasi-newton", "adam"]),
+    default="quasi-newton",
+    show_default=True,
+    help="Search; adam is the published projector.",
+)
+@click.option("--steps", type=click.IntRange(0), help="Of the search: 125, or 1000 by adam; 0 takes the encoder's word.")
+@click.option(
+    "--init",
+    type=click.Choice(["auto", "mean", "encoder"]),
+    default="auto",
+    show_default=True,
+    help="Where the search begins; auto is the encoder for quasi-newton, where there is one.",
+)
+@click.option("--encoder", "encoder_file", metavar="FILE", help="Encoder of the model, if not beside it.")
+@click.option("--patience", type=click.IntRange(1), help="End when so many steps have brought nothing.")
+@click.option("--restarts", default=0, show_default=True, type=click.IntRange(0), help="Further searches from elsewhere.")
+@click.option(
+    "--noise",
+    type=click.Choice(["optimise", "frozen", "off"]),
+    default="optimise",
+    show_default=True,
+    help="Noise maps: found too, the model's own, or none.",
+)
+@click.option(
+    "--prior-weight", default=0.01, show_default=True, help="Holds w near the mean: resembles less, edits better; try 0.1."
+)
+@click.option("--delta-weight", default=0.0, show_default=True, help="Draws W+ towards W, where sliders mean more; try 0.01.")
+@click.option("--adversarial-weight", default=0.0, show_default=True, help="Keeps w among the model's own; try 0.1.")
+@click.option("--tune", is_flag=True, help="Then move the generator a little towards the photo; kept in the latent file.")
+@click.option("--tune-steps", default=200, show_default=True, type=click.IntRange(1), help="Steps of --tune.")
+@click.option("--mask", metavar="FILE", help="Picture of the crop's shape: white counts, black does not.")
+@crop_options
+@face_options
+@framing_option
+@click.option(
+    "--perceptual",
+    type=click.Choice(["auto", "lpips", "discriminator"]),
+    default="auto",
+    show_default=True,
+    help="Distance to minimise; auto is LPIPS where its weights are at hand.",
+)
+@click.option("--perceptual-weights", metavar="FILE", help="vgg16-397923af.pth, for LPIPS.")
+@click.option("--batch", type=click.IntRange(1), help="Photos searched together: 8, or 1 from 256 px on.")
+@click.option("--video", is_flag=True, help="Write NAME.mp4 of the search too.")
+@click.option("--remember-source", is_flag=True, help="Keep the photo's name and SHA-256 in the latent file.")
+@click.option("--again", is_flag=True, help="Do photos anew that are in the folder's index.csv already.")
+@click.option("--json", "as_json", is_flag=True, help="Print what came out as JSON, an object a photo.")
+@device_option
+@seed_option
+def invert(
+    photos: tuple[str, ...],
+    model_name: str,
+    out: str,
+    space: str,
+    method: Any,
+    steps: int | None,
+    init: str,
+    encoder_file: str | None,
+    patience: int | None,
+    restarts: int,
+    noise: Any,
+    prior_weight: float,
+    delta_weight: float,
+    adversarial_weight: float,
+    tune: bool,
+    tune_steps: int,
+    mask: str | None,
+    crop: str | None,
+    aligned: bool,
+    face: str,
+    landmarks: str | None,
+    face_detector: str | None,
+    framing: str | None,
+    perceptual: str,
+    perceptual_weights: str | None,
+    batch: int | None,
+    video: bool,
+    remember_source: bool,
+    again: bool,
+    as_json: bool,
+    device: str,
+    seed: int,
+) -> None:
+    """Find the latent whose picture is nearest to each PHOTO (or each picture of a folder).
+
+    Writes NAME.safetensors, NAME.png (the picture it renders) and NAME-compare.png (photo, with the found noise, with the
+    model's own noise) a photo, and a row of index.csv. The same command again skips photos that are done; one bad photo does
+    not stop the others. Started by torchrun, the processes share the photos. Ctrl-C keeps the best so far.
+
+    \b
+    Example:
+      latentedit invert me.jpg --out latents
+      latentedit invert photos --out latents --space w
+    """
+    import torch
+
+    from latentedit import sheets
+    from latentedit.albums import Index, key, share
+    from latentedit.costs import estimate
+    from latentedit.critic import Critic
+    from latentedit.curvature import PROBES, Curvature, cached_file
+    from latentedit.encoder import encode
+    from latentedit.faces import crop_tensor
+    from latentedit.images import EXTENSIONS, load_image, open_image, save_image
+    from latentedit.inversion import STEPS
+    from latentedit.inversion import invert as run
+    from latentedit.latents import describe_source, save_latent
+    from latentedit.models import fingerprint, load_encoder
+    from latentedit.perceptual import choose
+    from latentedit.preflight import Domain, remarks
+    from latentedit.statistics import WStatistics
+    from latentedit.tuning import tune as tuned
+    from latentedit.video import save_video
+
+    files = share(expand(photos, EXTENSIONS, "pictures"))
+    model = read_model(model_name, device, framing)
+    generator = model.generator
+    measure, line = choose(perceptual, model.discriminator, perceptual_weights, generator.device)
+    click.echo(line, err=True)
+    if encoder_file:
+        load_encoder(encoder_file, model)
+    encoder = model.encoder if init == "encoder" or (init == "auto" and method == "quasi-newton") else None
+    if init == "encoder" and encoder is None:
+        raise Error(f'{model_name} has no encoder; "latentedit encoder train" makes one')
+    steps = STEPS[method] if steps is None else steps
+    if not steps and encoder is None:
+        raise Error("--steps 0 needs an encoder to begin with")
+    if tune and space == "s":
+        raise Error("--tune goes with --space w and w+")
+    own, curvature = fingerprint(generator), model.curvature
+    unmeasured = method == "quasi-newton" and steps and curvature is None and not cached_file(own, measure).is_file()
+    if generator.resolution >= LARGE:
+        cost = estimate(model, generator.device)
+        total = cost.step_seconds * steps * (restarts + 1) / 60
+        once = f", and {cost.step_seconds * PROBES / 60:.2g} more once for this model" if unmeasured else ""
+        click.echo(f"a photo takes about {total:.2g} minutes and {cost.step_gb:.2g} GB{once}, to a factor of two", err=True)
+    statistics = WStatistics.of(generator)
+    critic = Critic(generator, statistics) if adversarial_weight else None
+    if method == "quasi-newton" and steps and curvature is None:
+        with progress_bar(PROBES, "measuring the model") if unmeasured else nullcontext() as bar:
+            curvature = Curvature.cached(
+                generator, measure, statistics, own, progress=lambda n: bar.update(n - bar.n) if bar else None
+            )
+    domain = Domain.of(generator, model.discriminator) if model.discriminator is not None else None
+    counts = (load_image(mask, generator.resolution, 1) + 1) / 2 if mask else None
+    search: dict[str, Any] = {
+        "method": method,
+        "steps": steps,
+        "patience": patience,
+        "restarts": restarts,
+        "noise": noise,
+        "prior_weight": prior_weight,
+        "delta_weight": delta_weight,
+        "adversarial_weight": adversarial_weight,
+        "seed": seed,
+    }
+    told = {**search, "space": space, "perceptual": measure.name, "model": own, "mask": mask, "encoder": encoder is not None}
+    told |= {
+        "tune": tune_steps if tune else 0,
+        "crop": crop,
+        "aligned": aligned,
+        "face": face,
+        "landmarks": landmarks,
+        "face_detector": face_detector,
+    }
+    folder, index = Path(out), Index(out)
+    rows: list[sheets.Row] = []
+    began, done = time.monotonic(), 0
+    doubled = {path.stem for path in files if sum(other.stem == path.stem for other in files) > 1}
+
+    together = batch or (1 if generator.resolution >= LARGE else BATCH)
+    waiting: list[Job] = []
+
+    def collect(path: Path) -> None:
+        stem = path.name.replace(".", "-") if path.stem in doubled else path.stem
+        try:
+            photo = open_image(path)
+            own_key = key(path, told)
+            if crop or aligned:
+                quads = [("", quad_of(photo, model, crop, aligned, str(path)))]
+            else:
+                quads = quads_of(photo, model, str(path), face, landmarks, face_detector)
+        except Error as error:
+            if len(files) > 1:
+                index.add(photo=str(path), latent=f"{stem}.safetensors", status="failed", remarks=str(error))
+            raise
+        for suffix, quad in quads:
+            name = f"{stem}{suffix}"
+            if not again and index.has(f"{name}.safetensors", own_key):
+                click.echo(f"{path.name}: done before", err=True)
+                continue
+            target = crop_tensor(photo, quad, generator.resolution, generator.channels)
+            distance = None
+            if domain is not None and model.discriminator is not None:
+                distance = domain.distance(model.discriminator, target.to(generator.device))
+            warnings = remarks(photo, quad, target, distance)
+            for warning in warnings:
+                click.echo(f"{path.name}: {warning}", err=True)
+            waiting.append(Job(path, name, quad, target, warnings, own_key))
+            if len(waiting) == together:
+                solve()
+
+    def solve() -> None:
+        jobs = waiting.copy()
+        waiting.clear()
+        if not jobs:
+            return
+        started = time.monotonic()
+        images = torch.cat([job.target for job in jobs])
+        frames: list[Any] = []
+        every = max(steps * (restarts + 1) // FRAMES, 1)
+
+        def watch(step: int, pictures: Any) -> None:
+            if video and (step == 1 or step % every == 0):
+                frames.append(pictures.cpu())
+
+        start = None
+        if encoder is not None:
+            start = encode(generator, encoder, images.to(generator.device), space, statistics=statistics)
+        with progress_bar(None, jobs[0].path.name if len(jobs) == 1 else f"{len(jobs)} photos") as bar:
+
+            def tell(step: int, total: int, _: Any) -> None:
+                bar.total = total
+                bar.update(step - bar.n)
+
+            result = run(
+                generator,
+                images,
+                space,
+                perceptual=measure,
+                statistics=statistics,
+                mask=counts,
+                start=start,
+                curvature=curvature,
+                critic=critic,
+                progress=tell,
+                watch=watch,
+                **search,
+            )
+        seconds = (time.monotonic() - started) / len(jobs)
+        for number, job in enumerate(jobs):
+            finish(job, result, number, seconds, [frame[number] for frame in frames])
+        if result.settings.get("interrupted"):
+            raise Error("interrupted; the best so far is kept, the same command goes on")
+
+    def finish(job: Job, result: "Inversion", number: int, seconds: float, frames: list[Any]) -> None:
+        nonlocal done
+        started, one = time.monotonic(), slice(number, number + 1)
+        path, name, interrupted = job.path, job.name, bool(result.settings.get("interrupted"))
+        latent, shown = result.latent(number), result.image[one]
+        if tune and not interrupted:
+            noise_maps = [map_[one] for map_ in result.noise]
+            with progress_bar(tune_steps, f"{path.name}: tuning") as bar:
+                tuning = tuned(
+                    generator, job.target, result.ws[one], noise_maps, measure, tune_steps, progress=lambda *_: bar.update(1)
+                )
+            tuning.put_into(latent)
+            shown = latent.render(generator).cpu()
+        latent.crop = job.quad
+        latent.source = describe_source(path) if remember_source else None
+        save_latent(folder / f"{name}.safetensors", latent)
+        save_image(shown, folder / f"{name}.png")
+        if video:
+            save_video(folder / f"{name}.mp4", [*frames, *[shown] * HOLD])
+        pictures, captions = [job.target, result.image[one], result.image_own_noise[one]], ["photo", "found noise", "own noise"]
+        if latent.tuned:
+            pictures, captions = [*pictures, shown], [*captions, "tuned"]
+        save_image(sheets.sheet([sheets.Row(path.name, pictures, captions)]), folder / f"{name}-compare.png")
+        rows.append(sheets.Row(path.name, [*pictures, (job.target - shown).abs() * 2 - 1], [*captions, "difference"]))
+        found, seconds = result.distances[number], seconds + time.monotonic() - started
+        facts = {"photo": str(path), "latent": f"{name}.safetensors", **found, "seconds": round(seconds, 1)}
+        index.add(**facts, status="interrupted" if interrupted else "ok", remarks="; ".join(job.remarks), key=job.key)
+        done += 1
+        if as_json:
+            facts |= {name: value for name, value in latent.distances.items() if name.endswith("_tuned")}
+            facts |= {"verdict": result.verdict(number), "remarks": job.remarks, "crop": job.quad, "interrupted": interrupted}
+            click.echo(json.dumps(facts))
+            return
+        click.echo(
+            f"{path.name}: {measure.name} {found['perceptual']:.4f} / {found['perceptual_own_noise']:.4f}, PSNR"
+            f" {found['psnr']:.1f} / {found['psnr_own_noise']:.1f} dB (found / own noise); distance from the model's own w"
+            f" {found['w_distance']:.2f} (its own: about 1; farther than {found['w_percentile']:.0f} % of them)"
+        )
+        click.echo(f"{path.name}: {result.verdict(number)}")
+        if latent.tuned:
+            click.echo(
+                f"{path.name}: tuned to {latent.distances['psnr_tuned']:.1f} dB; compressing the generator's difference"
+                f" left the picture within {latent.settings['tune_loss_db']:.0f} dB of itself"
+            )
+        for ending in (".safetensors", ".png", "-compare.png"):
+            say_written(folder / f"{name}{ending}")
+
+    def work(path: Path) -> None:
+        try:
+            collect(path)
+        finally:
+            if path == files[-1]:
+                solve()
+
+    try:
+        each(files, work)
+    finally:
+        if len(rows) > 1:
+            rank = os.environ.get("RANK")
+            sheet = folder / (f"sheet-{rank}.png" if rank else "sheet.png")
+            save_image(sheets.sheet(rows[:SHEET_ROWS]), sheet)
+            click.echo(f"wrote {sheet}", err=as_json)
+            click.echo(f"{done} photos, {done / (time.monotonic() - began) * 60:.1f} a minute", err=True)
