@@ -2,7 +2,7 @@
 
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data --judge runs/judge.safetensors --out docs
 
-Writes inversion.json, inversion.md (the tables) and inversion.png. Every search has all photographs in one batch.
+Prints the tables of docs/photo.md, writes inversion.json and inversion.png. Every search has all photographs in one batch.
 
 - identity kept: the nearest of all real photographs but this one, of everyone, is of the same person; histograms of
   gradients in the directions that tell people apart whom the model knows (linear discriminants), which no loss has seen
@@ -191,11 +191,9 @@ def main() -> None:
             for key, values in speed.items()
         },
     }
-    text = table(figures)
-    print(text)
+    print(table(figures))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "inversion.json").write_text(json.dumps(figures, indent=1) + "\n")
-    (options.out / "inversion.md").write_text(text)
     save_image(sheet([Row(way, shown_) for way, shown_ in pictures.items()]), options.out / "inversion.png")
 
 

@@ -1,5 +1,6 @@
 """``edit``, ``mix`` and ``interpolate``: from latents to pictures."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +22,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Move:
-    """One ``--set NAME=AMOUNT[@LAYERS]``."""
+    """One ``--set NAME=[:]AMOUNT[@LAYERS]``."""
 
     name: str
     amount: float
     layers: str | None
+    absolute: bool = False
+    """Whether the score moves to ``amount``, instead of by it."""
 
 
 def parse_move(text: str) -> Move:
     name, equals, rest = text.rpartition("=")
     amount, _, layers = rest.partition("@")
     try:
-        return Move(name, float(amount), layers or None) if equals and name else _bad(text)
+        number = float(amount.removeprefix(":"))
+        return Move(name, number, layers or None, amount.startswith(":")) if equals and name else _bad(text)
     except ValueError:
         return _bad(text)
 
 
 def _bad(text: str) -> Move:
-    raise Error(f"--set takes NAME=AMOUNT or NAME=AMOUNT@LAYERS with the amount in sigmas, got {text!r}")
+    raise Error(f"--set takes NAME=AMOUNT or NAME=AMOUNT@LAYERS with the amount in sigmas, or NAME=:SCORE, got {text!r}")
 
 
 def parse_sweep(text: str) -> tuple[str, list[float]]:
@@ -82,7 +86,14 @@ def direction_for(name: str, model: "Model", force: bool) -> "Direction":
 @click.command()
 @click.argument("latents", nargs=-1, required=True, metavar="LATENT...")
 @model_option(None)
-@click.option("--set", "sets", multiple=True, metavar="NAME=AMOUNT[@LAYERS]", help="Move by AMOUNT sigmas; repeatable.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="NAME=[:]AMOUNT[@LAYERS]",
+    help="Move by AMOUNT sigmas, or with a colon to that score; repeatable.",
+)
+@click.option("--hold", metavar="NAME,...", help="Keep these scores, and move those of --set by exactly their amounts.")
 @click.option("--sweep", metavar="NAME=FROM:TO:COUNT", help="A strip of pictures instead of one; a video as .mp4 or .gif.")
 @click.option("--paste-back", "photo", metavar="PHOTO", help="Put the edited crop back into this photo, which it came from.")
 @click.option(
@@ -96,6 +107,7 @@ def edit(
     latents: tuple[str, ...],
     model_name: str | None,
     sets: tuple[str, ...],
+    hold: str | None,
     sweep: str | None,
     photo: str | None,
     difference: bool,
@@ -112,11 +124,13 @@ def edit(
     \b
     Example:
       latentedit edit latents/me.safetensors --set sunglasses=2 --set turn=-1@coarse --out edited.png
+      latentedit edit latents/me.safetensors --set sunglasses=:1.5 --hold turn,look-up --out held.png
       latentedit edit latents/me.safetensors --sweep turn=-3:3:7 --out strip.png
       latentedit edit latents/me.safetensors --set turn=1 --paste-back me.jpg --out me-turned.jpg
     """
     from latentedit import sheets
     from latentedit.editing import edit as move
+    from latentedit.editing import edit_holding
     from latentedit.images import save_image
     from latentedit.latents import load_latent, save_latent
     from latentedit.video import ENDINGS, save_video, there_and_back
@@ -134,6 +148,8 @@ def edit(
         raise Error("--sweep writes a picture; give --out a picture's name")
     if target.suffix in ENDINGS and not swept:
         raise Error("a video is of a sweep; give --sweep NAME=FROM:TO:COUNT")
+    if hold and not moves and not swept:
+        raise Error("--hold goes with --set or --sweep")
     if difference and photo is None:
         raise Error("--difference goes with --paste-back")
     if photo is not None and (several or swept or target.suffix in ("", ".safetensors")):
@@ -144,23 +160,37 @@ def edit(
         model = model_for(latent, model_name, device, force)
         generator = model.generator
         unedited = latent.render(generator) if difference and photo is not None else None
-        for step in moves:
-            latent.ws = move(latent.ws, direction_for(step.name, model, force), step.amount, step.layers)
+        named = functools.cache(lambda name: direction_for(name, model, force))
+        held = [named(name) for name in hold.split(",")] if hold else []
+
+        def moved(ws: "Tensor", steps: list[Move]) -> "Tensor":
+            wanted = [(named(step.name), step) for step in steps]
+            if not held:
+                for direction, step in wanted:
+                    ws = move(ws, direction, _amount(ws, direction, step), step.layers)
+                return ws
+            return edit_holding(ws, [(d, _amount(ws, d, step), step.layers) for d, step in wanted], held)
+
+        if moves:
+            latent.ws = moved(latent.ws, moves)
         place = target if target.suffix else target / f"{path.stem}.png"
         if swept:
             name, amounts = swept
-            direction, base = direction_for(name, model, force), latent.ws
+            base = latent.ws
             pictures = []
             for amount in amounts:
-                latent.ws = move(base, direction, amount)
+                latent.ws = moved(base, [Move(name, amount, None)])
                 pictures.append(latent.render(generator))
             if place.suffix in ENDINGS:
                 save_video(place, there_and_back(pictures), fps=12)
             else:
-                row = sheets.Row(f"{path.stem}: {direction.name}", pictures, [f"{amount:+.1f}" for amount in amounts])
+                row = sheets.Row(f"{path.stem}: {Path(name).stem}", pictures, [f"{amount:+.1f}" for amount in amounts])
                 save_image(sheets.sheet([row]), place)
         elif place.suffix == ".safetensors":
-            latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *sets]}
+            latent.settings = {
+                **latent.settings,
+                "edits": [*latent.settings.get("edits", []), *sets, *([f"holding {hold}"] if hold else [])],
+            }
             latent.space = "s" if latent.styles else "w" if bool((latent.ws == latent.ws[:, :1]).all()) else "w+"
             latent.distances = {}
             save_latent(place, latent)
@@ -171,6 +201,11 @@ def edit(
         say_written(place)
 
     each(files, work)
+
+
+def _amount(ws: "Tensor", direction: "Direction", step: Move) -> float:
+    """In sigmas; of an absolute target what is missing to it."""
+    return step.amount - float(direction.score(ws)[0]) / direction.sigma if step.absolute else step.amount
 
 
 def _paste(

@@ -54,6 +54,39 @@ def edit(ws: Tensor, direction: Movable, amount: float, layers: str | tuple[int,
     Raises:
         Error: shapes of another network, or layers outside it.
     """
+    return ws + amount * direction.sigma * _step(ws, direction, layers)
+
+
+def edit_holding(
+    ws: Tensor, moves: Sequence[tuple[Movable, float, str | tuple[int, int] | None]], held: Sequence[Movable]
+) -> Tensor:
+    """Move ``ws [N, num_ws, w_dim]`` along several directions at once so that every score moves by its own amount exactly, and
+    those of ``held`` directions not at all.
+
+    To the sum of the plain edits comes the shortest step that corrects the scores (least squares, minimum norm). It is exact
+    for any set of correlated directions, as long as none of them follows from the others.
+
+    Args:
+        moves: (direction, amount in sigmas, layers) as `edit` takes them.
+
+    Raises:
+        Error: as `edit`, or directions that cannot be told apart.
+    """
+    steps = [amount * d.sigma * _step(ws, d, layers) for d, amount, layers in moves]
+    step = torch.stack(steps).sum(dim=0).cpu().double()  # small, and not every device has float64
+    gradients = torch.stack([_gradient(ws, d) for d in (*(d for d, *_ in moves), *held)]).flatten(1).cpu().double()
+    wanted = torch.tensor([amount * d.sigma for d, amount, _ in moves] + [0.0] * len(held), dtype=torch.float64)
+    lengths = gradients.norm(dim=1)
+    correlations = gradients @ gradients.T / lengths[:, None] / lengths
+    if float(torch.linalg.eigvalsh(correlations)[0]) < 1e-6:
+        raise Error("these directions cannot be moved and held at the same time: one of them follows from the others")
+    missing = wanted - gradients @ step.flatten()
+    correction = gradients.T @ torch.linalg.solve(gradients @ gradients.T, missing)
+    return torch.add(ws, (step + correction.reshape(step.shape)).to(ws))
+
+
+def _step(ws: Tensor, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
+    """``[num_ws, w_dim]``: the direction on the rows that it moves."""
     if ws.ndim != 3:
         raise Error(f"ws must have shape [N, num_ws, w_dim], got {list(ws.shape)}")
     vector, num_ws = direction.vector.to(ws), ws.shape[1]
@@ -67,7 +100,16 @@ def edit(ws: Tensor, direction: Movable, amount: float, layers: str | tuple[int,
         raise Error(f"layers {first}-{last} lie outside this network, whose layers are 0-{num_ws - 1}")
     mask = torch.zeros(num_ws, 1, dtype=ws.dtype, device=ws.device)
     mask[first : last + 1] = 1
-    return ws + amount * direction.sigma * mask * vector
+    return mask * vector
+
+
+def _gradient(ws: Tensor, direction: Movable) -> Tensor:
+    """``[num_ws, w_dim]``: of `score` with respect to ws."""
+    if direction.vector.ndim == 2:
+        _step(ws, direction)  # for its checks
+        return direction.vector.to(ws)
+    first, last = direction.layers if direction.layers is not None else (0, ws.shape[1] - 1)
+    return _step(ws, direction) / (last + 1 - first)
 
 
 def score(ws: Tensor, direction: Movable, intercept: float = 0.0) -> Tensor:

@@ -123,8 +123,7 @@ def invert(
         image: ``[N, C, resolution, resolution]`` in [-1, 1]; every picture is inverted as if it were alone.
         space: "w" (one w), "w+" (one a layer) or "s" (W+, and then offsets of every style channel: Wu et al. 2021).
         steps: None for 125, or 1000 by Adam; 0 takes ``start`` as it is.
-        start: ``[N, num_ws, w_dim]`` to begin at, e.g. from `latentedit.encoder.encode`; None for the mean w. Long quasi-Newton
-            searches try both for a few steps, and go on with the better one.
+        start: ``[N, num_ws, w_dim]`` to begin at, e.g. from `latentedit.encoder.encode`; None for the mean w.
         curvature: of this generator; None measures it, which takes as long as 64 steps.
         learning_rate: of Adam.
         initial_noise: standard deviation of the noise that Adam adds to w at the start, in units of sqrt(E |w - mean|^2).

@@ -51,19 +51,6 @@ class QuasiNewton:
         longest = (2 * self.loss.clamp(min=0)).sqrt() / direction.norm(dim=1).clamp(min=1e-20)
         self.point = self.best + direction * (self.length * longest.clamp(max=1))[:, None]
 
-    def take(self, other: "QuasiNewton", rows: Tensor) -> None:
-        """Go on where ``other`` is, in the problems for which ``rows`` ``[N]`` is true."""
-        for name in ("point", "best", "gradient", "loss", "length", "scale"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            setattr(self, name, torch.where(rows[:, None] if mine.ndim == 2 else rows, theirs, mine))
-        empty = (torch.zeros_like(self.point), torch.zeros_like(self.point), torch.zeros_like(self.loss))
-        longest = max(len(self.pairs), len(other.pairs))
-        ours, others = ([empty] * (longest - len(pairs)) + pairs for pairs in (self.pairs, other.pairs))
-        self.pairs = [
-            (torch.where(rows[:, None], s2, s1), torch.where(rows[:, None], y2, y1), torch.where(rows, i2, i1))
-            for (s1, y1, i1), (s2, y2, i2) in zip(ours, others, strict=True)
-        ]
-
     def _learn(self, step: Tensor, change: Tensor, usable: Tensor) -> None:
         product = (step * change).sum(dim=1)
         usable = usable & (product > 1e-8 * step.norm(dim=1) * change.norm(dim=1)) & (product > 0)

@@ -29,8 +29,6 @@ FIRST_PART = 0.8
 """Share of the steps of a quasi-Newton search that goes to w, before noise maps and style offsets have theirs."""
 SWEEPS, FINAL_SWEEPS = 1, 30
 """Of `whiten`, after every step of noise maps, and before the first and after the last."""
-TRIAL = 8
-"""Steps from the given start and from the mean w, after which the better one goes on."""
 DETAIL_RATE = 0.15
 """Learning rate of noise maps that are searched after w."""
 STYLE_RATE = 0.03
@@ -193,37 +191,20 @@ class Search:
         """Quasi-Newton steps on w alone, in coordinates scaled by ``curvature``; noise is the generator's own, or off."""
         scaling = curvature.scaling(self.rows, self.weights["prior"])
         maps = self._fixed_maps()
-        number = 0
-
-        def advance(minimiser: QuasiNewton, count: int) -> None:
-            nonlocal number
-            for _ in range(count):
-                v = minimiser.point.requires_grad_()
-                w = self.mean + scaling(v).reshape(self.n, self.rows, -1) @ self.colouring
-                terms = self._terms(w, w, maps)
-                loss = self._loss(terms)
-                (gradient,) = torch.autograd.grad(loss.sum(), v)
-                self._remember(loss.detach(), w, maps)
-                minimiser.tell(loss.detach(), gradient)
-                number += 1
-                self._log(number, terms, tell)
-                if self._stalled(loss.detach(), patience):
-                    break
-
-        def beginning(w: Tensor) -> QuasiNewton:
-            return QuasiNewton(scaling.inverse(((w - self.mean) @ self.whitening).flatten(1)))
-
+        first = (self._start(seed, psi) - self.mean) @ self.whitening
+        minimiser = QuasiNewton(scaling.inverse(first.flatten(1)))
         self._begin()
-        minimiser = beginning(self._start(seed, psi))
-        if self.start is not None and steps >= 8 * TRIAL:
-            # Foreign pictures end better from the mean w than from where an encoder takes them to be.
-            other = beginning(self.mean.repeat(self.n, self.rows, 1))
-            advance(minimiser, TRIAL)
-            self._begin()
-            advance(other, TRIAL)
-            minimiser.take(other, other.loss < minimiser.loss)
-            self._begin()
-        advance(minimiser, steps - number)
+        for step in range(steps):
+            v = minimiser.point.requires_grad_()
+            w = self.mean + scaling(v).reshape(self.n, self.rows, -1) @ self.colouring
+            terms = self._terms(w, w, maps)
+            loss = self._loss(terms)
+            (gradient,) = torch.autograd.grad(loss.sum(), v)
+            self._remember(loss.detach(), w, maps)
+            minimiser.tell(loss.detach(), gradient)
+            self._log(step + 1, terms, tell)
+            if self._stalled(loss.detach(), patience):
+                break
 
     @torch.no_grad()
     def take_start(self) -> None:
@@ -267,11 +248,13 @@ class Search:
                 self._remember(self._loss(self._terms(w, w, maps, offsets)), w, maps, offsets)
 
     def _start(self, seed: int, psi: float) -> Tensor:
-        """``[N, rows, w_dim]``; away from the usual one by ``psi`` of the way to a random w."""
+        """``[N, rows, w_dim]``: where the search begins, or ``psi`` of the way from the mean w to a random one."""
         w = self.mean.repeat(self.n, self.rows, 1)
-        if self.start is not None:
-            w = self.start.clone() if self.rows > 1 else self.start.mean(dim=1, keepdim=True)
-        return torch.lerp(w, sample_w(self.generator, 1, seed).to(self.device).expand_as(w), psi) if psi else w
+        if psi:
+            return torch.lerp(w, sample_w(self.generator, 1, seed).to(self.device).expand_as(w), psi)
+        if self.start is None:
+            return w
+        return self.start.clone() if self.rows > 1 else self.start.mean(dim=1, keepdim=True)
 
     def _begin(self) -> None:
         self._run_best, self._since = torch.full_like(self.best_loss, torch.inf), 0

@@ -408,3 +408,25 @@ def test_usage_errors_keep_clicks_form() -> None:
     assert run("invert").exit_code == 2
     assert run("nonsense").exit_code == 2
     assert "latentedit, version" in works("--version").output
+
+
+def test_holding_and_absolute_amounts(tmp_path: Path) -> None:
+    works("sample", "faces64", "--seeds", "4", "--out", tmp_path / "a.safetensors")
+    edited = ("edit", tmp_path / "a.safetensors", "--set", "sunglasses=:1.5")
+    works(*edited, "--hold", "turn,look-up", "--out", tmp_path / "b.safetensors")
+    before, after = (load_latent(tmp_path / name).ws for name in ("a.safetensors", "b.safetensors"))
+    directions = {name: load_direction(name) for name in ("sunglasses", "turn", "look-up")}
+    assert float(directions["sunglasses"].score(after)[0]) == pytest.approx(1.5 * directions["sunglasses"].sigma, abs=1e-3)
+    for name in ("turn", "look-up"):
+        assert float(directions[name].score(after)[0]) == pytest.approx(float(directions[name].score(before)[0]), abs=1e-3)
+    works(*edited, "--out", tmp_path / "c.safetensors")
+    plain = load_latent(tmp_path / "c.safetensors")
+    assert float(directions["sunglasses"].score(plain.ws)[0]) == pytest.approx(1.5 * directions["sunglasses"].sigma, abs=1e-3)
+    assert plain.settings["edits"] == ["sunglasses=:1.5"]
+    works("edit", tmp_path / "a.safetensors", "--sweep", "turn=-1:1:3", "--hold", "sunglasses", "--out", tmp_path / "strip.png")
+    out = ("--out", tmp_path / "x.png")
+    assert "follows from the others" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=1", "--hold", "turn", *out)
+    assert "NAME=:SCORE" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=:x", *out)
+    assert "no direction file" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=1", "--hold", "tur", *out)
+    photo = ("--paste-back", tmp_path / "x.jpg")
+    assert "--hold goes with" in complaint("edit", tmp_path / "a.safetensors", "--hold", "turn", *photo, *out)

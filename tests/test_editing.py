@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latentedit.directions import Direction
-from latentedit.editing import edit, interpolate, mix, parse_layers, score
+from latentedit.editing import edit, edit_holding, interpolate, mix, parse_layers, score
 from latentedit.errors import Error
 
 UNIT = torch.zeros(4).index_fill(0, torch.tensor([1]), 1.0)
@@ -59,3 +59,24 @@ def test_mixing_and_interpolation() -> None:
     line = interpolate(a, b, 3)
     assert line[:, 0, 0].tolist() == [0, 0.5, 1]
     assert line.shape == (3, 6, 4)
+
+
+def test_held_scores_stay_and_the_others_move_by_their_amounts() -> None:
+    torch.manual_seed(0)
+    ws = torch.randn(3, 6, 4)
+    a = torch.tensor([1.0, 0, 0, 0])
+    b, c = torch.tensor([0.8, 0.6, 0, 0]), torch.randn(6, 4)  # b is correlated with a at 0.8
+    moved_by = {"a": direction(a, 0.5), "b": direction(b, 2.0, (1, 3)), "c": direction(c / c.norm(), 0.7)}
+    moved = edit_holding(ws, [(moved_by["a"], 2.0, None), (moved_by["c"], -1.0, None)], [moved_by["b"]])
+    for name, amount in (("a", 2.0), ("b", 0.0), ("c", -1.0)):
+        d = moved_by[name]
+        torch.testing.assert_close(d.score(moved) - d.score(ws), torch.full((3,), amount * d.sigma), atol=1e-5, rtol=0)
+    # Nothing to correct: the plain edit.
+    other = direction(torch.tensor([0, 0, 0, 1.0]))
+    torch.testing.assert_close(edit_holding(ws, [(moved_by["a"], 1.5, None)], [other]), edit(ws, moved_by["a"], 1.5))
+    # W stays W.
+    w = ws[:, :1].expand(-1, 6, -1)
+    held = edit_holding(w, [(direction(a), 1.0, None)], [direction(b)])
+    torch.testing.assert_close(held, held[:, :1].expand(-1, 6, -1))
+    with pytest.raises(Error, match="one of them follows from the others"):
+        edit_holding(ws, [(moved_by["a"], 1.0, None)], [moved_by["a"]])

@@ -153,6 +153,13 @@ def test_commands(tmp_path: Path, tiny_file: Path) -> None:
         out = run(*photo, *options, "--out", str(tmp_path / str(number)))
         facts = json.loads(out.splitlines()[0])
         assert facts["psnr"] > 0
+    styled, plain = tmp_path / "3" / "me.safetensors", tmp_path / "1" / "me.safetensors"
+    refused = CliRunner().invoke(
+        main, ["mix", str(plain), str(styled), "--model", str(tiny_file), "--out", str(tmp_path / "x.png")]
+    )
+    assert "me.safetensors: has style offsets" in refused.output
+    exported = run("latent", "export", str(styled), "--out", str(tmp_path / "w.npz"))
+    assert "left out: the style offsets" in exported
     (tmp_path / "tiny.encoder.safetensors").rename(tmp_path / "elsewhere.safetensors")
     refused = CliRunner().invoke(main, [*photo, "--init", "encoder", "--out", str(tmp_path / "x")])
     assert refused.exit_code == 1

@@ -78,31 +78,6 @@ def test_quasi_newton_never_gets_worse_and_problems_are_apart() -> None:
     assert not torch.equal(other.best[1], minimiser.best[1])
 
 
-def test_quasi_newton_goes_on_where_another_is() -> None:
-    valley = Valley()
-    here, there = torch.tensor([[-1.2, 1.0], [0.5, 0.5]]), torch.tensor([[2.0, 2.0], [-1.0, 3.0]])
-    one, other = minimise(valley, here, 5), minimise(valley, there, 5)
-    one.take(other, torch.tensor([False, True]))
-    for _ in range(10):
-        x = one.point.requires_grad_()
-        value = valley(x)
-        one.tell(value.detach(), torch.autograd.grad(value.sum(), x)[0])
-    torch.testing.assert_close(one.best[0], minimise(valley, here, 15).best[0])
-    torch.testing.assert_close(one.best[1], minimise(valley, there, 15).best[1])
-
-
-def test_a_bad_start_is_left() -> None:
-    generator, discriminator = tiny_generator(), tiny_discriminator()
-    statistics = WStatistics.of(generator)
-    image = generator(torch.randn(1, generator.z_dim, generator=torch.Generator().manual_seed(1)))
-    far = (statistics.mean + 30 * torch.ones(generator.w_dim) @ statistics.colouring).expand(1, generator.num_ws, -1)
-    options = {"discriminator": discriminator, "noise": "frozen", "statistics": statistics}
-    from_mean = invert(generator, image, "w", 80, **options)  # type: ignore[arg-type]
-    from_far = invert(generator, image, "w", 80, start=far, **options)  # type: ignore[arg-type]
-    assert from_far.distances[0]["psnr"] > from_mean.distances[0]["psnr"] - 1
-    assert len(from_far.history["pixel"]) == 80
-
-
 def test_quasi_newton_survives_what_is_no_number() -> None:
     class Cliff(Loss):
         def __call__(self, x: Tensor) -> Tensor:
