@@ -23,7 +23,7 @@ from latentedit.directions import Direction, load_direction, shipped
 from latentedit.editing import edit
 from latentedit.encoder import encode
 from latentedit.images import grid, save_image, to_tensor
-from latentedit.inversion import Inversion, invert, psnr
+from latentedit.inversion import STEPS, Inversion, invert, psnr
 from latentedit.metrics import load_judge
 from latentedit.models import fingerprint, load_model
 from latentedit.sheets import Row, sheet
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--model", default="faces64")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--steps", type=int, default=125)
+    parser.add_argument("--method", choices=list(STEPS), default="quasi-newton")
     parser.add_argument("--blind-only", action="store_true", help="only the sheet of pairs and its key")
     parser.add_argument("--figures-only", action="store_true", help="no directions, no pictures")
     options = parser.parse_args()
@@ -109,7 +110,9 @@ def main() -> None:
         "steps": options.steps,
     }
     for space in ("w",) if options.blind_only else ("w", "w+"):
-        start = encode(generator, model.encoder, images, space, statistics=spread) if model.encoder else None
+        start = None
+        if model.encoder is not None and options.method == "quasi-newton":
+            start = encode(generator, model.encoder, images, space, statistics=spread)
         results[space] = invert(
             generator,
             images,
@@ -118,6 +121,7 @@ def main() -> None:
             perceptual="discriminator",
             discriminator=model.discriminator,
             statistics=spread,
+            method=options.method,
             start=start,
             curvature=model.curvature,
         )
