@@ -46,6 +46,15 @@ def face_options(function: F) -> F:
     return click.option("--face-detector", metavar="FILE", help="A YuNet model (.onnx) to find faces with.")(function)
 
 
+def perceptual_options(function: F) -> F:
+    function = click.option("--perceptual-weights", metavar="FILE", help="vgg16-397923af.pth, for LPIPS.")(function)
+    kinds, text = (
+        click.Choice(["auto", "lpips", "discriminator"]),
+        "Distance to minimise; auto is LPIPS where its weights are at hand.",
+    )
+    return click.option("--perceptual", type=kinds, default="auto", show_default=True, help=text)(function)
+
+
 def read_model(name: str, device: str, framing: str | None = None) -> "Model":
     """The model; ``framing`` is the name of one that it gets if its file says nothing of how faces are framed."""
     from latentedit.devices import resolve_device

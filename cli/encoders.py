@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from latentedit.cli.common import device_option, progress_bar, read_model, say_written, seed_option
+from latentedit.cli.common import device_option, perceptual_options, progress_bar, read_model, say_written, seed_option
 from latentedit.errors import Error
 
 
@@ -21,14 +21,7 @@ def encoder() -> None:
 @click.option("--max-minutes", type=float, help="Stop after this time; the same command goes on.")
 @click.option("--probes", default=2000, show_default=True, type=click.IntRange(1), help="To measure the curvature by.")
 @click.option("--out", type=click.Path(), help="By default NAME.encoder.safetensors beside MODEL, where it is found by itself.")
-@click.option(
-    "--perceptual",
-    type=click.Choice(["auto", "lpips", "discriminator"]),
-    default="auto",
-    show_default=True,
-    help="Distance of photographs; auto is LPIPS where its weights are at hand.",
-)
-@click.option("--perceptual-weights", metavar="FILE", help="vgg16-397923af.pth, for LPIPS.")
+@perceptual_options
 @device_option
 @seed_option
 def train(

@@ -18,6 +18,7 @@ from latentedit.cli.common import (
     face_options,
     framing_option,
     model_option,
+    perceptual_options,
     progress_bar,
     quad_of,
     quads_of,
@@ -101,14 +102,7 @@ class Job:
 @crop_options
 @face_options
 @framing_option
-@click.option(
-    "--perceptual",
-    type=click.Choice(["auto", "lpips", "discriminator"]),
-    default="auto",
-    show_default=True,
-    help="Distance to minimise; auto is LPIPS where its weights are at hand.",
-)
-@click.option("--perceptual-weights", metavar="FILE", help="vgg16-397923af.pth, for LPIPS.")
+@perceptual_options
 @click.option("--batch", type=click.IntRange(1), help="Photos searched together: 8, or 1 from 256 px on.")
 @click.option("--video", is_flag=True, help="Write NAME.mp4 of the search too.")
 @click.option("--remember-source", is_flag=True, help="Keep the photo's name and SHA-256 in the latent file.")
