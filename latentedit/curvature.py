@@ -25,7 +25,7 @@ PROBES = 64
 RANK = 256
 """Factors kept at most."""
 BATCH = 8
-DAMPING = 5e-5
+DAMPING = 3e-5
 """Curvature that every direction is taken to have at least, as a share of the sum over all."""
 MIXED, OFFSET, PSI = 0.5, 0.3, 0.8
 """Share of the samples that change to another w at some layer, the largest deviation of their rows, and their truncation."""

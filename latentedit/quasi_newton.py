@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-MEMORY = 20
+MEMORY = 40
 """Pairs of steps and gradient changes that are kept."""
 DECREASE = 1e-4
 """Share of the predicted decrease that makes a step acceptable (Armijo)."""
