@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.editing import score
+from latentedit.editing import score, style_score
 from latentedit.errors import Error, complete
 from latentedit.files import read_header, read_tensors, write_tensors
+from latentedit.generator import Generator
 from latentedit.latents import versions
 
 FORMAT, VERSION = "latentedit-direction", 1
@@ -25,15 +27,20 @@ class Direction:
 
     name: str
     vector: Tensor
-    """``[w_dim]`` (space "w") or ``[num_ws, w_dim]`` ("w+"), of Frobenius norm 1."""
+    """``[w_dim]`` (space "w"), ``[num_ws, w_dim]`` ("w+"), all style channels one after another ("s") or ``[z_dim]`` ("z"); of
+    Frobenius norm 1."""
     intercept: float
-    """The score ``<vector, x> + intercept`` is 0 where the probe is undecided."""
+    """The score ``<vector, x> + intercept`` is 0 where the probe is undecided; in "s" x is divided by ``scale``."""
     sigma: float
     """Standard deviation of the score over 10,000 random w: the unit of an edit's amount."""
     fingerprint: str
     """Of the generator it was found on."""
     layers: tuple[int, int] | None = None
     """First and last row of ws that it moves; None for all."""
+    space: str = ""
+    """"w", "w+", "s" or "z"; "" stands for "w" or "w+", by the vector's shape."""
+    scale: Tensor | None = None
+    """Standard deviation of every style channel over 10,000 random w, only in the space "s"."""
     report: dict[str, Any] = field(default_factory=dict)
     """How well the probe does on data it was not fitted to."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -43,17 +50,32 @@ class Direction:
             raise Error(f"a direction's name has letters, digits, - and _, got {self.name!r}")
         if self.vector.ndim not in (1, 2):
             raise Error(f"a direction must have shape [w_dim] or [num_ws, w_dim], got {list(self.vector.shape)}")
+        if not self.space:
+            object.__setattr__(self, "space", "w" if self.vector.ndim == 1 else "w+")
+        if self.space not in ("z", "w", "w+", "s"):
+            raise Error(f'a direction\'s space must be "z", "w", "w+" or "s", got {self.space!r}')
+        if (self.vector.ndim == 2) != (self.space == "w+"):
+            raise Error(f"a direction in the space {self.space} cannot have shape {list(self.vector.shape)}")
+        if (self.scale is not None) != (self.space == "s") or (
+            self.scale is not None and self.scale.shape != self.vector.shape
+        ):
+            raise Error("a direction in the space s needs the standard deviation of every channel, no other has them")
         if abs(float(self.vector.norm()) - 1) > 1e-3:
             raise Error(f"a direction must have norm 1, got {float(self.vector.norm()):.4g}")
         if not self.sigma > 0:
             raise Error(f"a direction's sigma must be greater than 0, got {self.sigma}")
 
-    @property
-    def space(self) -> str:
-        return "w" if self.vector.ndim == 1 else "w+"
+    def score(self, ws: Tensor, generator: Generator | None = None, styles: Sequence[Tensor] = ()) -> Tensor:
+        """Of ``ws [N, num_ws, w_dim]``: ``[N]``, in the probe's raw units; divide by ``sigma`` for sigmas.
 
-    def score(self, ws: Tensor) -> Tensor:
-        """Of ``ws [N, num_ws, w_dim]``: ``[N]``, in the probe's raw units; divide by ``sigma`` for sigmas."""
+        Args:
+            generator: needed in the space "s", whose styles are computed from ws.
+            styles: offsets ``[N, I]`` of the styles, where a latent has them.
+        """
+        if self.space == "s":
+            if generator is None:
+                raise Error(f"direction {self.name} is one in style space, whose scores need the generator")
+            return style_score(generator, ws, styles, self, self.intercept)
         return score(ws, self, self.intercept)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -73,7 +95,10 @@ def save_direction(path: str | os.PathLike[str], direction: Direction) -> None:
         "provenance": direction.provenance,
         "versions": versions(),
     }
-    write_tensors(path, FORMAT, VERSION, header, {"vector": direction.vector.float()})
+    tensors = {"vector": direction.vector.float()}
+    if direction.scale is not None:
+        tensors["scale"] = direction.scale.float()
+    write_tensors(path, FORMAT, VERSION, header, tensors)
 
 
 def read_direction(path: str | os.PathLike[str]) -> Direction:
@@ -87,6 +112,8 @@ def read_direction(path: str | os.PathLike[str]) -> Direction:
             sigma=float(header["sigma"]),
             fingerprint=header["fingerprint"],
             layers=tuple(header["layers"]) if header.get("layers") else None,
+            space=header.get("space") or "",
+            scale=tensors.get("scale"),
             report=header.get("report") or {},
             provenance=header.get("provenance") or {},
         )

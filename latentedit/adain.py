@@ -121,6 +121,11 @@ class AdaINSynthesis(Growing):
         """The layers, coarse to fine, each with a noise input."""
         return [layer for block in self.blocks for layer in block.convs]
 
+    @property
+    def style_layers(self) -> list[tuple[int, int]]:
+        """For every entry of `styles` the row of ws that drives it and its width."""
+        return [(row, len(layer.affine.bias)) for row, layer in enumerate(self.layers)]
+
     def styles(self, ws: Tensor) -> list[Tensor]:
         """S space: scales (without the 1) and biases of every layer, ``num_ws`` tensors ``[N, 2 O]``."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.config.w_dim):

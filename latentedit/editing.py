@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from latentedit.errors import Error
+from latentedit.generator import Generator
 
 NAMED_LAYERS = {"coarse": (0, 3), "middle": (4, 7), "fine": (8, 10**6), "all": (0, 10**6)}
 """Rows of ws: coarse drives 4 x 4 and 8 x 8, middle 16 x 16 and 32 x 32, fine the rest (StyleGAN, section 3.1)."""
@@ -21,6 +22,10 @@ class Movable(Protocol):
     def sigma(self) -> float: ...
     @property
     def layers(self) -> tuple[int, int] | None: ...
+    @property
+    def space(self) -> str: ...
+    @property
+    def scale(self) -> Tensor | None: ...
 
 
 def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
@@ -87,20 +92,26 @@ def edit_holding(
 
 def _step(ws: Tensor, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
     """``[num_ws, w_dim]``: the direction on the rows that it moves."""
+    if direction.space not in ("w", "w+"):
+        raise Error(f"this direction is one in the space {direction.space} and cannot move ws; edit_styles moves styles")
     if ws.ndim != 3:
         raise Error(f"ws must have shape [N, num_ws, w_dim], got {list(ws.shape)}")
     vector, num_ws = direction.vector.to(ws), ws.shape[1]
     if vector.shape not in (ws.shape[2:], ws.shape[1:]):
         raise Error(f"direction of shape {list(vector.shape)} does not fit ws of shape {list(ws.shape)}")
-    chosen = layers if layers is not None else direction.layers
-    if isinstance(chosen, str):
-        chosen = parse_layers(chosen, num_ws)
-    first, last = chosen if chosen is not None else (0, num_ws - 1)
-    if not 0 <= first <= last < num_ws:
-        raise Error(f"layers {first}-{last} lie outside this network, whose layers are 0-{num_ws - 1}")
+    first, last = _range(layers if layers is not None else direction.layers, num_ws)
     mask = torch.zeros(num_ws, 1, dtype=ws.dtype, device=ws.device)
     mask[first : last + 1] = 1
     return mask * vector
+
+
+def _range(chosen: str | tuple[int, int] | None, num_ws: int) -> tuple[int, int]:
+    if isinstance(chosen, str):
+        return parse_layers(chosen, num_ws)
+    first, last = chosen if chosen is not None else (0, num_ws - 1)
+    if not 0 <= first <= last < num_ws:
+        raise Error(f"layers {first}-{last} lie outside this network, whose layers are 0-{num_ws - 1}")
+    return first, last
 
 
 def _gradient(ws: Tensor, direction: Movable) -> Tensor:
@@ -110,6 +121,61 @@ def _gradient(ws: Tensor, direction: Movable) -> Tensor:
         return direction.vector.to(ws)
     first, last = direction.layers if direction.layers is not None else (0, ws.shape[1] - 1)
     return _step(ws, direction) / (last + 1 - first)
+
+
+def edit_styles(
+    generator: Generator,
+    styles: Sequence[Tensor],
+    direction: Movable,
+    amount: float,
+    layers: str | tuple[int, int] | None = None,
+) -> list[Tensor]:
+    """Offsets of the styles ``[N, I]``, in order of use, moved by ``amount`` sigmas along a ``direction`` of style space.
+
+    Every channel counts in its own standard deviations (Wu et al. 2021, "StyleSpace Analysis", measure channels so).
+
+    Args:
+        styles: the offsets so far, as `latentedit.latents.Latent.styles` has them; empty for none.
+        layers: rows of ws whose styles move; None takes the direction's own.
+
+    Raises:
+        Error: a direction of another space or network, or layers outside it.
+    """
+    step = amount * direction.sigma * _style_step(generator, direction, layers)
+    sizes = [size for _, size in generator.synthesis.style_layers]
+    steps = step.split(sizes)
+    if not styles:
+        return [part[None].clone() for part in steps]
+    if [offset.shape[-1] for offset in styles] != sizes:
+        raise Error("these style offsets do not fit the generator")
+    return [offset + part.to(offset) for offset, part in zip(styles, steps, strict=True)]
+
+
+def _style_step(generator: Generator, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
+    """``[channels]``: what one raw unit of the score adds to all styles."""
+    if direction.space != "s" or direction.scale is None:
+        raise Error(f"a direction in the space {direction.space} moves ws, not styles")
+    layers_of = generator.synthesis.style_layers
+    channels = sum(size for _, size in layers_of)
+    if direction.vector.shape != (channels,):
+        raise Error(f"direction of shape {list(direction.vector.shape)} does not fit a generator of {channels} style channels")
+    first, last = _range(layers if layers is not None else direction.layers, generator.num_ws)
+    moved = torch.cat([torch.full((size,), float(first <= row <= last)) for row, size in layers_of])
+    return moved * direction.vector * direction.scale
+
+
+@torch.no_grad()
+def style_score(
+    generator: Generator, ws: Tensor, styles: Sequence[Tensor], direction: Movable, intercept: float = 0.0
+) -> Tensor:
+    """``<v, s / scale> + intercept``: ``[N]``, s being the styles of ``ws [N, num_ws, w_dim]`` plus the offsets ``styles``."""
+    _style_step(generator, direction)  # for its checks
+    own = generator.synthesis.styles(ws.to(generator.device))
+    if styles:
+        own = [s + offset.to(s) for s, offset in zip(own, styles, strict=True)]
+    assert direction.scale is not None
+    values: Tensor = (torch.cat(own, dim=1).cpu() / direction.scale) @ direction.vector + intercept
+    return values
 
 
 def score(ws: Tensor, direction: Movable, intercept: float = 0.0) -> Tensor:

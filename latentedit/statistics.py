@@ -79,3 +79,16 @@ class WStatistics:
     def percentile(self, distance: float) -> float:
         """Share of the generator's own w, in per cent, that lie nearer to the mean than ``distance``."""
         return 100 * float((self.distances < distance).float().mean())
+
+
+@torch.no_grad()
+def style_statistics(generator: Generator) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation ``[channels]`` of all style channels one after another, over 10,000 random w."""
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for w in sample_w(generator).split(1000):
+        styles = generator.synthesis.styles(w[:, None].expand(-1, generator.num_ws, -1))
+        values = torch.cat(styles, dim=1).cpu().double()
+        count, total, squares = count + len(values), total + values.sum(dim=0), squares + values.square().sum(dim=0)
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp(min=0)
+    return mean.float(), variance.sqrt().float()

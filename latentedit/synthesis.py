@@ -177,6 +177,16 @@ class SynthesisNetwork(nn.Module):
         """The layers that take noise, coarse to fine."""
         return [layer for block in self.blocks for layer in block.convs]
 
+    @property
+    def style_layers(self) -> list[tuple[int, int]]:
+        """For every entry of `styles` the row of ws that drives it and its width; a ToRGB shares its row with the next block."""
+        found, row = [], 0
+        for block in self.blocks:
+            for index, layer in enumerate([*block.convs, *([block.torgb] if block.has_rgb else [])]):
+                found.append((row + index, len(layer.affine.bias)))
+            row += len(block.convs)
+        return found
+
     def styles(self, ws: Tensor) -> list[Tensor]:
         """S space: the affine output of every layer in order of use, ``num_ws`` convolutions and ToRGBs, each ``[N, I]``."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.config.w_dim):

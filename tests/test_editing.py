@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from latentedit.directions import Direction
-from latentedit.editing import edit, edit_holding, interpolate, mix, parse_layers, score
+from latentedit.editing import edit, edit_holding, edit_styles, interpolate, mix, parse_layers, score
 from latentedit.errors import Error
+from latentedit.latents import render
+from latentedit.statistics import sample_w, style_statistics
+from tests.conftest import tiny_generator
 
 UNIT = torch.zeros(4).index_fill(0, torch.tensor([1]), 1.0)
 
@@ -80,3 +83,43 @@ def test_held_scores_stay_and_the_others_move_by_their_amounts() -> None:
     torch.testing.assert_close(held, held[:, :1].expand(-1, 6, -1))
     with pytest.raises(Error, match="one of them follows from the others"):
         edit_holding(ws, [(moved_by["a"], 1.0, None)], [moved_by["a"]])
+
+
+@pytest.mark.parametrize("architecture", ["skip", "resnet", "stylegan1"])
+def test_style_directions_move_styles_by_sigmas(architecture: str) -> None:
+    generator = tiny_generator(architecture=architecture)
+    _, std = style_statistics(generator)
+    torch.manual_seed(1)
+    vector = torch.randn(len(std)) * (std > 0)
+    vector /= vector.norm()
+    ws = sample_w(generator, 2)[:, None].expand(-1, generator.num_ws, -1)
+    scale = std.clamp(min=1e-6)
+    d = Direction("d", vector, 0.25, 0.5, "f" * 64, space="s", scale=scale)
+    moved = edit_styles(generator, [], d, 2.0)
+    torch.testing.assert_close(d.score(ws, generator, moved) - d.score(ws, generator), torch.full((2,), 1.0), atol=1e-4, rtol=0)
+    again = edit_styles(generator, moved, d, -2.0)
+    assert max(float(offset.abs().max()) for offset in again) < 1e-5
+    # Rows that do not move: only styles that row 1 drives.
+    one = edit_styles(generator, [], d, 2.0, "1")
+    rows = [row for row, _ in generator.synthesis.style_layers]
+    assert [bool(offset.any()) for offset in one] == [row == 1 for row in rows]
+    assert [s.shape[1] for s in generator.synthesis.styles(ws)] == [size for _, size in generator.synthesis.style_layers]
+    assert not torch.equal(render(generator, ws, "const", moved), render(generator, ws))
+    with pytest.raises(Error, match="space s and cannot move ws"):
+        edit(ws, d, 1.0)
+    with pytest.raises(Error, match="needs? the generator"):
+        d.score(ws)
+    with pytest.raises(Error, match="standard deviation of every channel"):
+        Direction("d", vector, 0.0, 1.0, "f", space="s")
+
+
+def test_the_row_of_a_style_is_the_one_that_moves_it() -> None:
+    for architecture in ("skip", "resnet", "stylegan1"):
+        generator = tiny_generator(architecture=architecture)
+        ws = sample_w(generator, 1)[:, None].repeat(1, generator.num_ws, 1)
+        before = generator.synthesis.styles(ws)
+        for row in range(generator.num_ws):
+            other = ws.clone()
+            other[:, row] += 1
+            changed = [not torch.equal(a, b) for a, b in zip(before, generator.synthesis.styles(other), strict=True)]
+            assert changed == [r == row for r, _ in generator.synthesis.style_layers]
