@@ -8,7 +8,9 @@ Prints the tables of docs/photo.md, writes inversion.json and inversion.png. Eve
   gradients in the directions that tell people apart whom the model knows (linear discriminants), which no loss has seen
 - edits that take: of the pictures that an independent judge (recipes/judge.py) finds without sunglasses, the share that it
   finds with them at +2 sigmas; likewise of those that do not look to one side the share that does, at +-2 sigmas of turn
-- speed: wall time until the perceptual distance with the model's own noise is what 1000 steps of the published search end with
+- speed: steps until the perceptual distance with the model's own noise is what 1000 steps of the published search end with, and
+  the share of its wall time that they take, from what the encoder and a step of either take in turns within one minute; machines
+  are shared, and whole searches that run one after another are not slowed alike. --timing measures that share anew
 """
 
 import argparse
@@ -123,6 +125,7 @@ def main() -> None:
     parser.add_argument(
         "--ways", nargs="+", help="rows to measure anew; the others, and the picture, stay as they are in --out"
     )
+    parser.add_argument("--timing", action="store_true", help="only what steps cost; all else stays as it is in --out")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     options = parser.parse_args()
     model, judge = load_model(options.model), load_judge(options.judge)
@@ -135,6 +138,11 @@ def main() -> None:
     if options.photos:
         photographs = [photographs[i] for i in np.linspace(0, len(photographs) - 1, options.photos).round().astype(int)]
     names, images = [name for name, _ in photographs], [to_tensor(image) for _, image in photographs]
+    if options.timing:
+        figures = json.loads((options.out / "inversion.json").read_text())
+        figures["seconds_a_step"] = step_seconds(model, torch.cat(images))
+        finish(figures, options.out)
+        return
     identity = Identity(options.data)
     own = [identity.kept(image[0], name) for name, image in zip(names, images, strict=True)]
     print(f"{len(names)} photographs; of themselves {np.mean(own):.0%} have a neighbour of the same person", flush=True)
@@ -142,15 +150,14 @@ def main() -> None:
     rows: dict[str, dict[str, list[float]]] = {}
     edits, pictures = {}, {}
     shown = np.linspace(0, len(names) - 1, SHOWN).round().astype(int).tolist()
-    searches: dict[str, tuple[Inversion, list[float]]] = {}
+    searches: dict[str, Inversion] = {}
     for way, run in inverters(model, options.steps).items():
         if options.ways and way not in options.ways:
             continue
-        times: list[float] = []
         started = time.perf_counter()
-        result, latents = run(torch.cat(images), lambda *_, times=times: times.append(time.perf_counter()))
+        result, latents = run(torch.cat(images), None)
         seconds = (time.perf_counter() - started) / len(names)
-        searches[way] = result, [t - started for t in times]
+        searches[way] = result
         edits[way], columns = Edits(judge, directions), rows.setdefault(way, {})
         drawn = [latent.render(model.generator) for latent in latents]
         pictures[way] = [drawn[i] for i in shown]
@@ -166,18 +173,17 @@ def main() -> None:
         print(way, {key: round(statistics.mean(values), 3) for key, values in columns.items()}, edits[way].shares(), flush=True)
     speed = {}
     for space in ("W", "W+") if {"W", "W+", "W, published", "W+, published"} <= searches.keys() else ():
-        (published, theirs), (result, ours) = searches[f"{space}, published"], searches[space]
+        published, result = searches[f"{space}, published"], searches[space]
         # The first part of our steps renders with the model's own noise, so that its distances are the ones to compare.
         course = result.history["perceptual"][: round(STEPS["quasi-newton"] * FIRST_PART)]
-        shares, counts = [], []
+        counts = []
         for number in range(len(names)):
             aim = published.distances[number]["perceptual_own_noise"]
             reached = [i for i, value in enumerate(course[:, number].tolist()) if value <= aim]
-            shares.append(ours[reached[0]] / theirs[-1] if reached else float("inf"))
             counts.append(float(reached[0] + 1) if reached else float("inf"))
-        speed[space], speed[f"{space} steps"] = shares, counts
+        speed[space] = counts
 
-    figures: dict[str, Any] = {
+    figures = {
         "model": Path(model.path).name,
         "photographs": len(names),
         "published_steps": options.steps,
@@ -191,10 +197,10 @@ def main() -> None:
             | {f"edits_{key}": value for key, value in edits[way].shares().items()}
             for way, columns in rows.items()
         },
-        "time_to_reach_the_published": {
+        "steps_to_reach_the_published": {
             key: {
-                "median": round(statistics.median(values), 4),
-                "worst": round(max(values), 4) if max(values) < float("inf") else None,
+                "median": statistics.median(values),
+                "worst": max(values) if max(values) < float("inf") else None,
                 "never": sum(value == float("inf") for value in values),
             }
             for key, values in speed.items()
@@ -204,14 +210,41 @@ def main() -> None:
     if options.ways:
         before = json.loads((options.out / "inversion.json").read_text())
         figures["ways"] = {way: figures["ways"].get(way, row) for way, row in before["ways"].items()}
-        figures["time_to_reach_the_published"] = {
-            **before["time_to_reach_the_published"],
-            **figures["time_to_reach_the_published"],
-        }
-    print(table(figures))
-    (options.out / "inversion.json").write_text(json.dumps(figures, indent=1) + "\n")
+        for name in ("steps_to_reach_the_published", "seconds_a_step"):
+            figures[name] = {**before[name], **figures.get(name, {})}
+    else:
+        figures["seconds_a_step"] = step_seconds(model, torch.cat(images))
+    finish(figures, options.out)
     if not options.ways:
         save_image(sheet([Row(way, shown_) for way, shown_ in pictures.items()]), options.out / "inversion.png")
+
+
+def finish(figures: dict[str, Any], out: Path) -> None:
+    print(table(figures))
+    (out / "inversion.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def step_seconds(model: Model, images: Tensor, steps: int = 15, rounds: int = 4) -> dict[str, dict[str, float]]:
+    """Of the encoder, a step of ours and a step of the published search, measured in turns; the median of the rounds."""
+    ways, found = inverters(model, steps), {}
+    for space, start in (("W", "encoder, W"), ("W+", "encoder, W+")):
+        taken: dict[str, list[float]] = {"encoder": [], "ours": [], "published": []}
+        for _ in range(rounds):
+            for kind, way in (("encoder", start), ("ours", space), ("published", f"{space}, published")):
+                times = [time.perf_counter()]
+
+                def tick(done: int, *_: Any, times: list[float] = times) -> None:
+                    times.append(time.perf_counter())
+                    if done == steps:
+                        raise KeyboardInterrupt  # ends a search as Ctrl-C does, with what it has
+
+                ways[way](images, None if kind == "encoder" else tick)
+                ticks = times[1:]
+                taken[kind].append(
+                    time.perf_counter() - times[0] if kind == "encoder" else (ticks[-1] - ticks[0]) / (len(ticks) - 1)
+                )
+        found[space] = {kind: round(statistics.median(values), 4) for kind, values in taken.items()}
+    return found
 
 
 Inverter = Callable[[Tensor, Any], tuple[Inversion, list[Latent]]]
@@ -275,12 +308,13 @@ def table(figures: dict[str, Any]) -> str:
     lines.append("| until the published search's distance is reached | median | worst |")
     lines.append("|---|---|---|")
     for space in ("W", "W+"):
-        share, count = (figures["time_to_reach_the_published"][f"{space}{what}"] for what in ("", " steps"))
-        worst = [
-            f"not reached by {f['never']} of {figures['photographs']}" if f["never"] else f["worst"] for f in (share, count)
-        ]
-        lines.append(f"| {space}: share of its time | {share['median']:.3f} | {worst[0]} |")
-        lines.append(f"| {space}: steps, of {figures['published_steps']} | {count['median']:.0f} | {worst[1]} |")
+        count, cost = figures["steps_to_reach_the_published"][space], figures["seconds_a_step"][space]
+        whole = figures["published_steps"] * cost["published"]
+        shares = [None if n is None else (cost["encoder"] + n * cost["ours"]) / whole for n in (count["median"], count["worst"])]
+        never = f"not reached by {count['never']} of {figures['photographs']}"
+        last = never if shares[1] is None else f"{shares[1]:.3f}"
+        lines.append(f"| {space}: steps, of {figures['published_steps']} | {count['median']:.0f} | {count['worst'] or never} |")
+        lines.append(f"| {space}: share of its time | {shares[0]:.3f} | {last} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,24 +1,45 @@
 """Edit directions: finding them from labels, judging them, keeping them in files."""
 
+from latentedit.directions.classifiers import OnnxClassifier
+from latentedit.directions.conditioning import conditioned, leakage
 from latentedit.directions.direction import Direction, find_direction, load_direction, save_direction, shipped
+from latentedit.directions.effects import effect_of_layers, measure_effect, propose_layers, question
 from latentedit.directions.imported import import_direction
 from latentedit.directions.labels import LabelTable, read_labels
-from latentedit.directions.probe import auc_by_group, fit
-from latentedit.directions.transfer import PhotoClassifier, fit_from_inversions, fit_from_photos, inverted_photos
+from latentedit.directions.probe import fit, fit_classes
+from latentedit.directions.report import card, plot, with_report
+from latentedit.directions.transfer import (
+    PhotoClassifier,
+    fit_from_inversions,
+    fit_from_photos,
+    fit_from_scores,
+    inverted_photos,
+)
 
 __all__ = [
     "Direction",
     "LabelTable",
+    "OnnxClassifier",
     "PhotoClassifier",
-    "auc_by_group",
+    "card",
+    "conditioned",
+    "effect_of_layers",
     "find_direction",
     "fit",
+    "fit_classes",
     "fit_from_inversions",
     "fit_from_photos",
+    "fit_from_scores",
     "import_direction",
     "inverted_photos",
+    "leakage",
     "load_direction",
+    "measure_effect",
+    "plot",
+    "propose_layers",
+    "question",
     "read_labels",
     "save_direction",
     "shipped",
+    "with_report",
 ]

@@ -1,14 +1,18 @@
-"""Labels of samples from a CSV file."""
+"""Labels of samples, from a CSV file or from sub-folders."""
 
 import csv
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from latentedit.errors import Error
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".pgm", ".tif", ".tiff", ".safetensors")
+"""Of the files in sub-folders that count as samples."""
 
 
 @dataclass(frozen=True)
@@ -26,28 +30,83 @@ class LabelTable:
         return set(np.unique(self.values)) == {0.0, 1.0}
 
 
+@dataclass(frozen=True)
+class TextLabels:
+    """Files and labels as they are written, without those that have none."""
+
+    source: Path
+    attribute: str
+    paths: list[Path]
+    texts: list[str]
+    groups: list[str] | None
+    places: list[str]
+    """Of every sample, for messages."""
+
+    def numbers(self, positive: Iterable[str] = (), negative: Iterable[str] = (), order: Sequence[str] = ()) -> LabelTable:
+        """As 0 and 1, or as numbers; see `read_labels`."""
+        yes, no = set(positive), set(negative)
+        if order and (yes or no):
+            raise Error("an order of values and positive or negative ones exclude each other")
+        values = [
+            _value(text, place, self.attribute, yes, no, order) for text, place in zip(self.texts, self.places, strict=True)
+        ]
+        rows = [i for i, value in enumerate(values) if value is not None]
+        if not rows:
+            raise Error(f"{self.source}: no sample has a label of {self.attribute!r} that is asked for")
+        found = np.array([values[i] for i in rows], dtype=np.float64)
+        if len(set(found)) < 2:
+            raise Error(
+                f"{self.source}: all {len(found)} labels of {self.attribute!r} are the same; a direction needs two classes"
+            )
+        groups = [self.groups[i] for i in rows] if self.groups else None
+        return LabelTable([self.paths[i] for i in rows], found, groups)
+
+
 def read_labels(
     table: str | os.PathLike[str],
-    column: str,
+    column: str | None = None,
     *,
     positive: Iterable[str] = (),
     negative: Iterable[str] = (),
+    order: Sequence[str] = (),
     group: str | None = None,
     exclude: Iterable[str] = (),
     file_column: str = "file",
 ) -> LabelTable:
-    """Read the labels of ``column``; files are relative to the CSV. Rows with an empty label are left out.
+    """Labels as numbers. Samples with an empty label, or "nan", are left out.
 
     Args:
+        table: a CSV, whose ``file_column`` names files relative to it, or a folder, whose sub-folders are the classes.
+        column: of the CSV.
         positive, negative: values that mean 1 and 0. With neither, the column holds numbers; with one of them, all other
-            values are the other class; with both, rows with further values are left out.
+            values are the other class; with both, samples with further values are left out.
+        order: values from least to most, which count 0, 1, 2 ...
         group: column of the group (person) that a sample belongs to.
         exclude: groups to leave out.
 
     Raises:
-        Error: no such file or column, a row whose file does not exist, a value that is no number, one class only.
+        Error: no such file or column, a sample that does not exist, a value that is no number, one class only, a sample with
+            two different labels.
     """
+    return read_texts(table, column, group=group, exclude=exclude, file_column=file_column).numbers(positive, negative, order)
+
+
+def read_texts(
+    table: str | os.PathLike[str],
+    column: str | None = None,
+    *,
+    group: str | None = None,
+    exclude: Iterable[str] = (),
+    file_column: str = "file",
+) -> TextLabels:
+    """Labels as they are written; arguments and errors as of `read_labels`."""
     path = Path(table)
+    if path.is_dir():
+        if column is not None or group is not None:
+            raise Error(f"{path}: a folder of sub-folders has neither columns nor groups")
+        return _from_folders(path)
+    if column is None:
+        raise Error(f"{path}: say which column holds the labels")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -57,30 +116,50 @@ def read_labels(
     for needed in [file_column, column, *([group] if group else [])]:
         if needed not in names:
             raise Error(f"{path}: no column {needed!r}; there are {', '.join(names) or 'none'}")
-    yes, no, left_out = set(positive), set(negative), set(exclude)
-    paths, values, groups = [], [], []
+    left_out = set(exclude)
+    seen: dict[Path, str] = {}
+    paths, texts, groups, places = [], [], [], []
     for number, row in enumerate(rows, start=2):
         text = (row[column] or "").strip()
-        member = row[group] if group else ""
-        if not text or member in left_out:
-            continue
-        value = _value(path, number, column, text, yes, no)
-        if value is None:
+        member = (row[group] or "") if group else ""
+        if not text or text.lower() == "nan" or member in left_out:
             continue
         sample = path.parent / (row[file_column] or "")
         if not sample.is_file():
             raise Error(f"{path}, line {number}: no such file {sample}")
+        if sample in seen:
+            if seen[sample] != text:
+                raise Error(f"{path}, line {number}: {sample.name} is {text!r} here and {seen[sample]!r} before")
+            continue
+        seen[sample] = text
         paths.append(sample)
-        values.append(value)
+        texts.append(text)
         groups.append(member)
+        places.append(f"{path}, line {number}")
     if not paths:
         raise Error(f"{path}: no row has a label in column {column!r} that is asked for")
-    if len(set(values)) < 2:
-        raise Error(f"{path}: all {len(values)} labels of {column!r} are the same; a direction needs two classes")
-    return LabelTable(paths, np.array(values), groups if group else None)
+    return TextLabels(path, column, paths, texts, groups if group else None, places)
 
 
-def _value(path: Path, number: int, column: str, text: str, yes: set[str], no: set[str]) -> float | None:
+def _from_folders(path: Path) -> TextLabels:
+    found = [
+        (sample, folder.name)
+        for folder in sorted(p for p in path.iterdir() if p.is_dir())
+        for sample in sorted(folder.iterdir())
+        if sample.suffix.lower() in ENDINGS
+    ]
+    if len({name for _, name in found}) < 2:
+        raise Error(f"{path}: expected a CSV file, or a folder with two or more sub-folders of samples, one a class")
+    return TextLabels(
+        path, path.name, [sample for sample, _ in found], [name for _, name in found], None, [str(s) for s, _ in found]
+    )
+
+
+def _value(text: str, place: str, attribute: str, yes: set[str], no: set[str], order: Sequence[str]) -> float | None:
+    if order:
+        if text not in order:
+            raise Error(f"{place}: {attribute} is {text!r}, which is not in the order {', '.join(order)}")
+        return float(order.index(text))
     if text in yes:
         return 1.0
     if text in no:
@@ -90,6 +169,9 @@ def _value(path: Path, number: int, column: str, text: str, yes: set[str], no: s
     if yes or no:
         return 0.0 if yes else 1.0
     try:
-        return float(text)
+        number = float(text)
     except ValueError as error:
-        raise Error(f"{path}, line {number}: {column} is {text!r}, not a number; say --positive VALUE") from error
+        raise Error(f"{place}: {attribute} is {text!r}, not a number; say --positive VALUE") from error
+    if not math.isfinite(number):
+        raise Error(f"{place}: {attribute} is {text!r}, which is no finite number")
+    return number

@@ -1,87 +1,76 @@
 """Linear probes: from labelled latents to a direction, with what is known of its worth."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import r2_score, roc_auc_score
-from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from latentedit.directions.direction import Direction, unit
+from latentedit.directions.validation import Array, gain_of_doubling, learning_curve, quality, stability
 from latentedit.errors import Error
 from latentedit.generator import Generator
 from latentedit.models import fingerprint
-from latentedit.statistics import SAMPLES, sample_w
+from latentedit.statistics import SAMPLES, sample_w, sample_z, style_statistics
 
-Array = np.ndarray[Any, np.dtype[Any]]
-FOLDS = 5
-KINDS = ("auto", "svc", "logistic", "ridge")
+KINDS = ("auto", "svc", "logistic", "lda", "ridge")
+SPACES = ("z", "w", "w+", "s")
+FEW = 50
+"""Samples of the smaller class below which "auto" takes the linear discriminant, which knows how random w are spread."""
+WIDEST = 4096
+"""Numbers of a latent, at most, for the linear discriminant, which keeps a square matrix of them."""
+SPREAD = 10.0
+"""How far the linear discriminant takes the spread of random w towards a round one, in units of its mean variance."""
 
 
-def probe(kind: str, strength: float = 1.0) -> Any:
-    """An unfitted scikit-learn estimator; ``strength`` is C of the classifiers and 1 / alpha of ridge."""
+class GeneratorDiscriminant(BaseEstimator):  # type: ignore[misc]
+    """Linear discriminant of two classes whose covariance is mostly known beforehand: that of the generator's own latents.
+
+    With ``n`` samples in ``d`` dimensions the covariance within classes counts n / (n + d), the generator's the rest. To it
+    comes ``ridge`` times the mean variance in every direction, without which few samples put their noise where latents hardly
+    vary.
+
+    Args:
+        covariance: ``[d, d]`` of random latents.
+    """
+
+    def __init__(self, covariance: Array, ridge: float = SPREAD) -> None:
+        self.covariance, self.ridge = covariance, ridge
+
+    def fit(self, x: Array, labels: Array) -> "GeneratorDiscriminant":
+        means = [x[labels == value].mean(axis=0) for value in (0, 1)]
+        centred = np.concatenate([x[labels == value] - mean for value, mean in zip((0, 1), means, strict=True)])
+        n, d = x.shape
+        own = n / (n + d)
+        within = own * (centred.T @ centred / max(n - 2, 1)) + (1 - own) * self.covariance
+        within = within + self.ridge * np.trace(within) / d * np.eye(d)
+        self.coef_ = np.linalg.solve(within, means[1] - means[0])[None]
+        # Half way between the classes, as if both were as frequent.
+        self.intercept_ = -self.coef_ @ (means[0] + means[1]) / 2
+        return self
+
+    def decision_function(self, x: Array) -> Array:
+        found: Array = x @ self.coef_[0] + self.intercept_[0]
+        return found
+
+
+def probe(kind: str, strength: float = 1.0, covariance: Array | None = None, balanced: bool = True) -> Any:
+    """An unfitted estimator; ``strength`` is C of svc and logistic and 1 / alpha of ridge, ``covariance`` is for lda."""
+    weight = "balanced" if balanced else None
     if kind == "svc":
-        return LinearSVC(C=strength, class_weight="balanced", max_iter=20_000, random_state=0)
+        return LinearSVC(C=strength, class_weight=weight, max_iter=20_000, random_state=0)
     if kind == "logistic":
-        return LogisticRegression(C=strength, class_weight="balanced", max_iter=2_000)
+        return LogisticRegression(C=strength, class_weight=weight, max_iter=2_000)
+    if kind == "lda" and covariance is not None:
+        return GeneratorDiscriminant(covariance)
     if kind == "ridge":
         return Ridge(alpha=1 / strength)
     raise Error(f"probe must be one of {', '.join(KINDS)}, got {kind!r}")
-
-
-def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tuple[Array, Array]]:
-    """Train and test indices of up to 5 folds; a group is never in both."""
-    if groups is not None:
-        count = len(set(groups))
-        if count < 2:
-            raise Error(f"cross-validation by group needs at least 2 groups, got {count}")
-        folds = GroupKFold(n_splits=min(FOLDS, count)).split(labels, labels, list(groups))
-    else:
-        smallest = int(np.bincount(labels.astype(int)).min()) if binary else len(labels)
-        if smallest < 2:
-            raise Error(f"cross-validation needs at least 2 samples of every class, got {smallest}")
-        make = StratifiedKFold if binary else KFold
-        folds = make(n_splits=min(FOLDS, smallest), shuffle=True, random_state=0).split(labels, labels)
-    if not binary:
-        return list(folds)
-    both = [(train, test) for train, test in folds if len(set(labels[train])) == 2 and len(set(labels[test])) == 2]
-    if not both:
-        raise Error("no fold has samples of both classes; more groups, or none, are needed")
-    return both
-
-
-def held_out(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[float]:
-    """ROC AUC (R2 for numbers) of every held-out fold; ``x [n, features]``, ``labels [n]``."""
-    figures = []
-    for train, test in splits(labels, groups, binary):
-        fitted = clone(estimator).fit(x[train], labels[train])
-        if binary:
-            figures.append(float(roc_auc_score(labels[test], fitted.decision_function(x[test]))))
-        else:
-            figures.append(float(r2_score(labels[test], fitted.predict(x[test]))))
-    return figures
-
-
-def auc_by_group(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None) -> dict[str, Any]:
-    """Held-out ROC AUC over folds, and the same with shuffled labels, which should be near 0.5."""
-    return _quality(estimator, x, labels, groups, binary=True)
-
-
-def _quality(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool) -> dict[str, Any]:
-    figure = "auc" if binary else "r2"
-    folds = held_out(estimator, x, labels, groups, binary)
-    shuffled = np.random.default_rng(0).permutation(labels)
-    baseline = held_out(estimator, x, shuffled, groups, binary)
-    return {
-        figure: round(float(np.mean(folds)), 4),
-        f"{figure}_folds": [round(value, 4) for value in folds],
-        f"{figure}_shuffled": round(float(np.mean(baseline)), 4),
-    }
 
 
 def fit(
@@ -95,6 +84,9 @@ def fit(
     groups: Sequence[Any] | None = None,
     layers: tuple[int, int] | None = None,
     strength: float = 0.01,
+    confident: float = 1.0,
+    balanced: bool = True,
+    examine: bool = False,
     provenance: dict[str, Any] | None = None,
 ) -> Direction:
     """Fit a linear probe to labelled latents and make its normal a direction.
@@ -103,41 +95,61 @@ def fit(
     means undecided, and sigma is measured, so that amounts compare.
 
     Args:
-        ws: ``[N, num_ws, w_dim]`` or ``[N, w_dim]``.
+        ws: ``[N, num_ws, w_dim]`` or ``[N, w_dim]``; for the space "z" ``[N, z_dim]``.
         labels: ``[N]``, 0 and 1, or numbers; NaN marks a missing label.
-        kind: "svc", "logistic", "ridge" (numbers), or "auto": svc for two classes, else ridge.
-        space: "w" (the mean of the rows of ``layers``) or "w+" (all rows).
+        kind: "svc", "logistic", "lda" (few labels), "ridge" (numbers), or "auto": ridge for numbers, lda for fewer than 50
+            labels of the smaller class, else svc.
+        space: "w" (the mean of the rows of ``layers``), "w+" (those rows one by one), "s" (the styles that they drive) or "z".
         groups: ``[N]``; samples of one group (a person, a picture and its mirror image) stay together in the folds.
         strength: C of the probe on coordinates scaled to unit mean square; small values regularise.
+        confident: share of the samples, those with the lowest and the highest numbers, that become the two classes, as in the
+            published training of boundaries (0.02 at either end there: 0.04 here); 1 takes all.
+        balanced: whether both classes count the same (svc and logistic; lda always does so).
+        examine: whether the report gets a learning curve and the angle between directions from resampled labels, which takes
+            some thirty more fits.
 
     Raises:
         Error: shapes that do not fit, a single class, too few samples.
     """
-    x, values, groups = _samples(ws, labels, generator, space, groups, layers)
-    binary = set(np.unique(values)) == {0.0, 1.0}
+    x, values, members = _samples(ws, labels, generator, space, groups, layers)
     if len(np.unique(values)) < 2:
         raise Error(f"all {len(values)} labels are the same; a direction needs two classes")
+    chosen = _confident(values, confident)
+    binary = chosen is not None or set(np.unique(values)) == {0.0, 1.0}
+    if chosen is not None:
+        rows, sure = chosen
+        x, values, members = x[rows], sure, None if members is None else [members[i] for i in rows]
     if kind == "auto":
-        kind = "svc" if binary else "ridge"
+        few = binary and min(values.sum(), (1 - values).sum()) < FEW and x.shape[1] <= WIDEST
+        kind = "ridge" if not binary else "lda" if few else "svc"
+    if kind == "lda" and x.shape[1] > WIDEST:
+        raise Error(f"the lda probe takes up to {WIDEST} numbers a latent, here are {x.shape[1]}; use svc, or fewer layers")
     if kind != "ridge" and not binary:
-        raise Error(f"the {kind} probe needs labels 0 and 1; use ridge for numbers")
+        raise Error(f"the {kind} probe needs labels 0 and 1; use ridge for numbers, or the most confident of them")
     scale = float(np.sqrt(np.square(x - x.mean(axis=0)).mean())) or 1.0
-    estimator = probe(kind, strength)
+    coordinates = Coordinates.of(generator, space, layers)
+    covariance = coordinates.covariance(generator) / scale**2 if kind == "lda" else None
+    estimator = probe(kind, strength, covariance, balanced)
+    two = binary and kind != "ridge"
     report: dict[str, Any] = {
         "probe": kind,
         "strength": strength,
         "space": space,
         "samples": len(values),
-        "groups": len(set(groups)) if groups is not None else None,
+        "groups": len(set(members)) if members is not None else None,
         **({"positives": int(values.sum())} if binary else {}),
-        **_quality(estimator, x / scale, values, groups, binary and kind != "ridge"),
+        **({"confident": confident} if chosen is not None else {}),
+        **quality(estimator, x / scale, values, members, two),
     }
+    if examine:
+        curve = learning_curve(estimator, x / scale, values, members, two)
+        report["learning_curve"] = curve
+        report["gain_of_doubling"] = gain_of_doubling(curve)
+        report["angle"] = stability(estimator, x / scale, values, members)
     fitted = clone(estimator).fit(x / scale, values)
     weights = torch.from_numpy(np.asarray(fitted.coef_, dtype=np.float64).reshape(-1) / scale)
     norm = float(weights.norm())
-    vector = unit(weights)
-    if space == "w+":
-        vector = vector.reshape(generator.num_ws, generator.w_dim)
+    vector = coordinates.embed(unit(weights))
     # A score has the units of w: both sides are divided by the norm. Ridge is undecided at the mean of its numbers.
     middle = 0.0 if kind != "ridge" else float(values.mean())
     intercept = (float(np.ravel(fitted.intercept_)[0]) - middle) / norm
@@ -145,19 +157,138 @@ def fit(
         name=name,
         vector=vector,
         intercept=intercept,
-        sigma=measure_sigma(vector, generator),
+        sigma=measure_sigma(vector, generator, space, coordinates.scale),
         fingerprint=fingerprint(generator),
-        layers=layers,
+        layers=layers if space != "z" else None,
+        space=space,
+        scale=coordinates.scale,
         report=report,
         provenance=provenance or {},
     )
 
 
-def measure_sigma(vector: Tensor, generator: Generator) -> float:
-    """Standard deviation of ``<vector, x>`` over 10,000 random w (psi 1, seed 0)."""
-    w = sample_w(generator, SAMPLES).cpu()
+def fit_classes(ws: Tensor, labels: Sequence[str], *, name: str = "direction", **options: Any) -> dict[str, Direction]:
+    """A direction for every class against all others, named NAME-CLASS; "" marks a missing label. Options as of `fit`."""
+    classes = sorted({label for label in labels if label})
+    if len(classes) < 2:
+        raise Error(f"all labels are {classes[0]!r}; a direction needs two classes" if classes else "there are no labels")
+    found = {}
+    for one in classes:
+        values = [np.nan if not label else float(label == one) for label in labels]
+        found[one] = fit(ws, values, name=f"{name}-{one}", **options)
+    return found
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Where a probe looks: which part of a latent's numbers, as one row."""
+
+    space: str
+    first: int
+    last: int
+    shape: tuple[int, ...]
+    """Of a direction's vector."""
+    moved: Tensor
+    """Which entries of the flat vector belong to the layers, booleans."""
+    scale: Tensor | None = None
+    """Of style channels."""
+
+    @classmethod
+    def of(cls, generator: Generator, space: str, layers: tuple[int, int] | None) -> "Coordinates":
+        if space not in SPACES:
+            raise Error(f"space must be one of {', '.join(SPACES)}, got {space!r}")
+        first, last = layers or (0, generator.num_ws - 1)
+        if not 0 <= first <= last < generator.num_ws:
+            raise Error(f"layers {first}-{last} lie outside this network, whose layers are 0-{generator.num_ws - 1}")
+        if space == "z" and layers:
+            raise Error("a direction in z moves all layers")
+        if space == "w+":
+            shape: tuple[int, ...] = (generator.num_ws, generator.w_dim)
+            moved = torch.zeros(shape, dtype=torch.bool)
+            moved[first : last + 1] = True
+            return cls(space, first, last, shape, moved.flatten())
+        if space == "s":
+            _, std = style_statistics(generator)
+            parts = [
+                torch.full((size,), first <= row <= last, dtype=torch.bool) for row, size in generator.synthesis.style_layers
+            ]
+            # Channels that never vary are left alone.
+            return cls(space, first, last, (len(std),), torch.cat(parts) & (std > 0), std.where(std > 0, torch.ones_like(std)))
+        width = generator.z_dim if space == "z" else generator.w_dim
+        return cls(space, first, last, (width,), torch.ones(width, dtype=torch.bool))
+
+    @torch.no_grad()
+    def rows(self, generator: Generator, latents: Tensor) -> Array:
+        """``[N, num_ws, w_dim]`` (``[N, z_dim]`` in z) as ``[N, features]``."""
+        if self.space == "z":
+            x = latents
+        elif self.space == "w":
+            x = latents[:, self.first : self.last + 1].mean(dim=1)
+        elif self.space == "w+":
+            x = latents[:, self.first : self.last + 1].flatten(1)
+        else:
+            assert self.scale is not None
+            styles = [
+                torch.cat(generator.synthesis.styles(part.to(generator.device).float()), dim=1).cpu()
+                for part in latents.split(1000)
+            ]
+            x = (torch.cat(styles) / self.scale)[:, self.moved]
+        found: Array = x.cpu().double().numpy()
+        return found
+
+    def embed(self, vector: Tensor) -> Tensor:
+        """A vector over the features as one over the whole space."""
+        whole = torch.zeros(len(self.moved))
+        whole[self.moved] = vector
+        return whole.reshape(self.shape)
+
+    def covariance(self, generator: Generator) -> Array:
+        """Of random latents, ``[features, features]``."""
+        if self.space == "z":
+            return np.eye(generator.z_dim)
+        w = sample_w(generator).cpu()
+        if self.space == "w+":
+            # Rows of inversions are not equal as those of random w are; to take them for independent is the safer error.
+            one = np.cov(w.double().numpy().T)
+            return np.kron(np.eye(self.last + 1 - self.first), one)
+        found: Array = np.cov(self.rows(generator, w[:, None].expand(-1, generator.num_ws, -1)).T)
+        return found
+
+
+def measure_sigma(vector: Tensor, generator: Generator, space: str = "", scale: Tensor | None = None) -> float:
+    """Standard deviation of ``<vector, x>`` over 10,000 random latents (psi 1, seed 0)."""
+    if space == "z":
+        return float((sample_z(0, generator.z_dim, SAMPLES) @ vector).std())
+    w = sample_w(generator).cpu()
+    if space == "s":
+        assert scale is not None
+        with torch.no_grad():
+            parts = [
+                torch.cat(
+                    generator.synthesis.styles(part[:, None].expand(-1, generator.num_ws, -1).to(generator.device)), dim=1
+                )
+                for part in w.split(1000)
+            ]
+        return float(((torch.cat(parts).cpu() / scale) @ vector).std())
     flat = vector.reshape(-1, generator.w_dim).sum(dim=0)  # all rows of a random w are equal
     return float((w @ flat).std())
+
+
+def _confident(values: Array, share: float) -> tuple[Array, Array] | None:
+    """Rows with the lowest and the highest values, and 0 or 1 for them; None where all count."""
+    if not 0 < share <= 1:
+        raise Error(f"the confident share must be above 0 and at most 1, got {share}")
+    if share == 1:
+        return None
+    if len(np.unique(values)) == 2:
+        raise Error("labels of two classes have no most confident ones; give scores, or take all")
+    count = int(len(values) * share / 2)
+    if count < 2:
+        raise Error(
+            f"a confident share of {share} leaves {count} of {len(values)} samples at either end; at least 2 are needed"
+        )
+    order = np.argsort(values, kind="stable")
+    return np.concatenate([order[:count], order[-count:]]), np.repeat([0.0, 1.0], count)
 
 
 def _samples(
@@ -167,21 +298,28 @@ def _samples(
     space: str,
     groups: Sequence[Any] | None,
     layers: tuple[int, int] | None,
-) -> tuple[Array, Array, Sequence[Any] | None]:
-    if space not in ("w", "w+"):
-        raise Error(f'space must be "w" or "w+", got {space!r}')
-    if ws.ndim == 2:
-        ws = ws[:, None].expand(-1, generator.num_ws, -1)
-    if ws.ndim != 3 or ws.shape[1:] != (generator.num_ws, generator.w_dim):
-        raise Error(
-            f"ws must have shape [N, {generator.num_ws}, {generator.w_dim}] or [N, {generator.w_dim}], got {list(ws.shape)}"
-        )
+) -> tuple[Array, Array, list[Any] | None]:
+    coordinates = Coordinates.of(generator, space, layers)
+    if space == "z":
+        expected = f"[N, {generator.z_dim}]"
+        fits = ws.ndim == 2 and ws.shape[1] == generator.z_dim
+    else:
+        expected = f"[N, {generator.num_ws}, {generator.w_dim}] or [N, {generator.w_dim}]"
+        if ws.ndim == 2:
+            ws = ws[:, None].expand(-1, generator.num_ws, -1)
+        fits = ws.ndim == 3 and ws.shape[1:] == (generator.num_ws, generator.w_dim)
+    if not fits:
+        raise Error(f"{'z' if space == 'z' else 'ws'} must have shape {expected}, got {list(ws.shape)}")
     values = np.asarray(labels, dtype=np.float64)
     if values.shape != (len(ws),) or (groups is not None and len(groups) != len(ws)):
         raise Error(f"expected {len(ws)} labels and groups, one a sample, got {values.shape}")
+    if np.isinf(values).any():
+        raise Error("labels must be finite; NaN marks a missing one")
+    if not bool(torch.isfinite(ws).all()):
+        raise Error("the latents hold values that are not finite")
     known = np.isfinite(values)
-    first, last = layers or (0, generator.num_ws - 1)
-    rows = ws[:, first : last + 1].mean(dim=1) if space == "w" else ws.flatten(1)
-    x = rows.double().cpu().numpy()[known]
+    if not known.any():
+        raise Error("all labels are missing")
+    x = coordinates.rows(generator, ws[torch.from_numpy(known)])
     kept = [group for group, keep in zip(groups, known, strict=True) if keep] if groups is not None else None
     return x, values[known], kept

@@ -18,7 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from latentedit.directions.direction import Direction
-from latentedit.directions.probe import auc_by_group, fit
+from latentedit.directions.probe import fit
+from latentedit.directions.validation import quality
 from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
 from latentedit.generator import Generator
@@ -44,10 +45,13 @@ def discriminator_features(discriminator: Discriminator, images: Tensor) -> Arra
     """Activations of every block averaged to 4 x 4 positions, ``[N, C, H, W] -> [N, features]``."""
     rows = []
     for batch in images.split(BATCH):
-        maps = discriminator.features(batch.to(next(discriminator.parameters()).device))
-        pooled = [F.adaptive_avg_pool2d(x, min(POOLED, x.shape[-1])).flatten(1) for x in maps]
+        pooled = _pooled(discriminator, batch.to(next(discriminator.parameters()).device))
         rows.append(torch.cat(pooled, dim=1).cpu())
     return torch.cat(rows).double().numpy()
+
+
+def _pooled(discriminator: Discriminator, images: Tensor) -> list[Tensor]:
+    return [F.adaptive_avg_pool2d(x, min(POOLED, x.shape[-1])).flatten(1) for x in discriminator.features(images)]
 
 
 def mirrored(images: Tensor, labels: Array, groups: Sequence[Any] | None, mirror: str) -> tuple[Tensor, Array, list[Any]]:
@@ -89,8 +93,16 @@ class PhotoClassifier:
         components = min(COMPONENTS, *x.shape)
         self.space = make_pipeline(StandardScaler(), PCA(components, whiten=True, random_state=0)).fit(x)
         self.neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(x))).fit(self.space.transform(x))
-        self.report = auc_by_group(self.estimator, x, labels, members)
+        self.report = quality(self.estimator, x, labels, members, binary=True)
         self.estimator.fit(x, labels)
+
+    def log_odds(self, images: Tensor) -> Tensor:
+        """Of class 1, differentiable in ``images [N, C, H, W]``: ``[N]``."""
+        scaler, regression = self.estimator[0], self.estimator[-1]
+        x = torch.cat(_pooled(self.discriminator, images), dim=1)
+        mean, scale, weights = (torch.from_numpy(np.ravel(a)).to(x) for a in (scaler.mean_, scaler.scale_, regression.coef_))
+        found: Tensor = ((x - mean) / scale) @ weights + float(regression.intercept_[0])
+        return found
 
     def score(self, images: Tensor) -> tuple[Array, Array]:
         """Log odds of class 1, and the distance from the nearest photographs: ``[N, C, H, W] -> [N], [N]``.
@@ -115,6 +127,64 @@ def render_all(generator: Generator, w: Tensor, progress: Progress | None = None
     return torch.cat(pictures)
 
 
+def fit_from_scores(
+    score: Callable[[Tensor], Any],
+    *,
+    generator: Generator,
+    name: str,
+    samples: int = RANDOM_W,
+    confident: float = CONFIDENT,
+    kind: str = "auto",
+    space: str = "w",
+    strength: float = 0.01,
+    layers: tuple[int, int] | None = None,
+    examine: bool = False,
+    seed: int = 1,
+    provenance: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Direction:
+    """A direction from what ``score`` says of random pictures: any classifier, or any measurement.
+
+    Args:
+        score: pictures ``[N, C, H, W]`` in [-1, 1] to numbers ``[N]``; NaN where it has nothing to say.
+        confident: share of the pictures at either end of the scores that the probe is fitted to; 0.5 takes all. With the
+            ridge probe, which wants numbers, all count.
+
+    Raises:
+        Error: numbers of another count, or as `latentedit.directions.fit` has them.
+    """
+    if not 0 < confident <= 0.5:
+        raise Error(f"the confident share at either end must be from 0 to 0.5, got {confident}")
+    w = sample_w(generator, samples, seed)
+    pictures = render_all(generator, w, progress)
+    found = np.concatenate([np.asarray(score(batch), dtype=np.float64).reshape(-1) for batch in pictures.split(BATCH)])
+    if found.shape != (samples,):
+        raise Error(f"a score must give one number a picture; got {len(found)} for {samples} pictures")
+    if kind == "ridge":
+        share = 1.0
+    elif set(np.unique(found[np.isfinite(found)])) <= {0.0, 1.0}:
+        share = 1.0  # yes and no, and nothing between them
+    else:
+        share = 2 * confident if confident < 0.5 else 1.0
+        if share == 1.0:
+            found = np.where(np.isnan(found), np.nan, found > np.nanmedian(found))
+    direction = fit(
+        w.cpu(),
+        found,
+        generator=generator,
+        name=name,
+        kind=kind,
+        space=space,
+        layers=layers,
+        strength=strength,
+        confident=share,
+        examine=examine,
+        provenance=provenance,
+    )
+    direction.report.update(method="scores", random_w=samples)
+    return direction
+
+
 def fit_from_photos(
     images: Tensor,
     labels: Array,
@@ -128,6 +198,8 @@ def fit_from_photos(
     confident: float = CONFIDENT,
     typical: float = TYPICAL,
     kind: str = "auto",
+    space: str = "w",
+    examine: bool = False,
     strength: float = 0.01,
     layers: tuple[int, int] | None = None,
     seed: int = 1,
@@ -147,18 +219,17 @@ def fit_from_photos(
     w = sample_w(generator, samples, seed)
     scores, distances = classifier.score(render_all(generator, w, progress))
     near = np.argsort(distances, kind="stable")[: max(4, int(len(w) * typical))]
-    order = near[np.argsort(scores[near], kind="stable")]
-    count = max(2, int(len(near) * confident))
-    chosen = np.concatenate([order[:count], order[-count:]])
-    sure = np.concatenate([np.zeros(count), np.ones(count)])
     direction = fit(
-        w[torch.from_numpy(chosen.copy()).to(w.device)].cpu(),
-        sure,
+        w.cpu()[torch.from_numpy(near.copy())],
+        scores[near],
         generator=generator,
         name=name,
         kind=kind,
+        space=space,
         layers=layers,
         strength=strength,
+        confident=2 * confident,
+        examine=examine,
         provenance=provenance,
     )
     direction.report.update(
@@ -185,6 +256,8 @@ def fit_from_inversions(
     mirror: str = "keep",
     steps: int = 150,
     kind: str = "auto",
+    space: str = "w",
+    examine: bool = False,
     strength: float = 0.01,
     layers: tuple[int, int] | None = None,
     provenance: dict[str, Any] | None = None,
@@ -199,6 +272,8 @@ def fit_from_inversions(
         generator=generator,
         name=name,
         kind=kind,
+        space=space,
+        examine=examine,
         groups=members,
         layers=layers,
         strength=strength,

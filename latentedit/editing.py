@@ -59,7 +59,7 @@ def edit(ws: Tensor, direction: Movable, amount: float, layers: str | tuple[int,
     Raises:
         Error: shapes of another network, or layers outside it.
     """
-    return ws + amount * direction.sigma * _step(ws, direction, layers)
+    return ws + amount * direction.sigma * step_of(ws, direction, layers)
 
 
 def edit_holding(
@@ -77,9 +77,9 @@ def edit_holding(
     Raises:
         Error: as `edit`, or directions that cannot be told apart.
     """
-    steps = [amount * d.sigma * _step(ws, d, layers) for d, amount, layers in moves]
+    steps = [amount * d.sigma * step_of(ws, d, layers) for d, amount, layers in moves]
     step = torch.stack(steps).sum(dim=0).cpu().double()  # small, and not every device has float64
-    gradients = torch.stack([_gradient(ws, d) for d in (*(d for d, *_ in moves), *held)]).flatten(1).cpu().double()
+    gradients = torch.stack([gradient_of_score(ws, d) for d in (*(d for d, *_ in moves), *held)]).flatten(1).cpu().double()
     wanted = torch.tensor([amount * d.sigma for d, amount, _ in moves] + [0.0] * len(held), dtype=torch.float64)
     lengths = gradients.norm(dim=1)
     correlations = gradients @ gradients.T / lengths[:, None] / lengths
@@ -90,7 +90,7 @@ def edit_holding(
     return torch.add(ws, (step + correction.reshape(step.shape)).to(ws))
 
 
-def _step(ws: Tensor, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
+def step_of(ws: Tensor, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
     """``[num_ws, w_dim]``: the direction on the rows that it moves."""
     if direction.space not in ("w", "w+"):
         raise Error(f"this direction is one in the space {direction.space} and cannot move ws; edit_styles moves styles")
@@ -114,13 +114,13 @@ def _range(chosen: str | tuple[int, int] | None, num_ws: int) -> tuple[int, int]
     return first, last
 
 
-def _gradient(ws: Tensor, direction: Movable) -> Tensor:
+def gradient_of_score(ws: Tensor, direction: Movable) -> Tensor:
     """``[num_ws, w_dim]``: of `score` with respect to ws."""
     if direction.vector.ndim == 2:
-        _step(ws, direction)  # for its checks
+        step_of(ws, direction)  # for its checks
         return direction.vector.to(ws)
     first, last = direction.layers if direction.layers is not None else (0, ws.shape[1] - 1)
-    return _step(ws, direction) / (last + 1 - first)
+    return step_of(ws, direction) / (last + 1 - first)
 
 
 def edit_styles(

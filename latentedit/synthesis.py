@@ -179,7 +179,7 @@ class SynthesisNetwork(nn.Module):
 
     @property
     def style_layers(self) -> list[tuple[int, int]]:
-        """For every entry of `styles` the row of ws that drives it and its width; a ToRGB shares its row with the next block."""
+        """For every entry of `styles` the row of ws that drives it and its width; a ToRGB shares that of the next block."""
         found, row = [], 0
         for block in self.blocks:
             for index, layer in enumerate([*block.convs, *([block.torgb] if block.has_rgb else [])]):

@@ -18,8 +18,8 @@ from latentedit.directions import (
     shipped,
 )
 from latentedit.directions.direction import check_generator
-from latentedit.directions.probe import splits
 from latentedit.directions.transfer import mirrored, render_all
+from latentedit.directions.validation import splits
 from latentedit.errors import Error
 from latentedit.models import Model, fingerprint
 from latentedit.statistics import sample_w

@@ -1,5 +1,6 @@
 """What the documentation says can be typed exists."""
 
+import csv
 import os
 import re
 import shlex
@@ -21,9 +22,10 @@ from latentedit.models import fingerprint, load_generator
 from latentedit.training import write_pictures
 from tests.reference_nets import REFERENCE
 from tests.test_cli import works
+from tests.test_effects import onnx_mean
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/faces64.md", "docs/networks.md", "docs/photo.md", "docs/train.md"]
+PAGES = ["README.md", "docs/directions.md", "docs/faces64.md", "docs/networks.md", "docs/photo.md", "docs/train.md"]
 
 
 def shell_lines(page: str) -> list[str]:
@@ -162,3 +164,43 @@ def test_your_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (tmp_path / name).is_file(), name
     with Image.open("me.jpg") as before, Image.open("me-turned.jpg") as after:
         assert before.size == after.size
+
+
+@pytest.mark.slow
+def test_find_your_own_direction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTEDIT_DIRECTIONS", str(tmp_path / "mine"))
+    monkeypatch.chdir(tmp_path)
+    made_pictures(tmp_path / "sides")
+    rows = ["file,person,sunglasses,hair"]
+    for i, path in enumerate(sorted((tmp_path / "sides").glob("*/*.png"))):
+        rows.append(
+            f"{path.relative_to(tmp_path)},p{i % 4},{int(path.parent.name == 'left')},{('none', 'short', 'long')[i % 3]}"
+        )
+    (tmp_path / "photos.csv").write_text("\n".join(rows) + "\n")
+    onnx_mean(tmp_path / "brightness.onnx", 64)
+    judge = Judge(1, 64, {"sunglasses": ("no", "yes"), "pose": ("straight", "left", "right")})
+    save_judge(tmp_path / "judge.safetensors", judge.eval(), {})
+    lines = shell_lines("docs/directions.md")
+    for line in lines:
+        program, *words = shlex.split(line, comments=True)
+        assert program == "latentedit"
+        if words[:2] == ["directions", "label"]:  # which asks a person; tests/test_labelling.py answers it
+            fill_in(Path(words[2]), words[words.index("--column") + 1])
+        else:
+            works(*words, *(["--pictures", "6"] if "--judge" in words else []))
+    assert len(lines) >= 15
+    for name in ("bright.png", "kinds-of-hair/hair-none.safetensors", "components/sheet.png", "channels/sheet.png", "tone.png",
+                 "mine/tone.safetensors", "reports/sunglasses.md", "held.png"):  # fmt: skip
+        assert (tmp_path / name).is_file(), name
+
+
+def fill_in(table: Path, column: str) -> None:
+    """Label the pictures that are brighter than most."""
+    rows = list(csv.DictReader(table.open()))
+    levels = [float(np.asarray(Image.open(table.parent / row["picture"])).mean()) for row in rows]
+    for row, level in zip(rows, levels, strict=True):
+        row[column] = str(int(level > np.median(levels)))
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

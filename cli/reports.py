@@ -1,0 +1,179 @@
+"""``directions report``, ``compare`` and ``condition``: what a direction does, and to what else."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latentedit.cli.common import device_option, model_option, print_facts, progress_bar, read_model, say_written
+from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from latentedit.directions import Direction
+    from latentedit.directions.effects import Effect, Score
+    from latentedit.models import Model
+
+PICTURES = 100
+
+
+def parse_question(text: str) -> tuple[str, str | None, str | None]:
+    """``"HEAD"``, ``"HEAD:YES"`` or ``"HEAD:YES/NO"``."""
+    head, _, classes = text.partition(":")
+    yes, _, no = classes.partition("/")
+    if not head:
+        raise Error(f"--ask takes HEAD, HEAD:YES or HEAD:YES/NO, got {text!r}")
+    return head, yes or None, no or None
+
+
+def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, pictures: int) -> "Effect":
+    """The effect of ``direction`` on random pictures, asked of the judge in that file."""
+    from latentedit.directions.effects import AMOUNTS, measure_effect, question
+    from latentedit.metrics import load_judge
+    from latentedit.statistics import sample_w, sample_z
+
+    found = load_judge(judge)
+    head, yes, no = parse_question(ask or direction.name)
+    score = question(found, head, yes, no)
+    others: dict[str, Score] = {
+        name: question(found, name, None if len(classes) == 2 else classes[0])
+        for name, classes in found.heads.items()
+        if name != head
+    }
+    generator = model.generator
+    if direction.space == "z":
+        base = sample_z(1, generator.z_dim, pictures)
+    else:
+        base = sample_w(generator, pictures, seed=1)[:, None].expand(-1, generator.num_ws, -1)
+    with progress_bar(len(AMOUNTS), "asking the judge", "amount") as bar:
+        return measure_effect(
+            generator,
+            direction,
+            base,
+            score,
+            others=others,
+            discriminator=model.discriminator,
+            progress=lambda done, _: bar.update(done - bar.n),
+        )
+
+
+def own_direction(name: str, model: "Model") -> "Direction":
+    from latentedit.directions.direction import check_generator, load_direction
+    from latentedit.models import fingerprint
+
+    own = fingerprint(model.generator)
+    direction = load_direction(name, own)
+    check_generator(direction, own, model.path)
+    return direction
+
+
+def known_directions(model: "Model") -> list["Direction"]:
+    """The user's own and those that ship, for this generator."""
+    from latentedit.directions.direction import own_directions, read_direction, shipped
+    from latentedit.models import fingerprint
+
+    own = fingerprint(model.generator)
+    return [read_direction(path) for path in {**shipped(own), **own_directions(own)}.values()]
+
+
+def judge_options(function: Any) -> Any:
+    function = click.option("--pictures", default=PICTURES, show_default=True, type=click.IntRange(2), help="To ask about.")(
+        function
+    )
+    text = "What to ask: an attribute of the judge, HEAD:YES, or HEAD:YES/NO; by default the direction's name."
+    function = click.option("--ask", metavar="HEAD[:YES[/NO]]", help=text)(function)
+    return click.option("--judge", type=click.Path(), help="File of an independent classifier (docs/formats.md).")(function)
+
+
+@click.command()
+@click.argument("name", metavar="NAME|FILE")
+@judge_options
+@model_option()
+@click.option("--out", type=click.Path(), required=True, help="Folder for the direction with its report, card and curves.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@device_option
+def report(
+    name: str, judge: str | None, ask: str | None, pictures: int, model_name: str, out: str, as_json: bool, device: str
+) -> None:
+    """What a direction does: what it moves besides, and, if a judge is at hand, how often pictures come to show it.
+
+    \b
+    Example:
+      latentedit directions report turn --judge judge.safetensors --ask pose:left/right --out reports
+    """
+    from latentedit.directions.report import card, plot, with_report
+    from latentedit.images import save_image
+
+    model = read_model(model_name, device)
+    direction = own_direction(name, model)
+    effect = judged(direction, model, judge, ask, pictures) if judge else None
+    direction = with_report(direction, model.generator, others=known_directions(model), effect=effect)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    direction.save(folder / f"{direction.name}.safetensors")
+    (folder / f"{direction.name}.md").write_text(card(direction), encoding="utf-8")
+    save_image(plot(direction), folder / f"{direction.name}.png")
+    print_facts({"name": direction.name, "space": direction.space, "report": direction.report}, as_json)
+    if not as_json:
+        for ending in ("safetensors", "md", "png"):
+            say_written(folder / f"{direction.name}.{ending}")
+
+
+@click.command()
+@click.argument("names", metavar="NAME|FILE...", nargs=-1, required=True)
+@judge_options
+@model_option()
+@device_option
+def compare(names: tuple[str, ...], judge: str | None, ask: str | None, pictures: int, model_name: str, device: str) -> None:
+    """Several directions side by side, and what each does to the scores of the others.
+
+    With --judge all are asked the same --ask.
+
+    \b
+    Example:
+      latentedit directions compare sunglasses turn look-up
+    """
+    from latentedit.directions.report import compared, with_report
+
+    model = read_model(model_name, device)
+    directions = [own_direction(name, model) for name in names]
+    if judge:
+        directions = [with_report(d, model.generator, effect=judged(d, model, judge, ask, pictures)) for d in directions]
+    click.echo(compared(directions, model.generator), nl=False)
+
+
+@click.command()
+@click.argument("name", metavar="NAME|FILE")
+@click.option("--keep", required=True, metavar="NAME,...|auto", help="Directions whose scores must stay; auto proposes them.")
+@model_option()
+@click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
+@device_option
+def condition(name: str, keep: str, model_name: str, out: str, device: str) -> None:
+    """A direction that leaves the scores of others exactly as they are, however correlated they may be.
+
+    \b
+    Example:
+      latentedit directions condition sunglasses --keep turn,look-up --out sunglasses-only.safetensors
+    """
+    if not out.endswith(".safetensors"):
+        raise Error(f"--out must end in .safetensors, got {out}")
+    model = read_model(model_name, device)
+    direction = own_direction(name, model)
+    found = kept(direction, keep, model)
+    found.save(out)
+    click.echo(f"{found.name}: holds {', '.join(found.report['kept'])}; cosine {found.report['cosine_with_unconditioned']}")
+    say_written(out)
+
+
+def kept(direction: "Direction", keep: str, model: "Model") -> "Direction":
+    """``direction`` conditioned on those named, or on those that its leakage proposes."""
+    from latentedit.directions.conditioning import conditioned, to_keep
+
+    generator = model.generator
+    if keep == "auto":
+        others = [d for d in known_directions(model) if d.name != direction.name and d.space in ("w", "w+")]
+        chosen = to_keep(direction, others, generator.num_ws, generator.w_dim)
+        if not chosen:
+            raise Error(f"{direction.name} moves no known direction by 0.2 sigmas a sigma; there is nothing to keep")
+    else:
+        chosen = [own_direction(name, model) for name in keep.split(",")]
+    return conditioned(direction, chosen, generator)

@@ -1,0 +1,86 @@
+"""Directions that leave others alone, and what an edit along one does to the scores of others."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from latentedit.directions.direction import Direction, unit
+from latentedit.directions.probe import measure_sigma
+from latentedit.editing import gradient_of_score, step_of
+from latentedit.errors import Error
+from latentedit.generator import Generator
+from latentedit.statistics import sample_w
+
+LEAKS = 0.2
+"""Sigmas of another score for a sigma of an edit, from which on it is proposed to be kept."""
+SAME = 0.95
+"""Leakage, both ways, from which on two directions are taken for the same attribute."""
+
+
+def leakage(directions: Sequence[Direction], num_ws: int, w_dim: int) -> Tensor:
+    """``[n, n]``: by how many of its sigmas the score of column j moves when an edit moves along row i by one sigma."""
+    ws = torch.zeros(1, num_ws, w_dim)
+    _linear(directions)
+    steps = torch.stack([d.sigma * step_of(ws, d) for d in directions]).flatten(1).double()
+    gradients = torch.stack([gradient_of_score(ws, d) / d.sigma for d in directions]).flatten(1).double()
+    found: Tensor = (steps @ gradients.T).float()
+    return found
+
+
+def to_keep(direction: Direction, others: Sequence[Direction], num_ws: int, w_dim: int) -> list[Direction]:
+    """Those of ``others`` that an edit along ``direction`` moves by 0.2 sigmas a sigma or more, but not the same attribute."""
+    found = []
+    for other in others:
+        matrix = leakage([direction, other], num_ws, w_dim)
+        there, back = abs(float(matrix[0, 1])), abs(float(matrix[1, 0]))
+        if there >= LEAKS and min(there, back) < SAME:
+            found.append(other)
+    return found
+
+
+def conditioned(direction: Direction, keep: Sequence[Direction], generator: Generator) -> Direction:
+    """``direction`` without its part that moves the scores of ``keep`` (InterFaceGAN's conditional manipulation, Shen et al.
+    2020, section 3.3, for any number of attributes at once and exact for correlated ones).
+
+    The undecided point is put as many sigmas from the mean w as before. The report keeps the cosine with what it was.
+
+    Raises:
+        Error: nothing is left, or directions of other spaces than W and W+.
+    """
+    _linear([direction, *keep])
+    if not keep:
+        raise Error("say which directions to keep")
+    ws = torch.zeros(1, generator.num_ws, generator.w_dim)
+    gradients = torch.stack([gradient_of_score(ws, d) for d in keep]).double()
+    first, last = direction.layers or (0, generator.num_ws - 1)
+    moved = gradients[:, first : last + 1]
+    constraints = moved.sum(dim=1) if direction.space == "w" else torch.zeros_like(gradients)
+    if direction.space == "w+":
+        constraints[:, first : last + 1] = moved
+    basis = torch.linalg.svd(constraints.flatten(1), full_matrices=False)
+    rows = basis.Vh[1e-6 * basis.S.max().clamp(min=1e-12) < basis.S]
+    old = direction.vector.double().flatten()
+    new = old - rows.T @ (rows @ old)
+    if float(new.norm()) < 1e-3:
+        raise Error(f"nothing of {direction.name} is left when {', '.join(d.name for d in keep)} must not move")
+    vector = unit(new).reshape(direction.vector.shape)
+    sigma = measure_sigma(vector, generator)
+    mean = sample_w(generator).mean(dim=0).cpu()[None, None].expand(1, generator.num_ws, -1)
+    before = float(direction.score(mean)) / direction.sigma
+    undecided = replace(direction, vector=vector, sigma=sigma, intercept=0.0)
+    report = {
+        **direction.report,
+        "kept": [d.name for d in keep],
+        "cosine_with_unconditioned": round(float(vector.flatten().double() @ old), 4),
+    }
+    return replace(undecided, intercept=before * sigma - float(undecided.score(mean)), report=report)
+
+
+def _linear(directions: Sequence[Direction]) -> None:
+    for direction in directions:
+        if direction.space not in ("w", "w+"):
+            raise Error(
+                f"direction {direction.name} is in the space {direction.space}; only those in W and W+ can be compared so"
+            )

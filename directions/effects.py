@@ -1,0 +1,218 @@
+"""What pictures do when a slider moves, as an independent judge sees it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentedit.directions.direction import Direction
+from latentedit.discriminator import Discriminator
+from latentedit.editing import edit, edit_styles
+from latentedit.errors import Error
+from latentedit.generator import Generator
+from latentedit.latents import render
+from latentedit.metrics.judge import Judge
+from latentedit.noise import Noise
+from latentedit.preflight import Domain
+
+AMOUNTS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+WHOLE = 1.0
+"""Distance from the generator's own pictures (`latentedit.preflight.Domain`) up to which a picture counts as whole."""
+MOST_BROKEN = 0.1
+"""Share of broken pictures more than at amount 0 with which an amount is still within the range."""
+BATCH = 32
+
+Score = Callable[[Tensor], Tensor]
+"""Pictures ``[N, C, H, W]`` in [-1, 1] to numbers ``[N]``, above 0 for yes."""
+
+
+def question(judge: Judge, head: str, yes: str | None = None, no: str | None = None) -> Score:
+    """What ``judge`` says to whether a picture is ``yes`` (and not ``no``), as log odds.
+
+    For a head of two classes neither is needed; for one of several, ``yes`` against ``no``, or against all others.
+
+    Raises:
+        Error: no such head or class.
+    """
+    if head not in judge.heads:
+        raise Error(f"this judge knows {', '.join(judge.heads)}; not {head}")
+    classes = judge.heads[head]
+    for one in (yes, no):
+        if one is not None and one not in classes:
+            raise Error(f"{head} of this judge has the classes {', '.join(classes)}; not {one}")
+    if len(classes) == 2:
+        sign = -1.0 if yes == classes[0] else 1.0
+        return lambda images: sign * judge(images)[head]
+    if yes is None:
+        raise Error(f"{head} of this judge has the classes {', '.join(classes)}; say which one is meant: {head}:{classes[-1]}")
+    here = classes.index(yes)
+    if no is not None:
+        there = classes.index(no)
+        return lambda images: judge(images)[head][:, here] - judge(images)[head][:, there]
+    others = [i for i in range(len(classes)) if i != here]
+    return lambda images: judge(images)[head][:, here] - judge(images)[head][:, others].logsumexp(dim=1)
+
+
+@torch.no_grad()
+def moved_pictures(
+    generator: Generator,
+    direction: Direction,
+    ws: Tensor,
+    amount: float,
+    *,
+    styles: Sequence[Tensor] = (),
+    noise: Noise = "const",
+) -> Tensor:
+    """Pictures ``[N, C, H, W]`` of ``ws [N, num_ws, w_dim]``, or z ``[N, z_dim]`` for a direction in z, moved by ``amount``
+    sigmas."""
+    pictures = []
+    for start in range(0, len(ws), BATCH):
+        part = ws[start : start + BATCH].to(generator.device)
+        offsets = [offset[start : start + BATCH].to(generator.device) for offset in styles]
+        if direction.space == "z":
+            part = generator.mapping(part + amount * direction.sigma * direction.vector.to(part))
+        elif direction.space == "s":
+            if amount:
+                offsets = [offset.to(part) for offset in edit_styles(generator, offsets, direction, amount)]
+        else:
+            part = edit(part, direction, amount)
+        pictures.append(render(generator, part, noise, offsets).cpu())
+    return torch.cat(pictures)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Of one direction on the same pictures at several amounts."""
+
+    amounts: tuple[float, ...]
+    scores: np.ndarray[Any, np.dtype[np.float64]]
+    """``[amounts, N]`` of the judge for the direction's own attribute; above 0 is yes."""
+    others: dict[str, np.ndarray[Any, np.dtype[np.float64]]]
+    """Of other attributes."""
+    domain: np.ndarray[Any, np.dtype[np.float64]] | None
+    """``[amounts, N]``: distance from the generator's own pictures."""
+
+    def _at(self, amount: float) -> int:
+        if amount not in self.amounts:
+            raise Error(f"not measured at {amount}; there are {', '.join(map(str, self.amounts))}")
+        return self.amounts.index(amount)
+
+    def brought_over(self, amount: float) -> tuple[float, int]:
+        """Share of the pictures on the other side that ``amount`` brings over, and their number."""
+        sign = 1.0 if amount > 0 else -1.0
+        other = sign * self.scores[self._at(0.0)] <= 0
+        there = sign * self.scores[self._at(amount)] > 0
+        return (float(there[other].mean()) if other.any() else float("nan")), int(other.sum())
+
+    def side_effects(self, amount: float) -> dict[str, float]:
+        """Of every other attribute the share of pictures whose answer changes."""
+        at, zero = self._at(amount), self._at(0.0)
+        return {name: float(((s[at] > 0) != (s[zero] > 0)).mean()) for name, s in self.others.items()}
+
+    def whole(self) -> tuple[float, float] | None:
+        """The amounts around 0 at which hardly more pictures are broken than at 0."""
+        if self.domain is None:
+            return None
+        broken = (self.domain > WHOLE).mean(axis=1)
+        zero = self._at(0.0)
+        fine = broken <= broken[zero] + MOST_BROKEN
+        low = high = zero
+        while low > 0 and fine[low - 1]:
+            low -= 1
+        while high + 1 < len(fine) and fine[high + 1]:
+            high += 1
+        return self.amounts[low], self.amounts[high]
+
+    def summary(self) -> dict[str, Any]:
+        """As a report keeps it."""
+        facts: dict[str, Any] = {
+            "pictures": self.scores.shape[1],
+            "amounts": list(self.amounts),
+            "log_odds": [round(float(row.mean()), 3) for row in self.scores],
+            "yes": [round(float((row > 0).mean()), 3) for row in self.scores],
+        }
+        ends = [a for a in (-2.0, 2.0) if a in self.amounts]
+        facts["brought_over"] = {f"{a:+g}": [round(self.brought_over(a)[0], 3), self.brought_over(a)[1]] for a in ends}
+        if self.others:
+            facts["side_effects"] = {
+                f"{a:+g}": {name: round(share, 3) for name, share in self.side_effects(a).items()} for a in ends
+            }
+        if self.domain is not None:
+            facts["whole"] = list(self.whole() or ())
+        return facts
+
+
+@torch.no_grad()
+def measure_effect(
+    generator: Generator,
+    direction: Direction,
+    ws: Tensor,
+    judge: Score,
+    *,
+    others: Mapping[str, Score] | None = None,
+    discriminator: Discriminator | None = None,
+    amounts: Sequence[float] = AMOUNTS,
+    styles: Sequence[Tensor] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Effect:
+    """Ask ``judge`` about pictures of ``ws`` at all ``amounts``, rendered with the generator's own noise.
+
+    Args:
+        ws: ``[N, num_ws, w_dim]``, or z ``[N, z_dim]`` for a direction in z.
+        others: judges of attributes that should stay as they are.
+        discriminator: the generator's, to see where pictures stop looking like its own.
+        styles: offsets, where latents have them.
+    """
+    ordered = tuple(sorted({0.0, *map(float, amounts)}))
+    domain = Domain.of(generator, discriminator) if discriminator is not None else None
+    scores, side, away = [], {name: [] for name in others or {}}, []  # type: ignore[var-annotated]
+    for number, amount in enumerate(ordered):
+        pictures = moved_pictures(generator, direction, ws, amount, styles=styles)
+        scores.append(judge(pictures).double().numpy())
+        for name, other in (others or {}).items():
+            side[name].append(other(pictures).double().numpy())
+        if domain is not None and discriminator is not None:
+            away.append(np.array([domain.distance(discriminator, picture[None]) for picture in pictures]))
+        if progress:
+            progress(number + 1, len(ordered))
+    return Effect(
+        ordered,
+        np.stack(scores),
+        {name: np.stack(rows) for name, rows in side.items()},
+        np.stack(away) if away else None,
+    )
+
+
+def effect_of_layers(generator: Generator, direction: Direction, ws: Tensor, judge: Score, amount: float = 2.0) -> list[float]:
+    """How much an edit of one row of ws alone moves the judge's mean log odds, row by row."""
+    if direction.space not in ("w", "w+"):
+        raise Error(f"direction {direction.name} is in the space {direction.space}, which has no layers to try")
+
+    def mean(pictures: Tensor) -> float:
+        return float(judge(pictures).mean())
+
+    with torch.no_grad():
+        zero = mean(moved_pictures(generator, direction, ws, 0.0))
+        found = []
+        for row in range(generator.num_ws):
+            parts = [
+                render(generator, edit(p.to(generator.device), direction, amount, (row, row))).cpu() for p in ws.split(BATCH)
+            ]
+            found.append(round(mean(torch.cat(parts)) - zero, 4))
+    return found
+
+
+def propose_layers(effects: Sequence[float], share: float = 0.9) -> tuple[int, int]:
+    """The shortest range of rows that holds ``share`` of all effects that have the sign of their sum."""
+    values = np.asarray(effects, dtype=np.float64)
+    values = np.maximum(values if values.sum() >= 0 else -values, 0)
+    if not values.sum() > 0:
+        raise Error("no layer has any effect")
+    for length in range(1, len(values) + 1):
+        for first in range(len(values) - length + 1):
+            if values[first : first + length].sum() >= share * values.sum():
+                return first, first + length - 1
+    return 0, len(values) - 1

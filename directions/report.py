@@ -1,0 +1,151 @@
+"""The report of a direction: as JSON in its file, as a Markdown card, and as a picture of its curves."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from latentedit.directions.conditioning import LEAKS, leakage, to_keep
+from latentedit.directions.direction import Direction
+from latentedit.directions.effects import Effect
+from latentedit.editing import step_of
+from latentedit.generator import Generator
+
+
+def with_report(
+    direction: Direction, generator: Generator, *, others: Sequence[Direction] = (), effect: Effect | None = None
+) -> Direction:
+    """``direction`` with what can be said of it beside the probe's own figures.
+
+    Args:
+        others: known directions of the same generator, whose scores should stay; those of the same name are passed over.
+        effect: as `latentedit.directions.effects.measure_effect` measured it.
+    """
+    report = dict(direction.report)
+    known = [d for d in others if d.name != direction.name and d.space in ("w", "w+")]
+    if direction.space in ("w", "w+"):
+        step_of(torch.zeros(1, generator.num_ws, generator.w_dim), direction)  # for its checks
+        if known:
+            matrix = leakage([direction, *known], generator.num_ws, generator.w_dim)
+            report["leakage"] = {d.name: round(float(matrix[0, i + 1]), 3) for i, d in enumerate(known)}
+            report["keep"] = [d.name for d in to_keep(direction, known, generator.num_ws, generator.w_dim)]
+    if effect is not None:
+        report["effect"] = effect.summary()
+    return replace(direction, report=report)
+
+
+def card(direction: Direction) -> str:
+    """The report as Markdown."""
+    r = direction.report
+    layers = f"layers {direction.layers[0]}-{direction.layers[1]}" if direction.layers else "all layers"
+    lines = [f"# {direction.name}", "", f"Space {direction.space}, {layers}, generator `{direction.fingerprint[:12]}`.", ""]
+    facts: list[tuple[str, str]] = []
+    for prefix, what in (("", "probe"), ("photo_", "classifier of photographs")):
+        for key, figure in (("auc", "AUC"), ("r2", "R2")):
+            if f"{prefix}{key}" in r:
+                text = f"{r[prefix + key]:.3f}"
+                if f"{prefix}{key}_interval" in r:
+                    low, high = r[f"{prefix}{key}_interval"]
+                    text += f" ({low:.3f} to {high:.3f})"
+                facts.append((f"{figure} of the {what}, on data that it did not see", text))
+                if r.get(f"{prefix}{key}_shuffled") is not None:
+                    facts.append(("the same with shuffled labels", f"{r[f'{prefix}{key}_shuffled']:.3f}"))
+    if "samples" in r:
+        of = f", of {r['groups']} groups" if r.get("groups") else ""
+        facts.append(("labelled latents", f"{r['samples']}{of}"))
+    if r.get("angle") is not None:
+        facts.append(("angle between directions from resampled labels", f"{r['angle']:.0f} degrees"))
+    if r.get("gain_of_doubling") is not None:
+        facts.append(("twice the labels would bring about", f"+{r['gain_of_doubling']:.3f}"))
+    if r.get("kept"):
+        facts.append(("holds", ", ".join(r["kept"])))
+    if "leakage" in r:
+        moved = ", ".join(f"{name} {value:+.2f}" for name, value in r["leakage"].items())
+        facts.append(("moves other scores, in sigmas a sigma", moved))
+        if r.get("keep"):
+            facts.append(("to be held (0.2 sigmas or more a sigma)", f"`--keep {','.join(r['keep'])}`"))
+    effect = r.get("effect")
+    if effect:
+        for amount, (share, count) in effect["brought_over"].items():
+            facts.append((f"judge: brought over by {amount} sigmas", f"{share:.0%} of {count}"))
+        for amount, shares in effect.get("side_effects", {}).items():
+            changed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+            facts.append((f"judge: other answers that change at {amount}", changed))
+        if effect.get("whole"):
+            low, high = effect["whole"]
+            facts.append(("pictures stay whole", f"from {low:+g} to {high:+g} sigmas"))
+    lines += ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in facts), ""]
+    if direction.provenance:
+        lines += ["Made from: " + "; ".join(f"{k} {_plain(v)}" for k, v in direction.provenance.items() if v) + ".", ""]
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def plot(direction: Direction) -> Image.Image:
+    """Curves of the report: the judge's answers over the amounts, the learning curve, the leakage; those that there are."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    r = direction.report
+    effect, curve, leaks = r.get("effect"), r.get("learning_curve"), r.get("leakage")
+    panels = [kind for kind, there in (("effect", effect), ("curve", curve), ("leaks", leaks)) if there]
+    figure = Figure(figsize=(4.2 * max(len(panels), 1), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(direction.name)
+    for place, kind in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        if kind == "effect":
+            axes.plot(effect["amounts"], effect["yes"], "o-")
+            axes.set(xlabel="amount, sigmas", ylabel="share the judge says yes to", ylim=(-0.03, 1.03))
+            if effect.get("whole"):
+                axes.axvspan(*effect["whole"], alpha=0.12, color="tab:green", label="pictures whole")
+                axes.legend(fontsize=8, loc="upper left")
+        elif kind == "curve":
+            axes.plot([n for n, _ in curve], [v for _, v in curve], "o-")
+            axes.set(xlabel="labels", ylabel="AUC" if "auc" in r else "R2", xscale="log")
+        else:
+            axes.barh(list(leaks), list(leaks.values()))
+            axes.axvline(0, color="black", linewidth=0.8)
+            axes.axvspan(-LEAKS, LEAKS, alpha=0.12, color="tab:green")
+            axes.set(xlabel="sigmas a sigma")
+    if not panels:
+        figure.text(0.5, 0.4, "nothing measured yet", ha="center")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")
+
+
+def compared(directions: Sequence[Direction], generator: Generator) -> str:
+    """A Markdown table of several directions, and of what each does to the scores of the others."""
+    lines = [
+        "| | space | held-out | +2 brings over | -2 brings over | side effects, most | whole |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for d in directions:
+        r, effect = d.report, d.report.get("effect")
+        figure = next((f"{label} {r[k]:.3f}" for k, label in (("auc", "AUC"), ("r2", "R2")) if k in r), "")
+        over = {a: f"{s:.0%} of {n}" for a, (s, n) in effect["brought_over"].items()} if effect else {}
+        side = max((v for s in effect.get("side_effects", {}).values() for v in s.values()), default=None) if effect else None
+        whole = "{:+g} to {:+g}".format(*effect["whole"]) if effect and effect.get("whole") else ""
+        lines.append(
+            f"| {d.name} | {d.space} | {figure} | {over.get('+2', '')} | {over.get('-2', '')} |"
+            f" {'' if side is None else f'{side:.0%}'} | {whole} |"
+        )
+    linear = [d for d in directions if d.space in ("w", "w+")]
+    if len(linear) > 1:
+        matrix = leakage(linear, generator.num_ws, generator.w_dim)
+        lines += [
+            "",
+            "| one sigma of ... moves | " + " | ".join(d.name for d in linear) + " |",
+            "|---" * (len(linear) + 1) + "|",
+        ]
+        for d, row in zip(linear, matrix, strict=True):
+            lines.append(f"| {d.name} | " + " | ".join(f"{float(value):+.2f}" for value in row) + " |")
+    return "\n".join(lines) + "\n"

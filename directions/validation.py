@@ -1,0 +1,165 @@
+"""What is known of a probe from data that it was not fitted to: folds, interval, learning curve, stability."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+
+from latentedit.errors import Error
+
+Array = np.ndarray[Any, np.dtype[Any]]
+FOLDS = 5
+RESAMPLED = 200
+"""Draws of the bootstrap."""
+CURVE = (0.125, 0.25, 0.5, 1.0)
+"""Shares of the labels, or of the groups, at which the learning curve is measured."""
+REPEATS = 3
+"""Draws of every share but the last."""
+
+
+def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tuple[Array, Array]]:
+    """Train and test indices of up to 5 folds; a group is never in both."""
+    if groups is not None:
+        count = len(set(groups))
+        if count < 2:
+            raise Error(f"cross-validation by group needs at least 2 groups, got {count}")
+        folds = GroupKFold(n_splits=min(FOLDS, count)).split(labels, labels, list(groups))
+    else:
+        smallest = int(np.bincount(labels.astype(int)).min()) if binary else len(labels)
+        if smallest < 2:
+            raise Error(f"cross-validation needs at least 2 samples of every class, got {smallest}")
+        make = StratifiedKFold if binary else KFold
+        folds = make(n_splits=min(FOLDS, smallest), shuffle=True, random_state=0).split(labels, labels)
+    if not binary:
+        return list(folds)
+    both = [(train, test) for train, test in folds if len(set(labels[train])) == 2 and len(set(labels[test])) == 2]
+    if not both:
+        raise Error("no fold has samples of both classes; more groups, or none, are needed")
+    return both
+
+
+def predictions(estimator: Any, x: Array, labels: Array, folds: Sequence[tuple[Array, Array]], binary: bool) -> list[Array]:
+    """Of every fold the scores of the samples that were held out."""
+    found = []
+    for train, test in folds:
+        fitted = clone(estimator).fit(x[train], labels[train])
+        found.append(np.ravel(fitted.decision_function(x[test]) if binary else fitted.predict(x[test])))
+    return found
+
+
+def figure(labels: Array, scores: Array, binary: bool) -> float:
+    """ROC AUC of two classes, R2 of numbers."""
+    return float(roc_auc_score(labels, scores) if binary else r2_score(labels, scores))
+
+
+def quality(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool) -> dict[str, Any]:
+    """ROC AUC (R2 for numbers) over held-out folds with its 95 % interval, and the same with shuffled labels.
+
+    The interval is that of a bootstrap over samples, or over groups where there are some, of the held-out scores; what other
+    folds or labels would have brought is not in it.
+    """
+    name = "auc" if binary else "r2"
+    folds = splits(labels, groups, binary)
+    scores = predictions(estimator, x, labels, folds, binary)
+    each = [figure(labels[test], s, binary) for (_, test), s in zip(folds, scores, strict=True)]
+    rng = np.random.default_rng(0)
+    shuffled = rng.permutation(labels)
+    lost = [(train, test) for train, test in folds if not binary or len(set(shuffled[test])) == len(set(shuffled[train])) == 2]
+    baseline = [
+        figure(shuffled[test], s, binary)
+        for (_, test), s in zip(lost, predictions(estimator, x, shuffled, lost, binary), strict=True)
+    ]
+    members = np.unique(list(groups), return_inverse=True)[1] if groups is not None else np.arange(len(labels))
+    low, high = np.quantile(_resampled(labels, folds, scores, members, binary, rng) or [np.mean(each)], (0.025, 0.975))
+    return {
+        name: round(float(np.mean(each)), 4),
+        f"{name}_interval": [round(float(low), 4), round(float(high), 4)],
+        f"{name}_folds": [round(value, 4) for value in each],
+        f"{name}_shuffled": round(float(np.mean(baseline)), 4) if baseline else None,
+    }
+
+
+def _resampled(
+    labels: Array,
+    folds: Sequence[tuple[Array, Array]],
+    scores: Sequence[Array],
+    members: Array,
+    binary: bool,
+    rng: np.random.Generator,
+) -> list[float]:
+    """The mean over folds, of samples or groups drawn again with replacement within every fold."""
+    found = []
+    for _ in range(RESAMPLED):
+        values = []
+        for (_, test), s in zip(folds, scores, strict=True):
+            inside = members[test]
+            drawn = rng.choice(np.unique(inside), len(np.unique(inside)))
+            rows = np.concatenate([np.flatnonzero(inside == member) for member in drawn])
+            chosen = labels[test][rows]
+            if len(np.unique(chosen)) > 1:
+                values.append(figure(chosen, s[rows], binary))
+        if values:
+            found.append(float(np.mean(values)))
+    return found
+
+
+def learning_curve(
+    estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool
+) -> list[tuple[int, float]]:
+    """Number of labels and held-out AUC (R2), for shares of the labels, or of the groups, of every fold's training part."""
+    folds = splits(labels, groups, binary)
+    members = np.unique(list(groups), return_inverse=True)[1] if groups is not None else np.arange(len(labels))
+    rng = np.random.default_rng(0)
+    curve = []
+    for share in CURVE:
+        counts, values = [], []
+        for train, test in folds:
+            inside = np.unique(members[train])
+            for _ in range(REPEATS if share < 1 else 1):
+                kept = rng.permutation(inside)[: max(round(share * len(inside)), 1)]
+                rows = train[np.isin(members[train], kept)]
+                if binary and min(np.bincount(labels[rows].astype(int), minlength=2)) < 1:
+                    continue
+                if len(rows) < 2:
+                    continue
+                (scores,) = predictions(estimator, x, labels, [(rows, test)], binary)
+                counts.append(len(rows))
+                values.append(figure(labels[test], scores, binary))
+        if values:
+            curve.append((round(float(np.mean(counts))), round(float(np.mean(values)), 4)))
+    return curve
+
+
+def gain_of_doubling(curve: Sequence[tuple[int, float]]) -> float | None:
+    """How much the last figure of a learning curve would rise with twice the labels.
+
+    Where what is missing to 1 falls by a constant factor with every doubling, as errors do that fall with a power of the number
+    of samples, it falls by that factor once more.
+    """
+    if len(curve) < 2 or curve[-2][1] >= 1:
+        return None
+    (before, low), (after, high) = curve[-2:]
+    if after <= before:
+        return None
+    factor = max((1 - high) / (1 - low), 0.0) ** (np.log(2) / np.log(after / before))
+    return round(max(float((1 - high) * (1 - factor)), 0.0), 4)
+
+
+def stability(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, draws: int = 20) -> float:
+    """Mean angle in degrees between the weights from all samples and from samples (groups) drawn with replacement."""
+    members = np.unique(list(groups), return_inverse=True)[1] if groups is not None else np.arange(len(labels))
+    everyone, rng = np.unique(members), np.random.default_rng(0)
+    whole = np.ravel(clone(estimator).fit(x, labels).coef_)
+    angles = []
+    for _ in range(draws):
+        drawn = rng.choice(everyone, len(everyone))
+        rows = np.concatenate([np.flatnonzero(members == member) for member in drawn])
+        if len(np.unique(labels[rows])) < 2:
+            continue
+        other = np.ravel(clone(estimator).fit(x[rows], labels[rows]).coef_)
+        cosine = whole @ other / (np.linalg.norm(whole) * np.linalg.norm(other) or 1.0)
+        angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    return round(float(np.mean(angles)), 1) if angles else float("nan")

@@ -1,0 +1,267 @@
+"""Probes on planted truth: what they recover, against the best that can be had."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from latentedit.directions import Direction, conditioned, fit, fit_classes, fit_from_scores, leakage
+from latentedit.directions.conditioning import to_keep
+from latentedit.directions.probe import GeneratorDiscriminant
+from latentedit.directions.transfer import render_all
+from latentedit.directions.validation import gain_of_doubling, learning_curve, quality, stability
+from latentedit.editing import edit, edit_styles
+from latentedit.errors import Error
+from latentedit.models import fingerprint
+from latentedit.statistics import sample_w, sample_z, style_statistics
+from tests.conftest import tiny_generator
+
+GENERATOR = tiny_generator()
+NUM, DIM = GENERATOR.num_ws, GENERATOR.w_dim
+A = torch.nn.functional.normalize(torch.arange(1.0, 13.0) - 5, dim=0)
+B = torch.nn.functional.normalize(torch.cat([A[6:], -A[:6]]) - (torch.cat([A[6:], -A[:6]]) @ A) * A, dim=0) * 0.6 + 0.8 * A
+"""A unit vector at a cosine of 0.8 from `A`."""
+
+
+def planted(count: int, flipped: float = 0.0, seed: int = 0) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """Normal w, labels of A with a share of them flipped, labels of B."""
+    rng = np.random.default_rng(seed)
+    w = torch.from_numpy(rng.normal(size=(count, DIM)).astype(np.float32))
+    a, b = ((w @ v > 0).numpy().astype(float) for v in (A, B))
+    return w, np.where(rng.random(count) < flipped, 1 - a, a), b
+
+
+def direction(vector: torch.Tensor, name: str = "d", sigma: float = 1.0, layers: tuple[int, int] | None = None) -> Direction:
+    return Direction(name, vector / vector.norm(), 0.0, sigma, fingerprint(GENERATOR), layers)
+
+
+@pytest.mark.parametrize("kind", ["svc", "logistic", "lda"])
+def test_a_fifth_of_wrong_labels_costs_what_it_must(kind: str) -> None:
+    """The mean difference of two normal classes is 2 (1 - 2 f) / sqrt(2 pi), its error sqrt(4 d / n): the best possible angle;
+    the best AUC on labels of which a share f is wrong is 1 - f."""
+    count, flipped = 2000, 0.2
+    w, labels, _ = planted(count, flipped)
+    d = fit(w, labels, generator=GENERATOR, kind=kind, strength=0.1)
+    best = math.degrees(math.atan(math.sqrt(4 * (DIM - 1) / count) / (4 * (1 - 2 * flipped) / math.sqrt(2 * math.pi))))
+    assert math.degrees(math.acos(float(d.vector @ A))) < 1.5 * best
+    assert d.report["auc"] == pytest.approx(1 - flipped, abs=0.03)
+    low, high = d.report["auc_interval"]
+    assert low < 1 - flipped < high
+    assert high - low < 0.06
+
+
+def test_a_correlated_attribute_is_told_apart() -> None:
+    w, a, b = planted(3000)
+    found = {name: fit(w, labels, generator=GENERATOR, strength=1.0, name=name) for name, labels in (("a", a), ("b", b))}
+    assert float(found["a"].vector @ found["b"].vector) == pytest.approx(0.8, abs=0.05)
+    alone = conditioned(found["a"], [found["b"]], GENERATOR)
+    assert abs(float(alone.vector @ found["b"].vector)) < 1e-5
+    # What is left of A when B may not move has a cosine of sqrt(1 - 0.8^2) with it.
+    assert alone.report["cosine_with_unconditioned"] == pytest.approx(0.6, abs=0.06)
+    assert alone.report["kept"] == ["b"]
+
+
+def test_conditioning_is_exact_for_several_correlated_ones_and_layers() -> None:
+    torch.manual_seed(0)
+    common = torch.randn(DIM)
+    others = [direction(common + 0.3 * torch.randn(DIM), f"o{i}", sigma=0.5 + i) for i in range(3)]
+    others.append(direction(torch.randn(NUM, DIM), "plus"))
+    others.append(direction(torch.randn(DIM), "some", layers=(1, 2)))
+    ws = torch.randn(4, NUM, DIM)
+    for base in (direction(common), direction(torch.randn(NUM, DIM)), direction(common, layers=(2, 4))):
+        alone = conditioned(base, others, GENERATOR)
+        moved = edit(ws, alone, 3.0)
+        for other in others:
+            torch.testing.assert_close(other.score(moved), other.score(ws), atol=1e-4, rtol=0)
+        assert alone.layers == base.layers
+        mean = sample_w(GENERATOR).mean(dim=0)[None, None].expand(1, NUM, -1)
+        assert float(alone.score(mean)) / alone.sigma == pytest.approx(float(base.score(mean)) / base.sigma, abs=1e-3)
+    with pytest.raises(Error, match="nothing of d is left"):
+        conditioned(direction(common), [direction(common, "same")], GENERATOR)
+    with pytest.raises(Error, match="say which directions to keep"):
+        conditioned(direction(common), [], GENERATOR)
+
+
+def test_leakage_is_what_edits_do() -> None:
+    torch.manual_seed(1)
+    several = [
+        direction(torch.randn(DIM), "a", 0.5),
+        direction(torch.randn(NUM, DIM), "b", 2.0),
+        direction(torch.randn(DIM), "c", 1.0, (0, 1)),
+    ]
+    matrix = leakage(several, NUM, DIM)
+    ws = torch.randn(1, NUM, DIM)
+    for i, d in enumerate(several):
+        moved = edit(ws, d, 1.0)
+        for j, other in enumerate(several):
+            assert float(matrix[i, j]) == pytest.approx(float(other.score(moved) - other.score(ws)) / other.sigma, abs=1e-4)
+    x = direction(torch.eye(DIM)[0], "x")
+    near, far, twin = direction(torch.eye(DIM)[0] + torch.eye(DIM)[1], "near"), direction(torch.eye(DIM)[2], "far"), x
+    assert [d.name for d in to_keep(x, [near, far, twin], NUM, DIM)] == ["near"]
+
+
+def test_few_labels_do_better_with_what_is_known_of_w() -> None:
+    """Ten of each class, an attribute along a direction in which w varies much; 30 draws."""
+    rng = np.random.default_rng(0)
+    scales = np.geomspace(3, 0.1, 40)
+    truth = rng.normal(size=40) / scales  # of equal weight in whitened coordinates
+    truth = np.where(np.arange(40) < 4, truth, 0.0) + 0.05 * truth
+    test = rng.normal(size=(4000, 40)) * scales
+    answers = test @ truth > 0
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    def accuracy(weights: np.ndarray) -> float:
+        from sklearn.metrics import roc_auc_score
+
+        return float(roc_auc_score(answers, test @ weights))
+
+    ours, plain = [], []
+    for _ in range(30):
+        x = rng.normal(size=(400, 40)) * scales
+        labels = (x @ truth > 0).astype(float)
+        rows = np.concatenate([np.flatnonzero(labels == value)[:10] for value in (0, 1)])
+        ours.append(accuracy(GeneratorDiscriminant(np.diag(scales**2)).fit(x[rows], labels[rows]).coef_[0]))
+        plain.append(accuracy(LinearDiscriminantAnalysis().fit(x[rows], labels[rows]).coef_[0]))
+    assert np.mean(ours) > np.mean(plain) + 0.1
+    assert np.mean(ours) > 0.8
+
+
+def test_auto_takes_the_discriminant_for_few_labels() -> None:
+    w, labels, _ = planted(200)
+    few = np.concatenate([np.flatnonzero(labels == value)[:10] for value in (0, 1)])
+    assert fit(w[few], labels[few], generator=GENERATOR).report["probe"] == "lda"
+    assert fit(w, labels, generator=GENERATOR).report["probe"] == "svc"
+    assert fit(w, (w @ A).numpy(), generator=GENERATOR).report["probe"] == "ridge"
+
+
+def test_the_most_confident_make_classes() -> None:
+    w, _, _ = planted(1000)
+    scores = (w @ A).numpy() + np.random.default_rng(1).normal(size=1000)
+    d = fit(w, scores, generator=GENERATOR, kind="svc", confident=0.2, strength=0.1)
+    assert (d.report["samples"], d.report["positives"], d.report["confident"]) == (200, 100, 0.2)
+    assert float(d.vector @ A) > 0.9
+    for share, message in ((0.0, "above 0"), (0.001, "at least 2 are needed")):
+        with pytest.raises(Error, match=message):
+            fit(w, scores, generator=GENERATOR, confident=share)
+    with pytest.raises(Error, match="no most confident"):
+        fit(w, scores > 0, generator=GENERATOR, confident=0.5)
+
+
+def test_one_class_against_the_rest() -> None:
+    w, _, _ = planted(900)
+    score = (w @ A).numpy()
+    labels = np.where(score < -0.5, "low", np.where(score > 0.5, "high", "middle")).tolist()
+    labels[:5] = [""] * 5
+    found = fit_classes(w, labels, name="level", generator=GENERATOR, strength=0.1)
+    assert list(found) == ["high", "low", "middle"]
+    assert found["low"].name == "level-low"
+    assert float(found["high"].vector @ A) > 0.9
+    assert float(found["low"].vector @ A) < -0.9
+    assert found["high"].report["samples"] == 895
+    with pytest.raises(Error, match="needs two classes"):
+        fit_classes(w, ["one"] * 900, generator=GENERATOR)
+
+
+def test_style_space_and_z() -> None:
+    mean, std = style_statistics(GENERATOR)
+    w = sample_w(GENERATOR, 800, seed=4)
+    ws = w[:, None].expand(-1, NUM, -1)
+    styles = torch.cat(GENERATOR.synthesis.styles(ws), dim=1)
+    channel = int(std.argmax())
+    labels = (styles[:, channel] > mean[channel]).numpy().astype(float)
+    d = fit(ws, labels, generator=GENERATOR, space="s", strength=0.1)
+    assert d.space == "s"
+    assert d.report["auc"] > 0.97
+    assert d.vector.shape == std.shape
+    offsets = edit_styles(GENERATOR, [], d, 1.0)
+    moved = d.score(ws[:1], GENERATOR, offsets) - d.score(ws[:1], GENERATOR)
+    assert float(moved) == pytest.approx(d.sigma, rel=1e-3)
+    row, sizes = GENERATOR.synthesis.style_layers[0][0], [size for _, size in GENERATOR.synthesis.style_layers]
+    only = fit(ws, labels, generator=GENERATOR, space="s", layers=(row, row))
+    assert not bool(only.vector[sizes[0] :].any())
+    z = sample_z(5, GENERATOR.z_dim, 600)
+    in_z = fit(z, (z[:, 3] > 0).numpy().astype(float), generator=GENERATOR, space="z", strength=0.1)
+    assert in_z.space == "z"
+    assert float(in_z.vector[3]) > 0.95
+    assert in_z.sigma == pytest.approx(1.0, abs=0.03)
+    with pytest.raises(Error, match=r"z must have shape \[N, 12\]"):
+        fit(ws, labels, generator=GENERATOR, space="z")
+    with pytest.raises(Error, match="in z moves all layers"):
+        fit(z, z[:, 3].numpy(), generator=GENERATOR, space="z", layers=(0, 1))
+
+
+def test_scores_of_any_callable() -> None:
+    seen: list[int] = []
+
+    def brightness(images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return images.mean(dim=(1, 2, 3))
+
+    d = fit_from_scores(brightness, generator=GENERATOR, name="bright", samples=400)
+    assert sum(seen) == 400
+    assert d.report["samples"] == 200
+    w = sample_w(GENERATOR, 64, seed=11)
+    step = d.vector * d.sigma * 2
+    assert float(render_all(GENERATOR, w + step).mean() - render_all(GENERATOR, w - step).mean()) > 0.05
+    numbers = fit_from_scores(brightness, generator=GENERATOR, name="bright", samples=400, kind="ridge")
+    assert float(numbers.vector @ d.vector) > 0.5
+    with pytest.raises(Error, match="one number a picture"):
+        fit_from_scores(lambda images: images.mean(dim=(2, 3)).repeat(1, 2), generator=GENERATOR, name="x", samples=100)
+
+
+def test_learning_curve_and_stability() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    estimator = LogisticRegression(C=0.1)
+    figures = {}
+    for count in (60, 1000):
+        w, labels, _ = planted(count, 0.2)
+        x = w.double().numpy()
+        curve = learning_curve(estimator, x, labels, None, True)
+        assert [n for n, _ in curve] == sorted(n for n, _ in curve)
+        figures[count] = curve[-1][1], stability(estimator, x, labels, None)
+        if count == 1000:
+            assert curve[0][1] < curve[-1][1]
+            gain = gain_of_doubling(curve)
+            assert gain is not None
+            assert 0 <= gain < 0.05
+    assert figures[1000][0] > figures[60][0]
+    assert figures[1000][1] < figures[60][1] / 2
+    assert gain_of_doubling([(10, 0.5), (20, 0.75)]) == pytest.approx(0.125)
+    assert gain_of_doubling([(20, 0.75)]) is None
+
+
+def test_the_interval_is_wider_where_people_are_few() -> None:
+    """Labels that belong to people: samples of a person tell the same thing again."""
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(20), 20)
+    centres = rng.normal(size=(20, DIM)) * 2
+    x = centres[people] + rng.normal(size=(400, DIM))
+    labels = ((centres @ A.double().numpy())[people] + rng.normal(size=400) * 0.5 > 0).astype(float)
+    width = {}
+    for name, groups in (("samples", None), ("people", list(people))):
+        low, high = quality(LogisticRegression(C=0.1), x, labels, groups, True)["auc_interval"]
+        width[name] = high - low
+    assert width["people"] > 1.5 * width["samples"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        (np.full(60, np.nan), {}, "all labels are missing"),
+        (np.r_[np.inf, np.zeros(59)], {}, "labels must be finite"),
+        (np.r_[np.ones(1), np.zeros(59)], {}, "at least 2 samples of every class, got 1"),
+        (np.tile([0.0, 1.0], 30), {"layers": (0, 99)}, "layers 0-99 lie outside"),
+        (np.tile([0.0, 1.0], 30), {"groups": ["one"] * 60}, "at least 2 groups, got 1"),
+        (np.tile([0.0, 1.0], 30), {"space": "x"}, "space must be one of"),
+    ],
+)
+def test_bad_samples(labels: np.ndarray, options: dict[str, object], message: str) -> None:
+    w, _, _ = planted(60)
+    with pytest.raises(Error, match=message):
+        fit(w, labels, generator=GENERATOR, **options)  # type: ignore[arg-type]
+    with pytest.raises(Error, match="not finite"):
+        fit(torch.full((60, DIM), torch.nan), np.tile([0.0, 1.0], 30), generator=GENERATOR)
