@@ -99,7 +99,7 @@ def test_a_label_that_only_names_people_is_found_out() -> None:
         (np.ones(600), {}, "all 600 labels are the same"),
         (np.ones(5), {}, "expected 600 labels"),
         (SCORES, {"kind": "svc"}, "needs labels 0 and 1; use ridge"),
-        (SCORES > 0, {"space": "s"}, 'space must be "w" or "w\\+"'),
+        (SCORES > 0, {"space": "x"}, "space must be one of z, w, w\\+, s"),
         (SCORES > 0, {"kind": "tree"}, "probe must be one of"),
         (np.eye(600)[0], {}, "at least 2 samples of every class, got 1"),
     ],
