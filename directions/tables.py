@@ -23,6 +23,11 @@ class Record:
     line: int
     """In the file, counted from 1: the last one where a cell has line breaks."""
 
+    def padded(self, count: int) -> "Record":
+        """With at least ``count`` cells; an empty line stays one."""
+        missing = max(count - len(self.cells), 0) if self.cells else 0
+        return Record([*self.cells, *[""] * missing], self.text + "," * missing, self.ending, self.line)
+
     def with_cell(self, index: int, value: str) -> "Record":
         cells = [*self.cells, *[""] * (index + 1 - len(self.cells))]
         cells[index] = value
@@ -79,7 +84,7 @@ class Table:
         head, rows, index = self.head, list(self.rows), self.index(column)
         if index is None:
             index = len(self.columns)
-            head = head.with_cell(index, column)
+            head, rows = head.with_cell(index, column), [record.padded(index + 1) for record in rows]
         rows[row] = rows[row].with_cell(index, value)
         self._write(head, rows)
         self.head, self.rows = head, rows
