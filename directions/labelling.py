@@ -8,7 +8,7 @@ import numpy as np
 
 from latentedit.directions.samples import FILE, PICTURE
 from latentedit.directions.tables import Table
-from latentedit.directions.uncertainty import Report, accuracy, latent_features, photo_features, ranking
+from latentedit.directions.uncertainty import Array, Report, accuracy, latent_features, photo_features, ranking
 from latentedit.errors import Error
 from latentedit.images import EXTENSIONS
 
@@ -86,7 +86,8 @@ class Labelling:
         self._past: list[tuple[int, str, int]] = []  # sample, its value before, its place among those skipped or -1
         self._fitted, self._since = False, 0
         self._auc: float | None = None
-        self._order, self._x = list(range(len(self.samples))), None
+        self._order = list(range(len(self.samples)))
+        self._x: Array | None = None
         if order == "uncertain":
             paths = [sample.path for sample in self.samples]
             self._x = (latent_features if self.latents else photo_features)(paths, progress)

@@ -26,7 +26,8 @@ def latent_features(paths: Sequence[Path], progress: Report | None = None) -> Ar
     Raises:
         Error: a latent that cannot be read, or of another generator than the first one.
     """
-    rows, first = [], ""
+    rows: list[Array] = []
+    first = ""
     for i, path in enumerate(paths):
         latent = load_latent(path)
         first = first or latent.fingerprint

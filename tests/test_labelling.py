@@ -360,7 +360,7 @@ def request(page: LabelPage, method: str, path: str, body: bytes | None = None, 
     """One request with token and proper headers, but for those in ``headers`` (None: leave out)."""
     named = {"X-Token": page.token, "Host": f"127.0.0.1:{page.server_port}"}
     named |= {"Content-Type": "application/json"} if body is not None else {}
-    sent = named | {name.replace("_", "-"): value for name, value in headers.items()}  # type: ignore[operator]
+    sent = named | {name.replace("_", "-"): value for name, value in headers.items()}
     connection = http.client.HTTPConnection("127.0.0.1", page.server_port, timeout=10)
     try:
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -589,25 +589,29 @@ def test_keys_in_a_browser(table: Path) -> None:
             tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
             tab.on("pageerror", lambda error: problems.append(str(error)))
             tab.goto(served.address)
+            image, left = tab.locator("#frame img"), tab.locator("#count-left")
+
+            def asked_about(number: int) -> None:
+                api.expect(image).to_have_attribute("alt", f"Sample 00{number}.safetensors")
+                api.expect(tab.locator("#yes")).to_be_enabled()
+
             for number, key in enumerate(["ArrowRight", "f", "s", "j", "ArrowLeft", "J"]):
-                tab.wait_for_function(f"document.querySelector('#frame img')?.alt === 'Sample 00{number}.safetensors'")
-                tab.wait_for_function("!document.getElementById('yes').disabled")
+                asked_about(number)
                 tab.keyboard.press(key)
-            tab.wait_for_function("document.getElementById('count-left').textContent === '35'")
-            width = tab.evaluate("document.querySelector('#frame img').getBoundingClientRect().width")
+            asked_about(6)
+            api.expect(left).to_have_text("35")
+            width = image.bounding_box()["width"]
             assert width >= 384
-            assert width % 16 == 0
+            assert width % 16 == 0  # enlarged by a whole factor
             tab.keyboard.press("Backspace")
-            tab.wait_for_function("document.querySelector('#frame img')?.alt === 'Sample 005.safetensors'")
+            asked_about(5)
             assert list(written(table).values())[:6] == ["1", "0", "", "1", "0", ""]
-            tab.wait_for_function("!document.getElementById('yes').disabled")
-            tab.keyboard.press("Tab")  # from the top: No, then Yes
+            tab.keyboard.press("Tab")  # to No, then to Yes
             tab.keyboard.press("Tab")
             tab.keyboard.press("Enter")
-            tab.wait_for_function("document.querySelector('#frame img')?.alt === 'Sample 006.safetensors'")
-            tab.wait_for_function("!document.getElementById('done').disabled")
+            asked_about(6)
             tab.click("#done")
-            tab.get_by_text("Finished: 3 yes, 2 no, 35 left").wait_for()
+            api.expect(tab.get_by_text("Finished: 3 yes, 2 no, 35 left")).to_be_visible()
             browser.close()
     finally:
         served.finished.set()
