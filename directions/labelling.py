@@ -83,7 +83,7 @@ class Labelling:
         self._values = [_value(self._table, sample.row, column) for sample in self.samples]
         self._skipped: list[int] = []
         self._again: list[int] = []  # what undo gave back, the last one to be asked first
-        self._past: list[tuple[int, str, int]] = []  # sample, its value before, its place among those skipped or -1
+        self._past: list[tuple[int, str]] = []  # sample and its value before
         self._fitted, self._since = False, 0
         self._auc: float | None = None
         self._order = list(range(len(self.samples)))
@@ -116,9 +116,8 @@ class Labelling:
         if value not in VALUES:
             raise Error(f"an answer is 1, 0 or empty, got {value!r}")
         number = self._numbers[file]
-        place = self._skipped.index(number) if number in self._skipped else -1
         before = self._put(number, value)
-        self._past.append((number, before, place))
+        self._past.append((number, before))
         self._forget(number)
         if not value:
             self._skipped.append(number)
@@ -132,12 +131,10 @@ class Labelling:
         """
         if not self._past:
             return None
-        number, value, place = self._past[-1]
+        number, value = self._past[-1]
         before = self._put(number, value)
         self._past.pop()
         self._forget(number)
-        if place >= 0:
-            self._skipped.insert(place, number)
         self._again.append(number)
         self._refit(value != before)
         return self.samples[number]

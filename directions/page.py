@@ -161,8 +161,7 @@ class Handler(BaseHTTPRequestHandler):
             return 200, "application/json", _json(state(labelling))
 
     def _sample(self, number: object) -> Sample:
-        text = "" if isinstance(number, bool | None) else str(number)
-        samples = self.server.labelling.samples
+        text, samples = str(number), self.server.labelling.samples
         if not (text.isascii() and text.isdecimal() and len(text) < 10) or int(text) >= len(samples):
             raise RefusedError(404, "no such sample")
         return samples[int(text)]
@@ -234,11 +233,11 @@ def encoded(path: Path) -> tuple[str, bytes]:
         Error: not a picture.
     """
     image, buffer = open_image(path), BytesIO()
+    image.info.clear()
     if max(image.size) <= EXACT:
         image.save(buffer, "PNG")
         return "image/png", buffer.getvalue()
     image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    image.info.clear()
     image.save(buffer, "JPEG", quality=92)
     return "image/jpeg", buffer.getvalue()
 

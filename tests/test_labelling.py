@@ -201,6 +201,11 @@ def test_answers_are_in_the_file_and_can_be_taken_back(table: Path) -> None:
         assert written(table)[undone.file] == "", value
     assert [sample.number for sample in labelling.upcoming(40)] == [*range(1, 40)]
     assert list(written(table).values()) == ["1", *[""] * 39]
+    for number in (30, 20):
+        labelling.answer(f"0{number}.safetensors", "0")
+    labelling.undo()
+    labelling.undo()
+    assert [sample.number for sample in labelling.upcoming(3)] == [30, 20, 1]
 
 
 def test_skipped_samples_come_back_in_their_order(table: Path) -> None:
@@ -409,7 +414,7 @@ def test_pictures_are_numbered(page: LabelPage, tmp_path: Path) -> None:
 def test_a_large_photograph_is_sent_small_and_without_its_notes(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E], exif[0x0112] = "where I live", 6  # turned by a quarter
-    Image.new("RGB", (3000, 1500), (200, 10, 10)).save(tmp_path / "a.jpg", exif=exif)
+    Image.new("RGB", (3000, 1500), (200, 10, 10)).save(tmp_path / "a.jpg", exif=exif, comment="where I live")
     (tmp_path / "labels.csv").write_text("file\na.jpg\n")
     kind, body = encoded(tmp_path / "a.jpg")
     (tmp_path / "got.jpg").write_bytes(body)
