@@ -15,6 +15,7 @@ from latentedit.cli.common import (
     read_model,
     say_written,
 )
+from latentedit.cli.labelling import label, sample
 from latentedit.cli.reports import compare, condition, kept, report
 from latentedit.errors import Error
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 @click.group()
 def directions() -> None:
     """Find, list and show edit directions."""
+
+
+directions.add_command(sample)
+directions.add_command(label)
 
 
 @directions.command()

@@ -1,0 +1,114 @@
+"""``directions sample`` and ``directions label``: random pictures, and labels given to them by hand."""
+
+import re
+import shlex
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latentedit.cli.common import device_option, model_option, progress_bar, read_model, say_written, seed_option
+from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from latentedit.directions.labelling import Labelling
+
+
+@click.command()
+@click.option("--count", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Samples.")
+@click.option("--attribute", "attributes", multiple=True, metavar="NAME", help="Column for its labels; repeatable.")
+@click.option("--psi", default=1.0, show_default=True, help="Truncation: 1 is none, smaller is more typical.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first sample; the others count on.")
+@model_option()
+@click.option("--out", type=click.Path(), required=True, help="Folder of pictures, latents and labels.csv.")
+@device_option
+def sample(count: int, attributes: tuple[str, ...], psi: float, seed: int, model_name: str, out: str, device: str) -> None:
+    """Draw random samples to be labelled: pictures, their latents, a sheet of all, and a labels.csv with empty columns.
+
+    \b
+    Example:
+      latentedit directions sample --count 200 --attribute beard --attribute smile --psi 0.8 --out samples
+    """
+    from latentedit.directions.samples import write_samples
+    from latentedit.models import fingerprint
+
+    generator = read_model(model_name, device).generator
+    with progress_bar(count, "rendering", "picture") as bar:
+        table = write_samples(
+            generator,
+            fingerprint(generator),
+            out,
+            count,
+            psi=psi,
+            seed=seed,
+            attributes=attributes,
+            progress=lambda done, _: bar.update(done - bar.n),
+        )
+    say_written(table)
+    click.echo(f"go on with: latentedit directions label {shlex.quote(str(table))} --column {(*attributes, 'NAME')[0]}")
+
+
+@click.command()
+@click.argument("table", metavar="CSV", type=click.Path())
+@click.option("--column", required=True, help="Column of the labels; added if it is missing.")
+@click.option(
+    "--order",
+    type=click.Choice(["uncertain", "file"]),
+    default="uncertain",
+    show_default=True,
+    help="Those first of which a probe of the answers so far is least sure, or as in the CSV.",
+)
+@seed_option
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page; by default the system chooses.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+def label(table: str, column: str, order: str, seed: int, port: int, no_browser: bool) -> None:
+    """Label the samples of CSV by hand, on a page that only this machine can open.
+
+    CSV has a "file" column of latent files or photographs, and may have a "picture" column of what to show. Every answer is
+    in it at once: Done, Ctrl-C or a power cut lose nothing, and the same command goes on.
+
+    \b
+    Example:
+      latentedit directions label samples/labels.csv --column beard
+    """
+    import webbrowser
+
+    from latentedit.directions.labelling import Labelling
+    from latentedit.directions.page import LabelPage
+
+    bars: list[Any] = []
+    with ExitStack() as stack:
+
+        def progress(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(progress_bar(total, "reading", "sample")))
+            bars[0].update(done - bars[0].n)
+
+        labelling = Labelling(table, column, order=order, seed=seed, progress=progress)
+    if labelling.next() is None:
+        raise Error(f"{table}: all {len(labelling.samples)} samples have a label in {column!r}; empty those to ask about again")
+    page = LabelPage(labelling, port)
+    click.echo(f"{page.address}\nis the page; its Done button or Ctrl-C here ends this program")
+    if not no_browser:
+        webbrowser.open(page.address)
+    page.run()
+    reached = labelling.progress()
+    click.echo(f"{column}: {reached.yes} yes, {reached.no} no, {reached.left} left")
+    if min(reached.yes, reached.no) >= 2:
+        click.echo(f"go on with: {fit_command(labelling, table)}")
+    else:
+        click.echo("a direction needs at least 2 of each; the same command goes on")
+
+
+def fit_command(labelling: "Labelling", table: str) -> str:
+    """What makes a direction of the labels."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", labelling.column).strip("-_") or "direction"
+    words = ["latentedit", "directions", "fit", table, "--column", labelling.column]
+    words += ["--name", name] if name != labelling.column else []
+    if labelling.latents:
+        from latentedit.latents import load_latent
+        from latentedit.models import bundled_with
+
+        words += ["--model", bundled_with(load_latent(labelling.samples[0].path).fingerprint) or "MODEL"]
+    return shlex.join([*words, "--out", str(Path(f"{name}.safetensors"))])

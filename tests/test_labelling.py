@@ -1,0 +1,625 @@
+"""Labels made by hand: the samples, the order of the questions, and the page that asks them."""
+
+import csv
+import http.client
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from latentedit.cli.main import main
+from latentedit.directions import load_direction, read_labels
+from latentedit.directions.labelling import Labelling
+from latentedit.directions.page import LARGEST_BODY, LabelPage, encoded
+from latentedit.directions.probe import probe
+from latentedit.directions.samples import write_samples
+from latentedit.directions.tables import Table
+from latentedit.errors import Error
+from latentedit.images import load_image, open_image, to_uint8
+from latentedit.latents import Latent, load_latent, save_latent
+from latentedit.models import fingerprint, load_generator
+from latentedit.statistics import sample_w
+from tests.conftest import tiny_generator
+from tests.test_cli import complaint, works
+
+PLANTED = np.arange(1.0, 13.0) - 5
+
+
+def planted(folder: Path, count: int) -> tuple[Path, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """A table of ``count`` latents, their w ``[count, 12]``, and labels that are 1 on one side of a plane."""
+    w = sample_w(tiny_generator(), count, seed=3)
+    scores = w.double().numpy() @ PLANTED
+    for i in range(count):
+        save_latent(folder / f"{i:03d}.safetensors", Latent(w[i].expand(1, 6, -1), None, "f" * 64, "w"))
+        Image.new("L", (16, 16), i % 256).save(folder / f"{i:03d}.png")
+    (folder / "labels.csv").write_text("".join(["file\n", *(f"{i:03d}.safetensors\n" for i in range(count))]))
+    return folder / "labels.csv", w.double().numpy(), (scores > np.median(scores)).astype(int)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray[Any, Any]]:
+    folder = tmp_path_factory.mktemp("planted")
+    table, _, truth = planted(folder, 40)
+    return table, truth
+
+
+@pytest.fixture
+def table(made: tuple[Path, np.ndarray[Any, Any]]) -> Path:
+    """Forty latents without any label."""
+    made[0].write_text("".join(["file\n", *(f"{i:03d}.safetensors\n" for i in range(40))]))
+    return made[0]
+
+
+def written(table: Path, column: str = "hat") -> dict[str, str]:
+    """Labels by file, as they are in the CSV."""
+    with open(table, newline="", encoding="utf-8-sig") as file:
+        return {row["file"]: row[column] for row in csv.DictReader(file)}
+
+
+def answered(labelling: Labelling, truth: np.ndarray[Any, Any], count: int) -> list[int]:
+    """Answer ``count`` questions truly; the samples asked about."""
+    asked = []
+    for _ in range(count):
+        sample = labelling.next()
+        assert sample is not None
+        labelling.answer(sample.file, str(truth[sample.number]))
+        asked.append(sample.number)
+    return asked
+
+
+# -- Samples
+
+
+def test_samples_are_the_pictures_of_their_seeds_and_become_a_direction(tmp_path: Path, tiny_file: Path) -> None:
+    out = tmp_path / "samples"
+    arguments = ("directions", "sample", "--model", tiny_file, "--count", 12, "--seed", 5, "--psi", 0.8, "--out", out)
+    result = works(*arguments, "--attribute", "bright", "--attribute", "hat")
+    assert f"directions label {out / 'labels.csv'} --column bright" in result.stdout
+    lines = (out / "labels.csv").read_text().splitlines()
+    assert lines[:2] == ["file,picture,bright,hat", "0000.safetensors,0000.png,,"]
+    assert len(lines) == 13
+    works("sample", tiny_file, "--seeds", "5-16", "--psi", "0.8", "--out", tmp_path / "grid.png")
+    grid = load_image(tmp_path / "grid.png", channels=1)
+    generator, levels = load_generator(tiny_file), []
+    for i in range(12):
+        picture = to_uint8(load_image(out / f"{i:04d}.png", channels=1))
+        row, column = divmod(i, 8)
+        assert torch.equal(picture, to_uint8(grid[..., 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]))
+        latent = load_latent(out / f"{i:04d}.safetensors")
+        assert latent.settings == {"seed": 5 + i, "psi": 0.8}
+        assert latent.fingerprint == fingerprint(generator)
+        assert torch.equal(to_uint8(latent.render(generator)), picture)
+        levels.append(float(picture.float().mean()))
+    sheet = open_image(out / "sheet.png").size  # ten in a row, each enlarged to 128 pixels
+    assert sheet[0] > 10 * 128
+    assert 2 * 128 < sheet[1] < 3 * 128
+    labelling = Labelling(out / "labels.csv", "bright", order="file")
+    answered(labelling, (np.array(levels) > np.median(levels)).astype(int), 12)
+    fitted = tmp_path / "bright.safetensors"
+    works("directions", "fit", out / "labels.csv", "--column", "bright", "--model", tiny_file, "--out", fitted)
+    assert load_direction(fitted).report["samples"] == 12
+    assert "has 12 labels of 'bright', which would be lost" in complaint(*arguments, "--attribute", "bright")
+    assert len(read_labels(out / "labels.csv", "bright").paths) == 12
+
+
+def test_samples_of_a_conditional_network_and_large_ones(tmp_path: Path) -> None:
+    generator = tiny_generator(c_dim=3, resolution=256, channel_base=256, channel_max=4)
+    write_samples(generator, "x", tmp_path, 3, attributes=[])
+    assert {load_latent(tmp_path / f"000{i}.safetensors").settings["class"] for i in range(3)} <= {0, 1, 2}
+    assert load_image(tmp_path / "0000.png", channels=1).shape == (1, 1, 256, 256)
+    assert open_image(tmp_path / "sheet.png").size[0] < 3 * 140
+    assert (tmp_path / "labels.csv").read_text().startswith("file,picture\n0000.safetensors,0000.png\n")
+    write_samples(generator, "x", tmp_path, 1, attributes=["hat"])  # nothing is lost by writing over it
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attributes": ["a hat"]}, "an attribute's name has letters, digits"),
+        ({"attributes": ["file"]}, "is not file or picture; got 'file'"),
+        ({"attributes": ["hat", "hat"]}, "named twice: hat, hat"),
+        ({"attributes": [], "count": 0}, "number of samples must be 1 to 10000, got 0"),
+        ({"attributes": [], "seed": 2**32}, "the seeds of 2 samples must be below 2\\^32"),
+    ],
+)
+def test_samples_that_cannot_be(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(Error, match=message):
+        write_samples(tiny_generator(), "x", tmp_path / "new", **{"count": 2, **options})
+    assert not (tmp_path / "new").exists()
+
+
+# -- The table
+
+
+def test_only_the_cell_changes(tmp_path: Path) -> None:
+    before = b'\xef\xbb\xbf"file",note,hat\r\n"a.png","said ""no""\r\nand left",\r\nb.png,"b",1\r\n\r\nc.png'
+    place = tmp_path / "labels.csv"
+    place.write_bytes(before)
+    table = Table(place)
+    table.set(1, "hat", "0")
+    assert place.read_bytes() == before.replace(b'b.png,"b",1', b"b.png,b,0")
+    table.set(0, "hat", "1")
+    after = before.replace(b'b.png,"b",1', b"b.png,b,0").replace(b'"a.png"', b"a.png").replace(b'left",\r', b'left",1\r')
+    assert place.read_bytes() == after
+    table.set(3, "coat", "1")
+    after = after.replace(b'"file",note,hat', b"file,note,hat,coat").replace(b"c.png", b"c.png,,,1")
+    assert place.read_bytes() == after.replace(b'left",1', b'left",1,').replace(b"b.png,b,0", b"b.png,b,0,")
+    assert [table.cell(row, "hat") for row in range(4)] == ["1", "0", "", ""]
+
+
+def test_what_another_program_wrote_is_not_lost(tmp_path: Path) -> None:
+    place = tmp_path / "labels.csv"
+    place.write_text("file,hat\na.png,\n")
+    table = Table(place)
+    place.write_text("file,hat\na.png,1\n")
+    with pytest.raises(Error, match="another program has changed this file"):
+        table.set(0, "hat", "0")
+    assert place.read_text() == "file,hat\na.png,1\n"
+    assert table.cell(0, "hat") == ""
+
+
+def test_a_link_to_a_table_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "real.csv").write_text("file\na.png\n")
+    try:
+        (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    except OSError:
+        pytest.skip("no links here")
+    Table(tmp_path / "link.csv").set(0, "hat", "1")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "real.csv").read_text() == "file,hat\na.png,1\n"
+
+
+# -- The order of questions
+
+
+def test_answers_are_in_the_file_and_can_be_taken_back(table: Path) -> None:
+    labelling = Labelling(table, "hat", order="file")
+    assert table.read_text() == "".join(["file\n", *(f"{i:03d}.safetensors\n" for i in range(40))])  # reading changes nothing
+    assert labelling.undo() is None
+    for value in ("1", "0", "", "1"):
+        sample = labelling.next()
+        assert sample == labelling.next()
+        assert sample is not None
+        labelling.answer(sample.file, value)
+        assert written(table)[sample.file] == value
+    assert (labelling.progress().yes, labelling.progress().no, labelling.progress().left) == (2, 1, 37)
+    assert [sample.number for sample in labelling.upcoming(40)] == [*range(4, 40), 2]  # the skipped one comes last
+    for number, value in ((3, "1"), (2, ""), (1, "0")):
+        undone = labelling.undo()
+        assert undone is not None
+        assert undone.number == number
+        assert labelling.next() == undone
+        assert written(table)[undone.file] == "", value
+    assert [sample.number for sample in labelling.upcoming(40)] == [*range(1, 40)]
+    assert list(written(table).values()) == ["1", *[""] * 39]
+    for number in (30, 20):
+        labelling.answer(f"0{number}.safetensors", "0")
+    labelling.undo()
+    labelling.undo()
+    assert [sample.number for sample in labelling.upcoming(3)] == [30, 20, 1]
+
+
+def test_skipped_samples_come_back_in_their_order(table: Path) -> None:
+    labelling = Labelling(table, "hat", order="file")
+    for number in range(40):
+        labelling.answer(f"{number:03d}.safetensors", "" if number in (5, 9) else "1")
+    assert [sample.number for sample in labelling.upcoming(9)] == [5, 9]
+    labelling.answer("005.safetensors", "")
+    assert [sample.number for sample in labelling.upcoming(9)] == [9, 5]
+    labelling.undo()
+    assert [sample.number for sample in labelling.upcoming(9)] == [5, 9]
+    labelling.answer("005.safetensors", "0")
+    labelling.answer("009.safetensors", "0")
+    assert labelling.next() is None
+    assert labelling.progress().left == 0
+
+
+def test_order_is_fixed_by_the_seed_and_resumes(made: tuple[Path, np.ndarray[Any, Any]], table: Path) -> None:
+    truth, empty = made[1], table.read_bytes()
+    first = answered(Labelling(table, "hat"), truth, 20)
+    assert first != sorted(first)
+    labels = table.read_bytes()
+    table.write_bytes(empty)
+    assert answered(Labelling(table, "hat"), truth, 20) == first
+    assert table.read_bytes() == labels
+    going_on = Labelling(table, "hat")
+    assert (going_on.progress().yes, going_on.progress().no) == (int(truth[first].sum()), 20 - int(truth[first].sum()))
+    assert going_on.progress().auc is not None
+    rest = answered(going_on, truth, 20)
+    assert sorted(first + rest) == list(range(40))
+    table.write_bytes(empty)
+    assert answered(Labelling(table, "hat", seed=1), truth, 3) != first[:3]
+
+
+def test_the_most_uncertain_sample_is_asked_next(made: tuple[Path, np.ndarray[Any, Any]], table: Path) -> None:
+    truth = made[1]
+    labelling = Labelling(table, "hat")
+    answered(labelling, truth, 30)
+    again = Labelling(table, "hat")  # fitted to all thirty
+    rows = np.stack([load_latent(sample.path).ws[0, 0].double().numpy() for sample in again.samples])
+    rows -= rows.mean(axis=0)
+    rows /= np.sqrt(np.square(rows).mean())
+    known = np.array([value != "" for value in written(table).values()])
+    fitted = probe("logistic", 0.1).fit(rows[known], truth[known])
+    distance = np.abs(fitted.predict_proba(rows)[:, 1] - 0.5)
+    sample = again.next()
+    assert sample is not None
+    assert sample.number == min(np.flatnonzero(~known), key=lambda i: float(distance[i]))
+
+
+def answers_needed(labelling: Labelling, w: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], wanted: float) -> int:
+    """Until a probe of the answers orders all samples with that ROC AUC."""
+    x = (w - w.mean(axis=0)) / w.std()
+    known: list[int] = []
+    for count in range(1, 200):
+        known += answered(labelling, truth, 1)
+        if min(np.bincount(truth[known], minlength=2)) >= 2:
+            scores = probe("logistic", 1.0).fit(x[known], truth[known]).decision_function(x)
+            if roc_auc_score(truth, scores) >= wanted:
+                return count
+    return 200
+
+
+def test_uncertain_first_needs_fewer_answers(tmp_path: Path) -> None:
+    table, w, truth = planted(tmp_path, 250)
+    needed = {}
+    for order in ("uncertain", "file"):
+        needed[order] = answers_needed(Labelling(table, f"by-{order}", order=order), w, truth, 0.995)
+    assert needed["uncertain"] < 0.75 * needed["file"], needed
+
+
+def test_photographs_are_asked_about_by_their_look(tmp_path: Path) -> None:
+    """Photographs lit from the left and from the right: the probe has both sides right after some answers."""
+    rng = np.random.RandomState(0)
+    truth = rng.permutation(np.arange(40) % 2)
+    for i, left in enumerate(truth):
+        ramp = np.linspace(200, 60, 40) if left else np.linspace(60, 200, 40)
+        pixels = (ramp[None] + rng.normal(0, 20, (30, 40))).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    table = tmp_path / "labels.csv"
+    table.write_text("".join(["file,who\n", *(f"{i}.png,p{i}\n" for i in range(40))]))
+    labelling = Labelling(table, "left")
+    assert not labelling.latents
+    assert labelling.samples[3].picture == tmp_path / "3.png"
+    answered(labelling, truth, 25)
+    assert labelling.progress().auc == 1.0
+    with open(table, newline="") as file:
+        assert [row["who"] for row in csv.DictReader(file)] == [f"p{i}" for i in range(40)]
+
+
+def test_what_cannot_be_labelled(tmp_path: Path) -> None:
+    Image.new("L", (16, 16)).save(tmp_path / "a.png")
+    Image.new("L", (16, 16)).save(tmp_path / "b.png")
+    for name, row in (("b", 0), ("lonely", 0), ("other", 1)):
+        save_latent(tmp_path / f"{name}.safetensors", Latent(torch.randn(1, 6, 12), None, "fe"[row] * 64, "w"))
+    Image.new("L", (16, 16)).save(tmp_path / "other.png")
+    table = tmp_path / "labels.csv"
+    cases = [
+        ("name\na.png\n", "no column 'file'; there are name"),
+        ("", "the first line must name the columns"),
+        ("file\n", "no row names a file"),
+        ("file\nc.png\n", "line 2: no such file"),
+        ("file,picture\na.png,\nb.safetensors,c.png\n", "line 3: no such picture"),
+        (
+            "file\nlonely.safetensors\n",
+            "line 2: no picture of .*lonely.safetensors: neither in a column 'picture', nor lonely",
+        ),
+        ("file,hat\na.png,yes\n", "line 2: hat is 'yes'; labels here are 1, 0 or empty"),
+        ("file,hat\na.png,1.0\n", "line 2: hat is '1.0'"),
+        ("file,hat,hat\na.png,1,\n", "has 2 columns 'hat'"),
+        ("file\na.png\na.png\n", "line 3: a.png has a row before"),
+        ("file\na.png\nb.safetensors\n", "names both latent files and photographs"),
+        ("file\nb.safetensors\nother.safetensors\n", "other.safetensors: belongs to the generator eeee"),
+        ('file\n"a.png\n', "not a readable CSV file"),
+        ("file\na\0.png\n", "labels.csv"),
+    ]
+    for text, message in cases:
+        table.write_text(text)
+        with pytest.raises(Error, match=message):
+            Labelling(table, "hat")
+        assert table.read_text() == text
+    table.write_text("file\na.png\n")
+    with pytest.raises(Error, match="order must be one of uncertain, file"):
+        Labelling(table, "hat", order="best")
+    for column in ("file", "picture", " "):
+        with pytest.raises(Error, match="cannot be a column of labels"):
+            Labelling(table, column)
+    labelling = Labelling(table, "hat")
+    with pytest.raises(Error, match="has no row for 'b.png'"):
+        labelling.answer("b.png", "1")
+    with pytest.raises(Error, match="an answer is 1, 0 or empty"):
+        labelling.answer("a.png", "yes")
+    assert table.read_text() == "file\na.png\n"
+    table.write_text("file,hat\na.png,1\n")
+    assert "all 1 samples have a label in 'hat'" in complaint("directions", "label", table, "--column", "hat")
+    assert "no.csv: not a readable CSV" in complaint("directions", "label", tmp_path / "no.csv", "--column", "hat")
+
+
+# -- The page
+
+
+@pytest.fixture
+def page(table: Path) -> Iterator[LabelPage]:
+    served = LabelPage(Labelling(table, "hat", order="file"))
+    worker = threading.Thread(target=served.run)
+    worker.start()
+    yield served
+    served.finished.set()
+    worker.join(10)
+    assert not worker.is_alive()
+
+
+Reply = tuple[int, dict[str, str], bytes]
+
+
+def request(page: LabelPage, method: str, path: str, body: bytes | None = None, **headers: str | None) -> Reply:
+    """One request with token and proper headers, but for those in ``headers`` (None: leave out)."""
+    named = {"X-Token": page.token, "Host": f"127.0.0.1:{page.server_port}"}
+    named |= {"Content-Type": "application/json"} if body is not None else {}
+    sent = named | {name.replace("_", "-"): value for name, value in headers.items()}
+    connection = http.client.HTTPConnection("127.0.0.1", page.server_port, timeout=10)
+    try:
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in sent.items():
+            if value is not None:
+                connection.putheader(name, value)
+        if body is not None and "Content-Length" not in sent:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read()
+    finally:
+        connection.close()
+
+
+def post(page: LabelPage, path: str, **body: object) -> dict[str, Any]:
+    status, _, text = request(page, "POST", path, json.dumps(body).encode())
+    assert status == 200, text
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_every_answer_is_in_the_file_before_the_reply(page: LabelPage, table: Path) -> None:
+    state = json.loads(request(page, "GET", "/state")[2])
+    assert (state["column"], state["number"], state["following"], state["left"]) == ("hat", 0, 1, 40)
+    for number, value in enumerate(("1", "0", "", "1")):
+        assert state["number"] == number
+        state = post(page, "/answer", sample=number, value=value)
+        assert written(table)[f"00{number}.safetensors"] == value
+    assert (state["yes"], state["no"], state["left"], state["can_undo"]) == (2, 1, 37, True)
+    assert post(page, "/undo")["number"] == 3
+    assert written(table)["003.safetensors"] == ""
+
+
+def test_pictures_are_numbered(page: LabelPage, tmp_path: Path) -> None:
+    status, headers, body = request(page, "GET", f"/picture?number=7&token={page.token}", X_Token=None)
+    assert (status, headers["Content-Type"]) == (200, "image/png")
+    (tmp_path / "got.png").write_bytes(body)
+    assert open_image(tmp_path / "got.png").getpixel((0, 0)) == 7
+    for number in ("40", "-1", "", "x", "007.png", "../labels.csv", "1" * 5000, "%00", "1.0", "\u0661".encode().hex("%")):
+        assert request(page, "GET", f"/picture?number={number}")[0] == 404, number
+    for path in ("/labels.csv", "/../labels.csv", "/000.png", "//picture", "/page.html", "/picture/../state"):
+        assert request(page, "GET", path)[0] == 404, path
+
+
+def test_a_large_photograph_is_sent_small_and_without_its_notes(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "where I live", 6  # turned by a quarter
+    Image.new("RGB", (3000, 1500), (200, 10, 10)).save(tmp_path / "a.jpg", exif=exif, comment="where I live")
+    (tmp_path / "labels.csv").write_text("file\na.jpg\n")
+    kind, body = encoded(tmp_path / "a.jpg")
+    (tmp_path / "got.jpg").write_bytes(body)
+    with Image.open(tmp_path / "got.jpg") as got:
+        assert (kind, got.size, len(got.getexif())) == ("image/jpeg", (512, 1024), 0)
+    assert b"where I live" not in body
+
+
+def test_a_damaged_picture_does_not_end_the_program(page: LabelPage, table: Path, tmp_path: Path) -> None:
+    picture = table.parent / "000.png"
+    whole = picture.read_bytes()
+    try:
+        picture.write_text("no picture")
+        status, _, body = request(page, "GET", "/picture?number=0")
+    finally:
+        picture.write_bytes(whole)
+    assert status == 409
+    assert "000.png: not a picture" in json.loads(body)["error"]
+    assert request(page, "GET", "/state")[0] == 200
+
+
+def test_strangers_get_nothing(page: LabelPage, table: Path) -> None:
+    before, port = table.read_bytes(), page.server_port
+    answer = json.dumps({"sample": 0, "value": "1"}).encode()
+    paths = [("GET", "/", None), ("GET", "/state", None), ("GET", "/picture?number=0", None), ("GET", "/nowhere", None)]
+    paths += [("POST", "/answer", answer), ("POST", "/undo", b"{}"), ("POST", "/done", b"{}")]  # type: ignore[list-item]
+    for method, path, body in paths:
+        for token in (None, "", "x", page.token[:-1], page.token + "x", "\xe9"):
+            assert request(page, method, path, body, X_Token=token)[0] == 403, (path, token)
+        for host in (None, "evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}", f"0.0.0.0:{port}", ""):
+            status, _, text = request(page, method, path, body, Host=host)
+            assert status == 403, (path, host)
+            assert page.token.encode() not in text
+    assert request(page, "GET", f"/?token={page.token}x", X_Token=None)[0] == 403
+    assert request(page, "GET", "/state", Host=f"localhost:{port}")[0] == 200
+    assert table.read_bytes() == before
+    assert not page.finished.is_set()
+
+
+def test_bad_requests_write_nothing(page: LabelPage, table: Path) -> None:
+    before = table.read_bytes()
+    good = json.dumps({"sample": 0, "value": "1"}).encode()
+    cases: list[tuple[int, str, str, bytes | None, dict[str, str | None]]] = [
+        (405, "GET", "/answer", None, {}),
+        (405, "POST", "/state", b"{}", {}),
+        (405, "POST", "/", b"{}", {}),
+        (405, "PUT", "/answer", good, {}),
+        (405, "DELETE", "/picture?number=0", None, {}),
+        (405, "OPTIONS", "/answer", None, {}),
+        (405, "HEAD", "/answer", None, {}),
+        (413, "POST", "/answer", good + b" " * LARGEST_BODY, {}),
+        (413, "POST", "/answer", good + b" " * 50_000, {}),
+        (413, "POST", "/answer", None, {"Content_Length": "9" * 12}),
+        (411, "POST", "/answer", None, {}),
+        (411, "POST", "/answer", None, {"Content_Length": "-5"}),
+        (415, "POST", "/answer", good, {"Content_Type": "text/plain"}),
+        (415, "POST", "/answer", good, {"Content_Type": None}),
+        (400, "POST", "/answer", b"sample=0&value=1", {}),
+        (400, "POST", "/answer", b"[" * 1000, {}),
+        (400, "POST", "/answer", b"[0, 1]", {}),
+        (400, "POST", "/answer", b"\xff\xfe", {}),
+    ]
+    for sample in (40, -1, 0.0, True, None, "x", [0], 10**30):
+        cases.append((404, "POST", "/answer", json.dumps({"sample": sample, "value": "1"}).encode(), {}))
+    for value in ("yes", 1, None, True, ["1"], "1\n"):
+        cases.append((400, "POST", "/answer", json.dumps({"sample": 0, "value": value}).encode(), {}))
+    for status, method, path, body, headers in cases:
+        got, _, text = request(page, method, path, body, **headers)
+        assert got == status, (method, path, (body or b"")[:50], text)
+        assert method == "HEAD" or "error" in json.loads(text)
+    assert table.read_bytes() == before
+    assert json.loads(request(page, "GET", "/state")[2])["can_undo"] is False
+
+
+def test_a_table_that_another_program_changed_is_left_alone(page: LabelPage, table: Path) -> None:
+    table.write_text("file,hat\n000.safetensors,1\n")
+    status, _, text = request(page, "POST", "/answer", json.dumps({"sample": 0, "value": "0"}).encode())
+    assert status == 409
+    assert "another program has changed this file" in json.loads(text)["error"]
+    assert table.read_text() == "file,hat\n000.safetensors,1\n"
+
+
+def test_the_page_needs_nothing_from_outside(page: LabelPage) -> None:
+    status, headers, body = request(page, "GET", f"/?token={page.token}", X_Token=None)
+    html = body.decode()
+    policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
+    assert status == 200
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"]
+    nonce = policy["script-src"].removeprefix("'nonce-").removesuffix("'")
+    assert html.count(f'nonce="{nonce}"') == 2
+    assert "{{" not in html
+    assert page.token not in html
+    for outside in ("http:", "https:", "//cdn", "@import", "url(", '<link rel="stylesheet'):
+        assert outside not in html, outside
+    second = request(page, "GET", "/")[1]
+    assert second["Content-Security-Policy"] != headers["Content-Security-Policy"]
+    for reply in (headers, request(page, "GET", "/nowhere")[1], request(page, "GET", "/picture?number=0", X_Token=None)[1]):
+        assert reply["X-Content-Type-Options"] == "nosniff"
+        assert reply["Cache-Control"] == "no-store"
+        assert reply["Referrer-Policy"] == "no-referrer"
+        assert reply["Content-Security-Policy"].startswith("default-src 'none'")
+
+
+def test_only_the_loopback_device_listens(page: LabelPage, table: Path) -> None:
+    assert page.server_address[0] == "127.0.0.1"
+    assert len(page.token) >= 32
+    other = LabelPage(Labelling(table, "hat", order="file"))
+    try:
+        assert other.token != page.token
+        assert other.server_port != page.server_port
+    finally:
+        other.server_close()
+    with pytest.raises(Error, match=f"cannot listen on port {page.server_port}: "):
+        LabelPage(Labelling(table, "hat", order="file"), page.server_port)
+
+
+def test_ctrl_c_ends_it_quietly(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = LabelPage(Labelling(table, "hat", order="file"))
+
+    def interrupted(timeout: float) -> bool:
+        post(served, "/answer", sample=0, value="1")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(served.finished, "wait", interrupted)
+    served.run()
+    assert written(table)["000.safetensors"] == "1"
+    with pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection("127.0.0.1", served.server_port, timeout=5).connect()
+
+
+def test_command(tmp_path: Path, made: tuple[Path, np.ndarray[Any, Any]], table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command opens its page, and after Done says what was answered and how to go on."""
+    opened: list[str] = []
+
+    def someone(address: str) -> None:
+        opened.append(address)
+        where, token = address.removeprefix("http://").split("/?token=")
+        for path, body in [("/answer", {"sample": i, "value": str(made[1][i])}) for i in range(8)] + [("/done", {})]:
+            connection = http.client.HTTPConnection(where, timeout=10)
+            connection.request("POST", path, json.dumps(body), {"X-Token": token, "Content-Type": "application/json"})
+            assert connection.getresponse().status == 200
+            connection.close()
+
+    monkeypatch.setattr("webbrowser.open", lambda address: threading.Thread(target=someone, args=[address]).start())
+    result = works("directions", "label", table, "--column", "hat")
+    yes = int(made[1][:8].sum())
+    assert opened
+    assert result.stdout.splitlines()[0] == opened[0]
+    assert f"hat: {yes} yes, {8 - yes} no, 32 left" in result.stdout
+    expected = f"latentedit directions fit {table} --column hat --model MODEL --out hat.safetensors"
+    assert result.stdout.splitlines()[-1] == f"go on with: {expected}"
+
+
+def test_no_browser(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail("opened a browser"))
+    monkeypatch.setattr("latentedit.directions.page.LabelPage.run", LabelPage.server_close)
+    result = works("directions", "label", table, "--column", "wears hat", "--no-browser")
+    assert "a direction needs at least 2 of each" in result.stdout
+    assert CliRunner().invoke(main, ["directions", "label", str(table), "--column", "x", "--port", "70000"]).exit_code == 2
+
+
+def test_keys_in_a_browser(table: Path) -> None:
+    """What a person does, in headless Chromium: the CSV has what the keys said."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("there is no chromium")
+    served = LabelPage(Labelling(table, "hat", order="file"))
+    worker = threading.Thread(target=served.run)
+    worker.start()
+    problems: list[str] = []
+    try:
+        with api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+            tab = browser.new_page()
+            tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+            tab.on("pageerror", lambda error: problems.append(str(error)))
+            tab.goto(served.address)
+            image, left = tab.locator("#frame img"), tab.locator("#count-left")
+
+            def asked_about(number: int) -> None:
+                api.expect(image).to_have_attribute("alt", f"Sample 00{number}.safetensors")
+                api.expect(tab.locator("#yes")).to_be_enabled()
+
+            for number, key in enumerate(["ArrowRight", "f", "s", "j", "ArrowLeft", "J"]):
+                asked_about(number)
+                tab.keyboard.press(key)
+            asked_about(6)
+            api.expect(left).to_have_text("35")
+            width = image.bounding_box()["width"]
+            assert width >= 384
+            assert width % 16 == 0  # enlarged by a whole factor
+            tab.keyboard.press("Backspace")
+            asked_about(5)
+            assert list(written(table).values())[:6] == ["1", "0", "", "1", "0", ""]
+            tab.keyboard.press("Tab")  # to No, then to Yes
+            tab.keyboard.press("Tab")
+            tab.keyboard.press("Enter")
+            asked_about(6)
+            tab.click("#done")
+            api.expect(tab.get_by_text("Finished: 3 yes, 2 no, 35 left")).to_be_visible()
+            browser.close()
+    finally:
+        served.finished.set()
+        worker.join(10)
+    assert list(written(table).values()) == ["1", "0", "", "1", "0", "1", *[""] * 34]
+    assert not problems, problems
