@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentedit.cli import components
 from latentedit.cli.common import (
     crop_options,
     device_option,
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 @click.group()
 def directions() -> None:
     """Find, list and show edit directions."""
+
+
+for command in (components.pca, components.sefa, components.channels, components.name, components.sheet):
+    directions.add_command(command)
 
 
 @directions.command()
