@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from latentedit.generator import Generator
 
 
+SEEDS = "2,4,9"
+"""Of the pictures on sheets: whole faces, of different light and with and without spectacles, of the bundled model."""
+
+
 def look_options(amounts: str) -> Callable[[F], F]:
     """What the sheet of sweeps shows, by default ``amounts``."""
 
     def add(function: F) -> F:
         function = click.option("--psi", default=0.7, show_default=True, help="Truncation of these pictures.")(function)
-        function = click.option("--seeds", default="0-2", show_default=True, help="Of the pictures on the sheet.")(function)
+        function = click.option("--seeds", default=SEEDS, show_default=True, help="Of the pictures on the sheet.")(function)
         text = "Sigmas on the sheet."
         return click.option("--amounts", default=amounts, show_default=True, metavar="FROM:TO:COUNT", help=text)(function)
 
@@ -55,7 +59,7 @@ def pca(
     seed: int,
     device: str,
 ) -> None:
-    """Directions without labels: those along which random w spread most (GANSpace).
+    """Find directions along which random w spread most (GANSpace); no labels needed.
 
     Written are pc-00.safetensors and so on, and sheet.png, on which one sees what they do; "directions name" names them.
 
@@ -87,7 +91,7 @@ def pca(
 @folder_option
 @device_option
 def sefa(count: int, layers: str | None, model_name: str, amounts: str, seeds: str, psi: float, out: str, device: str) -> None:
-    """Directions without labels: those that move the styles most, by the weights alone (SeFa).
+    """Find directions that move the styles most (SeFa); no labels needed.
 
     Written are sefa-00.safetensors and so on, and sheet.png, on which one sees what they do; "directions name" names them.
 
@@ -125,7 +129,7 @@ def channels(
     seed: int,
     device: str,
 ) -> None:
-    """Directions without labels: single style channels that change pictures much, and in one place (StyleSpace).
+    """Find style channels that change one place (StyleSpace); no labels needed.
 
     Written are s-LAYER-CHANNEL.safetensors and sheet.png, on which one sees what they do; "directions name" names them.
 
