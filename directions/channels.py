@@ -39,8 +39,9 @@ def style_channels(
     """The ``count`` single style channels that change pictures most in one place (StyleSpace, Wu et al. 2021, section 4).
 
     All channels are screened by derivatives (`screen`), and the best of them measured by rendering pictures with the channel
-    moved ``amount`` standard deviations either way. Both rank by ``effect * (locality - 1/4) / (3/4)``: a channel that changes
-    all places alike, such as brightness, is worth nothing, however strong.
+    moved ``amount`` standard deviations either way. Both rank by ``effect * ((locality - 1/4) / (3/4))^2``: a channel that
+    changes all places alike, such as brightness, is worth nothing, and locality weighs more, as a weak effect can be had by
+    a larger amount but nothing makes a spread one local.
 
     Args:
         discriminator: with it reports say ``realism``, by how much its logits fall (negative) at ``amount``.
@@ -194,7 +195,7 @@ def _locality(energy: Tensor) -> Tensor:
 
 def _worth(energy: Tensor) -> Tensor:
     """What channels are ranked by, ``[..., 8, 8]`` to ``[...]``."""
-    return energy.mean(dim=(-2, -1)).sqrt() * (_locality(energy) - 0.25) / 0.75
+    return energy.mean(dim=(-2, -1)).sqrt() * ((_locality(energy) - 0.25) / 0.75).square()
 
 
 def _centre(energy: Tensor) -> list[float]:

@@ -103,19 +103,18 @@ def sweep_sheet(
 
 def title(direction: Direction) -> str:
     """The name, and what the direction's report says of it in a few words."""
-    words, report = [direction.name], direction.report
+    words, report = [], direction.report
     if "explained" in report:
         words.append(f"{report['explained']:.1%} of the variance of w")
     if "share" in report:
-        words.append(f"{report['share']:.1%} of what the weights do")
+        words.append(f"{report['share']:.1%} of the eigenvalues")
     if "effect" in report and "place" in report:
         row, column = report["place"]
-        words.append(
-            f"effect {report['effect']:.3f}, locality {report['locality']:.2f} about row {row:.2f}, column {column:.2f}"
-        )
+        words.append(f"effect {report['effect']:.3f}, locality {report['locality']:.2f}, row {row:.2f}, column {column:.2f}")
     if direction.layers is not None:
-        words.append(f"layers {direction.layers[0]}-{direction.layers[1]}")
-    return ": ".join([words[0], ", ".join(words[1:])]) if words[1:] else words[0]
+        first, last = direction.layers
+        words.append(f"layers {first}-{last}" if last > first else f"layer {first}")
+    return f"{direction.name}: {', '.join(words)}" if words else direction.name
 
 
 @torch.no_grad()

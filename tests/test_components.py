@@ -187,7 +187,7 @@ def test_channels_are_measured_by_rendering() -> None:
         scores = d.score(ws, GENERATOR)
         assert float(scores.std()) == pytest.approx(d.sigma, rel=1e-3)
         assert float(scores.mean()) == pytest.approx(0, abs=1e-3)
-        worth.append(d.report["effect"] * (d.report["locality"] - 0.25))
+        worth.append(d.report["effect"] * (d.report["locality"] - 0.25) ** 2)
     assert worth == sorted(worth, reverse=True)
     assert mean.shape == std.shape
 
