@@ -37,13 +37,13 @@ class Direction:
     """Of the generator it was found on."""
     layers: tuple[int, int] | None = None
     """First and last row of ws that it moves; None for all."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """How well the probe does on data it was not fitted to."""
+    provenance: dict[str, Any] = field(default_factory=dict)
     space: str = ""
     """"w", "w+", "s" or "z"; "" stands for "w" or "w+", by the vector's shape."""
     scale: Tensor | None = None
     """Standard deviation of every style channel over 10,000 random w, only in the space "s"."""
-    report: dict[str, Any] = field(default_factory=dict)
-    """How well the probe does on data it was not fitted to."""
-    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
