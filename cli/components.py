@@ -22,7 +22,7 @@ def look_options(amounts: str) -> Callable[[F], F]:
     """What the sheet of sweeps shows, by default ``amounts``."""
 
     def add(function: F) -> F:
-        function = click.option("--psi", default=0.7, show_default=True, help="Truncation of these pictures.")(function)
+        function = click.option("--psi", default=0.7, show_default=True, help="Truncation of the pictures.")(function)
         function = click.option("--seeds", default=SEEDS, show_default=True, help="Of the pictures on the sheet.")(function)
         text = "Sigmas on the sheet."
         return click.option("--amounts", default=amounts, show_default=True, metavar="FROM:TO:COUNT", help=text)(function)
@@ -108,7 +108,7 @@ def sefa(count: int, layers: str | None, model_name: str, amounts: str, seeds: s
 
 @click.command()
 @click.option("--count", default=20, show_default=True, help="Channels.")
-@click.option("--samples", default=32, show_default=True, help="Random pictures that they are measured on.")
+@click.option("--samples", default=32, show_default=True, help="Random pictures to measure them on.")
 @click.option("--amount", default=3.0, show_default=True, help="Sigmas by which they are moved for that.")
 @click.option("--layers", help="Rows of ws whose styles to look at: 0-3, coarse, middle, fine.")
 @model_option()
@@ -154,6 +154,7 @@ def channels(
             discriminator=model.discriminator,
             samples=samples,
             amount=amount,
+            psi=psi,
             seed=seed,
             layers=_rows(layers, generator),
             progress=report,

@@ -32,6 +32,7 @@ def style_channels(
     discriminator: Discriminator | None = None,
     samples: int = 32,
     amount: float = 3.0,
+    psi: float = 0.7,
     seed: int = 0,
     layers: Layers = None,
     progress: Progress | None = None,
@@ -45,7 +46,8 @@ def style_channels(
 
     Args:
         discriminator: with it reports say ``realism``, by how much its logits fall (negative) at ``amount``.
-        samples: random pictures (psi 1) for the measurement.
+        samples: random pictures for the measurement.
+        psi: their truncation: places mean something where pictures have a common layout, which the rarest ones leave.
         layers: first and last row of ws whose styles are looked at; None for all.
         progress: told how many steps are done, and of how many.
 
@@ -67,7 +69,7 @@ def style_channels(
     check_count(generator, count, int(alive.sum()), "style channels that vary in these layers", layers)
     if samples < 1 or not amount > 0:
         raise Error(f"style channels need at least 1 sample and an amount above 0, got {samples} and {amount}")
-    w = sample_w(generator, samples, seed)
+    w = torch.lerp(generator.mapping.w_avg, sample_w(generator, samples, seed), psi)
     screened = w[:SCREENED]
     passes = -(-len(screened) // BATCH) * GRID**2
     chosen = min(SHORTLIST * count, int(alive.sum()))
@@ -96,6 +98,7 @@ def style_channels(
             "place": _centre(energy[i]),
             "samples": samples,
             "amount": amount,
+            "psi": psi,
             **({"realism": realism[i]} if discriminator is not None else {}),
         }
         found.append(

@@ -14,6 +14,7 @@ from latentedit.errors import Error
 from latentedit.generator import Generator
 from latentedit.models import fingerprint
 from latentedit.statistics import sample_w, w_chunks
+from latentedit.synthesis import ToRGB
 
 CHUNK = 10_000
 """Random w at a time: 512 numbers of each are 20 MB."""
@@ -107,10 +108,11 @@ def factorised(generator: Generator, count: int = 20, *, layers: Layers = None) 
     """
     first, last = check_count(generator, count, generator.w_dim, "dimensions of w", layers)
     synthesis = generator.synthesis
-    affines = [layer.affine for layer in synthesis.layers]
-    if len(affines) < synthesis.num_ws:
-        affines.append(synthesis.blocks[-1].torgb.affine)
-    weights = torch.cat([affine.weight.detach().cpu().double() for affine in affines[first : last + 1]])
+    affines = [layer.affine.weight for layer in synthesis.layers]
+    last_rgb = synthesis.blocks[-1].torgb
+    if isinstance(last_rgb, ToRGB):  # the first StyleGAN's has no w
+        affines.append(last_rgb.affine.weight)
+    weights = torch.cat([weight.detach().cpu().double() for weight in affines[first : last + 1]])
     rows = F.normalize(weights, dim=1)  # a row of zeros stays one
     values, vectors = _eigenvectors(rows.T @ rows)
     reports = [{"eigenvalue": float(value), "share": float(value / values.sum())} for value in values[:count]]

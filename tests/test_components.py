@@ -19,8 +19,10 @@ from latentedit.errors import Error
 from latentedit.generator import Generator
 from latentedit.images import load_image
 from latentedit.latents import Latent, load_latent, render, save_latent
+from latentedit.layers import FullyConnected
 from latentedit.models import Model, fingerprint, load_generator
 from latentedit.statistics import sample_w, sample_z, style_statistics
+from latentedit.synthesis import SynthesisBlock, SynthesisLayer, ToRGB
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_cli import complaint, works
 
@@ -50,8 +52,9 @@ def test_components_are_those_of_an_exact_analysis(generator: Generator) -> None
 def test_chunks_change_nothing() -> None:
     """Also where the mean is a thousand times the spread, which a sum of squares would not survive."""
     generator = tiny_generator()
+    last = generator.mapping.get_submodule("fc1")
+    assert isinstance(last, FullyConnected)
     with torch.no_grad():
-        last = generator.mapping.fc1
         last.weight.mul_(1e-3)
         last.bias.add_(2.0 / last.bias_gain)
     steps: list[tuple[int, int]] = []
@@ -68,10 +71,11 @@ def test_chunks_change_nothing() -> None:
         torch.testing.assert_close(scatter, exact, rtol=0, atol=3e-3 * float(exact.diagonal().max()))
 
 
-def affines(generator: Generator) -> list[torch.nn.Module]:
+def affines(generator: Generator) -> list[FullyConnected]:
     """One a row of ws."""
     found = [layer.affine for layer in generator.synthesis.layers]
-    return found if len(found) == generator.num_ws else [*found, generator.synthesis.blocks[-1].torgb.affine]
+    rgb = generator.synthesis.blocks[-1].torgb
+    return [*found, rgb.affine] if isinstance(rgb, ToRGB) else found
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -120,6 +124,7 @@ def test_factorisation_looks_only_at_its_layers_and_not_at_lengths() -> None:
     before = factorised(generator, 2, layers=(0, 1))
     with torch.no_grad():  # an equal network: a channel's style times 100, what it modulates over 100; and a channel without w
         layer = generator.synthesis.layers[0]
+        assert isinstance(layer, SynthesisLayer)
         layer.affine.weight[3] *= 100
         layer.affine.bias[3] *= 100
         layer.weight[:, 3] /= 100
@@ -164,9 +169,9 @@ def test_screening_agrees_with_finite_differences(architecture: str) -> None:
 
 
 def test_channels_are_measured_by_rendering() -> None:
-    found = style_channels(GENERATOR, 4, samples=12, amount=2.0, seed=4)
+    found = style_channels(GENERATOR, 4, samples=12, amount=2.0, psi=0.5, seed=4)
     mean, std = style_statistics(GENERATOR)
-    w = sample_w(GENERATOR, 12, seed=4)
+    w = GENERATOR.mapping.w_avg + 0.5 * (sample_w(GENERATOR, 12, seed=4) - GENERATOR.mapping.w_avg)
     ws = sample_w(GENERATOR)[:, None].expand(-1, GENERATOR.num_ws, -1)
     worth = []
     for d in found:
@@ -195,6 +200,8 @@ def test_channels_are_measured_by_rendering() -> None:
 def test_a_planted_place_is_local_and_dead_channels_are_left_out() -> None:
     generator = tiny_generator()
     block = generator.synthesis.blocks[-1]
+    assert isinstance(block, SynthesisBlock)
+    assert isinstance(block.torgb, ToRGB)
     with torch.no_grad():
         # Maps 0 and 1 of the last layer: light in one corner, by the noise input, and light everywhere, by the bias.
         block.conv1.weight[:2] = 0
@@ -226,8 +233,7 @@ def test_a_planted_place_is_local_and_dead_channels_are_left_out() -> None:
 def test_a_discriminator_says_whether_channels_stay_real() -> None:
     discriminator = tiny_discriminator()
     found = style_channels(GENERATOR, 2, discriminator=discriminator, samples=3)
-    w = sample_w(GENERATOR, 3)
-    ws = w[:, None].expand(-1, GENERATOR.num_ws, -1)
+    ws = GENERATOR.mapping(sample_z(0, GENERATOR.z_dim, 3), None, 0.7)
     base = discriminator(render(GENERATOR, ws))
     ends = [discriminator(render(GENERATOR, ws, "const", edit_styles(GENERATOR, [], found[0], a))) for a in (-3.0, 3.0)]
     assert found[0].report["realism"] == pytest.approx(float((sum(ends) / 2 - base).mean()), abs=1e-3)
@@ -316,7 +322,7 @@ def test_a_sheet_shows_the_moved_pictures() -> None:
     assert float(directions[2].score(held.ws) - directions[2].score(latent.ws)) == pytest.approx(0, abs=1e-5)
     for wrong in (dict(latent=latent), dict(hold=[directions[1]])):
         with pytest.raises(Error, match="a latent's z is not known"):
-            sweep_sheet(generator, directions[:1], amounts, **wrong)  # type: ignore[arg-type]
+            sweep_sheet(generator, directions[:1], amounts, **wrong)
     with pytest.raises(Error, match="scores can be held for w and w"):
         sweep_sheet(generator, directions[3:], amounts, hold=[directions[1]])
     with pytest.raises(Error, match="does not fit z of 7 numbers"):
