@@ -110,7 +110,7 @@ def style_channels(
                 fingerprint=own,
                 layers=(int(row_of[channel]), int(row_of[channel])),
                 space="s",
-                scale=std,
+                scale=std.where(std > 0, torch.ones_like(std)),  # a channel that never varies is not moved
                 report=report,
                 provenance={"method": "style channel", "seed": seed},
             )
