@@ -310,7 +310,9 @@ def table(figures: dict[str, Any]) -> str:
     for space in ("W", "W+"):
         count, cost = figures["steps_to_reach_the_published"][space], figures["seconds_a_step"][space]
         whole = figures["published_steps"] * cost["published"]
-        shares = [None if n is None else (cost["encoder"] + n * cost["ours"]) / whole for n in (count["median"], count["worst"])]
+        shares = [
+            None if n is None else (cost["encoder"] + n * cost["ours"]) / whole for n in (count["median"], count["worst"])
+        ]
         never = f"not reached by {count['never']} of {figures['photographs']}"
         last = never if shares[1] is None else f"{shares[1]:.3f}"
         lines.append(f"| {space}: steps, of {figures['published_steps']} | {count['median']:.0f} | {count['worst'] or never} |")

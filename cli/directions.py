@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentedit.cli import components
 from latentedit.cli.common import (
     crop_options,
     device_option,
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 @click.group()
 def directions() -> None:
     """Find, list and show edit directions."""
-
-
-directions.add_command(sample)
-directions.add_command(label)
 
 
 @directions.command()
@@ -394,5 +391,6 @@ def show(name: str, as_json: bool) -> None:
     print_facts(facts, as_json)
 
 
-for command in (report, compare, condition):
+parts = (components.pca, components.sefa, components.channels, components.name, components.sheet)
+for command in (sample, label, *parts, report, compare, condition):
     directions.add_command(command)

@@ -1,8 +1,9 @@
 """``edit``, ``mix`` and ``interpolate``: from latents to pictures."""
 
 import functools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,15 +48,22 @@ def _bad(text: str) -> Move:
 
 def parse_sweep(text: str) -> tuple[str, list[float]]:
     """``"NAME=FROM:TO:COUNT"`` as the name and the amounts."""
-    name, equals, rest = text.rpartition("=")
-    parts = rest.split(":")
+    name, _, rest = text.rpartition("=")
+    if not name:
+        raise Error(f"--sweep takes NAME=FROM:TO:COUNT with 2 to 50 pictures, got {text!r}")
+    return name, parse_amounts(rest, "--sweep takes NAME=FROM:TO:COUNT")
+
+
+def parse_amounts(text: str, form: str) -> list[float]:
+    """``"FROM:TO:COUNT"`` as the amounts; the ``form`` of the option is for the complaint."""
+    parts = text.split(":")
     try:
         start, stop, count = float(parts[0]), float(parts[1]), int(parts[2])
-        if not equals or not name or len(parts) != 3 or not 2 <= count <= 50:
+        if len(parts) != 3 or not 2 <= count <= 50 or not math.isfinite(stop - start):
             raise ValueError
     except (ValueError, IndexError) as error:
-        raise Error(f"--sweep takes NAME=FROM:TO:COUNT with 2 to 50 pictures, got {text!r}") from error
-    return name, [start + (stop - start) * i / (count - 1) for i in range(count)]
+        raise Error(f"{form} with 2 to 50 pictures, got {text!r}") from error
+    return [start + (stop - start) * i / (count - 1) for i in range(count)]
 
 
 def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "Model":
@@ -119,7 +127,8 @@ def edit(
     """Apply attribute sliders to each LATENT and write the picture.
 
     NAME is a direction file, one of your own (LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions), or one that ships for the
-    model; "latentedit directions list" shows them. LAYERS is a range such as 0-3, or coarse, middle, fine.
+    model; "latentedit directions list" shows them. LAYERS is a range such as 0-3, or coarse, middle, fine. Directions in style
+    space move the latent's style offsets.
 
     \b
     Example:
@@ -129,7 +138,7 @@ def edit(
       latentedit edit latents/me.safetensors --set turn=1 --paste-back me.jpg --out me-turned.jpg
     """
     from latentedit import sheets
-    from latentedit.editing import edit as move
+    from latentedit.directions.sweeps import check_holdable, move_latent
     from latentedit.editing import edit_holding
     from latentedit.images import save_image
     from latentedit.latents import load_latent, save_latent
@@ -163,24 +172,23 @@ def edit(
         named = functools.cache(lambda name: direction_for(name, model, force))
         held = [named(name) for name in hold.split(",")] if hold else []
 
-        def moved(ws: "Tensor", steps: list[Move]) -> "Tensor":
+        def moved(latent: "Latent", steps: list[Move]) -> "Latent":
             wanted = [(named(step.name), step) for step in steps]
             if not held:
                 for direction, step in wanted:
-                    ws = move(ws, direction, _amount(ws, direction, step), step.layers)
-                return ws
-            return edit_holding(ws, [(d, _amount(ws, d, step), step.layers) for d, step in wanted], held)
+                    amount = _amount(generator, latent, direction, step)
+                    latent = move_latent(generator, latent, direction, amount, step.layers)
+                return latent
+            check_holdable([*(direction for direction, _ in wanted), *held])
+            amounts = [(d, _amount(generator, latent, d, step), step.layers) for d, step in wanted]
+            return replace(latent, ws=edit_holding(latent.ws, amounts, held))
 
         if moves:
-            latent.ws = moved(latent.ws, moves)
+            latent = moved(latent, moves)
         place = target if target.suffix else target / f"{path.stem}.png"
         if swept:
             name, amounts = swept
-            base = latent.ws
-            pictures = []
-            for amount in amounts:
-                latent.ws = moved(base, [Move(name, amount, None)])
-                pictures.append(latent.render(generator))
+            pictures = [moved(latent, [Move(name, amount, None)]).render(generator) for amount in amounts]
             if place.suffix in ENDINGS:
                 save_video(place, there_and_back(pictures), fps=12)
             else:
@@ -203,9 +211,14 @@ def edit(
     each(files, work)
 
 
-def _amount(ws: "Tensor", direction: "Direction", step: Move) -> float:
+def _amount(generator: "Generator", latent: "Latent", direction: "Direction", step: Move) -> float:
     """In sigmas; of an absolute target what is missing to it."""
-    return step.amount - float(direction.score(ws)[0]) / direction.sigma if step.absolute else step.amount
+    from latentedit.directions.sweeps import check_movable
+
+    check_movable(direction)
+    if not step.absolute:
+        return step.amount
+    return step.amount - float(direction.score(latent.ws, generator, latent.styles)[0]) / direction.sigma
 
 
 def _paste(

@@ -1,6 +1,8 @@
-"""Edit directions: finding them from labels, judging them, keeping them in files."""
+"""Edit directions: finding them with and without labels, judging them, keeping them in files."""
 
+from latentedit.directions.channels import style_channels
 from latentedit.directions.classifiers import OnnxClassifier
+from latentedit.directions.components import factorised, principal_components
 from latentedit.directions.conditioning import conditioned, leakage
 from latentedit.directions.direction import Direction, find_direction, load_direction, save_direction, shipped
 from latentedit.directions.effects import effect_of_layers, measure_effect, propose_layers, question
@@ -8,6 +10,7 @@ from latentedit.directions.imported import import_direction
 from latentedit.directions.labels import LabelTable, read_labels
 from latentedit.directions.probe import fit, fit_classes
 from latentedit.directions.report import card, plot, with_report
+from latentedit.directions.sweeps import sweep_sheet
 from latentedit.directions.transfer import (
     PhotoClassifier,
     fit_from_inversions,
@@ -24,6 +27,7 @@ __all__ = [
     "card",
     "conditioned",
     "effect_of_layers",
+    "factorised",
     "find_direction",
     "fit",
     "fit_classes",
@@ -36,10 +40,13 @@ __all__ = [
     "load_direction",
     "measure_effect",
     "plot",
+    "principal_components",
     "propose_layers",
     "question",
     "read_labels",
     "save_direction",
     "shipped",
+    "style_channels",
+    "sweep_sheet",
     "with_report",
 ]

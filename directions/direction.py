@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,44 @@ def check_generator(direction: Direction, own: str, name: str, *, force: bool = 
             f"direction {direction.name} was found on the generator {direction.fingerprint[:12]}, {name} is {own[:12]};"
             " --force applies it all the same"
         )
+
+
+def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tuple[int, int] | None = None) -> Direction:
+    """``direction`` under another name, what it was called noted in its provenance.
+
+    Args:
+        flip: reverse it; scores change their sign.
+        layers: first and last row of ws that it moves; None leaves them.
+
+    Raises:
+        Error: not a name, or a style channel outside ``layers``.
+    """
+    own = direction.layers
+    if direction.space == "s" and layers is not None and own is not None and not layers[0] <= own[0] <= own[1] <= layers[1]:
+        raise Error(f"direction {direction.name} is in the layers {own[0]}-{own[1]}, which {layers[0]}-{layers[1]} leaves out")
+    sign = -1.0 if flip else 1.0
+    return replace(
+        direction,
+        name=name,
+        vector=direction.vector * sign,
+        intercept=direction.intercept * sign,
+        layers=layers if layers is not None else own,
+        provenance={**direction.provenance, "named_from": direction.name, "flipped": flip},
+    )
+
+
+def free_path(direction: Direction, out: str | os.PathLike[str] | None = None, *, force: bool = False) -> Path:
+    """Where to keep ``direction``: ``out``, or its name in the user's folder.
+
+    Raises:
+        Error: that file exists, or a direction of that name ships for its generator, unless ``force``.
+    """
+    path = Path(out) if out is not None else user_folder() / f"{direction.name}.safetensors"
+    if not force and path.exists():
+        raise Error(f"{path} exists; choose another name, or --force replaces it")
+    if not force and direction.name in shipped(direction.fingerprint):
+        raise Error(f"a direction {direction.name} ships for this generator; choose another name, or --force hides that one")
+    return path
 
 
 def unit(vector: Tensor) -> Tensor:

@@ -174,7 +174,8 @@ def style_score(
     if styles:
         own = [s + offset.to(s) for s, offset in zip(own, styles, strict=True)]
     assert direction.scale is not None
-    values: Tensor = (torch.cat(own, dim=1).cpu() / direction.scale) @ direction.vector + intercept
+    scaled = torch.where(direction.scale > 0, torch.cat(own, dim=1).cpu() / direction.scale, 0)  # dead channels have no scale
+    values: Tensor = scaled @ direction.vector + intercept
     return values
 
 

@@ -1,5 +1,6 @@
 """What a generator's own w look like: the mean, spread and shape of 10,000 of them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,14 +22,15 @@ def one_hot(classes: Tensor, c_dim: int) -> Tensor:
     return torch.nn.functional.one_hot(classes, c_dim).float()
 
 
-def random_labels(generator: Generator, seed: int, count: int) -> Tensor | None:
+def random_labels(generator: Generator, seed: int | np.random.RandomState, count: int) -> Tensor | None:
     """One-hot labels ``[count, c_dim]`` at their training frequencies (equal ones where those are not known), on the
-    generator's device; None for an unconditional network.
+    generator's device; None for an unconditional network. ``seed`` may be a stream to draw on from.
     """
     if not generator.c_dim:
         return None
     shares = np.array(generator.label_frequencies or [1.0] * generator.c_dim)
-    drawn = np.random.RandomState(seed).choice(generator.c_dim, size=count, p=shares / shares.sum())
+    random = np.random.RandomState(seed) if isinstance(seed, int) else seed
+    drawn = random.choice(generator.c_dim, size=count, p=shares / shares.sum())
     return one_hot(torch.from_numpy(drawn), generator.c_dim).to(generator.device)
 
 
@@ -37,6 +39,16 @@ def sample_w(generator: Generator, count: int = SAMPLES, seed: int = STATISTICS_
     """``[count, w_dim]`` at psi 1, on the generator's device."""
     z = sample_z(seed, generator.z_dim, count).to(generator.device)
     return generator.mapping.map(z, random_labels(generator, seed, count))
+
+
+@torch.no_grad()
+def w_chunks(generator: Generator, count: int, seed: int, chunk: int) -> Iterator[Tensor]:
+    """The w of `sample_w`, at most ``chunk`` at a time."""
+    draws, labels = np.random.RandomState(seed), np.random.RandomState(seed)
+    for start in range(0, count, chunk):
+        size = min(chunk, count - start)
+        z = torch.from_numpy(draws.randn(size, generator.z_dim).astype(np.float32)).to(generator.device)
+        yield generator.mapping.map(z, random_labels(generator, labels, size))
 
 
 @dataclass(frozen=True)

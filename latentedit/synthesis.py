@@ -182,8 +182,8 @@ class SynthesisNetwork(nn.Module):
         """For every entry of `styles` the row of ws that drives it and its width; a ToRGB shares that of the next block."""
         found, row = [], 0
         for block in self.blocks:
-            for index, layer in enumerate([*block.convs, *([block.torgb] if block.has_rgb else [])]):
-                found.append((row + index, len(layer.affine.bias)))
+            affines = [conv.affine for conv in block.convs] + ([block.torgb.affine] if block.has_rgb else [])
+            found += [(row + index, len(affine.bias)) for index, affine in enumerate(affines)]
             row += len(block.convs)
         return found
 

@@ -1,0 +1,140 @@
+"""Sweeps along directions of any space, on a sheet to look at and name what one sees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from latentedit import sheets
+from latentedit.directions.direction import Direction
+from latentedit.editing import edit, edit_holding, edit_styles
+from latentedit.errors import Error
+from latentedit.generator import Generator
+from latentedit.latents import Latent
+from latentedit.statistics import random_labels, sample_z
+
+LARGEST = 256
+"""Pictures are shown at most this large."""
+
+
+@dataclass(frozen=True)
+class _Base:
+    """A picture to start from, and for a random one the z and label it was drawn with."""
+
+    latent: Latent
+    z: Tensor | None = None
+    c: Tensor | None = None
+
+
+def move_latent(
+    generator: Generator,
+    latent: Latent,
+    direction: Direction,
+    amount: float,
+    layers: str | tuple[int, int] | None = None,
+    hold: Sequence[Direction] = (),
+) -> Latent:
+    """``latent`` moved by ``amount`` sigmas along a ``direction`` of W, W+ (its ws) or style space (its style offsets).
+
+    Args:
+        layers: rows of ws to move; None takes the direction's own.
+        hold: directions of W or W+ whose scores stay (`latentedit.editing.edit_holding`).
+
+    Raises:
+        Error: a direction in z, as a latent's z is not known; style directions together with held ones; see `edit`.
+    """
+    check_movable(direction)
+    if hold:
+        check_holdable([direction, *hold])
+        return replace(latent, ws=edit_holding(latent.ws, [(direction, amount, layers)], hold))
+    if direction.space == "s":
+        return replace(latent, styles=edit_styles(generator, latent.styles, direction, amount, layers))
+    return replace(latent, ws=edit(latent.ws, direction, amount, layers))
+
+
+def check_movable(direction: Direction) -> None:
+    """`Error` for a direction that no latent can be moved along."""
+    if direction.space == "z":
+        raise Error(f"direction {direction.name} is one in z, and a latent's z is not known; it moves random pictures alone")
+
+
+def check_holdable(directions: Sequence[Direction]) -> None:
+    """`Error` unless all the scores can be held or moved together."""
+    for direction in directions:
+        if direction.space not in ("w", "w+"):
+            raise Error(
+                f"direction {direction.name} is one in the space {direction.space}; scores can be held for w and w+ alone"
+            )
+
+
+def sweep_sheet(
+    generator: Generator,
+    directions: Sequence[Direction],
+    amounts: Sequence[float],
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    psi: float = 0.7,
+    latent: Latent | None = None,
+    hold: Sequence[Direction] = (),
+) -> Image.Image:
+    """One row a direction, and in it ``amounts`` (in sigmas, the captions) of every base picture next to one another.
+
+    Args:
+        seeds: of the base pictures, random ones truncated to ``psi``.
+        latent: the base picture instead.
+        hold: directions whose scores stay.
+
+    Raises:
+        Error: nothing to draw; a direction in z together with ``latent`` or ``hold``; see `move_latent`.
+    """
+    bases = [_Base(latent)] if latent is not None else [_random_base(generator, seed, psi) for seed in seeds]
+    if not directions or not amounts or not bases:
+        raise Error("a sheet of sweeps needs at least one direction, one amount and one picture to start from")
+    captions = [f"{amount:+.1f}" for amount in amounts] * len(bases)
+    rows = []
+    for direction in directions:
+        moved = [_moved(generator, base, direction, amount, psi, hold) for base in bases for amount in amounts]
+        rows.append(sheets.Row(title(direction), [_reduced(one.render(generator)) for one in moved], captions))
+    return sheets.sheet(rows)
+
+
+def title(direction: Direction) -> str:
+    """The name, and what the direction's report says of it in a few words."""
+    words, report = [], direction.report
+    if "explained" in report:
+        words.append(f"{report['explained']:.1%} of the variance of w")
+    if "share" in report:
+        words.append(f"{report['share']:.1%} of the eigenvalues")
+    if "effect" in report and "place" in report:
+        row, column = report["place"]
+        words.append(f"effect {report['effect']:.3f}, locality {report['locality']:.2f}, row {row:.2f}, column {column:.2f}")
+    if direction.layers is not None:
+        first, last = direction.layers
+        words.append(f"layers {first}-{last}" if last > first else f"layer {first}")
+    return f"{direction.name}: {', '.join(words)}" if words else direction.name
+
+
+@torch.no_grad()
+def _random_base(generator: Generator, seed: int, psi: float) -> _Base:
+    z, c = sample_z(seed, generator.z_dim).to(generator.device), random_labels(generator, seed, 1)
+    return _Base(Latent(generator.mapping(z, c, psi), None, "", "w"), z, c)
+
+
+@torch.no_grad()
+def _moved(
+    generator: Generator, base: _Base, direction: Direction, amount: float, psi: float, hold: Sequence[Direction]
+) -> Latent:
+    if direction.space != "z" or base.z is None or hold:
+        return move_latent(generator, base.latent, direction, amount, hold=hold)
+    if direction.vector.shape != base.z.shape[1:]:
+        raise Error(f"direction of shape {list(direction.vector.shape)} does not fit z of {generator.z_dim} numbers")
+    z = base.z + amount * direction.sigma * direction.vector.to(base.z)
+    return replace(base.latent, ws=generator.mapping(z, base.c, psi))
+
+
+def _reduced(picture: Tensor) -> Tensor:
+    factor = picture.shape[-1] // LARGEST
+    return F.avg_pool2d(picture, factor) if factor > 1 else picture
