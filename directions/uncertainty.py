@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from latentedit.directions.probe import FOLDS, held_out, probe
+from latentedit.directions.probe import probe
+from latentedit.directions.validation import FOLDS, held_out
 from latentedit.errors import Error
 from latentedit.images import open_image
 from latentedit.latents import load_latent

@@ -55,6 +55,13 @@ def figure(labels: Array, scores: Array, binary: bool) -> float:
     return float(roc_auc_score(labels, scores) if binary else r2_score(labels, scores))
 
 
+def held_out(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[float]:
+    """`figure` of every held-out fold; ``x [n, features]``, ``labels [n]``."""
+    folds = splits(labels, groups, binary)
+    scores = predictions(estimator, x, labels, folds, binary)
+    return [figure(labels[test], s, binary) for (_, test), s in zip(folds, scores, strict=True)]
+
+
 def quality(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool) -> dict[str, Any]:
     """ROC AUC (R2 for numbers) over held-out folds with its 95 % interval, and the same with shuffled labels.
 
