@@ -1,7 +1,6 @@
 """Scores from a classifier in an ONNX file, by OpenCV's own reader of such files."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ class OnnxClassifier:
         for picture in x.numpy():  # one by one, as many files have a batch of 1 written into them
             try:
                 self.network.setInput(np.ascontiguousarray(((picture - mean) / std)[None]))
-                numbers: Sequence[float] = np.ravel(self.network.forward())
+                numbers = np.ravel(self.network.forward())
             except cv2.error as error:
                 raise Error(f"{self.path}: fails on a picture of {self.size} pixels ({_first_line(error)})") from error
             if not -len(numbers) <= self.output < len(numbers):

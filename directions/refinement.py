@@ -95,4 +95,5 @@ def refine(
 def _one_sigma(vector: Tensor, colouring: Tensor) -> Tensor:
     """The step of an edit by one sigma along ``vector``: the unit vector times the standard deviation of its score."""
     unit = F.normalize(vector, dim=0)
-    return unit * (unit @ colouring).norm()
+    step: Tensor = unit * (unit @ colouring).norm()
+    return step

@@ -93,7 +93,7 @@ def plot(direction: Direction) -> Image.Image:
     from matplotlib.figure import Figure
 
     r = direction.report
-    effect, curve, leaks = r.get("effect"), r.get("learning_curve"), r.get("leakage")
+    effect, curve, leaks = r.get("effect") or {}, r.get("learning_curve") or [], r.get("leakage") or {}
     panels = [kind for kind, there in (("effect", effect), ("curve", curve), ("leaks", leaks)) if there]
     figure = Figure(figsize=(4.2 * max(len(panels), 1), 3.2), layout="constrained")
     FigureCanvasAgg(figure)

@@ -80,7 +80,7 @@ def quality(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | Non
         for (_, test), s in zip(lost, predictions(estimator, x, shuffled, lost, binary), strict=True)
     ]
     members = np.unique(list(groups), return_inverse=True)[1] if groups is not None else np.arange(len(labels))
-    low, high = np.quantile(_resampled(labels, folds, scores, members, binary, rng) or [np.mean(each)], (0.025, 0.975))
+    low, high = np.quantile(_resampled(labels, folds, scores, members, binary, rng) or [float(np.mean(each))], (0.025, 0.975))
     return {
         name: round(float(np.mean(each)), 4),
         f"{name}_interval": [round(float(low), 4), round(float(high), 4)],

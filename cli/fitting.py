@@ -1,0 +1,296 @@
+"""``directions fit``: from labels, or from a classifier, to a direction."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latentedit.cli.common import crop_options, device_option, model_option, progress_bar, quad_of, read_model, say_written
+from latentedit.cli.reports import kept
+from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from latentedit.directions import Direction
+    from latentedit.directions.labels import LabelTable
+    from latentedit.models import Model
+
+
+@click.command()
+@click.argument("table", metavar="[CSV|FOLDER]", type=click.Path(), required=False)
+@click.option("--column", help="Column of the labels, in a CSV.")
+@click.option("--positive", multiple=True, metavar="VALUE", help="Value that counts as yes; repeatable.")
+@click.option("--negative", multiple=True, metavar="VALUE", help="Value that counts as no; by default all others.")
+@click.option("--order", metavar="VALUE,...", help="Values from least to most, for a slider of degrees.")
+@click.option("--each", is_flag=True, help="A direction for every class against the others; --out is a folder.")
+@click.option("--group", metavar="COLUMN", help="Column of the person; people are never split between folds.")
+@click.option("--exclude", multiple=True, metavar="GROUP", help="Group to leave out; repeatable.")
+@click.option("--name", help="Of the direction; by default the column's.")
+@model_option()
+@click.option(
+    "--method",
+    type=click.Choice(["transfer", "invert"]),
+    default="transfer",
+    show_default=True,
+    help="For photographs: score random pictures by a classifier, or invert every photograph.",
+)
+@click.option(
+    "--mirror",
+    type=click.Choice(["none", "keep", "swap"]),
+    default="keep",
+    show_default=True,
+    help="Label of a mirrored photograph: not used, the same, or the opposite one (left and right).",
+)
+@click.option(
+    "--probe",
+    type=click.Choice(["auto", "svc", "logistic", "lda", "ridge"]),
+    default="auto",
+    show_default=True,
+    help="Linear model; auto is svc, lda for few labels, ridge for numbers.",
+)
+@click.option(
+    "--space", type=click.Choice(["w", "w+", "s", "z"]), default="w", show_default=True, help="Where the direction lies."
+)
+@click.option("--confident", type=click.FloatRange(0, 0.5, min_open=True), help="Share at either end of the scores to fit to.")
+@click.option("--keep", metavar="NAME,...|auto", help="Directions whose scores must stay; auto proposes them.")
+@click.option("--classifier", type=click.Path(), help="ONNX file that scores random pictures, instead of labels.")
+@click.option("--output", default=-1, show_default=True, help="Which of the classifier's numbers; -1 is the last.")
+@click.option("--size", default=224, show_default=True, type=click.IntRange(1), help="Of the pictures it takes, in pixels.")
+@click.option(
+    "--prepare",
+    type=click.Choice(["imagenet", "unit", "signed"]),
+    default="imagenet",
+    show_default=True,
+    help="Colours that it takes: ImageNet's normalisation, 0 to 1, or -1 to 1.",
+)
+@click.option("--grey", is_flag=True, help="It takes pictures of one channel.")
+@click.option("--layers", help="Rows of ws to look at and to move: 0-3, coarse, middle, fine.")
+@click.option("--samples", default=6000, show_default=True, type=click.IntRange(100), help="Random pictures to score.")
+@click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Of inversion, a photograph.")
+@crop_options
+@click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
+@device_option
+def fit(
+    table: str | None,
+    column: str | None,
+    positive: tuple[str, ...],
+    negative: tuple[str, ...],
+    order: str | None,
+    each: bool,
+    group: str | None,
+    exclude: tuple[str, ...],
+    name: str | None,
+    model_name: str,
+    method: str,
+    mirror: str,
+    probe: str,
+    space: str,
+    confident: float | None,
+    keep: str | None,
+    classifier: str | None,
+    output: int,
+    size: int,
+    prepare: str,
+    grey: bool,
+    layers: str | None,
+    samples: int,
+    steps: int,
+    crop: str | None,
+    aligned: bool,
+    out: str,
+    device: str,
+) -> None:
+    """Fit a direction to labelled samples, or to what a classifier says of random pictures.
+
+    Labels come in a CSV with a "file" column (photographs, or latent files such as those of "directions sample"), or as a
+    folder with a sub-folder for every class. Rows without a label are left out.
+
+    \b
+    Example:
+      latentedit directions fit labels.csv --column sunglasses --group person --crop 30,22,64 --out sunglasses.safetensors
+      latentedit directions fit labels.csv --column hair --order none,short,long --keep auto --out hair.safetensors
+      latentedit directions fit --classifier smile.onnx --name smile --size 64 --grey --prepare unit --out smile.safetensors
+    """
+    from latentedit.directions.labels import read_texts
+    from latentedit.editing import parse_layers
+
+    if each and (positive or negative or order):
+        raise Error("--each makes a direction for every class; it goes without --positive, --negative and --order")
+    if not each and not out.endswith(".safetensors"):
+        raise Error(f"--out must end in .safetensors, got {out}")
+    if (table is None) == (classifier is None):
+        raise Error("give either labels (a CSV or a folder) or --classifier FILE")
+    if space == "z" and layers:
+        raise Error("a direction in z moves all layers; leave out --layers")
+    model = read_model(model_name, device)
+    rows = parse_layers(layers, model.generator.num_ws) if layers else None
+    common: dict[str, Any] = {"kind": probe, "space": space, "layers": rows, "examine": True}
+    if classifier is not None:
+        if name is None or each:
+            raise Error("--classifier needs a --name, and goes without --each")
+        found = [_from_classifier(classifier, output, size, prepare, grey, model, name, samples, confident, common)]
+    else:
+        assert table is not None
+        texts = read_texts(table, column, group=group, exclude=exclude)
+        provenance = {
+            "labels": Path(table).name,
+            "column": column,
+            "positive": list(positive),
+            "negative": list(negative),
+            "order": order.split(",") if order else [],
+            "excluded": list(exclude),
+        }
+        common["provenance"] = provenance
+        called = name or texts.attribute
+        wanted = [(f"{called}-{value}", (value,)) for value in sorted(set(texts.texts))] if each else [(called, positive)]
+        tables = [(title, texts.numbers(yes, negative, order.split(",") if order else ())) for title, yes in wanted]
+        found = _from_tables(tables, str(table), model, crop, aligned, method, mirror, samples, steps, confident, common)
+    for direction in found:
+        if keep:
+            direction = kept(direction, keep, model)
+        place = Path(out) / f"{direction.name}.safetensors" if each else Path(out)
+        direction.save(place)
+        _print_report(direction)
+        say_written(place)
+
+
+def _from_classifier(
+    file: str,
+    output: int,
+    size: int,
+    prepare: str,
+    grey: bool,
+    model: "Model",
+    name: str,
+    samples: int,
+    confident: float | None,
+    common: dict[str, Any],
+) -> "Direction":
+    from latentedit.directions import OnnxClassifier, fit_from_scores
+
+    classifier = OnnxClassifier(file, output, size, prepare, 1 if grey else 3)
+    if common["space"] in ("z", "w+"):
+        raise Error("random pictures are scored in w; --space is w or s here")
+    share: dict[str, Any] = {"confident": confident} if confident is not None else {}
+    with progress_bar(samples, "rendering", "picture") as bar:
+        return fit_from_scores(
+            classifier,
+            generator=model.generator,
+            name=name,
+            samples=samples,
+            provenance={"classifier": Path(file).name, "output": output},
+            progress=lambda done, _: bar.update(done - bar.n),
+            **share,
+            **common,
+        )
+
+
+def _from_tables(
+    tables: "list[tuple[str, LabelTable]]",
+    source: str,
+    model: "Model",
+    crop: str | None,
+    aligned: bool,
+    method: str,
+    mirror: str,
+    samples: int,
+    steps: int,
+    confident: float | None,
+    common: dict[str, Any],
+) -> "list[Direction]":
+    paths = tables[0][1].paths
+    latents = [path.suffix == ".safetensors" for path in paths]
+    if any(latents) and not all(latents):
+        raise Error(f"{source}: names both latent files and photographs; use one kind")
+    if all(latents):
+        return [_from_latents(labels, model, title, confident, common) for title, labels in tables]
+    if confident is not None and method == "transfer":
+        common = {**common, "confident": confident}
+    elif confident is not None:
+        raise Error("--confident is for scores; inverted photographs have labels")
+    images = _crops(paths, model, crop, aligned)
+    return [_from_photos(images, labels, model, method, mirror, samples, steps, {**common, "name": t}) for t, labels in tables]
+
+
+def _from_latents(
+    labels: "LabelTable", model: "Model", name: str, confident: float | None, common: dict[str, Any]
+) -> "Direction":
+    import torch
+
+    from latentedit.directions import probe
+    from latentedit.latents import load_latent
+    from latentedit.models import fingerprint
+    from latentedit.statistics import sample_z
+
+    own, found = fingerprint(model.generator), []
+    for path in labels.paths:
+        latent = load_latent(path)
+        latent.check_generator(own, model.path)
+        if common["space"] != "z":
+            found.append(latent.rows(model.generator.num_ws))
+        elif isinstance(latent.settings.get("seed"), int):
+            found.append(sample_z(latent.settings["seed"], model.generator.z_dim))
+        else:
+            raise Error(f"{path}: its z is not known; --space z is for latents of latentedit directions sample")
+    share: dict[str, Any] = {"confident": 2 * confident} if confident is not None else {}
+    return probe.fit(
+        torch.cat(found), labels.values, generator=model.generator, name=name, groups=labels.groups, **share, **common
+    )
+
+
+def _crops(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> Any:
+    import torch
+
+    from latentedit.faces import crop_tensor
+    from latentedit.images import open_image
+
+    generator, crops = model.generator, []
+    with progress_bar(len(paths), "reading", "photo") as bar:
+        for path in paths:
+            photo = open_image(path)
+            quad = quad_of(photo, model, crop, aligned, str(path))
+            crops.append(crop_tensor(photo, quad, generator.resolution, generator.channels))
+            bar.update(1)
+    return torch.cat(crops)
+
+
+def _from_photos(
+    images: Any,
+    labels: "LabelTable",
+    model: "Model",
+    method: str,
+    mirror: str,
+    samples: int,
+    steps: int,
+    common: dict[str, Any],
+) -> "Direction":
+    from latentedit.directions import fit_from_inversions, fit_from_photos
+
+    if common["space"] == "z":
+        raise Error("photographs have no z; --space is w, w+ or s for them")
+    if method == "transfer" and common["space"] == "w+":
+        raise Error("random pictures have one w for all layers; --space w+ goes with --method invert")
+    if model.discriminator is None:
+        raise Error(f"{model.path}: has no discriminator, whose features photographs are judged by; use latent files")
+    total = samples if method == "transfer" else len(images) * (1 if mirror == "none" else 2)
+    with progress_bar(total, "rendering" if method == "transfer" else "inverting", "picture") as bar:
+
+        def report(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        shared = dict(
+            generator=model.generator,
+            discriminator=model.discriminator,
+            groups=labels.groups,
+            mirror=mirror,
+            progress=report,
+            **common,
+        )
+        if method == "transfer":
+            return fit_from_photos(images, labels.values, samples=samples, **shared)
+        return fit_from_inversions(images, labels.values, steps=steps, **shared)
+
+
+def _print_report(direction: "Direction") -> None:
+    for key, value in direction.report.items():
+        if value is not None:
+            click.echo(f"  {key}: {value}")
