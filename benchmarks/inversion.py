@@ -315,7 +315,8 @@ def table(figures: dict[str, Any]) -> str:
         ]
         never = f"not reached by {count['never']} of {figures['photographs']}"
         last = never if shares[1] is None else f"{shares[1]:.3f}"
-        lines.append(f"| {space}: steps, of {figures['published_steps']} | {count['median']:.0f} | {count['worst'] or never} |")
+        slowest = never if count["worst"] is None else f"{count['worst']:.0f}"
+        lines.append(f"| {space}: steps, of {figures['published_steps']} | {count['median']:.0f} | {slowest} |")
         lines.append(f"| {space}: share of its time | {shares[0]:.3f} | {last} |")
     return "\n".join(lines) + "\n"
 

@@ -9,6 +9,7 @@ from latentedit.directions.effects import effect_of_layers, measure_effect, prop
 from latentedit.directions.imported import import_direction
 from latentedit.directions.labels import LabelTable, read_labels
 from latentedit.directions.probe import fit, fit_classes
+from latentedit.directions.refinement import refine
 from latentedit.directions.report import card, plot, with_report
 from latentedit.directions.sweeps import sweep_sheet
 from latentedit.directions.transfer import (
@@ -17,6 +18,7 @@ from latentedit.directions.transfer import (
     fit_from_photos,
     fit_from_scores,
     inverted_photos,
+    log_odds,
 )
 
 __all__ = [
@@ -38,12 +40,14 @@ __all__ = [
     "inverted_photos",
     "leakage",
     "load_direction",
+    "log_odds",
     "measure_effect",
     "plot",
     "principal_components",
     "propose_layers",
     "question",
     "read_labels",
+    "refine",
     "save_direction",
     "shipped",
     "style_channels",

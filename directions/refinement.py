@@ -1,6 +1,6 @@
 """Directions made better by looking at pictures: the probe's direction is only where this search begins."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -13,10 +13,10 @@ from latentedit.errors import Error
 from latentedit.generator import Generator
 from latentedit.statistics import WStatistics, sample_w
 
-STEPS, BATCH, RATE = 200, 16, 0.02
+STEPS, BATCH, RATE = 120, 12, 0.03
 AMOUNT = 2.0
 """Sigmas at which pictures are looked at."""
-HOLD = 1.0
+HOLD = 0.05
 """Weight of the squared change of every other score."""
 TYPICAL = 0.1
 """Weight of the squared length of a step, in standard deviations of w."""
@@ -27,9 +27,8 @@ Score = Callable[[Tensor], Tensor]
 def refine(
     direction: Direction,
     generator: Generator,
-    score: Score,
+    scores: Score,
     *,
-    others: Sequence[Score] = (),
     steps: int = STEPS,
     batch: int = BATCH,
     seed: int = 0,
@@ -38,12 +37,12 @@ def refine(
     """Turn a direction in W so that pictures moved by +-2 sigmas along it come to show the attribute, or to lose it.
 
     Random w are moved both ways, and the direction follows the gradient of what a classifier says of their pictures, while the
-    squared changes of the ``others`` and the length of the step are held down. The classifiers must not be the
+    squared changes of other answers and the length of the step are held down. The classifiers must not be the
     judge that the direction is measured by.
 
     Args:
-        score: pictures ``[N, C, H, W]`` in [-1, 1] to log odds ``[N]``, differentiable.
-        others: the same for attributes that should stay.
+        scores: pictures ``[N, C, H, W]`` in [-1, 1] to log odds ``[N, 1 + others]``, differentiable: of the attribute itself,
+            and of those that should stay.
         steps: of Adam, on ``batch`` pictures each way.
 
     Raises:
@@ -67,11 +66,9 @@ def refine(
             group["lr"] = RATE * float(moved.detach().norm()) * (1 - step / steps)
         base = w[step * batch : (step + 1) * batch, None].expand(-1, generator.num_ws, -1)
         shift = AMOUNT * rows * _one_sigma(moved @ colouring, colouring)
-        pictures = [generator.synthesis(base + sign * shift) for sign in (1, -1)]
-        there, back = (score(p) for p in pictures)
-        loss = F.softplus(-there).mean() + F.softplus(back).mean()
-        for other in others:
-            loss = loss + HOLD * (other(pictures[0]) - other(pictures[1])).square().mean() / 16
+        there, back = scores(generator.synthesis(torch.cat([base + shift, base - shift]))).chunk(2)
+        loss = F.softplus(-there[:, 0]).mean() + F.softplus(back[:, 0]).mean()
+        loss = loss + HOLD * (there[:, 1:] - back[:, 1:]).square().mean(dim=0).sum()
         loss = loss + TYPICAL * (shift[first] @ whitening).square().sum() / AMOUNT**2
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

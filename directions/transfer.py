@@ -96,14 +96,6 @@ class PhotoClassifier:
         self.report = quality(self.estimator, x, labels, members, binary=True)
         self.estimator.fit(x, labels)
 
-    def log_odds(self, images: Tensor) -> Tensor:
-        """Of class 1, differentiable in ``images [N, C, H, W]``: ``[N]``."""
-        scaler, regression = self.estimator[0], self.estimator[-1]
-        x = torch.cat(_pooled(self.discriminator, images), dim=1)
-        mean, scale, weights = (torch.from_numpy(np.ravel(a)).to(x) for a in (scaler.mean_, scaler.scale_, regression.coef_))
-        found: Tensor = ((x - mean) / scale) @ weights + float(regression.intercept_[0])
-        return found
-
     def score(self, images: Tensor) -> tuple[Array, Array]:
         """Log odds of class 1, and the distance from the nearest photographs: ``[N, C, H, W] -> [N], [N]``.
 
@@ -113,6 +105,20 @@ class PhotoClassifier:
         scores: Array = self.estimator.decision_function(x)
         distances: Array = self.neighbours.kneighbors(self.space.transform(x))[0].mean(axis=1)
         return scores, distances
+
+
+def log_odds(classifiers: Sequence[PhotoClassifier], images: Tensor) -> Tensor:
+    """Of class 1 of every classifier, differentiable in ``images [N, C, H, W]``: ``[N, classifiers]``.
+
+    All must look through the same discriminator, which is run once.
+    """
+    x = torch.cat(_pooled(classifiers[0].discriminator, images), dim=1)
+    columns = []
+    for one in classifiers:
+        scaler, regression = one.estimator[0], one.estimator[-1]
+        mean, scale, weights = (torch.from_numpy(np.ravel(a)).to(x) for a in (scaler.mean_, scaler.scale_, regression.coef_))
+        columns.append(((x - mean) / scale) @ weights + float(regression.intercept_[0]))
+    return torch.stack(columns, dim=1)
 
 
 @torch.no_grad()

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from latentedit.directions import Direction, conditioned, fit, fit_classes, fit_from_scores, leakage
+from latentedit.directions import (
+    Direction,
+    PhotoClassifier,
+    conditioned,
+    fit,
+    fit_classes,
+    fit_from_scores,
+    leakage,
+    log_odds,
+    refine,
+)
 from latentedit.directions.conditioning import to_keep
 from latentedit.directions.probe import GeneratorDiscriminant
 from latentedit.directions.transfer import render_all
@@ -15,7 +25,7 @@ from latentedit.editing import edit, edit_styles
 from latentedit.errors import Error
 from latentedit.models import fingerprint
 from latentedit.statistics import sample_w, sample_z, style_statistics
-from tests.conftest import tiny_generator
+from tests.conftest import tiny_discriminator, tiny_generator
 
 GENERATOR = tiny_generator()
 NUM, DIM = GENERATOR.num_ws, GENERATOR.w_dim
@@ -264,3 +274,40 @@ def test_bad_samples(labels: np.ndarray, options: dict[str, object], message: st
         fit(w, labels, generator=GENERATOR, **options)  # type: ignore[arg-type]
     with pytest.raises(Error, match="not finite"):
         fit(torch.full((60, DIM), torch.nan), np.tile([0.0, 1.0], 30), generator=GENERATOR)
+
+
+def test_refining_turns_a_direction_towards_what_pictures_show() -> None:
+    def scores(images: torch.Tensor) -> torch.Tensor:
+        halves = images.mean(dim=(1, 2)).chunk(2, dim=1)
+        left, right = (half.mean(dim=1) for half in halves)
+        return torch.stack([8 * (left + right), 8 * (left - right)], dim=1)
+
+    torch.manual_seed(0)
+    start = fit_from_scores(lambda x: scores(x)[:, 0], generator=GENERATOR, name="bright", samples=60, confident=0.05)
+    refined = refine(start, GENERATOR, scores, steps=60)
+    ws = sample_w(GENERATOR, 100, seed=8)[:, None].expand(-1, NUM, -1)
+
+    def missed(d: Direction) -> tuple[float, float]:
+        """What is missing to yes at one end and to no at the other, and how much the other answer changes."""
+        with torch.no_grad():
+            up, down = (scores(GENERATOR.synthesis(edit(ws, d, a))) for a in (2.0, -2.0))
+        softplus = torch.nn.functional.softplus
+        return float((softplus(-up[:, 0]) + softplus(down[:, 0])).mean()), float((up - down)[:, 1].square().mean())
+
+    before, after = missed(start), missed(refined)
+    assert after[0] < 0.95 * before[0]
+    assert after[1] < before[1]
+    assert refined.report["cosine_with_unrefined"] < 0.999
+    mean = sample_w(GENERATOR).mean(dim=0)[None, None].expand(1, NUM, -1)
+    assert float(refined.score(mean)) / refined.sigma == pytest.approx(float(start.score(mean)) / start.sigma, abs=1e-3)
+    with pytest.raises(Error, match="only directions in W can be refined"):
+        refine(direction(torch.randn(NUM, DIM)), GENERATOR, scores)
+
+
+def test_log_odds_are_the_classifier_s_own() -> None:
+    images, labels = torch.randn(20, 1, 16, 16), np.tile([0.0, 1.0], 10)
+    discriminator = tiny_discriminator()
+    classifiers = [PhotoClassifier(discriminator, images, v) for v in (labels, np.roll(labels, 1) * (np.arange(20) > 4))]
+    found = log_odds(classifiers, images)
+    for i, one in enumerate(classifiers):
+        np.testing.assert_allclose(found[:, i].detach().numpy(), one.score(images)[0], atol=1e-4)
