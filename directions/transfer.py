@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -69,11 +69,11 @@ def mirrored(images: Tensor, labels: Array, groups: Sequence[Any] | None, mirror
 
 
 class PhotoClassifier:
-    """Logistic regression on standardised discriminator features of photographs.
+    """Logistic regression, or ridge regression of numbers, on standardised discriminator features of photographs.
 
     Args:
         images: ``[N, C, H, W]``.
-        labels: ``[N]`` of 0 and 1.
+        labels: ``[N]`` of 0 and 1, or numbers.
         groups: people, so that the reported AUC is that for unseen ones.
         mirror: "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite one: left and right).
     """
@@ -88,21 +88,23 @@ class PhotoClassifier:
     ) -> None:
         images, labels, members = mirrored(images, labels, groups, mirror)
         self.discriminator = discriminator
-        self.estimator = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, class_weight="balanced", max_iter=2000))
+        self.binary = set(np.unique(labels)) == {0.0, 1.0}
+        regression = LogisticRegression(C=1e-3, class_weight="balanced", max_iter=2000) if self.binary else Ridge(alpha=1e3)
+        self.estimator = make_pipeline(StandardScaler(), regression)
         x = discriminator_features(discriminator, images)
         components = min(COMPONENTS, *x.shape)
         self.space = make_pipeline(StandardScaler(), PCA(components, whiten=True, random_state=0)).fit(x)
         self.neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(x))).fit(self.space.transform(x))
-        self.report = quality(self.estimator, x, labels, members, binary=True)
+        self.report = quality(self.estimator, x, labels, members, self.binary)
         self.estimator.fit(x, labels)
 
     def score(self, images: Tensor) -> tuple[Array, Array]:
-        """Log odds of class 1, and the distance from the nearest photographs: ``[N, C, H, W] -> [N], [N]``.
+        """Log odds of class 1, or the number, and the distance from the nearest photographs: ``[N, C, H, W] -> [N], [N]``.
 
         The distance is the mean of that to five neighbours in whitened principal components of the features.
         """
         x = discriminator_features(self.discriminator, images)
-        scores: Array = self.estimator.decision_function(x)
+        scores: Array = self.estimator.decision_function(x) if self.binary else self.estimator.predict(x)
         distances: Array = self.neighbours.kneighbors(self.space.transform(x))[0].mean(axis=1)
         return scores, distances
 

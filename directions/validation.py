@@ -1,12 +1,13 @@
 """What is known of a probe from data that it was not fitted to: folds, interval, learning curve, stability."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import r2_score, roc_auc_score
-from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from latentedit.errors import Error
 
@@ -26,7 +27,11 @@ def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tu
         count = len(set(groups))
         if count < 2:
             raise Error(f"cross-validation by group needs at least 2 groups, got {count}")
-        folds = GroupKFold(n_splits=min(FOLDS, count)).split(labels, labels, list(groups))
+        parts = min(FOLDS, count)
+        by_group = StratifiedGroupKFold(parts, shuffle=True, random_state=0) if binary else GroupKFold(parts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a class has fewer samples than there are folds
+            folds = list(by_group.split(labels, labels, list(groups)))
     else:
         smallest = int(np.bincount(labels.astype(int)).min()) if binary else len(labels)
         if smallest < 2:
