@@ -291,7 +291,7 @@ class Reduced:
         Reduced(eval, ("1",)),
         Reduced(io.open, ("/etc/passwd",)),
     ],
-    ids=lambda value: str(value.parts[0])[:40],
+    ids=lambda value: f"{value.parts[0].__module__}.{value.parts[0].__name__}",
 )
 def test_functions_of_torch_and_numpy(tmp_path: Path, value: Reduced) -> None:
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"G_ema": value}))
