@@ -160,12 +160,13 @@ def condition(name: str, keep: str, model_name: str, out: str, device: str) -> N
     direction = own_direction(name, model)
     found = kept(direction, keep, model)
     found.save(out)
-    click.echo(f"{found.name}: holds {', '.join(found.report['kept'])}; cosine {found.report['cosine_with_unconditioned']}")
+    if found is not direction:
+        click.echo(f"{found.name}: holds {', '.join(found.report['kept'])}; cosine {found.report['cosine_with_unconditioned']}")
     say_written(out)
 
 
 def kept(direction: "Direction", keep: str, model: "Model") -> "Direction":
-    """``direction`` conditioned on those named, or on those that its leakage proposes."""
+    """``direction`` conditioned on those named, or on those that its leakage proposes; itself where that is none."""
     from latentedit.directions.conditioning import conditioned, to_keep
 
     generator = model.generator
@@ -173,7 +174,8 @@ def kept(direction: "Direction", keep: str, model: "Model") -> "Direction":
         others = [d for d in known_directions(model) if d.name != direction.name and d.space in ("w", "w+")]
         chosen = to_keep(direction, others, generator.num_ws, generator.w_dim)
         if not chosen:
-            raise Error(f"{direction.name} moves no known direction by 0.2 sigmas a sigma; there is nothing to keep")
+            click.echo(f"{direction.name} moves no known direction by 0.2 sigmas a sigma: nothing to keep")
+            return direction
     else:
         chosen = [own_direction(name, model) for name in keep.split(",")]
     return conditioned(direction, chosen, generator)

@@ -12,6 +12,7 @@ from latentedit.directions import (
     Direction,
     OnnxClassifier,
     card,
+    conditioned,
     effect_of_layers,
     fit_from_scores,
     load_direction,
@@ -192,6 +193,13 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hair" in (tmp_path / "r" / "smile.md").read_text()
     assert "moves" in works("directions", "compare", "smile", "hair", "--model", model).output
     works("directions", "condition", "smile", "--keep", "hair", "--model", model, "--out", tmp_path / "alone.safetensors")
+    twin = Direction("far", torch.eye(DIM)[0], 0.0, 1.0, own)
+    away = conditioned(twin, [load_direction(mine / "smile.safetensors"), load_direction(mine / "hair.safetensors")], GENERATOR)
+    away.save(tmp_path / "far.safetensors")
+    told = works("directions", "condition", tmp_path / "far.safetensors", "--keep", "auto", "--model", model, "--out",
+                 tmp_path / "same.safetensors").output  # fmt: skip
+    assert "nothing to keep" in told
+    assert torch.equal(load_direction(tmp_path / "same.safetensors").vector, away.vector)
     for words, message in [
         (("fit", "--out", "x.safetensors"), "give either labels"),
         (
