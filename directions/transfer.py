@@ -168,14 +168,11 @@ def fit_from_scores(
     found = np.concatenate([np.asarray(score(batch), dtype=np.float64).reshape(-1) for batch in pictures.split(BATCH)])
     if found.shape != (samples,):
         raise Error(f"a score must give one number a picture; got {len(found)} for {samples} pictures")
-    if kind == "ridge":
-        share = 1.0
-    elif set(np.unique(found[np.isfinite(found)])) <= {0.0, 1.0}:
-        share = 1.0  # yes and no, and nothing between them
-    else:
-        share = 2 * confident if confident < 0.5 else 1.0
-        if share == 1.0:
-            found = np.where(np.isnan(found), np.nan, found > np.nanmedian(found))
+    answers = set(np.unique(found[np.isfinite(found)])) <= {0.0, 1.0}  # yes and no, and nothing between them
+    if confident == 0.5 and kind != "ridge" and not answers:
+        found = np.where(np.isnan(found), np.nan, found > np.nanmedian(found))
+        answers = True
+    share = 1.0 if answers or kind == "ridge" else 2 * confident
     direction = fit(
         w.cpu(),
         found,
