@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "svc", "logistic", "lda", "ridge"]),
     default="auto",
     show_default=True,
-    help="Linear model; auto is svc, lda for few labels, ridge for numbers.",
+    help="Linear model; auto is svc, logistic for few labels, ridge for numbers.",
 )
 @click.option(
     "--space", type=click.Choice(["w", "w+", "s", "z"]), default="w", show_default=True, help="Where the direction lies."

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import LinearSVC
 from torch import Tensor
@@ -21,53 +22,18 @@ from latentedit.statistics import SAMPLES, sample_w, sample_z, style_statistics
 KINDS = ("auto", "svc", "logistic", "lda", "ridge")
 SPACES = ("z", "w", "w+", "s")
 FEW = 50
-"""Samples of the smaller class below which "auto" takes the linear discriminant, which knows how random w are spread."""
-WIDEST = 4096
-"""Numbers of a latent, at most, for the linear discriminant, which keeps a square matrix of them."""
-SPREAD = 10.0
-"""How far the linear discriminant takes the spread of random w towards a round one, in units of its mean variance."""
+"""Samples of the smaller class below which "auto" takes logistic regression, the best with few (recipes/few_labels.py)."""
 
 
-class GeneratorDiscriminant(BaseEstimator):  # type: ignore[misc]
-    """Linear discriminant of two classes whose covariance is mostly known beforehand: that of the generator's own latents.
-
-    With ``n`` samples in ``d`` dimensions the covariance within classes counts n / (n + d), the generator's the rest. To it
-    comes ``ridge`` times the mean variance in every direction, without which few samples put their noise where latents hardly
-    vary.
-
-    Args:
-        covariance: ``[d, d]`` of random latents.
-    """
-
-    def __init__(self, covariance: Array, ridge: float = SPREAD) -> None:
-        self.covariance, self.ridge = covariance, ridge
-
-    def fit(self, x: Array, labels: Array) -> "GeneratorDiscriminant":
-        means = [x[labels == value].mean(axis=0) for value in (0, 1)]
-        centred = np.concatenate([x[labels == value] - mean for value, mean in zip((0, 1), means, strict=True)])
-        n, d = x.shape
-        own = n / (n + d)
-        within = own * (centred.T @ centred / max(n - 2, 1)) + (1 - own) * self.covariance
-        within = within + self.ridge * np.trace(within) / d * np.eye(d)
-        self.coef_ = np.linalg.solve(within, means[1] - means[0])[None]
-        # Half way between the classes, as if both were as frequent.
-        self.intercept_ = -self.coef_ @ (means[0] + means[1]) / 2
-        return self
-
-    def decision_function(self, x: Array) -> Array:
-        found: Array = x @ self.coef_[0] + self.intercept_[0]
-        return found
-
-
-def probe(kind: str, strength: float = 1.0, covariance: Array | None = None, balanced: bool = True) -> Any:
-    """An unfitted estimator; ``strength`` is C of svc and logistic and 1 / alpha of ridge, ``covariance`` is for lda."""
+def probe(kind: str, strength: float = 1.0, balanced: bool = True) -> Any:
+    """An unfitted scikit-learn estimator; ``strength`` is C of svc and logistic and 1 / alpha of ridge, lda finds its own."""
     weight = "balanced" if balanced else None
     if kind == "svc":
         return LinearSVC(C=strength, class_weight=weight, max_iter=20_000, random_state=0)
     if kind == "logistic":
         return LogisticRegression(C=strength, class_weight=weight, max_iter=2_000)
-    if kind == "lda" and covariance is not None:
-        return GeneratorDiscriminant(covariance)
+    if kind == "lda":
+        return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5] if balanced else None)
     if kind == "ridge":
         return Ridge(alpha=1 / strength)
     raise Error(f"probe must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -97,14 +63,14 @@ def fit(
     Args:
         ws: ``[N, num_ws, w_dim]`` or ``[N, w_dim]``; for the space "z" ``[N, z_dim]``.
         labels: ``[N]``, 0 and 1, or numbers; NaN marks a missing label.
-        kind: "svc", "logistic", "lda" (few labels), "ridge" (numbers), or "auto": ridge for numbers, lda for fewer than 50
-            labels of the smaller class, else svc.
+        kind: "svc", "logistic", "lda" (linear discriminant, covariance shrunk after Ledoit and Wolf 2004), "ridge" (numbers),
+            or "auto": ridge for numbers, logistic for fewer than 50 labels of the smaller class, else svc.
         space: "w" (the mean of the rows of ``layers``), "w+" (those rows one by one), "s" (the styles that they drive) or "z".
         groups: ``[N]``; samples of one group (a person, a picture and its mirror image) stay together in the folds.
         strength: C of the probe on coordinates scaled to unit mean square; small values regularise.
         confident: share of the samples, those with the lowest and the highest numbers, that become the two classes, as in the
             published training of boundaries (0.02 at either end there: 0.04 here); 1 takes all.
-        balanced: whether both classes count the same (svc and logistic; lda always does so).
+        balanced: whether both classes count the same.
         examine: whether the report gets a learning curve and the angle between directions from resampled labels, which takes
             some thirty more fits.
 
@@ -120,16 +86,13 @@ def fit(
         rows, sure = chosen
         x, values, members = x[rows], sure, None if members is None else [members[i] for i in rows]
     if kind == "auto":
-        few = binary and min(values.sum(), (1 - values).sum()) < FEW and x.shape[1] <= WIDEST
-        kind = "ridge" if not binary else "lda" if few else "svc"
-    if kind == "lda" and x.shape[1] > WIDEST:
-        raise Error(f"the lda probe takes up to {WIDEST} numbers a latent, here are {x.shape[1]}; use svc, or fewer layers")
+        few = binary and min(values.sum(), (1 - values).sum()) < FEW
+        kind = "ridge" if not binary else "logistic" if few else "svc"
     if kind != "ridge" and not binary:
         raise Error(f"the {kind} probe needs labels 0 and 1; use ridge for numbers, or the most confident of them")
     scale = float(np.sqrt(np.square(x - x.mean(axis=0)).mean())) or 1.0
     coordinates = Coordinates.of(generator, space, layers)
-    covariance = coordinates.covariance(generator) / scale**2 if kind == "lda" else None
-    estimator = probe(kind, strength, covariance, balanced)
+    estimator = probe(kind, strength, balanced)
     two = binary and kind != "ridge"
     report: dict[str, Any] = {
         "probe": kind,
@@ -241,18 +204,6 @@ class Coordinates:
         whole = torch.zeros(len(self.moved))
         whole[self.moved] = vector
         return whole.reshape(self.shape)
-
-    def covariance(self, generator: Generator) -> Array:
-        """Of random latents, ``[features, features]``."""
-        if self.space == "z":
-            return np.eye(generator.z_dim)
-        w = sample_w(generator).cpu()
-        if self.space == "w+":
-            # Rows of inversions are not equal as those of random w are; to take them for independent is the safer error.
-            one = np.cov(w.double().numpy().T)
-            return np.kron(np.eye(self.last + 1 - self.first), one)
-        found: Array = np.cov(self.rows(generator, w[:, None].expand(-1, generator.num_ws, -1)).T)
-        return found
 
 
 def measure_sigma(vector: Tensor, generator: Generator, space: str = "", scale: Tensor | None = None) -> float:

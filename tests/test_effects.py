@@ -173,7 +173,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, mine = tmp_path / "labels.csv", tmp_path / "mine"
     mine.mkdir()
     told = works("directions", "fit", table, "--column", "smile", "--model", model, "--out", mine / "smile.safetensors").output
-    for piece in ("probe: lda", "auc_interval", "learning_curve", "angle"):
+    for piece in ("probe: logistic", "auc_interval", "learning_curve", "angle"):
         assert piece in told, piece
     works("directions", "fit", table, "--column", "hair", "--order", "short,long", "--model", model, "--keep", "smile",
           "--group", "person", "--out", mine / "hair.safetensors")  # fmt: skip
