@@ -218,7 +218,7 @@ def sheet(
     Example:
       latentedit directions sheet sunglasses turn --amounts -3:3:7 --out sweeps.png
     """
-    from latentedit.cli.latents import direction_for, model_for
+    from latentedit.cli.moves import direction_for, model_for
     from latentedit.directions import load_direction, sweep_sheet
     from latentedit.images import save_image
     from latentedit.latents import load_latent
@@ -255,8 +255,8 @@ def _rows(layers: str | None, generator: "Generator") -> tuple[int, int] | None:
 
 def _look(amounts: str, seeds: str) -> tuple[list[float], list[int]]:
     """Amounts and seeds of a sheet."""
-    from latentedit.cli.latents import parse_amounts
     from latentedit.cli.models import parse_seeds
+    from latentedit.cli.moves import parse_amounts
 
     numbers = parse_seeds(seeds)
     if len(numbers) > 20:

@@ -8,6 +8,7 @@ from latentedit.cli import components
 from latentedit.cli.common import device_option, model_option, print_facts, read_model, say_written
 from latentedit.cli.fitting import fit
 from latentedit.cli.labelling import label, sample
+from latentedit.cli.refining import refine
 from latentedit.cli.reports import compare, condition, report
 
 
@@ -96,5 +97,5 @@ def show(name: str, as_json: bool) -> None:
 
 
 parts = (components.pca, components.sefa, components.channels, components.name, components.sheet)
-for command in (fit, sample, label, *parts, report, compare, condition):
+for command in (fit, refine, sample, label, *parts, report, compare, condition):
     directions.add_command(command)

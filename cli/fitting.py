@@ -15,15 +15,27 @@ if TYPE_CHECKING:
     from latentedit.models import Model
 
 
+def label_options(function: Any) -> Any:
+    """Options that say which labels count, and for whom."""
+    mirror = click.Choice(["none", "keep", "swap"])
+    text = "Label of a mirrored photograph: not used, the same, or the opposite one (left and right)."
+    for option in (
+        click.option("--mirror", type=mirror, default="keep", show_default=True, help=text),
+        click.option("--exclude", multiple=True, metavar="GROUP", help="Group to leave out; repeatable."),
+        click.option("--group", metavar="COLUMN", help="Column of the person; people are never split between folds."),
+        click.option("--negative", multiple=True, metavar="VALUE", help="Value that counts as no; by default all others."),
+        click.option("--positive", multiple=True, metavar="VALUE", help="Value that counts as yes; repeatable."),
+        click.option("--column", help="Column of the labels, in a CSV."),
+    ):
+        function = option(function)
+    return function
+
+
 @click.command()
 @click.argument("table", metavar="[CSV|FOLDER]", type=click.Path(), required=False)
-@click.option("--column", help="Column of the labels, in a CSV.")
-@click.option("--positive", multiple=True, metavar="VALUE", help="Value that counts as yes; repeatable.")
-@click.option("--negative", multiple=True, metavar="VALUE", help="Value that counts as no; by default all others.")
+@label_options
 @click.option("--order", metavar="VALUE,...", help="Values from least to most, for a slider of degrees.")
 @click.option("--each", is_flag=True, help="A direction for every class against the others; --out is a folder.")
-@click.option("--group", metavar="COLUMN", help="Column of the person; people are never split between folds.")
-@click.option("--exclude", multiple=True, metavar="GROUP", help="Group to leave out; repeatable.")
 @click.option("--name", help="Of the direction; by default the column's.")
 @model_option()
 @click.option(
@@ -32,13 +44,6 @@ if TYPE_CHECKING:
     default="transfer",
     show_default=True,
     help="For photographs: score random pictures by a classifier, or invert every photograph.",
-)
-@click.option(
-    "--mirror",
-    type=click.Choice(["none", "keep", "swap"]),
-    default="keep",
-    show_default=True,
-    help="Label of a mirrored photograph: not used, the same, or the opposite one (left and right).",
 )
 @click.option(
     "--probe",
@@ -207,7 +212,7 @@ def _from_tables(
         common = {**common, "confident": confident}
     elif confident is not None:
         raise Error("--confident is for scores; inverted photographs have labels")
-    images = _crops(paths, model, crop, aligned)
+    images = read_crops(paths, model, crop, aligned)
     return [_from_photos(images, labels, model, method, mirror, samples, steps, {**common, "name": t}) for t, labels in tables]
 
 
@@ -237,7 +242,8 @@ def _from_latents(
     )
 
 
-def _crops(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> Any:
+def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> Any:
+    """``[N, C, R, R]`` of photographs."""
     import torch
 
     from latentedit.faces import crop_tensor

@@ -10,7 +10,7 @@ COMMANDS = {
     "demo": ("demo", "demo"),
     "align": ("photos", "align"),
     "invert": ("inversions", "invert"),
-    "edit": ("latents", "edit"),
+    "edit": ("edits", "edit"),
     "mix": ("latents", "mix"),
     "interpolate": ("latents", "interpolate"),
     "latent": ("latents", "latent"),

@@ -9,7 +9,7 @@ from latentedit.directions.effects import effect_of_layers, measure_effect, prop
 from latentedit.directions.imported import import_direction
 from latentedit.directions.labels import LabelTable, read_labels
 from latentedit.directions.probe import fit, fit_classes
-from latentedit.directions.refinement import refine
+from latentedit.directions.refinement import PhotoScores, refine
 from latentedit.directions.report import card, plot, with_report
 from latentedit.directions.sweeps import sweep_sheet
 from latentedit.directions.transfer import (
@@ -26,6 +26,7 @@ __all__ = [
     "LabelTable",
     "OnnxClassifier",
     "PhotoClassifier",
+    "PhotoScores",
     "card",
     "conditioned",
     "effect_of_layers",

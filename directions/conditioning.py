@@ -8,6 +8,7 @@ from torch import Tensor
 
 from latentedit.directions.direction import Direction, unit
 from latentedit.directions.probe import measure_sigma
+from latentedit.directions.refinement import of_one_sigma
 from latentedit.editing import gradient_of_score, step_of
 from latentedit.errors import Error
 from latentedit.generator import Generator
@@ -23,7 +24,7 @@ def leakage(directions: Sequence[Direction], num_ws: int, w_dim: int) -> Tensor:
     """``[n, n]``: by how many of its sigmas the score of column j moves when an edit moves along row i by one sigma."""
     ws = torch.zeros(1, num_ws, w_dim)
     _linear(directions)
-    steps = torch.stack([d.sigma * step_of(ws, d) for d in directions]).flatten(1).double()
+    steps = torch.stack([step_of(ws, d) for d in directions]).flatten(1).double()
     gradients = torch.stack([gradient_of_score(ws, d) / d.sigma for d in directions]).flatten(1).double()
     found: Tensor = (steps @ gradients.T).float()
     return found
@@ -69,7 +70,13 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
     sigma = measure_sigma(vector, generator)
     mean = sample_w(generator).mean(dim=0).cpu()[None, None].expand(1, generator.num_ws, -1)
     before = float(direction.score(mean)) / direction.sigma
-    undecided = replace(direction, vector=vector, sigma=sigma, intercept=0.0)
+    undecided = replace(direction, vector=vector, sigma=sigma, intercept=0.0, step=None)
+    if direction.step is not None:
+        held = torch.linalg.svd(gradients.flatten(1), full_matrices=False)
+        away = held.Vh[1e-6 * held.S.max().clamp(min=1e-12) < held.S]
+        step = direction.step.double().flatten()
+        free = (step - away.T @ (away @ step)).reshape(direction.step.shape).float()
+        undecided = replace(undecided, step=of_one_sigma(free, undecided))
     report = {
         **direction.report,
         "kept": [d.name for d in keep],

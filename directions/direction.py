@@ -44,6 +44,8 @@ class Direction:
     """"w", "w+", "s" or "z"; "" stands for "w" or "w+", by the vector's shape."""
     scale: Tensor | None = None
     """Standard deviation of every style channel over 10,000 random w, only in the space "s"."""
+    step: Tensor | None = None
+    """``[num_ws, w_dim]``: what an edit by one sigma adds to ws, where that is more than ``sigma * vector`` (`refine`)."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -62,6 +64,8 @@ class Direction:
             raise Error("a direction in the space s needs the standard deviation of every channel, no other has them")
         if abs(float(self.vector.norm()) - 1) > 1e-3:
             raise Error(f"a direction must have norm 1, got {float(self.vector.norm()):.4g}")
+        if self.step is not None and (self.space not in ("w", "w+") or self.step.shape[1:] != self.vector.shape[-1:]):
+            raise Error(f"a direction in the space {self.space} cannot have a step of shape {list(self.step.shape)}")
         if not self.sigma > 0:
             raise Error(f"a direction's sigma must be greater than 0, got {self.sigma}")
 
@@ -98,6 +102,8 @@ def save_direction(path: str | os.PathLike[str], direction: Direction) -> None:
     tensors = {"vector": direction.vector.float()}
     if direction.scale is not None:
         tensors["scale"] = direction.scale.float()
+    if direction.step is not None:
+        tensors["step"] = direction.step.float()
     write_tensors(path, FORMAT, VERSION, header, tensors)
 
 
@@ -114,6 +120,7 @@ def read_direction(path: str | os.PathLike[str]) -> Direction:
             layers=tuple(header["layers"]) if header.get("layers") else None,
             space=header.get("space") or "",
             scale=tensors.get("scale"),
+            step=tensors.get("step"),
             report=header.get("report") or {},
             provenance=header.get("provenance") or {},
         )
@@ -199,6 +206,7 @@ def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tupl
         direction,
         name=name,
         vector=direction.vector * sign,
+        step=None if direction.step is None else direction.step * sign,
         intercept=direction.intercept * sign,
         layers=layers if layers is not None else own,
         provenance={**direction.provenance, "named_from": direction.name, "flipped": flip},

@@ -1,96 +1,177 @@
-"""Directions made better by looking at pictures: the probe's direction is only where this search begins."""
+"""Directions made better by looking at pictures: the probe's direction is only where this search begins.
 
-from collections.abc import Callable
+A probe is linear and looks at w; pictures are neither. Here every row of ws gets a step of its own, and the steps follow the
+gradient of what classifiers of photographs say of the moved pictures, as long as other answers, the light and the
+discriminator's opinion stay.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from latentedit.directions.direction import Direction
-from latentedit.directions.probe import measure_sigma
+from latentedit.directions.transfer import PhotoClassifier, log_odds
+from latentedit.discriminator import Discriminator
+from latentedit.editing import gradient_of_score
 from latentedit.errors import Error
 from latentedit.generator import Generator
 from latentedit.statistics import WStatistics, sample_w
 
-STEPS, BATCH, RATE = 120, 12, 0.03
+STEPS, BATCH, RATE = 150, 12, 0.05
 AMOUNT = 2.0
 """Sigmas at which pictures are looked at."""
-HOLD = 0.05
-"""Weight of the squared change of every other score."""
-TYPICAL = 0.1
-"""Weight of the squared length of a step, in standard deviations of w."""
+MARGIN = 1.0
+"""Log odds by which a classifier should be sure."""
+HOLD, LIGHT, REAL, TYPICAL = 1.0, 10.0, 1.0, 0.06
+"""Weights of: the divergence of every other answer, the squared change of the mean grey value, what pictures lose in the
+discriminator's eyes, the squared length of a row's step in standard deviations of w."""
+SHIFT, CONTRAST, BRIGHTNESS, GRAIN = 3, 0.2, 0.15, 0.05
+"""What pictures are changed by, at random, before classifiers see them, lest the search please them by invisible means."""
 
-Score = Callable[[Tensor], Tensor]
+Array = np.ndarray[Any, np.dtype[Any]]
+Scores = Callable[[Tensor], Tensor]
+
+
+class PhotoScores:
+    """Classifiers of photographs, through one discriminator's features: scores for `refine`.
+
+    Args:
+        ends: images ``[N, C, H, W]`` with 0 and 1, those at the positive end, and the same for the negative end; with mirrored
+            copies where those are wanted. Without a second, the negative end is what is not the positive one.
+        others: images with 0 and 1, for every answer that should stay.
+    """
+
+    def __init__(
+        self,
+        discriminator: Discriminator,
+        ends: Sequence[tuple[Tensor, Array]],
+        others: Sequence[tuple[Tensor, Array]] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.both = len(ends) == 2
+        self.classifiers = []
+        wanted = [*ends, *others]
+        for images, labels in wanted:
+            classifier = PhotoClassifier(discriminator, images, labels, mirror="none", examine=False)
+            self.classifiers.append(classifier)
+            if progress:
+                progress(len(self.classifiers), len(wanted))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        found = log_odds(self.classifiers, images)
+        return found if self.both else torch.cat([found[:, :1], -found[:, :1], found[:, 1:]], dim=1)
 
 
 def refine(
     direction: Direction,
     generator: Generator,
-    scores: Score,
+    scores: Scores,
     *,
+    discriminator: Discriminator | None = None,
     steps: int = STEPS,
     batch: int = BATCH,
+    hold_light: bool = True,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Direction:
-    """Turn a direction in W so that pictures moved by +-2 sigmas along it come to show the attribute, or to lose it.
+    """``direction`` with a step of its own for every row of ws, by which pictures moved by +-2 sigmas come to show the
+    attribute, or to lose it.
 
-    Random w are moved both ways, and the direction follows the gradient of what a classifier says of their pictures, while the
-    squared changes of other answers and the length of the step are held down. The classifiers must not be the
-    judge that the direction is measured by.
+    The score stays what it was, and an edit by one sigma still moves it by one sigma; what the step does besides is found by
+    Adam on pictures of random w.
 
     Args:
-        scores: pictures ``[N, C, H, W]`` in [-1, 1] to log odds ``[N, 1 + others]``, differentiable: of the attribute itself,
-            and of those that should stay.
+        scores: pictures ``[N, C, H, W]`` in [-1, 1] to log odds ``[N, 2 + others]``, differentiable: that they are at the
+            positive end, at the negative end, and of answers that should stay. The judge that the direction is
+            measured by must not be among them.
+        discriminator: the generator's; pictures should not become less real in its eyes.
         steps: of Adam, on ``batch`` pictures each way.
+        hold_light: whether the mean grey value should stay.
 
     Raises:
-        Error: a direction of another space than W.
+        Error: a direction of another space than W and W+.
     """
-    if direction.space != "w":
-        raise Error(f"only directions in W can be refined; {direction.name} is in the space {direction.space}")
-    device = generator.device
+    if direction.space not in ("w", "w+"):
+        raise Error(f"only directions in W and W+ can be refined; {direction.name} is in the space {direction.space}")
+    device, random = generator.device, torch.Generator().manual_seed(seed)
     statistics = WStatistics.of(generator)
     colouring, whitening = statistics.colouring.to(device), statistics.whitening.to(device)
-    # In whitened coordinates p: an edit by one sigma of the unit vector v moves w by v |C v|, C being the colouring.
-    start = direction.vector.to(device) * float(direction.sigma)
-    moved = (start @ whitening).requires_grad_()
-    first, last = direction.layers or (0, generator.num_ws - 1)
     rows = torch.zeros(generator.num_ws, 1, device=device)
+    first, last = direction.layers or (0, generator.num_ws - 1)
     rows[first : last + 1] = 1
-    optimiser = torch.optim.Adam([moved], lr=RATE * float(moved.detach().norm()), betas=(0.9, 0.99))
+    start = direction.step if direction.step is not None else direction.sigma * direction.vector
+    whitened = (rows * start.to(device)) @ whitening
+    moved = whitened.clone().requires_grad_()  # so that all parts of w are as easy to move
+    rate = RATE * float(whitened.norm()) / moved.numel() ** 0.5
+    optimiser = torch.optim.Adam([moved], lr=rate, betas=(0.9, 0.99))
     w = sample_w(generator, steps * batch, seed + 17)
     for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * float(moved.detach().norm()) * (1 - step / steps)
+        optimiser.param_groups[0]["lr"] = rate * (1 - step / steps)
         base = w[step * batch : (step + 1) * batch, None].expand(-1, generator.num_ws, -1)
-        shift = AMOUNT * rows * _one_sigma(moved @ colouring, colouring)
-        there, back = scores(generator.synthesis(torch.cat([base + shift, base - shift]))).chunk(2)
-        loss = F.softplus(-there[:, 0]).mean() + F.softplus(back[:, 0]).mean()
-        loss = loss + HOLD * (there[:, 1:] - back[:, 1:]).square().mean(dim=0).sum()
-        loss = loss + TYPICAL * (shift[first] @ whitening).square().sum() / AMOUNT**2
+        shift = AMOUNT * of_one_sigma(rows * (moved @ colouring), direction)
+        pictures = generator.synthesis(torch.cat([base + shift, base - shift]))
+        with torch.no_grad():
+            before = generator.synthesis(base)
+        disturbed = _disturbance(before, random)
+        with torch.no_grad():
+            plain = scores(disturbed(before))
+        there, back = (scores(disturbed(part)) for part in pictures.chunk(2))
+        loss = F.softplus(MARGIN - there[:, 0]).mean() + F.softplus(MARGIN - back[:, 1]).mean()
+        loss = loss + HOLD * (_divergence(there[:, 2:], plain[:, 2:]) + _divergence(back[:, 2:], plain[:, 2:]))
+        loss = loss + TYPICAL * ((shift @ whitening).square().sum() / (last + 1 - first) / AMOUNT**2)
+        if hold_light:
+            light = pictures.mean(dim=(1, 2, 3)) - before.mean(dim=(1, 2, 3)).repeat(2)
+            loss = loss + LIGHT * light.square().mean()
+        if discriminator is not None:
+            with torch.no_grad():
+                real = discriminator(before)
+            lost = [real - discriminator(part) for part in pictures.chunk(2)]
+            loss = loss + REAL * sum(F.softplus(part).mean() for part in lost)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         if progress:
             progress(step + 1, steps)
     with torch.no_grad():
-        vector = F.normalize(moved @ colouring, dim=0).cpu()
-    sigma = measure_sigma(vector, generator)
-    mean = sample_w(generator).mean(dim=0).cpu()[None, None].expand(1, generator.num_ws, -1)
-    undecided = float(direction.score(mean)) / direction.sigma
-    turned = replace(direction, vector=vector, sigma=sigma, intercept=0.0)
-    report = {
-        **direction.report,
-        "refined_steps": steps,
-        "cosine_with_unrefined": round(float(vector @ direction.vector), 4),
-    }
-    return replace(turned, intercept=undecided * sigma - float(turned.score(mean)), report=report)
+        found = of_one_sigma(rows * (moved @ colouring), direction).cpu()
+    longer = float((found.to(device) @ whitening).norm() / whitened.norm())
+    report = {**direction.report, "refined_steps": steps, "refined_length": round(longer, 3)}
+    return replace(direction, step=found, report=report)
 
 
-def _one_sigma(vector: Tensor, colouring: Tensor) -> Tensor:
-    """The step of an edit by one sigma along ``vector``: the unit vector times the standard deviation of its score."""
-    unit = F.normalize(vector, dim=0)
-    step: Tensor = unit * (unit @ colouring).norm()
-    return step
+def of_one_sigma(step: Tensor, direction: Direction) -> Tensor:
+    """``step [num_ws, w_dim]`` and so much of the direction's vector that the score moves by one sigma."""
+    vector = direction.vector.to(step)
+    first, last = direction.layers or (0, len(step) - 1)
+    own = torch.zeros_like(step)
+    own[first : last + 1] = vector if vector.ndim == 1 else vector[first : last + 1]
+    gradient = gradient_of_score(step[None], direction)
+    missing = direction.sigma - (gradient * step).sum()
+    return step + own * (missing / (gradient * own).sum())
+
+
+def _divergence(after: Tensor, before: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of answers (log odds ``[N, answers]``) from those before: mean over N, sum over answers."""
+    p = before.sigmoid()
+    crossed = F.binary_cross_entropy_with_logits(after, p, reduction="none")
+    return (crossed - F.binary_cross_entropy(p, p, reduction="none")).mean(dim=0).sum()
+
+
+def _disturbance(like: Tensor, random: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Shifts, changes of contrast and brightness, and grain, the same at every call."""
+    n, side = len(like), like.shape[-1]
+    reach = min(SHIFT, side // 16)
+    x, y = torch.randint(0, 2 * reach + 1, (2,), generator=random).tolist()
+    contrast, brightness = torch.randn(2, n, 1, 1, 1, generator=random).to(like)
+    grain = torch.randn(like.shape, generator=random).to(like)
+
+    def disturbed(pictures: Tensor) -> Tensor:
+        shifted = F.pad(pictures, (reach,) * 4, mode="replicate")[:, :, y : y + side, x : x + side]
+        return torch.add(shifted * (1 + CONTRAST * contrast) + BRIGHTNESS * brightness, grain, alpha=GRAIN)
+
+    return disturbed

@@ -76,6 +76,7 @@ class PhotoClassifier:
         labels: ``[N]`` of 0 and 1, or numbers.
         groups: people, so that the reported AUC is that for unseen ones.
         mirror: "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite one: left and right).
+        examine: whether its AUC is measured, which takes some more fits.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class PhotoClassifier:
         labels: Array,
         groups: Sequence[Any] | None = None,
         mirror: str = "keep",
+        examine: bool = True,
     ) -> None:
         images, labels, members = mirrored(images, labels, groups, mirror)
         self.discriminator = discriminator
@@ -95,7 +97,7 @@ class PhotoClassifier:
         components = min(COMPONENTS, *x.shape)
         self.space = make_pipeline(StandardScaler(), PCA(components, whiten=True, random_state=0)).fit(x)
         self.neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(x))).fit(self.space.transform(x))
-        self.report = quality(self.estimator, x, labels, members, self.binary)
+        self.report = quality(self.estimator, x, labels, members, self.binary) if examine else {}
         self.estimator.fit(x, labels)
 
     def score(self, images: Tensor) -> tuple[Array, Array]:

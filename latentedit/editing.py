@@ -26,6 +26,8 @@ class Movable(Protocol):
     def space(self) -> str: ...
     @property
     def scale(self) -> Tensor | None: ...
+    @property
+    def step(self) -> Tensor | None: ...
 
 
 def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
@@ -50,7 +52,8 @@ def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
 def edit(ws: Tensor, direction: Movable, amount: float, layers: str | tuple[int, int] | None = None) -> Tensor:
     """Move ``ws [N, num_ws, w_dim]`` by ``amount`` sigmas along ``direction``.
 
-    A direction in W ``[w_dim]`` is added to every row of its layers, one in W+ ``[num_ws, w_dim]`` row by row.
+    A direction in W ``[w_dim]`` is added to every row of its layers; one in W+ ``[num_ws, w_dim]``, or a refined one, row by
+    row.
 
     Args:
         amount: in standard deviations of the direction's score over random w, so that sliders compare.
@@ -59,7 +62,7 @@ def edit(ws: Tensor, direction: Movable, amount: float, layers: str | tuple[int,
     Raises:
         Error: shapes of another network, or layers outside it.
     """
-    return ws + amount * direction.sigma * step_of(ws, direction, layers)
+    return ws + amount * step_of(ws, direction, layers)
 
 
 def edit_holding(
@@ -77,7 +80,7 @@ def edit_holding(
     Raises:
         Error: as `edit`, or directions that cannot be told apart.
     """
-    steps = [amount * d.sigma * step_of(ws, d, layers) for d, amount, layers in moves]
+    steps = [amount * step_of(ws, d, layers) for d, amount, layers in moves]
     step = torch.stack(steps).sum(dim=0).cpu().double()  # small, and not every device has float64
     gradients = torch.stack([gradient_of_score(ws, d) for d in (*(d for d, *_ in moves), *held)]).flatten(1).cpu().double()
     wanted = torch.tensor([amount * d.sigma for d, amount, _ in moves] + [0.0] * len(held), dtype=torch.float64)
@@ -91,18 +94,22 @@ def edit_holding(
 
 
 def step_of(ws: Tensor, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
-    """``[num_ws, w_dim]``: the direction on the rows that it moves."""
+    """``[num_ws, w_dim]``: what an edit by one sigma adds to the rows that it moves."""
+    own = direction.sigma * direction.vector if direction.step is None else direction.step
+    return _on_rows(ws, direction, own, layers)
+
+
+def _on_rows(ws: Tensor, direction: Movable, added: Tensor, layers: str | tuple[int, int] | None = None) -> Tensor:
     if direction.space not in ("w", "w+"):
         raise Error(f"this direction is one in the space {direction.space} and cannot move ws; edit_styles moves styles")
     if ws.ndim != 3:
         raise Error(f"ws must have shape [N, num_ws, w_dim], got {list(ws.shape)}")
-    vector, num_ws = direction.vector.to(ws), ws.shape[1]
-    if vector.shape not in (ws.shape[2:], ws.shape[1:]):
-        raise Error(f"direction of shape {list(vector.shape)} does not fit ws of shape {list(ws.shape)}")
-    first, last = _range(layers if layers is not None else direction.layers, num_ws)
-    mask = torch.zeros(num_ws, 1, dtype=ws.dtype, device=ws.device)
+    if added.shape not in (ws.shape[2:], ws.shape[1:]):
+        raise Error(f"direction of shape {list(added.shape)} does not fit ws of shape {list(ws.shape)}")
+    first, last = _range(layers if layers is not None else direction.layers, ws.shape[1])
+    mask = torch.zeros(ws.shape[1], 1, dtype=ws.dtype, device=ws.device)
     mask[first : last + 1] = 1
-    return mask * vector
+    return mask * added.to(ws)
 
 
 def _range(chosen: str | tuple[int, int] | None, num_ws: int) -> tuple[int, int]:
@@ -116,11 +123,11 @@ def _range(chosen: str | tuple[int, int] | None, num_ws: int) -> tuple[int, int]
 
 def gradient_of_score(ws: Tensor, direction: Movable) -> Tensor:
     """``[num_ws, w_dim]``: of `score` with respect to ws."""
+    rows = _on_rows(ws, direction, direction.vector)
     if direction.vector.ndim == 2:
-        step_of(ws, direction)  # for its checks
         return direction.vector.to(ws)
     first, last = direction.layers if direction.layers is not None else (0, ws.shape[1] - 1)
-    return step_of(ws, direction) / (last + 1 - first)
+    return rows / (last + 1 - first)
 
 
 def edit_styles(

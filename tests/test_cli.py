@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from latentedit.cli.demo import portrait
-from latentedit.cli.latents import Move, parse_move, parse_sweep
 from latentedit.cli.main import main
 from latentedit.cli.models import parse_seeds
+from latentedit.cli.moves import Move, parse_move, parse_sweep
 from latentedit.directions import Direction, load_direction
 from latentedit.editing import edit
 from latentedit.errors import Error
@@ -180,6 +180,12 @@ def test_edit(tmp_path: Path, tiny_file: Path, latent_file: Path, direction_file
     assert torch.equal(rendered, to_uint8(load_image(tmp_path / "edited.png", channels=1)))
     works(*common, "--sweep", f"{direction_file}=-3:3:5", "--out", tmp_path / "strip.png")
     assert load_image(tmp_path / "strip.png").shape[3] > 5 * 128
+    works(*common, "--sweep", f"{direction_file}=-3:3:2", "--sweep", f"{direction_file}=-3:3:5", "--out", tmp_path / "grid.png")
+    grid, strip = (load_image(tmp_path / name) for name in ("grid.png", "strip.png"))
+    assert grid.shape[3] == strip.shape[3]
+    assert grid.shape[2] > 1.9 * strip.shape[2]
+    three = ["--sweep", f"{direction_file}=-1:1:2"] * 3
+    assert "a grid has two --sweep, got 3" in run(*common, *three, "--out", tmp_path / "cube.png").stderr
     works("edit", latent_file, latent_file, "--model", tiny_file, "--set", f"{direction_file}=1", "--out", tmp_path / "several")
     assert (tmp_path / "several" / "me.png").is_file()
 
@@ -194,6 +200,9 @@ def test_mix_and_interpolate(tmp_path: Path, tiny_file: Path, latent_file: Path)
     assert mixed[0, :, 0].round().tolist() == [1, 1, 0, 0, 0, 0]
     works("mix", latent_file, other, "--model", tiny_file, "--out", tmp_path / "mixed.png")
     works("interpolate", latent_file, other, "--count", "3", "--model", tiny_file, "--out", tmp_path / "line.png")
+    works("interpolate", latent_file, other, "--count", "3", "--model", tiny_file, "--out", tmp_path / "line.gif")
+    with Image.open(tmp_path / "line.gif") as video:
+        assert video.n_frames > 3  # type: ignore[attr-defined]
     assert load_image(tmp_path / "line.png").shape[3] > 3 * 128
 
 

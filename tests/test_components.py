@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latentedit.cli.latents import parse_amounts
+from latentedit.cli.moves import parse_amounts
 from latentedit.directions import Direction, factorised, load_direction, principal_components, style_channels, sweep_sheet
 from latentedit.directions.channels import GRID, screen
 from latentedit.directions.components import moments

@@ -1,0 +1,83 @@
+"""What the options of edits say, and the model and directions that they name."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from latentedit.cli.common import read_model
+from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from latentedit.directions import Direction
+    from latentedit.latents import Latent
+    from latentedit.models import Model
+
+
+@dataclass(frozen=True)
+class Move:
+    """One ``--set NAME=[:]AMOUNT[@LAYERS]``."""
+
+    name: str
+    amount: float
+    layers: str | None
+    absolute: bool = False
+    """Whether the score moves to ``amount``, instead of by it."""
+
+
+def parse_move(text: str) -> Move:
+    name, equals, rest = text.rpartition("=")
+    amount, _, layers = rest.partition("@")
+    try:
+        number = float(amount.removeprefix(":"))
+        return Move(name, number, layers or None, amount.startswith(":")) if equals and name else _bad(text)
+    except ValueError:
+        return _bad(text)
+
+
+def _bad(text: str) -> Move:
+    raise Error(f"--set takes NAME=AMOUNT or NAME=AMOUNT@LAYERS with the amount in sigmas, or NAME=:SCORE, got {text!r}")
+
+
+def parse_sweep(text: str) -> tuple[str, list[float]]:
+    """``"NAME=FROM:TO:COUNT"`` as the name and the amounts."""
+    name, _, rest = text.rpartition("=")
+    if not name:
+        raise Error(f"--sweep takes NAME=FROM:TO:COUNT with 2 to 50 pictures, got {text!r}")
+    return name, parse_amounts(rest, "--sweep takes NAME=FROM:TO:COUNT")
+
+
+def parse_amounts(text: str, form: str) -> list[float]:
+    """``"FROM:TO:COUNT"`` as the amounts; the ``form`` of the option is for the complaint."""
+    parts = text.split(":")
+    try:
+        start, stop, count = float(parts[0]), float(parts[1]), int(parts[2])
+        if len(parts) != 3 or not 2 <= count <= 50 or not math.isfinite(stop - start):
+            raise ValueError
+    except (ValueError, IndexError) as error:
+        raise Error(f"{form} with 2 to 50 pictures, got {text!r}") from error
+    return [start + (stop - start) * i / (count - 1) for i in range(count)]
+
+
+def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "Model":
+    """The model named, or the bundled one that ``latent`` belongs to; checked against the latent's fingerprint."""
+    from latentedit.models import bundled_with, fingerprint
+
+    if not latent.fingerprint and name is None:
+        raise Error("a latent of another tool does not say which generator it belongs to; name it with --model")
+    found = name or bundled_with(latent.fingerprint)
+    if found is None:
+        raise Error(f"this latent needs the generator with fingerprint {latent.fingerprint}; name its file with --model")
+    model = read_model(str(found), device)
+    latent.check_generator(fingerprint(model.generator), model.path, force=force)
+    latent.ws = latent.rows(model.generator.num_ws)
+    return model
+
+
+def direction_for(name: str, model: "Model", force: bool) -> "Direction":
+    from latentedit.directions.direction import check_generator, load_direction
+    from latentedit.models import fingerprint
+
+    own = fingerprint(model.generator)
+    direction = load_direction(name, own)
+    check_generator(direction, own, model.path, force=force)
+    return direction
