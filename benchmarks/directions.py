@@ -3,12 +3,14 @@
     PYTHONPATH=recipes python benchmarks/directions.py ../shared/data --judge runs/judge.safetensors --out docs
 
 Prints the table of docs/directions.md, writes directions.json and directions.png. Everything is rendered with the generator's
-own noise, on W inversions of photographs of the people kept out of training, and on random samples.
+own noise, on W inversions of photographs of the people kept out of training, and on random samples (psi 1 and 0.7).
 
 - brought over: of the pictures that the judge puts on the other side, the share that +2 (-2) sigmas bring over; for turn,
-  "left" at one end and "right" at the other, of those it finds straight
-- side effects: the share of all pictures in which the judge's answer to the other attribute changes; for the inversions less
-  the share in which it already differs from that to the photograph
+  "left" at one end and "right" at the other, of those it finds straight. Sliders of what is measured in pixels
+  (recipes/faces64_light.py) are asked about the median of random samples.
+- side effects: the share of all pictures in which one of the judge's answers to other attributes changes; for the inversions
+  less the share in which it already differs from that to the photograph. The last rows have that share for a step of 2 sigmas
+  along a random direction.
 - identity kept: the nearest real photograph, of everyone, is of the same person (benchmarks/inversion.py), before and after
 """
 
@@ -20,12 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from faces64_evaluate import chosen
+from faces64_light import MEASURED, medians
 from inversion import Identity
 from judge import POSES
 from torch import Tensor
 
 from latentedit.directions import Direction, load_direction, shipped
 from latentedit.directions.effects import moved_pictures
+from latentedit.directions.probe import measure_sigma
 from latentedit.encoder import encode
 from latentedit.images import save_image, to_tensor
 from latentedit.inversion import invert
@@ -36,19 +40,25 @@ from latentedit.statistics import sample_w
 
 AMOUNT = 2.0
 SHOWN = 7
+CONTROL = "random"
+ORDER = ("sunglasses", "turn", "look-up", *MEASURED)
 
 
 class Answers:
     """What the judge says of pictures."""
 
-    def __init__(self, judge: Any, pictures: Tensor) -> None:
+    def __init__(self, judge: Any, pictures: Tensor, middles: dict[str, float]) -> None:
         with torch.no_grad():
             found = judge(pictures)
         self.sunglasses = (found["sunglasses"] > 0).numpy()
         self.pose = np.array(POSES)[found["pose"].argmax(dim=1).numpy()]
+        self.measured = {name: (MEASURED[name][0](pictures) > middle).numpy() for name, middle in middles.items()}
 
-    def other(self, name: str) -> Any:
-        return self.pose if name == "sunglasses" else self.sunglasses
+    def differ(self, other: "Answers", name: str) -> Any:
+        """Where an answer is another one, of those that ``name`` should not change."""
+        parts = {"sunglasses": self.sunglasses != other.sunglasses, "pose": self.pose != other.pose}
+        parts.pop({"turn": "pose", "look-up": "pose"}.get(name, name), None)
+        return np.any(list(parts.values()), axis=0)
 
 
 def wanted(name: str, amount: float, answers: Answers) -> tuple[Any, Any]:
@@ -61,19 +71,20 @@ def wanted(name: str, amount: float, answers: Answers) -> tuple[Any, Any]:
         return (
             (answers.pose == "straight", answers.pose == "up") if amount > 0 else (answers.pose == "up", answers.pose != "up")
         )
-    raise KeyError(name)
+    up = amount > 0
+    return answers.measured[name] != up, answers.measured[name] == up
 
 
 def row(name: str, amount: float, before: Answers, after: Answers, real: Answers | None) -> dict[str, Any]:
+    reference = real if real is not None else before
+    changed = float(after.differ(reference, name).mean() - before.differ(reference, name).mean())
+    figures: dict[str, Any] = {"side_effects": round(changed, 3)}
+    if name == CONTROL:
+        return figures
     asked, _ = wanted(name, amount, before)
     _, there = wanted(name, amount, after)
-    reference = real.other(name) if real is not None else before.other(name)
-    changed = float((after.other(name) != reference).mean() - (before.other(name) != reference).mean())
-    return {
-        "asked": int(asked.sum()),
-        "brought_over": round(float(there[asked].mean()), 3) if asked.any() else None,
-        "side_effects": round(changed, 3),
-    }
+    share = round(float(there[asked].mean()), 3) if asked.any() else None
+    return {"asked": int(asked.sum()), "brought_over": share, **figures}
 
 
 def main() -> None:
@@ -91,20 +102,27 @@ def main() -> None:
     judge, model = load_judge(options.judge), load_model(options.model)
     generator = model.generator
     files = options.directions or sorted(shipped(fingerprint(generator)).values())
-    directions = [d for d in map(load_direction, files) if d.name in ("sunglasses", "turn", "look-up")]
+    directions = sorted(map(load_direction, files), key=lambda d: ORDER.index(d.name))
+    middles = {name: medians(model, measure)[0] for name, (measure, _) in MEASURED.items()}
     photographs = chosen(options.data)[: options.photos]
     names, images = [name for name, _ in photographs], torch.cat([to_tensor(image) for _, image in photographs])
     identity = Identity(options.data)
     inverted = inversions(model, images, options.space, options.prior_weight)
-    random = sample_w(generator, options.samples, seed=5)[:, None].expand(-1, generator.num_ws, -1)
+    w, mean = sample_w(generator, options.samples, seed=5), sample_w(generator).mean(dim=0)
+    random, truncated = (torch.lerp(mean, w, psi)[:, None].expand(-1, generator.num_ws, -1) for psi in (1.0, 0.7))
+    drawn = torch.nn.functional.normalize(torch.randn(generator.w_dim, generator=torch.Generator().manual_seed(0)), dim=0)
+    control = Direction(CONTROL, drawn, 0.0, measure_sigma(drawn, generator), fingerprint(generator))
     figures: dict[str, Any] = {"model": Path(model.path).name, "photographs": len(names), "samples": len(random), "rows": []}
-    real = Answers(judge, images)
-    sets: dict[str, tuple[Tensor, Answers | None]] = {"people kept out": (inverted, real), "random samples": (random, None)}
-    for direction in directions:
+    sets: dict[str, tuple[Tensor, Answers | None]] = {
+        "people kept out": (inverted, Answers(judge, images, middles)),
+        "random, psi 1": (random, None),
+        "random, psi 0.7": (truncated, None),
+    }
+    for direction in (*directions, control):
         for amount in (AMOUNT, -AMOUNT):
             for where, (ws, truth) in sets.items():
                 before, after = (moved_pictures(generator, direction, ws, a) for a in (0.0, amount))
-                found = row(direction.name, amount, Answers(judge, before), Answers(judge, after), truth)
+                found = row(direction.name, amount, Answers(judge, before, middles), Answers(judge, after, middles), truth)
                 if truth is not None:
                     found |= {
                         key: round(float(np.mean([identity.kept(p, n) for p, n in zip(pictures, names, strict=True)])), 3)
@@ -144,11 +162,10 @@ def strips(generator: Any, directions: list[Direction], ws: Tensor, names: list[
 def table(figures: dict[str, Any]) -> str:
     lines = ["| | sigmas | of | asked | brought over | side effects | identity kept |", "|---|---|---|---|---|---|---|"]
     for f in figures["rows"]:
-        over = "-" if f["brought_over"] is None else f"{f['brought_over']:.0%}"
+        over = "" if f.get("brought_over") is None else f"{f['brought_over']:.0%}"
         kept = f"{f['identity']:.0%} ({f['identity_before']:.0%} at 0)" if "identity" in f else ""
-        lines.append(
-            f"| {f['direction']} | {f['amount']:+g} | {f['of']} | {f['asked']} | {over} | {f['side_effects']:.0%} | {kept} |"
-        )
+        what = f"| {f['direction']} | {f['amount']:+g} | {f['of']} | {f.get('asked', '')} |"
+        lines.append(f"{what} {over} | {f['side_effects']:.0%} | {kept} |")
     return "\n".join(lines) + "\n"
 
 

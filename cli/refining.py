@@ -1,5 +1,6 @@
 """``directions refine``: a slider that pictures follow, found with classifiers of labelled photographs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @label_options
 @click.option("--hold", multiple=True, metavar="COLUMN", help="Column whose labels should not change; repeatable.")
 @click.option("--light/--no-light", "hold_light", default=True, show_default=True, help="Hold the mean grey value.")
+@click.option("--layers", help="Rows of ws to move: 0-3, coarse, middle, fine; by default the direction's own.")
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Of the search.")
 @model_option()
 @crop_options
@@ -36,6 +38,7 @@ def refine(
     mirror: str,
     hold: tuple[str, ...],
     hold_light: bool,
+    layers: str | None,
     steps: int,
     model_name: str,
     crop: str | None,
@@ -53,6 +56,7 @@ def refine(
     Example:
       latentedit directions refine turn photos.csv --column pose --positive left --negative right --mirror swap
           --hold sunglasses --group person --aligned --out turn-refined.safetensors
+      latentedit directions refine beard photos.csv --column beard --hold pose --layers 0-5 --aligned --out beard.safetensors
     """
     import numpy as np
     import torch
@@ -60,6 +64,7 @@ def refine(
     from latentedit.directions import PhotoScores
     from latentedit.directions import refine as refined
     from latentedit.directions.labels import read_texts
+    from latentedit.editing import parse_layers
 
     if not out.endswith(".safetensors"):
         raise Error(f"--out must end in .safetensors, got {out}")
@@ -67,6 +72,8 @@ def refine(
     if model.discriminator is None:
         raise Error(f"{model.path}: has no discriminator, whose features photographs are judged by")
     direction = own_direction(name, model)
+    if layers:
+        direction = replace(direction, layers=parse_layers(layers, model.generator.num_ws))
     asked = read_texts(table, column, group=group, exclude=exclude)
     others = [read_texts(table, one, group=group, exclude=exclude) for one in hold]
     paths = sorted({path for texts in (asked, *others) for path in texts.paths})

@@ -25,9 +25,9 @@ def parse_question(text: str) -> tuple[str, str | None, str | None]:
     return head, yes or None, no or None
 
 
-def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, pictures: int) -> "Effect":
-    """The effect of ``direction`` on random pictures, asked of the judge in that file."""
-    from latentedit.directions.effects import AMOUNTS, measure_effect, question
+def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, pictures: int) -> tuple["Effect", list[float]]:
+    """The effect of ``direction`` on random pictures, and that of every layer alone, asked of the judge in that file."""
+    from latentedit.directions.effects import AMOUNTS, effect_of_layers, measure_effect, question
     from latentedit.metrics import load_judge
     from latentedit.statistics import sample_w, sample_z
 
@@ -45,7 +45,7 @@ def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, 
     else:
         base = sample_w(generator, pictures, seed=1)[:, None].expand(-1, generator.num_ws, -1)
     with progress_bar(len(AMOUNTS), "asking the judge", "amount") as bar:
-        return measure_effect(
+        effect = measure_effect(
             generator,
             direction,
             base,
@@ -54,6 +54,8 @@ def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, 
             discriminator=model.discriminator,
             progress=lambda done, _: bar.update(done - bar.n),
         )
+    by_layer = effect_of_layers(generator, direction, base, score) if direction.space in ("w", "w+") else []
+    return effect, by_layer
 
 
 def own_direction(name: str, model: "Model") -> "Direction":
@@ -105,8 +107,8 @@ def report(
 
     model = read_model(model_name, device)
     direction = own_direction(name, model)
-    effect = judged(direction, model, judge, ask, pictures) if judge else None
-    direction = with_report(direction, model.generator, others=known_directions(model), effect=effect)
+    effect, by_layer = judged(direction, model, judge, ask, pictures) if judge else (None, [])
+    direction = with_report(direction, model.generator, others=known_directions(model), effect=effect, by_layer=by_layer)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     direction.save(folder / f"{direction.name}.safetensors")
@@ -137,7 +139,7 @@ def compare(names: tuple[str, ...], judge: str | None, ask: str | None, pictures
     model = read_model(model_name, device)
     directions = [own_direction(name, model) for name in names]
     if judge:
-        directions = [with_report(d, model.generator, effect=judged(d, model, judge, ask, pictures)) for d in directions]
+        directions = [with_report(d, model.generator, effect=judged(d, model, judge, ask, pictures)[0]) for d in directions]
     click.echo(compared(directions, model.generator), nl=False)
 
 

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
 from torch import Tensor
 
 from latentedit.directions.direction import Direction
+from latentedit.directions.transfer import discriminator_features
 from latentedit.discriminator import Discriminator
 from latentedit.editing import edit, edit_styles
 from latentedit.errors import Error
@@ -94,6 +97,8 @@ class Effect:
     """Of other attributes."""
     domain: np.ndarray[Any, np.dtype[np.float64]] | None
     """``[amounts, N]``: distance from the generator's own pictures."""
+    recognised: np.ndarray[Any, np.dtype[np.float64]] | None = None
+    """``[amounts]``: share of the pictures that, of all N at amount 0, are nearest to their own, in discriminator features."""
 
     def _at(self, amount: float) -> int:
         if amount not in self.amounts:
@@ -142,6 +147,8 @@ class Effect:
             }
         if self.domain is not None:
             facts["whole"] = list(self.whole() or ())
+        if self.recognised is not None:
+            facts["recognised"] = [round(float(share), 3) for share in self.recognised]
         return facts
 
 
@@ -163,12 +170,12 @@ def measure_effect(
     Args:
         ws: ``[N, num_ws, w_dim]``, or z ``[N, z_dim]`` for a direction in z.
         others: judges of attributes that should stay as they are.
-        discriminator: the generator's, to see where pictures stop looking like its own.
+        discriminator: the generator's, to see where pictures stop looking like its own, and like themselves.
         styles: offsets, where latents have them.
     """
     ordered = tuple(sorted({0.0, *map(float, amounts)}))
     domain = Domain.of(generator, discriminator) if discriminator is not None else None
-    scores, side, away = [], {name: [] for name in others or {}}, []  # type: ignore[var-annotated]
+    scores, side, away, features = [], {name: [] for name in others or {}}, [], []  # type: ignore[var-annotated]
     for number, amount in enumerate(ordered):
         pictures = moved_pictures(generator, direction, ws, amount, styles=styles)
         scores.append(judge(pictures).double().numpy())
@@ -176,6 +183,7 @@ def measure_effect(
             side[name].append(other(pictures).double().numpy())
         if domain is not None and discriminator is not None:
             away.append(np.array([domain.distance(discriminator, picture[None]) for picture in pictures]))
+            features.append(discriminator_features(discriminator, pictures))
         if progress:
             progress(number + 1, len(ordered))
     return Effect(
@@ -183,7 +191,15 @@ def measure_effect(
         np.stack(scores),
         {name: np.stack(rows) for name, rows in side.items()},
         np.stack(away) if away else None,
+        _recognised(features, ordered.index(0.0)) if features else None,
     )
+
+
+def _recognised(features: Sequence[np.ndarray[Any, Any]], zero: int) -> np.ndarray[Any, Any]:
+    """Of features ``[N, features]`` at every amount the share nearest to their own at the amount number ``zero``."""
+    space = make_pipeline(StandardScaler(), Normalizer()).fit(features[zero])
+    own = space.transform(features[zero])
+    return np.array([((space.transform(x) @ own.T).argmax(axis=1) == np.arange(len(x))).mean() for x in features])
 
 
 def effect_of_layers(generator: Generator, direction: Direction, ws: Tensor, judge: Score, amount: float = 2.0) -> list[float]:

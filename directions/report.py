@@ -10,19 +10,25 @@ from PIL import Image
 
 from latentedit.directions.conditioning import LEAKS, leakage, to_keep
 from latentedit.directions.direction import Direction
-from latentedit.directions.effects import Effect
+from latentedit.directions.effects import Effect, propose_layers
 from latentedit.editing import step_of
 from latentedit.generator import Generator
 
 
 def with_report(
-    direction: Direction, generator: Generator, *, others: Sequence[Direction] = (), effect: Effect | None = None
+    direction: Direction,
+    generator: Generator,
+    *,
+    others: Sequence[Direction] = (),
+    effect: Effect | None = None,
+    by_layer: Sequence[float] = (),
 ) -> Direction:
     """``direction`` with what can be said of it beside the probe's own figures.
 
     Args:
         others: known directions of the same generator, whose scores should stay; those of the same name are passed over.
         effect: as `latentedit.directions.effects.measure_effect` measured it.
+        by_layer: as `latentedit.directions.effects.effect_of_layers` measured it.
     """
     report = dict(direction.report)
     known = [d for d in others if d.name != direction.name and d.space in ("w", "w+")]
@@ -34,6 +40,8 @@ def with_report(
             report["keep"] = [d.name for d in to_keep(direction, known, generator.num_ws, generator.w_dim)]
     if effect is not None:
         report["effect"] = effect.summary()
+    if any(by_layer):
+        report["by_layer"], report["proposed_layers"] = list(by_layer), list(propose_layers(by_layer))
     return replace(direction, report=report)
 
 
@@ -77,6 +85,16 @@ def card(direction: Direction) -> str:
         if effect.get("whole"):
             low, high = effect["whole"]
             facts.append(("pictures stay whole", f"from {low:+g} to {high:+g} sigmas"))
+        if effect.get("recognised"):
+            known = ", ".join(
+                f"{share:.0%} at {a:+g}"
+                for a, share in zip(effect["amounts"], effect["recognised"], strict=True)
+                if abs(a) in (1.0, 2.0)
+            )
+            facts.append((f"nearest to themselves among {effect['pictures']} unmoved pictures", known))
+    if r.get("proposed_layers"):
+        low, high = r["proposed_layers"]
+        facts.append(("layers that bring nine tenths of the effect", f"{low}-{high}"))
     lines += ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in facts), ""]
     if direction.provenance:
         lines += ["Made from: " + "; ".join(f"{k} {_plain(v)}" for k, v in direction.provenance.items() if v) + ".", ""]
@@ -94,7 +112,9 @@ def plot(direction: Direction) -> Image.Image:
 
     r = direction.report
     effect, curve, leaks = r.get("effect") or {}, r.get("learning_curve") or [], r.get("leakage") or {}
-    panels = [kind for kind, there in (("effect", effect), ("curve", curve), ("leaks", leaks)) if there]
+    layers = r.get("by_layer") or []
+    found = (("effect", effect), ("layers", layers), ("curve", curve), ("leaks", leaks))
+    panels = [kind for kind, there in found if there]
     figure = Figure(figsize=(4.2 * max(len(panels), 1), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(direction.name)
@@ -103,9 +123,15 @@ def plot(direction: Direction) -> Image.Image:
         if kind == "effect":
             axes.plot(effect["amounts"], effect["yes"], "o-")
             axes.set(xlabel="amount, sigmas", ylabel="share the judge says yes to", ylim=(-0.03, 1.03))
+            if effect.get("recognised"):
+                axes.plot(effect["amounts"], effect["recognised"], ":", color="tab:grey", label="nearest to themselves")
             if effect.get("whole"):
                 axes.axvspan(*effect["whole"], alpha=0.12, color="tab:green", label="pictures whole")
+            if effect.get("whole") or effect.get("recognised"):
                 axes.legend(fontsize=8, loc="upper left")
+        elif kind == "layers":
+            axes.bar(range(len(layers)), layers)
+            axes.set(xlabel="layer moved alone, by 2 sigmas", ylabel="log odds more of the judge")
         elif kind == "curve":
             axes.plot([n for n, _ in curve], [v for _, v in curve], "o-")
             axes.set(xlabel="labels", ylabel="AUC" if "auc" in r else "R2", xscale="log")

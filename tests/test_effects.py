@@ -73,6 +73,8 @@ def test_effect_of_a_slider(bright: Direction) -> None:
     changed = float(((brightness(by_hand[0]) > 0) != (brightness(by_hand[1]) > 0)).float().mean())
     assert effect.side_effects(2.0) == {"dark": pytest.approx(changed), "never": 0.0}
     assert effect.whole() is not None
+    assert effect.recognised is not None
+    assert effect.recognised[1] == 1.0
     facts = effect.summary()
     assert facts["yes"] == sorted(facts["yes"])
     with pytest.raises(Error, match=r"not measured at 1.0"):
@@ -140,10 +142,12 @@ def test_report_card_and_curves(bright: Direction, tmp_path: Path) -> None:
     other = Direction(
         "other", torch.nn.functional.normalize(bright.vector + 0.5 * torch.eye(DIM)[0], dim=0), 0.0, 1.0, bright.fingerprint
     )
-    d = with_report(bright, GENERATOR, others=[bright, other], effect=effect)
+    by_layer = [0.0, 1.0, 3.0, *[0.0] * (NUM - 3)]
+    d = with_report(bright, GENERATOR, others=[bright, other], effect=effect, by_layer=by_layer)
     assert set(d.report["leakage"]) == {"other"}
     text = card(d)
-    for piece in ("# bright", "AUC of the probe", "brought over by +2 sigmas", "other answers that change", "other +"):
+    for piece in ("# bright", "AUC of the probe", "brought over by +2 sigmas", "other answers that change", "other +",
+                  "nine tenths of the effect | 1-2", "nearest to themselves"):  # fmt: skip
         assert piece in text, piece
     assert plot(d).size[0] > plot(bright).size[0]
     d.save(tmp_path / "d.safetensors")
