@@ -242,6 +242,29 @@ def _from_latents(
     )
 
 
+def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> Any:
+    """``[N, C, R, R]`` of photographs, or of latent files with the model's own noise."""
+    import torch
+
+    latents = [path.suffix == ".safetensors" for path in paths]
+    if not any(latents):
+        return read_crops(paths, model, crop, aligned)
+    if not all(latents):
+        raise Error("the labels name both latent files and photographs; use one kind")
+    with torch.no_grad():
+        return torch.cat([model.generator.synthesis(read_rows(path, model)).cpu() for path in paths])
+
+
+def read_rows(path: Path, model: "Model") -> Any:
+    """ws ``[1, num_ws, w_dim]`` of a latent file of the model's own generator."""
+    from latentedit.latents import load_latent
+    from latentedit.models import fingerprint
+
+    latent = load_latent(path)
+    latent.check_generator(fingerprint(model.generator), model.path)
+    return latent.rows(model.generator.num_ws).to(model.generator.device)
+
+
 def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> Any:
     """``[N, C, R, R]`` of photographs."""
     import torch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import crop_options, device_option, model_option, progress_bar, read_model, say_written
-from latentedit.cli.fitting import label_options, read_crops
+from latentedit.cli.fitting import label_options, read_pictures
 from latentedit.cli.reports import own_direction
 from latentedit.errors import Error
 
@@ -48,14 +48,15 @@ def refine(
 ) -> None:
     """Give a direction steps of its own for every layer, so that pictures come to show the attribute and little else.
 
-    Classifiers of the labelled photographs look at pictures moved both ways, and the steps follow what would please them.
-    The score stays what it was, and an amount of 1 still moves it by one sigma. With --negative the other end is those
-    values, else whatever is not --positive. About two minutes on two cores.
+    Classifiers of the labelled photographs, or of the pictures of labelled latents, look at pictures moved both ways, and the
+    steps follow what would please them. The score stays what it was, and an amount of 1 still moves it by one sigma. With
+    --negative the other end is those values, else whatever is not --positive. About two minutes on two cores.
 
     \b
     Example:
       latentedit directions refine turn photos.csv --column pose --positive left --negative right --mirror swap
           --hold sunglasses --group person --aligned --out turn-refined.safetensors
+      latentedit directions refine hat.safetensors samples/labels.csv --column hat --out hat-refined.safetensors
       latentedit directions refine beard photos.csv --column beard --hold pose --layers 0-5 --aligned --out beard.safetensors
     """
     import numpy as np
@@ -77,7 +78,7 @@ def refine(
     asked = read_texts(table, column, group=group, exclude=exclude)
     others = [read_texts(table, one, group=group, exclude=exclude) for one in hold]
     paths = sorted({path for texts in (asked, *others) for path in texts.paths})
-    crops = dict(zip(paths, read_crops(paths, model, crop, aligned).split(1), strict=True))
+    crops = dict(zip(paths, read_pictures(paths, model, crop, aligned).split(1), strict=True))
 
     def labelled(texts: "TextLabels", yes: tuple[str, ...], opposite: tuple[str, ...] | None = None) -> tuple[Any, Any]:
         """Photographs and 0 or 1; with ``opposite`` also their mirror images, of which those values count as yes."""

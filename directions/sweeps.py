@@ -80,7 +80,8 @@ def sweep_sheet(
     latent: Latent | None = None,
     hold: Sequence[Direction] = (),
 ) -> Image.Image:
-    """One row a direction, and in it ``amounts`` (in sigmas, the captions) of every base picture next to one another.
+    """One row a direction, and in it ``amounts`` (in sigmas, the captions) of every base picture next to one another; a single
+    direction has a row for every base picture.
 
     Args:
         seeds: of the base pictures, random ones truncated to ``psi``.
@@ -93,11 +94,12 @@ def sweep_sheet(
     bases = [_Base(latent)] if latent is not None else [_random_base(generator, seed, psi) for seed in seeds]
     if not directions or not amounts or not bases:
         raise Error("a sheet of sweeps needs at least one direction, one amount and one picture to start from")
-    captions = [f"{amount:+.1f}" for amount in amounts] * len(bases)
-    rows = []
+    captions, rows = [f"{amount:+.1f}" for amount in amounts], []
     for direction in directions:
-        moved = [_moved(generator, base, direction, amount, psi, hold) for base in bases for amount in amounts]
-        rows.append(sheets.Row(title(direction), [_reduced(one.render(generator)) for one in moved], captions))
+        for line in [[base] for base in bases] if len(directions) == 1 else [bases]:
+            moved = [_moved(generator, base, direction, amount, psi, hold) for base in line for amount in amounts]
+            pictures = [_reduced(one.render(generator)) for one in moved]
+            rows.append(sheets.Row(title(direction), pictures, captions * len(line)))
     return sheets.sheet(rows)
 
 

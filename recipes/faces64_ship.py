@@ -35,7 +35,7 @@ REFINED = {
     "turn": [*DIRECTIONS["turn"], "--hold", "sunglasses"],
 }
 """Those whose pictures the judge finds better for it (docs/directions.md); look-up moves more else when it is refined."""
-STEPS = 250
+STEPS = 150
 
 
 def main() -> None:

@@ -244,6 +244,30 @@ def test_directions(tmp_path: Path, tiny_file: Path, suffix: str, options: list[
     assert "report:" in works("directions", "show", out).stdout
 
 
+def test_refine(tmp_path: Path, tiny_file: Path, direction_file: Path) -> None:
+    table, out = labelled(tmp_path, tiny_file, ".png"), tmp_path / "refined.safetensors"
+    common = ["directions", "refine", direction_file, table, "--model", tiny_file, "--aligned", "--steps", 2, "--out", out]
+    asked = ["--column", "bright", "--positive", "yes", "--negative", "no", "--mirror", "swap", "--hold", "person"]
+    assert "times as long" in works(*common, *asked, "--layers", "0-2").stdout
+    found = load_direction(out)
+    assert found.step is not None
+    assert found.layers == (0, 2)
+    assert not found.step[3:].any()
+    assert found.provenance["refined_held"] == ["person"]
+    pictures, folder = table.read_text(), tmp_path / "latents"
+    folder.mkdir()
+    latents = labelled(folder, tiny_file, ".safetensors")
+    works(*common[:3], latents, *common[4:], "--column", "bright", "--positive", "yes")
+    first = latents.read_text().splitlines()[1].split(",")[0]
+    table.write_text(f"{pictures}{folder / first},yes,p9\n")
+    assert "both latent files and photographs" in complaint(*common, "--column", "bright", "--positive", "yes")
+    table.write_text(pictures)
+    assert "needs a --positive" in complaint(*common, "--column", "bright", "--negative", "no")
+    assert "take each other's place" in complaint(*common, "--column", "bright", "--positive", "yes", "--mirror", "swap")
+    assert "no column 'hat'" in complaint(*common, "--column", "bright", "--positive", "yes", "--hold", "hat")
+    assert "layers 0-99 lie outside" in complaint(*common, "--column", "bright", "--positive", "yes", "--layers", "0-99")
+
+
 def test_list_of_directions() -> None:
     lines = works("directions", "list", "--model", "faces64").stdout.splitlines()
     assert {"sunglasses", "turn", "look-up"} <= {line.split()[0] for line in lines}
