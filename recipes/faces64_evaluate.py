@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from faces64_data import crops
+from faces64_light import MEASURED
 from judge import POSES
 from torch import Tensor
 
@@ -47,7 +48,9 @@ def chosen(data: Path) -> list[tuple[str, Any]]:
 
 
 def judged(judge: Any, images: Tensor, name: str) -> Tensor:
-    """Log odds, by the judge, of what the slider ``name`` promises: ``[N]``."""
+    """Log odds, by the judge, of what the slider ``name`` promises, or how far a measurement is from 0 (mid-grey): ``[N]``."""
+    if name in MEASURED:
+        return MEASURED[name][0](images)
     found: dict[str, Tensor] = judge(images)
     if name == "sunglasses":
         return found["sunglasses"]
@@ -200,7 +203,7 @@ def blind(generator: Any, judge: Any, directions: list[Direction], result: Inver
     """Five pairs a slider, on W inversions of different kept-out people; the key stays in blind.json."""
     rng = np.random.default_rng(20261121)
     rows, key = [], {}
-    for direction in directions:
+    for direction in [d for d in directions if d.name in ASKED]:
         people = rng.permutation(sorted({name.split("_")[0] for name in names}))[:PAIRS]
         cells, answers, right = [], [], 0
         for someone in people:
