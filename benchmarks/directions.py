@@ -16,6 +16,7 @@ own noise, on W inversions of photographs of the people kept out of training, an
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, default=Path("runs/judge.safetensors"))
     parser.add_argument("--model", default="faces64")
     parser.add_argument("--directions", nargs="+", type=Path, help="files to ask about instead of the shipped ones")
+    parser.add_argument("--unrefined", action="store_true", help="the probes' directions, without the steps of refining")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--photos", type=int, help="of the photographs; all by default")
     parser.add_argument("--space", choices=("w", "w+"), default="w", help="of the inversions")
@@ -103,6 +105,8 @@ def main() -> None:
     generator = model.generator
     files = options.directions or sorted(shipped(fingerprint(generator)).values())
     directions = sorted(map(load_direction, files), key=lambda d: ORDER.index(d.name))
+    if options.unrefined:
+        directions = [replace(d, step=None, layers=None) for d in directions if d.step is not None]
     middles = {name: medians(model, measure)[0] for name, (measure, _) in MEASURED.items()}
     photographs = chosen(options.data)[: options.photos]
     names, images = [name for name, _ in photographs], torch.cat([to_tensor(image) for _, image in photographs])
@@ -131,6 +135,8 @@ def main() -> None:
                 figures["rows"].append({"direction": direction.name, "amount": amount, "of": where, **found})
                 print(figures["rows"][-1], flush=True)
     print(table(figures))
+    first = figures["rows"][0]
+    print(f"identity at 0: {first['identity_before']:.0%}")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "directions.json").write_text(json.dumps(figures, indent=1) + "\n")
@@ -160,12 +166,18 @@ def strips(generator: Any, directions: list[Direction], ws: Tensor, names: list[
 
 
 def table(figures: dict[str, Any]) -> str:
-    lines = ["| | sigmas | of | asked | brought over | side effects | identity kept |", "|---|---|---|---|---|---|---|"]
+    rows: dict[tuple[str, float], dict[str, Any]] = {}
     for f in figures["rows"]:
-        over = "" if f.get("brought_over") is None else f"{f['brought_over']:.0%}"
-        kept = f"{f['identity']:.0%} ({f['identity_before']:.0%} at 0)" if "identity" in f else ""
-        what = f"| {f['direction']} | {f['amount']:+g} | {f['of']} | {f.get('asked', '')} |"
-        lines.append(f"{what} {over} | {f['side_effects']:.0%} | {kept} |")
+        rows.setdefault((f["direction"], f["amount"]), {})[f["of"]] = f
+    sets = list(next(iter(rows.values())))
+    lines = ["| | sigmas | " + " | ".join(f"{one}: brought over, side effects" for one in sets) + " | identity kept |"]
+    lines.append("|---" * (len(sets) + 3) + "|")
+    for (name, amount), of in rows.items():
+        cells = [f"{name}", f"{amount:+g}"]
+        for found in of.values():
+            over = "" if found.get("brought_over") is None else f"{found['brought_over']:.0%} of {found['asked']}, "
+            cells.append(f"{over}{found['side_effects']:.0%}")
+        lines.append("| " + " | ".join([*cells, f"{of[sets[0]]['identity']:.0%}"]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -182,7 +182,7 @@ def measure_effect(
         for name, other in (others or {}).items():
             side[name].append(other(pictures).double().numpy())
         if domain is not None and discriminator is not None:
-            away.append(np.array([domain.distance(discriminator, picture[None]) for picture in pictures]))
+            away.append(np.array([d for part in pictures.split(BATCH) for d in domain.distances(discriminator, part)]))
             features.append(discriminator_features(discriminator, pictures))
         if progress:
             progress(number + 1, len(ordered))

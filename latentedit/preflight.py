@@ -45,7 +45,12 @@ class Domain:
     @torch.no_grad()
     def distance(self, discriminator: Discriminator, image: Tensor) -> float:
         """Of ``image [1, C, H, W]``; 1 is as far as the farthest of the model's own pictures."""
-        return _distance(_pooled(discriminator, image)[0], self.mean, self.std) / self.usual
+        return self.distances(discriminator, image)[0]
+
+    @torch.no_grad()
+    def distances(self, discriminator: Discriminator, images: Tensor) -> list[float]:
+        """Of every picture of ``images [N, C, H, W]``."""
+        return [_distance(row, self.mean, self.std) / self.usual for row in _pooled(discriminator, images)]
 
 
 def _pooled(discriminator: Discriminator, image: Tensor) -> Tensor:

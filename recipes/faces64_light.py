@@ -1,4 +1,4 @@
-"""Sliders of `faces64` for what can be measured in pixels: how light the face is, from which side, and the background.
+"""Sliders of `faces64` for what can be measured in pixels: how light the face is, and the background.
 
     python recipes/faces64_light.py ../shared/data
 
@@ -29,17 +29,12 @@ def face(x: Tensor) -> Tensor:
     return x[:, 0, 20:52, 18:46].mean(dim=(1, 2))
 
 
-def sides(x: Tensor) -> Tensor:
-    return x[:, 0, 20:52, 32:48].mean(dim=(1, 2)) - x[:, 0, 20:52, 16:32].mean(dim=(1, 2))
-
-
 def corners(x: Tensor) -> Tensor:
     return torch.cat([x[:, 0, :16, :8], x[:, 0, :16, -8:]], dim=2).mean(dim=(1, 2))
 
 
 MEASURED: dict[str, tuple[Measure, str]] = {
     "light": (face, "mean grey value of the middle of the picture"),
-    "light-side": (sides, "mean grey value of the right of the face less that of its left"),
     "background": (corners, "mean grey value of the upper corners"),
 }
 POSES = ("left", "right", "straight", "up")
