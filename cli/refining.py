@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--light/--no-light", "hold_light", default=True, show_default=True, help="Hold the mean grey value.")
 @click.option("--layers", help="Rows of ws to move: 0-3, coarse, middle, fine; by default the direction's own.")
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Of the search.")
+@click.option("--batch", default=12, show_default=True, type=click.IntRange(1), help="Pictures a step, moved both ways.")
 @model_option()
 @crop_options
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
@@ -40,6 +41,7 @@ def refine(
     hold_light: bool,
     layers: str | None,
     steps: int,
+    batch: int,
     model_name: str,
     crop: str | None,
     aligned: bool,
@@ -103,8 +105,8 @@ def refine(
         scores = PhotoScores(model.discriminator, ends, stay, lambda done, _: bar.update(done - bar.n))
     with progress_bar(steps, "refining", "step") as bar:
         found = refined(
-            direction, model.generator, scores, discriminator=model.discriminator, steps=steps, hold_light=hold_light,
-            progress=lambda done, _: bar.update(done - bar.n),
+            direction, model.generator, scores, discriminator=model.discriminator, steps=steps, batch=batch,
+            hold_light=hold_light, progress=lambda done, _: bar.update(done - bar.n),
         )  # fmt: skip
     provenance = {
         "refined_on": Path(table).name,

@@ -44,6 +44,9 @@ class PhotoScores:
         ends: images ``[N, C, H, W]`` with 0 and 1, those at the positive end, and the same for the negative end; with mirrored
             copies where those are wanted. Without a second, the negative end is what is not the positive one.
         others: images with 0 and 1, for every answer that should stay.
+
+    Raises:
+        Error: labels that are not 0 and 1.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class PhotoScores:
         self.classifiers = []
         wanted = [*ends, *others]
         for images, labels in wanted:
+            if set(np.unique(labels)) != {0.0, 1.0}:
+                raise Error("pictures can follow yes and no alone; say which values mean yes, or give labels of 0 and 1")
             classifier = PhotoClassifier(discriminator, images, labels, mirror="none", examine=False)
             self.classifiers.append(classifier)
             if progress:
@@ -132,8 +137,7 @@ def refine(
                 real = discriminator(before)
             lost = [real - discriminator(part) for part in pictures.chunk(2)]
             loss = loss + REAL * sum(F.softplus(part).mean() for part in lost)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (moved.grad,) = torch.autograd.grad(loss, moved)  # of the networks' parameters none
         optimiser.step()
         if progress:
             progress(step + 1, steps)

@@ -262,6 +262,9 @@ def test_refine(tmp_path: Path, tiny_file: Path, direction_file: Path) -> None:
     table.write_text(f"{pictures}{folder / first},yes,p9\n")
     assert "both latent files and photographs" in complaint(*common, "--column", "bright", "--positive", "yes")
     table.write_text(pictures)
+    numbers = folder / "numbers.csv"
+    numbers.write_text("file,age\n" + "".join(f"{tmp_path / f'{i}.png'},{i}\n" for i in range(6)))
+    assert "yes and no alone" in complaint(*common[:3], numbers, *common[4:], "--column", "age")
     assert "needs a --positive" in complaint(*common, "--column", "bright", "--negative", "no")
     assert "take each other's place" in complaint(*common, "--column", "bright", "--positive", "yes", "--mirror", "swap")
     assert "no column 'hat'" in complaint(*common, "--column", "bright", "--positive", "yes", "--hold", "hat")
