@@ -56,7 +56,7 @@ def refine(
 
     \b
     Example:
-      latentedit directions refine turn photos.csv --column pose --positive left --negative right --aligned --out turn.safetensors
+      latentedit directions refine turn photos.csv --column pose --positive left --negative right --aligned --out t.safetensors
       latentedit directions refine hat.safetensors samples/labels.csv --column hat --out hat-refined.safetensors
       latentedit directions refine beard photos.csv --column beard --hold pose --layers 0-5 --aligned --out beard.safetensors
     """
