@@ -18,6 +18,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def main() -> None:
     options = parser.parse_args()
     model, judge = load_model(options.model), load_judge(options.judge)
     directions = {
-        d.name: d
+        d.name: replace(d, step=None, layers=None)  # of the probes themselves, which tell ways of inverting apart
         for d in (load_direction(path) for path in shipped(fingerprint(model.generator)).values())
         if d.name in ("sunglasses", "turn")
     }

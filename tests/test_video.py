@@ -70,4 +70,4 @@ def test_of_a_slider_and_of_a_search(tmp_path: Path, tiny_file: Path) -> None:
     works(*search, "--video")
     assert len(means(tmp_path / "out" / "me.mp4")) == 12 + 24  # every step, and the result held
     move = ("--set", f"{tmp_path / 'x.safetensors'}=1", "--out", tmp_path / "y.mp4")
-    assert "a video is of a sweep" in complaint("edit", tmp_path / "a.safetensors", "--model", tiny_file, *move)
+    assert "a video is of one sweep" in complaint("edit", tmp_path / "a.safetensors", "--model", tiny_file, *move)
