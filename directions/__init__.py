@@ -5,7 +5,7 @@ from latentedit.directions.classifiers import OnnxClassifier
 from latentedit.directions.components import factorised, principal_components
 from latentedit.directions.conditioning import conditioned, leakage
 from latentedit.directions.direction import Direction, find_direction, load_direction, save_direction, shipped
-from latentedit.directions.effects import effect_of_layers, measure_effect, propose_layers, question
+from latentedit.directions.effects import effect_of_layers, measure_effect, question
 from latentedit.directions.imported import import_direction
 from latentedit.directions.labels import LabelTable, read_labels
 from latentedit.directions.probe import fit, fit_classes
@@ -20,6 +20,7 @@ from latentedit.directions.transfer import (
     inverted_photos,
     log_odds,
 )
+from latentedit.directions.validation import propose_layers
 
 __all__ = [
     "Direction",

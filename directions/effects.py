@@ -219,16 +219,3 @@ def effect_of_layers(generator: Generator, direction: Direction, ws: Tensor, jud
             ]
             found.append(round(mean(torch.cat(parts)) - zero, 4))
     return found
-
-
-def propose_layers(effects: Sequence[float], share: float = 0.9) -> tuple[int, int]:
-    """The shortest range of rows that holds ``share`` of all effects that have the sign of their sum."""
-    values = np.asarray(effects, dtype=np.float64)
-    values = np.maximum(values if values.sum() >= 0 else -values, 0)
-    if not values.sum() > 0:
-        raise Error("no layer has any effect")
-    for length in range(1, len(values) + 1):
-        for first in range(len(values) - length + 1):
-            if values[first : first + length].sum() >= share * values.sum():
-                return first, first + length - 1
-    return 0, len(values) - 1

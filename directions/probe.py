@@ -13,7 +13,15 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from latentedit.directions.direction import Direction, unit
-from latentedit.directions.validation import Array, gain_of_doubling, learning_curve, quality, stability
+from latentedit.directions.validation import (
+    Array,
+    by_layer,
+    gain_of_doubling,
+    learning_curve,
+    propose_layers,
+    quality,
+    stability,
+)
 from latentedit.errors import Error
 from latentedit.generator import Generator
 from latentedit.models import fingerprint
@@ -71,8 +79,8 @@ def fit(
         confident: share of the samples, those with the lowest and the highest numbers, that become the two classes, as in the
             published training of boundaries (0.02 at either end there: 0.04 here); 1 takes all.
         balanced: whether both classes count the same.
-        examine: whether the report gets a learning curve and the angle between directions from resampled labels, which takes
-            some thirty more fits.
+        examine: whether the report gets a learning curve, the angle between directions from resampled labels and, in "w+", what
+            every row tells alone, with the range of rows that tell most; some thirty more fits, and five a row.
 
     Raises:
         Error: shapes that do not fit, a single class, too few samples.
@@ -109,6 +117,12 @@ def fit(
         report["learning_curve"] = curve
         report["gain_of_doubling"] = gain_of_doubling(curve)
         report["angle"] = stability(estimator, x / scale, values, members)
+    if examine and space == "w+" and coordinates.last > coordinates.first:
+        alone = by_layer(estimator, x / scale, values, members, two, coordinates.last + 1 - coordinates.first)
+        report["layers_alone"] = alone
+        told = [max(value - 0.5 * two, 0.0) for value in alone]
+        if any(told):
+            report["telling_layers"] = [coordinates.first + row for row in propose_layers(told)]
     fitted = clone(estimator).fit(x / scale, values)
     weights = torch.from_numpy(np.asarray(fitted.coef_, dtype=np.float64).reshape(-1) / scale)
     norm = float(weights.norm())

@@ -10,7 +10,8 @@ from PIL import Image
 
 from latentedit.directions.conditioning import LEAKS, leakage, to_keep
 from latentedit.directions.direction import Direction
-from latentedit.directions.effects import Effect, propose_layers
+from latentedit.directions.effects import Effect
+from latentedit.directions.validation import propose_layers
 from latentedit.editing import step_of
 from latentedit.generator import Generator
 
@@ -66,6 +67,13 @@ def card(direction: Direction) -> str:
         facts.append(("labelled latents", f"{r['samples']}{of}"))
     if r.get("angle") is not None:
         facts.append(("angle between directions from resampled labels", f"{r['angle']:.0f} degrees"))
+    if r.get("layers_alone"):
+        first = direction.layers[0] if direction.layers else 0
+        alone = ", ".join(f"{first + i}: {value:.2f}" for i, value in enumerate(r["layers_alone"]))
+        facts.append(("AUC (or R2) of probes that see one layer alone", alone))
+    if r.get("telling_layers"):
+        low, high = r["telling_layers"]
+        facts.append(("layers that tell nine tenths of it", f"`--layers {low}-{high}`"))
     if r.get("gain_of_doubling") is not None:
         facts.append(("twice the labels would bring about", f"+{r['gain_of_doubling']:.3f}"))
     if r.get("kept"):

@@ -175,3 +175,31 @@ def stability(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | N
         cosine = whole @ other / (np.linalg.norm(whole) * np.linalg.norm(other) or 1.0)
         angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
     return round(float(np.mean(angles)), 1) if angles else float("nan")
+
+
+def by_layer(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool, layers: int) -> list[float]:
+    """Held-out AUC (or R2) of probes that see one of ``layers`` rows alone; ``x [N, layers * w_dim]``: ``[layers]``."""
+    folds = splits(labels, groups, binary)
+    found = []
+    for part in np.split(x, layers, axis=1):
+        scores = predictions(estimator, part, labels, folds, binary)
+        values = [figure(labels[test], one, binary) for (_, test), one in zip(folds, scores, strict=True)]
+        found.append(round(float(np.mean(values)), 4))
+    return found
+
+
+def propose_layers(effects: Sequence[float], share: float = 0.9) -> tuple[int, int]:
+    """The shortest range of rows that holds ``share`` of all effects that have the sign of their sum.
+
+    Raises:
+        Error: there is none.
+    """
+    values = np.asarray(effects, dtype=np.float64)
+    values = np.maximum(values if values.sum() >= 0 else -values, 0)
+    if not values.sum() > 0:
+        raise Error("no layer has any effect")
+    for length in range(1, len(values) + 1):
+        for first in range(len(values) - length + 1):
+            if values[first : first + length].sum() >= share * values.sum():
+                return first, first + length - 1
+    return 0, len(values) - 1

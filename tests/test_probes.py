@@ -11,6 +11,7 @@ import torch
 from latentedit.directions import (
     Direction,
     PhotoClassifier,
+    card,
     conditioned,
     fit,
     fit_classes,
@@ -252,6 +253,20 @@ def test_bad_samples(labels: np.ndarray, options: dict[str, object], message: st
         fit(w, labels, generator=GENERATOR, **options)  # type: ignore[arg-type]
     with pytest.raises(Error, match="not finite"):
         fit(torch.full((60, DIM), torch.nan), np.tile([0.0, 1.0], 30), generator=GENERATOR)
+
+
+def test_layers_tell_where_an_attribute_lives() -> None:
+    torch.manual_seed(0)
+    ws = torch.randn(300, NUM, DIM)
+    labels = (ws[:, 2] @ A + 0.5 * ws[:, 3] @ A > 0).double().numpy()
+    report = fit(ws, labels, generator=GENERATOR, space="w+", examine=True).report
+    assert len(report["layers_alone"]) == NUM
+    assert report["layers_alone"][2] > report["layers_alone"][3] > 0.6
+    assert max(report["layers_alone"][:2] + report["layers_alone"][4:]) < 0.6
+    inner = fit(ws, labels, generator=GENERATOR, space="w+", layers=(1, 3), examine=True)
+    assert inner.report["telling_layers"] == [2, 3]
+    assert "`--layers 2-3`" in card(inner)
+    assert "layers_alone" not in fit(ws, labels, generator=GENERATOR, examine=True).report
 
 
 def test_refining_finds_steps_that_pictures_follow() -> None:
