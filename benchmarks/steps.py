@@ -5,7 +5,7 @@
 Every convolution of the step, forward and backward to whatever order, is recorded as it runs and then repeated alone, on
 tensors of the same shapes and memory formats: its bare convolutions. Depthwise ones are left out, as those are FIR filters. A
 training case is sixteen iterations, so that every lazy regularisation is in it once; --against prints the seconds of an
-earlier file beside these.
+earlier file beside these (benchmarks/steps.json: before anything was done about speed, two threads of an EPYC).
 """
 
 import argparse
