@@ -12,6 +12,7 @@ from latentedit.errors import Error
 if TYPE_CHECKING:
     from latentedit.directions import Direction
     from latentedit.directions.labels import LabelTable
+    from latentedit.latents import Latent
     from latentedit.models import Model
 
 
@@ -148,7 +149,7 @@ def fit(
         called = name or texts.attribute
         wanted = [(f"{called}-{value}", (value,)) for value in sorted(set(texts.texts))] if each else [(called, positive)]
         tables = [(title, texts.numbers(yes, negative, order.split(",") if order else ())) for title, yes in wanted]
-        found = _from_tables(tables, str(table), model, crop, aligned, method, mirror, samples, steps, confident, common)
+        found = _from_tables(tables, model, crop, aligned, method, mirror, samples, steps, confident, common)
     for direction in found:
         if keep:
             direction = kept(direction, keep, model)
@@ -191,7 +192,6 @@ def _from_classifier(
 
 def _from_tables(
     tables: "list[tuple[str, LabelTable]]",
-    source: str,
     model: "Model",
     crop: str | None,
     aligned: bool,
@@ -203,10 +203,7 @@ def _from_tables(
     common: dict[str, Any],
 ) -> "list[Direction]":
     paths = tables[0][1].paths
-    latents = [path.suffix == ".safetensors" for path in paths]
-    if any(latents) and not all(latents):
-        raise Error(f"{source}: names both latent files and photographs; use one kind")
-    if all(latents):
+    if are_latents(paths):
         return [_from_latents(labels, model, title, confident, common) for title, labels in tables]
     if confident is not None and method == "transfer":
         common = {**common, "confident": confident}
@@ -222,14 +219,10 @@ def _from_latents(
     import torch
 
     from latentedit.directions import probe
-    from latentedit.latents import load_latent
-    from latentedit.models import fingerprint
     from latentedit.statistics import sample_z
 
-    own, found = fingerprint(model.generator), []
-    for path in labels.paths:
-        latent = load_latent(path)
-        latent.check_generator(own, model.path)
+    found = []
+    for path, latent in zip(labels.paths, own_latents(labels.paths, model), strict=True):
         if common["space"] != "z":
             found.append(latent.rows(model.generator.num_ws))
         elif isinstance(latent.settings.get("seed"), int):
@@ -246,23 +239,32 @@ def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: 
     """``[N, C, R, R]`` of photographs, or of latent files with the model's own noise."""
     import torch
 
-    latents = [path.suffix == ".safetensors" for path in paths]
-    if not any(latents):
+    if not are_latents(paths):
         return read_crops(paths, model, crop, aligned)
-    if not all(latents):
-        raise Error("the labels name both latent files and photographs; use one kind")
+    generator = model.generator
     with torch.no_grad():
-        return torch.cat([model.generator.synthesis(read_rows(path, model)).cpu() for path in paths])
+        rows = (latent.rows(generator.num_ws).to(generator.device) for latent in own_latents(paths, model))
+        return torch.cat([generator.synthesis(ws).cpu() for ws in rows])
 
 
-def read_rows(path: Path, model: "Model") -> Any:
-    """ws ``[1, num_ws, w_dim]`` of a latent file of the model's own generator."""
+def are_latents(paths: list[Path]) -> bool:
+    """Whether ``paths`` are latent files; `Error` for some of each kind."""
+    latents = [path.suffix == ".safetensors" for path in paths]
+    if any(latents) and not all(latents):
+        raise Error("the labels name both latent files and photographs; use one kind")
+    return all(latents)
+
+
+def own_latents(paths: list[Path], model: "Model") -> "list[Latent]":
+    """Latent files, all of the model's own generator."""
     from latentedit.latents import load_latent
     from latentedit.models import fingerprint
 
-    latent = load_latent(path)
-    latent.check_generator(fingerprint(model.generator), model.path)
-    return latent.rows(model.generator.num_ws).to(model.generator.device)
+    own, found = fingerprint(model.generator), []
+    for path in paths:
+        found.append(load_latent(path))
+        found[-1].check_generator(own, model.path)
+    return found
 
 
 def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> Any:
