@@ -111,5 +111,5 @@ class Conv2d(nn.Module):
         else:
             x = F.conv2d(x, weight, bias, padding=self.padding)
         if self.activation:
-            x = F.leaky_relu(x, LRELU_SLOPE)
+            x = F.leaky_relu_(x, LRELU_SLOPE)
         return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)

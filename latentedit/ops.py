@@ -65,19 +65,26 @@ Padding = tuple[int, int, int, int]
 
 
 def _upfirdn2d(x: Tensor, kernel: Tensor, up: int, down: int, padding: Padding) -> Tensor:
-    """Correlation with ``kernel``. Zero insertion and a depthwise convolution beat the libraries' strided transposes."""
-    n, channels, height, width = x.shape
-    x0, x1, y0, y1 = padding
-    if up > 1:
-        form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        spread = torch.zeros((n, channels, height * up, width * up), dtype=x.dtype, device=x.device)
-        spread = spread.to(memory_format=form)
-        spread[:, :, ::up, ::up] = x
-        x = spread
+    """Correlation with ``kernel``, of one channel at a time."""
+    channels = x.shape[1]
     weight = kernel.to(device=x.device, dtype=x.dtype)[None, None].expand(channels, 1, -1, -1)  # [C, 1, kh, kw]
+    if up > 1:
+        return _spread(x, weight.flip(2, 3), up, padding)[:, :, ::down, ::down]
+    x0, x1, y0, y1 = padding
     if x0 == x1 and y0 == y1 and min(x0, y0) >= 0:
         return F.conv2d(x, weight, stride=down, padding=(y0, x0), groups=channels)
     return F.conv2d(F.pad(x, padding), weight, stride=down, groups=channels)
+
+
+def _spread(x: Tensor, weight: Tensor, up: int, padding: Padding) -> Tensor:
+    """Zeros inserted, ``padding`` and filter in one transposed convolution, cut to what it says."""
+    (kh, kw), (x0, x1, y0, y1) = weight.shape[2:], padding
+    # What a transposed convolution has beyond the padded picture, before and after, for either axis.
+    left, right, top, bottom = kw - 1 - x0, kw - up - x1, kh - 1 - y0, kh - up - y1
+    across, down = max(min(left, right), 0), max(min(top, bottom), 0)
+    y = F.conv_transpose2d(x, weight, stride=up, padding=(down, across), groups=len(weight))
+    rest = (across - left, across - right, down - top, down - bottom)
+    return F.pad(y, rest) if any(rest) else y
 
 
 class _UpFirDn2d(torch.autograd.Function):
@@ -93,16 +100,28 @@ class _UpFirDn2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (kernel,) = ctx.saved_tensors
-        up, down, (x0, _, y0, _), (*_, height, width), (*_, out_height, out_width) = ctx.geometry
-        kh, kw = kernel.shape
-        padding = (
-            kw - x0 - 1,
-            width * up - out_width * down + x0 - up + 1,
-            kh - y0 - 1,
-            height * up - out_height * down + y0 - up + 1,
-        )
-        y = _UpFirDn2d.apply(gradient, kernel.flip(0, 1), down, up, padding)  # type: ignore[no-untyped-call]
+        up, down, padding, (*_, height, width), (*_, out_height, out_width) = ctx.geometry
+        reverse = _reverse(kernel, up, down, padding, (height, width), (out_height, out_width))
+        y = _UpFirDn2d.apply(gradient, kernel.flip(0, 1), down, up, reverse)  # type: ignore[no-untyped-call]
         return y, None, None, None, None
+
+
+def _reverse(kernel: Tensor, up: int, down: int, padding: Padding, size: Sequence[int], out_size: Sequence[int]) -> Padding:
+    """The padding of the upfirdn2d that is the gradient of one with ``padding``, from ``size`` to ``out_size``."""
+    (kh, kw), (x0, _, y0, _) = kernel.shape, padding
+    (height, width), (out_height, out_width) = size, out_size
+    return (
+        kw - x0 - 1,
+        width * up - out_width * down + x0 - up + 1,
+        kh - y0 - 1,
+        height * up - out_height * down + y0 - up + 1,
+    )
+
+
+def filter_adjoint(gradient: Tensor, filter: Tensor, size: Sequence[int], padding: Padding, gain: float = 1.0) -> Tensor:
+    """The gradient of ``upfirdn2d(x, filter, padding=padding, gain=gain)`` in ``x [N, C, *size]``."""
+    reverse = _reverse(filter, 1, 1, padding, size, gradient.shape[2:])
+    return _upfirdn2d(gradient, filter * gain, 1, 1, reverse)
 
 
 def upsample2d(x: Tensor, filter: Tensor, factor: int = 2, gain: float = 1.0) -> Tensor:

@@ -45,19 +45,24 @@ def noise_regulariser(maps: list[Tensor]) -> Tensor:
     appendix D). Levels are averaged 2 x 2 and multiplied by 2 as in the paper, which keeps unit variance at every level;
     the published code leaves the factor out, so that there coarse levels hardly count.
     """
-    return torch.stack([squared for _, squared in _autocorrelations(maps)]).sum(dim=0)
+    return torch.cat([squared for _, squared in _autocorrelations(maps)], dim=1).sum(dim=1)
 
 
 def _autocorrelations(maps: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """The size of every level and, in both directions, the squares ``[N]``."""
-    for map_ in maps:
-        level = map_
-        while True:
-            for axis in (2, 3):
-                yield level[0].numel(), (level * level.roll(1, dims=axis)).mean(dim=(1, 2, 3)).square()
-            if level.shape[-1] <= SMALLEST_LEVEL:
-                break
-            level = F.avg_pool2d(level, 2) * 2
+    """The pixels of every level and, in both directions, the squares ``[N, K]`` of the K maps, and means of larger ones, that
+    have its size.
+    """
+    size, level = max(map_.shape[-1] for map_ in maps), None
+    while True:
+        same = [map_ for map_ in maps if map_.shape[-1] == size]
+        if level is not None and size >= SMALLEST_LEVEL:
+            same.append(F.avg_pool2d(level, 2) * 2)
+        if not same:
+            break
+        level = torch.cat(same, dim=1)
+        for axis in (2, 3):
+            yield size**2, (level * level.roll(1, dims=axis)).mean(dim=(2, 3)).square()
+        size //= 2
 
 
 def whiten(maps: list[Tensor], sweeps: int) -> None:

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentedit.architecture import DTYPES, GeneratorConfig, Precision, block_dtype
 from latentedit.errors import Error
-from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full, normal
-from latentedit.modulation import convolve, folded_weight, prefers_folding, scaled_conv2d
+from latentedit.layers import LRELU_GAIN, Conv2d, FullyConnected, full, normal
+from latentedit.modulation import modulated_layer, prefers_folding
 from latentedit.noise import Noise, noise_maps
 from latentedit.ops import fir_filter, upsample2d
 
@@ -45,26 +44,12 @@ class SynthesisLayer(nn.Module):
     def forward(self, x: Tensor, styles: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
         """``styles`` ``[N, I]`` (S space), ``noise`` None or ``[1 or N, 1, H up, W up]``, both float32."""
         scale = LRELU_GAIN * gain
-        if not torch.is_grad_enabled():
-            x = self.render(x, styles, noise, scale)
-            return x if self.clamp is None else x.clamp_(-self.clamp * gain, self.clamp * gain)
-        x = scaled_conv2d(x, self.weight, styles, up=self.up, filter=self.resample_filter, gain=scale)
-        offset = (self.bias * scale)[None, :, None, None].to(x.dtype)
-        x = x + offset if noise is None else x + (noise * (self.noise_strength * scale)).to(x.dtype) + offset
-        x = F.leaky_relu(x, LRELU_SLOPE)
-        return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
-
-    def render(self, x: Tensor, styles: Tensor, noise: Tensor | None, scale: float) -> Tensor:
-        bias = (self.bias * scale).to(x.dtype)
-        if len(x) == 1:
-            weight = folded_weight(self.weight, styles, gain=scale).to(x.dtype)
-            y = convolve(x, weight, self.up, self.resample_filter, bias=bias)
-        else:
-            y = scaled_conv2d(x, self.weight, styles, up=self.up, filter=self.resample_filter, gain=scale)
-            y += bias[:, None, None]
-        if noise is not None:
-            y += (noise * (self.noise_strength * scale)).to(x.dtype)
-        return F.leaky_relu_(y, LRELU_SLOPE)
+        noise = None if noise is None else noise * (self.noise_strength * scale)
+        filter = self.resample_filter
+        x = modulated_layer(x, self.weight, styles, noise, self.bias * scale, up=self.up, filter=filter, gain=scale)
+        if self.clamp is None:
+            return x
+        return x.clamp(-self.clamp * gain, self.clamp * gain)
 
 
 class ToRGB(nn.Module):

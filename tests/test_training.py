@@ -18,7 +18,7 @@ from latentedit.errors import Error
 from latentedit.models import load_model
 from latentedit.training import PictureSet, Trainer, TrainingConfig, load_pictures, load_preset, presets, train, write_pictures
 from latentedit.training.augmentation import AugmentPipe, preset
-from latentedit.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from latentedit.training.losses import fake_loss, generator_loss, path_lengths, r1_penalty, real_loss
 
 NETWORK = {"channel_base": 64, "channel_max": 8}
 CONFIG = TrainingConfig(
@@ -41,7 +41,7 @@ def pictures(seed: int = 0, count: int = 10) -> PictureSet:
 def test_losses_in_closed_form() -> None:
     zero = torch.zeros(2, 1)
     assert generator_loss(zero).flatten().tolist() == pytest.approx([math.log(2)] * 2)
-    assert discriminator_loss(zero, zero).flatten().tolist() == pytest.approx([2 * math.log(2)] * 2)
+    assert (fake_loss(zero) + real_loss(zero)).flatten().tolist() == pytest.approx([2 * math.log(2)] * 2)
     x = torch.randn(3, 1, 4, 4, requires_grad=True)
     slope = torch.randn(1, 4, 4)
     torch.testing.assert_close(r1_penalty(x, (x * slope).sum((1, 2, 3))), slope.square().sum().expand(3))

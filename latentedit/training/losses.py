@@ -10,9 +10,14 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
     return F.softplus(-fake_logits)
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))): ``[N, 1] -> [N, 1]``."""
-    return F.softplus(-real_logits) + F.softplus(fake_logits)
+def fake_loss(fake_logits: Tensor) -> Tensor:
+    """The discriminator's, of generated pictures: -log(1 - sigmoid(D(G(z)))), ``[N, 1] -> [N, 1]``."""
+    return F.softplus(fake_logits)
+
+
+def real_loss(real_logits: Tensor) -> Tensor:
+    """The discriminator's, of real pictures: -log sigmoid(D(x)), ``[N, 1] -> [N, 1]``."""
+    return F.softplus(-real_logits)
 
 
 def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:

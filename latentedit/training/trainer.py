@@ -1,4 +1,4 @@
-"""One training step of StyleGAN2-ADA: four passes, lazy regularisation, averages, adaptive augmentation; and of the first
+"""One training step of StyleGAN2-ADA: both losses, lazy regularisation, averages, adaptive augmentation; and of the first
 StyleGAN: the same, with networks that grow.
 """
 
@@ -18,11 +18,12 @@ from latentedit.errors import Error
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.growing import Growing, with_lod
 from latentedit.models import Model, fingerprint
+from latentedit.modulation import differentiated_twice
 from latentedit.training.augmentation import AugmentPipe, preset
 from latentedit.training.config import FREE_TO_CHANGE, TrainingConfig
 from latentedit.training.data import PictureSet
 from latentedit.training.distributed import World
-from latentedit.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from latentedit.training.losses import fake_loss, generator_loss, path_lengths, r1_penalty, real_loss
 from latentedit.training.streams import Streams
 
 STATE_VERSION = 1
@@ -62,7 +63,9 @@ class Trainer:
             raise Error(f"training configuration: {error}") from error
         self._check_growing()
         self.rounds = self._rounds()
-        self.g_ema = copy.deepcopy(self.g).eval().requires_grad_(False)
+        self.g.requires_grad_(False)
+        self.d.requires_grad_(False)
+        self.g_ema = copy.deepcopy(self.g).eval()
         self.g_ema.label_frequencies = data.label_frequencies(config.mirror)
         self.augment = AugmentPipe(**preset(config.augment)).to(self.device) if config.augment != "none" else None
         if self.augment is not None:
@@ -179,15 +182,14 @@ class Trainer:
         return shares
 
     def step(self) -> None:
-        """One batch: generator, path length (every 4th), discriminator, R1 (every 16th), averages, augmentation."""
+        """One batch: both networks, path length (every 4th), R1 (every 16th), averages, augmentation."""
         config = self.config
         self._sums = {}
         self._grow()
-        self._generator_pass()
+        real = [self._real(samples) for samples in self.rounds]
+        self._main_pass(real)
         if config.path_weight and self.steps % config.path_interval == 0:
             self._path_pass()
-        real = [self._real(samples) for samples in self.rounds]
-        self._discriminator_pass(real)
         if config.r1_gamma and self.steps % config.r1_interval == 0:
             self._r1_pass(real)
         self._share_sums()
@@ -210,15 +212,34 @@ class Trainer:
     def _streams(self, name: str, samples: range) -> Streams:
         return Streams(self.config.seed, self.steps, name, samples, self.device, self.dtype)
 
-    def _generator_pass(self) -> None:
-        with self._training(self.g_parameters, self.g_optimizer):
-            for samples in self.rounds:
+    def _main_pass(self, real: list[tuple[Tensor, Tensor]]) -> None:
+        """Both losses, of the same generated pictures, and both updates.
+
+        The published code generates others for the discriminator, by the generator just updated. Gradients at one and the
+        same point are as good (Mescheder et al. 2018, section 2) and save a pass through either network.
+        """
+        batch = self.config.batch
+        with self._training(self.g_parameters, self.g_optimizer), self._training(self.d_parameters, self.d_optimizer):
+            for samples, (images, labels) in zip(self.rounds, real, strict=True):
                 draws = self._streams("generator", samples)
-                images, ws, labels = self.generate(draws)
-                loss = generator_loss(self.judge(images, labels, draws)).sum() / self.config.batch
-                loss.backward()
+                fake, ws, fake_labels = self.generate(draws)
+                fake_logits = self.judge(fake, fake_labels, draws)
+                loss = generator_loss(fake_logits).sum() / batch
+                loss.backward(inputs=self.g_parameters, retain_graph=True)
                 self._add("loss_g", loss)
-                self._add("w", ws.sum(dim=0) / self.config.batch)
+                self._add("w", ws.sum(dim=0) / batch)
+                self._add("logits_fake", fake_logits.sum() / batch)
+                self._add("spread_fake", _spread(fake) / len(self.rounds) / self.world.size)
+                loss_fake = fake_loss(fake_logits).sum() / batch
+                loss_fake.backward(inputs=self.d_parameters)
+                del fake, ws, fake_logits, loss  # and with them all that was kept for gradients
+                real_logits = self.judge(images, labels, self._streams("discriminator", samples))
+                loss_real = real_loss(real_logits).sum() / batch
+                loss_real.backward(inputs=self.d_parameters)
+                self._add("loss_d", loss_fake + loss_real)
+                self._add("logits_real", real_logits.sum() / batch)
+                self._add("sign", real_logits.sign().sum() / batch)
+                self._add("spread_real", _spread(images) / len(self.rounds) / self.world.size)
 
     def _path_pass(self) -> None:
         """Path-length regularisation (StyleGAN2, section 3.2), on half as many pictures as the batch has.
@@ -236,31 +257,14 @@ class Trainer:
                 if not part:
                     continue
                 draws = self._streams("path", part)
-                images, ws, _ = self.generate(draws, keep_rows=True)
+                with differentiated_twice():
+                    images, ws, _ = self.generate(draws, keep_rows=True)
                 noise = draws.normal(*images.shape[1:]) / math.sqrt(images.shape[2] * images.shape[3])
                 lengths = path_lengths(images, ws, noise)
                 penalty = (lengths - self.path_mean.to(lengths.dtype)).square().sum() / count
                 (penalty * (config.path_weight * config.path_interval)).backward()
                 self._add("path_length", lengths.sum() / count)
                 self._add("path_penalty", penalty)
-
-    def _discriminator_pass(self, real: list[tuple[Tensor, Tensor]]) -> None:
-        batch = self.config.batch
-        with self._training(self.d_parameters, self.d_optimizer):
-            for samples, (images, labels) in zip(self.rounds, real, strict=True):
-                draws = self._streams("discriminator", samples)
-                with torch.no_grad():
-                    fake, _, fake_labels = self.generate(draws)
-                fake_logits = self.judge(fake, fake_labels, draws)
-                real_logits = self.judge(images, labels, draws)
-                loss = discriminator_loss(real_logits, fake_logits).sum() / batch
-                loss.backward()
-                self._add("loss_d", loss)
-                self._add("logits_real", real_logits.sum() / batch)
-                self._add("logits_fake", fake_logits.sum() / batch)
-                self._add("sign", real_logits.sign().sum() / batch)
-                self._add("spread_real", _spread(images) / len(self.rounds) / self.world.size)
-                self._add("spread_fake", _spread(fake) / len(self.rounds) / self.world.size)
 
     def _r1_pass(self, real: list[tuple[Tensor, Tensor]]) -> None:
         config = self.config
@@ -302,13 +306,13 @@ class Trainer:
 
     @contextmanager
     def _training(self, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> Iterator[None]:
-        """Collect gradients of ``parameters`` alone, over rounds and processes, then update them."""
-        self.g.requires_grad_(False)
-        self.d.requires_grad_(False)
+        """Collect gradients of ``parameters``, over rounds and processes, then update them; others need none."""
         for parameter in parameters:
             parameter.requires_grad_(True)
         optimizer.zero_grad(set_to_none=True)
         yield
+        for parameter in parameters:
+            parameter.requires_grad_(False)
         self.world.sum_gradients(parameters)
         if self.precision == "fp16":  # an overflow spoils one step, not the run
             for parameter in parameters:
