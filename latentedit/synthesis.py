@@ -15,6 +15,10 @@ from latentedit.noise import Noise, noise_maps
 from latentedit.ops import fir_filter, upsample2d
 
 
+STRIP = 2**22
+"""Activations of a layer beyond which a single picture is rendered in strips: measured, 16 MB in float32."""
+
+
 class SynthesisLayer(nn.Module):
     """Modulated 3 x 3 convolution, noise of a learned strength, bias, leaky ReLU: ``[N, I, H, W] -> [N, O, H up, W up]``."""
 
@@ -49,7 +53,8 @@ class SynthesisLayer(nn.Module):
         x = modulated_layer(x, self.weight, styles, noise, self.bias * scale, up=self.up, filter=filter, gain=scale)
         if self.clamp is None:
             return x
-        return x.clamp(-self.clamp * gain, self.clamp * gain)
+        limit = self.clamp * gain
+        return x.clamp(-limit, limit) if torch.is_grad_enabled() else x.clamp_(-limit, limit)
 
 
 class ToRGB(nn.Module):
@@ -115,6 +120,49 @@ class SynthesisBlock(nn.Module):
         return hasattr(self, "torgb")
 
     def forward(
+        self,
+        x: Tensor | None,
+        image: Tensor | None,
+        styles: Sequence[Tensor],
+        noise: Sequence[Tensor | None],
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor | None]:
+        """``x [N, I, r / 2, r / 2]`` and the picture so far to those of this resolution r; the coarsest block starts with None."""
+        alone = x is not None and len(x) == 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
+        if x is None or not alone or self.strip >= self.resolution:
+            return self._whole(x, image, styles, noise, dtype)
+        return self._in_strips(x, image, styles, noise, dtype)
+
+    @property
+    def strip(self) -> int:
+        """Rows that are rendered at a time, so that what one operation writes is still near when the next one reads it."""
+        rows = STRIP // (len(self.conv1.weight) * self.resolution)
+        return max(2 ** int(math.log2(max(rows, 1))), 16)
+
+    def _in_strips(
+        self, x: Tensor, image: Tensor | None, styles: Sequence[Tensor], noise: Sequence[Tensor | None], dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor | None]:
+        half, taps = self.resolution // 2, self.resample_filter.shape[-1]
+        before = (taps + 1) // 2 - 1
+        halo = (max(before + 2, taps - before) + 1) // 2  # rows of x that a strip's margin would be wrong without
+        features, pictures = None, []
+        for top in range(0, self.resolution, self.strip):
+            low, high = max(top // 2 - halo, 0), min((top + self.strip) // 2 + halo, half)
+            maps = [m if m is None else m[:, :, 2 * low : 2 * high] for m in noise]
+            part, picture = self._whole(
+                x[:, :, low:high], None if image is None else image[:, :, low:high], styles, maps, dtype
+            )
+            rows = slice(top - 2 * low, top - 2 * low + self.strip)
+            if features is None:
+                side, form = self.resolution, torch.channels_last
+                features = torch.empty(1, part.shape[1], side, side, dtype=dtype, device=x.device, memory_format=form)
+            features[:, :, top : top + self.strip] = part[:, :, rows]
+            if picture is not None:
+                pictures.append(picture[:, :, rows])
+        assert features is not None
+        return features, torch.cat(pictures, dim=2) if pictures else None
+
+    def _whole(
         self,
         x: Tensor | None,
         image: Tensor | None,
