@@ -137,9 +137,10 @@ class _Layer(torch.autograd.Function):
         *inputs, filter, y = ctx.saved_tensors
         if torch.is_grad_enabled():
             # Of names of their own, as what one input owes to another must not count twice.
-            inputs = [None if t is None else t.view_as(t) for t in inputs]
+            x, weight, before, after, noise, bias = inputs = [None if t is None else t.view_as(t) for t in inputs]
             wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
-            found = iter(torch.autograd.grad(_composed(*inputs, ctx.up, filter), wanted, gradient, create_graph=True))
+            again = _composed(x, weight, before, after, noise, bias, ctx.up, filter)
+            found = iter(torch.autograd.grad(again, wanted, gradient, create_graph=True))
             return *(next(found) if needed else None for needed in ctx.needs_input_grad[:6]), None, None
         x, weight, before, after, noise, bias = inputs
         to_x, to_weight, to_before, to_after, to_noise, to_bias = ctx.needs_input_grad[:6]

@@ -81,7 +81,7 @@ class LpipsDistance:
             own = network.net.state_dict()
             wanted = {name: f"features.{name.split('.', 1)[1]}" for name in own}  # slice2.5.weight: features.5.weight
             network.net.load_state_dict({name: state[source] for name, source in wanted.items()})
-        self.network: nn.Module = network.eval().requires_grad_(False).to(device)
+        self.network: nn.Module = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
     def features(self, image: Tensor) -> Tensor:
         network: Any = self.network
@@ -89,6 +89,7 @@ class LpipsDistance:
             image = image.expand(-1, 3, -1, -1)
         if image.shape[-1] > LPIPS_SIZE:
             image = F.interpolate(image, size=(LPIPS_SIZE, LPIPS_SIZE), mode="area")
+        image = image.contiguous(memory_format=torch.channels_last)
         parts = []
         for x, lin in zip(network.net(network.scaling_layer(image)), network.lins, strict=True):
             weight = lin.model[-1].weight.clamp(min=0).sqrt()  # [1, C, 1, 1]

@@ -30,7 +30,7 @@ world.leave()
 
 
 def passes(config: TrainingConfig, world: World = World()) -> Passes:  # noqa: B008  # noqa: B008
-    """Gradients of all four passes from the same weights, and the weights after two whole steps."""
+    """Gradients of all passes from the same weights, and the weights after two whole steps."""
     trainer = Trainer(config, pictures(count=20), world=world)
     for network in (trainer.g, trainer.d, trainer.g_ema):
         network.double()
@@ -52,14 +52,15 @@ def passes(config: TrainingConfig, world: World = World()) -> Passes:  # noqa: B
     optimizers = trainer.g_optimizer, trainer.d_optimizer
     trainer.g_optimizer = trainer.d_optimizer = Kept()  # type: ignore[assignment]
     real = [trainer._real(samples) for samples in trainer.rounds]
-    for name, network, run in (
-        ("generator", trainer.g, trainer._generator_pass),
-        ("path", trainer.g, trainer._path_pass),
-        ("discriminator", trainer.d, lambda: trainer._discriminator_pass(real)),
-        ("r1", trainer.d, lambda: trainer._r1_pass(real)),
+    both = {"generator": trainer.g, "discriminator": trainer.d}
+    for networks, run in (
+        (both, lambda: trainer._main_pass(real)),
+        ({"path": trainer.g}, trainer._path_pass),
+        ({"r1": trainer.d}, lambda: trainer._r1_pass(real)),
     ):
         run()
-        found[name] = {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
+        for name, network in networks.items():
+            found[name] = {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
     trainer.g_optimizer, trainer.d_optimizer = optimizers
     for _ in range(2):
         trainer.step()

@@ -1,17 +1,21 @@
 """Generator and discriminator: forms that must agree, independence within a batch, clear errors."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from latentedit.discriminator import DiscriminatorConfig, minibatch_std
 from latentedit.errors import Error
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.inversion import psnr
-from latentedit.modulation import demodulation, folded_weight, prefers_folding, scaled_conv2d
+from latentedit.modulation import _composed, _Layer, demodulation, differentiated_twice, modulated_layer, prefers_folding
 from latentedit.ops import fir_filter
 from tests.conftest import tiny_discriminator, tiny_generator
 
 ARCHITECTURES = ["skip", "resnet", "orig"]
+FIR = fir_filter([1, 3, 3, 1])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -47,21 +51,80 @@ def test_folding_rule() -> None:
 
 
 def test_equation_3() -> None:
-    weight, styles = torch.randn(5, 4, 3, 3), torch.randn(2, 4)
+    weight, styles, x = torch.randn(5, 4, 3, 3), torch.randn(2, 4), torch.randn(2, 4, 8, 8)
     modulated = weight * styles[1][None, :, None, None]
-    expected = modulated / (modulated.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt()
-    torch.testing.assert_close(folded_weight(weight, styles[1:]), expected)
-    torch.testing.assert_close(folded_weight(weight, styles[1:], demodulate=False, gain=2.0), 2 * modulated)
+    demodulated = modulated / (modulated.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt()
     norms = (modulated * demodulation(weight, styles)[1, :, None, None, None]).square().sum(dim=(1, 2, 3))
     torch.testing.assert_close(norms, torch.ones(5))
+    expected = F.leaky_relu(2 * F.conv2d(x[1:], demodulated, padding=1), 0.2)
+    for one in (slice(0, 2), slice(1, 2)):
+        found = modulated_layer(x[one], weight, styles[one], None, torch.zeros(5), up=1, filter=FIR, gain=2.0)
+        torch.testing.assert_close(found[-1:], expected)
 
 
 def test_half_precision_normalisation_cancels() -> None:
-    weight, styles, x = torch.randn(5, 4, 3, 3), torch.randn(2, 4), torch.randn(2, 4, 8, 8)
-    f = fir_filter([1, 3, 3, 1])
-    single = scaled_conv2d(x, weight, styles, up=2, filter=f)
-    half = scaled_conv2d(x.half(), weight, styles * 1e4, up=2, filter=f)
+    weight, styles, x, bias = torch.randn(5, 4, 3, 3), torch.randn(2, 4), torch.randn(2, 4, 8, 8), torch.zeros(5)
+    single = modulated_layer(x, weight, styles, None, bias, up=2, filter=FIR)
+    half = modulated_layer(x.half(), weight, styles * 1e4, None, bias, up=2, filter=FIR)
     assert float((half.float() - single).abs().max()) < 0.02 * float(single.abs().max())
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("maps", [None, 1, 2])
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_gradients_of_a_layer(batch: int, up: int, maps: int | None, form: torch.memory_format) -> None:
+    """Those written by hand, and theirs, are those of PyTorch's own operations."""
+    double = {"dtype": torch.float64}
+    x = torch.randn(batch, 3, 4, 4, **double).contiguous(memory_format=form)
+    before = torch.randn(batch, 3, **double)
+    before[0, 0] = 0  # what is divided by
+    noise = None if maps is None else torch.randn(min(maps, batch), 1, 4 * up, 4 * up, **double)
+    after, bias = torch.rand(batch, 5, **double) + 0.5, torch.randn(5, **double)
+    inputs = [x, torch.randn(5, 3, 3, 3, **double), before, after, noise, bias]
+    wanted = [t.requires_grad_() for t in inputs if t is not None]
+    seed = torch.randn(batch, 5, 4 * up, 4 * up, **double)
+    results = []
+    for layer in (_Layer.apply, _composed):
+        y = layer(*inputs, up, FIR.double())
+        once = torch.autograd.grad(y, wanted, seed, retain_graph=True)
+        length = sum(g.square().sum() for g in torch.autograd.grad(y, wanted, seed, create_graph=True))
+        twice = torch.autograd.grad(length, wanted, allow_unused=True, materialize_grads=True)
+        results.append([y.detach(), *once, *twice])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_gradients_of_gradients_do_not_depend_on_how_they_are_announced() -> None:
+    generator = tiny_generator().requires_grad_()
+    lengths = []
+    for context in (nullcontext, differentiated_twice):
+        ws = generator.mapping(torch.randn(2, 12, generator=torch.Generator().manual_seed(1))).detach().requires_grad_()
+        with context():
+            image = generator.synthesis(ws)
+        (gradient,) = torch.autograd.grad(image.square().sum(), ws, create_graph=True)
+        generator.zero_grad()
+        gradient.square().sum().backward()
+        lengths.append([p.grad.clone() for p in generator.synthesis.parameters() if p.grad is not None])
+    assert len(lengths[0]) == len(lengths[1]) > 10
+    for one, other in zip(*lengths, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 2, 1), (1,) * 12])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_strips_are_the_whole(architecture: str, taps: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = tiny_generator(resolution=64, architecture=architecture, resample_filter=taps)
+    for layer in generator.synthesis.layers:
+        layer.noise_strength.data.fill_(0.5)
+        layer.bias.data.normal_()
+    ws = generator.mapping(torch.randn(1, 12))
+    with torch.no_grad():
+        whole = generator.synthesis(ws)
+        monkeypatch.setattr("latentedit.synthesis.STRIP", 1)
+        assert [block.strip for block in generator.synthesis.blocks] == [16] * 5
+        strips = generator.synthesis(ws)
+    torch.testing.assert_close(strips, whole, atol=1e-5 * float(whole.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize("gradients", [False, True])
