@@ -1,6 +1,7 @@
 """Options and helpers that several commands share."""
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from latentedit.models import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def device_option(function: F) -> F:
@@ -160,6 +163,27 @@ def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:
         for message in bad:
             click.echo(f"latentedit: {message}", err=True)
         raise Error(f"{len(bad)} of {len(items)} failed")
+
+
+@contextmanager
+def ahead(items: Sequence[T], prepare: Callable[[T], S], count: int) -> Iterator[Callable[[], S]]:
+    """In the block every call gives what ``prepare`` makes of the next item, or raises what it raised; a thread makes up to
+    ``count`` beforehand, while the caller is busy with earlier ones.
+    """
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        left, waiting = iter(items), deque[Future[S]]()
+
+        def following() -> S:
+            while len(waiting) <= count and (item := next(left, None)) is not None:
+                waiting.append(thread.submit(prepare, item))
+            return waiting.popleft().result()
+
+        try:
+            yield following
+        finally:
+            thread.shutdown(cancel_futures=True)
 
 
 def say_written(path: str | Path) -> None:

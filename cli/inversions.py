@@ -3,6 +3,8 @@
 import json
 import os
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import (
+    ahead,
     crop_options,
     device_option,
     each,
@@ -170,7 +173,7 @@ def invert(
     from latentedit.latents import describe_source, save_latent
     from latentedit.models import fingerprint, load_encoder
     from latentedit.perceptual import choose
-    from latentedit.preflight import Domain, remarks
+    from latentedit.preflight import Domain, foreign, remarks
     from latentedit.statistics import WStatistics
     from latentedit.tuning import tune as tuned
     from latentedit.video import save_video
@@ -233,8 +236,10 @@ def invert(
 
     together = batch or (1 if generator.resolution >= LARGE else BATCH)
     waiting: list[Job] = []
+    written: deque[Future[None]] = deque()
 
-    def collect(path: Path) -> None:
+    def prepare(path: Path) -> list[Job]:
+        """Its faces that are still to be done; by another thread, so that the model need not wait for it."""
         stem = path.name.replace(".", "-") if path.stem in doubled else path.stem
         try:
             photo = open_image(path)
@@ -247,23 +252,33 @@ def invert(
             if len(files) > 1:
                 index.add(photo=str(path), latent=f"{stem}.safetensors", status="failed", remarks=str(error))
             raise
+        jobs = []
         for suffix, quad in quads:
             name = f"{stem}{suffix}"
             if not again and index.has(f"{name}.safetensors", own_key):
                 click.echo(f"{path.name}: done before", err=True)
                 continue
             target = crop_tensor(photo, quad, generator.resolution, generator.channels)
-            distance = None
+            jobs.append(Job(path, name, quad, target, remarks(photo, quad, target), own_key))
+        return jobs
+
+    def collect(jobs: list[Job]) -> None:
+        for job in jobs:
             if domain is not None and model.discriminator is not None:
-                distance = domain.distance(model.discriminator, target.to(generator.device))
-            warnings = remarks(photo, quad, target, distance)
-            for warning in warnings:
-                click.echo(f"{path.name}: {warning}", err=True)
-            waiting.append(Job(path, name, quad, target, warnings, own_key))
+                job.remarks += foreign(domain.distance(model.discriminator, job.target.to(generator.device)))
+            for remark in job.remarks:
+                click.echo(f"{job.path.name}: {remark}", err=True)
+            waiting.append(job)
             if len(waiting) == together:
                 solve()
 
+    def settle(count: int) -> None:
+        """Raise what went wrong in writing the first ``count`` that have not been asked yet."""
+        for _ in range(count):
+            written.popleft().result()
+
     def solve() -> None:
+        settle(sum(future.done() for future in written))
         jobs = waiting.copy()
         waiting.clear()
         if not jobs:
@@ -307,11 +322,10 @@ def invert(
             raise Error("interrupted; the best so far is kept, the same command goes on")
 
     def finish(job: Job, result: "Inversion", number: int, seconds: float, frames: list[Any]) -> None:
-        nonlocal done
         started, one = time.monotonic(), slice(number, number + 1)
-        path, name, interrupted = job.path, job.name, bool(result.settings.get("interrupted"))
+        path = job.path
         latent, shown = result.latent(number), result.image[one]
-        if tune and not interrupted:
+        if tune and not result.settings.get("interrupted"):
             noise_maps = [map_[one] for map_ in result.noise]
             with progress_bar(tune_steps, f"{path.name}: tuning") as bar:
                 tuning = tuned(
@@ -320,6 +334,16 @@ def invert(
             tuning.put_into(latent)
             shown = latent.render(generator).cpu()
         latent.crop = job.quad
+        seconds += time.monotonic() - started
+        written.append(writer.submit(write, job, latent, result, number, shown, frames, seconds))
+
+    def write(
+        job: Job, latent: Any, result: "Inversion", number: int, shown: "Tensor", frames: list[Any], seconds: float
+    ) -> None:
+        """By another thread, too."""
+        nonlocal done
+        started, one = time.monotonic(), slice(number, number + 1)
+        path, name, interrupted = job.path, job.name, bool(result.settings.get("interrupted"))
         latent.source = describe_source(path) if remember_source else None
         save_latent(folder / f"{name}.safetensors", latent)
         save_image(shown, folder / f"{name}.png")
@@ -353,15 +377,18 @@ def invert(
         for ending in (".safetensors", ".png", "-compare.png"):
             say_written(folder / f"{name}{ending}")
 
-    def work(path: Path) -> None:
-        try:
-            collect(path)
-        finally:
-            if path == files[-1]:
-                solve()
-
     try:
-        each(files, work)
+        with ThreadPoolExecutor(1) as writer, ahead(files, prepare, together) as following:
+
+            def work(path: Path) -> None:
+                try:
+                    collect(following())
+                finally:
+                    if path == files[-1]:
+                        solve()
+                        settle(len(written))
+
+            each(files, work)
     finally:
         if len(rows) > 1:
             rank = os.environ.get("RANK")

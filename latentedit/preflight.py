@@ -66,14 +66,20 @@ def _distance(row: Tensor, mean: Tensor, std: Tensor) -> float:
     return float(((row - mean) / std).square().mean().sqrt())
 
 
-def remarks(photo: Image.Image, quad: Quad, crop: Tensor, distance: float | None = None) -> list[str]:
+def foreign(distance: float) -> list[str]:
+    """A sentence about a crop whose `Domain.distance` is too large, if it is."""
+    if distance <= FOREIGN:
+        return []
+    return [f"not like this model's pictures: {distance:.1f} times as far from them as they are from one another"]
+
+
+def remarks(photo: Image.Image, quad: Quad, crop: Tensor) -> list[str]:
     """Sentences about a crop that will not come out well; an empty list where nothing is amiss.
 
     Args:
         photo: upright.
         quad: the crop's corners in it, in pixels.
         crop: what is inverted, ``[1, C, H, W]`` in [-1, 1].
-        distance: of the crop from the model's own pictures, see `Domain.distance`.
     """
     found = []
     corners = np.array(quad)
@@ -93,6 +99,4 @@ def remarks(photo: Image.Image, quad: Quad, crop: Tensor, distance: float | None
     outside = float(((points < 0) | (points > photo.size)).any(axis=1).mean())
     if outside > OUTSIDE:
         found.append(f"{outside:.0%} of the crop lie outside the photo, where it is continued by reflection")
-    if distance is not None and distance > FOREIGN:
-        found.append(f"not like this model's pictures: {distance:.1f} times as far from them as they are from one another")
     return found

@@ -1,7 +1,9 @@
 """Photographs one and many: what is told of them, what is skipped, what is kept."""
 
 import csv
+import importlib
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import torch
 from PIL import Image
 
 from latentedit.albums import Index, key, share
+from latentedit.cli.common import ahead
 from latentedit.errors import Error
 from latentedit.faces import quad_of_window
 from latentedit.images import load_image, to_pil, to_tensor
 from latentedit.latents import Latent, load_latent
 from latentedit.models import load_generator, load_model
-from latentedit.preflight import Domain, remarks
+from latentedit.preflight import Domain, foreign, remarks
 from tests.test_cli import complaint, run, works
 
 STEPS = ("--aligned", "--steps", "3")
@@ -153,10 +156,10 @@ def test_remarks() -> None:
     photo = Image.new("L", (100, 100))
     whole = quad_of_window(0, 0, 100)
 
-    def of(value: float, quad: list[list[float]] = whole, size: int = 64, distance: float | None = None) -> str:
+    def of(value: float, quad: list[list[float]] = whole, size: int = 64) -> str:
         crop = torch.full((1, 1, size, size), value)
         crop[..., ::2] *= 0.5
-        return "; ".join(remarks(photo, quad, crop, distance))
+        return "; ".join(remarks(photo, quad, crop))
 
     assert of(0.5) == ""
     assert "too dark: mean brightness" in of(-0.98 * 4 / 3)
@@ -164,8 +167,52 @@ def test_remarks() -> None:
     assert "hardly any contrast" in of(0.01)
     assert "too small: the crop is 20 pixels wide and is enlarged to 64" in of(0.5, quad_of_window(40, 40, 20))
     assert "of the crop lie outside the photo" in of(0.5, quad_of_window(50, 0, 100))
-    assert "not like this model's pictures: 2.0 times as far" in of(0.5, distance=2.0)
-    assert of(0.5, distance=1.2) == ""
+    assert "not like this model's pictures: 2.0 times as far" in foreign(2.0)[0]
+    assert not foreign(1.2)
+
+
+def test_ahead() -> None:
+    """The next items are made while the first is worked on, in order, no more than asked for; errors arrive in their turn."""
+    begun: list[int] = []
+    third = threading.Event()
+
+    def prepare(item: int) -> int:
+        begun.append(item)
+        if item == 3:
+            third.set()
+        if item == 2:
+            raise Error("two")
+        return 10 * item
+
+    with ahead(range(1, 7), prepare, 2) as following:
+        assert following() == 10
+        assert third.wait(timeout=10)
+        assert begun == [1, 2, 3]
+        with pytest.raises(Error, match="two"):
+            following()
+        assert [following() for _ in range(3)] == [30, 40, 50]
+
+
+def test_a_folder_is_read_ahead_and_written_behind(tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        Image.new("L", (20, 20), 60 * number).save(tmp_path / f"{number}.png")
+    threads: dict[str, set[str]] = {}
+    for module, name in (("images", "open_image"), ("latents", "save_latent"), ("inversion", "invert")):
+        own = getattr(importlib.import_module(f"latentedit.{module}"), name)
+
+        def told(*a: Any, own: Any = own, n: str = name, **k: Any) -> Any:
+            threads.setdefault(n, set()).add(threading.current_thread().name)
+            return own(*a, **k)
+
+        monkeypatch.setattr(f"latentedit.{module}.{name}", told)
+    works(
+        "invert", *sorted(tmp_path.glob("?.png")), "--model", tiny_file, "--aligned", "--steps", "2", "--batch", "2",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert len(list((tmp_path / "out").glob("?.safetensors"))) == 4
+    main = threading.main_thread().name
+    assert threads["invert"] == {main}
+    assert main not in threads["open_image"] | threads["save_latent"]
 
 
 def test_domain(tiny_file: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,12 +53,12 @@ def passes(config: TrainingConfig, world: World = World()) -> Passes:  # noqa: B
     optimizers = trainer.g_optimizer, trainer.d_optimizer
     trainer.g_optimizer = trainer.d_optimizer = Kept()  # type: ignore[assignment]
     real = [trainer._real(samples) for samples in trainer.rounds]
-    both = {"generator": trainer.g, "discriminator": trainer.d}
-    for networks, run in (
-        (both, lambda: trainer._main_pass(real)),
+    runs: list[tuple[dict[str, torch.nn.Module], Callable[[], None]]] = [
+        ({"generator": trainer.g, "discriminator": trainer.d}, lambda: trainer._main_pass(real)),
         ({"path": trainer.g}, trainer._path_pass),
         ({"r1": trainer.d}, lambda: trainer._r1_pass(real)),
-    ):
+    ]
+    for networks, run in runs:
         run()
         for name, network in networks.items():
             found[name] = {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}

@@ -1,6 +1,7 @@
 """Generator and discriminator: forms that must agree, independence within a batch, clear errors."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -75,20 +76,19 @@ def test_half_precision_normalisation_cancels() -> None:
 @pytest.mark.parametrize("batch", [1, 2])
 def test_gradients_of_a_layer(batch: int, up: int, maps: int | None, form: torch.memory_format) -> None:
     """Those written by hand, and theirs, are those of PyTorch's own operations."""
-    double = {"dtype": torch.float64}
-    x = torch.randn(batch, 3, 4, 4, **double).contiguous(memory_format=form)
-    before = torch.randn(batch, 3, **double)
+    x, before, after = torch.randn(batch, 3, 4, 4), torch.randn(batch, 3), torch.rand(batch, 5) + 0.5
     before[0, 0] = 0  # what is divided by
-    noise = None if maps is None else torch.randn(min(maps, batch), 1, 4 * up, 4 * up, **double)
-    after, bias = torch.rand(batch, 5, **double) + 0.5, torch.randn(5, **double)
-    inputs = [x, torch.randn(5, 3, 3, 3, **double), before, after, noise, bias]
-    wanted = [t.requires_grad_() for t in inputs if t is not None]
-    seed = torch.randn(batch, 5, 4 * up, 4 * up, **double)
+    noise = None if maps is None else torch.randn(min(maps, batch), 1, 4 * up, 4 * up)
+    given = [x.contiguous(memory_format=form), torch.randn(5, 3, 3, 3), before, after, noise, torch.randn(5)]
+    inputs = [None if t is None else t.double().requires_grad_() for t in given]
+    wanted = [t for t in inputs if t is not None]
+    seed = torch.randn(batch, 5, 4 * up, 4 * up).double()
     results = []
-    for layer in (_Layer.apply, _composed):
+    layers: list[Any] = [_Layer.apply, _composed]
+    for layer in layers:
         y = layer(*inputs, up, FIR.double())
         once = torch.autograd.grad(y, wanted, seed, retain_graph=True)
-        length = sum(g.square().sum() for g in torch.autograd.grad(y, wanted, seed, create_graph=True))
+        length = torch.stack([g.square().sum() for g in torch.autograd.grad(y, wanted, seed, create_graph=True)]).sum()
         twice = torch.autograd.grad(length, wanted, allow_unused=True, materialize_grads=True)
         results.append([y.detach(), *once, *twice])
     for ours, theirs in zip(*results, strict=True):
@@ -98,7 +98,8 @@ def test_gradients_of_a_layer(batch: int, up: int, maps: int | None, form: torch
 def test_gradients_of_gradients_do_not_depend_on_how_they_are_announced() -> None:
     generator = tiny_generator().requires_grad_()
     lengths = []
-    for context in (nullcontext, differentiated_twice):
+    contexts: list[Any] = [nullcontext, differentiated_twice]
+    for context in contexts:
         ws = generator.mapping(torch.randn(2, 12, generator=torch.Generator().manual_seed(1))).detach().requires_grad_()
         with context():
             image = generator.synthesis(ws)
