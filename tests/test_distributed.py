@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from latentedit.errors import Error
 from latentedit.training import Trainer, TrainingConfig, World, join_world
@@ -60,8 +61,8 @@ def passes(config: TrainingConfig, world: World = World()) -> Passes:  # noqa: B
     ]
     for networks, run in runs:
         run()
-        for name, network in networks.items():
-            found[name] = {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
+        for name, own in networks.items():
+            found[name] = {key: p.grad.clone() for key, p in own.named_parameters() if p.grad is not None}
     trainer.g_optimizer, trainer.d_optimizer = optimizers
     for _ in range(2):
         trainer.step()
@@ -89,6 +90,32 @@ def whole() -> Passes:
 def test_passes_differ_and_leave_some_parameters_without_gradient(whole: Passes) -> None:
     assert whole["path"].keys() < whole["generator"].keys()
     assert whole["r1"].keys() <= whole["discriminator"].keys()
+
+
+def test_one_pass_gives_both_gradients(whole: Passes) -> None:
+    """They are those of each loss alone, the other network held still."""
+    trainer = Trainer(CUT, pictures(count=20))
+    for network in (trainer.g, trainer.d):
+        network.double()
+    with torch.no_grad():
+        for layer in trainer.g.synthesis.layers:
+            layer.noise_strength.fill_(0.3)
+    ((images, labels),) = (trainer._real(samples) for samples in trainer.rounds)
+    samples, parts = trainer.rounds[0], dict[str, dict[str, torch.Tensor]]()
+    for name, network in (("generator", trainer.g), ("discriminator", trainer.d)):
+        network.requires_grad_(True)
+        draws = trainer._streams("generator", samples)
+        fake, _, fake_labels = trainer.generate(draws)
+        logits = trainer.judge(fake, fake_labels, draws)
+        if name == "generator":
+            loss = F.softplus(-logits).mean()
+        else:
+            real = trainer.judge(images, labels, trainer._streams("discriminator", samples))
+            loss = (F.softplus(logits) + F.softplus(-real)).mean()
+        loss.backward()
+        parts[name] = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
+        network.requires_grad_(False)
+    assert_agree(parts, {name: whole[name] for name in parts})
 
 
 @pytest.mark.parametrize("at_once", [4, 8])

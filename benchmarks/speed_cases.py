@@ -1,0 +1,178 @@
+"""What `speed.py` times. A case prepares itself and returns the pieces of its work.
+
+Only what users call is used here, so that the same file times an earlier checkout (`speed.py --package`).
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+Work = Callable[[], Any]
+
+
+@dataclass
+class Case:
+    """The time of a case is the sum of its parts, each times its weight."""
+
+    parts: list[tuple[float, Work]]
+    pictures: float = 0.0
+    """Done in that time; 0 where there are none."""
+    convolutions: bool = True
+    """Whether the bare convolutions of it are timed too."""
+    limit: float | None = None
+    """Of the ratio to them, or of the seconds where they are not timed."""
+    rounds: int = 3
+
+
+def rendering(resolution: int, batch: int, precision: Any) -> Case:
+    """Synthesis by networks of the usual width (channel_base 32768, at most 512)."""
+    from latentedit.generator import Generator, GeneratorConfig
+
+    torch.manual_seed(0)
+    generator = Generator(GeneratorConfig(resolution=resolution)).eval().requires_grad_(False)
+    for layer in generator.synthesis.layers:
+        layer.noise_strength.fill_(0.1)
+    with torch.no_grad():
+        ws = generator.mapping(torch.randn(batch, generator.z_dim))
+
+    @torch.no_grad()
+    def work() -> None:
+        generator.synthesis(ws, precision=precision)
+
+    return Case([(1, work)], batch, limit=1.25 if precision == "fp32" else 1.5, rounds=5 if batch == 1 else 3)
+
+
+def projecting(resolution: int, space: str, batch: int, method: Any) -> Case:
+    """Steps of `invert`: those of a search of four, or thirty, that one of two, or ten, does not have."""
+    from latentedit.curvature import Curvature
+    from latentedit.generator import Generator, GeneratorConfig
+    from latentedit.inversion import invert
+    from latentedit.models import load_model
+    from latentedit.perceptual import LpipsDistance
+    from latentedit.statistics import WStatistics, sample_w
+
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"method": method}
+    if resolution == 64:
+        model = load_model("faces64")
+        generator, few, many = model.generator, 10, 30
+        options |= {"perceptual": "discriminator", "discriminator": model.discriminator, "curvature": model.curvature}
+    else:
+        generator, few, many = Generator(GeneratorConfig(resolution=resolution)).eval().requires_grad_(False), 2, 4
+        factors = torch.randn(8, generator.num_ws, generator.w_dim) / 100
+        options |= {"perceptual": LpipsDistance(None), "curvature": Curvature(factors)}
+    options["statistics"] = WStatistics.of(generator)
+    ws = sample_w(generator, batch, seed=3)[:, None].expand(-1, generator.num_ws, -1)
+    with torch.no_grad():
+        target = generator.synthesis(ws)
+
+    def work(steps: int) -> None:
+        invert(generator, target, space, steps, **options)
+
+    share = 1 / (many - few)
+    return Case([(share, lambda: work(many)), (-share, lambda: work(few))], limit=1.6 if resolution > 64 else None)
+
+
+def training(preset: str, resolution: int, channels: int, precision: str, batch: int | None = None) -> Case:
+    """A sixteenth of sixteen iterations: one with R1 and path length, three with path length, twelve with neither."""
+    from latentedit.training import PictureSet, Trainer, load_preset
+
+    # Augmented as in the midst of a run.
+    config = replace(load_preset(preset, resolution), precision=precision, augment_p=0.3, ada_target=None)
+    config = config if batch is None else replace(config, batch=batch)
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (64, channels, resolution, resolution), dtype=np.uint8))
+    trainer = Trainer(config, PictureSet(images, torch.zeros(64, 0), [str(i) for i in range(64)]))
+    trainer.step()
+
+    def work(steps: int) -> None:
+        trainer.steps = steps
+        trainer.step()
+
+    parts: list[tuple[float, Work]] = [(12 / 16, lambda: work(1)), (3 / 16, lambda: work(4)), (1 / 16, lambda: work(16))]
+    return Case(parts, config.batch)
+
+
+def help_page() -> Case:
+    """``latentedit --help``, a process from beginning to end."""
+    command = [sys.executable, "-m", "latentedit.cli.main", "--help"]
+    return Case(
+        [(1, lambda: subprocess.run(command, check=True, capture_output=True))], convolutions=False, limit=0.3, rounds=9
+    )
+
+
+def loading() -> Case:
+    """`load_model` of a 1024 px model of the usual width, after the import."""
+    from latentedit.discriminator import Discriminator, DiscriminatorConfig
+    from latentedit.generator import Generator, GeneratorConfig
+    from latentedit.models import Model, load_model, save_model
+
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name) / "large.safetensors"
+    save_model(path, Model(Generator(GeneratorConfig(resolution=1024)), Discriminator(DiscriminatorConfig(resolution=1024))))
+
+    def work() -> None:
+        load_model(path)
+        assert folder
+
+    return Case([(1, work)], convolutions=False, limit=1.0)
+
+
+def usual_generator() -> Any:
+    """A mapping network of the usual size, on the smallest synthesis there is."""
+    from latentedit.generator import Generator, GeneratorConfig
+
+    torch.manual_seed(0)
+    return Generator(GeneratorConfig(resolution=8, channel_base=64, channel_max=8)).eval().requires_grad_(False)
+
+
+def probe(kind: str) -> Case:
+    """`fit` on 100,000 w of 512 dimensions; a ridge without cross-validation or intervals would take a second."""
+    from latentedit.directions import fit
+    from latentedit.statistics import sample_w
+
+    generator = usual_generator()
+    w = sample_w(generator, 100_000)
+    draws = torch.Generator().manual_seed(0)
+    score = w @ torch.randn(512, generator=draws)
+    score = score + score.std() * torch.randn(len(w), generator=draws)
+    labels: Any = score.numpy() if kind == "ridge" else (score > score.median()).long().numpy()
+    return Case([(1, lambda: fit(w, labels, kind=kind, generator=generator))], convolutions=False, rounds=1)
+
+
+def principal_components() -> Case:
+    """PCA of a million w of 512 dimensions, drawing them included."""
+    from latentedit.directions import principal_components as run
+
+    generator = usual_generator()
+    return Case([(1, lambda: run(generator, samples=1_000_000))], convolutions=False, rounds=1)
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    **{
+        f"render-{resolution}-b{batch}-{precision}": (
+            lambda resolution=resolution, batch=batch, precision=precision: rendering(resolution, batch, precision)  # type: ignore[misc]
+        )
+        for resolution in (256, 1024)
+        for batch in (1, 8)
+        for precision in ("fp32", "bf16")
+    },
+    "project-256-w-vgg": lambda: projecting(256, "w", 1, "adam"),
+    "project-64-w": lambda: projecting(64, "w", 1, "quasi-newton"),
+    "project-64-w+-b8": lambda: projecting(64, "w+", 8, "quasi-newton"),
+    "train-64-fp32": lambda: training("small", 64, 1, "fp32"),
+    "train-64-bf16": lambda: training("small", 64, 1, "bf16"),
+    "train-256-fp32": lambda: training("paper256", 256, 3, "fp32", 4),
+    "help": help_page,
+    "load-1024": loading,
+    "probe-ridge-100k": lambda: probe("ridge"),
+    "probe-logistic-100k": lambda: probe("logistic"),
+    "pca-1M": principal_components,
+}
