@@ -97,7 +97,7 @@ def training(preset: str, resolution: int, channels: int, precision: str, batch:
         trainer.step()
 
     parts: list[tuple[float, Work]] = [(12 / 16, lambda: work(1)), (3 / 16, lambda: work(4)), (1 / 16, lambda: work(16))]
-    return Case(parts, config.batch)
+    return Case(parts, config.batch, rounds=3 if resolution == 64 else 1)
 
 
 def help_page() -> Case:
@@ -169,7 +169,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "project-64-w+-b8": lambda: projecting(64, "w+", 8, "quasi-newton"),
     "train-64-fp32": lambda: training("small", 64, 1, "fp32"),
     "train-64-bf16": lambda: training("small", 64, 1, "bf16"),
-    "train-256-fp32": lambda: training("paper256", 256, 3, "fp32", 4),
+    "train-256-fp32": lambda: training("paper256", 256, 3, "fp32", 2),
     "help": help_page,
     "load-1024": loading,
     "probe-ridge-100k": lambda: probe("ridge"),

@@ -31,6 +31,10 @@ KINDS = ("auto", "svc", "logistic", "lda", "ridge")
 SPACES = ("z", "w", "w+", "s")
 FEW = 50
 """Samples of the smaller class below which "auto" takes logistic regression, the best with few (recipes/few_labels.py)."""
+MANY, WIDE = 20_000, 2048
+"""Samples beyond which everything is in float32 and "auto" takes logistic regression again, a tenth of the work of svc; and
+features up to which its Newton steps, which need their square, are the quickest.
+"""
 
 
 def probe(kind: str, strength: float = 1.0, balanced: bool = True) -> Any:
@@ -72,7 +76,8 @@ def fit(
         ws: ``[N, num_ws, w_dim]`` or ``[N, w_dim]``; for the space "z" ``[N, z_dim]``.
         labels: ``[N]``, 0 and 1, or numbers; NaN marks a missing label.
         kind: "svc", "logistic", "lda" (linear discriminant, covariance shrunk after Ledoit and Wolf 2004), "ridge" (numbers),
-            or "auto": ridge for numbers, logistic for fewer than 50 labels of the smaller class, else svc.
+            or "auto": ridge for numbers, logistic for fewer than 50 labels of the smaller class or more than 20,000 samples,
+            else svc.
         space: "w" (the mean of the rows of ``layers``), "w+" (those rows one by one), "s" (the styles that they drive) or "z".
         groups: ``[N]``; samples of one group (a person, a picture and its mirror image) stay together in the folds.
         strength: C of the probe on coordinates scaled to unit mean square; small values regularise.
@@ -94,13 +99,18 @@ def fit(
         rows, sure = chosen
         x, values, members = x[rows], sure, None if members is None else [members[i] for i in rows]
     if kind == "auto":
-        few = binary and min(values.sum(), (1 - values).sum()) < FEW
-        kind = "ridge" if not binary else "logistic" if few else "svc"
+        few_or_many = binary and (min(values.sum(), (1 - values).sum()) < FEW or len(values) > MANY)
+        kind = "ridge" if not binary else "logistic" if few_or_many else "svc"
     if kind != "ridge" and not binary:
         raise Error(f"the {kind} probe needs labels 0 and 1; use ridge for numbers, or the most confident of them")
-    scale = float(np.sqrt(np.square(x - x.mean(axis=0)).mean())) or 1.0
+    scale = float(np.sqrt(x.var(axis=0).mean())) or 1.0
     coordinates = Coordinates.of(generator, space, layers)
     estimator = probe(kind, strength, balanced)
+    if len(x) > MANY:
+        x = x.astype(np.float32)
+        if kind == "logistic" and x.shape[1] <= WIDE:
+            estimator.set_params(solver="newton-cholesky")
+    x = x / scale
     two = binary and kind != "ridge"
     report: dict[str, Any] = {
         "probe": kind,
@@ -110,20 +120,20 @@ def fit(
         "groups": len(set(members)) if members is not None else None,
         **({"positives": int(values.sum())} if binary else {}),
         **({"confident": confident} if chosen is not None else {}),
-        **quality(estimator, x / scale, values, members, two),
+        **quality(estimator, x, values, members, two),
     }
     if examine:
-        curve = learning_curve(estimator, x / scale, values, members, two)
+        curve = learning_curve(estimator, x, values, members, two)
         report["learning_curve"] = curve
         report["gain_of_doubling"] = gain_of_doubling(curve)
-        report["angle"] = stability(estimator, x / scale, values, members)
+        report["angle"] = stability(estimator, x, values, members)
     if examine and space == "w+" and coordinates.last > coordinates.first:
-        alone = by_layer(estimator, x / scale, values, members, two, coordinates.last + 1 - coordinates.first)
+        alone = by_layer(estimator, x, values, members, two, coordinates.last + 1 - coordinates.first)
         report["layers_alone"] = alone
         told = [max(value - 0.5 * two, 0.0) for value in alone]
         if any(told):
             report["telling_layers"] = [coordinates.first + row for row in propose_layers(told)]
-    fitted = clone(estimator).fit(x / scale, values)
+    fitted = clone(estimator).fit(x, values)
     weights = torch.from_numpy(np.asarray(fitted.coef_, dtype=np.float64).reshape(-1) / scale)
     norm = float(weights.norm())
     vector = coordinates.embed(unit(weights))

@@ -1,7 +1,7 @@
 """What is known of a probe from data that it was not fitted to: folds, interval, learning curve, stability."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,19 +103,47 @@ def _resampled(
     rng: np.random.Generator,
 ) -> list[float]:
     """The mean over folds, of samples or groups drawn again with replacement within every fold."""
+    parts = [
+        (labels[test], s, *np.unique(members[test], return_inverse=True)) for (_, test), s in zip(folds, scores, strict=True)
+    ]
+    measures = [_weighted_auc(y, s) if binary else _weighted_r2(y, s) for y, s, _, _ in parts]
     found = []
     for _ in range(RESAMPLED):
         values = []
-        for (_, test), s in zip(folds, scores, strict=True):
-            inside = members[test]
-            drawn = rng.choice(np.unique(inside), len(np.unique(inside)))
-            rows = np.concatenate([np.flatnonzero(inside == member) for member in drawn])
-            chosen = labels[test][rows]
-            if len(np.unique(chosen)) > 1:
-                values.append(figure(chosen, s[rows], binary))
+        for (_, _, inside, place), measure in zip(parts, measures, strict=True):
+            # How often each was drawn: a sample that was drawn twice counts twice.
+            times = np.bincount(np.searchsorted(inside, rng.choice(inside, len(inside))), minlength=len(inside))
+            value = measure(times[place].astype(np.float64))
+            if value is not None:
+                values.append(value)
         if values:
             found.append(float(np.mean(values)))
     return found
+
+
+def _weighted_auc(labels: Array, scores: Array) -> Callable[[Array], float | None]:
+    """From weights of the samples to the AUC, None where one class weighs nothing; the scores are sorted once."""
+    values, place = np.unique(scores, return_inverse=True)
+
+    def auc(weights: Array) -> float | None:
+        ones = np.bincount(place, weights * labels, len(values))
+        zeros = np.bincount(place, weights * (1 - labels), len(values))
+        total = ones.sum() * zeros.sum()
+        return float(ones @ (np.cumsum(zeros) - zeros / 2) / total) if total else None
+
+    return auc
+
+
+def _weighted_r2(labels: Array, scores: Array) -> Callable[[Array], float | None]:
+    """From weights of the samples to R2, None where all labels that count are the same."""
+    errors = np.square(labels - scores)
+
+    def r2(weights: Array) -> float | None:
+        middle = weights @ labels / weights.sum()
+        spread = weights @ np.square(labels - middle)
+        return float(1 - weights @ errors / spread) if spread > 0 else None
+
+    return r2
 
 
 def learning_curve(
@@ -168,13 +196,23 @@ def stability(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | N
     angles = []
     for _ in range(draws):
         drawn = rng.choice(everyone, len(everyone))
-        rows = np.concatenate([np.flatnonzero(members == member) for member in drawn])
+        rows = _rows_of(members, drawn)
         if len(np.unique(labels[rows])) < 2:
             continue
         other = np.ravel(clone(estimator).fit(x[rows], labels[rows]).coef_)
         cosine = whole @ other / (np.linalg.norm(whole) * np.linalg.norm(other) or 1.0)
         angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
     return round(float(np.mean(angles)), 1) if angles else float("nan")
+
+
+def _rows_of(members: Array, drawn: Array) -> Array:
+    """The samples of every group in ``drawn``, one after the other; ``members [n]``, groups from 0."""
+    order, counts = np.argsort(members, kind="stable"), np.bincount(members)
+    first = np.cumsum(counts) - counts
+    lengths = counts[drawn]
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    rows: Array = order[np.repeat(first[drawn], lengths) + within]
+    return rows
 
 
 def by_layer(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool, layers: int) -> list[float]:
