@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -46,6 +47,31 @@ class Recorder(TorchDispatchMode):
             function(*args)
             total += count * min(seconds(lambda f=function, a=args: f(*a)) for _ in range(3))  # type: ignore[misc]
         return total
+
+
+def of_synthesis(generator: Any, batch: int, dtype: torch.dtype) -> float:
+    """Seconds of the convolutions of a rendering, ToRGB's included: of whole pictures, at one weight for the whole batch, each
+    in the faster of the two memory formats.
+    """
+    total = 0.0
+    for block in generator.synthesis.blocks:
+        sides = [(conv.weight, conv.up, block.resolution // conv.up) for conv in block.convs]
+        sides.append((block.torgb.weight, 1, block.resolution))
+        for weight, up, side in sides:
+            found = []
+            for form in (torch.contiguous_format, torch.channels_last):
+                x = torch.randn(batch, weight.shape[1], side, side).to(dtype=dtype, memory_format=form)
+                w = weight.detach().to(dtype=dtype, memory_format=form)
+
+                def work(x: Tensor = x, w: Tensor = w, up: int = up) -> Tensor:
+                    if up == 1:
+                        return F.conv2d(x, w, padding=w.shape[-1] // 2)
+                    return F.conv_transpose2d(x, w.transpose(0, 1), stride=2)
+
+                work()
+                found.append(min(seconds(work) for _ in range(3)))
+            total += min(found)
+    return total
 
 
 class _Like:

@@ -3,8 +3,9 @@
     python benchmarks/speed.py [CASE ...] [--json FILE] [--against FILE] [--beside CHECKOUT] [--profile]
 
 A case is a process of its own. Its time is the median of some rounds; beside it stands the time of its bare convolutions, taken
-in the same run: every convolution of the work, forward and backward, is recorded as it runs and then repeated alone. Their
-ratio is what compares between machines; "over" marks one that misses its target. Memory is the peak of the process.
+in the same run: of a rendering the layers', whole and in the faster memory format; of other work every one that runs in it,
+forward and backward, on tensors like its own. Their ratio is what compares between machines; "over" marks one that misses its
+target. Memory is the peak of the process.
 
 --against puts the seconds of an earlier --json beside these. --beside runs every case in another checkout too, round by round
 in turn: the only fair comparison on a machine that is shared. "render-1024" stands for all cases whose names begin so.
@@ -88,6 +89,8 @@ def serve(name: str) -> None:
 
 
 def bare(case: Case) -> float:
+    if case.bare is not None:
+        return case.bare()
     total = 0.0
     for weight, work in case.parts:
         with Recorder() as recorder:

@@ -8,11 +8,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from convolutions import of_synthesis
 
 Work = Callable[[], Any]
 
@@ -25,7 +27,9 @@ class Case:
     pictures: float = 0.0
     """Done in that time; 0 where there are none."""
     convolutions: bool = True
-    """Whether the bare convolutions of it are timed too."""
+    """Whether the bare convolutions of it are timed too, as they are recorded in it or ..."""
+    bare: Callable[[], float] | None = None
+    """... as this says."""
     limit: float | None = None
     """Of the ratio to them, or of the seconds where they are not timed."""
     rounds: int = 3
@@ -33,6 +37,7 @@ class Case:
 
 def rendering(resolution: int, batch: int, precision: Any) -> Case:
     """Synthesis by networks of the usual width (channel_base 32768, at most 512)."""
+    from latentedit.architecture import DTYPES
     from latentedit.generator import Generator, GeneratorConfig
 
     torch.manual_seed(0)
@@ -46,11 +51,13 @@ def rendering(resolution: int, batch: int, precision: Any) -> Case:
     def work() -> None:
         generator.synthesis(ws, precision=precision)
 
-    return Case([(1, work)], batch, limit=1.25 if precision == "fp32" else 1.5, rounds=5 if batch == 1 else 3)
+    limit, rounds = 1.25 if precision == "fp32" else 1.5, 5 if batch == 1 else 3
+    bare = partial(of_synthesis, generator, batch, DTYPES[precision])
+    return Case([(1, work)], batch, bare=torch.no_grad()(bare), limit=limit, rounds=rounds)
 
 
 def projecting(resolution: int, space: str, batch: int, method: Any) -> Case:
-    """Steps of `invert`: those of a search of four, or thirty, that one of two, or ten, does not have."""
+    """Steps of `invert`: those of a search of four, or fifty, that one of two, or ten, does not have."""
     from latentedit.curvature import Curvature
     from latentedit.generator import Generator, GeneratorConfig
     from latentedit.inversion import invert
@@ -62,7 +69,7 @@ def projecting(resolution: int, space: str, batch: int, method: Any) -> Case:
     options: dict[str, Any] = {"method": method}
     if resolution == 64:
         model = load_model("faces64")
-        generator, few, many = model.generator, 10, 30
+        generator, few, many = model.generator, 10, 50
         options |= {"perceptual": "discriminator", "discriminator": model.discriminator, "curvature": model.curvature}
     else:
         generator, few, many = Generator(GeneratorConfig(resolution=resolution)).eval().requires_grad_(False), 2, 4
@@ -77,7 +84,8 @@ def projecting(resolution: int, space: str, batch: int, method: Any) -> Case:
         invert(generator, target, space, steps, **options)
 
     share = 1 / (many - few)
-    return Case([(share, lambda: work(many)), (-share, lambda: work(few))], limit=1.6 if resolution > 64 else None)
+    parts: list[tuple[float, Work]] = [(share, lambda: work(many)), (-share, lambda: work(few))]
+    return Case(parts, limit=1.6 if resolution > 64 else None, rounds=3 if resolution == 64 else 2)
 
 
 def training(preset: str, resolution: int, channels: int, precision: str, batch: int | None = None) -> Case:

@@ -173,7 +173,8 @@ def ahead(items: Sequence[T], prepare: Callable[[T], S], count: int) -> Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
 
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
-        left, waiting = iter(items), deque[Future[S]]()
+        left = iter(items)
+        waiting: deque[Future[S]] = deque()
 
         def following() -> S:
             while len(waiting) <= count and (item := next(left, None)) is not None:

@@ -4,7 +4,6 @@ import json
 import os
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,8 @@ from latentedit.cli.common import (
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from torch import Tensor
 
     from latentedit.inversion import Inversion
@@ -158,6 +159,8 @@ def invert(
       latentedit invert me.jpg --out latents
       latentedit invert photos --out latents --space w
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     import torch
 
     from latentedit import sheets

@@ -52,7 +52,7 @@ def test_commands_exist_with_their_options(page: str) -> None:
                 assert word in known, f"{line}: {word}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/formats.md", "docs/shapes.md"])
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/formats.md", "docs/shapes.md", "docs/speed.md"])
 def test_files_and_pictures_named_are_there(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
