@@ -277,11 +277,11 @@ def invert(
 
     def settle(count: int) -> None:
         """Raise what went wrong in writing the first ``count`` that have not been asked yet."""
-        for _ in range(count):
-            written.popleft().result()
+        wrong = [str(error) for error in (written.popleft().exception() for _ in range(count)) if error is not None]
+        if wrong:
+            raise Error("; ".join(dict.fromkeys(wrong)))
 
     def solve() -> None:
-        settle(sum(future.done() for future in written))
         jobs = waiting.copy()
         waiting.clear()
         if not jobs:
@@ -321,7 +321,9 @@ def invert(
         seconds = (time.monotonic() - started) / len(jobs)
         for number, job in enumerate(jobs):
             finish(job, result, number, seconds, [frame[number] for frame in frames])
-        if result.settings.get("interrupted"):
+        interrupted = bool(result.settings.get("interrupted"))
+        settle(len(written) if interrupted else sum(future.done() for future in written))
+        if interrupted:
             raise Error("interrupted; the best so far is kept, the same command goes on")
 
     def finish(job: Job, result: "Inversion", number: int, seconds: float, frames: list[Any]) -> None:

@@ -193,6 +193,16 @@ def test_ahead() -> None:
         assert [following() for _ in range(3)] == [30, 40, 50]
 
 
+def test_what_cannot_be_written_does_not_hold_up_the_others(tiny_file: Path, tmp_path: Path) -> None:
+    photos, out = folder_of_photos(tmp_path / "photos", 5), tmp_path / "out"
+    (out / "0.safetensors").mkdir(parents=True)
+    result = run("invert", photos, "--model", tiny_file, *STEPS, "--batch", "1", "--out", out)
+    assert result.exit_code == 1
+    assert "cannot write" in result.output
+    assert "1 of 5 failed" in result.output
+    assert sorted(row["latent"] for row in rows(out)) == [f"{n}.safetensors" for n in range(1, 5)]
+
+
 def test_a_folder_is_read_ahead_and_written_behind(tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         Image.new("L", (20, 20), 60 * number).save(tmp_path / f"{number}.png")
