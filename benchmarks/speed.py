@@ -26,6 +26,8 @@ import torch
 from convolutions import Recorder, seconds
 from speed_cases import CASES, Case
 
+from latentedit.devices import auto_precision
+
 COLUMNS = ("seconds", "bare", "ratio", "pictures/s", "MB")
 
 
@@ -66,7 +68,7 @@ def serve(name: str) -> None:
     def say(**facts: Any) -> None:
         print(json.dumps(facts), file=out, flush=True)
 
-    if name.endswith("bf16") and not torch.cpu.get_capabilities().get("avx512_bf16", False):
+    if name.endswith("bf16") and auto_precision(torch.device("cpu")) != "bf16":
         say(skipped="this processor only emulates bfloat16")
         return
     case = CASES[name]()
