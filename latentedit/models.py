@@ -30,8 +30,10 @@ SLACK = 1 << 20
 """Bytes of small tensors that may share their numbers."""
 ENCODER = ".encoder.safetensors"
 """Ending of a file beside a model that holds its encoder alone."""
-LATEST = {"faces64": "faces64-v2"}
+LATEST = {"faces128": "faces128-v1"}
 """What a bundled name without a version stands for."""
+RETIRED = {name: "faces128" for name in ("faces64", "faces64-v1", "faces64-v2")}
+"""Bundled models that no longer ship, and what takes their place. Nothing else is ever called by these names."""
 
 
 @dataclass
@@ -71,8 +73,31 @@ def fingerprint(generator: Generator) -> str:
     return digest.hexdigest()
 
 
-def save_model(path: str | os.PathLike[str], model: Model) -> None:
-    """Write ``model`` as a native file, atomically."""
+@torch.no_grad()
+def round_to_half(model: Model) -> None:
+    """Round the convolutions of ``model``, in place, to what half precision holds: its fingerprint changes.
+
+    They are nearly all of a network's bytes. Mapping and styles stay as they are, as an error there moves the whole picture.
+
+    Raises:
+        Error: a weight that is too large for half precision.
+    """
+    for network in (model.generator, model.discriminator, model.raw_generator):
+        for name, tensor in network.state_dict().items() if network is not None else ():
+            if tensor.ndim != 4:
+                continue
+            if float(tensor.abs().max()) > torch.finfo(torch.float16).max:
+                raise Error(f"tensor {name} reaches {float(tensor.abs().max()):.3g}, too large for half precision")
+            tensor.copy_(tensor.half())
+
+
+def save_model(path: str | os.PathLike[str], model: Model, *, half: bool = False) -> None:
+    """Write ``model`` as a native file, atomically.
+
+    Args:
+        half: store convolutions in half the bytes. They must be rounded before (`round_to_half`), so that the file holds
+            exactly the generator that its fingerprint names.
+    """
     tensors: dict[str, Tensor] = {}
     parts: dict[str, nn.Module | None] = {
         "g_ema": model.generator,
@@ -82,6 +107,8 @@ def save_model(path: str | os.PathLike[str], model: Model) -> None:
     for prefix, network in parts.items():
         if network is not None:
             tensors.update({f"{prefix}/{name}": tensor for name, tensor in network.state_dict().items()})
+    if half:
+        tensors = {name: tensor.half() if tensor.ndim == 4 else tensor for name, tensor in tensors.items()}
     tensors |= _encoder_tensors(model)
     header: dict[str, Any] = {
         "generator": model.generator.config.as_dict(),
@@ -158,6 +185,11 @@ def find_model(name: str | os.PathLike[str]) -> Path:
         published = zoo.find(text)
         if published is not None:
             return published
+        if text in RETIRED:
+            raise Error(
+                f"{text}: this model no longer ships; use {RETIRED[text]} (128 px, colour) in its place. Latents and directions"
+                f" of {text} need its file: it is in the wheel of latentedit 0.1"
+            )
         known = ", ".join(sorted([*LATEST, *(p.stem for p in _bundled())]))
         raise Error(
             f"{text}: no such model file; models that come with latentedit: {known};"
