@@ -1,26 +1,68 @@
-"""Edit directions: finding them with and without labels, judging them, keeping them in files."""
+"""Edit directions: finding them with and without labels, judging them, keeping them in files.
 
-from latentedit.directions.channels import style_channels
-from latentedit.directions.classifiers import OnnxClassifier
-from latentedit.directions.components import factorised, principal_components
-from latentedit.directions.conditioning import conditioned, leakage
-from latentedit.directions.direction import Direction, find_direction, load_direction, save_direction, shipped
-from latentedit.directions.effects import effect_of_layers, measure_effect, question
-from latentedit.directions.imported import import_direction
-from latentedit.directions.labels import LabelTable, read_labels
-from latentedit.directions.probe import fit, fit_classes
-from latentedit.directions.refinement import PhotoScores, refine
-from latentedit.directions.report import card, plot, with_report
-from latentedit.directions.sweeps import sweep_sheet
-from latentedit.directions.transfer import (
-    PhotoClassifier,
-    fit_from_inversions,
-    fit_from_photos,
-    fit_from_scores,
-    inverted_photos,
-    log_odds,
-)
-from latentedit.directions.validation import propose_layers
+The names load on first use: applying a direction needs neither scikit-learn nor what finds directions.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from latentedit.directions.channels import style_channels
+    from latentedit.directions.classifiers import OnnxClassifier
+    from latentedit.directions.components import factorised, principal_components
+    from latentedit.directions.conditioning import conditioned, leakage
+    from latentedit.directions.direction import Direction, find_direction, load_direction, save_direction, shipped
+    from latentedit.directions.effects import effect_of_layers, measure_effect, question
+    from latentedit.directions.imported import import_direction
+    from latentedit.directions.labels import LabelTable, read_labels
+    from latentedit.directions.probe import fit, fit_classes
+    from latentedit.directions.refinement import PhotoScores, refine
+    from latentedit.directions.report import card, plot, with_report
+    from latentedit.directions.sweeps import sweep_sheet
+    from latentedit.directions.transfer import (
+        PhotoClassifier,
+        fit_from_inversions,
+        fit_from_photos,
+        fit_from_scores,
+        inverted_photos,
+        log_odds,
+    )
+    from latentedit.directions.validation import propose_layers
+
+_HOMES = {
+    "Direction": "direction",
+    "LabelTable": "labels",
+    "OnnxClassifier": "classifiers",
+    "PhotoClassifier": "transfer",
+    "PhotoScores": "refinement",
+    "card": "report",
+    "conditioned": "conditioning",
+    "effect_of_layers": "effects",
+    "factorised": "components",
+    "find_direction": "direction",
+    "fit": "probe",
+    "fit_classes": "probe",
+    "fit_from_inversions": "transfer",
+    "fit_from_photos": "transfer",
+    "fit_from_scores": "transfer",
+    "import_direction": "imported",
+    "inverted_photos": "transfer",
+    "leakage": "conditioning",
+    "load_direction": "direction",
+    "log_odds": "transfer",
+    "measure_effect": "effects",
+    "plot": "report",
+    "principal_components": "components",
+    "propose_layers": "validation",
+    "question": "effects",
+    "read_labels": "labels",
+    "refine": "refinement",
+    "save_direction": "direction",
+    "shipped": "direction",
+    "style_channels": "channels",
+    "sweep_sheet": "sweeps",
+    "with_report": "report",
+}
 
 __all__ = [
     "Direction",
@@ -56,3 +98,13 @@ __all__ = [
     "sweep_sheet",
     "with_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'latentedit.directions' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"latentedit.directions.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
