@@ -52,8 +52,8 @@ class EncoderConfig:
 
     @classmethod
     def of(cls, generator: Generator) -> "EncoderConfig":
-        """The usual size for ``generator``: about 2.5 million weights at 64 px and 128 dimensions."""
-        wide = generator.w_dim > 128
+        """The usual size for ``generator``: about 3 million weights at 128 px and 256 dimensions."""
+        wide = generator.w_dim > 256
         return cls(
             generator.resolution,
             generator.channels,
