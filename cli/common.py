@@ -52,8 +52,9 @@ def face_options(function: F) -> F:
 def perceptual_options(function: F) -> F:
     function = click.option("--perceptual-weights", metavar="FILE", help="vgg16-397923af.pth, for LPIPS.")(function)
     kinds, text = (
-        click.Choice(["auto", "lpips", "discriminator"]),
-        "Distance to minimise; auto is LPIPS where its weights are at hand.",
+        click.Choice(["auto", "lpips", "stlpips", "discriminator"]),
+        "Distance to minimise; auto is LPIPS where its weights are at hand, else the discriminator's, with ST-LPIPS"
+        " where the extra latentedit[perceptual] is installed.",
     )
     return click.option("--perceptual", type=kinds, default="auto", show_default=True, help=text)(function)
 

@@ -13,8 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from latentedit.generator import Generator
 from latentedit.models import Model
-from latentedit.perceptual import LPIPS_SIZE, DiscriminatorDistance, hub_cache
+from latentedit.perceptual import LPIPS_SIZE, STLPIPS_LEAST, DiscriminatorDistance, hub_cache, stlpips_file
 
+ST_ALEX = ((13, 2, 3, 64), (5, 4, 64, 192), (3, 8, 192, 384), (3, 8, 384, 256), (3, 8, 256, 256))
+"""Kernel, pixels a result, input and output channels of the convolutions of ST-LPIPS, its first blur included."""
 VGG_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 """Convolutions and channels at each scale of VGG-16 (Simonyan and Zisserman 2015, table 1, D)."""
 OVERHEAD, STEP_OVERHEAD = 1.5, 2.0
@@ -37,7 +39,7 @@ class Cost:
     """Weights, and what is kept for the backward pass."""
     step_seconds: float
     perceptual: str
-    """The distance that the projector would use: "lpips" or "discriminator"."""
+    """The distance that the projector would use: "lpips", "discriminator", "stlpips" or "discriminator+stlpips"."""
 
 
 def estimate(model: Model, device: torch.device) -> Cost:
@@ -53,8 +55,9 @@ def estimate(model: Model, device: torch.device) -> Cost:
         render, _, largest = measure(lambda: g.synthesis(ws))
     ws.requires_grad_()
     step, kept, _ = measure(lambda: g.synthesis(ws, noise=noise))
-    use_lpips = hub_cache().is_file() or model.discriminator is None
-    judged, judged_kept, judged_weights = _lpips(own.resolution) if use_lpips else _discriminator(model)
+    kinds = _kinds(model)
+    parts = [_judge(kind, model) for kind in kinds]
+    judged, judged_kept, judged_weights = (sum(values) for values in zip(*parts, strict=True))
     rate = convolution_rate(device)
     flop = 2 * step + 2 * judged  # forward, and backward to the inputs alone
     return Cost(
@@ -64,8 +67,24 @@ def estimate(model: Model, device: torch.device) -> Cost:
         step_gflop=flop / 1e9,
         step_gb=(weights + judged_weights + kept + judged_kept) / 1e9,
         step_seconds=STEP_OVERHEAD * flop / rate + 6 * PER_LAYER * own.num_ws,
-        perceptual="lpips" if use_lpips else "discriminator",
+        perceptual="+".join(kinds),
     )
+
+
+def _kinds(model: Model) -> list[str]:
+    """The distances that `latentedit.perceptual.choose` adds up for "auto"; LPIPS where it would find none."""
+    if hub_cache().is_file():
+        return ["lpips"]
+    found = ["discriminator"] * (model.discriminator is not None) + ["stlpips"] * (stlpips_file() is not None)
+    return found or ["lpips"]
+
+
+def _judge(kind: str, model: Model) -> tuple[float, float, float]:
+    """FLOP, bytes kept and bytes of weights of a distance."""
+    if kind == "discriminator":
+        return _discriminator(model)
+    resolution = model.generator.resolution
+    return _stlpips(resolution) if kind == "stlpips" else _lpips(resolution)
 
 
 def _discriminator(model: Model) -> tuple[float, float, float]:
@@ -77,6 +96,20 @@ def _discriminator(model: Model) -> tuple[float, float, float]:
     d.requires_grad_(False)
     flop, kept, _ = measure(lambda: DiscriminatorDistance(d).features(image))
     return flop, kept, sum(p.numel() for p in d.parameters()) * 4
+
+
+def _stlpips(resolution: int) -> tuple[float, float, float]:
+    """FLOP, bytes kept and bytes of weights of the convolutions of ST-LPIPS with AlexNet."""
+    side = min(max(resolution, STLPIPS_LEAST), LPIPS_SIZE)
+    flop = 0.0
+    kept = 0.0
+    weights = 0.0
+    for kernel, stride, inputs, outputs in ST_ALEX:
+        pixels = (side / stride) ** 2
+        flop += 2 * kernel**2 * inputs * outputs * pixels
+        kept += 3 * 4 * outputs * pixels  # after the ReLU, the largest of neighbours, the unit vectors
+        weights += 4 * kernel**2 * inputs * outputs
+    return flop, kept, weights
 
 
 def _lpips(resolution: int) -> tuple[float, float, float]:

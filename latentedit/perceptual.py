@@ -1,14 +1,17 @@
-"""Perceptual distances: LPIPS where its backbone is at hand, else features of the model's own discriminator.
+"""Perceptual distances: LPIPS, Shift-Tolerant LPIPS, features of a discriminator, and sums of them.
 
-Both give features whose squared Euclidean distance is the perceptual distance, so that those of a target picture are
+All give features whose squared Euclidean distance is the perceptual distance, so that those of a target picture are
 computed once.
 """
 
 import hashlib
+import importlib.util
+import math
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +26,15 @@ VGG_BYTES = 553_433_881
 """Size of the backbone's weights; the name carries the first digits of their SHA-256, as torch hub checks them."""
 LPIPS_SIZE = 256
 """Larger pictures are reduced to this side before LPIPS, as in the published projector."""
+STLPIPS_PACKAGE = "stlpips_pytorch"
+STLPIPS_LEAST = 32
+"""Smaller pictures are enlarged to this side before ST-LPIPS, whose last blurs need a few pixels."""
+DISCRIMINATOR_WEIGHT = 1.0
+"""Share of the discriminator's distance in what `choose` takes for "auto" ..."""
+STLPIPS_WEIGHT = 0.3
+"""... and that of ST-LPIPS."""
+KINDS = ("auto", "lpips", "stlpips", "discriminator")
+ADVICE = 'pip install "latentedit[perceptual]"'
 
 
 class Perceptual(Protocol):
@@ -85,11 +97,7 @@ class LpipsDistance:
 
     def features(self, image: Tensor) -> Tensor:
         network: Any = self.network
-        if image.shape[1] == 1:
-            image = image.expand(-1, 3, -1, -1)
-        if image.shape[-1] > LPIPS_SIZE:
-            image = F.interpolate(image, size=(LPIPS_SIZE, LPIPS_SIZE), mode="area")
-        image = image.contiguous(memory_format=torch.channels_last)
+        image = _in_colour(image).contiguous(memory_format=torch.channels_last)
         parts = []
         for x, lin in zip(network.net(network.scaling_layer(image)), network.lins, strict=True):
             weight = lin.model[-1].weight.clamp(min=0).sqrt()  # [1, C, 1, 1]
@@ -97,9 +105,82 @@ class LpipsDistance:
         return torch.cat(parts, dim=1)
 
 
+class StlpipsDistance:
+    """Shift-Tolerant LPIPS (Ghildyal and Liu 2022) is LPIPS with a network that blurs before it drops pixels.
+
+    The weights are read from the package ``stlpips-pytorch``. Its code is not imported, because it needs IPython and
+    unpickles whatever its file holds. Its distance is reproduced, the first two layers being computed as one.
+
+    Args:
+        network: "alex", or "vgg", which takes about seven times as long and serves as a second opinion.
+
+    Raises:
+        Error: the package is not installed, or its file holds something else.
+    """
+
+    def __init__(
+        self,
+        network: Literal["alex", "vgg"] = "alex",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if network not in ("alex", "vgg"):
+            raise Error(f'ST-LPIPS has the networks "alex" and "vgg", got {network!r}')
+        self.name = "stlpips" if network == "alex" else f"stlpips-{network}"
+        state = _read_stlpips(network)
+        self.network = _ShiftTolerant(state, network).eval().requires_grad_(False).to(device)
+
+    def features(self, image: Tensor) -> Tensor:
+        """Unit-normalised activations of five layers, ``[N, C, H, W]`` in [-1, 1] to ``[N, K]``.
+
+        Grey pictures count as colour; those beyond `LPIPS_SIZE` are reduced, those below `STLPIPS_LEAST` enlarged.
+        """
+        image = _in_colour(image)
+        if min(image.shape[2:]) < STLPIPS_LEAST:
+            size = [max(side, STLPIPS_LEAST) for side in image.shape[2:]]
+            image = F.interpolate(image, size, mode="bilinear", align_corners=False)
+        features: Tensor = self.network(image)
+        return features
+
+
+class CombinedDistance:
+    """A weighted sum of distances is a distance.
+
+    Args:
+        parts: distances and their weights; each takes pictures as the others do.
+
+    Raises:
+        Error: no parts, or a weight that is not positive.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Perceptual, float]]) -> None:
+        if not parts:
+            raise Error("a combined distance needs at least one part, got none")
+        for part, weight in parts:
+            if not (weight > 0 and math.isfinite(weight)):
+                raise Error(f"the weight of {part.name} must be a positive number, got {weight}")
+        self.parts = list(parts)
+        names = [part.name if weight == 1 else f"{weight:g}{part.name}" for part, weight in parts]
+        self.name = "+".join(names)
+        """Such as "discriminator+0.3stlpips"; names files in the cache and goes into latent files."""
+
+    def features(self, image: Tensor) -> Tensor:
+        """Those of the parts one after the other, ``[N, K_1 + K_2 + ...]``, scaled with the weights' roots."""
+        return torch.cat([part.features(image) * weight**0.5 for part, weight in self.parts], dim=1)
+
+
 def hub_cache() -> Path:
     """Where torch hub, and so ``lpips``, would put the backbone."""
     return Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
+
+
+def stlpips_file(network: str = "alex") -> Path | None:
+    """The weights of ST-LPIPS in the installed package, or None without it; nothing is imported."""
+    spec = importlib.util.find_spec(STLPIPS_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0])
+    file = folder / "weights" / "vST0.0" / f"{network}_shift_tolerant.pth"
+    return file if file.is_file() else None
 
 
 def choose(
@@ -111,13 +192,14 @@ def choose(
     """The distance that ``kind`` stands for, and one line that says which it is and why.
 
     Args:
-        kind: "auto" (LPIPS where its backbone is given or cached, else the discriminator), "lpips" or "discriminator".
+        kind: "lpips", "stlpips", "discriminator" or "auto": LPIPS where its backbone is given or cached, else the
+            discriminator and ST-LPIPS together where that is installed, else the one of them that there is.
 
     Raises:
-        Error: LPIPS without weights, or neither weights nor a discriminator. Nothing is ever downloaded.
+        Error: what ``kind`` needs is not there. Nothing is ever downloaded.
     """
-    if kind not in ("auto", "lpips", "discriminator"):
-        raise Error(f"perceptual distance must be auto, lpips or discriminator, got {kind!r}")
+    if kind not in KINDS:
+        raise Error(f"perceptual distance must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}")
     file = Path(weights) if weights is not None else hub_cache()
     if kind == "lpips" or (kind == "auto" and (weights is not None or file.is_file())):
         if not file.is_file():
@@ -126,10 +208,167 @@ def choose(
                 f" {file} or name it with --perceptual-weights"
             )
         return LpipsDistance(file, device), f"perceptual distance: LPIPS (VGG) with {file}"
+
+    if kind == "stlpips":
+        return StlpipsDistance(device=device), "perceptual distance: ST-LPIPS (AlexNet)"
+    own = "features of the model's own discriminator"
+    why = f"no {VGG_FILE} in the torch hub cache"
+    if kind == "auto" and stlpips_file() is not None:
+        stlpips = StlpipsDistance(device=device)
+        if discriminator is None:
+            return stlpips, f"perceptual distance: ST-LPIPS (AlexNet) ({why}, and no discriminator in the model file)"
+        both = CombinedDistance([(DiscriminatorDistance(discriminator), DISCRIMINATOR_WEIGHT), (stlpips, STLPIPS_WEIGHT)])
+        return both, f"perceptual distance: {own}, and ST-LPIPS (AlexNet), weights {_weights(both)} ({why})"
+
     if discriminator is None:
-        raise Error(f"this model file has no discriminator to compare pictures with; give {VGG_FILE} with --perceptual-weights")
-    why = "" if kind == "discriminator" else f" (no {VGG_FILE} in the torch hub cache)"
-    return DiscriminatorDistance(discriminator), f"perceptual distance: features of the model's own discriminator{why}"
+        raise Error(
+            f"this model file has no discriminator to compare pictures with; give {VGG_FILE} with"
+            f" --perceptual-weights, or {ADVICE}"
+        )
+    reason = f" ({why}; {ADVICE} adds a distance learnt from people's judgements)" if kind == "auto" else ""
+    return DiscriminatorDistance(discriminator), f"perceptual distance: {own}{reason}"
+
+
+class _ShiftTolerant(nn.Module):
+    """The networks of ST-LPIPS, each of five stages: the largest of neighbours, a blur, convolutions.
+
+    AlexNet's first stage alone is a convolution, then a blur that keeps every second pixel. Both are linear, so that
+    away from the lower and right edge they are one convolution of stride 2 with a larger kernel, which takes a third of
+    the arithmetic. At the edges the blur reflects what it blurs. It is symmetric, so that its first result repeats its
+    second one, and its last repeats the last but one if the number of pixels is odd. Otherwise the last one is the mean
+    of the last two pixels.
+
+    Args:
+        state: weights under the package's names.
+        network: "alex" or "vgg".
+    """
+
+    def __init__(self, state: dict[str, Tensor], network: str) -> None:
+        super().__init__()
+        self.pooled = 3 if network == "alex" else 2
+        self.stages: list[list[str]] = []
+        for number in range(1, 6):
+            start = f"net.slice{number}."
+            layers = sorted({int(name[len(start) :].split(".")[0]) for name in state if name.startswith(start)})
+            self.stages.append([f"{start}{layer}".replace(".", "_") for layer in layers])
+            lin = state[f"lin{number - 1}.model.1.weight"]
+            self.register_buffer(f"lin{number}", lin.sqrt())
+        for name, tensor in state.items():
+            if name.startswith("net."):
+                kept = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+                self.register_buffer(name.replace(".", "_"), kept)
+        self.register_buffer("shift", state["scaling_layer.shift"])
+        self.register_buffer("scale", state["scaling_layer.scale"])
+        self.joined = network == "alex"
+        if self.joined:
+            self._join(state["net.slice1.0.weight"])
+
+    def _join(self, weight: Tensor) -> None:
+        """Kernels of AlexNet's first convolution with the blur: inside, last row, last column, corner."""
+        blur = torch.tensor([0.25, 0.5, 0.25])
+        mean = torch.tensor([0.5, 0.5])
+        for name, down, right in (
+            ("inside", blur, blur),
+            ("last_row", mean, blur),
+            ("last_column", blur, mean),
+            ("corner", mean, mean),
+        ):
+            both = (down[:, None] * right)[None, None]
+            wide = F.conv_transpose2d(weight.flatten(0, 1)[:, None], both)
+            kernel = wide.unflatten(0, weight.shape[:2]).squeeze(2)
+            if name == "inside":
+                kernel = F.pixel_unshuffle(F.pad(kernel, (0, 1, 0, 1)), 2)
+                back = kernel.flip(2, 3).transpose(0, 1)
+                self.register_buffer("back", back.contiguous(memory_format=torch.channels_last))
+            self.register_buffer(name, kernel.contiguous(memory_format=torch.channels_last))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``[N, 3, H, W]`` in [-1, 1] to ``[N, K]``."""
+        get = self.get_buffer
+        x = (image - get("shift")) / get("scale")
+        x = x.contiguous(memory_format=torch.channels_last)
+        parts = []
+        for number, layers in enumerate(self.stages, 1):
+            if self.joined and number == 1:
+                x = self._first(x)
+                layers = []
+            for layer in layers:
+                if f"{layer}_filt" in self._buffers:
+                    filt = get(f"{layer}_filt")
+                    x = F.max_pool2d(x, self.pooled, 1)
+                    x = F.pad(x, (2, 2, 2, 2), mode="reflect")
+                    x = F.conv2d(x, filt, stride=2, groups=len(filt))
+                else:
+                    weight = get(f"{layer}_weight")
+                    x = F.conv2d(x, weight, get(f"{layer}_bias"), padding=weight.shape[2] // 2).relu()
+            length = x.square().sum(dim=1, keepdim=True)
+            scale = get(f"lin{number}") / (x.shape[2] * x.shape[3]) ** 0.5
+            unit = x * ((length + 1e-20).sqrt() + 1e-10).reciprocal() * scale
+            # In the order of memory, which the distance does not ask about.
+            parts.append(unit.permute(0, 2, 3, 1).flatten(1))
+        return torch.cat(parts, dim=1)
+
+    def _first(self, x: Tensor) -> Tensor:
+        """AlexNet's first convolution, blur and ReLU: ``[N, 3, H, W] -> [N, 64, (H - 4) // 2, (W - 4) // 2]``."""
+        get = self.get_buffer
+        height, width = x.shape[2:]
+        x = F.pad(x, (2, 2 + width % 2, 2, 2 + height % 2))
+        found = _Inside.apply(F.pixel_unshuffle(x, 2), get("inside"), get("back"))  # type: ignore[no-untyped-call]
+        last_row, last_column = height % 2 == 0, width % 2 == 0
+        if last_row:
+            strip = x[:, :, -12:, : x.shape[3] - 1]
+            found = torch.cat([found, F.conv2d(strip, get("last_row"), stride=2)], dim=2)
+        if last_column:
+            column = F.conv2d(x[:, :, : x.shape[2] - 1, -12:], get("last_column"), stride=2)
+            if last_row:
+                corner = F.conv2d(x[:, :, -12:, -12:], get("corner"))
+                column = torch.cat([column, corner], dim=2)
+            found = torch.cat([found, column], dim=3)
+        found = (found + get("net_slice1_0_bias")[:, None, None]).relu()
+        return F.pad(found, (1, 1 - int(last_column), 1, 1 - int(last_row)), mode="replicate")
+
+
+class _Inside(torch.autograd.Function):
+    """A convolution whose gradient is computed as a convolution too.
+
+    With few input channels that takes a third of the time of the library's own backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return F.conv2d(x, kernel)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (back,) = ctx.saved_tensors
+        return F.conv2d(gradient, back, padding=back.shape[2] - 1), None, None
+
+
+def _in_colour(image: Tensor) -> Tensor:
+    """What the LPIPS networks look at: three channels, no more than `LPIPS_SIZE` pixels a side."""
+    if image.shape[1] == 1:
+        image = image.expand(-1, 3, -1, -1)
+    if image.shape[-1] > LPIPS_SIZE:
+        image = F.interpolate(image, size=(LPIPS_SIZE, LPIPS_SIZE), mode="area")
+    return image
+
+
+def _weights(combined: CombinedDistance) -> str:
+    return " and ".join(f"{weight:g}" for _, weight in combined.parts)
+
+
+def _read_stlpips(network: str) -> dict[str, Tensor]:
+    file = stlpips_file(network)
+    if file is None:
+        raise Error(f"ST-LPIPS needs the package stlpips-pytorch (64 MB): {ADVICE}")
+    state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    wanted = {"scaling_layer.shift", "net.slice1.0.weight", "net.slice5.13.weight", "lin4.model.1.weight"}
+    if network == "vgg":
+        wanted = {name.replace("slice5.13", "slice5.32") for name in wanted}
+    if not wanted <= state.keys():
+        raise Error(f"{file}: expected the weights of ST-LPIPS, found others; install {ADVICE.split(' ', 2)[2]} anew")
+    return state
 
 
 def _read_backbone(path: Path) -> dict[str, Tensor]:

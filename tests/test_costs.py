@@ -19,6 +19,7 @@ from tests.test_stylegan1 import random_discriminator, random_generator
 @pytest.fixture(autouse=True)
 def no_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("latentedit.costs.stlpips_file", lambda: None)
 
 
 def convolutions(model: Model, channels: int) -> float:
@@ -45,6 +46,17 @@ def test_arithmetic_is_that_of_the_convolutions(tmp_path: Path) -> None:
     lpips = estimate(model, torch.device("cpu"))
     assert lpips.perceptual == "lpips"
     assert lpips.step_gflop - 2 * cost.render_gflop == pytest.approx(2 * 2 * 15.3 * (64 / 224) ** 2, rel=0.1)
+
+
+def test_shift_tolerant_lpips_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its convolutions, as the network itself counts them at 64 px; the edges cost it more there."""
+    model = Model(tiny_generator(resolution=64), tiny_discriminator(resolution=64))
+    bare = estimate(model, torch.device("cpu"))
+    monkeypatch.setattr("latentedit.costs.stlpips_file", lambda: Path())
+    cost = estimate(model, torch.device("cpu"))
+    assert cost.perceptual == "discriminator+stlpips"
+    assert 2 * 0.3 < cost.step_gflop - bare.step_gflop < 2 * 0.6
+    assert cost.step_gb > bare.step_gb
 
 
 def test_backbone_in_the_cache_is_what_would_be_used(tmp_path: Path) -> None:

@@ -126,10 +126,17 @@ def test_arguments_are_checked() -> None:
 
 def test_choice_of_distance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("latentedit.perceptual.stlpips_file", lambda network="alex": None)
     discriminator = tiny_discriminator()
     measure, line = choose("auto", discriminator)
     assert measure.name == "discriminator"
     assert "no vgg16-397923af.pth" in line
+    assert 'pip install "latentedit[perceptual]" adds a distance' in line
+    assert "pip" not in choose("discriminator", discriminator)[1]
+    with pytest.raises(Error, match=r"needs the package stlpips-pytorch .*latentedit\[perceptual\]"):
+        choose("stlpips", discriminator)
+    with pytest.raises(Error, match="must be auto, lpips, stlpips or discriminator, got 'l2'"):
+        choose("l2", discriminator)
     with pytest.raises(Error, match=r"needs vgg16-397923af.pth \(528 MB\), which is not fetched unasked: put it at"):
         choose("lpips", discriminator)
     with pytest.raises(Error, match="has no discriminator"):

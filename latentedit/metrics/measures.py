@@ -146,9 +146,8 @@ def path_length_of(
     seed: int = 0,
 ) -> dict[str, float]:
     """`perceptual_path_length` under a name that says which distance it is by: ``ppl_lpips_w_end`` and the like."""
-    distance, line = choose("auto", model.discriminator, perceptual_weights, model.generator.device)
-    kind = "lpips" if "LPIPS" in line else "discriminator"
-    name = f"ppl_{kind}_{space}_{sampling}{'_crop' * crop}"
+    distance, _ = choose("auto", model.discriminator, perceptual_weights, model.generator.device)
+    name = f"ppl_{distance.name}_{space}_{sampling}{'_crop' * crop}"
     return {name: perceptual_path_length(model.generator, distance, space, sampling, count, crop=crop, seed=seed)}
 
 

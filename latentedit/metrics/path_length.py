@@ -8,7 +8,7 @@ from torch import Tensor
 
 from latentedit.errors import Error
 from latentedit.generator import Generator
-from latentedit.perceptual import LpipsDistance, Perceptual, distance
+from latentedit.perceptual import LpipsDistance, Perceptual, StlpipsDistance, distance
 from latentedit.statistics import random_labels, sample_z
 
 EPSILON = 1e-4
@@ -69,7 +69,9 @@ def perceptual_path_length(
             factor = size // 256
             if factor > 1:  # published figures are of pictures of 256 pixels, of which the crop is half
                 images = [F.avg_pool2d(image, factor) for image in images]
-            if not isinstance(perceptual, LpipsDistance):  # a discriminator sees pictures of its own size alone
+            if not isinstance(
+                perceptual, LpipsDistance | StlpipsDistance
+            ):  # a discriminator sees pictures of its own size alone
                 images = [F.interpolate(image, (size, size), mode="bilinear", align_corners=False) for image in images]
         a, b = (perceptual.features(image) for image in images)
         found.append(distance(a, b).cpu() / EPSILON**2)
