@@ -23,8 +23,9 @@ from latentedit.errors import Error
     "--features",
     default="inception",
     show_default=True,
-    metavar="inception|FILE|MODEL",
-    help="Network whose features are compared: Inception, a judge's file, or another model's discriminator.",
+    metavar="inception|efficientnet-lite0|FILE|MODEL",
+    help="Network whose features are compared: Inception, EfficientNet-Lite0 (extra latentedit[metrics]), a judge's file,"
+    " or another model's discriminator.",
 )
 @click.option("--ppl-space", type=click.Choice(["z", "w"]), default="w", show_default=True, help="Where the paths of ppl run.")
 @click.option(
@@ -89,7 +90,7 @@ def metrics(
         raise Error(f"{compared[0]} compares with a training set; name it with --data")
     if "inversion" in wanted and held_out is None:
         raise Error("inversion needs pictures that were not trained on; name them with --held-out")
-    if "separability" in wanted and features == "inception":
+    if "separability" in wanted and features in ("inception", "efficientnet-lite0"):
         raise Error("separability asks a judge; name its file with --features")
     model = read_model(model_name, device)
     found: dict[str, list[float]] = {}

