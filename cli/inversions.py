@@ -169,9 +169,10 @@ def invert(
     from latentedit.critic import Critic
     from latentedit.curvature import PROBES, Curvature, cached_file
     from latentedit.encoder import encode
+    from latentedit.face_weights import face_weights
     from latentedit.faces import crop_tensor
     from latentedit.images import EXTENSIONS, load_image, open_image, save_image
-    from latentedit.inversion import STEPS
+    from latentedit.inversion import PIXEL_WEIGHT, STEPS
     from latentedit.inversion import invert as run
     from latentedit.latents import describe_source, save_latent
     from latentedit.models import fingerprint, load_encoder
@@ -184,7 +185,8 @@ def invert(
     files = share(expand(photos, EXTENSIONS, "pictures"))
     model = read_model(model_name, device, framing)
     generator = model.generator
-    measure, line = choose(perceptual, model.discriminator, perceptual_weights, generator.device)
+    focus = face_weights(model.framing, generator.resolution)
+    measure, line = choose(perceptual, model.discriminator, perceptual_weights, generator.device, focus)
     click.echo(line, err=True)
     if encoder_file:
         load_encoder(encoder_file, model)
@@ -197,7 +199,9 @@ def invert(
     if tune and space == "s":
         raise Error("--tune goes with --space w and w+")
     own, curvature = fingerprint(generator), model.curvature
-    unmeasured = method == "quasi-newton" and steps and curvature is None and not cached_file(own, measure).is_file()
+    unmeasured = (
+        method == "quasi-newton" and steps and curvature is None and not cached_file(own, measure, PIXEL_WEIGHT).is_file()
+    )
     if generator.resolution >= LARGE:
         cost = estimate(model, generator.device)
         total = cost.step_seconds * steps * (restarts + 1) / 60
@@ -208,7 +212,13 @@ def invert(
     if method == "quasi-newton" and steps and curvature is None:
         with progress_bar(PROBES, "measuring the model") if unmeasured else nullcontext() as bar:
             curvature = Curvature.cached(
-                generator, measure, statistics, own, progress=lambda n: bar.update(n - bar.n) if bar else None
+                generator,
+                measure,
+                statistics,
+                own,
+                pixel_weight=PIXEL_WEIGHT,
+                focus=focus,
+                progress=lambda n: bar.update(n - bar.n) if bar else None,
             )
     domain = Domain.of(generator, model.discriminator) if model.discriminator is not None else None
     counts = (load_image(mask, generator.resolution, 1) + 1) / 2 if mask else None
@@ -311,6 +321,7 @@ def invert(
                 perceptual=measure,
                 statistics=statistics,
                 mask=counts,
+                focus=focus,
                 start=start,
                 curvature=curvature,
                 critic=critic,

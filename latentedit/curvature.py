@@ -69,11 +69,14 @@ class Curvature:
         probes: int = PROBES,
         *,
         batch: int = BATCH,
+        pixel_weight: float = 1.0,
+        focus: Tensor | None = None,
         seed: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> "Curvature":
         """Measured by ``probes`` backward passes, of which the strongest `RANK` directions are kept.
 
+        ``pixel_weight`` and ``focus`` are those of the search (`latentedit.inversion.invert`).
         ``progress`` is called with the number of probes done after every batch.
         """
         device = generator.device
@@ -86,7 +89,8 @@ class Curvature:
             image = generator.synthesis(mean + u @ colouring)
             features = perceptual.features(image)
             projected = (features * _signs(features, draws)).sum()
-            projected = projected + (image * _signs(image, draws)).sum() / image[0].numel() ** 0.5
+            weighted = image if focus is None else image * focus.to(device).sqrt()
+            projected = projected + (weighted * _signs(image, draws)).sum() * (pixel_weight / image[0].numel()) ** 0.5
             gradients.append(torch.autograd.grad(projected, u)[0].flatten(1).cpu())
             if progress:
                 progress(start + count)
@@ -102,10 +106,13 @@ class Curvature:
         perceptual: Perceptual,
         statistics: WStatistics,
         fingerprint: str,
+        *,
+        pixel_weight: float = 1.0,
+        focus: Tensor | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> "Curvature":
         """As `of`, kept in the user's cache under the generator's ``fingerprint``."""
-        path = cached_file(fingerprint, perceptual)
+        path = cached_file(fingerprint, perceptual, pixel_weight)
         shape = (generator.num_ws, generator.w_dim)
         try:
             factors = read_tensors(path, FORMAT, VERSION)[1]["factors"].float()
@@ -114,7 +121,13 @@ class Curvature:
         except (Error, KeyError):
             pass
         measured = cls.of(
-            generator, perceptual, statistics, batch=BATCH if generator.resolution < 256 else 1, progress=progress
+            generator,
+            perceptual,
+            statistics,
+            batch=2 if generator.resolution < 256 else 1,
+            pixel_weight=pixel_weight,
+            focus=focus,
+            progress=progress,
         )
         with suppress(Error):  # a cache that cannot be written is none
             write_tensors(path, FORMAT, VERSION, {}, {"factors": measured.factors})
@@ -159,9 +172,9 @@ class Scaling:
         return x * rest + ((x @ directions.T) * (scales.to(x.device) - rest)) @ directions
 
 
-def cached_file(fingerprint: str, perceptual: Perceptual) -> Path:
+def cached_file(fingerprint: str, perceptual: Perceptual, pixel_weight: float = 1.0) -> Path:
     """Where `Curvature.cached` keeps what it measured."""
-    return cache_folder() / "curvature" / f"{fingerprint[:32]}-{perceptual.name}.safetensors"
+    return cache_folder() / "curvature" / f"{fingerprint[:32]}-{perceptual.name}-{pixel_weight:g}.safetensors"
 
 
 def _signs(like: Tensor, draws: torch.Generator) -> Tensor:

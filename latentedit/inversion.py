@@ -24,6 +24,8 @@ from latentedit.statistics import WStatistics
 
 STEPS = {"quasi-newton": 125, "adam": 1000}
 """Usual number of steps of a method."""
+PIXEL_WEIGHT = 5.0
+"""Of the mean squared difference of pixels; measured in docs/photo.md, as is the weight of the face."""
 STYLE_WEIGHT = 0.01
 """Of the mean squared style offset, in standard deviations of the style."""
 
@@ -98,12 +100,13 @@ def invert(
     learning_rate: float = 0.1,
     initial_noise: float = 0.05,
     noise_weight: float = 1e5,
-    pixel_weight: float = 1.0,
+    pixel_weight: float = PIXEL_WEIGHT,
     prior_weight: float = 0.01,
     delta_weight: float = 0.0,
     adversarial_weight: float = 0.0,
     noise: NoiseMode = "optimise",
     mask: Tensor | None = None,
+    focus: Tensor | None = None,
     restarts: int = 0,
     patience: int | None = None,
     seed: int = 0,
@@ -138,6 +141,8 @@ def invert(
         noise: "optimise" the maps, keep the generator's own ("frozen"), or render without ("off").
         critic: for ``adversarial_weight``; None trains one, which takes seconds.
         mask: ``[1 or N, 1, resolution, resolution]``, 1 where the picture counts and 0 where it does not.
+        focus: how much every pixel counts, ``[1, 1, resolution, resolution]`` of mean 1 (`latentedit.face_weights`); None
+            for all the same. A ``perceptual`` that is given by name gets it too.
         restarts: further searches, from random w; of every picture the best counts.
         patience: end a search when no picture's loss has improved for so many steps.
         progress: called after every step with its number, the number of all steps and the mean terms.
@@ -168,7 +173,7 @@ def invert(
     device = generator.device
     image = image.to(device)
     if isinstance(perceptual, str):
-        perceptual = choose(perceptual, discriminator, perceptual_weights, device)[0]
+        perceptual = choose(perceptual, discriminator, perceptual_weights, device, focus)[0]
     statistics = statistics or WStatistics.of(generator)
     settings: dict[str, Any] = {
         "space": space,
@@ -185,6 +190,7 @@ def invert(
         "restarts": restarts,
         "seed": seed,
         **({"masked": True} if mask is not None else {}),
+        **({"focus": "face"} if focus is not None else {}),
         **({"started_from": "given w"} if start is not None else {}),
     }
     search = Search(
@@ -195,6 +201,7 @@ def invert(
         1 if space == "w" else generator.num_ws,
         noise,
         mask=mask,
+        focus=focus,
         start=start,
         styles=space == "s",
         critic=(critic or Critic(generator, statistics)) if adversarial_weight else None,
@@ -209,7 +216,7 @@ def invert(
         },
     )
     if method == "quasi-newton" and curvature is None and steps:
-        curvature = Curvature.of(generator, perceptual, statistics)
+        curvature = Curvature.of(generator, perceptual, statistics, pixel_weight=pixel_weight, focus=focus)
     # What is left after w: the noise maps, unless they were searched with it, and the offsets of styles.
     with_noise = noise == "optimise" and method == "quasi-newton"
     detailed = bool(steps) and (with_noise or space == "s")

@@ -32,7 +32,7 @@ ENCODER = ".encoder.safetensors"
 """Ending of a file beside a model that holds its encoder alone."""
 LATEST = {"faces128": "faces128-v1"}
 """What a bundled name without a version stands for."""
-RETIRED = {name: "faces128" for name in ("faces64", "faces64-v1", "faces64-v2")}
+RETIRED = dict.fromkeys(("faces64", "faces64-v1", "faces64-v2"), "faces128")
 """Bundled models that no longer ship, and what takes their place. Nothing else is ever called by these names."""
 
 

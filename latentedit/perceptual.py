@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from latentedit.compatibility import import_with_torchvision
 from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
+from latentedit.face_weights import at_size
 
 VGG_FILE = "vgg16-397923af.pth"
 VGG_BYTES = 553_433_881
@@ -61,16 +62,22 @@ class DiscriminatorDistance:
 
     The comparison is that of LPIPS (Zhang et al. 2018, eq. 1) with a network that was trained on the model's own kind of
     pictures and equal weights. It needs no download and works in grey; its numbers are not LPIPS numbers.
+
+    Args:
+        focus: how much every pixel counts, ``[1, 1, H, W]`` of mean 1, as `latentedit.face_weights` gives it.
     """
 
-    name = "discriminator"
-
-    def __init__(self, discriminator: Discriminator) -> None:
+    def __init__(self, discriminator: Discriminator, focus: Tensor | None = None) -> None:
         self.discriminator = discriminator
+        self.focus = focus
+        self.name = "discriminator" if focus is None else "discriminator-face"
 
     def features(self, image: Tensor) -> Tensor:
         maps = self.discriminator.features(image)
         parts = [_unit(x) / (x.shape[2] * x.shape[3] * len(maps)) ** 0.5 for x in maps]
+        if self.focus is not None:
+            focus = self.focus.to(image.device)
+            parts = [part * at_size(focus, *part.shape[2:]).sqrt() for part in parts]
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
@@ -188,12 +195,14 @@ def choose(
     discriminator: Discriminator | None,
     weights: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
+    focus: Tensor | None = None,
 ) -> tuple[Perceptual, str]:
     """The distance that ``kind`` stands for, and one line that says which it is and why.
 
     Args:
         kind: "lpips", "stlpips", "discriminator" or "auto": LPIPS where its backbone is given or cached, else the
             discriminator and ST-LPIPS together where that is installed, else the one of them that there is.
+        focus: how much every pixel counts for the discriminator's distance (`latentedit.face_weights`).
 
     Raises:
         Error: what ``kind`` needs is not there. Nothing is ever downloaded.
@@ -217,7 +226,9 @@ def choose(
         stlpips = StlpipsDistance(device=device)
         if discriminator is None:
             return stlpips, f"perceptual distance: ST-LPIPS (AlexNet) ({why}, and no discriminator in the model file)"
-        both = CombinedDistance([(DiscriminatorDistance(discriminator), DISCRIMINATOR_WEIGHT), (stlpips, STLPIPS_WEIGHT)])
+        both = CombinedDistance(
+            [(DiscriminatorDistance(discriminator, focus), DISCRIMINATOR_WEIGHT), (stlpips, STLPIPS_WEIGHT)]
+        )
         return both, f"perceptual distance: {own}, and ST-LPIPS (AlexNet), weights {_weights(both)} ({why})"
 
     if discriminator is None:
@@ -226,7 +237,7 @@ def choose(
             f" --perceptual-weights, or {ADVICE}"
         )
     reason = f" ({why}; {ADVICE} adds a distance learnt from people's judgements)" if kind == "auto" else ""
-    return DiscriminatorDistance(discriminator), f"perceptual distance: {own}{reason}"
+    return DiscriminatorDistance(discriminator, focus), f"perceptual distance: {own}{reason}"
 
 
 class _ShiftTolerant(nn.Module):

@@ -120,6 +120,7 @@ class Search:
         noise: NoiseMode,
         *,
         mask: Tensor | None = None,
+        focus: Tensor | None = None,
         start: Tensor | None = None,
         styles: bool = False,
         critic: Critic | None = None,
@@ -129,6 +130,7 @@ class Search:
         self.rows, self.noise, self.critic, self.weights = rows, noise, critic, weights
         self.n, self.device = len(image), image.device
         self.mask = None if mask is None else mask.to(self.device)
+        self.focus = None if focus is None else focus.to(self.device)
         with torch.no_grad():
             self.target = perceptual.features(image)
         self.mean = statistics.mean.to(self.device)
@@ -315,11 +317,12 @@ class Search:
             # What does not count is taken from the picture itself, so that no distance can see it.
             difference = difference * self.mask
             rendered = self.image + difference
+        squared = difference.square()
         spread = (w - w.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(dim=1) / self.statistics.std**2
         u = (w - self.mean) @ self.whitening
         return {
             "perceptual": distance(self.perceptual.features(rendered), self.target),
-            "pixel": difference.square().mean(dim=(1, 2, 3)),
+            "pixel": (squared if self.focus is None else squared * self.focus).mean(dim=(1, 2, 3)),
             "noise": noise_regulariser(maps) if maps[0].requires_grad else zero,
             "prior": u.square().mean(dim=(1, 2)),
             "delta": spread,

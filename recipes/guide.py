@@ -12,6 +12,7 @@ import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 from latentedit.files import read_tensors, write_tensors
 from latentedit.images import load_image
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 FORMAT, VERSION = "latentedit-guide", 1
 SIDE = 64
@@ -53,7 +56,8 @@ class Guide(nn.Module):
         for halving, residual in zip(self.halvings, self.residuals, strict=True):
             x = halving(x)
             x = x + residual(x)
-        return self.head(F.dropout(x.flatten(1), 0.4, self.training))
+        found: Tensor = self.head(F.dropout(x.flatten(1), 0.4, self.training))
+        return found
 
 
 @dataclass
@@ -67,10 +71,15 @@ class Portraits:
     rows: list[dict[str, str]]
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def read(folder: Path, table: str = "train") -> Portraits:
     """The crops of ``table``.csv; numbers are standardised by those of train.csv."""
-    rows = list(csv.DictReader(open(folder / f"{table}.csv", newline="")))
-    reference = list(csv.DictReader(open(folder / "train.csv", newline="")))
+    rows = read_table(folder / f"{table}.csv")
+    reference = read_table(folder / "train.csv")
     images = torch.cat([load_image(folder / table / row["file"], size=SIDE) for row in rows])
     columns, weights = [], []
     for name in HEADS:
@@ -84,7 +93,7 @@ def read(folder: Path, table: str = "train") -> Portraits:
     return Portraits(images, targets, torch.from_numpy(np.stack(weights, 1)).float(), [row["person"] for row in rows], rows)
 
 
-def balance(values: np.ndarray, sources: list[str], binary: bool) -> np.ndarray:
+def balance(values: Array, sources: list[str], binary: bool) -> Array:
     """Weights of mean 1 that make a binary label independent of the source, both classes counting the same; at most 8."""
     known = ~np.isnan(values)
     weights = known.astype(float)
@@ -148,7 +157,7 @@ def train(portraits: Portraits, chosen: Tensor, seed: int = 0, steps: int = STEP
         optimiser.step()
         schedule.step()
         if time.monotonic() - told > 5:
-            print(f"step {step + 1} of {steps}, loss {float(loss):.3f}", flush=True)
+            print(f"step {step + 1} of {steps}, loss {float(loss.detach()):.3f}", flush=True)
             told = time.monotonic()
     return guide.eval().requires_grad_(False)
 
