@@ -63,7 +63,7 @@ def refine(
     import numpy as np
     import torch
 
-    from latentedit.directions import PhotoScores
+    from latentedit.directions import PhotoScores, RefineOptions
     from latentedit.directions import refine as refined
     from latentedit.directions.labels import read_texts
     from latentedit.editing import parse_layers
@@ -104,9 +104,13 @@ def refine(
         scores = PhotoScores(model.discriminator, ends, stay, lambda done, _: bar.update(done - bar.n))
     with progress_bar(steps, "refining", "step") as bar:
         found = refined(
-            direction, model.generator, scores, discriminator=model.discriminator, steps=steps, batch=batch,
-            hold_light=hold_light, progress=lambda done, _: bar.update(done - bar.n),
-        )  # fmt: skip
+            direction,
+            model.generator,
+            scores,
+            RefineOptions(steps=steps, batch=batch, hold_light=hold_light),
+            discriminator=model.discriminator,
+            progress=lambda done, _: bar.update(done - bar.n),
+        )
     provenance = {
         "refined_on": Path(table).name,
         "refined_column": asked.attribute,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from latentedit.directions.imported import import_direction
     from latentedit.directions.labels import LabelTable, read_labels
     from latentedit.directions.probe import fit, fit_classes
-    from latentedit.directions.refinement import PhotoScores, refine
+    from latentedit.directions.refinement import PhotoScores, RefineOptions, refine
     from latentedit.directions.report import card, plot, with_report
     from latentedit.directions.sweeps import sweep_sheet
     from latentedit.directions.transfer import (
@@ -35,6 +35,7 @@ _HOMES = {
     "OnnxClassifier": "classifiers",
     "PhotoClassifier": "transfer",
     "PhotoScores": "refinement",
+    "RefineOptions": "refinement",
     "card": "report",
     "conditioned": "conditioning",
     "effect_of_layers": "effects",
@@ -70,6 +71,7 @@ __all__ = [
     "OnnxClassifier",
     "PhotoClassifier",
     "PhotoScores",
+    "RefineOptions",
     "card",
     "conditioned",
     "effect_of_layers",

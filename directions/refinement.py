@@ -6,7 +6,7 @@ discriminator's opinion stay.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,39 @@ from latentedit.errors import Error
 from latentedit.generator import Generator
 from latentedit.statistics import WStatistics, sample_w
 
-STEPS, BATCH, RATE = 150, 12, 0.05
+RATE = 0.05
 AMOUNT = 2.0
 """Sigmas at which pictures are looked at."""
 MARGIN = 1.0
 """Log odds by which a classifier should be sure."""
-HOLD, LIGHT, REAL, TYPICAL = 1.0, 10.0, 1.0, 0.06
-"""Weights of: the divergence of every other answer, the squared change of the mean grey value, what pictures lose in the
-discriminator's eyes, the squared length of a row's step in standard deviations of w."""
+LIGHT = 10.0
+"""Weight of the squared change of the mean grey value."""
 SHIFT, CONTRAST, BRIGHTNESS, GRAIN = 3, 0.2, 0.15, 0.05
 """What pictures are changed by, at random, before classifiers see them, lest the search please them by invisible means."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Scores = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """How `refine` searches, and what counts how much beside the attribute itself."""
+
+    steps: int = 150
+    """Of Adam."""
+    batch: int = 12
+    """Pictures that are moved either way in a step."""
+    hold: float = 1.0
+    """Weight of the divergence of every other answer."""
+    hold_light: bool = True
+    """Whether the mean grey value should stay."""
+    real: float = 1.0
+    """Weight of what pictures lose in the discriminator's eyes."""
+    typical: float = 0.06
+    """Weight of the squared length of a row's step, in standard deviations of w."""
+    outside: float = 0.0
+    """Weight of the mean squared change of pixels outside the region where the attribute is seen."""
+    seed: int = 0
 
 
 class PhotoScores:
@@ -72,38 +92,41 @@ class PhotoScores:
         return found if self.both else torch.cat([found[:, :1], -found[:, :1], found[:, 1:]], dim=1)
 
 
+DEFAULT = RefineOptions()
+
+
 def refine(
     direction: Direction,
     generator: Generator,
     scores: Scores,
+    options: RefineOptions = DEFAULT,
     *,
     discriminator: Discriminator | None = None,
-    steps: int = STEPS,
-    batch: int = BATCH,
-    hold_light: bool = True,
-    seed: int = 0,
+    base: Tensor | None = None,
+    region: Tensor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Direction:
     """``direction`` with a step of its own for every row of ws, by which pictures moved by +-2 sigmas come to show the
     attribute, or to lose it.
 
     The score stays what it was, and an edit by one sigma still moves it by one sigma; what the step does besides is found by
-    Adam on pictures of random w.
+    Adam on pictures of random w, and of ``base``.
 
     Args:
         scores: pictures ``[N, C, H, W]`` in [-1, 1] to log odds ``[N, 2 + others]``, differentiable: that they are at the
             positive end, at the negative end, and of answers that should stay. The judge that the direction is
             measured by must not be among them.
         discriminator: the generator's; pictures should not become less real in its eyes.
-        steps: of Adam, on ``batch`` pictures each way.
-        hold_light: whether the mean grey value should stay.
+        base: ``[M, num_ws, w_dim]``, such as inversions of photographs, from which every other picture is taken.
+        region: ``[1, 1, H, W]`` from 0 to 1, where the attribute is seen; for ``options.outside``.
 
     Raises:
         Error: a direction of another space than W and W+.
     """
     if direction.space not in ("w", "w+"):
         raise Error(f"only directions in W and W+ can be refined; {direction.name} is in the space {direction.space}")
-    device, random = generator.device, torch.Generator().manual_seed(seed)
+    device, random = generator.device, torch.Generator().manual_seed(options.seed)
+    steps, batch = options.steps, options.batch
     statistics = WStatistics.of(generator)
     colouring, whitening = statistics.colouring.to(device), statistics.whitening.to(device)
     rows = torch.zeros(generator.num_ws, 1, device=device)
@@ -114,29 +137,35 @@ def refine(
     moved = whitened.clone().requires_grad_()  # so that all parts of w are as easy to move
     rate = RATE * float(whitened.norm()) / moved.numel() ** 0.5
     optimiser = torch.optim.Adam([moved], lr=rate, betas=(0.9, 0.99))
-    w = sample_w(generator, steps * batch, seed + 17)
+    w = sample_w(generator, steps * batch, options.seed + 17)
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = rate * (1 - step / steps)
-        base = w[step * batch : (step + 1) * batch, None].expand(-1, generator.num_ws, -1)
+        origin = w[step * batch : (step + 1) * batch, None].repeat(1, generator.num_ws, 1)
+        if base is not None:
+            chosen = torch.randint(len(base), (batch // 2,), generator=random)
+            origin[: batch // 2] = base[chosen].to(device)
         shift = AMOUNT * of_one_sigma(rows * (moved @ colouring), direction)
-        pictures = generator.synthesis(torch.cat([base + shift, base - shift]))
+        pictures = generator.synthesis(torch.cat([origin + shift, origin - shift]))
         with torch.no_grad():
-            before = generator.synthesis(base)
+            before = generator.synthesis(origin)
         disturbed = _disturbance(before, random)
         with torch.no_grad():
             plain = scores(disturbed(before))
         there, back = (scores(disturbed(part)) for part in pictures.chunk(2))
         loss = F.softplus(MARGIN - there[:, 0]).mean() + F.softplus(MARGIN - back[:, 1]).mean()
-        loss = loss + HOLD * (_divergence(there[:, 2:], plain[:, 2:]) + _divergence(back[:, 2:], plain[:, 2:]))
-        loss = loss + TYPICAL * ((shift @ whitening).square().sum() / (last + 1 - first) / AMOUNT**2)
-        if hold_light:
+        loss = loss + options.hold * (_divergence(there[:, 2:], plain[:, 2:]) + _divergence(back[:, 2:], plain[:, 2:]))
+        loss = loss + options.typical * ((shift @ whitening).square().sum() / (last + 1 - first) / AMOUNT**2)
+        if options.outside and region is not None:
+            change = (pictures - before.repeat(2, 1, 1, 1)).square().mean(dim=1, keepdim=True)
+            loss = loss + options.outside * ((1 - region.to(device)) * change).mean()
+        if options.hold_light:
             light = pictures.mean(dim=(1, 2, 3)) - before.mean(dim=(1, 2, 3)).repeat(2)
             loss = loss + LIGHT * light.square().mean()
         if discriminator is not None:
             with torch.no_grad():
                 real = discriminator(before)
             lost = [real - discriminator(part) for part in pictures.chunk(2)]
-            loss = loss + REAL * sum(F.softplus(part).mean() for part in lost)
+            loss = loss + options.real * sum(F.softplus(part).mean() for part in lost)
         (moved.grad,) = torch.autograd.grad(loss, moved)  # of the networks' parameters none
         optimiser.step()
         if progress:

@@ -11,6 +11,7 @@ import torch
 from latentedit.directions import (
     Direction,
     PhotoClassifier,
+    RefineOptions,
     card,
     conditioned,
     fit,
@@ -276,7 +277,7 @@ def test_refining_finds_steps_that_pictures_follow() -> None:
 
     torch.manual_seed(0)
     start = fit_from_scores(lambda x: scores(x)[:, 0], generator=GENERATOR, name="bright", samples=60, confident=0.05)
-    refined = refine(start, GENERATOR, scores, discriminator=tiny_discriminator(), hold_light=False, steps=60)
+    refined = refine(start, GENERATOR, scores, RefineOptions(steps=60, hold_light=False), discriminator=tiny_discriminator())
     ws = sample_w(GENERATOR, 100, seed=8)[:, None].expand(-1, NUM, -1)
 
     def missed(d: Direction) -> tuple[float, float]:
