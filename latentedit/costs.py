@@ -16,7 +16,7 @@ from latentedit.models import Model
 from latentedit.perceptual import LPIPS_SIZE, STLPIPS_LEAST, DiscriminatorDistance, hub_cache, stlpips_file
 
 ST_ALEX = ((13, 2, 3, 64), (5, 4, 64, 192), (3, 8, 192, 384), (3, 8, 384, 256), (3, 8, 256, 256))
-"""Kernel, pixels a result, input and output channels of the convolutions of ST-LPIPS, its first blur included."""
+"""Kernel, pixels a result, input and output channels of the convolutions of ST-LPIPS."""
 VGG_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 """Convolutions and channels at each scale of VGG-16 (Simonyan and Zisserman 2015, table 1, D)."""
 OVERHEAD, STEP_OVERHEAD = 1.5, 2.0
@@ -39,7 +39,7 @@ class Cost:
     """Weights, and what is kept for the backward pass."""
     step_seconds: float
     perceptual: str
-    """The distance that the projector would use: "lpips", "discriminator", "stlpips" or "discriminator+stlpips"."""
+    """What the projector would use: "lpips", or "discriminator", "stlpips" or both with a "+"."""
 
 
 def estimate(model: Model, device: torch.device) -> Cost:
@@ -72,7 +72,7 @@ def estimate(model: Model, device: torch.device) -> Cost:
 
 
 def _kinds(model: Model) -> list[str]:
-    """The distances that `latentedit.perceptual.choose` adds up for "auto"; LPIPS where it would find none."""
+    """What `latentedit.perceptual.choose` adds up for "auto"; LPIPS where it would find nothing."""
     if hub_cache().is_file():
         return ["lpips"]
     found = ["discriminator"] * (model.discriminator is not None) + ["stlpips"] * (stlpips_file() is not None)
@@ -107,7 +107,8 @@ def _stlpips(resolution: int) -> tuple[float, float, float]:
     for kernel, stride, inputs, outputs in ST_ALEX:
         pixels = (side / stride) ** 2
         flop += 2 * kernel**2 * inputs * outputs * pixels
-        kept += 3 * 4 * outputs * pixels  # after the ReLU, the largest of neighbours, the unit vectors
+        # After the ReLU, the largest of neighbours, the unit vectors.
+        kept += 3 * 4 * outputs * pixels
         weights += 4 * kernel**2 * inputs * outputs
     return flop, kept, weights
 

@@ -75,40 +75,46 @@ def fingerprint(generator: Generator) -> str:
 
 @torch.no_grad()
 def round_to_half(model: Model) -> None:
-    """Round the convolutions of ``model``, in place, to what half precision holds: its fingerprint changes.
+    """Round the generator's convolutions and the whole discriminator, in place, to what half precision holds.
 
-    They are nearly all of a network's bytes. Mapping and styles stay as they are, as an error there moves the whole picture.
+    The fingerprint changes. These are nearly all of the bytes; mapping and styles of the generator stay as they are, as an
+    error there moves the whole picture.
 
     Raises:
         Error: a weight that is too large for half precision.
     """
-    for network in (model.generator, model.discriminator, model.raw_generator):
-        for name, tensor in network.state_dict().items() if network is not None else ():
-            if tensor.ndim != 4:
+    for prefix, network in _parts(model).items():
+        for name, tensor in network.state_dict().items():
+            if not _is_halved(f"{prefix}/{name}", tensor):
                 continue
             if float(tensor.abs().max()) > torch.finfo(torch.float16).max:
                 raise Error(f"tensor {name} reaches {float(tensor.abs().max()):.3g}, too large for half precision")
             tensor.copy_(tensor.half())
 
 
+def _is_halved(name: str, tensor: Tensor) -> bool:
+    """Whether a file in half precision stores the tensor ``name`` (with its prefix) so."""
+    return tensor.ndim == 4 or name.startswith("d/")
+
+
+def _parts(model: Model) -> dict[str, nn.Module]:
+    """The networks of ``model`` but for its encoder, by the prefix of their tensors."""
+    parts = {"g_ema": model.generator, "g": model.raw_generator, "d": model.discriminator}
+    return {prefix: network for prefix, network in parts.items() if network is not None}
+
+
 def save_model(path: str | os.PathLike[str], model: Model, *, half: bool = False) -> None:
     """Write ``model`` as a native file, atomically.
 
     Args:
-        half: store convolutions in half the bytes. They must be rounded before (`round_to_half`), so that the file holds
+        half: store most weights in half the bytes. They must be rounded before (`round_to_half`), so that the file holds
             exactly the generator that its fingerprint names.
     """
     tensors: dict[str, Tensor] = {}
-    parts: dict[str, nn.Module | None] = {
-        "g_ema": model.generator,
-        "g": model.raw_generator,
-        "d": model.discriminator,
-    }
-    for prefix, network in parts.items():
-        if network is not None:
-            tensors.update({f"{prefix}/{name}": tensor for name, tensor in network.state_dict().items()})
+    for prefix, network in _parts(model).items():
+        tensors.update({f"{prefix}/{name}": tensor for name, tensor in network.state_dict().items()})
     if half:
-        tensors = {name: tensor.half() if tensor.ndim == 4 else tensor for name, tensor in tensors.items()}
+        tensors = {name: tensor.half() if _is_halved(name, tensor) else tensor for name, tensor in tensors.items()}
     tensors |= _encoder_tensors(model)
     header: dict[str, Any] = {
         "generator": model.generator.config.as_dict(),

@@ -1,7 +1,7 @@
 """Perceptual distances: LPIPS, Shift-Tolerant LPIPS, features of a discriminator, and sums of them.
 
-All give features whose squared Euclidean distance is the perceptual distance, so that those of a target picture are
-computed once.
+All give features whose squared Euclidean distance is the perceptual distance, so that those of a
+target picture are computed once.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ LPIPS_SIZE = 256
 """Larger pictures are reduced to this side before LPIPS, as in the published projector."""
 STLPIPS_PACKAGE = "stlpips_pytorch"
 STLPIPS_LEAST = 32
-"""Smaller pictures are enlarged to this side before ST-LPIPS, whose last blurs need a few pixels."""
+"""Smaller pictures are enlarged to this side before ST-LPIPS, whose blurs need a few pixels."""
 DISCRIMINATOR_WEIGHT = 1.0
 """Share of the discriminator's distance in what `choose` takes for "auto" ..."""
 STLPIPS_WEIGHT = 0.3
@@ -113,13 +113,15 @@ class LpipsDistance:
 
 
 class StlpipsDistance:
-    """Shift-Tolerant LPIPS (Ghildyal and Liu 2022) is LPIPS with a network that blurs before it drops pixels.
+    """Shift-Tolerant LPIPS is LPIPS with a network that blurs before it drops pixels.
 
-    The weights are read from the package ``stlpips-pytorch``. Its code is not imported, because it needs IPython and
-    unpickles whatever its file holds. Its distance is reproduced, the first two layers being computed as one.
+    It is that of Ghildyal and Liu (2022). The weights are read from the package
+    ``stlpips-pytorch``. Its code is not imported, because it needs IPython and unpickles whatever
+    its file holds. Its distance is reproduced, the first two layers being computed as one.
 
     Args:
-        network: "alex", or "vgg", which takes about seven times as long and serves as a second opinion.
+        network: "alex", or "vgg", which takes about five times as long and serves as a second
+            opinion.
 
     Raises:
         Error: the package is not installed, or its file holds something else.
@@ -139,7 +141,8 @@ class StlpipsDistance:
     def features(self, image: Tensor) -> Tensor:
         """Unit-normalised activations of five layers, ``[N, C, H, W]`` in [-1, 1] to ``[N, K]``.
 
-        Grey pictures count as colour; those beyond `LPIPS_SIZE` are reduced, those below `STLPIPS_LEAST` enlarged.
+        Grey pictures count as colour. Those beyond `LPIPS_SIZE` are reduced, those below
+        `STLPIPS_LEAST` enlarged.
         """
         image = _in_colour(image)
         if min(image.shape[2:]) < STLPIPS_LEAST:
@@ -171,7 +174,7 @@ class CombinedDistance:
         """Such as "discriminator+0.3stlpips"; names files in the cache and goes into latent files."""
 
     def features(self, image: Tensor) -> Tensor:
-        """Those of the parts one after the other, ``[N, K_1 + K_2 + ...]``, scaled with the weights' roots."""
+        """Those of the parts side by side, ``[N, K_1 + ...]``, scaled with the weights' roots."""
         return torch.cat([part.features(image) * weight**0.5 for part, weight in self.parts], dim=1)
 
 
@@ -199,13 +202,19 @@ def choose(
 ) -> tuple[Perceptual, str]:
     """The distance that ``kind`` stands for, and one line that says which it is and why.
 
-    Args:
-        kind: "lpips", "stlpips", "discriminator" or "auto": LPIPS where its backbone is given or cached, else the
-            discriminator and ST-LPIPS together where that is installed, else the one of them that there is.
-        focus: how much every pixel counts for the discriminator's distance (`latentedit.face_weights`).
+        Args:
+    <<<<<<< HEAD
+            kind: "lpips", "stlpips", "discriminator" or "auto": LPIPS where its backbone is given or cached, else the
+                discriminator and ST-LPIPS together where that is installed, else the one of them that there is.
+            focus: how much every pixel counts for the discriminator's distance (`latentedit.face_weights`).
+    =======
+            kind: "lpips", "stlpips", "discriminator" or "auto": LPIPS where its backbone is given or
+                cached, else the discriminator and ST-LPIPS together where that is installed, else the
+                one of them that there is.
+    >>>>>>> fce5eb6 (Notes of the distances and features say what holds; the name of a path length follows its distance)
 
-    Raises:
-        Error: what ``kind`` needs is not there. Nothing is ever downloaded.
+        Raises:
+            Error: what ``kind`` needs is not there. Nothing is ever downloaded.
     """
     if kind not in KINDS:
         raise Error(f"perceptual distance must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}")
@@ -241,13 +250,14 @@ def choose(
 
 
 class _ShiftTolerant(nn.Module):
-    """The networks of ST-LPIPS, each of five stages: the largest of neighbours, a blur, convolutions.
+    """The networks of ST-LPIPS have five stages: the largest of neighbours, a blur, convolutions.
 
-    AlexNet's first stage alone is a convolution, then a blur that keeps every second pixel. Both are linear, so that
-    away from the lower and right edge they are one convolution of stride 2 with a larger kernel, which takes a third of
-    the arithmetic. At the edges the blur reflects what it blurs. It is symmetric, so that its first result repeats its
-    second one, and its last repeats the last but one if the number of pixels is odd. Otherwise the last one is the mean
-    of the last two pixels.
+    AlexNet's first stage alone is a convolution, then a blur that keeps every second pixel. Both
+    are linear, so that away from the lower and right edge they are one convolution of stride 2 with
+    a larger kernel, which takes a third of the arithmetic. At the edges the blur reflects what it
+    blurs. It is symmetric, so that its first result repeats its second one, and its last repeats
+    the last but one if the number of pixels is odd. Otherwise the last is the mean of the last two
+    pixels.
 
     Args:
         state: weights under the package's names.
@@ -275,7 +285,7 @@ class _ShiftTolerant(nn.Module):
             self._join(state["net.slice1.0.weight"])
 
     def _join(self, weight: Tensor) -> None:
-        """Kernels of AlexNet's first convolution with the blur: inside, last row, last column, corner."""
+        """Joins AlexNet's first convolution with the blur: inside, last row and column, corner."""
         blur = torch.tensor([0.25, 0.5, 0.25])
         mean = torch.tensor([0.5, 0.5])
         for name, down, right in (
@@ -320,7 +330,7 @@ class _ShiftTolerant(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _first(self, x: Tensor) -> Tensor:
-        """AlexNet's first convolution, blur and ReLU: ``[N, 3, H, W] -> [N, 64, (H - 4) // 2, (W - 4) // 2]``."""
+        """AlexNet's first convolution, blur and ReLU, ``[N, 64, (H - 3) // 2, (W - 3) // 2]``."""
         get = self.get_buffer
         height, width = x.shape[2:]
         x = F.pad(x, (2, 2 + width % 2, 2, 2 + height % 2))

