@@ -202,19 +202,13 @@ def choose(
 ) -> tuple[Perceptual, str]:
     """The distance that ``kind`` stands for, and one line that says which it is and why.
 
-        Args:
-    <<<<<<< HEAD
-            kind: "lpips", "stlpips", "discriminator" or "auto": LPIPS where its backbone is given or cached, else the
-                discriminator and ST-LPIPS together where that is installed, else the one of them that there is.
-            focus: how much every pixel counts for the discriminator's distance (`latentedit.face_weights`).
-    =======
-            kind: "lpips", "stlpips", "discriminator" or "auto": LPIPS where its backbone is given or
-                cached, else the discriminator and ST-LPIPS together where that is installed, else the
-                one of them that there is.
-    >>>>>>> fce5eb6 (Notes of the distances and features say what holds; the name of a path length follows its distance)
+    Args:
+        kind: "lpips", "stlpips", "discriminator" or "auto": LPIPS where its backbone is given or cached, else the
+            discriminator and ST-LPIPS together where that is installed, else the one of them that there is.
+        focus: how much every pixel counts for the discriminator's distance (`latentedit.face_weights`).
 
-        Raises:
-            Error: what ``kind`` needs is not there. Nothing is ever downloaded.
+    Raises:
+        Error: what ``kind`` needs is not there. Nothing is ever downloaded.
     """
     if kind not in KINDS:
         raise Error(f"perceptual distance must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}")
