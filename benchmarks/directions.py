@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 from faces64_evaluate import chosen
+from faces64_judge import POSES
 from faces64_light import MEASURED, medians
 from inversion import Identity
-from judge import POSES
 from torch import Tensor
 
 from latentedit.directions import Direction, load_direction, shipped

@@ -6,8 +6,8 @@ Prints the tables of docs/photo.md, writes inversion.json and inversion.png. Eve
 
 - identity kept: the nearest of all real photographs but this one, of everyone, is of the same person; histograms of
   gradients in the directions that tell people apart whom the model knows (linear discriminants), which no loss has seen
-- edits that take: of the pictures that an independent judge (recipes/judge.py) finds without sunglasses, the share that it
-  finds with them at +2 sigmas; likewise of those that do not look to one side the share that does, at +-2 sigmas of turn
+- edits that take: of the pictures that an independent judge (recipes/faces64_judge.py) finds without sunglasses, the share that
+  it finds with them at +2 sigmas; likewise of those that do not look to one side the share that does, at +-2 sigmas of turn
 - speed: steps until the distance with the model's own noise is what 1000 steps of the published search end with, and
   the share of its wall time that they take, from what the encoder and a step of either take in turns within a minute; machines
   are shared, and whole searches that run one after another are not slowed alike. --timing measures that share anew

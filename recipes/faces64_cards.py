@@ -2,7 +2,8 @@
 
     python recipes/faces64_cards.py --judge runs/judge.safetensors
 
-Asks the judge (recipes/judge.py), or measures pixels (recipes/faces64_light.py), on 200 random pictures at every amount.
+Asks the judge (recipes/faces64_judge.py), or measures pixels (recipes/faces64_light.py), on 200 random pictures at
+every amount.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python recipes/faces64_evaluate.py ../shared/data --judge runs/judge.safetensors --out docs
 
-Inverts photographs of the kept-out people, moves every shipped slider, and asks the judge (recipes/judge.py). Writes
+Inverts photographs of the kept-out people, moves every shipped slider, and asks the judge (recipes/faces64_judge.py). Writes
 faces64-figures.json, faces64-inversions.png, faces64-sliders.png, faces64-samples.png, and blind.png with blind.json: five
 pairs a slider, left or right drawn at random, to be answered by eye before the key is opened.
 """
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from faces64_data import crops
+from faces64_judge import POSES
 from faces64_light import MEASURED
-from judge import POSES
 from torch import Tensor
 
 from latentedit.directions import Direction, load_direction, shipped

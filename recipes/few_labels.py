@@ -2,8 +2,8 @@
 
     python recipes/few_labels.py --judge runs/judge.safetensors
 
-Random w of `faces64`, labelled by the judge (recipes/judge.py); 10 and 40 of each class, the mean AUC on all others over 15
-draws.
+Random w of `faces64`, labelled by the judge (recipes/faces64_judge.py); 10 and 40 of each class, the mean AUC on all others
+over 15 draws.
 """
 
 import argparse

@@ -1,8 +1,7 @@
 """A judge: a small classifier of pictures, trained on photographs, that is independent of generators and probes."""
 
-import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,38 +14,59 @@ WIDTHS = (24, 48, 64, 96)
 
 
 class Judge(nn.Module):
-    """Four convolutions with batch normalisation and pooling, then one linear layer for several attributes.
+    """Convolutions with batch normalisation, then one linear layer for several attributes.
 
     Args:
         channels, resolution: of the pictures ``[N, C, R, R]`` in [-1, 1].
         heads: for every attribute its classes; two classes have one logit (that of the second).
+        layers: width, kernel size and stride of every convolution. None means the four of `WIDTHS`,
+            3 x 3, each followed by maximum pooling.
+        reduction: pictures are first averaged over squares of so many pixels, so that nothing finer
+            than that can sway the judge.
+        fields: the last activations are averaged over so many fields across and down.
     """
 
-    def __init__(self, channels: int, resolution: int, heads: Mapping[str, tuple[str, ...] | list[str]]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        resolution: int,
+        heads: Mapping[str, tuple[str, ...] | list[str]],
+        layers: Sequence[Sequence[int]] | None = None,
+        reduction: int = 1,
+        fields: int = 2,
+    ) -> None:
         super().__init__()
         self.channels, self.resolution = channels, resolution
         self.heads = {name: tuple(classes) for name, classes in heads.items()}
-        widths = (channels, *WIDTHS)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
-        self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in WIDTHS)
-        self.head = nn.Linear(WIDTHS[-1] * 4, sum(self._sizes()))
+        self.layers = None if layers is None else [tuple(layer) for layer in layers]
+        self.reduction = reduction
+        self.fields = fields
+
+        plan = [(width, 3, 1) for width in WIDTHS] if self.layers is None else self.layers
+        inputs = (channels, *(width for width, _, _ in plan))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(before, width, kernel, stride, padding=kernel // 2)
+            for before, (width, kernel, stride) in zip(inputs, plan, strict=False)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in inputs[1:])
+        self.num_features = inputs[-1] * fields**2
+        self.head = nn.Linear(self.num_features, sum(self._sizes()))
 
     def _sizes(self) -> list[int]:
         return [1 if len(classes) == 2 else len(classes) for classes in self.heads.values()]
-
-    @property
-    def num_features(self) -> int:
-        return WIDTHS[-1] * 4
 
     def features(self, image: Tensor) -> Tensor:
         """Activations before the linear layer, ``[N, num_features]``."""
         expected = (self.channels, self.resolution, self.resolution)
         if image.ndim != 4 or image.shape[1:] != expected:
             raise Error(f"this judge takes pictures [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
-        x = image
+
+        x = image if self.reduction == 1 else F.avg_pool2d(image, self.reduction)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.max_pool2d(F.relu(norm(conv(x))), 2)
-        return F.adaptive_avg_pool2d(x, 2).flatten(1)
+            x = F.relu(norm(conv(x)))
+            if self.layers is None:
+                x = F.max_pool2d(x, 2)
+        return F.adaptive_avg_pool2d(x, self.fields).flatten(1)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Logits of every attribute: ``[N]`` for two classes, else ``[N, classes]``."""
@@ -56,7 +76,16 @@ class Judge(nn.Module):
 
 
 def save_judge(path: str | os.PathLike[str], judge: Judge, provenance: Mapping[str, object]) -> None:
-    header = {"channels": judge.channels, "resolution": judge.resolution, "heads": judge.heads, "provenance": provenance}
+    """Write a judge; what was trained on, and how, goes into the header."""
+    header = {
+        "channels": judge.channels,
+        "resolution": judge.resolution,
+        "heads": judge.heads,
+        "layers": judge.layers,
+        "reduction": judge.reduction,
+        "fields": judge.fields,
+        "provenance": provenance,
+    }
     write_tensors(path, FORMAT, VERSION, header, judge.state_dict())
 
 
@@ -68,7 +97,9 @@ def load_judge(path: str | os.PathLike[str]) -> Judge:
     """
     header, tensors = read_tensors(path, FORMAT, VERSION)
     try:
-        judge = Judge(header["channels"], header["resolution"], header["heads"])
+        # Files from before there was a choice of layers have none of the last three.
+        layers, reduction, fields = header.get("layers"), header.get("reduction", 1), header.get("fields", 2)
+        judge = Judge(header["channels"], header["resolution"], header["heads"], layers, reduction, fields)
         judge.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise Error(f"{path}: does not describe a judge ({str(error).splitlines()[0]})") from error
