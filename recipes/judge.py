@@ -1,120 +1,453 @@
-"""The judge: a small CNN that tells sunglasses and pose on the CMU photographs, independent of generator and probes.
+"""Train the judge of edits made with `faces128`: a small CNN that has seen neither model nor sliders.
 
-    python recipes/judge.py ../shared/data --out runs/judge.safetensors
+    PYTHONPATH=recipes python recipes/judge.py ../shared/data --out runs/judge.safetensors
 
-Four convolutions, global averaging, strong augmentation. Prints its own accuracy on unseen people (four folds by person
-over the people it may see) and on the people kept out of all training, then trains on everyone but those.
+It tells glasses, beard, femininity, grey hair, bald and teeth on colour pictures of 128 px, from the
+labelled portraits of `train.csv`. Folds by person give its accuracy on people it has not seen, and the
+logit at which an answer turns from no to yes; then one network is trained on all of `train.csv` and
+looked at once on `held_out.csv`, which nothing is fitted to or chosen by.
+
+Writes the judge (recipes/portrait_judge.py asks it) and, with `--json`, every figure that is printed.
 """
 
 import argparse
-from dataclasses import dataclass
+import csv
+import json
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from faces64_data import KEPT_OUT_CMU, cmu_crop, person
+from numpy.typing import NDArray
+from portrait_judge import ATTRIBUTES, PIXELS, SMILE, Looks, PortraitJudge, Reference, joined
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from latentedit.images import to_tensor
+from latentedit.files import replacing
 from latentedit.metrics import Judge, save_judge
 
-POSES = ("straight", "left", "right", "up")
-STEPS, BATCH = 900, 64
-HEADS = {"sunglasses": ("no", "yes"), "pose": POSES}
+Numbers = NDArray[np.floating[Any]]
+
+HEADS = ("glasses", "beard", "woman", "grey_hair", "bald", "teeth")
+COLLECTIONS = {
+    "congress": "washington",
+    "senate": "washington",
+    "parliament": "westminster",
+    "london": "studio",
+    "canada": "studio",
+}
+"""Sources that look alike (backdrop, light, sharpness) count as one collection."""
+
+RESOLUTION = 128
+REDUCTION = 2
+LAYERS = [(32, 5, 2), (64, 3, 2), (96, 3, 1), (160, 3, 2), (192, 3, 1)]
+FIELDS = 4
+BATCH = 64
+LOOKED = 200
+"""So many pictures are looked at between two lines of progress."""
+
+RAREST = 10.0
+"""A picture weighs at most so many times what the average picture of its collection weighs."""
 
 
 @dataclass
-class Photographs:
+class Portraits:
+    """Pictures with labels.
+
+    Attributes:
+        images: ``[N, 3, 64, 64]`` in [-1, 1], already reduced to what the judge looks at.
+        labels: ``[N, heads]``, 1, 0 or NaN where unsure.
+        people, collections, sources: ``[N]`` names.
+        rows: what the table says of every picture.
+    """
+
     images: Tensor
-    sunglasses: Tensor
-    pose: Tensor
-    people: list[str]
+    labels: Tensor
+    people: NDArray[np.str_]
+    collections: NDArray[np.str_]
+    sources: NDArray[np.str_]
+    rows: list[dict[str, str]]
 
 
-def load(data: Path) -> Photographs:
-    """Every CMU photograph; file names read person_pose_expression_eyes.png."""
-    paths = sorted((data / "cmu_faces" / "images").glob("*.png"))
-    parts = [path.stem.split("_") for path in paths]
-    return Photographs(
-        torch.cat([to_tensor(cmu_crop(path)) for path in paths]),
-        torch.tensor([float(part[3] == "sunglasses") for part in parts]),
-        torch.tensor([POSES.index(part[1]) for part in parts]),
-        [person(path) for path in paths],
+def rows_of(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_picture(path: Path, side: int) -> Tensor:
+    """A crop as ``[3, side, side]`` in [-1, 1], reduced by area."""
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise FileNotFoundError(path)
+    picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    if len(picture) != side:
+        picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(picture).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def load(data: Path, part: str) -> Portraits:
+    """The portraits of `train` or `held_out`."""
+    folder = data / "portraits"
+    rows = rows_of(folder / f"{part}.csv")
+    images = torch.stack([read_picture(folder / part / row["file"], RESOLUTION) for row in rows])
+    labels = [[float(row[head] or "nan") for head in HEADS] for row in rows]
+
+    return Portraits(
+        F.avg_pool2d(images, REDUCTION),
+        torch.tensor(labels),
+        np.array([row["person"] for row in rows]),
+        np.array([COLLECTIONS[row["source"]] for row in rows]),
+        np.array([row["source"] for row in rows]),
+        rows,
     )
 
 
-def augmented(x: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
-    """Random mirror (left and right change places), rotation, scale, shift, brightness, contrast, noise, cutout."""
-    n = len(x)
-    mirror = torch.rand(n) < 0.5
-    swapped = torch.tensor([0, 2, 1, 3])[pose]
-    pose = torch.where(mirror, swapped, pose)
-    angle, size = (torch.rand(n) - 0.5) * 0.5, 0.8 + 0.4 * torch.rand(n)
+def balance(labels: Tensor, collections: NDArray[np.str_]) -> Tensor:
+    """Weights ``[N, heads]`` with which an answer says nothing of the collection, nor the other way round.
+
+    Within a collection both answers weigh the same, so the judge gains nothing by telling backdrops
+    apart. A collection with one answer only says nothing but that, and weighs 0; so does a missing
+    label. Weights of a head have the mean 1.
+    """
+    weights = torch.zeros_like(labels)
+    for name in np.unique(collections):
+        here = torch.from_numpy(collections == name)
+        for head in range(labels.shape[1]):
+            cells = [here & (labels[:, head] == answer) for answer in (0, 1)]
+            counts = [int(cell.sum()) for cell in cells]
+            # What an answer weighs in total: half the collection, or less where so few pictures have
+            # it that each would count for more than RAREST.
+            total = min(sum(counts) / 2, RAREST * min(counts))
+            for cell, count in zip(cells, counts, strict=True):
+                weights[cell, head] = total / max(count, 1)
+    return weights / weights.mean(dim=0).clamp_min(1e-9)
+
+
+def augmented(x: Tensor, random: torch.Generator) -> Tensor:
+    """Pictures ``[N, 3, R, R]`` moved, recoloured, blurred, made noisy and partly covered.
+
+    Colours change so much that neither a backdrop nor a camera is a clue, yet not so much that grey
+    hair turns brown.
+    """
+    n, side = len(x), x.shape[-1]
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(n, *shape, generator=random)
+
+    angle, size = uniform(-0.25, 0.25), uniform(0.85, 1.2)
     cos, sin = torch.cos(angle) * size, torch.sin(angle) * size
-    shift = (torch.rand(2, n) - 0.5) * 0.35
-    flip = torch.where(mirror, -1.0, 1.0)
-    theta = torch.stack([torch.stack([cos * flip, -sin, shift[0]], 1), torch.stack([sin * flip, cos, shift[1]], 1)], 1)
-    x = F.grid_sample(
-        x, F.affine_grid(theta, list(x.shape), align_corners=False), padding_mode="reflection", align_corners=False
-    )
-    x = x * (0.6 + 0.8 * torch.rand(n, 1, 1, 1)) + (torch.rand(n, 1, 1, 1) - 0.5) * 0.6
-    x = x + torch.randn_like(x) * (0.15 * torch.rand(n, 1, 1, 1))
-    blurred = F.avg_pool2d(x, 3, 1, 1)
-    x = torch.where((torch.rand(n) < 0.3)[:, None, None, None], blurred, x)
-    top, left = torch.randint(0, 52, (2, n, 1, 1, 1))
-    rows, columns = torch.arange(64)[None, None, :, None], torch.arange(64)[None, None, None, :]
-    hole = (rows >= top) & (rows < top + 12) & (columns >= left) & (columns < left + 12)
-    return x.masked_fill(hole, 0.0), pose
+    flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    across, down = uniform(-0.15, 0.15), uniform(-0.15, 0.15)
+    rows = [torch.stack([cos * flip, -sin, across], 1), torch.stack([sin * flip, cos, down], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
+    x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+
+    grey = x.mean(dim=1, keepdim=True)
+    x = torch.lerp(grey, x, uniform(0.5, 1.4, 1, 1, 1))
+    x = x * uniform(0.65, 1.3, 1, 1, 1) * uniform(0.9, 1.1, 3, 1, 1)
+    x = x + uniform(-0.3, 0.3, 1, 1, 1) + uniform(-0.08, 0.08, 3, 1, 1)
+
+    # A light from one side.
+    ramp = torch.linspace(-1, 1, side)
+    x = x + uniform(-0.25, 0.25, 1, 1, 1) * ramp + uniform(-0.2, 0.2, 1, 1, 1) * ramp[:, None]
+
+    blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    x = torch.lerp(x, blurred, (uniform(-1, 1, 1, 1, 1)).clamp_min(0))
+    x = x + torch.randn(x.shape, generator=random) * uniform(0, 0.12, 1, 1, 1)
+
+    places = torch.arange(side)
+    extent = uniform(0.05, 0.28, 2) * side
+    corner = uniform(-0.1, 0.95, 2) * side
+    inside = [(places >= corner[:, i, None]) & (places < (corner + extent)[:, i, None]) for i in (0, 1)]
+    hole = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+    return torch.where(hole, uniform(-0.8, 0.8, 3, 1, 1), x).clamp(-1.5, 1.5)
 
 
-def train(photographs: Photographs, chosen: Tensor, seed: int = 0, steps: int = STEPS) -> Judge:
+def train(portraits: Portraits, chosen: Tensor, steps: int, seed: int, name: str) -> Judge:
+    """A judge of pictures that are already reduced, fitted to the rows ``chosen``."""
     torch.manual_seed(seed)
-    judge = Judge(1, 64, HEADS).train()
-    optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
-    for _ in range(steps):
-        rows = chosen[torch.randint(len(chosen), (BATCH,))]
-        x, pose = augmented(photographs.images[rows], photographs.pose[rows])
-        found = judge(x)
-        loss = F.binary_cross_entropy_with_logits(found["sunglasses"], photographs.sunglasses[rows])
-        loss = loss + F.cross_entropy(found["pose"], pose)
+    random = torch.Generator().manual_seed(seed)
+    side = RESOLUTION // REDUCTION
+    heads = dict.fromkeys(HEADS, ("no", "yes"))
+    judge = Judge(3, side, heads, LAYERS, fields=FIELDS).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    labels = portraits.labels[chosen]
+    weights = balance(labels, portraits.collections[chosen.numpy()])
+    # Pictures that weigh more are drawn more often, and count for less each time.
+    odds = 0.5 + weights.mean(dim=1)
+    weights = weights / odds[:, None] * odds.mean()
+
+    decayed = [p for p in judge.parameters() if p.ndim > 1]
+    others = [p for p in judge.parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps, pct_start=0.2)
+    started = shown = time.monotonic()
+
+    for step in range(1, steps + 1):
+        rows = torch.multinomial(odds, BATCH, replacement=True, generator=random)
+        x = augmented(portraits.images[chosen[rows]], random).to(memory_format=torch.channels_last)
+
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = torch.stack(list(judge(x).values()), dim=1).float()
+        target = labels[rows].nan_to_num(0.5) * 0.96 + 0.02
+        each = F.binary_cross_entropy_with_logits(logits, target, weights[rows], reduction="none")
+        loss = each.mean(dim=0).sum()
+
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
+
+        if time.monotonic() - shown > 5 or step == steps:
+            shown = time.monotonic()
+            print(f"{name}: step {step} of {steps}, loss {loss:.3f}, {shown - started:.0f} s", flush=True)
+
     return judge.eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def accuracy(judge: Judge, photographs: Photographs, rows: Tensor) -> tuple[float, float]:
-    found = judge(photographs.images[rows])
-    right_glasses = ((found["sunglasses"] > 0).float() == photographs.sunglasses[rows]).float().mean()
-    return float(right_glasses), float((found["pose"].argmax(1) == photographs.pose[rows]).float().mean())
+def logits_of(judge: Judge, images: Tensor) -> NDArray[np.float32]:
+    """Mean logits of pictures and their mirror images, ``[N, heads]``."""
+    parts = []
+    for some in images.split(64):
+        straight, mirrored = (torch.stack(list(judge(x).values()), 1) for x in (some, some.flip(3)))
+        parts.append((straight + mirrored) / 2)
+    return torch.cat(parts).numpy()
+
+
+def folds_of(people: NDArray[np.str_], count: int, seed: int) -> list[Tensor]:
+    """The rows of every fold; a person's pictures are all in one."""
+    names = np.unique(people)
+    np.random.default_rng(seed).shuffle(names)
+    return [torch.from_numpy(np.flatnonzero(np.isin(people, names[fold::count]))) for fold in range(count)]
+
+
+def undecided(logits: Numbers, labels: Numbers) -> float:
+    """The logit at which as large a share of the positives falls below as of the negatives above."""
+    negatives, positives = logits[labels == 0], logits[labels == 1]
+    candidates = np.sort(logits)
+    middles = (candidates[1:] + candidates[:-1]) / 2
+    gaps = [abs((positives < at).mean() - (negatives > at).mean()) for at in middles]
+    return float(middles[int(np.argmin(gaps))])
+
+
+def balanced_accuracy(logits: Numbers, labels: Numbers) -> float | None:
+    """Mean share of right answers over the two classes, at logit 0; None where there is one class."""
+    negatives, positives = logits[labels == 0], logits[labels == 1]
+    if not len(negatives) or not len(positives):
+        return None
+    return float(((positives > 0).mean() + (negatives <= 0).mean()) / 2)
+
+
+def accuracy(logits: Numbers, labels: Numbers, portraits: Portraits) -> dict[str, Any]:
+    """Figures of one attribute; ``by_collection`` asks whether the collection, not the face, is told."""
+    known = ~np.isnan(labels)
+    by_collection = {}
+    for name in np.unique(portraits.collections):
+        here = known & (portraits.collections == name)
+        if min(np.sum(labels[here] == 0), np.sum(labels[here] == 1)) >= 5:
+            by_collection[str(name)] = balanced_accuracy(logits[here], labels[here])
+    dark = known & np.array([row["dark_skin"] == "1" for row in portraits.rows])
+
+    return {
+        "balanced_accuracy": balanced_accuracy(logits[known], labels[known]),
+        "auc": float(roc_auc_score(labels[known], logits[known])),
+        "no": int(np.sum(labels == 0)),
+        "yes": int(np.sum(labels == 1)),
+        "by_collection": by_collection,
+        "right_on_dark_skin": float(((logits > 0) == (labels == 1))[dark].mean()),
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    lines = ["| attribute | unseen people of train: balanced accuracy, AUC | within collections | held out: no, yes |"]
+    lines[0] += " balanced accuracy, AUC |"
+    lines.append("|---" * 5 + "|")
+    for head in HEADS:
+        folds, held_out = figures["folds"].get(head), figures["held_out"][head]
+        seen = f"{folds['balanced_accuracy']:.3f}, {folds['auc']:.3f}" if folds else ""
+        within = ", ".join(f"{name} {value:.2f}" for name, value in (folds or held_out)["by_collection"].items())
+        last = f"{held_out['balanced_accuracy']:.3f}, {held_out['auc']:.3f}"
+        lines.append(f"| {head} | {seen} | {within} | {held_out['no']}, {held_out['yes']} | {last} |")
+    return "\n".join(lines)
+
+
+def look_at(judge: PortraitJudge, data: Path, part: str, count: int | None = None) -> tuple[Looks, list[dict[str, str]]]:
+    """What the judge sees of photographs at 128 px, with their rows; says how far it is."""
+    folder = data / "portraits"
+    rows = rows_of(folder / f"{part}.csv")[:count]
+    images = torch.stack([read_picture(folder / part / row["file"], RESOLUTION) for row in rows])
+    parts = []
+    started = time.monotonic()
+    for first in range(0, len(images), LOOKED):
+        parts.append(judge.look(images[first : first + LOOKED]))
+        seconds = time.monotonic() - started
+        print(f"{part}: looked at {sum(map(len, parts))} of {len(images)}, {seconds:.0f} s", flush=True)
+    return joined(parts), rows
+
+
+def column(rows: list[dict[str, str]], name: str) -> Numbers:
+    return np.array([float(row[name] or "nan") for row in rows])
+
+
+def opened(measured: Numbers) -> float:
+    """Midway between the medians of closed and open mouths; which are which, and the middle, agree.
+
+    Begins with 0.05 of the eye distance between the inner lips as open, and moves to the middle until
+    it stays.
+    """
+    measured = measured[~np.isnan(measured)]
+    at = 0.05
+    for _ in range(100):
+        middle = float(np.median(measured[measured <= at]) + np.median(measured[measured > at])) / 2
+        if middle == at:
+            break
+        at = middle
+    return at
+
+
+def reference_of(looks: Looks, rows: list[dict[str, str]], logits: dict[str, Numbers]) -> Reference:
+    """Where answers turn and how far people differ, from the photographs of `train.csv`.
+
+    Args:
+        logits: of people the network has not seen, by head; the spread of its answers on pictures that
+            it was trained on would be too wide.
+    """
+    mouth = np.stack([looks.measures[name] for name in SMILE], axis=1)
+    expression = np.array([row["expression"] for row in rows])
+    smiling, neutral = (np.nanmean(mouth[expression == kind], axis=0) for kind in ("smiling", "neutral"))
+    measured = looks.measures
+
+    reference = Reference(
+        smile_middle=tuple(map(float, (smiling + neutral) / 2)),
+        smile_step=tuple(map(float, smiling - neutral)),
+        middles={
+            "mouth-open": opened(measured["mouth_open"]),
+            "eyes-open": float(np.nanmedian(measured["eyes_open"])),
+            "face-width": float(np.nanmedian(measured["face_width"])),
+            **{name: float(np.median(measured[name])) for name in PIXELS},
+        },
+        deviations={"yaw": float(np.nanstd(measured["yaw"]))},
+    )
+    looks = replace(looks, logits={**looks.logits, **logits}, reference=reference)
+    spreads = {name: float(np.nanstd(looks.score(name))) for name in ATTRIBUTES if name != "turn"}
+    return replace(reference, deviations={**reference.deviations, **spreads})
+
+
+def agreement(looks: Looks, rows: list[dict[str, str]]) -> dict[str, Any]:
+    """How the landmarks' measures at 128 px compare with the table's, made on whole photographs."""
+    found = {}
+    for name in ("yaw", "corners_up", "mouth_width", "mouth_open", "face_width", "eyes_open"):
+        own, given = looks.measures[name], column(rows, name)
+        known = ~np.isnan(own) & ~np.isnan(given)
+        found[name] = {
+            "correlation": float(np.corrcoef(given[known], own[known])[0, 1]),
+            "slope": float(np.polyfit(given[known], own[known], 1)[0]),
+            "median_difference": float(np.median(np.abs(own - given)[known])),
+        }
+    return found
+
+
+def pairs_of(looks: Looks, rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Neutral and smiling photographs of the same people: is the smile told, and the person kept?"""
+    places = {(row["person"], row["expression"]): i for i, row in enumerate(rows) if row["expression"]}
+    people = sorted({person for person, kind in places if kind == "neutral" and (person, "smiling") in places})
+    neutral, smiling = ([places[person, kind] for person in people] for kind in ("neutral", "smiling"))
+    smile = looks.score("smile")
+    apart = np.linalg.norm(looks.descriptors[neutral] - looks.descriptors[smiling], axis=1)
+
+    return {
+        "pairs": len(people),
+        "smiling_told": float((smile[smiling] > 0).mean()),
+        "neutral_told": float((smile[neutral] < 0).mean()),
+        "smiles_more": float((smile[smiling] > smile[neutral]).mean()),
+        "difference_mean": float(np.nanmean(smile[smiling] - smile[neutral])),
+        "difference_deviation": float(np.nanstd(smile[smiling] - smile[neutral])),
+        "distance_median": float(np.nanmedian(apart)),
+        "distance_most": float(np.nanmax(apart)),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/judge.safetensors"))
-    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--folds", type=int, default=3, help="0 leaves them out, and answers turn at logit 0")
+    parser.add_argument("--fold-steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=900, help="of the judge that is kept")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1, help="that look for faces at once")
     options = parser.parse_args()
-    photographs = load(options.data)
-    names = np.array(photographs.people)
-    seen = [name for name in sorted(set(names)) if name not in KEPT_OUT_CMU]
-    figures = []
-    for fold in range(options.folds):
-        out = np.isin(names, seen[fold :: options.folds])
-        fitted = train(photographs, torch.from_numpy(np.flatnonzero(~out & np.isin(names, seen))))
-        figures.append(accuracy(fitted, photographs, torch.from_numpy(np.flatnonzero(out))))
-        print(f"fold {fold}: sunglasses {figures[-1][0]:.3f}, pose {figures[-1][1]:.3f}", flush=True)
-    if figures:
-        print("unseen people: sunglasses {:.3f}, pose {:.3f}".format(*np.mean(figures, axis=0)))
-    judge = train(photographs, torch.from_numpy(np.flatnonzero(np.isin(names, seen))))
-    kept_out = torch.from_numpy(np.flatnonzero(~np.isin(names, seen)))
-    print("kept-out people: sunglasses {:.3f}, pose {:.3f}".format(*accuracy(judge, photographs, kept_out)))
-    save_judge(options.out, judge, {"data": "cmu_faces without the people kept out", "steps": STEPS})
+    torch.set_num_threads(1)
+
+    portraits = load(options.data, "train")
+    labels = portraits.labels.numpy()
+    everyone = torch.arange(len(labels))
+    figures: dict[str, Any] = {"seed": options.seed, "steps": options.steps, "fold_steps": options.fold_steps, "folds": {}}
+
+    logits = np.zeros(labels.shape, dtype=np.float32)
+    turns = np.zeros(len(HEADS), dtype=np.float32)
+    folds = folds_of(portraits.people, options.folds, options.seed) if options.folds else []
+    for number, out in enumerate(folds):
+        rest = everyone[~torch.isin(everyone, out)]
+        fitted = train(portraits, rest, options.fold_steps, options.seed + 1 + number, f"fold {number}")
+        logits[out.numpy()] = logits_of(fitted, portraits.images[out])
+    for i, head in enumerate(HEADS if folds else ()):
+        known = ~np.isnan(labels[:, i])
+        turns[i] = undecided(logits[known, i], labels[known, i])
+        logits[:, i] -= turns[i]
+        figures["folds"][head] = accuracy(logits[:, i], labels[:, i], portraits)
+        print(f"unseen people: {head} {figures['folds'][head]}", flush=True)
+
+    judge = train(portraits, everyone, options.steps, options.seed, "all of train")
+    # The answer turns at logit 0.
+    judge.head.bias.sub_(torch.from_numpy(turns))
+    kept = Judge(3, RESOLUTION, judge.heads, LAYERS, REDUCTION, FIELDS).eval()
+    kept.load_state_dict(judge.state_dict())
+    if not folds:
+        logits = logits_of(judge, portraits.images)
+
+    provenance = {"data": "portraits/train.csv", "steps": options.steps, "seed": options.seed}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    save_judge(options.out, kept, provenance)
+    looks, rows = look_at(PortraitJudge(options.out, descriptors=False, processes=options.processes), options.data, "train")
+    reference = reference_of(looks, rows, {head: logits[:, i] for i, head in enumerate(HEADS)})
+    save_judge(options.out, kept, {**provenance, "reference": asdict(reference)})
+    figures["reference"] = asdict(reference)
+    figures["landmarks_found_on_train"] = float(looks.found.mean())
+    figures["landmarks_against_the_table"] = agreement(looks, rows)
+    figures["london_pairs_of_train"] = pairs_of(replace(looks, reference=reference), rows)
+
+    # Once, after all is settled.
+    held_out = load(options.data, "held_out")
+    seen, rows = look_at(PortraitJudge(options.out, processes=options.processes), options.data, "held_out")
+    figures["held_out"] = {
+        head: accuracy(seen.logits[head], held_out.labels[:, i].numpy(), held_out) for i, head in enumerate(HEADS)
+    }
+    figures["held_out_found"] = float(seen.found.mean())
+    figures["london_pairs_held_out"] = pairs_of(seen, rows)
+
+    print(json.dumps({key: value for key, value in figures.items() if key not in ("folds", "held_out")}, indent=1))
+    print(table(figures))
     print(f"wrote {options.out}")
+    if options.json:
+        with replacing(options.json) as path:
+            path.write_text(json.dumps(rounded(figures), indent=1) + "\n")
+
+
+def rounded(value: Any) -> Any:
+    """Floats of four digits after the point, at any depth."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(one) for one in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 if __name__ == "__main__":
