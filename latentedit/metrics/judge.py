@@ -98,7 +98,11 @@ def load_judge(path: str | os.PathLike[str]) -> Judge:
     header, tensors = read_tensors(path, FORMAT, VERSION)
     try:
         # Files from before there was a choice of layers have none of the last three.
-        layers, reduction, fields = header.get("layers"), header.get("reduction", 1), header.get("fields", 2)
+        layers, reduction, fields = (
+            header.get("layers"),
+            header.get("reduction", 1),
+            header.get("fields", 2),
+        )
         judge = Judge(header["channels"], header["resolution"], header["heads"], layers, reduction, fields)
         judge.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
