@@ -27,7 +27,7 @@ def seed_option(function: F) -> F:
     return click.option("--seed", default=0, show_default=True, help="Of every random draw.")(function)
 
 
-def model_option(default: str | None = "faces64") -> Callable[[F], F]:
+def model_option(default: str | None = "faces128") -> Callable[[F], F]:
     text = "Bundled name or model file." if default else "Bundled name or model file; by default the bundled one that fits."
     return click.option("--model", "model_name", default=default, show_default=bool(default), help=text)
 

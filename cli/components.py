@@ -216,7 +216,7 @@ def sheet(
 
     \b
     Example:
-      latentedit directions sheet sunglasses turn --amounts -3:3:7 --out sweeps.png
+      latentedit directions sheet smile turn --amounts -3:3:7 --out sweeps.png
     """
     from latentedit.cli.moves import direction_for, model_for
     from latentedit.directions import load_direction, sweep_sheet

@@ -32,13 +32,14 @@ def portrait() -> Path:
 @device_option
 @seed_option
 def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> None:
-    """Invert a portrait into faces64 and move every slider that ships with it.
+    """Invert a portrait into faces128 and move every slider that ships with it.
 
     \b
     Example:
       latentedit demo --out demo
     """
     from latentedit import sheets
+    from latentedit.curvature import PROBES, Curvature
     from latentedit.directions.direction import read_direction, shipped
     from latentedit.editing import edit
     from latentedit.encoder import encode
@@ -53,7 +54,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
 
     path = Path(photo) if photo else portrait()
     folder = Path(out)
-    model = read_model("faces64", device)
+    model = read_model("faces128", device)
     generator = model.generator
     picture = open_image(path)
     quad = quad_for(picture, model.framing, str(path))
@@ -61,6 +62,12 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     measure, line = choose("auto", model.discriminator, None, generator.device)
     click.echo(line, err=True)
     statistics = WStatistics.of(generator)
+    own = fingerprint(generator)
+
+    curvature = model.curvature
+    if curvature is None:
+        with progress_bar(PROBES, "measuring the model") as bar:
+            curvature = Curvature.cached(generator, measure, statistics, own, lambda done: bar.update(done - bar.n))
 
     def search(space: str, **options: Any) -> "Inversion":
         start = None
@@ -73,7 +80,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
                 space,
                 steps,
                 perceptual=measure,
-                curvature=model.curvature,
+                curvature=curvature,
                 start=start,
                 statistics=statistics,
                 seed=seed,
@@ -94,7 +101,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     first = sheets.Row(f"{path.name}, cropped and inverted", pictures, captions)
     rows = [first]
     base = latent.ws
-    for name, file in sorted(shipped(fingerprint(generator)).items()):
+    for name, file in sorted(shipped(own).items()):
         direction = read_direction(file)
         strip = []
         for amount in AMOUNTS:

@@ -57,7 +57,7 @@ def list_command(model_name: str | None) -> None:
 
     \b
     Example:
-      latentedit directions list --model faces64
+      latentedit directions list --model faces128
     """
     from latentedit.directions.direction import own_directions, read_direction, shipped
     from latentedit.models import fingerprint
@@ -78,7 +78,7 @@ def show(name: str, as_json: bool) -> None:
 
     \b
     Example:
-      latentedit directions show sunglasses
+      latentedit directions show smile
     """
     from latentedit.directions.direction import load_direction
 

@@ -66,10 +66,10 @@ def edit(
 
     \b
     Example:
-      latentedit edit latents/me.safetensors --set sunglasses=2 --set turn=-1@coarse --out edited.png
-      latentedit edit latents/me.safetensors --set sunglasses=:1.5 --hold turn,look-up --out held.png
+      latentedit edit latents/me.safetensors --set smile=1.5 --set turn=-1@coarse --out edited.png
+      latentedit edit latents/me.safetensors --set glasses=:1.5 --hold turn,smile --out held.png
       latentedit edit latents/me.safetensors --sweep turn=-3:3:7 --out strip.png
-      latentedit edit latents/me.safetensors --sweep turn=-2:2:5 --sweep sunglasses=0:2:3 --out grid.png
+      latentedit edit latents/me.safetensors --sweep turn=-2:2:5 --sweep smile=0:2:3 --out grid.png
       latentedit edit latents/me.safetensors --set turn=1 --paste-back me.jpg --out me-turned.jpg
     """
     from latentedit import sheets

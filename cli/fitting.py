@@ -112,7 +112,7 @@ def fit(
 
     \b
     Example:
-      latentedit directions fit labels.csv --column sunglasses --group person --crop 30,22,64 --out sunglasses.safetensors
+      latentedit directions fit labels.csv --column glasses --group person --aligned --out glasses.safetensors
       latentedit directions fit labels.csv --column hair --order none,short,long --keep auto --out hair.safetensors
       latentedit directions fit --classifier smile.onnx --name smile --size 64 --grey --prepare unit --out smile.safetensors
     """

@@ -58,7 +58,7 @@ def main() -> None:
     \b
     Example:
       latentedit invert me.jpg --out latents
-      latentedit edit latents/me.safetensors --set sunglasses=1.5 --out me-with-sunglasses.png
+      latentedit edit latents/me.safetensors --set smile=1.5 --out me-smiling.png
     """
 
 

@@ -73,7 +73,7 @@ def metrics(
 
     \b
     Example:
-      latentedit metrics faces64 --data photos64.zip --features judge.safetensors --metrics kid,precision
+      latentedit metrics faces128 --data photos128.zip --features judge.safetensors --metrics kid,precision
     """
     from latentedit.metrics import METRICS, load_features, load_judge, measure
     from latentedit.metrics.measures import BATCH, OTHERS, inversion_of, path_length_of, separability_of

@@ -62,7 +62,7 @@ def sample(
 
     \b
     Example:
-      latentedit sample faces64 --seeds 0-31 --psi 0.8 --out grid.png
+      latentedit sample faces128 --seeds 0-31 --psi 0.8 --out grid.png
     """
     import torch
 
@@ -217,7 +217,7 @@ def info(model_name: str, picture: str | None, as_json: bool, device: str) -> No
 
     \b
     Example:
-      latentedit model info faces64
+      latentedit model info faces128
       latentedit model info ffhq.pkl --grid samples.png
     """
     from latentedit.costs import estimate

@@ -132,7 +132,7 @@ def compare(names: tuple[str, ...], judge: str | None, ask: str | None, pictures
 
     \b
     Example:
-      latentedit directions compare sunglasses turn look-up
+      latentedit directions compare smile glasses turn
     """
     from latentedit.directions.report import compared, with_report
 
@@ -154,7 +154,7 @@ def condition(name: str, keep: str, model_name: str, out: str, device: str) -> N
 
     \b
     Example:
-      latentedit directions condition sunglasses --keep turn,look-up --out sunglasses-only.safetensors
+      latentedit directions condition glasses --keep turn,femininity --out glasses-only.safetensors
     """
     if not out.endswith(".safetensors"):
         raise Error(f"--out must end in .safetensors, got {out}")

@@ -194,7 +194,7 @@ def find_model(name: str | os.PathLike[str]) -> Path:
         if text in RETIRED:
             raise Error(
                 f"{text}: this model no longer ships; use {RETIRED[text]} (128 px, colour) in its place. Latents and directions"
-                f" of {text} need its file: it is in the wheel of latentedit 0.1"
+                f" of {text} need its own file, which is in the repository's history (latentedit/bundled at version 0.1.0)"
             )
         known = ", ".join(sorted([*LATEST, *(p.stem for p in _bundled())]))
         raise Error(
@@ -355,7 +355,7 @@ def with_weights(
 
 
 def load_generator(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Generator:
-    """The generator of a model file or bundled model (``"faces64"``), ready to render; see `load_model`."""
+    """The generator of a model file or bundled model (``"faces128"``), ready to render; see `load_model`."""
     return load_model(name, device).generator
 
 

@@ -1,8 +1,9 @@
 """Which probe to fit to few labels?
 
-    python recipes/few_labels.py --judge runs/judge.safetensors
+    python recipes/few_labels.py runs/judge.safetensors
 
-Random w of `faces64`, labelled by the judge (recipes/faces64_judge.py); 10 and 40 of each class, the mean AUC on all others
+Random w of a model, labelled by a judge (docs/formats.md) of its pictures: every attribute of two classes, and every class of the
+others against the rest, that a tenth of the pictures or more have and lack. 10 and 40 of each class, the mean AUC on all others
 over 15 draws.
 """
 
@@ -16,35 +17,60 @@ from sklearn.metrics import roc_auc_score
 from latentedit.directions.effects import question
 from latentedit.directions.probe import probe
 from latentedit.directions.transfer import render_all
-from latentedit.metrics import load_judge
+from latentedit.metrics import Judge, load_judge
 from latentedit.models import load_model
 from latentedit.statistics import sample_w
 
-QUESTIONS = {"sunglasses": ("sunglasses",), "turn": ("pose", "left", "right")}
+DRAWS = 15
+RAREST = 0.1
+"""Share of the pictures that the smaller class must have, so that there are enough for training and for testing."""
 
 
+def questions(judge: Judge) -> list[tuple[str, ...]]:
+    """What can be asked: (head,) of two classes, (head, class) of several."""
+    found: list[tuple[str, ...]] = []
+    for head, classes in judge.heads.items():
+        found += [(head,)] if len(classes) == 2 else [(head, one) for one in classes]
+    return found
+
+
+@torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--judge", type=Path, default=Path("runs/judge.safetensors"))
+    parser.add_argument("judge", type=Path)
+    parser.add_argument("--model", default="faces128")
+    parser.add_argument("--samples", type=int, default=1500)
     options = parser.parse_args()
-    generator, judge = load_model("faces64").generator, load_judge(options.judge)
-    w = sample_w(generator, 1500, seed=21)
+
+    judge = load_judge(options.judge)
+    generator = load_model(options.model).generator
+    w = sample_w(generator, options.samples, seed=21)
     pictures = render_all(generator, w)
     x = w.double().numpy()
     x /= np.sqrt(np.square(x - x.mean(axis=0)).mean())
-    for name, asked in QUESTIONS.items():
-        with torch.no_grad():
-            labels = (question(judge, *asked)(pictures) > 0).numpy().astype(float)
+
+    for asked in questions(judge):
+        labels = (question(judge, *asked)(pictures) > 0).numpy().astype(float)
+        share = float(min(labels.mean(), 1 - labels.mean()))
+        if share < RAREST:
+            print(f"{':'.join(asked)}: left out, the smaller class is {share:.0%} of the pictures", flush=True)
+            continue
         for count in (10, 40):
-            figures: dict[str, list[float]] = {kind: [] for kind in ("svc", "logistic", "lda")}
-            for draw in range(15):
-                rng = np.random.default_rng(draw)
-                train = np.concatenate([rng.permutation(np.flatnonzero(labels == value))[:count] for value in (0, 1)])
-                test = np.setdiff1d(np.arange(len(labels)), train)
-                for kind, values in figures.items():
-                    fitted = probe(kind, 0.01).fit(x[train], labels[train])
-                    values.append(float(roc_auc_score(labels[test], fitted.decision_function(x[test]))))
-            print(name, f"{count} + {count}", {kind: round(float(np.mean(v)), 3) for kind, v in figures.items()}, flush=True)
+            figures = compared(x, labels, count)
+            print(f"{':'.join(asked)} {count} + {count} {figures}", flush=True)
+
+
+def compared(x: np.ndarray, labels: np.ndarray, count: int) -> dict[str, float]:
+    """Mean AUC of every kind of probe fitted to ``count`` samples of each class of ``x [n, w_dim]``, on all others."""
+    found: dict[str, list[float]] = {kind: [] for kind in ("svc", "logistic", "lda")}
+    for draw in range(DRAWS):
+        rng = np.random.default_rng(draw)
+        train = np.concatenate([rng.permutation(np.flatnonzero(labels == value))[:count] for value in (0, 1)])
+        test = np.setdiff1d(np.arange(len(labels)), train)
+        for kind, values in found.items():
+            fitted = probe(kind, 0.01).fit(x[train], labels[train])
+            values.append(float(roc_auc_score(labels[test], fitted.decision_function(x[test]))))
+    return {kind: round(float(np.mean(values)), 3) for kind, values in found.items()}
 
 
 if __name__ == "__main__":
