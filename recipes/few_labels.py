@@ -2,9 +2,9 @@
 
     python recipes/few_labels.py runs/judge.safetensors
 
-Random w of a model, labelled by a judge (docs/formats.md) of its pictures: every attribute of two classes, and every class of the
-others against the rest, that a tenth of the pictures or more have and lack. 10 and 40 of each class, the mean AUC on all others
-over 15 draws.
+Random w of a model, labelled by a judge (docs/formats.md) of its pictures. It is asked about every attribute
+of two classes, and about every class of the others against the rest, where a tenth of the pictures or more
+have it and lack it. Prints the mean AUC of probes of 10 and of 40 of each class, on all others, over 15 draws.
 """
 
 import argparse

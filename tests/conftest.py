@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from latentedit import curvature
+from latentedit.directions import Direction, shipped
+from latentedit.directions.probe import measure_sigma
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
+from latentedit.faces import FRAMINGS
+from latentedit.files import write_tensors
 from latentedit.generator import Generator, GeneratorConfig
-from latentedit.models import Model, load_model, save_model
+from latentedit.models import LATEST, Model, fingerprint, load_model, save_model
+from latentedit.perceptual import choose
+from latentedit.statistics import WStatistics
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 _cache = tempfile.TemporaryDirectory(prefix="latentedit-tests-")
@@ -38,8 +45,48 @@ def tiny_discriminator(seed: int = 0, **changes: object) -> Discriminator:
 
 
 @pytest.fixture(scope="session")
-def faces64() -> Model:
-    return load_model("faces64")
+def faces128() -> Model:
+    return load_model("faces128")
+
+
+@pytest.fixture(scope="session")
+def searched(faces128: Model) -> Model:
+    """`faces128`; where no encoder brings a curvature, with a rough one, in the commands' cache too.
+
+    Measuring it by the usual number of probes takes as long as a search.
+    """
+    if faces128.curvature is None:
+        perceptual, _ = choose("auto", faces128.discriminator)
+        statistics = WStatistics.of(faces128.generator)
+        faces128.curvature = curvature.Curvature.of(faces128.generator, perceptual, statistics, probes=4)
+        path = curvature.cached_file(fingerprint(faces128.generator), perceptual)
+        write_tensors(path, curvature.FORMAT, curvature.VERSION, {}, {"factors": faces128.curvature.factors})
+    return faces128
+
+
+@pytest.fixture
+def stand_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a narrow network with random weights, called `faces128` in this process while the test runs.
+
+    Its pictures are as large and have as many rows of w, and sliders of the same names ship for it: commands
+    can be typed as documented, in a hundredth of the time.
+    """
+    sliders = shipped(fingerprint(load_model("faces128").generator))
+    folder = tmp_path_factory.mktemp("bundled")
+    path = folder / f"{LATEST['faces128']}.safetensors"
+    shape = {"resolution": 128, "channels": 3, "channel_base": 512}
+    generator = tiny_generator(z_dim=16, w_dim=16, **shape)
+    save_model(path, Model(generator, tiny_discriminator(**shape), FRAMINGS["ffhq"], {"licence": "none"}))
+
+    own = fingerprint(generator)
+    draws = torch.Generator().manual_seed(0)
+    for name in sliders:
+        vector = torch.nn.functional.normalize(torch.randn(generator.w_dim, generator=draws), dim=0)
+        direction = Direction(name, vector, 0.0, measure_sigma(vector, generator), own)
+        direction.save(folder / "shipped" / "faces128-v1" / f"{name}.safetensors")
+    monkeypatch.setattr("latentedit.models.BUNDLED", folder)
+    monkeypatch.setattr("latentedit.directions.direction.SHIPPED", folder / "shipped")
+    return path
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_a_bad_photo_does_not_stop_the_others(tmp_path: Path, tiny_file: Path) -
 
 def test_align(tmp_path: Path) -> None:
     works("align", portrait(), "--out", tmp_path)
-    assert load_image(tmp_path / "grace_hopper.png").shape == (1, 3, 64, 64)
+    assert load_image(tmp_path / "grace_hopper.png").shape == (1, 3, 128, 128)
 
 
 def test_edit(tmp_path: Path, tiny_file: Path, latent_file: Path, direction_file: Path) -> None:
@@ -273,8 +273,8 @@ def test_refine(tmp_path: Path, tiny_file: Path, direction_file: Path) -> None:
 
 
 def test_list_of_directions() -> None:
-    lines = works("directions", "list", "--model", "faces64").stdout.splitlines()
-    assert {"sunglasses", "turn", "look-up"} <= {line.split()[0] for line in lines}
+    lines = works("directions", "list", "--model", "faces128").stdout.splitlines()
+    assert {"smile", "glasses", "turn"} <= {line.split()[0] for line in lines}
 
 
 @pytest.fixture
@@ -336,7 +336,7 @@ def test_metrics(tmp_path: Path, faces_zip: Path, tiny_file: Path, monkeypatch: 
     assert "not judged by the discriminator it was trained against" in complaint("metrics", tiny_file, *other)
 
 
-def test_sample_of_a_class(tmp_path: Path) -> None:
+def test_sample_of_a_class(tmp_path: Path, tiny_file: Path) -> None:
     path = tmp_path / "two.safetensors"
     save_model(path, Model(tiny_generator(c_dim=2), provenance={"label_names": ["left", "right"]}))
     for text in ("right", "1"):
@@ -348,13 +348,13 @@ def test_sample_of_a_class(tmp_path: Path) -> None:
     assert "give --class 0 to 1 (left, right)" in complaint("sample", path, "--class", "up", *into)
     assert "give --class 0 to 1 (left, right)" in complaint("sample", path, *into)
     assert "a latent file holds one picture" in complaint("sample", path, "--class", "0", "--seeds", "0-1", *into)
-    assert "this one has no labels" in complaint("sample", "faces64", "--class", "0", *into)
+    assert "this one has no labels" in complaint("sample", tiny_file, "--class", "0", *into)
 
 
-def test_demo(tmp_path: Path) -> None:
-    works("demo", "--out", tmp_path, "--steps", "4")
+def test_demo(tmp_path: Path, searched: Model) -> None:
+    works("demo", "--out", tmp_path, "--steps", "2")
     names = {p.name for p in tmp_path.iterdir()}
-    assert {"inversion.png", "sliders.png", "portrait.safetensors", "sunglasses.png", "turn.png", "look-up.png"} <= names
+    assert {"inversion.png", "sliders.png", "portrait.safetensors", "smile.png", "glasses.png", "turn.png"} <= names
     assert load_latent(tmp_path / "portrait.safetensors").crop is not None
 
 
@@ -448,19 +448,19 @@ def test_usage_errors_keep_clicks_form() -> None:
 
 
 def test_holding_and_absolute_amounts(tmp_path: Path) -> None:
-    works("sample", "faces64", "--seeds", "4", "--out", tmp_path / "a.safetensors")
-    edited = ("edit", tmp_path / "a.safetensors", "--set", "sunglasses=:1.5")
-    works(*edited, "--hold", "turn,look-up", "--out", tmp_path / "b.safetensors")
+    works("sample", "faces128", "--seeds", "4", "--out", tmp_path / "a.safetensors")
+    edited = ("edit", tmp_path / "a.safetensors", "--set", "glasses=:1.5")
+    works(*edited, "--hold", "turn,smile", "--out", tmp_path / "b.safetensors")
     before, after = (load_latent(tmp_path / name).ws for name in ("a.safetensors", "b.safetensors"))
-    directions = {name: load_direction(name) for name in ("sunglasses", "turn", "look-up")}
-    assert float(directions["sunglasses"].score(after)[0]) == pytest.approx(1.5 * directions["sunglasses"].sigma, abs=1e-3)
-    for name in ("turn", "look-up"):
+    directions = {name: load_direction(name) for name in ("glasses", "turn", "smile")}
+    assert float(directions["glasses"].score(after)[0]) == pytest.approx(1.5 * directions["glasses"].sigma, abs=1e-3)
+    for name in ("turn", "smile"):
         assert float(directions[name].score(after)[0]) == pytest.approx(float(directions[name].score(before)[0]), abs=1e-3)
     works(*edited, "--out", tmp_path / "c.safetensors")
     plain = load_latent(tmp_path / "c.safetensors")
-    assert float(directions["sunglasses"].score(plain.ws)[0]) == pytest.approx(1.5 * directions["sunglasses"].sigma, abs=1e-3)
-    assert plain.settings["edits"] == ["sunglasses=:1.5"]
-    works("edit", tmp_path / "a.safetensors", "--sweep", "turn=-1:1:3", "--hold", "sunglasses", "--out", tmp_path / "strip.png")
+    assert float(directions["glasses"].score(plain.ws)[0]) == pytest.approx(1.5 * directions["glasses"].sigma, abs=1e-3)
+    assert plain.settings["edits"] == ["glasses=:1.5"]
+    works("edit", tmp_path / "a.safetensors", "--sweep", "turn=-1:1:3", "--hold", "glasses", "--out", tmp_path / "strip.png")
     out = ("--out", tmp_path / "x.png")
     assert "follows from the others" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=1", "--hold", "turn", *out)
     assert "NAME=:SCORE" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=:x", *out)

@@ -423,13 +423,13 @@ def test_naming(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
     assert sorted(file.name for file in own.iterdir()) == ["beard.safetensors"]
 
 
-def test_names_of_shipped_directions_are_taken(tmp_path: Path, faces64: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_shipped_directions_are_taken(tmp_path: Path, faces128: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     own = folder_of(tmp_path, monkeypatch)
-    factorised(faces64.generator, 1)[0].save(tmp_path / "sefa.safetensors")
+    factorised(faces128.generator, 1)[0].save(tmp_path / "sefa.safetensors")
     assert "a direction turn ships for this generator" in complaint("directions", "name", tmp_path / "sefa.safetensors", "turn")
     assert not own.exists()
     works("directions", "name", tmp_path / "sefa.safetensors", "turn", "--force", "--layers", "fine")
-    assert load_direction("turn", fingerprint(faces64.generator)).layers == (8, faces64.generator.num_ws - 1)
+    assert load_direction("turn", fingerprint(faces128.generator)).layers == (8, faces128.generator.num_ws - 1)
     factorised(GENERATOR, 1)[0].save(tmp_path / "other.safetensors")  # another generator: nothing of that name ships
     (own / "turn.safetensors").unlink()
     works("directions", "name", tmp_path / "other.safetensors", "turn")

@@ -190,21 +190,24 @@ def test_labels(tmp_path: Path) -> None:
         read_labels(tmp_path / "absent.csv", "age")
 
 
-def test_shipped_directions(faces64: Model) -> None:
-    table = shipped(fingerprint(faces64.generator))
-    assert {"sunglasses", "turn", "look-up"} <= set(table)
+def check_report(d: Direction) -> None:
+    """A slider that ships tells what it was found from, better than chance, and brings pictures over."""
+    if "r2" in d.report:
+        assert d.report["r2"] > 0.3
+    else:
+        assert d.report["auc"] > 0.9
+        assert abs(d.report["auc_shuffled"] - 0.5) < 0.1
+    assert min(share for share, _ in d.report["effect"]["brought_over"].values()) > 0.5
+
+
+def test_shipped_directions(faces128: Model) -> None:
+    table = shipped(fingerprint(faces128.generator))
+    assert {"smile", "glasses", "turn"} <= set(table)
     for name, path in table.items():
         d = load_direction(path)
         assert d.name == name
-        assert d.fingerprint == fingerprint(faces64.generator)
-        if "measured" in d.provenance:
-            assert d.report["r2"] > 0.3
-        else:
-            assert d.report["photo_auc"] > 0.9
-            assert d.report["auc"] > 0.9
-            assert abs(d.report["auc_shuffled"] - 0.5) < 0.1
-            assert set(d.provenance["excluded"]) >= {"cheyer", "megak"}
-        effect = d.report["effect"]
-        assert min(share for share, _ in effect["brought_over"].values()) > 0.5
-        scores = d.score(sample_w(faces64.generator)[:, None].expand(-1, faces64.generator.num_ws, -1))
+        assert d.fingerprint == fingerprint(faces128.generator)
+        if not d.provenance.get("provisional"):
+            check_report(d)
+        scores = d.score(sample_w(faces128.generator)[:, None].expand(-1, faces128.generator.num_ws, -1))
         assert float(scores.std()) == pytest.approx(d.sigma, rel=1e-2)

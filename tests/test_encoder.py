@@ -119,17 +119,21 @@ def test_in_the_model_file_and_beside_it(tmp_path: Path) -> None:
     assert read_header(beside, "latentedit-model", 1)["provenance"] == {"steps": 1}
 
 
-def test_the_bundled_encoder(faces64: Model) -> None:
-    generator = faces64.generator
-    assert faces64.encoder is not None
-    assert faces64.curvature is not None
-    path = Path(faces64.path)
-    assert path.with_name(f"{path.stem}.encoder.safetensors").stat().st_size <= 6_000_000
-    z = torch.randn(8, generator.z_dim, generator=torch.Generator().manual_seed(11))
+def test_the_bundled_encoder(faces128: Model) -> None:
+    generator = faces128.generator
+    path = Path(faces128.path)
+    beside = path.with_name(f"{path.stem}.encoder.safetensors")
+    if not beside.is_file():
+        assert faces128.encoder is None
+        pytest.skip("no encoder ships with faces128 yet")
+    assert faces128.encoder is not None
+    assert faces128.curvature is not None
+    assert beside.stat().st_size <= 8_000_000
+    z = torch.randn(4, generator.z_dim, generator=torch.Generator().manual_seed(11))
     image = generator(z, truncation_psi=0.7)
-    mean = generator.synthesis(WStatistics.of(generator).mean.expand(8, generator.num_ws, -1))
+    mean = generator.synthesis(WStatistics.of(generator).mean.expand(4, generator.num_ws, -1))
     for space in ("w", "w+"):
-        found = generator.synthesis(encode(generator, faces64.encoder, image, space))
+        found = generator.synthesis(encode(generator, faces128.encoder, image, space))
         assert float((found - image).square().mean()) < 0.25 * float((mean - image).square().mean())
 
 
@@ -168,6 +172,6 @@ def test_commands(tmp_path: Path, tiny_file: Path) -> None:
         "--steps 0 needs an encoder" in CliRunner().invoke(main, [*photo, "--steps", "0", "--out", str(tmp_path / "x")]).output
     )
     run(*photo, "--steps", "0", "--encoder", str(tmp_path / "elsewhere.safetensors"), "--out", str(tmp_path / "given"))
-    bundled = CliRunner().invoke(main, ["encoder", "train", "faces64", "--steps", "1"])
+    bundled = CliRunner().invoke(main, ["encoder", "train", "faces128", "--steps", "1"])
     assert bundled.exit_code == 1
     assert "say where its encoder goes with --out" in bundled.output

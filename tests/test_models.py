@@ -9,10 +9,11 @@ import safetensors.torch
 import torch
 
 from latentedit.errors import Error
-from latentedit.faces import crop_tensor, quad_of_window
-from latentedit.images import open_image
+from latentedit.faces import FRAMINGS
+from latentedit.images import load_image
 from latentedit.models import (
     LATEST,
+    RETIRED,
     Model,
     bundled_with,
     fingerprint,
@@ -71,7 +72,7 @@ def test_without_discriminator(tmp_path: Path) -> None:
 
 
 def test_damage_is_named(tmp_path: Path, tiny_file: Path) -> None:
-    with pytest.raises(Error, match=r"no such model file; models that come with latentedit: faces64"):
+    with pytest.raises(Error, match=r"no such model file; models that come with latentedit: faces128, faces128-v1;"):
         load_model("faces65")
     with pytest.raises(Error, match="no such model file"):
         load_model(tmp_path / "absent.safetensors")
@@ -107,28 +108,41 @@ def test_headers_are_checked(tmp_path: Path, tiny_file: Path, old: bytes, new: b
         load_model(changed)
 
 
-def test_bundled_model(faces64: Model) -> None:
-    generator, discriminator = faces64.generator, faces64.discriminator
-    assert (generator.resolution, generator.channels, generator.c_dim) == (64, 1, 0)
+@pytest.mark.parametrize("name", ["faces64", "faces64-v1", "faces64-v2"])
+def test_a_model_that_no_longer_ships_says_what_to_use(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert name in RETIRED
+    with pytest.raises(Error, match=rf"^{name}: this model no longer ships; use faces128 .* in the repository's history"):
+        load_model(name)
+    load_model(RETIRED[name])
+
+    # A file of that name is still a file: whoever kept the old model goes on using it.
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / name, Model(tiny_generator()))
+    assert load_model(name).generator.resolution == 16
+
+
+def test_bundled_model(faces128: Model) -> None:
+    generator, discriminator = faces128.generator, faces128.discriminator
+    assert (generator.resolution, generator.channels, generator.c_dim) == (128, 3, 0)
     assert discriminator is not None
-    assert Path(faces64.path).stat().st_size <= 8 * 2**20
-    assert bundled_with(fingerprint(generator)) == LATEST["faces64"] == "faces64-v2"
-    first = load_generator("faces64-v1")  # a shipped model never changes, and stays loadable
-    assert fingerprint(first) == "594f9341abd6de2c86c181f464ddb4c6e9a6eb21497a6f973a7d20df1257ca24"
-    assert faces64.provenance["started_from"] == fingerprint(first)
-    assert faces64.framing is not None
-    assert faces64.framing["kind"] == "face"
-    assert faces64.provenance["images_seen"] > 100_000
-    assert "licence" in faces64.provenance
-    w = generator.mapping(torch.randn(64, generator.z_dim))
-    pictures = generator.synthesis(w)
+    assert Path(faces128.path).stat().st_size <= 16 * 2**20
+    assert bundled_with(fingerprint(generator)) == LATEST["faces128"] == "faces128-v1"
+    # A shipped model never changes.
+    assert fingerprint(generator) == "166714bf6b53ea8514eb7f3e3c96cb30713b60f3031d3399a7a7e090a9d346ba"
+    assert faces128.framing == FRAMINGS["ffhq"]
+    assert faces128.provenance["images_seen"] > 100_000
+    assert "licence" in faces128.provenance
+
+    pictures = generator(sample_z(0, generator.z_dim, 8))
     assert 0.1 < float(pictures.std()) < 1
+    # Colours: channels differ, and by more than noise.
+    assert float((pictures[:, 0] - pictures[:, 2]).abs().mean()) > 0.05
 
 
 @pytest.mark.data
-def test_bundled_discriminator_tells_photographs_from_pictures(faces64: Model, shared_data: Path) -> None:
-    paths = sorted((shared_data / "cmu_faces" / "images").glob("an2i_*.png"))
-    photographs = torch.cat([crop_tensor(open_image(path), quad_of_window(30, 22, 64), 64, 1) for path in paths])
-    drawn = faces64.generator(sample_z(0, faces64.generator.z_dim, len(paths)))
-    assert faces64.discriminator is not None
-    assert float(faces64.discriminator(photographs).mean()) > float(faces64.discriminator(drawn).mean())
+def test_bundled_discriminator_tells_photographs_from_pictures(faces128: Model, shared_data: Path) -> None:
+    paths = sorted((shared_data / "portraits" / "train").iterdir())[::150]
+    photographs = torch.cat([load_image(path, 128) for path in paths])
+    drawn = faces128.generator(sample_z(0, faces128.generator.z_dim, len(paths)))
+    assert faces128.discriminator is not None
+    assert float(faces128.discriminator(photographs).mean()) > float(faces128.discriminator(drawn).mean())

@@ -265,4 +265,4 @@ def test_the_list() -> None:
         assert entry.path.suffix in (".pkl", ".pth"), name
     assert entries["ada-ffhq"].address.endswith("/stylegan2-ada-pytorch/pretrained/ffhq.pkl")
     assert "ada-ffhq" in works("model", "zoo", "--json").stdout
-    assert "no published network has this name" in complaint("model", "fetch", "faces64")
+    assert "no published network has this name" in complaint("model", "fetch", "faces128")
