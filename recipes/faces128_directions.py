@@ -40,6 +40,12 @@ OUT = ROOT / "directions" / "shipped" / NAME
 Score = Callable[[Tensor], Tensor]
 
 
+USUAL = RefineOptions(steps=60, batch=6, outside=20.0)
+EVERYWHERE = RefineOptions(steps=60, batch=6)
+"""For what has no region of its own."""
+LIT = RefineOptions(steps=40, batch=6, hold_light=False)
+
+
 @dataclass(frozen=True)
 class Slider:
     """What a slider is made from."""
@@ -54,7 +60,7 @@ class Slider:
     """Ellipses (centre x, y, half axes) where it is seen, in fractions of the crop; none: everywhere."""
     ends: tuple[float, float] = (0.7, -0.7)
     """For numbers in standard deviations: where the two ends begin."""
-    options: RefineOptions = RefineOptions(steps=60, batch=6, outside=20.0)
+    options: RefineOptions = USUAL
 
 
 FACE = (0.5, 0.58, 0.30, 0.36)
@@ -73,16 +79,16 @@ SLIDERS = {
         "yaw",
         ("face_width", "mouth_width"),
         ends=(1.3, -1.3),
-        options=RefineOptions(steps=60, batch=6),
+        options=EVERYWHERE,
     ),
     "eyes-open": Slider("eyes wide open", "eyes_open", (), EYES, (0.9, -0.9)),
     "face-width": Slider("broad face", "face_width", ("mouth_width",), (FACE,), (0.9, -0.9)),
-    "femininity": Slider("looks like a woman", "woman", ("beard", "face_width"), options=RefineOptions(steps=60, batch=6)),
+    "femininity": Slider("looks like a woman", "woman", ("beard", "face_width"), options=EVERYWHERE),
     "grey-hair": Slider("grey hair", "grey_hair", (), HAIR),
     "bald": Slider("bald", "bald", (), HAIR),
-    "background": Slider("light backdrop", ends=(0.9, -0.9), options=RefineOptions(steps=40, batch=6, hold_light=False)),
-    "light": Slider("light on the face", ends=(0.9, -0.9), options=RefineOptions(steps=40, batch=6, hold_light=False)),
-    "warmth": Slider("warm light", ends=(0.9, -0.9), options=RefineOptions(steps=40, batch=6)),
+    "background": Slider("light backdrop", ends=(0.9, -0.9), options=LIT),
+    "light": Slider("light on the face", ends=(0.9, -0.9), options=LIT),
+    "warmth": Slider("warm light", ends=(0.9, -0.9), options=EVERYWHERE),
 }
 
 
