@@ -4,10 +4,10 @@
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --out docs
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --compare --photos 12
 
-Inverts the 88 held-out crops and prints, as medians: PSNR with the found noise and with the model's own, dlib's distance between
+Inverts the 88 held-out crops and prints, as medians: PSNR with the found noise and with the model's own, dlib's distance of
 photograph and rendering (same person here: below 0.42; dlib's own limit is 0.6), the share below 0.45, Shift-Tolerant LPIPS by
 the network (VGG) that no search descends on, and the distance of w from the model's own. Then the same for women and for people
-of dark skin beside the rest. ``--compare`` takes several losses, on every seventh crop, and is for looking, not for choosing: the weights were chosen
+of dark skin beside the rest. ``--compare`` takes several losses and is for looking, not for choosing: the weights were chosen
 on training crops. Inversions are kept in runs/ and not made twice; benchmarks/sliders.py takes them from there.
 """
 
@@ -16,6 +16,7 @@ import csv
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def inverted(name: str, way: Way, model: Model, images: Tensor, kept: Path | Non
                     start=start,
                     pixel_weight=way.pixel_weight,
                     focus=focus,
-                    progress=lambda step, total, _, bar=bar, n=len(batch): bar.update(n / total),
+                    progress=partial(_tell, bar, len(batch)),
                 )
             )
     found = {
@@ -130,6 +131,10 @@ def inverted(name: str, way: Way, model: Model, images: Tensor, kept: Path | Non
         kept.parent.mkdir(exist_ok=True)
         torch.save(found, kept)
     return found
+
+
+def _tell(bar: Any, count: int, step: int, total: int, terms: dict[str, float]) -> None:
+    bar.update(count / total)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ def portrait() -> Path:
 @click.command()
 @click.option("--photo", type=click.Path(), help="A portrait of your own; by default one that comes with matplotlib.")
 @click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder for pictures and latent file.")
-@click.option("--steps", default=125, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
+@click.option("--steps", default=100, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
 @device_option
 @seed_option
 def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> None:

@@ -77,7 +77,9 @@ class Job:
     show_default=True,
     help="Search; adam is the published projector.",
 )
-@click.option("--steps", type=click.IntRange(0), help="Of the search: 125, or 1000 by adam; 0 takes the encoder's word.")
+@click.option(
+    "--steps", type=click.IntRange(0), help="Optimisation steps: 100, or 1000 by adam; 0 takes the encoder's output as is."
+)
 @click.option(
     "--init",
     type=click.Choice(["auto", "mean", "encoder"]),

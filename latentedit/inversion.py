@@ -22,9 +22,9 @@ from latentedit.perceptual import Perceptual, choose, distance
 from latentedit.search import FIRST_PART, RESTART_PSI, NoiseMode, Search
 from latentedit.statistics import WStatistics
 
-STEPS = {"quasi-newton": 125, "adam": 1000}
+STEPS = {"quasi-newton": 100, "adam": 1000}
 """Usual number of steps of a method."""
-PIXEL_WEIGHT = 5.0
+PIXEL_WEIGHT = 15.0
 """Of the mean squared difference of pixels; measured in docs/photo.md, as is the weight of the face."""
 STYLE_WEIGHT = 0.01
 """Of the mean squared style offset, in standard deviations of the style."""
@@ -125,7 +125,7 @@ def invert(
     Args:
         image: ``[N, C, resolution, resolution]`` in [-1, 1]; every picture is inverted as if it were alone.
         space: "w" (one w), "w+" (one a layer) or "s" (W+, and then offsets of every style channel: Wu et al. 2021).
-        steps: None for 125, or 1000 by Adam; 0 takes ``start`` as it is.
+        steps: None for 100, or 1000 by Adam; 0 takes ``start`` as it is.
         start: ``[N, num_ws, w_dim]`` to begin at, e.g. from `latentedit.encoder.encode`; None for the mean w.
         curvature: of this generator; None measures it, which takes as long as 64 steps.
         learning_rate: of Adam.

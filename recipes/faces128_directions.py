@@ -5,7 +5,7 @@
 
 1. Random pictures are scored: by the guide (recipes/guide.py) for what portraits are labelled with, in pixels for light.
 2. A linear probe in W is fitted to the scores.
-3. The probe's step is refined on pictures, half of them of random w and half of training crops as the encoder reads them:
+3. The probe's step is refined on pictures, half of them of random w and half of inverted training crops:
    the guide's answer to the attribute should change, its other answers, the light and what lies outside the attribute's
    region should stay. `smile` begins at what the encoder says of the London pairs (one person, neutral and smiling).
 
@@ -18,7 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from faces128_encoder import measured
 from faces128_ship import NAME, ROOT
 from guide import BINARY, HEADS, NUMERIC, Guide, load, read_table
 from torch import Tensor
@@ -26,13 +28,16 @@ from torch import Tensor
 from latentedit.directions import Direction, RefineOptions, fit, refine
 from latentedit.directions.refinement import of_one_sigma
 from latentedit.encoder import encode
+from latentedit.face_weights import face_weights
 from latentedit.images import load_image
+from latentedit.inversion import invert
 from latentedit.models import Model, load_model
+from latentedit.perceptual import choose
 from latentedit.statistics import WStatistics, sample_w
 
 SAMPLES = 4000
-CROPS = 600
-"""Training crops that pictures to refine on are taken from, beside the London pairs."""
+PAIRS, OTHERS, STEPS = 24, 6, 50
+"""Training crops that are inverted, in as many steps, for pictures to refine on: London pairs, and others of six kinds."""
 CERTAIN = 0.6
 """Factor on the guide's log odds: below 1 asks for more certainty than its own."""
 OUT = ROOT / "directions" / "shipped" / NAME
@@ -210,31 +215,52 @@ def pool(model: Model, answers: Answers, path: Path) -> tuple[Tensor, Tensor, Te
     return w, torch.cat(guided), pixels
 
 
-@torch.no_grad()
 def crops(model: Model, data: Path, path: Path) -> tuple[Tensor, Tensor]:
-    """ws of training crops as the encoder reads them, and of London pairs the mean difference of smiling and neutral."""
+    """ws of training crops, inverted into W+, and of London pairs the mean difference of smiling and neutral."""
     if path.is_file():
         kept = torch.load(path, weights_only=True)
         return kept["ws"], kept["smile"]
     assert model.encoder is not None
-    rows = read_table(data / "train.csv")
-    london = [row for row in rows if row["source"] == "london" and row["expression"]]
-    others = [row for row in rows if row not in london]
-    order = torch.randperm(len(others), generator=torch.Generator().manual_seed(0))[:CROPS]
-    chosen = london + [others[int(i)] for i in order]
-    statistics, found = WStatistics.of(model.generator), []
-    for start in range(0, len(chosen), 16):
-        images = torch.cat([load_image(data / "train" / row["file"], size=128) for row in chosen[start : start + 16]])
-        found.append(encode(model.generator, model.encoder, images, "w+", statistics=statistics))
-        print(f"\rread {start + len(images)} of {len(chosen)}", end="", flush=True)
-    print()
+    assert model.discriminator is not None
+    chosen = selected(read_table(data / "train.csv"))
+    statistics, found, began = WStatistics.of(model.generator), [], time.monotonic()
+    focus = face_weights(model.framing, 128)
+    perceptual = choose("auto", model.discriminator, focus=focus)[0]
+    for start in range(0, len(chosen), 4):
+        images = torch.cat([load_image(data / "train" / row["file"], size=128) for row in chosen[start : start + 4]])
+        result = invert(
+            model.generator,
+            images,
+            "w+",
+            STEPS,
+            perceptual=perceptual,
+            statistics=statistics,
+            curvature=measured(model, statistics),
+            start=encode(model.generator, model.encoder, images, "w+", statistics=statistics),
+            noise="frozen",
+            focus=focus,
+        )
+        found.append(result.ws)
+        print(f"inverted {start + len(images)} of {len(chosen)}, {time.monotonic() - began:.0f} s", flush=True)
     ws = torch.cat(found)
     pairs: dict[str, dict[str, Tensor]] = {}
-    for row, one in zip(london, ws, strict=False):
+    for row, one in zip(chosen, ws, strict=True):
         pairs.setdefault(row["person"], {})[row["expression"]] = one
     smile = torch.stack([p["smiling"] - p["neutral"] for p in pairs.values() if len(p) == 2]).mean(dim=0)
     torch.save({"ws": ws, "smile": smile}, path)
     return ws, smile
+
+
+def selected(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """`PAIRS` London pairs, and others of every kind, evenly."""
+    random = np.random.RandomState(0)
+    both = [row["person"] for row in rows if row["source"] == "london" and row["expression"] == "smiling"]
+    people = random.choice(both, PAIRS, replace=False)
+    found = [row for row in rows if row["person"] in people and row["expression"]]
+    for kind in ("glasses", "beard", "woman", "grey_hair", "bald", "dark_skin"):
+        some = [row for row in rows if row[kind] == "1" and row["source"] != "london" and row not in found]
+        found += [some[i] for i in random.choice(len(some), OTHERS, replace=False)]
+    return found
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ four times. Ctrl-C keeps the state, and the same command goes on. Held-out peopl
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,9 @@ from torch import Tensor
 
 from latentedit.curvature import Curvature
 from latentedit.encoder import EncoderConfig
-from latentedit.models import ENCODER, load_model, save_encoder
+from latentedit.face_weights import face_weights
+from latentedit.inversion import PIXEL_WEIGHT
+from latentedit.models import ENCODER, Model, load_model, save_encoder
 from latentedit.perceptual import DiscriminatorDistance
 from latentedit.statistics import WStatistics
 from latentedit.training.data import load_pictures
@@ -28,17 +31,6 @@ PASSES = 2
 PROBES = 256
 WEIGHT = 5.0
 """Of either mean square of pixels."""
-FACE = 4.0
-"""How much more a pixel of the face counts than one of the background."""
-
-
-def face_weights(side: int) -> Tensor:
-    """``[1, side, side]`` of mean 1: a soft ellipse where faces lie in an FFHQ crop."""
-    centres = (torch.arange(side) + 0.5) / side
-    y, x = torch.meshgrid(centres, centres, indexing="ij")
-    inside = torch.sigmoid(6 * (1 - ((x - 0.5) / 0.27) ** 2 - ((y - 0.58) / 0.32) ** 2))
-    weights = 1 + (FACE - 1) * inside
-    return (weights / weights.mean())[None]
 
 
 class Pixels:
@@ -46,13 +38,38 @@ class Pixels:
 
     name = "pixels"
 
+    def __init__(self, framing: dict[str, Any] | None) -> None:
+        self.framing = framing
+
     def features(self, image: Tensor) -> Tensor:
         """``[N, C, 128, 128] -> [N, K]``."""
         parts = []
         for side in (image.shape[-1], 32):
             x = F.interpolate(image, size=(side, side), mode="area") if side != image.shape[-1] else image
-            parts.append(((WEIGHT / x[0].numel()) * face_weights(side)).sqrt() * x)
+            focus = face_weights(self.framing, side)
+            assert focus is not None
+            parts.append((WEIGHT / x[0].numel() * focus).sqrt() * x)
         return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+def measured(model: Model, statistics: WStatistics) -> Curvature:
+    """That of the loss which `latentedit invert` descends on without any extra."""
+    kept = ROOT / "runs" / "curvature.pt"
+    if kept.is_file():
+        return Curvature(torch.load(kept, weights_only=True))
+    assert model.discriminator is not None
+    focus = face_weights(model.framing, model.generator.resolution)
+    found = Curvature.of(
+        model.generator,
+        DiscriminatorDistance(model.discriminator, focus),
+        statistics,
+        PROBES,
+        pixel_weight=PIXEL_WEIGHT,
+        focus=focus,
+        progress=lambda n: print(f"probe {n} of {PROBES}", flush=True),
+    )
+    torch.save(found.factors, kept)
+    return found
 
 
 def main() -> None:
@@ -76,7 +93,7 @@ def main() -> None:
     native = torch.cpu._is_avx512_bf16_supported()
     trainer = EncoderTrainer(
         model.generator,
-        Pixels(),
+        Pixels(model.framing),
         curvature,
         options.steps,
         config=replace(EncoderConfig.of(model.generator), passes=PASSES),
@@ -92,7 +109,7 @@ def main() -> None:
             print(step, "  ".join(f"{name} {value:.3f}" for name, value in terms.items()), flush=True)
 
     model.encoder = train_encoder(trainer, options.state, max_minutes=options.minutes, save_minutes=2, report=report)
-    model.curvature = curvature
+    model.curvature = measured(model, statistics)
     target = ROOT / "latentedit" / "bundled" / f"{NAME}{ENCODER}"
     save_encoder(
         target, model, {"steps": trainer.step_number, "batch": options.batch, "photographs": len(trainer.photos or [])}

@@ -1,0 +1,200 @@
+"""Do the sliders of `faces128` do what their names say, and nothing else? By a judge that has seen neither them nor the model.
+
+    PYTHONPATH=recipes:benchmarks python benchmarks/inversion.py ../shared/data/portraits
+    PYTHONPATH=recipes:benchmarks python benchmarks/sliders.py ../shared/data/portraits --out docs
+
+Moves every slider by -2, -1, +1 and +2 sigmas on three sets of pictures: inversions into W+ and into W of people who are in no
+training picture (made by benchmarks/inversion.py), and random samples at psi 0.7. All are drawn with the model's own noise.
+
+- brought over: of the pictures on the other side, the share that the edit brings to this one (recipes/portrait_judge.py).
+- side effects: the share of pictures whose answer to another attribute changes, averaged over the attributes that have nothing
+  to do with the slider, less the same for a random direction that is as long.
+- identity: dlib's distance between edited and unedited picture; the share below 0.6.
+- faces: the share of pictures in which dlib's detector still finds a face.
+
+What was looked at is kept in runs/looks, so that a run that was stopped goes on.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from inversion import held_out
+from portrait_judge import Looks, PortraitJudge, brought_over, identity, side_effects
+from torch import Tensor
+
+from latentedit.cli.common import progress_bar
+from latentedit.directions import Direction, load_direction, shipped
+from latentedit.directions.direction import unit
+from latentedit.editing import edit, step_of
+from latentedit.generator import Generator
+from latentedit.images import save_image
+from latentedit.models import fingerprint, load_model
+from latentedit.sheets import Row, sheet
+from latentedit.statistics import sample_w
+
+AMOUNTS = (-2.0, -1.0, 1.0, 2.0)
+PSI = 0.7
+CONTROLS = 44
+"""About as many pictures are moved along a random direction."""
+KEPT = Path("runs/looks")
+LONG = {"W+": "people, W+", "W": "people, W", "random": "random, psi 0.7"}
+"""The sets of pictures."""
+
+
+def sets(generator: Generator, samples: int) -> dict[str, Tensor]:
+    """ws ``[N, num_ws, w_dim]`` of every set."""
+    found = {}
+    for name in ("W+", "W"):
+        (file,) = sorted(Path("runs").glob(f"inversion-{name}-*.pt"))[-1:]
+        found[name] = torch.load(file, weights_only=True)["ws"]
+    w, mean = sample_w(generator, samples, seed=5), sample_w(generator).mean(dim=0)
+    found["random"] = torch.lerp(mean, w, PSI)[:, None].expand(-1, generator.num_ws, -1)
+    return found
+
+
+def as_long_as(direction: Direction, generator: Generator) -> Direction:
+    """A random direction whose step is as long in every layer; an amount of 1 means the same length."""
+    seed = int.from_bytes(hashlib.sha256(direction.name.encode()).digest()[:4], "little")
+    vector = unit(torch.randn(generator.w_dim, generator=torch.Generator().manual_seed(seed)))
+    own = step_of(torch.zeros(1, generator.num_ws, generator.w_dim), direction)
+    step = vector * own.norm(dim=1, keepdim=True)
+    return replace(direction, name="random", vector=vector, sigma=float((step @ vector).mean()), step=step, layers=None)
+
+
+@torch.no_grad()
+def pictures(generator: Generator, ws: Tensor, direction: Direction | None, amount: float) -> Tensor:
+    """``[N, 3, 128, 128]``."""
+    moved = ws if direction is None else edit(ws, direction, amount)
+    return torch.cat([generator.synthesis(one) for one in moved.split(1)])
+
+
+def looked(judge: PortraitJudge, generator: Generator, ws: Tensor, direction: Direction | None, amount: float) -> Looks:
+    """What the judge sees of ``ws`` moved; kept by the content of all three."""
+    digest = hashlib.sha256(ws.contiguous().numpy().tobytes())
+    digest.update(fingerprint(generator).encode())
+    if direction is not None:
+        digest.update(step_of(ws[:1], direction).numpy().tobytes() + str(amount).encode())
+    file = KEPT / f"{digest.hexdigest()[:32]}.npz"
+    if file.is_file():
+        with np.load(file) as kept:
+            return Looks(
+                {name[6:]: kept[name] for name in kept.files if name.startswith("logit/")},
+                {name[8:]: kept[name] for name in kept.files if name.startswith("measure/")},
+                kept["descriptors"],
+                kept["found"],
+                judge.reference,
+            )
+    found = judge.look(pictures(generator, ws, direction, amount))
+    KEPT.mkdir(parents=True, exist_ok=True)
+    arrays = {f"logit/{name}": values for name, values in found.logits.items()}
+    arrays |= {f"measure/{name}": values for name, values in found.measures.items()}
+    np.savez(file, descriptors=found.descriptors, found=found.found, **arrays)
+    return found
+
+
+def mean_change(before: Looks, after: Looks, name: str) -> dict[str, float]:
+    """Mean change of the measures of landmarks, in distances between the eyes."""
+    found = {key: float(np.nanmean(after.measures[key] - before.measures[key])) for key in before.measures}
+    return {key: round(value, 4) for key, value in found.items()}
+
+
+Effects = dict[str, dict[str, float]]
+
+
+def row(before: Looks, after: Looks, other: Effects, name: str, sign: int) -> dict[str, Any]:
+    """Figures of an edit; ``other`` are the side effects of a random direction."""
+    share, asked = brought_over(before, after, name, sign)
+    own = side_effects(before, after, name)
+    changed = {key: round(own[key]["changed"] - other[key]["changed"], 4) for key in own}
+    same = identity(before, after)
+    return {
+        "asked": asked,
+        "brought_over": round(share, 4),
+        "side_effects": round(float(np.nanmean(list(changed.values()))), 4),
+        "most": max(changed, key=lambda key: changed[key]),
+        "by_attribute": changed,
+        "identity": round(same["median"], 4),
+        "same": round(same["within_0.6"], 4),
+        "faces": round(float(after.found.mean()), 4),
+        "faces_before": round(float(before.found.mean()), 4),
+        "change": mean_change(before, after, name),
+    }
+
+
+HEADER = (
+    "| slider | sigmas | on | brought over | side effects | most | identity | below 0.6 | faces |\n"
+    "|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def line(name: str, amount: float, where: str, f: dict[str, Any]) -> str:
+    return (
+        f"| {name} | {amount:+.0f} | {LONG[where]} | {f['brought_over']:.0%} of {f['asked']} | {f['side_effects']:+.1%}"
+        f" | {f['most']} {f['by_attribute'][f['most']]:+.0%} | {f['identity']:.2f} | {f['same']:.0%} | {f['faces']:.0%} |"
+    )
+
+
+def shown(path: Path, data: Path, generator: Generator, directions: Sequence[Direction], ws: Tensor) -> None:
+    """A row a slider: somebody of the London set at every amount."""
+    rows, _ = held_out(data)
+    people = [i for i, one in enumerate(rows) if one["source"] == "london" and one["expression"] == "neutral"]
+    lines = []
+    for number, direction in enumerate(directions):
+        person = ws[people[number % len(people)]][None]
+        cells = [pictures(generator, person, direction, amount) for amount in (-2.0, -1.0, 0.0, 1.0, 2.0)]
+        lines.append(Row(direction.name, cells, ["-2", "-1", "0", "+1", "+2"]))
+    save_image(sheet(lines), path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--judge", type=Path, default=Path("runs/judge.safetensors"))
+    parser.add_argument("--model", default="faces128")
+    parser.add_argument("--directions", nargs="+", type=Path, help="files to look at instead of those that ship")
+    parser.add_argument("--sets", nargs="+", choices=list(LONG), default=list(LONG))
+    parser.add_argument("--amounts", nargs="+", type=float, default=list(AMOUNTS))
+    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--out", type=Path, help="folder for sliders.json and sliders.png")
+    options = parser.parse_args()
+
+    model = load_model(options.model)
+    generator = model.generator
+    files = options.directions or sorted(shipped(fingerprint(generator)).values())
+    directions = [load_direction(file) for file in files]
+    judge = PortraitJudge(options.judge)
+    bases = {name: ws for name, ws in sets(generator, options.samples).items() if name in options.sets}
+    first = sample_w(generator, 300, seed=9)[:, None].expand(-1, generator.num_ws, -1)
+    judge.centre_on(pictures(generator, first, None, 0.0))
+
+    found: dict[str, Any] = {}
+    print(f"\n{HEADER}")
+    with progress_bar(len(directions) * len(bases) * len(options.amounts), "judging", "edit") as bar:
+        for direction in directions:
+            control = as_long_as(direction, generator)
+            for where, ws in bases.items():
+                before = looked(judge, generator, ws, None, 0.0)
+                some = ws[:: max(len(ws) // CONTROLS, 1)]
+                still = looked(judge, generator, some, None, 0.0)
+                for amount in options.amounts:
+                    after = looked(judge, generator, ws, direction, amount)
+                    other = side_effects(still, looked(judge, generator, some, control, abs(amount)), direction.name)
+                    figures = row(before, after, other, direction.name, 1 if amount > 0 else -1)
+                    found.setdefault(direction.name, {}).setdefault(where, {})[f"{amount:+g}"] = figures
+                    bar.write(line(direction.name, amount, where, figures))
+                    bar.update(1)
+    if options.out:
+        facts = {"judge": "recipes/judge.py", "samples": options.samples, "sliders": found}
+        (options.out / "sliders.json").write_text(json.dumps(facts, indent=1) + "\n")
+        shown(options.out / "sliders.png", options.data, generator, directions, bases["W+"])
+
+
+if __name__ == "__main__":
+    main()
