@@ -129,11 +129,12 @@ def log_odds(classifiers: Sequence[PhotoClassifier], images: Tensor) -> Tensor:
 def render_all(generator: Generator, w: Tensor, progress: Progress | None = None) -> Tensor:
     """Pictures of ``w [N, w_dim]`` with the generator's own noise: ``[N, C, H, W]``."""
     pictures = []
-    for start in range(0, len(w), BATCH):
-        batch = w[start : start + BATCH]
+    size = max(BATCH * 64**2 // generator.resolution**2, 1)  # so many that progress shows more than once a second
+    for start in range(0, len(w), size):
+        batch = w[start : start + size]
         pictures.append(generator.synthesis(batch[:, None].expand(-1, generator.num_ws, -1)).cpu())
         if progress:
-            progress(min(start + BATCH, len(w)), len(w))
+            progress(min(start + size, len(w)), len(w))
     return torch.cat(pictures)
 
 

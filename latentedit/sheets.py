@@ -9,7 +9,7 @@ from torch import Tensor
 from latentedit.images import to_pil
 
 CELL = 128
-"""Pictures are shown at least this large, enlarged by a whole factor."""
+"""Pictures are shown at least this large."""
 MARGIN, TEXT = 6, 14
 
 
@@ -23,10 +23,10 @@ class Row:
     captions: Sequence[str] = ()
 
 
-def sheet(rows: Sequence[Row]) -> Image.Image:
-    """A white sheet with ``rows`` below one another."""
-    cells = [[_enlarged(picture) for picture in row.pictures] for row in rows]
-    width = max(sum(cell.width + MARGIN for cell in line) for line in cells) + MARGIN
+def sheet(rows: Sequence[Row], cell: int = CELL) -> Image.Image:
+    """A white sheet with ``rows`` below one another; pictures below ``cell`` pixels are enlarged to it."""
+    cells = [[_enlarged(picture, cell) for picture in row.pictures] for row in rows]
+    width = max(sum(one.width + MARGIN for one in line) for line in cells) + MARGIN
     heights = [
         TEXT * (bool(row.title) + bool(row.captions)) + line[0].height + 2 * MARGIN
         for row, line in zip(rows, cells, strict=True)
@@ -41,16 +41,17 @@ def sheet(rows: Sequence[Row]) -> Image.Image:
         if row.title:
             draw.text((left, y), row.title, fill="black", font=font)
             y += TEXT
-        for index, cell in enumerate(line):
+        for index, shown in enumerate(line):
             if index < len(row.captions):
-                draw.text((left + cell.width / 2, y), row.captions[index], fill="dimgray", font=font, anchor="ma")
-            canvas.paste(cell.convert("RGB"), (left, y + (TEXT if row.captions else 0) + 2))
-            left += cell.width + MARGIN
+                draw.text((left + shown.width / 2, y), row.captions[index], fill="dimgray", font=font, anchor="ma")
+            canvas.paste(shown.convert("RGB"), (left, y + (TEXT if row.captions else 0) + 2))
+            left += shown.width + MARGIN
         top += height
     return canvas
 
 
-def _enlarged(picture: Tensor) -> Image.Image:
+def _enlarged(picture: Tensor, cell: int) -> Image.Image:
     image = to_pil(picture)
-    factor = -(-CELL // image.width)
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC) if factor > 1 else image
+    if image.width >= cell:
+        return image
+    return image.resize((cell, round(image.height * cell / image.width)), Image.Resampling.BICUBIC)

@@ -36,7 +36,7 @@ from latentedit.perceptual import choose
 from latentedit.statistics import WStatistics, sample_w
 
 SAMPLES = 4000
-PAIRS, OTHERS, STEPS = 24, 6, 50
+PAIRS, OTHERS, STEPS = 10, 3, 40
 """Training crops that are inverted, in as many steps, for pictures to refine on: London pairs, and others of six kinds."""
 CERTAIN = 0.6
 """Factor on the guide's log odds: below 1 asks for more certainty than its own."""
@@ -225,7 +225,7 @@ def crops(model: Model, data: Path, path: Path) -> tuple[Tensor, Tensor]:
     chosen = selected(read_table(data / "train.csv"))
     statistics, found, began = WStatistics.of(model.generator), [], time.monotonic()
     focus = face_weights(model.framing, 128)
-    perceptual = choose("auto", model.discriminator, focus=focus)[0]
+    perceptual = choose("discriminator", model.discriminator, focus=focus)[0]
     for start in range(0, len(chosen), 4):
         images = torch.cat([load_image(data / "train" / row["file"], size=128) for row in chosen[start : start + 4]])
         result = invert(
