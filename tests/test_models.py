@@ -20,10 +20,35 @@ from latentedit.models import (
     load_discriminator,
     load_generator,
     load_model,
+    round_to_half,
     save_model,
 )
 from latentedit.statistics import sample_z
 from tests.conftest import tiny_discriminator, tiny_generator
+
+
+def test_half_precision_is_exact_once_rounded(tmp_path: Path) -> None:
+    model = Model(tiny_generator(), tiny_discriminator())
+    save_model(tmp_path / "whole.safetensors", model)
+    mapping = model.generator.mapping.w_avg.clone()
+    before = fingerprint(model.generator)
+    round_to_half(model)
+    assert fingerprint(model.generator) != before
+    assert torch.equal(model.generator.mapping.w_avg, mapping)  # only convolutions are rounded
+    save_model(tmp_path / "half.safetensors", model, half=True)
+    again = load_model(tmp_path / "half.safetensors")
+    assert fingerprint(again.generator) == fingerprint(model.generator)
+    assert again.discriminator is not None
+    assert model.discriminator is not None
+    for name, tensor in model.discriminator.state_dict().items():
+        assert torch.equal(tensor, again.discriminator.state_dict()[name]), name
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.75 * sizes[1]
+
+    with torch.no_grad():
+        model.generator.synthesis.b4.conv1.weight[0, 0, 0, 0] = 1e6  # type: ignore[union-attr,index,operator]
+    with pytest.raises(Error, match=r"b4.conv1.weight reaches 1e\+06, too large for half precision"):
+        round_to_half(model)
 
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:

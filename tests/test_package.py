@@ -8,8 +8,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 import latentedit
+from latentedit.directions import Direction
+from latentedit.latents import Latent, save_latent
+from latentedit.models import fingerprint, load_generator
 
 ROOT = Path(__file__).parent.parent
 ROOMS = {"latentedit": ROOT / "latentedit", "latentedit.directions": ROOT / "directions", "latentedit.cli": ROOT / "cli"}
@@ -84,3 +88,20 @@ def test_figures_of_the_card_come_from_the_model() -> None:
     model, card = latentedit.load_model("faces128"), path.read_text()
     assert latentedit.fingerprint(model.generator) in card
     assert f"{model.provenance['images_seen']:,}" in card
+
+
+def test_an_edit_imports_no_scikit_learn(tmp_path: Path, tiny_file: Path) -> None:
+    """It takes longer to load than an edit."""
+    generator = load_generator(tiny_file)
+    own = fingerprint(generator)
+    save_latent(tmp_path / "me.safetensors", Latent(torch.zeros(1, generator.num_ws, generator.w_dim), None, own, "w"))
+    Direction("axis", torch.eye(generator.w_dim)[0], 0.0, 1.0, own).save(tmp_path / "axis.safetensors")
+    names = [str(tmp_path / name) for name in ("me.safetensors", "axis.safetensors", "edited.png")]
+    arguments = ["edit", names[0], "--model", str(tiny_file), "--set", f"{names[1]}=1", "--out", names[2]]
+    code = (
+        "import sys\nfrom latentedit.cli.main import main\n"
+        f"main({arguments!r}, standalone_mode=False)\n"
+        "assert not {'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert Path(names[2]).is_file()
