@@ -124,6 +124,7 @@ def inverted(name: str, way: Way, model: Model, images: Tensor, kept: Path | Non
         "ws": torch.cat([part.ws for part in parts]),
         "image": torch.cat([part.image for part in parts]),
         "own": torch.cat([part.image_own_noise for part in parts]),
+        "noise": [torch.cat(maps).half() for maps in zip(*(part.noise for part in parts), strict=True)],
         "w": torch.tensor([d["w_distance"] for part in parts for d in part.distances]),
         "seconds": (time.monotonic() - began) / len(images),
     }

@@ -1,32 +1,40 @@
 """``demo``: the whole main job on bundled things."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from latentedit.cli.common import device_option, progress_bar, read_model, say_written, seed_option
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from latentedit.directions.direction import Direction
+    from latentedit.generator import Generator
     from latentedit.inversion import Inversion
+    from latentedit.latents import Latent
+    from latentedit.models import Model
 
 AMOUNTS = (-2.0, -1.0, 0.0, 1.0, 2.0)
-
-PRIOR_WEIGHT = 0.2
-"""Twenty times the usual: a portrait foreign to the model is held near what the model knows, so that sliders act."""
-TUNE_STEPS = 200
-"""For the usual number of steps of the search; in proportion for others."""
+FIRST = {"smile": 2.0, "glasses": 2.0, "turn": 2.0, "femininity": -2.0}
+"""Sliders of the large picture, and how far they are moved."""
+LARGE, SMALL = 256, 160
+"""Sides of the pictures on the sheets, in pixels."""
 
 
 def portrait() -> Path:
-    """The photograph that comes with matplotlib (Grace Hopper; US Navy, public domain)."""
-    import matplotlib
+    """The portrait that comes along: a person of the Face Research Lab London Set who is in no training picture.
 
-    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    L. DeBruine and B. Jones, 2017, figshare 10.6084/m9.figshare.5047666, CC BY 4.0; cut and scaled.
+    """
+    from latentedit.models import BUNDLED
+
+    return BUNDLED / "portrait.jpg"
 
 
 @click.command()
-@click.option("--photo", type=click.Path(), help="A portrait of your own; by default one that comes with matplotlib.")
+@click.option("--photo", type=click.Path(), help="A portrait of your own (default: the one that comes with latentedit).")
 @click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder for pictures and latent file.")
 @click.option("--steps", default=100, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
 @device_option
@@ -34,23 +42,20 @@ def portrait() -> Path:
 def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> None:
     """Invert a portrait into faces128 and move every slider that ships with it.
 
+    Writes demo.png (photo, inversion, four edits), sliders.png (every slider from -2 to +2), smiling.jpg (an edit pasted back
+    into the photo) and portrait.safetensors (the latent file, for "latentedit edit").
+
     \b
     Example:
       latentedit demo --out demo
     """
     from latentedit import sheets
-    from latentedit.curvature import PROBES, Curvature
     from latentedit.directions.direction import read_direction, shipped
-    from latentedit.editing import edit
-    from latentedit.encoder import encode
     from latentedit.faces import crop_tensor, quad_for
-    from latentedit.images import open_image, save_image
-    from latentedit.inversion import STEPS, invert
+    from latentedit.images import open_image, save_image, to_pil
     from latentedit.latents import save_latent
     from latentedit.models import fingerprint
-    from latentedit.perceptual import choose
-    from latentedit.statistics import WStatistics
-    from latentedit.tuning import tune
+    from latentedit.pasting import paste_back, save_like
 
     path = Path(photo) if photo else portrait()
     folder = Path(out)
@@ -59,69 +64,94 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     picture = open_image(path)
     quad = quad_for(picture, model.framing, str(path))
     target = crop_tensor(picture, quad, generator.resolution, generator.channels)
-    measure, line = choose("auto", model.discriminator, None, generator.device)
+
+    result = _search(model, target, steps, seed)
+    latent = result.latent()
+    latent.crop = quad
+    directions = {name: read_direction(file) for name, file in sorted(shipped(fingerprint(generator)).items())}
+    chosen = {name: amount for name, amount in FIRST.items() if name in directions}
+
+    pictures = [target, result.image, *(_moved(generator, latent, directions[name], chosen[name]) for name in chosen)]
+    captions = ["photo", "inversion", *(f"{name} {amount:+g}" for name, amount in chosen.items())]
+    halves = [sheets.Row("", pictures[i : i + 3], captions[i : i + 3]) for i in range(0, len(pictures), 3)]
+    save_image(sheets.sheet(halves, LARGE), folder / "demo.png")
+    say_written(folder / "demo.png")
+
+    rows = []
+    with progress_bar(len(directions) * len(AMOUNTS), "rendering", "picture") as bar:
+        for name, direction in directions.items():
+            strip = []
+            for amount in AMOUNTS:
+                strip.append(_moved(generator, latent, direction, amount))
+                bar.update(1)
+            rows.append(sheets.Row(name, strip, [f"{amount:+g}" for amount in AMOUNTS]))
+    save_image(sheets.sheet(rows, SMALL), folder / "sliders.png")
+    say_written(folder / "sliders.png")
+
+    if "smile" in directions:
+        before = to_pil(latent.render(generator))
+        smiling = to_pil(_moved(generator, latent, directions["smile"], FIRST["smile"]))
+        save_like(paste_back(picture, smiling, quad, before=before), folder / "smiling.jpg", path)
+        say_written(folder / "smiling.jpg")
+    save_latent(folder / "portrait.safetensors", latent)
+    say_written(folder / "portrait.safetensors")
+    found = result.distances[0]
+    click.echo(
+        f"PSNR {found['psnr']:.1f} dB with the found noise, {found['psnr_own_noise']:.1f} dB with the model's own; distance from"
+        f" the model's own w {found['w_distance']:.2f} (its own: about 1)"
+    )
+
+
+def _search(model: "Model", target: "Tensor", steps: int, seed: int) -> "Inversion":
+    """The usual inversion into W+."""
+    from latentedit.curvature import PROBES, Curvature
+    from latentedit.encoder import encode
+    from latentedit.face_weights import face_weights
+    from latentedit.inversion import PIXEL_WEIGHT, invert
+    from latentedit.models import fingerprint
+    from latentedit.perceptual import choose
+    from latentedit.statistics import WStatistics
+
+    generator = model.generator
+    focus = face_weights(model.framing, generator.resolution)
+    measure, line = choose("auto", model.discriminator, None, generator.device, focus)
     click.echo(line, err=True)
     statistics = WStatistics.of(generator)
-    own = fingerprint(generator)
-
     curvature = model.curvature
     if curvature is None:
         with progress_bar(PROBES, "measuring the model") as bar:
-            curvature = Curvature.cached(generator, measure, statistics, own, lambda done: bar.update(done - bar.n))
-
-    def search(space: str, **options: Any) -> "Inversion":
-        start = None
-        if model.encoder is not None:
-            start = encode(generator, model.encoder, target.to(generator.device), space, statistics=statistics)
-        with progress_bar(steps, f"inverting into {space.upper()}") as bar:
-            return invert(
+            curvature = Curvature.cached(
                 generator,
-                target,
-                space,
-                steps,
-                perceptual=measure,
-                curvature=curvature,
-                start=start,
-                statistics=statistics,
-                seed=seed,
-                progress=lambda *_: bar.update(1),
-                **options,
+                measure,
+                statistics,
+                fingerprint(generator),
+                pixel_weight=PIXEL_WEIGHT,
+                focus=focus,
+                progress=lambda done: bar.update(done - bar.n),
             )
-
-    plus, pivot = search("w+"), search("w", prior_weight=PRIOR_WEIGHT, noise="frozen")
-    # One w for all layers, near the model's own, resembles little and edits well; then the generator moves towards the photo.
-    tune_steps = TUNE_STEPS * steps // STEPS["quasi-newton"] or 1
-    with progress_bar(tune_steps, "tuning the generator") as bar:
-        tuning = tune(generator, target, pivot.ws, pivot.noise, measure, tune_steps, progress=lambda *_: bar.update(1))
-    latent = pivot.latent()
-    tuning.put_into(latent)
-    latent.crop = quad
-    pictures = [target, plus.image, plus.image_own_noise, pivot.image, latent.render(generator)]
-    captions = ["photo", "W+", "W+, own noise", "W", "W, tuned"]
-    first = sheets.Row(f"{path.name}, cropped and inverted", pictures, captions)
-    rows = [first]
-    base = latent.ws
-    for name, file in sorted(shipped(own).items()):
-        direction = read_direction(file)
-        strip = []
-        for amount in AMOUNTS:
-            latent.ws = edit(base, direction, amount)
-            strip.append(latent.render(generator))
-        row = sheets.Row(f"{name}, in sigmas", strip, [f"{amount:+.1f}" for amount in AMOUNTS])
-        save_image(sheets.sheet([row]), folder / f"{name}.png")
-        say_written(folder / f"{name}.png")
-        rows.append(row)
-    latent.ws = base
-    save_image(sheets.sheet([first]), folder / "inversion.png")
-    say_written(folder / "inversion.png")
-    save_image(sheets.sheet(rows), folder / "sliders.png")
-    say_written(folder / "sliders.png")
-    save_latent(folder / "portrait.safetensors", latent)
-    say_written(folder / "portrait.safetensors")
-    for name, result in (("W+", plus), ("W", pivot)):
-        found = result.distances[0]
-        click.echo(
-            f"{name}: PSNR {found['psnr']:.1f} dB with the found noise, {found['psnr_own_noise']:.1f} dB with"
-            f" the model's own; distance from the model's own w {found['w_distance']:.2f} (its own: about 1)"
+    start = None
+    if model.encoder is not None:
+        start = encode(generator, model.encoder, target.to(generator.device), "w+", statistics=statistics)
+    with progress_bar(steps, "inverting") as bar:
+        return invert(
+            generator,
+            target,
+            "w+",
+            steps,
+            perceptual=measure,
+            curvature=curvature,
+            start=start,
+            focus=focus,
+            statistics=statistics,
+            seed=seed,
+            progress=lambda *_: bar.update(1),
         )
-    click.echo(f"W, tuned: PSNR {tuning.after['psnr']:.1f} dB")
+
+
+def _moved(generator: "Generator", latent: "Latent", direction: "Direction", amount: float) -> "Tensor":
+    """The picture of ``latent`` moved by ``amount`` sigmas."""
+    from dataclasses import replace
+
+    from latentedit.editing import edit
+
+    return replace(latent, ws=edit(latent.ws, direction, amount)).render(generator)
