@@ -9,7 +9,7 @@ training picture (made by benchmarks/inversion.py), and random samples at psi 0.
 - brought over: of the pictures on the other side, the share that the edit brings to this one (recipes/portrait_judge.py).
 - side effects: the share of pictures whose answer to another attribute changes, averaged over the attributes that have nothing
   to do with the slider, less the same for a random direction that is as long.
-- identity: dlib's distance between edited and unedited picture; the share below 0.6.
+- identity: dlib's distance between edited and unedited picture, and the share below 0.6, at 2 sigmas, of 100 random samples.
 - faces: the share of pictures in which dlib's detector still finds a face.
 
 What was looked at is kept in runs/looks, so that a run that was stopped goes on.
@@ -19,14 +19,14 @@ import argparse
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from inversion import held_out
-from portrait_judge import Looks, PortraitJudge, brought_over, identity, side_effects
+from portrait_judge import Looks, PortraitJudge, brought_over, identity, joined, side_effects
 from torch import Tensor
 
 from latentedit.cli.common import progress_bar
@@ -43,6 +43,8 @@ AMOUNTS = (-2.0, -1.0, 1.0, 2.0)
 PSI = 0.7
 CONTROLS = 44
 """About as many pictures are moved along a random direction."""
+DESCRIBED, STRONG = 100, 2.0
+"""How many pictures of a set are compared by descriptors, and at which amount, either way."""
 KEPT = Path("runs/looks")
 LONG = {"W+": "people, W+", "W": "people, W", "random": "random, psi 0.7"}
 """The sets of pictures."""
@@ -75,28 +77,54 @@ def pictures(generator: Generator, ws: Tensor, direction: Direction | None, amou
     return torch.cat([generator.synthesis(one) for one in moved.split(1)])
 
 
-def looked(judge: PortraitJudge, generator: Generator, ws: Tensor, direction: Direction | None, amount: float) -> Looks:
-    """What the judge sees of ``ws`` moved; kept by the content of all three."""
-    digest = hashlib.sha256(ws.contiguous().numpy().tobytes())
-    digest.update(fingerprint(generator).encode())
-    if direction is not None:
-        digest.update(step_of(ws[:1], direction).numpy().tobytes() + str(amount).encode())
-    file = KEPT / f"{digest.hexdigest()[:32]}.npz"
-    if file.is_file():
+@dataclass(frozen=True)
+class Witness:
+    """The judge, with dlib's descriptors for the first ``described`` pictures; they cost more than all else together."""
+
+    whole: PortraitJudge
+    quick: PortraitJudge
+    generator: Generator
+
+    def look(self, ws: Tensor, direction: Direction | None, amount: float, described: int) -> Looks:
+        """What is seen of ``ws`` moved; kept by the content of all."""
+        digest = hashlib.sha256(ws.contiguous().numpy().tobytes())
+        digest.update(fingerprint(self.generator).encode() + str(described).encode())
+        if direction is not None:
+            digest.update(step_of(ws[:1], direction).numpy().tobytes() + str(amount).encode())
+        file = KEPT / f"{digest.hexdigest()[:32]}.npz"
+        if file.is_file():
+            return self._read(file)
+        drawn = pictures(self.generator, ws, direction, amount)
+        parts = [self.whole.look(drawn[:described])] if described else []
+        if len(drawn) > described:
+            parts.append(self.quick.look(drawn[described:]))
+        found = joined(parts)
+        KEPT.mkdir(parents=True, exist_ok=True)
+        arrays = {f"logit/{name}": values for name, values in found.logits.items()}
+        arrays |= {f"measure/{name}": values for name, values in found.measures.items()}
+        np.savez(file, descriptors=found.descriptors, found=found.found, **arrays)
+        return replace(found, reference=self.whole.reference)
+
+    def _read(self, file: Path) -> Looks:
         with np.load(file) as kept:
             return Looks(
                 {name[6:]: kept[name] for name in kept.files if name.startswith("logit/")},
                 {name[8:]: kept[name] for name in kept.files if name.startswith("measure/")},
                 kept["descriptors"],
                 kept["found"],
-                judge.reference,
+                self.whole.reference,
             )
-    found = judge.look(pictures(generator, ws, direction, amount))
-    KEPT.mkdir(parents=True, exist_ok=True)
-    arrays = {f"logit/{name}": values for name, values in found.logits.items()}
-    arrays |= {f"measure/{name}": values for name, values in found.measures.items()}
-    np.savez(file, descriptors=found.descriptors, found=found.found, **arrays)
-    return found
+
+
+def first(looks: Looks, count: int) -> Looks:
+    """Of the first ``count`` pictures."""
+    return Looks(
+        {name: values[:count] for name, values in looks.logits.items()},
+        {name: values[:count] for name, values in looks.measures.items()},
+        looks.descriptors[:count],
+        looks.found[:count],
+        looks.reference,
+    )
 
 
 def mean_change(before: Looks, after: Looks, name: str) -> dict[str, float]:
@@ -108,20 +136,20 @@ def mean_change(before: Looks, after: Looks, name: str) -> dict[str, float]:
 Effects = dict[str, dict[str, float]]
 
 
-def row(before: Looks, after: Looks, other: Effects, name: str, sign: int) -> dict[str, Any]:
+def row(before: Looks, after: Looks, other: Effects, name: str, sign: int, described: int) -> dict[str, Any]:
     """Figures of an edit; ``other`` are the side effects of a random direction."""
     share, asked = brought_over(before, after, name, sign)
     own = side_effects(before, after, name)
     changed = {key: round(own[key]["changed"] - other[key]["changed"], 4) for key in own}
-    same = identity(before, after)
+    same = identity(first(before, described), first(after, described)) if described else {}
     return {
         "asked": asked,
         "brought_over": round(share, 4),
         "side_effects": round(float(np.nanmean(list(changed.values()))), 4),
         "most": max(changed, key=lambda key: changed[key]),
         "by_attribute": changed,
-        "identity": round(same["median"], 4),
-        "same": round(same["within_0.6"], 4),
+        "identity": round(same["median"], 4) if same else None,
+        "same": round(same["within_0.6"], 4) if same else None,
         "faces": round(float(after.found.mean()), 4),
         "faces_before": round(float(before.found.mean()), 4),
         "change": mean_change(before, after, name),
@@ -135,9 +163,10 @@ HEADER = (
 
 
 def line(name: str, amount: float, where: str, f: dict[str, Any]) -> str:
+    same = "| | |" if f["same"] is None else f"| {f['identity']:.2f} | {f['same']:.0%} |"
     return (
         f"| {name} | {amount:+.0f} | {LONG[where]} | {f['brought_over']:.0%} of {f['asked']} | {f['side_effects']:+.1%}"
-        f" | {f['most']} {f['by_attribute'][f['most']]:+.0%} | {f['identity']:.2f} | {f['same']:.0%} | {f['faces']:.0%} |"
+        f" | {f['most']} {f['by_attribute'][f['most']]:+.0%} {same} {f['faces']:.0%} |"
     )
 
 
@@ -169,10 +198,13 @@ def main() -> None:
     generator = model.generator
     files = options.directions or sorted(shipped(fingerprint(generator)).values())
     directions = [load_direction(file) for file in files]
-    judge = PortraitJudge(options.judge)
+    quick = PortraitJudge(options.judge, descriptors=False)
     bases = {name: ws for name, ws in sets(generator, options.samples).items() if name in options.sets}
-    first = sample_w(generator, 300, seed=9)[:, None].expand(-1, generator.num_ws, -1)
-    judge.centre_on(pictures(generator, first, None, 0.0))
+    own = sample_w(generator, 300, seed=9)[:, None].expand(-1, generator.num_ws, -1)
+    quick.centre_on(pictures(generator, own, None, 0.0))
+    whole = PortraitJudge(options.judge)
+    whole.reference = quick.reference
+    witness = Witness(whole, quick, generator)
 
     found: dict[str, Any] = {}
     print(f"\n{HEADER}")
@@ -180,13 +212,15 @@ def main() -> None:
         for direction in directions:
             control = as_long_as(direction, generator)
             for where, ws in bases.items():
-                before = looked(judge, generator, ws, None, 0.0)
+                described = min(len(ws), DESCRIBED)
+                before = witness.look(ws, None, 0.0, described)
                 some = ws[:: max(len(ws) // CONTROLS, 1)]
-                still = looked(judge, generator, some, None, 0.0)
+                still = witness.look(some, None, 0.0, 0)
                 for amount in options.amounts:
-                    after = looked(judge, generator, ws, direction, amount)
-                    other = side_effects(still, looked(judge, generator, some, control, abs(amount)), direction.name)
-                    figures = row(before, after, other, direction.name, 1 if amount > 0 else -1)
+                    strong = described if abs(amount) == STRONG else 0
+                    after = witness.look(ws, direction, amount, strong)
+                    other = side_effects(still, witness.look(some, control, abs(amount), 0), direction.name)
+                    figures = row(before, after, other, direction.name, 1 if amount > 0 else -1, strong)
                     found.setdefault(direction.name, {}).setdefault(where, {})[f"{amount:+g}"] = figures
                     bar.write(line(direction.name, amount, where, figures))
                     bar.update(1)

@@ -96,10 +96,8 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     save_latent(folder / "portrait.safetensors", latent)
     say_written(folder / "portrait.safetensors")
     found = result.distances[0]
-    click.echo(
-        f"PSNR {found['psnr']:.1f} dB with the found noise, {found['psnr_own_noise']:.1f} dB with the model's own; distance from"
-        f" the model's own w {found['w_distance']:.2f} (its own: about 1)"
-    )
+    click.echo(f"PSNR {found['psnr']:.1f} dB with the found noise, {found['psnr_own_noise']:.1f} dB with the model's own")
+    click.echo(f"distance from the model's own w {found['w_distance']:.2f} (its own: about 1)")
 
 
 def _search(model: "Model", target: "Tensor", steps: int, seed: int) -> "Inversion":

@@ -1,0 +1,66 @@
+"""Draws the pictures of the README and the model card: people of the London set who are in no training picture.
+
+    PYTHONPATH=recipes:benchmarks python benchmarks/inversion.py ../shared/data/portraits
+    PYTHONPATH=recipes:benchmarks python recipes/faces128_pictures.py ../shared/data/portraits
+
+Writes docs/people.png (photograph, inversion, four sliders) and docs/faces128-samples.png (random faces at psi 0.7). The
+photographs may be shown under CC BY 4.0: L. DeBruine and B. Jones, figshare 10.6084/m9.figshare.5047666.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from faces128_ship import NAME, ROOT
+from inversion import held_out
+from torch import Tensor
+
+from latentedit.cli.demo import FIRST
+from latentedit.directions import load_direction
+from latentedit.editing import edit
+from latentedit.images import save_image
+from latentedit.latents import Latent
+from latentedit.models import fingerprint, load_model
+from latentedit.sheets import Row, sheet
+from latentedit.statistics import sample_z
+
+PEOPLE = ("london-122", "london-018", "london-014", "london-045")
+LARGE, SMALL = 256, 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--people", nargs="+", default=list(PEOPLE))
+    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    options = parser.parse_args()
+
+    model = load_model(NAME)
+    generator, own = model.generator, fingerprint(model.generator)
+    rows, images = held_out(options.data)
+    found = torch.load(ROOT / "runs" / "inversion-W+-88.pt", weights_only=True)
+    lines = []
+    for person in options.people:
+        i = next(i for i, row in enumerate(rows) if row["person"] == person and row["expression"] == "neutral")
+        noise = [maps[i : i + 1].float() for maps in found["noise"]]
+        latent = Latent(found["ws"][i : i + 1], noise, own, "w+")
+        cells: list[Tensor] = [images[i], latent.render(generator)]
+        for name, amount in FIRST.items():
+            moved = replace(latent, ws=edit(latent.ws, load_direction(name), amount))
+            cells.append(moved.render(generator))
+        captions = ["photograph", "inversion", *(f"{name} {amount:+g}" for name, amount in FIRST.items())]
+        lines.append(Row("", cells, () if lines else captions))
+    save_image(sheet(lines, LARGE), options.out / "people.png")
+    print(f"wrote {options.out / 'people.png'}")
+
+    drawn = []
+    with torch.no_grad():
+        for seed in range(32):
+            drawn.append(generator.synthesis(generator.mapping(sample_z(seed, generator.z_dim), truncation_psi=0.7)))
+    save_image(sheet([Row("", drawn[i : i + 8]) for i in range(0, 32, 8)], SMALL), options.out / "faces128-samples.png")
+    print(f"wrote {options.out / 'faces128-samples.png'}")
+
+
+if __name__ == "__main__":
+    main()
