@@ -48,7 +48,8 @@ Score = Callable[[Tensor], Tensor]
 USUAL = RefineOptions(steps=60, batch=6, outside=20.0)
 EVERYWHERE = RefineOptions(steps=60, batch=6)
 """For what has no region of its own."""
-LIT = RefineOptions(steps=40, batch=6, hold_light=False)
+QUICK = RefineOptions(steps=40, batch=6, outside=20.0)
+LIT = RefineOptions(steps=25, batch=6, hold_light=False)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ SMILING = ("corners_up", "mouth_width", "mouth_open", "teeth", "eyes_open")
 
 SLIDERS = {
     "smile": Slider("smiles", related=SMILING, region=(MOUTH, FACE), ends=(0.95, 0.05)),
-    "mouth-open": Slider("mouth open", "mouth_open", SMILING, (MOUTH,), (1.1, -0.6)),
+    "mouth-open": Slider("mouth open", "mouth_open", SMILING, (MOUTH,), (1.1, -0.6), options=QUICK),
     "glasses": Slider("wears glasses", "glasses", ("eyes_open",), EYES),
     "beard": Slider("beard or moustache", "beard", (), ((0.5, 0.78, 0.26, 0.2),)),
     "turn": Slider(
@@ -86,14 +87,14 @@ SLIDERS = {
         ends=(1.3, -1.3),
         options=EVERYWHERE,
     ),
-    "eyes-open": Slider("eyes wide open", "eyes_open", (), EYES, (0.9, -0.9)),
-    "face-width": Slider("broad face", "face_width", ("mouth_width",), (FACE,), (0.9, -0.9)),
+    "eyes-open": Slider("eyes wide open", "eyes_open", (), EYES, (0.9, -0.9), options=QUICK),
+    "face-width": Slider("broad face", "face_width", ("mouth_width",), (FACE,), (0.9, -0.9), options=QUICK),
     "femininity": Slider("looks like a woman", "woman", ("beard", "face_width"), options=EVERYWHERE),
-    "grey-hair": Slider("grey hair", "grey_hair", (), HAIR),
-    "bald": Slider("bald", "bald", (), HAIR),
+    "grey-hair": Slider("grey hair", "grey_hair", (), HAIR, options=QUICK),
+    "bald": Slider("bald", "bald", (), HAIR, options=QUICK),
     "background": Slider("light backdrop", ends=(0.9, -0.9), options=LIT),
     "light": Slider("light on the face", ends=(0.9, -0.9), options=LIT),
-    "warmth": Slider("warm light", ends=(0.9, -0.9), options=EVERYWHERE),
+    "warmth": Slider("warm light", ends=(0.9, -0.9), options=RefineOptions(steps=25, batch=6)),
 }
 
 
