@@ -76,6 +76,7 @@ def rendering_bundled() -> Case:
 def projecting(resolution: int, space: str, batch: int, method: Any) -> Case:
     """Steps of `invert`: those of a search of four, or fifty, that one of two, or ten, does not have."""
     from latentedit.curvature import Curvature
+    from latentedit.face_weights import face_weights
     from latentedit.generator import Generator, GeneratorConfig
     from latentedit.inversion import invert
     from latentedit.models import load_model
@@ -88,7 +89,7 @@ def projecting(resolution: int, space: str, batch: int, method: Any) -> Case:
     if bundled:
         model = load_model("faces128")
         generator, few, many = model.generator, 10, 50
-        options |= {"perceptual": "discriminator", "discriminator": model.discriminator}
+        options |= {"discriminator": model.discriminator, "focus": face_weights(model.framing, resolution)}
     else:
         generator, few, many = Generator(GeneratorConfig(resolution=resolution)).eval().requires_grad_(False), 2, 4
         options["perceptual"] = LpipsDistance(None)
@@ -128,12 +129,32 @@ def training(preset: str, resolution: int, channels: int, precision: str, batch:
     return Case(parts, config.batch, rounds=3 if resolution == 64 else 1)
 
 
-def help_page() -> Case:
-    """``latentedit --help``, a process from beginning to end."""
-    command = [sys.executable, "-m", "latentedit.cli.main", "--help"]
-    return Case(
-        [(1, lambda: subprocess.run(command, check=True, capture_output=True))], convolutions=False, limit=0.3, rounds=9
-    )
+def command(*words: str, limit: float, rounds: int = 3) -> Case:
+    """``latentedit`` with ``words``, a process from beginning to end."""
+    line = [sys.executable, "-m", "latentedit.cli.main", *words]
+    work: Work = partial(subprocess.run, line, check=True, capture_output=True)
+    return Case([(1, work)], convolutions=False, limit=limit, rounds=rounds)
+
+
+def editing() -> Case:
+    """``latentedit edit`` of one latent of `faces128`."""
+    from latentedit.latents import Latent, save_latent
+    from latentedit.models import fingerprint, load_generator
+    from latentedit.statistics import sample_w
+
+    generator = load_generator("faces128")
+    ws = sample_w(generator, 1)[:, None].repeat(1, generator.num_ws, 1)
+    folder = Path(tempfile.mkdtemp())
+    save_latent(folder / "me.safetensors", Latent(ws, None, fingerprint(generator), "w"))
+    out = str(folder / "edited.png")
+    return command("edit", str(folder / "me.safetensors"), "--set", "smile=1", "--out", out, limit=2.5, rounds=5)
+
+
+def inverting() -> Case:
+    """``latentedit invert`` of the demo's portrait, with all defaults."""
+    from latentedit.cli.demo import portrait
+
+    return command("invert", str(portrait()), "--out", tempfile.mkdtemp(), "--again", limit=20.0)
 
 
 def loading() -> Case:
@@ -200,7 +221,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "train-64-fp32": lambda: training("small", 64, 1, "fp32"),
     "train-64-bf16": lambda: training("small", 64, 1, "bf16"),
     "train-256-fp32": lambda: training("paper256", 256, 3, "fp32", 2),
-    "help": help_page,
+    "help": lambda: command("--help", limit=0.3, rounds=9),
+    "edit": editing,
+    "invert": inverting,
+    "demo": lambda: command("demo", "--out", tempfile.mkdtemp(), limit=240.0, rounds=1),
     "load-1024": loading,
     "probe-ridge-100k": lambda: probe("ridge"),
     "probe-logistic-100k": lambda: probe("logistic"),
