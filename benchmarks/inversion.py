@@ -57,7 +57,7 @@ class Way:
 
 USUAL = {
     "encoder, W+": Way("w+", steps=0),
-    "W": Way("w"),
+    "W": Way("w", steps=60),
     "W+": Way("w+"),
     "W+, without the extra": Way("w+", "discriminator"),
 }
