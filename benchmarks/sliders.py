@@ -104,7 +104,7 @@ class Witness:
             parts.append(self.quick.look(drawn[described:]))
         found = joined(parts)
         KEPT.mkdir(parents=True, exist_ok=True)
-        arrays = {f"logit/{name}": values for name, values in found.logits.items()}
+        arrays: dict[str, Any] = {f"logit/{name}": values for name, values in found.logits.items()}
         arrays |= {f"measure/{name}": values for name, values in found.measures.items()}
         np.savez(file, descriptors=found.descriptors, found=found.found, **arrays)
         return replace(found, reference=self.whole.reference)

@@ -70,7 +70,7 @@ def main() -> None:
         found.report["effect"] = effect_of(figures[name])
         found.save(files[name])
 
-        lines = []
+        lines: list[Row] = []
         for i in people:
             cells = [pictures(model.generator, ws[i][None], found, amount) for amount in AMOUNTS]
             lines.append(Row("", cells, () if lines else [f"{amount:+g}" for amount in AMOUNTS]))

@@ -59,7 +59,8 @@ def main() -> None:
         text = path.read_text()
         for name, table in tables.items():
             pattern = rf"(<!-- figures: {name} -->\n).*?(<!-- end -->)"
-            text = re.sub(pattern, lambda match, table=table: f"{match[1]}\n{table}\n\n{match[2]}", text, flags=re.S)
+            inside = table.replace("\\", r"\\")
+            text = re.sub(pattern, rf"\1\n{inside}\n\n\2", text, flags=re.S)
         path.write_text(text)
         print(f"wrote {page}")
 

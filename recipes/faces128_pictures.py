@@ -40,7 +40,7 @@ def main() -> None:
     generator, own = model.generator, fingerprint(model.generator)
     rows, images = held_out(options.data)
     found = torch.load(ROOT / "runs" / "inversion-W+-88.pt", weights_only=True)
-    lines = []
+    lines: list[Row] = []
     for person in options.people:
         i = next(i for i, row in enumerate(rows) if row["person"] == person and row["expression"] == "neutral")
         noise = [maps[i : i + 1].float() for maps in found["noise"]]

@@ -106,7 +106,8 @@ def balance(values: Array, sources: list[str], binary: bool) -> Array:
                 if some.any():
                     weights[some] = 0.5 * here.sum() / some.sum()
         weights = np.minimum(weights, 8.0)
-    return weights / max(weights[known].mean(), 1e-9)
+    scaled: Array = weights / max(weights[known].mean(), 1e-9)
+    return scaled
 
 
 def augmented(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,7 +208,7 @@ def main() -> None:
 
 def hash_of(person: str) -> int:
     """The same number everywhere, unlike `hash`."""
-    return sum(ord(letter) * 31**i for i, letter in enumerate(person)) // 7
+    return int(sum(ord(letter) * pow(31, i) for i, letter in enumerate(person))) // 7
 
 
 if __name__ == "__main__":
