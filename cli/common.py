@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -102,26 +102,35 @@ def quad_of(photo: Any, model: "Model", crop: str | None, aligned: bool, name: s
     return quad_for(photo, model.framing, name)
 
 
-def quads_of(
-    photo: Any, model: "Model", name: str, face: str, landmarks: str | None, detector: str | None
-) -> list[tuple[str, list[list[float]]]]:
-    """The crops around faces that the options ask for, each with what to add to the photo's name."""
-    from latentedit.faces import Face, find_faces, quad_for, quad_from_face
+class Framed(NamedTuple):
+    """A crop that is to be taken from a photo."""
 
+    suffix: str
+    """What to add to the photo's name."""
+    quad: list[list[float]]
+    warnings: list[str]
+    """Sentences about a face that may be framed wrongly."""
+
+
+def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | None, detector: str | None) -> list[Framed]:
+    """The crops around faces that the options ask for."""
+    from latentedit.faces import Face, faces_for, nth_face, quad_from_face, warnings_of
+
+    framing = model.framing or {}
     if landmarks is not None:
-        if not model.framing or "eyes" not in model.framing:
+        if "eyes" not in framing:
             raise Error(f"{name}: this model's file does not say how faces are framed; give --framing ffhq")
         ax, ay, bx, by, mx, my = parse_numbers(landmarks, 6, "--landmarks")
         if ax >= bx:
             raise Error(f"--landmarks begins with the eye at the viewer's left, got {landmarks}")
-        return [("", quad_from_face(Face((0, 0, 0, 0), (ax, ay), (bx, by), True, (mx, my)), model.framing))]
-    if face == "all":
-        count = max(len(find_faces(photo, detector)), 1)
-        numbers = range(1, count + 1)
-        return [(f"-{n}", quad_for(photo, model.framing, name, detector=detector, number=n)) for n in numbers]
-    if not face.isdecimal() or int(face) < 1:
+        return [Framed("", quad_from_face(Face((0, 0, 0, 0), (ax, ay), (bx, by), True, (mx, my)), framing), [])]
+    if face != "all" and (not face.isdecimal() or int(face) < 1):
         raise Error(f"--face takes a number from 1, or all; got {face!r}")
-    return [("", quad_for(photo, model.framing, name, detector=detector, number=int(face)))]
+    faces = faces_for(photo, framing, name, detector=detector)
+    if face == "all":
+        return [Framed(f"-{n}", quad_from_face(one, framing), warnings_of(one)) for n, one in enumerate(faces, 1)]
+    one = nth_face(faces, int(face), name)
+    return [Framed("", quad_from_face(one, framing), warnings_of(one))]
 
 
 def expand(paths: Sequence[str], endings: tuple[str, ...], what: str) -> list[Path]:

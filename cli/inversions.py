@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import (
+    Framed,
     ahead,
     crop_options,
     device_option,
@@ -260,7 +261,7 @@ def invert(
             photo = open_image(path)
             own_key = key(path, told)
             if crop or aligned:
-                quads = [("", quad_of(photo, model, crop, aligned, str(path)))]
+                quads = [Framed("", quad_of(photo, model, crop, aligned, str(path)), [])]
             else:
                 quads = quads_of(photo, model, str(path), face, landmarks, face_detector)
         except Error as error:
@@ -268,13 +269,13 @@ def invert(
                 index.add(photo=str(path), latent=f"{stem}.safetensors", status="failed", remarks=str(error))
             raise
         jobs = []
-        for suffix, quad in quads:
+        for suffix, quad, warnings in quads:
             name = f"{stem}{suffix}"
             if not again and index.has(f"{name}.safetensors", own_key):
                 click.echo(f"{path.name}: done before", err=True)
                 continue
             target = crop_tensor(photo, quad, generator.resolution, generator.channels)
-            jobs.append(Job(path, name, quad, target, remarks(photo, quad, target), own_key))
+            jobs.append(Job(path, name, quad, target, warnings + remarks(photo, quad, target), own_key))
         return jobs
 
     def collect(jobs: list[Job]) -> None:

@@ -36,6 +36,8 @@ def align(
 ) -> None:
     """Find the face in every PHOTO (or folder) and write the crop that the model was trained on.
 
+    A face that may be framed wrongly is told of. With pip install "latentedit[faces]" faces are aligned by 68 landmarks.
+
     \b
     Example:
       latentedit align holiday.jpg --out crops
@@ -47,7 +49,9 @@ def align(
 
     def work(path: Path) -> None:
         photo = open_image(path)
-        for suffix, quad in quads_of(photo, model, str(path), face, landmarks, face_detector):
+        for suffix, quad, warnings in quads_of(photo, model, str(path), face, landmarks, face_detector):
+            for warning in warnings:
+                click.echo(f"{path.name}: {warning}", err=True)
             target = Path(out) / f"{path.stem}{suffix}.png"
             save_image(crop(photo, quad, model.generator.resolution), target)
             say_written(target)

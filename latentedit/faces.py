@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,36 @@ from torch import Tensor
 
 from latentedit.errors import Error
 from latentedit.images import to_tensor
+from latentedit.landmarks import EXTRA, Landmarks, available, centres, find_landmarks
 
 DETECTION_SIDE = 480
 """Pictures are brought to about this shorter side before faces are looked for."""
+LONGEST_SIDE = 8 * DETECTION_SIDE
+"""Of what is looked at, so that a narrow strip is not enlarged without end."""
 SMALLEST_FACE = 0.12
 """Of the shorter side of the picture."""
-BOX_EYES = ((0.31, 0.38), (0.69, 0.38))
-"""Where eyes lie in the box of OpenCV's frontal face cascade, in fractions of its side; used where none are found."""
+
+EYE_PATCH = 256
+"""Side in pixels of the square that eyes are looked for in."""
+CASCADES = {"frontalface_alt": 3, "frontalface_alt2": 3, "frontalface_default": 6}
+"""OpenCV's cascades for faces, and how many hits beside one another each must have."""
+SQUARE_OF_BOX, DROP_OF_BOX = 1 / 0.68, 0.036
+"""The side of FFHQ's square in widths of a cascade's box, and how far its centre lies above the box's, in sides."""
+EYES_IN_SQUARE = (-0.125 - 0.022j, 0.125 - 0.022j)
+"""Where the eyes of an average face lie about the square's centre, in sides of it."""
+BOX_SHARE = 0.35
+"""What the box counts towards the distance of the eyes; the rest is where they were found."""
+PAIR_SPREAD = {"size": 0.15, "degrees": 15.0, "place": 0.05}
+"""Spread of true pairs about what the box lets expect: logarithm of the distance, angle, middle in sides of the square."""
+UNLIKELY_PAIR = 9.0
+"""Squared spreads beyond which a pair is none."""
+
+ODD_SIZE, ODD_ANGLE = 0.2, 20.0
+"""Beyond this share from the usual size, or at more degrees, a pair of eyes is doubtful.
+
+These and the numbers above were chosen on photos made of training portraits, as ``benchmarks/framing.py --made`` makes
+them: turned by some 9 degrees, darkened, blurred and laid on soft backgrounds.
+"""
 
 FRAMINGS: dict[str, dict[str, Any]] = {
     "ffhq": {"kind": "ffhq", "eyes": [[0.375, 0.475], [0.625, 0.475]], "mouth": [0.5, 0.74]},
@@ -45,27 +69,53 @@ class Face:
     """False where the eyes are taken from the box."""
     mouth: tuple[float, float] | None = None
     """Its centre, where the detector tells."""
-
-
-def _cascade(name: str) -> Any:
-    folder: str = cv2.data.haarcascades  # type: ignore[attr-defined]
-    cascade = cv2.CascadeClassifier(f"{folder}haarcascade_{name}.xml")
-    if cascade.empty():
-        raise Error(f"OpenCV's haarcascade_{name}.xml is missing; install opencv-python<5")
-    return cascade
+    landmarks: Landmarks | None = field(default=None, compare=False, repr=False)
+    """dlib's 68 points, ``[68, 2]``, where they are known."""
+    doubts: tuple[str, ...] = ()
+    """Why the crop around this face may be wrong; empty where nothing speaks against it."""
 
 
 def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = None) -> list[Face]:
-    """Faces, largest first; an empty list where there are none.
+    """Finds faces, largest first; an empty list where there are none.
 
     Args:
         detector: the file of a YuNet network (``face_detection_yunet_*.onnx`` of OpenCV's model zoo), which finds turned faces
-            and mouths too; None takes the Haar cascades that come with OpenCV.
+            and mouths too. None takes dlib's 68 landmarks where the extra ``latentedit[faces]`` is installed, and the
+            Haar cascades that come with OpenCV where it is not or finds nothing.
 
     Raises:
         Error: the detector cannot be read.
     """
-    return _find_by_cascade(image) if detector is None else _find_by_yunet(image, detector)
+    if detector is not None:
+        return _find_by_yunet(image, detector)
+    if not available():
+        return find_by_cascade(image)
+    faces = find_by_landmarks(image)
+    if faces:
+        return faces
+    unseen = "dlib sees no face, only OpenCV's cascades do"
+    return [replace(face, doubts=(unseen, *face.doubts)) for face in find_by_cascade(image)]
+
+
+def warnings_of(face: Face) -> list[str]:
+    """Says in one sentence what is doubtful about ``face`` and the way out; an empty list where nothing is."""
+    if not face.doubts:
+        return []
+    way = "look at the crop, or give --landmarks or --crop"
+    if not available():
+        way = f"look at the crop; {EXTRA} aligns by 68 landmarks"
+    return [f"the face may be framed wrongly: {', '.join(face.doubts)}; {way}"]
+
+
+def find_by_landmarks(image: Image.Image) -> list[Face]:
+    """Finds faces by dlib's 68 landmarks, largest first; needs the extra ``latentedit[faces]``."""
+    faces = []
+    for points in find_landmarks(image):
+        left_eye, right_eye, mouth = centres(points)
+        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+        box = (float(left), float(top), float(right - left), float(bottom - top))
+        faces.append(Face(box, left_eye, right_eye, True, mouth, points))
+    return faces
 
 
 def _find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Face]:
@@ -88,37 +138,149 @@ def _find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Fa
     return faces
 
 
-def _find_by_cascade(image: Image.Image) -> list[Face]:
+@lru_cache
+def _cascade(name: str) -> Any:
+    folder: str = cv2.data.haarcascades  # type: ignore[attr-defined]
+    cascade = cv2.CascadeClassifier(f"{folder}haarcascade_{name}.xml")
+    if cascade.empty():
+        raise Error(f"OpenCV's haarcascade_{name}.xml is missing; install opencv-python<5")
+    return cascade
+
+
+def find_by_cascade(image: Image.Image) -> list[Face]:
+    """Finds faces by the Haar cascades of OpenCV; those that one cascade alone sees come last, else the largest first."""
     grey = np.asarray(image.convert("L"))
-    scale = DETECTION_SIDE / min(grey.shape)
+    found = [(_face_in(grey, box), box[2], seen) for *box, seen in _cascade_boxes(grey)]
+    found.sort(key=lambda row: (row[2] == 1, -row[1]))
+    doubted = []
+    for face, _, seen in found:
+        few = (f"{seen} of {len(CASCADES)} cascades see it",) if seen < len(CASCADES) else ()
+        doubted.append(replace(face, doubts=(*few, *face.doubts)))
+    return doubted
+
+
+def _cascade_boxes(grey: Any) -> list[tuple[float, float, float, int]]:
+    """Horizontal and vertical centre and width of the boxes around faces, and how many cascades see each."""
+    scale = min(DETECTION_SIDE / min(grey.shape), LONGEST_SIDE / max(grey.shape))
+    if min(grey.shape) * scale < DETECTION_SIDE / 10:
+        return []  # a strip too narrow for a face
+
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     work = cv2.equalizeHist(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=method))
     least = int(SMALLEST_FACE * min(work.shape))
-    boxes = _cascade("frontalface_default").detectMultiScale(work, 1.1, 6, minSize=(least, least))
-    faces = []
-    for x, y, w, h in sorted(boxes, key=lambda box: -int(box[2])):
-        pair = _find_eyes(work[y : y + h, x : x + w])
-        eyes = pair or tuple((ex * w, ey * h) for ex, ey in BOX_EYES)
-        left, right = (((x + ex) / scale, (y + ey) / scale) for ex, ey in eyes)
-        faces.append(Face((x / scale, y / scale, w / scale, h / scale), left, right, pair is not None))
-    return faces
+
+    groups: list[list[tuple[float, float, float, str]]] = []
+    for name, beside in CASCADES.items():
+        for x, y, w, h in _cascade(name).detectMultiScale(work, 1.1, beside, minSize=(least, least)):
+            hit = (x + w / 2, y + h / 2, float(w), name)
+            group = next((group for group in groups if _same_face(group[0], hit)), None)
+            if group is None:
+                groups.append([hit])
+            else:
+                group.append(hit)
+
+    boxes = []
+    for group in groups:
+        x, y, width = np.mean([hit[:3] for hit in group], axis=0) / scale
+        boxes.append((float(x), float(y), float(width), len({hit[3] for hit in group})))
+    return boxes
 
 
-def _find_eyes(face: Any) -> tuple[tuple[float, float], ...] | None:
-    """The most plausible pair of eyes in a face's box, left one first, in pixels of the box."""
-    h, w = face.shape
-    boxes = _cascade("eye").detectMultiScale(face[: int(h * 0.6)], 1.05, 4, minSize=(int(w * 0.12), int(w * 0.12)))
-    centres = [(float(x + a / 2), float(y + b / 2)) for x, y, a, b in boxes]
-    expected = [(fx * w, fy * h) for fx, fy in BOX_EYES]
-    best, best_error = None, 0.12 * w  # farther than this from the usual place is no eye
-    for left in centres:
-        for right in centres:
-            if not 0.25 * w < right[0] - left[0] < 0.6 * w or abs(right[1] - left[1]) > 0.25 * (right[0] - left[0]):
+def _same_face(one: tuple[float, float, float, str], other: tuple[float, float, float, str]) -> bool:
+    apart = np.hypot(one[0] - other[0], one[1] - other[1])
+    return bool(apart < 0.3 * max(one[2], other[2]) and 0.55 < other[2] / one[2] < 1.8)
+
+
+def _face_in(grey: Any, box: Sequence[float]) -> Face:
+    """The face in a cascade's box (centre and width); its eyes are looked for as it is, and again when turned upright.
+
+    Places and directions are complex numbers, as in `quad_from_eyes`.
+    """
+    x, y, width = box
+    side = width * SQUARE_OF_BOX
+    centre = complex(x, y) - 1j * DROP_OF_BOX * side
+    around = (x - width / 2, y - width / 2, width, width)
+
+    pair = _find_eyes(grey, centre, side + 0j)
+    if pair is None:
+        left, right = (centre + side * eye for eye in EYES_IN_SQUARE)
+        return Face(around, (left.real, left.imag), (right.real, right.imag), False, doubts=("no eyes found",))
+
+    doubts = []
+    across = pair[1] - pair[0]
+    along = across / abs(across) * np.sqrt(side * 4 * abs(across))
+    upright = sum(pair) / 2 - along * sum(EYES_IN_SQUARE) / 2
+    again = _find_eyes(grey, upright, along)
+    if again is None:
+        doubts.append("the eyes are not found again when the face is turned upright")
+    left, right = again or pair
+
+    across = right - left
+    angle = float(np.degrees(np.angle(across)))
+    if abs(angle) > ODD_ANGLE:
+        doubts.append(f"the eyes lie at an angle of {abs(angle):.0f} degrees")
+    size = float(np.log(4 * abs(across) / side))
+    if abs(size) > ODD_SIZE:
+        doubts.append(f"the eyes are too {'far apart' if size > 0 else 'near together'} for such a face")
+
+    # The box and the eyes err independently and about equally in size.
+    half = across / 2 * np.exp(-BOX_SHARE * size)
+    left, right = (left + right) / 2 - half, (left + right) / 2 + half
+    eyes = [(float(eye.real), float(eye.imag)) for eye in (left, right)]
+    return Face(around, eyes[0], eyes[1], True, doubts=tuple(doubts))
+
+
+def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, complex] | None:
+    """The most plausible pair of eyes in a square, left one first, in pixels of the photo.
+
+    Args:
+        centre: of FFHQ's square, as far as it is known.
+        along: its upper side, as a complex number.
+    """
+    size = EYE_PATCH
+    corners = np.array([centre + along / 2 * corner for corner in (-1 - 1j, 1 - 1j, 1 + 1j)])
+    source = np.stack([corners.real, corners.imag], axis=1) - 0.5
+    target = np.array([[0, 0], [size, 0], [size, size]]) - 0.5
+    transform = cv2.getAffineTransform(source.astype(np.float32), target.astype(np.float32))
+    shrinks = abs(along) / size
+    smooth = cv2.GaussianBlur(grey, (0, 0), 0.4 * shrinks) if shrinks > 2 else grey
+    patch = cv2.warpAffine(smooth, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    top, bottom = int(0.2 * size), int(0.72 * size)
+    patch = patch[top:bottom]  # not equalised: the eye cascades find more in the brightness as it is
+
+    groups: list[list[tuple[complex, str]]] = []
+    for name in ("eye", "eye_tree_eyeglasses"):
+        least, most = int(0.07 * size), int(0.3 * size)
+        hits = _cascade(name).detectMultiScale(patch, 1.05, 2, minSize=(least, least), maxSize=(most, most))
+        for x, y, w, h in hits:
+            place = complex(x + w / 2, y + h / 2 + top) / size - (0.5 + 0.5j)
+            group = next((group for group in groups if abs(group[0][0] - place) < 0.04), None)
+            if group is None:
+                groups.append([(place, name)])
+            else:
+                group.append((place, name))
+
+    best = None
+    least_strange = UNLIKELY_PAIR
+    places = [(sum(place for place, _ in group) / len(group), len({name for _, name in group})) for group in groups]
+    for left, left_seen in places:
+        for right, right_seen in places:
+            if right.real - left.real < 0.1:
                 continue
-            error = max(np.hypot(p[0] - e[0], p[1] - e[1]) for p, e in zip((left, right), expected, strict=True))
-            if error < best_error:
-                best, best_error = (left, right), error
+            strange = _strangeness(left, right) - left_seen - right_seen
+            if strange < least_strange:
+                best = (centre + along * left, centre + along * right)
+                least_strange = strange
     return best
+
+
+def _strangeness(left: complex, right: complex) -> float:
+    """Squared spreads by which a pair differs from the eyes of an average face, in sides of the square about its centre."""
+    usual_left, usual_right = EYES_IN_SQUARE
+    size = np.log(abs(right - left) / abs(usual_right - usual_left)) / PAIR_SPREAD["size"]
+    angle = np.degrees(np.angle(right - left)) / PAIR_SPREAD["degrees"]
+    place = abs((left + right) / 2 - (usual_left + usual_right) / 2) / PAIR_SPREAD["place"]
+    return float(size**2 + angle**2 + place**2)
 
 
 def quad_of_window(left: float, top: float, size: float) -> Quad:
@@ -157,6 +319,39 @@ def quad_from_face(face: Face, framing: dict[str, Any]) -> Quad:
     return [[corner.real, corner.imag] for corner in corners]
 
 
+def faces_for(
+    image: Image.Image,
+    framing: dict[str, Any] | None,
+    name: str = "picture",
+    *,
+    detector: str | os.PathLike[str] | None = None,
+) -> list[Face]:
+    """The faces of ``image`` that a model of this ``framing`` can be given, at least one, the largest first.
+
+    Raises:
+        Error: the framing does not say where faces belong, or no face was found; the message says how to go on.
+    """
+    if not framing or "eyes" not in framing:
+        way = "give --framing ffhq, --crop X,Y,SIZE or --aligned"
+        raise Error(f"{name}: this model's file does not say how faces are framed; {way}")
+    faces = find_faces(image, detector)
+    if not faces:
+        more = "" if detector or available() else f"; {EXTRA} finds more"
+        raise Error(f"{name}: no face found; give the square around it with --crop X,Y,SIZE, or --aligned if it is one{more}")
+    return faces
+
+
+def nth_face(faces: Sequence[Face], number: int, name: str = "picture") -> Face:
+    """Face ``number``, the first being 1.
+
+    Raises:
+        Error: there are fewer.
+    """
+    if number > len(faces):
+        raise Error(f"{name}: faces found: {len(faces)}; --face {number} is not among them")
+    return faces[number - 1]
+
+
 def quad_for(
     image: Image.Image,
     framing: dict[str, Any] | None,
@@ -170,15 +365,8 @@ def quad_for(
     Raises:
         Error: no such face found; the message says how to go on.
     """
-    if not framing or "eyes" not in framing:
-        way = "give --framing ffhq, --crop X,Y,SIZE or --aligned"
-        raise Error(f"{name}: this model's file does not say how faces are framed; {way}")
-    faces = find_faces(image, detector)
-    if not faces:
-        raise Error(f"{name}: no face found; give the square around it with --crop X,Y,SIZE, or --aligned if it is one")
-    if number > len(faces):
-        raise Error(f"{name}: faces found: {len(faces)}; --face {number} is not among them")
-    return quad_from_face(faces[number - 1], framing)
+    face = nth_face(faces_for(image, framing, name, detector=detector), number, name)
+    return quad_from_face(face, framing or {})
 
 
 def crop(image: Image.Image, quad: Quad, size: int) -> Image.Image:
