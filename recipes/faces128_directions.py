@@ -39,7 +39,7 @@ SAMPLES = 4000
 PAIRS, OTHERS, STEPS = 10, 3, 40
 """Training crops that are inverted, in as many steps, for pictures to refine on: London pairs, and others of six kinds."""
 CERTAIN = 0.6
-"""Factor on the guide's log odds: below 1 asks for more certainty than its own."""
+"""Usual factor on the guide's log odds: below 1 asks for more certainty than its own."""
 OUT = ROOT / "directions" / "shipped" / NAME
 
 Score = Callable[[Tensor], Tensor]
@@ -67,6 +67,8 @@ class Slider:
     ends: tuple[float, float] = (0.7, -0.7)
     """For numbers in standard deviations: where the two ends begin."""
     options: RefineOptions = USUAL
+    certain: float = CERTAIN
+    """Factor on the guide's log odds."""
 
 
 FACE = (0.5, 0.58, 0.30, 0.36)
@@ -79,7 +81,14 @@ SLIDERS = {
     "smile": Slider("smiles", related=SMILING, region=(MOUTH, FACE), ends=(0.95, 0.05)),
     "mouth-open": Slider("mouth open", "mouth_open", SMILING, (MOUTH,), (1.1, -0.6), options=QUICK),
     "glasses": Slider("wears glasses", "glasses", ("eyes_open",), EYES),
-    "beard": Slider("beard or moustache", "beard", (), ((0.5, 0.78, 0.26, 0.2),)),
+    "beard": Slider(
+        "beard or moustache",
+        "beard",
+        ("woman", "face_width"),
+        ((0.5, 0.78, 0.28, 0.22),),
+        options=RefineOptions(steps=60, batch=6, outside=8.0),
+        certain=0.3,
+    ),
     "turn": Slider(
         "looks to the right of the picture",
         "yaw",
@@ -169,7 +178,7 @@ class Answers:
             guided, pixels = self.guide(x), self.pixels(x)
             value = self.value(name, guided, pixels)
             if binary:
-                ends = [CERTAIN * value, -CERTAIN * value]
+                ends = [slider.certain * value, -slider.certain * value]
             else:
                 ends = [steep * (value - slider.ends[0]), steep * (slider.ends[1] - value)]
             numeric = guided[:, held] * torch.tensor([1.0 if HEADS[i] in BINARY else 2.0 for i in held])
