@@ -1,9 +1,9 @@
 """How near the crops that the toolkit takes lie to FFHQ's alignment, with the extra ``latentedit[faces]`` and without.
 
-    python benchmarks/framing.py ../shared/data
+    python benchmarks/framing.py ../shared/data/portraits
 
 Prints the table of docs/photo.md. The photographs are the 58 whole portraits of people whom no training picture shows
-(``portraits/held_out_photos``); ``quads.json`` beside them has the square of each from dlib's 68 landmarks. The offset of a
+(``held_out_photos``); ``quads.json`` beside them has the square of each from dlib's 68 landmarks. The offset of a
 crop is the mean distance of its four corners from that square's, as a share of the square's side. A hit is announced where
 the toolkit calls it doubtful; false alarms are announced hits that are off by less than 5 %. ``--made N`` adds N photos
 made of training crops, turned, darkened and blurred: of this kind were those that the thresholds in latentedit/faces.py were
@@ -111,7 +111,7 @@ def main() -> None:
     else:
         print(f"The extra is not installed: {EXTRA}\n")
 
-    portraits = options.data / "portraits"
+    portraits = options.data
     print(f"| | {' | '.join(COLUMNS)} |")
     print("|---" * (len(COLUMNS) + 1) + "|")
     for name, find in ways.items():

@@ -54,14 +54,22 @@ LONG = {"W+": "people, W+", "W": "people, W", "random": "random, psi 0.7"}
 """The sets of pictures."""
 
 
-def sets(generator: Generator, samples: int) -> dict[str, Tensor]:
-    """ws ``[N, num_ws, w_dim]`` of every set."""
+def sets(generator: Generator, samples: int, names: Sequence[str]) -> dict[str, Tensor]:
+    """ws ``[N, num_ws, w_dim]`` of every set in ``names``."""
     found = {}
     for name in ("W+", "W"):
-        (file,) = sorted(Path("runs").glob(f"inversion-{name}-*.pt"))[-1:]
-        found[name] = torch.load(file, weights_only=True)["ws"]
+        if name not in names:
+            continue
+        kept = sorted(Path("runs").glob(f"inversion-{name}-[0-9]*.pt"), key=lambda path: int(path.stem.split("-")[-1]))
+        if not kept:
+            raise SystemExit(f"no inversions into {name}: run benchmarks/inversion.py first")
+        inverted = torch.load(kept[-1], weights_only=True)
+        if inverted["fingerprint"] != fingerprint(generator):
+            raise SystemExit(f"{kept[-1]}: inversions of another model; run benchmarks/inversion.py again")
+        found[name] = inverted["ws"]
     w, mean = sample_w(generator, samples, seed=5), sample_w(generator).mean(dim=0)
-    found["random"] = torch.lerp(mean, w, PSI)[:, None].expand(-1, generator.num_ws, -1)
+    if "random" in names:
+        found["random"] = torch.lerp(mean, w, PSI)[:, None].expand(-1, generator.num_ws, -1)
     return found
 
 
@@ -88,10 +96,12 @@ class Witness:
     whole: PortraitJudge
     quick: PortraitJudge
     generator: Generator
+    digest: bytes
+    """Of the judge's file."""
 
     def look(self, ws: Tensor, direction: Direction | None, amount: float, described: int) -> Looks:
         """What is seen of ``ws`` moved; kept by the content of all."""
-        digest = hashlib.sha256(ws.contiguous().numpy().tobytes())
+        digest = hashlib.sha256(ws.contiguous().numpy().tobytes() + self.digest)
         digest.update(fingerprint(self.generator).encode() + str(described).encode())
         if direction is not None:
             digest.update(step_of(ws[:1], direction).numpy().tobytes() + str(amount).encode())
@@ -131,8 +141,8 @@ def first(looks: Looks, count: int) -> Looks:
     )
 
 
-def mean_change(before: Looks, after: Looks, name: str) -> dict[str, float]:
-    """Mean change of the measures of landmarks, in distances between the eyes."""
+def mean_change(before: Looks, after: Looks) -> dict[str, float]:
+    """Mean change of every measure: of landmarks in distances between the eyes, of pixels in [-1, 1]."""
     found = {key: float(np.nanmean(after.measures[key] - before.measures[key])) for key in before.measures}
     return {key: round(value, 4) for key, value in found.items()}
 
@@ -156,7 +166,7 @@ def row(before: Looks, after: Looks, other: Effects, name: str, sign: int, descr
         "same": round(same["within_0.6"], 4) if same else None,
         "faces": round(float(after.found.mean()), 4),
         "faces_before": round(float(before.found.mean()), 4),
-        "change": mean_change(before, after, name),
+        "change": mean_change(before, after),
     }
 
 
@@ -203,12 +213,12 @@ def main() -> None:
     files = options.directions or sorted(shipped(fingerprint(generator)).values())
     directions = [load_direction(file) for file in files]
     quick = PortraitJudge(options.judge, descriptors=False)
-    bases = {name: ws for name, ws in sets(generator, options.samples).items() if name in options.sets}
+    bases = sets(generator, options.samples, options.sets)
     own = sample_w(generator, 300, seed=9)[:, None].expand(-1, generator.num_ws, -1)
     quick.centre_on(pictures(generator, own, None, 0.0))
     whole = PortraitJudge(options.judge)
     whole.reference = quick.reference
-    witness = Witness(whole, quick, generator)
+    witness = Witness(whole, quick, generator, hashlib.sha256(options.judge.read_bytes()).digest())
 
     found: dict[str, Any] = {}
     print(f"\n{HEADER}")

@@ -51,7 +51,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     """
     from latentedit import sheets
     from latentedit.directions.direction import read_direction, shipped
-    from latentedit.faces import crop_tensor, quad_for
+    from latentedit.faces import crop_tensor, faces_for, quad_from_face, warnings_of
     from latentedit.images import open_image, save_image, to_pil
     from latentedit.latents import save_latent
     from latentedit.models import fingerprint
@@ -62,7 +62,10 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     model = read_model("faces128", device)
     generator = model.generator
     picture = open_image(path)
-    quad = quad_for(picture, model.framing, str(path))
+    face = faces_for(picture, model.framing or {}, str(path))[0]
+    for warning in warnings_of(face):
+        click.echo(warning, err=True)
+    quad = quad_from_face(face, model.framing or {})
     target = crop_tensor(picture, quad, generator.resolution, generator.channels)
 
     result = _search(model, target, steps, seed)

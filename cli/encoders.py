@@ -48,6 +48,8 @@ def train(
       latentedit invert me.jpg --model my-model.safetensors --out latents
     """
     from latentedit.curvature import Curvature
+    from latentedit.face_weights import face_weights
+    from latentedit.inversion import PIXEL_WEIGHT
     from latentedit.models import BUNDLED, ENCODER, save_encoder
     from latentedit.perceptual import choose
     from latentedit.statistics import WStatistics
@@ -60,7 +62,8 @@ def train(
         raise Error("this model comes with latentedit; say where its encoder goes with --out")
     target = Path(out) if out else path.with_name(path.stem + ENCODER)
     state = target.with_name(target.name + ".state.pt")
-    measure, line = choose(perceptual, model.discriminator, perceptual_weights, model.generator.device)
+    focus = face_weights(model.framing, model.generator.resolution)
+    measure, line = choose(perceptual, model.discriminator, perceptual_weights, model.generator.device, focus)
     click.echo(line, err=True)
     photos = load_pictures(data) if data else None
     statistics = WStatistics.of(model.generator)
@@ -68,7 +71,14 @@ def train(
     if kept is None:
         with progress_bar(probes, "measuring the model", "probe") as bar:
             kept = Curvature.of(
-                model.generator, measure, statistics, probes, seed=seed, progress=lambda n: bar.update(n - bar.n)
+                model.generator,
+                measure,
+                statistics,
+                probes,
+                pixel_weight=PIXEL_WEIGHT,
+                focus=focus,
+                seed=seed,
+                progress=lambda n: bar.update(n - bar.n),
             )
     trainer = EncoderTrainer(model.generator, measure, kept, steps, photos=photos, batch=batch, seed=seed)
     with progress_bar(steps, "training") as bar:

@@ -177,6 +177,7 @@ def invert(
     from latentedit.images import EXTENSIONS, load_image, open_image, save_image
     from latentedit.inversion import PIXEL_WEIGHT, STEPS
     from latentedit.inversion import invert as run
+    from latentedit.landmarks import available
     from latentedit.latents import describe_source, save_latent
     from latentedit.models import fingerprint, load_encoder
     from latentedit.perceptual import choose
@@ -203,7 +204,10 @@ def invert(
         raise Error("--tune goes with --space w and w+")
     own, curvature = fingerprint(generator), model.curvature
     unmeasured = (
-        method == "quasi-newton" and steps and curvature is None and not cached_file(own, measure, PIXEL_WEIGHT).is_file()
+        method == "quasi-newton"
+        and steps
+        and curvature is None
+        and not cached_file(own, measure, PIXEL_WEIGHT, focus).is_file()
     )
     if generator.resolution >= LARGE:
         cost = estimate(model, generator.device)
@@ -244,6 +248,9 @@ def invert(
         "face": face,
         "landmarks": landmarks,
         "face_detector": face_detector,
+        "framing": model.framing,
+        "landmarks68": available(),
+        "pixel_weight": PIXEL_WEIGHT,
     }
     folder, index = Path(out), Index(out)
     rows: list[sheets.Row] = []
@@ -348,7 +355,15 @@ def invert(
             noise_maps = [map_[one] for map_ in result.noise]
             with progress_bar(tune_steps, f"{path.name}: tuning") as bar:
                 tuning = tuned(
-                    generator, job.target, result.ws[one], noise_maps, measure, tune_steps, progress=lambda *_: bar.update(1)
+                    generator,
+                    job.target,
+                    result.ws[one],
+                    noise_maps,
+                    measure,
+                    tune_steps,
+                    pixel_weight=PIXEL_WEIGHT,
+                    focus=focus,
+                    progress=lambda *_: bar.update(1),
                 )
             tuning.put_into(latent)
             shown = latent.render(generator).cpu()

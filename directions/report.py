@@ -87,6 +87,8 @@ def card(direction: Direction) -> str:
     if effect:
         for amount, (share, count) in effect["brought_over"].items():
             facts.append((f"judge: brought over by {amount} sigmas", f"{share:.0%} of {count}"))
+        for amount, share in effect.get("side_effects_over_random", {}).items():
+            facts.append((f"judge: other answers that change at {amount}, more than by a random direction", f"{share:+.1%}"))
         for amount, shares in effect.get("side_effects", {}).items():
             changed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
             facts.append((f"judge: other answers that change at {amount}", changed))
@@ -121,7 +123,7 @@ def plot(direction: Direction) -> Image.Image:
     r = direction.report
     effect, curve, leaks = r.get("effect") or {}, r.get("learning_curve") or [], r.get("leakage") or {}
     layers = r.get("by_layer") or []
-    found = (("effect", effect), ("layers", layers), ("curve", curve), ("leaks", leaks))
+    found = (("effect", effect.get("yes")), ("layers", layers), ("curve", curve), ("leaks", leaks))
     panels = [kind for kind, there in found if there]
     figure = Figure(figsize=(4.2 * max(len(panels), 1), 3.2), layout="constrained")
     FigureCanvasAgg(figure)

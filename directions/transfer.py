@@ -313,6 +313,7 @@ def inverted_photos(
             method="adam",
             perceptual="discriminator",
             discriminator=discriminator,
+            pixel_weight=1.0,
             statistics=statistics,
             seed=seed,
         )

@@ -5,6 +5,7 @@ pixels. For a vector v of random signs E[(J^T v)(J^T v)^T] = J^T J, and J^T v co
 Averaged over the generator's own pictures it fits others well enough to be computed once a model.
 """
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -111,8 +112,8 @@ class Curvature:
         focus: Tensor | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> "Curvature":
-        """As `of`, kept in the user's cache under the generator's ``fingerprint``."""
-        path = cached_file(fingerprint, perceptual, pixel_weight)
+        """As `of`, kept in the user's cache under the generator's ``fingerprint`` and what the loss is made of."""
+        path = cached_file(fingerprint, perceptual, pixel_weight, focus)
         shape = (generator.num_ws, generator.w_dim)
         try:
             factors = read_tensors(path, FORMAT, VERSION)[1]["factors"].float()
@@ -172,9 +173,12 @@ class Scaling:
         return x * rest + ((x @ directions.T) * (scales.to(x.device) - rest)) @ directions
 
 
-def cached_file(fingerprint: str, perceptual: Perceptual, pixel_weight: float = 1.0) -> Path:
+def cached_file(fingerprint: str, perceptual: Perceptual, pixel_weight: float = 1.0, focus: Tensor | None = None) -> Path:
     """Where `Curvature.cached` keeps what it measured."""
-    return cache_folder() / "curvature" / f"{fingerprint[:32]}-{perceptual.name}-{pixel_weight:g}.safetensors"
+    parts = [fingerprint[:32], perceptual.name, f"{pixel_weight:g}"]
+    if focus is not None:
+        parts.append(hashlib.sha256(focus.cpu().numpy().tobytes()).hexdigest()[:8])
+    return cache_folder() / "curvature" / f"{'-'.join(parts)}.safetensors"
 
 
 def _signs(like: Tensor, draws: torch.Generator) -> Tensor:

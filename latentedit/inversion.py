@@ -167,6 +167,8 @@ def invert(
         raise Error(f'noise must be "optimise", "frozen" or "off", got {noise!r}')
     if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, *expected[1:]) or len(mask) not in (1, len(image))):
         raise Error(f"mask must have shape [1 or {len(image)}, 1, {expected[1]}, {expected[2]}], got {list(mask.shape)}")
+    if focus is not None and focus.shape != (1, 1, *expected[1:]):
+        raise Error(f"focus must have shape [1, 1, {expected[1]}, {expected[2]}], got {list(focus.shape)}")
     rows = (len(image), generator.num_ws, generator.w_dim)
     if start is not None and start.shape != rows:
         raise Error(f"start must have shape {list(rows)}, got {list(start.shape)}")

@@ -98,7 +98,8 @@ def find_landmarks(image: Image.Image) -> list[Landmarks]:
 
 def _resized(pixels: Any, scale: float) -> Any:
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=method)
+    height, width = (max(round(side * scale), 1) for side in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=method)
 
 
 def _boxes(pixels: Any) -> list[NDArray[np.float64]]:

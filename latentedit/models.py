@@ -1,6 +1,7 @@
 """Model files: a generator, its discriminator and what is known of them in one safetensors file (docs/formats.md)."""
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -271,9 +272,22 @@ def _check_facts(model: Model) -> None:
     """Raise `Error` where what a file says of itself is of another kind than it should be."""
     if not isinstance(model.provenance, dict) or not isinstance(model.framing, dict | None):
         raise Error("the header's provenance and framing must be objects")
+    eyes = (model.framing or {}).get("eyes")
+    if eyes is not None and not _are_eyes(eyes):
+        raise Error("the header's framing must give the centres of two eyes, the viewer's left one first")
     shares = model.provenance.get("label_frequencies")
     if shares is not None and not (isinstance(shares, list) and all(isinstance(share, int | float) for share in shares)):
         raise Error("the header's label_frequencies must be a list of numbers")
+
+
+def _are_eyes(eyes: Any) -> bool:
+    """Whether ``eyes`` are two points of finite numbers, the first one farther to the left."""
+    points = eyes if isinstance(eyes, list) and len(eyes) == 2 else []
+    if not points or not all(isinstance(point, list) and len(point) == 2 for point in points):
+        return False
+    numbers = [number for point in points for number in point]
+    finite = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    return finite and points[0][0] < points[1][0]
 
 
 def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -382,7 +382,7 @@ def _read_stlpips(network: str) -> dict[str, Tensor]:
     if network == "vgg":
         wanted = {name.replace("slice5.13", "slice5.32") for name in wanted}
     if not wanted <= state.keys():
-        raise Error(f"{file}: expected the weights of ST-LPIPS, found others; install {ADVICE.split(' ', 2)[2]} anew")
+        raise Error(f"{file}: expected the weights of ST-LPIPS, found others; pip install --force-reinstall stlpips-pytorch")
     return state
 
 

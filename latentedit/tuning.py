@@ -63,6 +63,7 @@ def tune(
     *,
     learning_rate: float = 1e-3,
     pixel_weight: float = 1.0,
+    focus: Tensor | None = None,
     locality_weight: float = 0.1,
     seed: int = 0,
     progress: Progress | None = None,
@@ -71,6 +72,7 @@ def tune(
 
     Args:
         noise: maps as found with the pivot; None for the generator's own.
+        focus: how much every pixel counts, ``[1, 1, H, W]`` of mean 1 (`latentedit.face_weights`); None for all the same.
         locality_weight: of the distance between what the tuned and the untouched generator draw near the pivot (Roich et al.
             2021, section 3.3); 0 switches it off.
 
@@ -91,6 +93,7 @@ def tune(
         parameter.requires_grad_(True)
     optimiser = torch.optim.Adam(parameters, lr=learning_rate)
     scale = WStatistics.of(generator).std
+    weights = torch.ones(1, device=device) if focus is None else focus.to(device)
     with torch.no_grad():
         target = perceptual.features(image)
         first = generator.synthesis(ws, noise=maps)
@@ -98,7 +101,7 @@ def tune(
         rendered = tuned.synthesis(ws, noise=maps)
         terms = {
             "perceptual": distance(perceptual.features(rendered), target).sum(),
-            "pixel": (rendered - image).square().mean(),
+            "pixel": (weights * (rendered - image).square()).mean(),
         }
         loss = terms["perceptual"] + pixel_weight * terms["pixel"]
         if locality_weight:

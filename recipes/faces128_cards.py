@@ -35,11 +35,11 @@ def rows_of(name: str, sets: dict[str, Any], amounts: tuple[str, ...] = ("-2", "
 
 
 def effect_of(sets: dict[str, Any]) -> dict[str, Any]:
-    """The judge's figures on random samples as a direction's report holds them."""
-    found = sets["random"]
+    """The judge's figures on random samples at 2 sigmas, as a direction's report holds them."""
+    found = {amount: sets["random"][amount] for amount in ("-2", "+2")}
     return {
         "brought_over": {a: [f["brought_over"], f["asked"]] for a, f in found.items()},
-        "side_effects": {a: {n: max(v, 0.0) for n, v in f["by_attribute"].items()} for a, f in found.items()},
+        "side_effects_over_random": {a: f["side_effects"] for a, f in found.items()},
     }
 
 

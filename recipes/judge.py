@@ -1,6 +1,6 @@
 """Train the judge of edits made with `faces128`: a CNN that has seen neither model nor sliders.
 
-    PYTHONPATH=recipes python recipes/judge.py ../shared/data --out runs/judge.safetensors
+    PYTHONPATH=recipes python recipes/judge.py ../shared/data/portraits --out runs/judge.safetensors
 
 It tells glasses, beard, femininity, grey hair, bald and teeth on colour pictures of 128 px, from
 the labelled portraits of `train.csv`. One network is trained on all of them and kept. Folds by
@@ -99,7 +99,7 @@ def read_picture(path: Path, side: int) -> Tensor:
 
 def load(data: Path, part: str) -> Portraits:
     """The portraits of `train` or `held_out`."""
-    folder = data / "portraits"
+    folder = data
     rows = rows_of(folder / f"{part}.csv")
     images = torch.stack([read_picture(folder / part / row["file"], RESOLUTION) for row in rows])
     labels = [[float(row[head] or "nan") for head in HEADS] for row in rows]
@@ -310,7 +310,7 @@ def look_at(
     chosen: Sequence[int],
 ) -> tuple[Looks, Rows]:
     """What the judge sees of some photographs at 128 px, with their rows; says how far it is."""
-    folder = data / "portraits"
+    folder = data
     every = rows_of(folder / f"{part}.csv")
     rows = [every[i] for i in chosen]
     images = torch.stack([read_picture(folder / part / row["file"], RESOLUTION) for row in rows])

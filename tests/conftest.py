@@ -4,19 +4,16 @@ import os
 import tempfile
 from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
 
-from latentedit import curvature
 from latentedit.directions import Direction, shipped
 from latentedit.directions.probe import measure_sigma
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.faces import FRAMINGS
-from latentedit.files import write_tensors
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import LATEST, Model, fingerprint, load_model, save_model
-from latentedit.perceptual import choose
-from latentedit.statistics import WStatistics
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 _cache = tempfile.TemporaryDirectory(prefix="latentedit-tests-")
@@ -26,6 +23,11 @@ torch.set_num_threads(1)  # the networks here are too small to gain from more
 SHARED = Path(__file__).parent.parent.parent / "shared"
 SHARED_DATA = SHARED / "data"
 TINY = {"resolution": 16, "channels": 1, "channel_base": 128, "channel_max": 16}
+
+
+def hopper() -> Path:
+    """The portrait of Grace Hopper that comes with matplotlib (US Navy, public domain); tests know its coordinates."""
+    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 
 
 def tiny_generator(seed: int = 0, **changes: object) -> Generator:
@@ -47,21 +49,6 @@ def tiny_discriminator(seed: int = 0, **changes: object) -> Discriminator:
 @pytest.fixture(scope="session")
 def faces128() -> Model:
     return load_model("faces128")
-
-
-@pytest.fixture(scope="session")
-def searched(faces128: Model) -> Model:
-    """`faces128`; where no encoder brings a curvature, with a rough one, in the commands' cache too.
-
-    Measuring it by the usual number of probes takes as long as a search.
-    """
-    if faces128.curvature is None:
-        perceptual, _ = choose("auto", faces128.discriminator)
-        statistics = WStatistics.of(faces128.generator)
-        faces128.curvature = curvature.Curvature.of(faces128.generator, perceptual, statistics, probes=4)
-        path = curvature.cached_file(fingerprint(faces128.generator), perceptual)
-        write_tensors(path, curvature.FORMAT, curvature.VERSION, {}, {"factors": faces128.curvature.factors})
-    return faces128
 
 
 @pytest.fixture

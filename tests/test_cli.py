@@ -14,7 +14,6 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from latentedit.cli.demo import portrait
 from latentedit.cli.main import main
 from latentedit.cli.models import parse_seeds
 from latentedit.cli.moves import Move, parse_move, parse_sweep
@@ -28,7 +27,7 @@ from latentedit.metrics import Judge, save_judge
 from latentedit.models import Model, fingerprint, load_generator, save_model
 from latentedit.statistics import sample_z
 from latentedit.training import load_preset, write_pictures
-from tests.conftest import tiny_discriminator, tiny_generator
+from tests.conftest import hopper, tiny_discriminator, tiny_generator
 
 ROOT = Path(__file__).parent.parent
 
@@ -163,7 +162,7 @@ def test_a_bad_photo_does_not_stop_the_others(tmp_path: Path, tiny_file: Path) -
 
 
 def test_align(tmp_path: Path) -> None:
-    works("align", portrait(), "--out", tmp_path)
+    works("align", hopper(), "--out", tmp_path)
     assert load_image(tmp_path / "grace_hopper.png").shape == (1, 3, 128, 128)
 
 
@@ -351,10 +350,10 @@ def test_sample_of_a_class(tmp_path: Path, tiny_file: Path) -> None:
     assert "this one has no labels" in complaint("sample", tiny_file, "--class", "0", *into)
 
 
-def test_demo(tmp_path: Path, searched: Model) -> None:
+def test_demo(tmp_path: Path, faces128: Model) -> None:
     works("demo", "--out", tmp_path, "--steps", "2")
     names = {p.name for p in tmp_path.iterdir()}
-    assert {"inversion.png", "sliders.png", "portrait.safetensors", "smile.png", "glasses.png", "turn.png"} <= names
+    assert {"demo.png", "sliders.png", "smiling.jpg", "portrait.safetensors"} <= names
     assert load_latent(tmp_path / "portrait.safetensors").crop is not None
 
 

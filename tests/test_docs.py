@@ -15,19 +15,17 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from latentedit.cli.demo import portrait
 from latentedit.cli.main import main
 from latentedit.metrics import Judge, save_judge
 from latentedit.models import fingerprint, load_generator
 from latentedit.training import write_pictures
+from tests.conftest import hopper
 from tests.reference_nets import REFERENCE
 from tests.test_cli import works
 from tests.test_effects import onnx_mean
 
 ROOT = Path(__file__).parent.parent
-CARD = "docs/faces128.md"
-PAGES = ["README.md", "docs/directions.md", "docs/networks.md", "docs/photo.md", "docs/train.md"]
-PAGES += [CARD] if (ROOT / CARD).is_file() else []
+PAGES = ["README.md", "docs/directions.md", "docs/faces128.md", "docs/networks.md", "docs/photo.md", "docs/train.md"]
 
 
 def shell_lines(page: str) -> list[str]:
@@ -117,7 +115,7 @@ def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     generator = load_generator(tmp_path / "ffhq.pkl")
     rows, width = generator.num_ws, generator.w_dim
     random = np.random.RandomState(0)
-    shutil.copy(portrait(), tmp_path / "portrait.jpg")
+    shutil.copy(hopper(), tmp_path / "portrait.jpg")
     np.save(tmp_path / "stylegan2_ffhq_age_w_boundary.npy", random.randn(1, width))
     torch.save(torch.randn(rows, width), tmp_path / "smile.pt")
     np.savez(tmp_path / "ganspace_ffhq.npz", comp=random.randn(5, 1, width), mean=random.randn(1, width), std=np.arange(5.0))
@@ -143,10 +141,10 @@ def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_your_photo(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(portrait(), tmp_path / "me.jpg")
+    shutil.copy(hopper(), tmp_path / "me.jpg")
     (tmp_path / "photos").mkdir()
     for number in range(2):
-        shutil.copy(portrait(), tmp_path / "photos" / f"{number}.jpg")
+        shutil.copy(hopper(), tmp_path / "photos" / f"{number}.jpg")
     monkeypatch.chdir(tmp_path)
     lines = shell_lines("docs/photo.md")
     for line in lines:

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentedit.cli.demo import portrait
 from latentedit.errors import Error
 from latentedit.faces import FRAMINGS, Face, crop, find_faces, quad_for, quad_from_eyes, quad_from_face, quad_of_window
 from latentedit.images import open_image
+from tests.conftest import hopper
 
 FRAMING = {"kind": "face", "eyes": [[0.36, 0.47], [0.64, 0.47]]}
 
 
-def test_finds_the_face_and_eyes_of_a_portrait() -> None:
-    photo = open_image(portrait())
+def test_finds_the_face_and_eyes_of_a_hopper() -> None:
+    photo = open_image(hopper())
     face = find_faces(photo)[0]
     assert face.eyes_found
     for found, true in ((face.left_eye, (226, 192)), (face.right_eye, (302, 191))):
@@ -29,7 +29,7 @@ def test_finds_the_face_and_eyes_of_a_portrait() -> None:
 
 
 def test_a_smaller_copy_gives_the_same_crop() -> None:
-    photo = open_image(portrait())
+    photo = open_image(hopper())
     half = photo.resize((photo.width // 2, photo.height // 2), Image.Resampling.LANCZOS)
     full, small = (np.array(quad_for(p, FRAMING)) for p in (photo, half))
     side = np.linalg.norm(small[1] - small[0])

@@ -71,12 +71,12 @@ def test_finds_what_the_generator_drew() -> None:
         assert float(map_.square().mean()) == pytest.approx(1, abs=1e-3)
 
 
-def test_finds_what_the_bundled_model_drew(searched: Model) -> None:
+def test_finds_what_the_bundled_model_drew(faces128: Model) -> None:
     """A few steps on a trained network, whose pictures answer to w otherwise than those of random weights."""
-    generator = searched.generator
+    generator = faces128.generator
     target = pictures(generator, 1)
     mean = WStatistics.of(generator).mean.expand(1, generator.num_ws, -1)
-    result = invert(generator, target, "w", 12, discriminator=searched.discriminator, curvature=searched.curvature, start=mean)
+    result = invert(generator, target, "w", 12, discriminator=faces128.discriminator, curvature=faces128.curvature, start=mean)
     assert result.distances[0]["psnr_own_noise"] > float(psnr(generator.synthesis(mean), target)) + 2
 
 

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from latentedit import faces, landmarks
-from latentedit.cli.demo import portrait
 from latentedit.cli.main import main
 from latentedit.errors import Error
 from latentedit.faces import FRAMINGS, Face, find_by_cascade, find_by_landmarks, find_faces, quad_from_face, warnings_of
 from latentedit.images import open_image
 from latentedit.landmarks import EXTRA, available, centres, find_landmarks, measure
+from tests.conftest import hopper
 
 with_extra = pytest.mark.skipif(not available(), reason=f"dlib and its predictor are not installed ({EXTRA})")
 
@@ -88,7 +88,7 @@ def test_what_are_no_landmarks() -> None:
 @with_extra
 @pytest.mark.parametrize("scale", [0.3, 1, 4])
 def test_landmarks_of_a_portrait_of_any_size(scale: float) -> None:
-    photo = open_image(portrait())
+    photo = open_image(hopper())
     photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.LANCZOS)
     (face,) = find_faces(photo)
     assert face.landmarks is not None
@@ -101,7 +101,7 @@ def test_landmarks_of_a_portrait_of_any_size(scale: float) -> None:
 @with_extra
 def test_a_small_face_and_the_largest_first() -> None:
     """Two copies of a portrait in a photo of 2400 pixels, the smaller face some 85 pixels wide: too small in the first pass."""
-    one = open_image(portrait()).convert("RGB")
+    one = open_image(hopper()).convert("RGB")
     photo = Image.new("RGB", (2400, 1600), (90, 110, 130))
     small = one.resize((round(one.width * 0.4), round(one.height * 0.4)), Image.Resampling.LANCZOS)
     photo.paste(small, (100, 100))
@@ -128,7 +128,7 @@ def without_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_dlib_the_cascades_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     without_extra(monkeypatch)
     assert not available()
-    (face,) = find_faces(open_image(portrait()))
+    (face,) = find_faces(open_image(hopper()))
     assert face.landmarks is None
     assert face.eyes_found
     assert not face.doubts
@@ -142,14 +142,14 @@ def test_without_dlib_the_cascades_serve(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_where_dlib_sees_nothing_the_cascades_serve_with_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faces, "available", lambda: True)
     monkeypatch.setattr(faces, "find_landmarks", lambda image: [])
-    (face,) = find_faces(open_image(portrait()))
+    (face,) = find_faces(open_image(hopper()))
     assert face.doubts == ("dlib sees no face, only OpenCV's cascades do",)
     assert warnings_of(face)[0].endswith("; look at the crop, or give --landmarks or --crop")
 
 
 def hidden_eyes() -> Image.Image:
     """The portrait with a bar over its eyes."""
-    photo = open_image(portrait()).convert("RGB")
+    photo = open_image(hopper()).convert("RGB")
     photo.paste((150, 120, 110), (205, 178, 325, 206))
     return photo
 
@@ -160,7 +160,7 @@ def test_doubtful_hits_have_reasons() -> None:
     assert not found[0].eyes_found
     assert "no eyes found" in found[0].doubts
 
-    tilted = open_image(portrait()).convert("RGB").rotate(24, Image.Resampling.BICUBIC, center=(264, 200))
+    tilted = open_image(hopper()).convert("RGB").rotate(24, Image.Resampling.BICUBIC, center=(264, 200))
     assert all(face.doubts for face in find_by_cascade(tilted))
 
 

@@ -82,10 +82,7 @@ def test_an_error_is_a_value_error() -> None:
 
 def test_figures_of_the_card_come_from_the_model() -> None:
     """The model card names the file that ships: its fingerprint and the pictures it saw."""
-    path = ROOT / "docs" / "faces128.md"
-    if not path.is_file():
-        pytest.skip("the model card of faces128 is not written yet")
-    model, card = latentedit.load_model("faces128"), path.read_text()
+    model, card = latentedit.load_model("faces128"), (ROOT / "docs" / "faces128.md").read_text()
     assert latentedit.fingerprint(model.generator) in card
     assert f"{model.provenance['images_seen']:,}" in card
 

@@ -133,10 +133,10 @@ def test_curvature_is_measured_once(
     monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path))
     generator, perceptual, statistics = parts
     seen: list[int] = []
-    first = Curvature.cached(generator, perceptual, statistics, "f" * 64, seen.append)
+    first = Curvature.cached(generator, perceptual, statistics, "f" * 64, progress=seen.append)
     assert seen[-1] == 64
     assert cached_file("f" * 64, perceptual).is_file()
-    again = Curvature.cached(generator, perceptual, statistics, "f" * 64, lambda _: pytest.fail("measured again"))
+    again = Curvature.cached(generator, perceptual, statistics, "f" * 64, progress=lambda _: pytest.fail("measured again"))
     assert torch.equal(first.factors, again.factors)
     cached_file("f" * 64, perceptual).write_bytes(b"broken")
     assert torch.equal(Curvature.cached(generator, perceptual, statistics, "f" * 64).factors, first.factors)

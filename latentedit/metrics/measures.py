@@ -126,6 +126,7 @@ def inversion_of(
             method="adam",  # the published projector, as the figure is compared between models
             discriminator=model.discriminator,
             perceptual_weights=perceptual_weights,
+            pixel_weight=1.0,
             seed=seed,
             progress=(lambda *_: progress(1)) if progress else None,
         )

@@ -91,7 +91,7 @@ class EncoderTrainer:
         """
         plus = self.step_number % 2 == 1
         draws = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step_number)
-        real = round(self.batch * self.photo_share) if self.photos is not None else 0
+        real = min(max(round(self.batch * self.photo_share), 1), self.batch - 1) if self.photos is not None else 0
         own = self.batch - real
         rows, dim = self.encoder.config.num_ws, self.encoder.config.w_dim
         synthesis = partial(self.generator.synthesis, precision=self.precision)
