@@ -59,10 +59,10 @@ class Way:
 
 USUAL = {
     "encoder, W+": Way("w+", steps=0),
-    "W": Way("w", steps=60),
     "W+": Way("w+"),
-    "W+, without the extra": Way("w+", "discriminator"),
 }
+FURTHER = {"W": Way("w", steps=60)}
+"""For benchmarks/sliders.py; in W a search has fewer numbers to find."""
 COMPARED = {
     "discriminator, pixels x 1, no focus (before)": Way("w+", "discriminator", 1.0, False),
     "discriminator, pixels x 1": Way("w+", "discriminator", 1.0),
@@ -109,7 +109,7 @@ def inverted(name: str, way: Way, model: Model, images: Tensor, kept: Path | Non
     perceptual = distance_of(way, model, focus)
     assert model.encoder is not None
     curvature = model.curvature
-    if name not in USUAL:  # the one that comes with the model is that of the usual loss
+    if name in COMPARED:  # the one that comes with the model is that of the usual loss
         curvature = Curvature.of(generator, perceptual, statistics, pixel_weight=way.pixel_weight, focus=focus)
     parts, began = [], time.monotonic()
     with progress_bar(len(images), name, "photo") as bar:
@@ -210,7 +210,8 @@ def main() -> None:
         rows, images = [rows[i] for i in chosen], images[torch.from_numpy(chosen)]
     real = judge.look(images)
     ways = COMPARED if options.compare else USUAL
-    ways = {name: way for name, way in ways.items() if not options.ways or name in options.ways}
+    if options.ways:
+        ways = {name: way for name, way in {**USUAL, **FURTHER, **COMPARED}.items() if name in options.ways}
     everything, results = {}, {}
     for name, way in ways.items():
         kept = (
@@ -241,12 +242,12 @@ def main() -> None:
 
 
 def picture(path: Path, rows: list[dict[str, str]], images: Tensor, results: dict[str, Any]) -> None:
-    """People of the London set: photograph, encoder, W, W+ with own and with found noise."""
+    """People of the London set: photograph, encoder, W+ with the model's own and with the found noise."""
     shown = [i for i, row in enumerate(rows) if row["source"] in SHOWN and row["expression"] == "neutral"][:6]
     lines = []
     for number, i in enumerate(shown):
         cells = {"photograph": images[i]}
-        cells |= {name: results[name]["own"][i] for name in ("encoder, W+", "W", "W+") if name in results}
+        cells |= {name: results[name]["own"][i] for name in ("encoder, W+", "W+") if name in results}
         if "W+" in results:
             cells["W+, found noise"] = results["W+"]["image"][i]
         lines.append(Row("", list(cells.values()), list(cells) if not number else ()))

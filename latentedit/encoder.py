@@ -52,7 +52,7 @@ class EncoderConfig:
 
     @classmethod
     def of(cls, generator: Generator) -> "EncoderConfig":
-        """The usual size for ``generator``: about 3 million weights at 128 px and 256 dimensions."""
+        """The usual size for ``generator``: 3.4 million weights at 128 px and 256 dimensions."""
         wide = generator.w_dim > 256
         return cls(
             generator.resolution,

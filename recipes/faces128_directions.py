@@ -7,7 +7,8 @@
 2. A linear probe in W is fitted to the scores.
 3. The probe's step is refined on pictures, half of them of random w and half of inverted training crops:
    the guide's answer to the attribute should change, its other answers, the light and what lies outside the attribute's
-   region should stay. `smile` begins at what the encoder says of the London pairs (one person, neutral and smiling).
+   region should stay. `smile` begins at the mean difference between
+   inverted London pairs (one person, neutral and smiling).
 
 The judge (recipes/portrait_judge.py) and the held-out people take no part.
 """

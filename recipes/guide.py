@@ -4,7 +4,8 @@
 
 Trained on the labelled training crops alone, reduced to 64 px: by-eye labels as yes and no, measures of landmarks as numbers in
 standard deviations. Labels are weighted so that they say nothing of the collection (`source`) a portrait is from. The guide is
-not the judge (recipes/judge.py): that one is another network with other inputs, and landmarks and descriptors of dlib.
+not the judge (recipes/portrait_judge.py): that one is another network, on the same crops and labels, and dlib's landmarks and
+descriptors, which share nothing with the guide.
 """
 
 import argparse
@@ -94,7 +95,10 @@ def read(folder: Path, table: str = "train") -> Portraits:
 
 
 def balance(values: Array, sources: list[str], binary: bool) -> Array:
-    """Weights of mean 1 that make a binary label independent of the source, both classes counting the same; at most 8."""
+    """Weights of mean 1 that make a binary label independent of the source, both classes counting the same; at most 8.
+
+    Sources that give one answer alone stay, at half the weight: there the source still tells the label.
+    """
     known = ~np.isnan(values)
     weights = known.astype(float)
     if binary:

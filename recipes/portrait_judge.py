@@ -14,7 +14,7 @@ Three witnesses, none of them fitted to a rendering:
 - dlib's face descriptor for identity, and its detector for whether a picture is still a face.
 
 Background, light and warmth are measured in pixels. dlib and face_recognition_models are no
-dependencies of the project: `pip install dlib-bin face_recognition_models`.
+dependencies of the project: `pip install "latentedit[faces]"`.
 """
 
 import importlib
@@ -315,7 +315,7 @@ def dlib_models() -> Path:
     spec = importlib.util.find_spec("face_recognition_models")
     places = spec.submodule_search_locations if spec is not None else None
     if importlib.util.find_spec("dlib") is None or not places:
-        raise Error("the judge of portraits needs `pip install dlib-bin face_recognition_models`")
+        raise Error('the judge of portraits needs `pip install "latentedit[faces]"`')
     return Path(places[0]) / "models"
 
 
