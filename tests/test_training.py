@@ -14,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from latentedit.discriminator import DiscriminatorConfig
 from latentedit.errors import Error
-from latentedit.models import load_model
+from latentedit.generator import GeneratorConfig
+from latentedit.models import Model, load_model
 from latentedit.training import PictureSet, Trainer, TrainingConfig, load_pictures, load_preset, presets, train, write_pictures
 from latentedit.training.augmentation import AugmentPipe, preset
 from latentedit.training.losses import fake_loss, generator_loss, path_lengths, r1_penalty, real_loss
@@ -184,10 +186,19 @@ def test_ctrl_c_writes_a_snapshot(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", presets())
 def test_presets_can_be_built(name: str) -> None:
     config = load_preset(name)
+    narrow = {**NETWORK, "channel_widths": ()}
     small = config.changed(
-        generator={**config.generator, **NETWORK, "z_dim": 8, "w_dim": 8}, discriminator={**config.discriminator, **NETWORK}
+        generator={**config.generator, **narrow, "z_dim": 8, "w_dim": 8}, discriminator={**config.discriminator, **narrow}
     )
     assert Trainer(small, pictures()).g.config.mapping_layers == config.generator["mapping_layers"]
+
+
+def test_preset_of_the_bundled_model_has_its_networks(faces128: Model) -> None:
+    """So that all of its weights fit a run that starts from it."""
+    config, discriminator = load_preset("faces128"), faces128.discriminator
+    assert discriminator is not None
+    assert GeneratorConfig(128, **config.generator) == faces128.generator.config
+    assert DiscriminatorConfig(128, **config.discriminator) == discriminator.config
 
 
 def test_configurations_are_checked(tmp_path: Path) -> None:
@@ -207,7 +218,7 @@ def test_configurations_are_checked(tmp_path: Path) -> None:
     for options, message in cases:
         with pytest.raises(Error, match=message):
             CONFIG.changed(**options)
-    with pytest.raises(Error, match="no such preset or file; presets: auto, cifar, paper1024"):
+    with pytest.raises(Error, match="no such preset or file; presets: auto, cifar, faces128, paper1024"):
         load_preset("huge")
     (tmp_path / "bad.toml").write_text("batches = 3")
     with pytest.raises(Error, match="not a training preset"):
