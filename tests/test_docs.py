@@ -61,6 +61,13 @@ def test_files_and_pictures_named_are_there(page: str) -> None:
         assert (ROOT / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_left_to_fill_in(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert not re.search(r"{{|<!-- (measured|compared)", text)
+    assert not re.search(r"<!-- figures: [\w ]+ -->\s*<!-- end -->", text)
+
+
 def test_make_targets_of_the_readme() -> None:
     targets = re.findall(r"^make (\w+)", "\n".join(shell_lines("README.md")), re.M)
     assert {"demo", "test"} <= set(targets)
