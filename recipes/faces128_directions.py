@@ -26,7 +26,7 @@ from faces128_ship import NAME, ROOT
 from guide import BINARY, HEADS, NUMERIC, Guide, load, read_table
 from torch import Tensor
 
-from latentedit.directions import Direction, RefineOptions, fit, refine
+from latentedit.directions import Direction, RefineOptions, fit, load_direction, refine
 from latentedit.directions.refinement import of_one_sigma
 from latentedit.encoder import encode
 from latentedit.face_weights import face_weights
@@ -79,7 +79,7 @@ HAIR = ((0.5, 0.16, 0.36, 0.22), (0.22, 0.42, 0.14, 0.36), (0.78, 0.42, 0.14, 0.
 SMILING = ("corners_up", "mouth_width", "mouth_open", "teeth", "eyes_open")
 
 SLIDERS = {
-    "smile": Slider("smiles", related=SMILING, region=(MOUTH, FACE), ends=(0.95, 0.05)),
+    "smile": Slider("smiles", related=SMILING, region=(MOUTH, FACE), ends=(1.1, -0.2)),
     "mouth-open": Slider("mouth open", "mouth_open", SMILING, (MOUTH,), (1.1, -0.6), options=QUICK),
     "glasses": Slider("wears glasses", "glasses", ("eyes_open",), EYES),
     "beard": Slider(
@@ -94,7 +94,7 @@ SLIDERS = {
         "looks to the right of the picture",
         "yaw",
         ("face_width", "mouth_width"),
-        ends=(1.3, -1.3),
+        ends=(2.4, -2.4),
         options=EVERYWHERE,
     ),
     "eyes-open": Slider("eyes wide open", "eyes_open", (), EYES, (0.9, -0.9), options=QUICK),
@@ -279,6 +279,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--guide", type=Path, default=ROOT / "runs" / "guide.safetensors")
     parser.add_argument("--only", nargs="+", choices=list(SLIDERS))
+    parser.add_argument("--further", action="store_true", help="begin at the step that ships already")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
 
@@ -289,7 +290,8 @@ def main() -> None:
     ws, smile = crops(model, options.data, ROOT / "runs" / "crops.pt")
     for name in options.only or SLIDERS:
         began = time.monotonic()
-        found = made(name, model, answers, (w, guided, pixels), ws, smile)
+        begin = load_direction(OUT / f"{name}.safetensors").step if options.further else None
+        found = made(name, model, answers, (w, guided, pixels), ws, smile if begin is None else None, begin)
         if SLIDERS[name].head:
             kind = "photo_auc" if SLIDERS[name].head in BINARY else "photo_r"
             found.report[kind] = round(facts[SLIDERS[name].head], 3)
@@ -298,7 +300,13 @@ def main() -> None:
 
 
 def made(
-    name: str, model: Model, answers: Answers, scored: tuple[Tensor, Tensor, Tensor], ws: Tensor, smile: Tensor
+    name: str,
+    model: Model,
+    answers: Answers,
+    scored: tuple[Tensor, Tensor, Tensor],
+    ws: Tensor,
+    smile: Tensor | None,
+    begin: Tensor | None,
 ) -> Direction:
     """The probe's direction for ``name``, refined."""
     slider = SLIDERS[name]
@@ -313,7 +321,9 @@ def made(
         strength=0.1,
         provenance={"plus": slider.words, "guide": "recipes/guide.py", "random_w": len(w)},
     )
-    if name == "smile":
+    if begin is not None:
+        start = replace(start, step=begin)
+    elif name == "smile" and smile is not None:
         start = replace(start, step=of_one_sigma(0.5 * smile, start))
     told = time.monotonic()
 

@@ -75,9 +75,10 @@ RELATED = (
     {"mouth-open", "teeth"},
     {"glasses", "eyes-open"},
     {"femininity", "beard"},
+    {"turn", "face-width"},
 )
 """Pairs of which one changes with the other in life too, so neither is a side effect of the other:
-who smiles shows teeth and narrows the eyes, frames hide lids, and beards are men's."""
+who smiles shows teeth and narrows the eyes, less is seen of a turned jaw, frames hide lids, and beards are men's."""
 
 SAME_PERSON = (0.6, 0.42)
 """Descriptor distances up to which two pictures show one person: dlib's own, and the distance of

@@ -1,6 +1,7 @@
 """The parts of the search: quasi-Newton steps, curvature, whitening, the critic."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -193,8 +194,9 @@ def test_beats_the_published_search_in_a_fraction_of_its_steps() -> None:
     z = torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         target = generator(z, noise="random") * 0.9
-    ours = invert(generator, target, "w", 40, discriminator=discriminator)
-    theirs = invert(generator, target, "w", 160, method="adam", discriminator=discriminator)
+    loss: dict[str, Any] = {"discriminator": discriminator, "pixel_weight": 1.0}
+    ours = invert(generator, target, "w", 40, **loss)
+    theirs = invert(generator, target, "w", 160, method="adam", **loss)
     for a, b in zip(ours.distances, theirs.distances, strict=True):
         assert a["perceptual_own_noise"] < 0.8 * b["perceptual_own_noise"]
         assert a["psnr"] > b["psnr"]
