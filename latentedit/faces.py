@@ -38,8 +38,9 @@ PAIR_SPREAD = {"size": 0.15, "degrees": 15.0, "place": 0.05}
 UNLIKELY_PAIR = 9.0
 """Squared spreads beyond which a pair is none."""
 
-ODD_SIZE, ODD_ANGLE = 0.2, 20.0
-"""Beyond this share from the usual size, or at more degrees, a pair of eyes is doubtful.
+ODD_SIZE, ODD_ANGLE, ODD_CHANGE = 0.2, 20.0, 0.15
+"""Beyond this share from the usual size, at more degrees, or if the second look changes the distance by more than this share, a
+pair of eyes is doubtful.
 
 These and the numbers above were chosen on photos made of training portraits, as ``benchmarks/framing.py --made`` makes
 them: turned by some 9 degrees, darkened, blurred and laid on soft backgrounds.
@@ -213,6 +214,8 @@ def _face_in(grey: Any, box: Sequence[float]) -> Face:
     again = _find_eyes(grey, upright, along)
     if again is None:
         doubts.append("the eyes are not found again when the face is turned upright")
+    elif abs(np.log(abs(again[1] - again[0]) / abs(across))) > ODD_CHANGE:
+        doubts.append("the eyes are found elsewhere when the face is turned upright")
     left, right = again or pair
 
     across = right - left
