@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from faces128_directions import SLIDERS
+from faces128_directions import OUT, SLIDERS
 from faces128_ship import ROOT
 from inversion import HEADER as INVERSION_HEADER
 from inversion import line as inversion_line
@@ -45,14 +45,28 @@ def sliders(facts: dict[str, Any], names: tuple[str, ...], sets: tuple[str, ...]
     return "\n".join(lines)
 
 
+def words(names: list[str]) -> str:
+    lines = ["| slider | + means |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {SLIDERS[name].words} |" for name in names)])
+
+
+def cards(names: list[str]) -> str:
+    return "Cards with three people at five amounts, and the figures for 1 sigma: " + (
+        ", ".join(f"[{name}](cards/{name}.md)" for name in names) + "."
+    )
+
+
 def main() -> None:
     inverted = json.loads((ROOT / "docs" / "inversion.json").read_text())
     moved = json.loads((ROOT / "docs" / "sliders.json").read_text())
+    shipped = [name for name in SLIDERS if (OUT / f"{name}.safetensors").is_file()]
     tables = {
+        "words": words(shipped),
+        "cards": cards(shipped),
         "inversion": inversion(inverted),
         "groups": groups(inverted),
         "first sliders": sliders(moved, FIRST, ("W+",), ("-2", "+2")),
-        "sliders": sliders(moved, tuple(SLIDERS), ("W+", "W", "random"), ("-2", "+2")),
+        "sliders": sliders(moved, tuple(shipped), ("W+", "W", "random"), ("-2", "+2")),
     }
     for page in PAGES:
         path = ROOT / page
@@ -63,6 +77,9 @@ def main() -> None:
             text = re.sub(pattern, rf"\1\n{inside}\n\n\2", text, flags=re.S)
         path.write_text(text)
         print(f"wrote {page}")
+    unused = [name for name in tables if not any(f"<!-- figures: {name} -->" in (ROOT / page).read_text() for page in PAGES)]
+    if unused:
+        raise SystemExit(f"no page has a place for: {', '.join(unused)}")
 
 
 if __name__ == "__main__":
