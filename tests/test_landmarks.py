@@ -1,5 +1,6 @@
 """Faces by dlib's 68 landmarks, and what is said where the cascades alone find them doubtful."""
 
+import csv
 import json
 import re
 import sys
@@ -194,3 +195,22 @@ def test_photographs_are_framed_as_ffhq_was(shared_data: Path) -> None:
         offsets.append(np.linalg.norm(quad - square, axis=1).mean() / np.linalg.norm(square[1] - square[0]))
     assert np.median(offsets) < 0.0075
     assert max(offsets) < 0.05
+
+
+@pytest.mark.data
+@with_extra
+def test_measures_agree_with_the_tables(shared_data: Path) -> None:
+    """The tables were measured on the originals by other code; noise of both sides keeps correlations below 1."""
+    portraits = shared_data / "portraits"
+    with open(portraits / "train.csv", newline="") as file:
+        rows = list(csv.DictReader(file))[::60]
+    found: list[dict[str, float]] = []
+    for row in rows:
+        crop = open_image(portraits / "train" / row["file"]).resize((256, 256), Image.Resampling.BICUBIC)
+        found.append(measure(find_landmarks(crop)[0]))
+    for name in found[0]:
+        own, other = np.array([one[name] for one in found]), np.array([float(row[name]) for row in rows])
+        noisy = name in ("face_width", "eyes_open")
+        assert np.corrcoef(own, other)[0, 1] > (0.75 if noisy else 0.93), name
+        assert own.std() / other.std() == pytest.approx(1, abs=0.25 if noisy else 0.1), name
+        assert own.mean() == pytest.approx(other.mean(), abs=0.05), name
