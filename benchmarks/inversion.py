@@ -3,7 +3,7 @@
     python recipes/judge.py ../shared/data/portraits --out runs/judge.safetensors
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --out docs
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --compare --photos 12
-    PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --ways W --photos 44
+    PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --ways W --photos 30
 
 Inverts the 88 held-out crops and prints, as medians: PSNR with the found noise and with the model's own, dlib's distance of
 photograph and rendering (same person here: below 0.42; dlib's own limit is 0.6), the share below 0.45, Shift-Tolerant LPIPS by

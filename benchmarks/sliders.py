@@ -12,7 +12,7 @@ training picture (made by benchmarks/inversion.py), and random samples at psi 0.
 - identity: dlib's distance between edited and unedited picture, and the share below 0.6, at 2 sigmas, of 100 random samples.
 - faces: the share of pictures in which dlib's detector still finds a face.
 
-All 500 samples are looked at at 2 sigmas, 150 at 1.
+All 500 samples are looked at at 2 sigmas, 100 at 1.
 
 What was looked at is kept in runs/looks, so that a run that was stopped goes on.
 """
@@ -47,7 +47,7 @@ CONTROLS = 44
 """About as many pictures are moved along a random direction."""
 DESCRIBED, STRONG = 100, 2.0
 """How many pictures of a set are compared by descriptors, and at which amount, either way."""
-WEAK = 150
+WEAK = 100
 """Random samples at the other amounts."""
 KEPT = Path("runs/looks")
 LONG = {"W+": "people, W+", "W": "people, W", "random": "random, psi 0.7"}
