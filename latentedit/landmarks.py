@@ -31,15 +31,9 @@ SAME_FACE = 0.3
 SHIFTS = ((0.0, 0.0), (0.03, 0.0), (-0.03, 0.0), (0.0, 0.03), (0.0, -0.03))
 """The face's box is moved so, in widths of it; the mean of the predictions is steadier than one."""
 
-JAW_ENDS = (0, 16)
-NOSE_TIP = 30
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 """The left one is at the viewer's left."""
 MOUTH_CORNERS = (48, 54)
-LIP_MIDDLES = (51, 57)
-"""Of the outer edge of the upper and the lower lip."""
-INNER_LIPS = ((61, 67), (62, 66), (63, 65))
-"""Points of the inner edges that lie one above the other."""
 
 
 def _predictor_file() -> Path | None:
@@ -159,55 +153,6 @@ def centres(landmarks: ArrayLike) -> tuple[Point, Point, Point]:
         return float(x), float(y)
 
     return mean(LEFT_EYE), mean(RIGHT_EYE), mean(list(MOUTH_CORNERS))
-
-
-def measure(landmarks: ArrayLike) -> dict[str, float]:
-    """Measures a face by the numbers that the tables of portraits have.
-
-    The unit is the distance between the centres of the eyes, the axes are those of FFHQ's square around the face, so
-    that neither size nor tilt of the face matters.
-
-    Args:
-        landmarks: ``[68, 2]``, in any pixels.
-
-    Returns:
-        ``yaw``: nose tip to the right of the middle between the eyes;
-        ``corners_up``: mouth corners above the middle of the lips' outer edge;
-        ``mouth_width``: from corner to corner;
-        ``mouth_open``: gap between the lips, mean of three places;
-        ``face_width``: between the upper ends of the jaw;
-        ``eyes_open``: height over width of the eyes, mean of both (aspect ratio, no unit).
-
-    Raises:
-        Error: not 68 points, or the eyes lie in one place.
-    """
-    points = _checked(landmarks)
-    left, right, mouth = (complex(*centre) for centre in centres(points))
-    unit = abs(right - left)
-    if not unit > 0:
-        raise Error("the eyes of these landmarks lie in one place; nothing can be measured by their distance")
-
-    # Along the square's upper side: the mean direction of the eyes and of the mouth's at right angles.
-    along = (right - left) - 1j * (mouth - (left + right) / 2)
-    flat = (points @ [1, 1j] - (left + right) / 2) * abs(along) / along / unit
-
-    def between(first: int, second: int) -> float:
-        return float(abs(flat[first] - flat[second]))
-
-    def aspect(eye: int) -> float:
-        heights = between(eye + 1, eye + 5) + between(eye + 2, eye + 4)
-        return heights / 2 / between(eye, eye + 3)
-
-    corners = flat[list(MOUTH_CORNERS)].mean()
-    lips = flat[list(LIP_MIDDLES)].mean()
-    return {
-        "yaw": float(flat[NOSE_TIP].real),
-        "corners_up": float(lips.imag - corners.imag),
-        "mouth_width": between(*MOUTH_CORNERS),
-        "mouth_open": sum(between(upper, lower) for upper, lower in INNER_LIPS) / len(INNER_LIPS),
-        "face_width": between(*JAW_ENDS),
-        "eyes_open": (aspect(LEFT_EYE.start) + aspect(RIGHT_EYE.start)) / 2,
-    }
 
 
 def _checked(landmarks: ArrayLike) -> Landmarks:
