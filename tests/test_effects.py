@@ -223,7 +223,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "this judge knows smile, pose",
         ),
         (("report", "smile", "--model", model, "--judge", judge, "--ask", "pose", "--out", "x"), "say which one is meant"),
-        (("report", "smile", "--out", "x"), "no direction"),
+        (("report", "hair", "--out", "x"), "no direction"),
     ]:
         assert message in complaint("directions", *words), words
 

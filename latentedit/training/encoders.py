@@ -102,7 +102,7 @@ class EncoderTrainer:
             image = synthesis(self.mean + known @ self.colouring, noise=noise)
             if real:
                 image = torch.cat([image, self._photographs(real, draws)])
-            target = self.perceptual.features(image[own:])
+            target = self.perceptual.features(image[own:]) if real else torch.empty(0)
             rendered = synthesis(self.mean.expand(1, rows, -1)).expand_as(image)
         for group in self.optimiser.param_groups:
             t = self.step_number / self.steps
