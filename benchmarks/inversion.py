@@ -32,7 +32,7 @@ from latentedit.curvature import Curvature
 from latentedit.encoder import encode
 from latentedit.face_weights import face_weights
 from latentedit.images import load_image, save_image
-from latentedit.inversion import PIXEL_WEIGHT, invert, psnr
+from latentedit.inversion import PIXEL_WEIGHT, PRIOR_WEIGHT, invert, psnr
 from latentedit.models import Model, fingerprint, load_model
 from latentedit.perceptual import CombinedDistance, DiscriminatorDistance, Perceptual, StlpipsDistance, distance
 from latentedit.perceptual import choose as choose_distance
@@ -53,6 +53,7 @@ class Way:
     space: str
     perceptual: str = "auto"
     pixel_weight: float = PIXEL_WEIGHT
+    prior_weight: float = PRIOR_WEIGHT
     focus: bool = True
     steps: int | None = None
 
@@ -64,12 +65,12 @@ USUAL = {
 FURTHER = {"W": Way("w", steps=60)}
 """For benchmarks/sliders.py; in W a search has fewer numbers to find."""
 COMPARED = {
-    "discriminator, pixels x 1, no focus (before)": Way("w+", "discriminator", 1.0, False),
-    "discriminator, pixels x 1": Way("w+", "discriminator", 1.0),
-    "ST-LPIPS, pixels x 5, no focus": Way("w+", "stlpips", 5.0, False),
-    "discriminator + 0.3 ST-LPIPS, pixels x 5, no focus": Way("w+", "both", 5.0, False),
+    "discriminator, pixels x 1, no focus (before)": Way("w+", "discriminator", 1.0, 0.01, False),
+    "discriminator, pixels x 1": Way("w+", "discriminator", 1.0, 0.01),
+    "ST-LPIPS, pixels x 5, no focus": Way("w+", "stlpips", 5.0, 0.01, False),
+    "discriminator + 0.3 ST-LPIPS, pixels x 5, no focus": Way("w+", "both", 5.0, 0.01, False),
     "discriminator, pixels x 15": Way("w+", "discriminator", 15.0),
-    "discriminator + 0.3 ST-LPIPS, pixels x 15": Way("w+", "both", 15.0),
+    "discriminator + 0.3 ST-LPIPS, pixels x 15, prior x 0.01": Way("w+", "both", 15.0, 0.01),
 }
 
 
@@ -126,6 +127,7 @@ def inverted(name: str, way: Way, model: Model, images: Tensor, kept: Path | Non
                     curvature=curvature,
                     start=start,
                     pixel_weight=way.pixel_weight,
+                    prior_weight=way.prior_weight,
                     focus=focus,
                     progress=partial(_tell, bar, len(batch)),
                 )

@@ -99,7 +99,7 @@ class Job:
     help="Noise maps: found too, the model's own, or none.",
 )
 @click.option(
-    "--prior-weight", default=0.01, show_default=True, help="Holds w near the mean: resembles less, edits better; try 0.1."
+    "--prior-weight", default=0.1, show_default=True, help="Holds w near the mean; more resembles less and edits better."
 )
 @click.option("--delta-weight", default=0.0, show_default=True, help="Draws W+ towards W, where sliders mean more; try 0.01.")
 @click.option("--adversarial-weight", default=0.0, show_default=True, help="Keeps w among the model's own; try 0.1.")

@@ -26,6 +26,8 @@ STEPS = {"quasi-newton": 100, "adam": 1000}
 """Usual number of steps of a method."""
 PIXEL_WEIGHT = 15.0
 """Of the mean squared difference of pixels; measured in docs/photo.md, as is the weight of the face."""
+PRIOR_WEIGHT = 0.1
+"""Of the squared distance of w from its mean: what it costs in likeness is small, what it brings to edits is not."""
 STYLE_WEIGHT = 0.01
 """Of the mean squared style offset, in standard deviations of the style."""
 
@@ -101,7 +103,7 @@ def invert(
     initial_noise: float = 0.05,
     noise_weight: float = 1e5,
     pixel_weight: float = PIXEL_WEIGHT,
-    prior_weight: float = 0.01,
+    prior_weight: float = PRIOR_WEIGHT,
     delta_weight: float = 0.0,
     adversarial_weight: float = 0.0,
     noise: NoiseMode = "optimise",
