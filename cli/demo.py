@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from latentedit.inversion import Inversion
     from latentedit.latents import Latent
     from latentedit.models import Model
+    from latentedit.tuning import Tuning
 
 AMOUNTS = (-2.0, -1.0, 0.0, 1.0, 2.0)
-FIRST = {"smile": 2.0, "glasses": 2.0, "turn": 2.0, "femininity": -2.0}
+FIRST = {"smile": 1.5, "glasses": 2.0, "turn": 1.0, "grey-hair": 2.0}
 """Sliders of the large picture, and how far they are moved."""
+TUNE_STEPS, TUNE_RATE = 80, 2e-3
+"""Of moving the generator towards the photo, for the usual number of steps of the search; in proportion for others."""
 LARGE, SMALL = 256, 160
 """Sides of the pictures on the sheets, in pixels."""
 
@@ -42,8 +45,9 @@ def portrait() -> Path:
 def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> None:
     """Invert a portrait into faces128 and move every slider that ships with it.
 
-    Writes demo.png (photo, inversion, four edits), sliders.png (every slider from -2 to +2), smiling.jpg (an edit pasted back
-    into the photo) and portrait.safetensors (the latent file, for "latentedit edit").
+    The generator is tuned to the portrait, as by "latentedit invert --tune". Writes demo.png (photo, inversion, four edits),
+    sliders.png (every slider from -2 to +2), smiling.jpg (an edit pasted back into the photo) and portrait.safetensors (the
+    latent file, for "latentedit edit").
 
     \b
     Example:
@@ -68,13 +72,18 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     quad = quad_from_face(face, model.framing or {})
     target = crop_tensor(picture, quad, generator.resolution, generator.channels)
 
-    result = _search(model, target, steps, seed)
+    result, tuning = search(model, target, steps, seed)
     latent = result.latent()
+    tuning.put_into(latent)
     latent.crop = quad
     directions = {name: read_direction(file) for name, file in sorted(shipped(fingerprint(generator)).items())}
     chosen = {name: amount for name, amount in FIRST.items() if name in directions}
 
-    pictures = [target, result.image, *(_moved(generator, latent, directions[name], chosen[name]) for name in chosen)]
+    pictures = [
+        target,
+        latent.render(generator),
+        *(moved(generator, latent, directions[name], chosen[name]) for name in chosen),
+    ]
     captions = ["photo", "inversion", *(f"{name} {amount:+g}" for name, amount in chosen.items())]
     halves = [sheets.Row("", pictures[i : i + 3], captions[i : i + 3]) for i in range(0, len(pictures), 3)]
     save_image(sheets.sheet(halves, LARGE), folder / "demo.png")
@@ -85,7 +94,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
         for name, direction in directions.items():
             strip = []
             for amount in AMOUNTS:
-                strip.append(_moved(generator, latent, direction, amount))
+                strip.append(moved(generator, latent, direction, amount))
                 bar.update(1)
             rows.append(sheets.Row(name, strip, [f"{amount:+g}" for amount in AMOUNTS]))
     save_image(sheets.sheet(rows, SMALL), folder / "sliders.png")
@@ -93,25 +102,26 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
 
     if "smile" in directions:
         before = to_pil(latent.render(generator))
-        smiling = to_pil(_moved(generator, latent, directions["smile"], FIRST["smile"]))
+        smiling = to_pil(moved(generator, latent, directions["smile"], FIRST["smile"]))
         save_like(paste_back(picture, smiling, quad, before=before), folder / "smiling.jpg", path)
         say_written(folder / "smiling.jpg")
     save_latent(folder / "portrait.safetensors", latent)
     say_written(folder / "portrait.safetensors")
     found = result.distances[0]
-    click.echo(f"PSNR {found['psnr']:.1f} dB with the found noise, {found['psnr_own_noise']:.1f} dB with the model's own")
+    click.echo(f"PSNR {found['psnr']:.1f} dB, tuned {tuning.after['psnr']:.1f} dB")
     click.echo(f"distance from the model's own w {found['w_distance']:.2f} (its own: about 1)")
 
 
-def _search(model: "Model", target: "Tensor", steps: int, seed: int) -> "Inversion":
-    """The usual inversion into W+."""
+def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[Inversion, Tuning]":
+    """The usual inversion into W+, with the model's own noise, and the generator tuned to the portrait."""
     from latentedit.curvature import PROBES, Curvature
     from latentedit.encoder import encode
     from latentedit.face_weights import face_weights
-    from latentedit.inversion import PIXEL_WEIGHT, invert
+    from latentedit.inversion import PIXEL_WEIGHT, STEPS, invert
     from latentedit.models import fingerprint
     from latentedit.perceptual import choose
     from latentedit.statistics import WStatistics
+    from latentedit.tuning import tune
 
     generator = model.generator
     focus = face_weights(model.framing, generator.resolution)
@@ -134,7 +144,7 @@ def _search(model: "Model", target: "Tensor", steps: int, seed: int) -> "Inversi
     if model.encoder is not None:
         start = encode(generator, model.encoder, target.to(generator.device), "w+", statistics=statistics)
     with progress_bar(steps, "inverting") as bar:
-        return invert(
+        result = invert(
             generator,
             target,
             "w+",
@@ -144,12 +154,28 @@ def _search(model: "Model", target: "Tensor", steps: int, seed: int) -> "Inversi
             start=start,
             focus=focus,
             statistics=statistics,
+            noise="frozen",
             seed=seed,
             progress=lambda *_: bar.update(1),
         )
+    tune_steps = max(TUNE_STEPS * steps // STEPS["quasi-newton"], 1)
+    with progress_bar(tune_steps, "tuning the generator") as bar:
+        tuning = tune(
+            generator,
+            target,
+            result.ws,
+            result.noise,
+            measure,
+            tune_steps,
+            learning_rate=TUNE_RATE,
+            pixel_weight=PIXEL_WEIGHT,
+            focus=focus,
+            progress=lambda *_: bar.update(1),
+        )
+    return result, tuning
 
 
-def _moved(generator: "Generator", latent: "Latent", direction: "Direction", amount: float) -> "Tensor":
+def moved(generator: "Generator", latent: "Latent", direction: "Direction", amount: float) -> "Tensor":
     """The picture of ``latent`` moved by ``amount`` sigmas."""
     from dataclasses import replace
 

@@ -1,14 +1,12 @@
 """Draws the pictures of the README and the model card: people of the London set who are in no training picture.
 
-    PYTHONPATH=recipes:benchmarks python benchmarks/inversion.py ../shared/data/portraits
     PYTHONPATH=recipes:benchmarks python recipes/faces128_pictures.py ../shared/data/portraits
 
-Writes docs/people.png (photograph, inversion, four sliders) and docs/faces128-samples.png (random faces at psi 0.7). The
-photographs may be shown under CC BY 4.0: L. DeBruine and B. Jones, figshare 10.6084/m9.figshare.5047666.
+Writes docs/people.png (photograph, inversion tuned as in the demo, four sliders) and docs/faces128-samples.png (random faces at
+psi 0.7). The photographs may be shown under CC BY 4.0: L. DeBruine and B. Jones, figshare 10.6084/m9.figshare.5047666.
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,12 +14,11 @@ from faces128_ship import NAME, ROOT
 from inversion import held_out
 from torch import Tensor
 
-from latentedit.cli.demo import FIRST
+from latentedit.cli.demo import FIRST, moved, search
 from latentedit.directions import load_direction
-from latentedit.editing import edit
 from latentedit.images import save_image
-from latentedit.latents import Latent
-from latentedit.models import fingerprint, load_model
+from latentedit.inversion import STEPS
+from latentedit.models import load_model
 from latentedit.sheets import Row, sheet
 from latentedit.statistics import sample_z
 
@@ -37,20 +34,19 @@ def main() -> None:
     options = parser.parse_args()
 
     model = load_model(NAME)
-    generator, own = model.generator, fingerprint(model.generator)
+    generator = model.generator
     rows, images = held_out(options.data)
-    found = torch.load(ROOT / "runs" / "inversion-W+-88.pt", weights_only=True)
     lines: list[Row] = []
     for person in options.people:
         i = next(i for i, row in enumerate(rows) if row["person"] == person and row["expression"] == "neutral")
-        noise = [maps[i : i + 1].float() for maps in found["noise"]]
-        latent = Latent(found["ws"][i : i + 1], noise, own, "w+")
+        result, tuning = search(model, images[i : i + 1], STEPS["quasi-newton"], 0)
+        latent = result.latent()
+        tuning.put_into(latent)
         cells: list[Tensor] = [images[i], latent.render(generator)]
-        for name, amount in FIRST.items():
-            moved = replace(latent, ws=edit(latent.ws, load_direction(name), amount))
-            cells.append(moved.render(generator))
-        captions = ["photograph", "inversion", *(f"{name} {amount:+g}" for name, amount in FIRST.items())]
+        cells += [moved(generator, latent, load_direction(name), amount) for name, amount in FIRST.items()]
+        captions = ["photograph", "inversion, tuned", *(f"{name} {amount:+g}" for name, amount in FIRST.items())]
         lines.append(Row("", cells, () if lines else captions))
+        print(f"{person}: {tuning.after['psnr']:.1f} dB", flush=True)
     save_image(sheet(lines, LARGE), options.out / "people.png")
     print(f"wrote {options.out / 'people.png'}")
 
