@@ -94,7 +94,7 @@ SLIDERS = {
         "looks to the right of the picture",
         "yaw",
         ("face_width", "mouth_width"),
-        ends=(2.4, -2.4),
+        ends=(2.6, -3.6),
         options=EVERYWHERE,
     ),
     "eyes-open": Slider("eyes wide open", "eyes_open", (), EYES, (0.9, -0.9), options=QUICK),
