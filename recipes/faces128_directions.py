@@ -148,12 +148,6 @@ class Answers:
         self.way, self.neutral = way / way.square().sum(), neutral
         self.middles: dict[str, tuple[float, float]] = {}
 
-    def measure_pixels(self, pictures: Tensor) -> None:
-        """Take means and deviations of the pixel measures from random pictures."""
-        for name, function in PIXELS.items():
-            values = function(pictures)
-            self.middles[name] = (float(values.median()), float(values.std()))
-
     def pixels(self, x: Tensor) -> Tensor:
         """``[N, 3]`` in standard deviations."""
         columns = [(PIXELS[name](x) - m) / s for name, (m, s) in self.middles.items()]
