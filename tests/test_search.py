@@ -194,7 +194,7 @@ def test_beats_the_published_search_in_a_fraction_of_its_steps() -> None:
     z = torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         target = generator(z, noise="random") * 0.9
-    loss: dict[str, Any] = {"discriminator": discriminator, "pixel_weight": 1.0}
+    loss: dict[str, Any] = {"discriminator": discriminator, "pixel_weight": 1.0, "prior_weight": 0.01}
     ours = invert(generator, target, "w", 40, **loss)
     theirs = invert(generator, target, "w", 160, method="adam", **loss)
     for a, b in zip(ours.distances, theirs.distances, strict=True):
