@@ -9,6 +9,7 @@ import torch
 
 from latentedit.costs import estimate
 from latentedit.images import load_image
+from latentedit.inversion import STEPS
 from latentedit.models import Model, save_model
 from latentedit.perceptual import VGG_FILE
 from tests.conftest import tiny_discriminator, tiny_generator
@@ -84,6 +85,7 @@ def test_the_first_stylegan_too() -> None:
 def test_shown_with_a_grid(tmp_path: Path, tiny_file: Path) -> None:
     shown = works("model", "info", tiny_file, "--grid", tmp_path / "grid.png", "--json").stdout
     facts = json.loads(shown[: shown.rindex("}") + 1])
-    assert set(facts["estimate"]) >= {"render_seconds", "render_gb", "inversion_125_steps_minutes", "inversion_gb"}
+    inversion = f"inversion_{STEPS['quasi-newton']}_steps_minutes"
+    assert set(facts["estimate"]) >= {"render_seconds", "render_gb", inversion, "inversion_gb"}
     assert all(value > 0 for value in facts["estimate"].values() if isinstance(value, float))
     assert load_image(tmp_path / "grid.png").shape[-2:] == (32, 128)

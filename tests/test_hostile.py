@@ -582,11 +582,12 @@ def test_every_command_takes_every_format(tmp_path: Path, network: Any, name: st
     assert "y.png" in edited.stdout
     works("model", "convert", file, out / "native.safetensors")
     assert fingerprint(load_model(out / "native.safetensors").generator) == fingerprint(model.generator)
+    search = ("invert", out / "x.png", "--model", file, "--aligned", "--steps", "3", "--out", out / "found")
     if model.discriminator is None:
-        line = complaint("invert", out / "x.png", "--model", file, "--aligned", "--steps", "3", "--out", out)
+        line = complaint(*search, "--perceptual", "discriminator")
         assert "no discriminator to compare pictures with" in line
         return
-    works("invert", out / "x.png", "--model", file, "--aligned", "--steps", "3", "--out", out / "found")
+    works(*search)
     arguments = ("--model", file, "--out", out / "fit.safetensors")
     (out / "labels.csv").write_text("file,big\n" + "".join(f"{i}.safetensors,{i % 2}\n" for i in range(12)))
     for index in range(12):
