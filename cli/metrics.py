@@ -76,7 +76,7 @@ def metrics(
       latentedit metrics faces128 --data photos128.zip --features judge.safetensors --metrics kid,precision
     """
     from latentedit.metrics import METRICS, load_features, load_judge, measure
-    from latentedit.metrics.measures import BATCH, OTHERS, inversion_of, path_length_of, separability_of
+    from latentedit.metrics.measures import BATCH, OTHERS, inversion_of, path_length_of, separability_of, steps_of
     from latentedit.training import load_pictures
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -99,13 +99,13 @@ def metrics(
         pictures = load_pictures(data)
         network = load_features(features, model.generator.device, inception_weights)
         notes["features"] = f"{network.name} ({features})"
-        with progress_bar(seeds, "measuring", "seed") as bar:
+        with progress_bar(seeds * steps_of(pictures, compared, count), "measuring") as bar:
             for number in range(seeds):
                 # Seeds are far apart: pictures within one measurement take consecutive ones.
-                figures = measure(model, pictures, network, compared, count, seed=seed + number * 1_000_003, mirror=mirror)
+                own_seed = seed + number * 1_000_003
+                figures = measure(model, pictures, network, compared, count, seed=own_seed, mirror=mirror, progress=bar.update)
                 for name, value in figures.items():
                     found.setdefault(name, []).append(value)
-                bar.update(1)
     lpips: dict[str, Any] = {"perceptual_weights": perceptual_weights, "seed": seed}
     single: dict[str, float] = {}
     if "ppl" in wanted:

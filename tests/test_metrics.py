@@ -70,7 +70,10 @@ def test_kid_in_closed_form() -> None:
     within = sum((kernel(x, x).sum() - kernel(x, x).trace()) / (40 * 39) for x in (real, fake))
     assert kid(real, fake) == pytest.approx(float(within - 2 * kernel(real, fake).mean()), rel=1e-4)
     assert kid(normal(0, 300, 5), normal(1, 300, 5)) == pytest.approx(0, abs=0.05)
-    assert kid(normal(0, 60, 5), normal(1, 300, 5), seed=3) == kid(normal(0, 60, 5), normal(1, 300, 5), seed=3)
+    told: list[int] = []
+    first = kid(normal(0, 60, 5), normal(1, 300, 5), seed=3, progress=told.append)
+    assert first == kid(normal(0, 60, 5), normal(1, 300, 5), seed=3)
+    assert sum(told) == 100
 
 
 def test_precision_and_recall() -> None:
@@ -165,8 +168,10 @@ def test_features_of_a_set_are_kept(tmp_path: Path) -> None:
         return images.flatten(1)[:, :4]
 
     network = Features(count, "first pixels", "digest")
-    first = of_pictures(network, pictures())
-    assert torch.equal(of_pictures(network, pictures()), first)
+    told: list[int] = []
+    first = of_pictures(network, pictures(), progress=told.append)
+    assert torch.equal(of_pictures(network, pictures(), progress=told.append), first)
+    assert sum(told) == 2 * 12
     assert sum(calls) == 12
     assert len(of_pictures(network, pictures(), mirror=True)) == 24
     (kept,) = [p for p in (tmp_path / "cache" / "features").iterdir() if len(np.load(p)) == 12]

@@ -26,11 +26,14 @@ from latentedit.models import fingerprint, load_model
 from latentedit.statistics import random_labels, sample_z
 from latentedit.training.data import PictureSet
 
+Progress = Callable[[int], None]
+
 INCEPTION_FILE, INCEPTION_MB = "weights-inception-2015-12-05-6726825d.pth", 91
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Of the weights in the package."""
-BATCH = 32
+BATCH = 16
+"""A bar moves at least once a second on two cores."""
 
 
 @dataclass(frozen=True)
@@ -152,22 +155,36 @@ def load_features(
 
 
 @torch.no_grad()
-def of_pictures(features: Features, data: PictureSet, *, cache: bool = True, mirror: bool = False) -> Tensor:
+def of_pictures(
+    features: Features,
+    data: PictureSet,
+    *,
+    cache: bool = True,
+    mirror: bool = False,
+    progress: Progress | None = None,
+) -> Tensor:
     """Features of every picture of a set, ``[n, D]`` float32 on the CPU; kept in `cache_folder` for the next time.
 
-    With ``mirror`` the mirrored pictures are added, as training with mirroring shows them.
+    With ``mirror`` the mirrored pictures are added, as training with mirroring shows them. ``progress``
+    is told how many pictures were done since it was last told, also when the cache had them.
     """
     key = hashlib.sha256(f"{data.digest()} {features.digest} {mirror}".encode()).hexdigest()
     path = cache_folder() / "features" / f"{key}.npy"
     if cache and path.is_file():
         try:
-            return torch.from_numpy(np.load(path, allow_pickle=False))
+            kept = torch.from_numpy(np.load(path, allow_pickle=False))
         except (ValueError, OSError, EOFError):
             path.unlink(missing_ok=True)  # cut off by a full disk, or not ours
+        else:
+            if progress:
+                progress(len(data))
+            return kept
     parts = []
     for start in range(0, len(data), BATCH):
         images = from_uint8(data.read(range(start, min(start + BATCH, len(data)))))
         parts += [features.function(x).float().cpu() for x in ([images, images.flip(3)] if mirror else [images])]
+        if progress:
+            progress(len(images))
     found = torch.cat(parts)
     if cache:
         # Without room for it, the next time takes longer; no reason to stop.
@@ -177,8 +194,16 @@ def of_pictures(features: Features, data: PictureSet, *, cache: bool = True, mir
 
 
 @torch.no_grad()
-def of_generator(features: Features, generator: Generator, count: int, seed: int = 0) -> Tensor:
+def of_generator(
+    features: Features,
+    generator: Generator,
+    count: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tensor:
     """Features of ``count`` random pictures at psi 1 with random noise, ``[count, D]``.
+
+    ``progress`` is told how many pictures were done since it was last told.
 
     Raises:
         Error: the features are those of the discriminator that this generator was trained against.
@@ -193,6 +218,8 @@ def of_generator(features: Features, generator: Generator, count: int, seed: int
         noise = _noise(generator, n, seed + start)
         images = generator.synthesis(generator.mapping(z, c), noise=noise)
         parts.append(features.function(from_uint8(to_uint8(images)).to(generator.device)).float().cpu())
+        if progress:
+            progress(n)
     return torch.cat(parts)
 
 

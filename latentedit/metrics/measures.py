@@ -11,8 +11,8 @@ from torch import Tensor
 from latentedit.errors import Error
 from latentedit.images import from_uint8
 from latentedit.inversion import invert
-from latentedit.metrics.distances import fid, kid, precision_recall
-from latentedit.metrics.features import Features, load_features, of_generator, of_pictures
+from latentedit.metrics.distances import SUBSETS, fid, kid, precision_recall
+from latentedit.metrics.features import Features, Progress, load_features, of_generator, of_pictures
 from latentedit.metrics.judge import Judge, load_judge
 from latentedit.metrics.path_length import perceptual_path_length
 from latentedit.metrics.separability import linear_separability
@@ -20,8 +20,6 @@ from latentedit.models import Model
 from latentedit.perceptual import choose
 from latentedit.statistics import random_labels, sample_z
 from latentedit.training.data import PictureSet
-
-Progress = Callable[[int], None]
 
 METRICS = ("kid", "fid", "precision")
 """Distances from a data set; "precision" gives recall as well."""
@@ -41,8 +39,11 @@ def measure(
     *,
     seed: int = 0,
     mirror: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, float]:
     """Distances of ``count`` random pictures from ``data`` in the eyes of ``features``.
+
+    ``progress`` is told how many steps were done since it was last told, of `steps_of`.
 
     Raises:
         Error: an unknown metric, or a set of pictures of another size.
@@ -54,17 +55,22 @@ def measure(
     expected = (generator.channels, generator.resolution, generator.resolution)
     if data.shape != expected:
         raise Error(f"the model draws pictures of shape {expected}, the data set has {data.shape}")
-    real = of_pictures(features, data, mirror=mirror)
-    fake = of_generator(features, generator, count, seed)
+    real = of_pictures(features, data, mirror=mirror, progress=progress)
+    fake = of_generator(features, generator, count, seed, progress)
     found: dict[str, float] = {}
     for name in metrics:
         if name == "kid":
-            found["kid"] = kid(real, fake, seed)
+            found["kid"] = kid(real, fake, seed, progress)
         elif name == "fid":
             found["fid"] = fid(real, fake)
         else:
             found["precision"], found["recall"] = precision_recall(real, fake)
     return found
+
+
+def steps_of(data: PictureSet, metrics: Sequence[str], count: int) -> int:
+    """How far the bar of `measure` goes: a step a picture, and one a subset of KID, which takes about as long."""
+    return len(data) + count + (SUBSETS if "kid" in metrics else 0)
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
