@@ -3,7 +3,7 @@
     python recipes/judge.py ../shared/data/portraits --out runs/judge.safetensors
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --out docs
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --compare --photos 12
-    PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --ways W --photos 20
+    PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --ways W
 
 Inverts the 88 held-out crops and prints, as medians: PSNR with the found noise and with the model's own, dlib's distance of
 photograph and rendering (same person here: below 0.42; dlib's own limit is 0.6), the share below 0.45, Shift-Tolerant LPIPS by
@@ -62,8 +62,8 @@ USUAL = {
     "encoder, W+": Way("w+", steps=0),
     "W+": Way("w+"),
 }
-FURTHER = {"W": Way("w", steps=40)}
-"""For benchmarks/sliders.py; in W a search has fewer numbers to find."""
+FURTHER = {"W": Way("w")}
+"""For benchmarks/sliders.py."""
 COMPARED = {
     "discriminator, pixels x 1, no focus (before)": Way("w+", "discriminator", 1.0, 0.01, False),
     "discriminator, pixels x 1": Way("w+", "discriminator", 1.0, 0.01),

@@ -1,7 +1,7 @@
 """Do the sliders of `faces128` do what their names say, and nothing else? By a judge that has seen neither them nor the model.
 
     PYTHONPATH=recipes:benchmarks python benchmarks/inversion.py ../shared/data/portraits
-    PYTHONPATH=recipes:benchmarks python benchmarks/inversion.py ../shared/data/portraits --ways W --photos 20
+    PYTHONPATH=recipes:benchmarks python benchmarks/inversion.py ../shared/data/portraits --ways W
     PYTHONPATH=recipes:benchmarks python benchmarks/sliders.py ../shared/data/portraits --out docs
 
 Moves every slider by -2, -1, +1 and +2 sigmas on three sets of pictures: inversions into W+ and into W of people who are in no
@@ -15,7 +15,8 @@ training picture (made by benchmarks/inversion.py), and random samples at psi 0.
 
 All 500 samples are looked at at 2 sigmas, 100 at 1.
 
-What was looked at is kept in runs/looks, so that a run that was stopped goes on.
+What was looked at is kept in runs/looks, so that a run that was stopped goes on. ``--sets`` looks at some sets alone; sliders.json
+keeps the figures of the others.
 """
 
 import argparse
@@ -245,9 +246,19 @@ def main() -> None:
                     bar.write(line(direction.name, amount, where, figures))
                     bar.update(1)
     if options.out:
-        facts = {"judge": "recipes/judge.py", "samples": options.samples, "sliders": found}
-        (options.out / "sliders.json").write_text(json.dumps(facts, indent=1) + "\n")
-        shown(options.out / "sliders.png", options.data, generator, directions, bases["W+"])
+        write(options.out / "sliders.json", options.samples, found)
+        if "W+" in bases:
+            shown(options.out / "sliders.png", options.data, generator, directions, bases["W+"])
+
+
+def write(path: Path, samples: int, found: dict[str, Any]) -> None:
+    """Write figures to ``path``; those of sets that were not looked at this time stay."""
+    facts: dict[str, Any] = {"judge": "recipes/judge.py", "samples": samples, "sliders": {}}
+    if path.is_file():
+        facts["sliders"] = json.loads(path.read_text())["sliders"]
+    for name, sets_of_it in found.items():
+        facts["sliders"].setdefault(name, {}).update(sets_of_it)
+    path.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

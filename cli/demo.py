@@ -79,9 +79,10 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     directions = {name: read_direction(file) for name, file in sorted(shipped(fingerprint(generator)).items())}
     chosen = {name: amount for name, amount in FIRST.items() if name in directions}
 
+    unmoved = latent.render(generator)
     pictures = [
         target,
-        latent.render(generator),
+        unmoved,
         *(moved(generator, latent, directions[name], chosen[name]) for name in chosen),
     ]
     captions = ["photo", "inversion", *(f"{name} {amount:+g}" for name, amount in chosen.items())]
@@ -94,14 +95,14 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
         for name, direction in directions.items():
             strip = []
             for amount in AMOUNTS:
-                strip.append(moved(generator, latent, direction, amount))
+                strip.append(moved(generator, latent, direction, amount) if amount else unmoved)
                 bar.update(1)
             rows.append(sheets.Row(name, strip, [f"{amount:+g}" for amount in AMOUNTS]))
     save_image(sheets.sheet(rows, SMALL), folder / "sliders.png")
     say_written(folder / "sliders.png")
 
     if "smile" in directions:
-        before = to_pil(latent.render(generator))
+        before = to_pil(unmoved)
         smiling = to_pil(moved(generator, latent, directions["smile"], FIRST["smile"]))
         save_like(paste_back(picture, smiling, quad, before=before), folder / "smiling.jpg", path)
         say_written(folder / "smiling.jpg")

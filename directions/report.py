@@ -53,7 +53,7 @@ def card(direction: Direction) -> str:
     lines = [f"# {direction.name}", "", f"Space {direction.space}, {layers}, generator `{direction.fingerprint[:12]}`.", ""]
     facts: list[tuple[str, str]] = []
     for prefix, what in (("", "probe"), ("photo_", "classifier of photographs")):
-        for key, figure in (("auc", "AUC"), ("r2", "R2")):
+        for key, figure in (("auc", "AUC"), ("r2", "R2"), ("r", "correlation")):
             if f"{prefix}{key}" in r:
                 text = f"{r[prefix + key]:.3f}"
                 if f"{prefix}{key}_interval" in r:
