@@ -15,8 +15,8 @@ training picture (made by benchmarks/inversion.py), and random samples at psi 0.
 
 All 500 samples are looked at at 2 sigmas, 100 at 1.
 
-What was looked at is kept in runs/looks, so that a run that was stopped goes on. ``--sets`` looks at some sets alone; sliders.json
-keeps the figures of the others.
+What was looked at is kept in runs/looks, so that a run that was stopped goes on. ``--sets`` looks at some sets alone;
+sliders.json keeps the figures of the others.
 """
 
 import argparse

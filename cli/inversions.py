@@ -227,7 +227,7 @@ def invert(
                 focus=focus,
                 progress=lambda n: bar.update(n - bar.n) if bar else None,
             )
-    domain = Domain.of(generator, model.discriminator) if model.discriminator is not None else None
+    domain = Domain.cached(generator, model.discriminator, own) if model.discriminator is not None else None
     counts = (load_image(mask, generator.resolution, 1) + 1) / 2 if mask else None
     search: dict[str, Any] = {
         "method": method,

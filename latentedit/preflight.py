@@ -1,5 +1,7 @@
 """What is likely to go wrong with a photo, told before the work is done."""
 
+import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from latentedit.discriminator import Discriminator
+from latentedit.errors import Error
 from latentedit.faces import Quad
+from latentedit.files import cache_folder, read_tensors, write_tensors
 from latentedit.generator import Generator
 from latentedit.statistics import sample_w
 
+FORMAT, VERSION = "latentedit-domain", 1
 SAMPLES = 48
 """Pictures of the model's own that a crop is compared with; fewer where they are large."""
 DARK, BRIGHT, FLAT = 0.12, 0.92, 0.04
@@ -41,6 +46,26 @@ class Domain:
         # Each against the others, as a picture lies nearer to a mean that it is part of.
         left_out = [_distance(own[i], *_without(own, i)) for i in range(count)]
         return cls(mean, std, float(np.quantile(left_out, 0.95)))
+
+    @classmethod
+    def cached(cls, generator: Generator, discriminator: Discriminator, fingerprint: str) -> "Domain":
+        """As `of`, kept in the user's cache under the generator's ``fingerprint`` and the discriminator's weights."""
+        digest = hashlib.sha256(f"{fingerprint} {VERSION} {SAMPLES}".encode())
+        for name, tensor in sorted(discriminator.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        path = cache_folder() / "domain" / f"{digest.hexdigest()[:32]}.safetensors"
+        with suppress(Error, KeyError):
+            kept = read_tensors(path, FORMAT, VERSION)[1]
+            usual = kept["usual"]
+            if all(bool(tensor.isfinite().all()) for tensor in kept.values()) and usual.numel() == 1:
+                return cls(kept["mean"], kept["std"], float(usual))
+
+        found = cls.of(generator, discriminator)
+        with suppress(Error):  # a cache that cannot be written is none
+            tensors = {"mean": found.mean, "std": found.std, "usual": torch.tensor([found.usual])}
+            write_tensors(path, FORMAT, VERSION, {}, tensors)
+        return found
 
     @torch.no_grad()
     def distance(self, discriminator: Discriminator, image: Tensor) -> float:

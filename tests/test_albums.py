@@ -18,7 +18,7 @@ from latentedit.errors import Error
 from latentedit.faces import quad_of_window
 from latentedit.images import load_image, to_pil, to_tensor
 from latentedit.latents import Latent, load_latent
-from latentedit.models import load_generator, load_model
+from latentedit.models import fingerprint, load_generator, load_model
 from latentedit.preflight import Domain, foreign, remarks
 from tests.test_cli import complaint, run, works
 
@@ -235,6 +235,27 @@ def test_domain(tiny_file: Path, tmp_path: Path) -> None:
     assert np.median(own) < 1.1
     checks = torch.from_numpy(np.indices((16, 16)).sum(axis=0) % 2 * 2.0 - 1)[None, None].float()
     assert domain.distance(model.discriminator, checks * 3) > max(own)
+
+
+def test_domain_is_measured_once(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(tiny_file)
+    assert model.discriminator is not None
+    own = fingerprint(model.generator)
+    first = Domain.cached(model.generator, model.discriminator, own)
+
+    def again(*_: object) -> Domain:
+        raise AssertionError("measured again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Domain, "of", again)
+        kept = Domain.cached(model.generator, model.discriminator, own)
+        assert torch.equal(kept.mean, first.mean)
+        assert torch.equal(kept.std, first.std)
+        assert kept.usual == pytest.approx(first.usual)
+        with torch.no_grad():
+            next(model.discriminator.parameters()).add_(0.1)  # another one beside the same generator
+        with pytest.raises(AssertionError, match="measured again"):
+            Domain.cached(model.generator, model.discriminator, own)
 
 
 def test_index(tmp_path: Path) -> None:
