@@ -3,7 +3,6 @@
     python recipes/judge.py ../shared/data/portraits --out runs/judge.safetensors
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --out docs
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --compare --photos 12
-    PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --ways W
 
 Inverts the 88 held-out crops and prints, as medians: PSNR with the found noise and with the model's own, dlib's distance of
 photograph and rendering (same person here: below 0.42; dlib's own limit is 0.6), the share below 0.45, Shift-Tolerant LPIPS by
@@ -60,10 +59,9 @@ class Way:
 
 USUAL = {
     "encoder, W+": Way("w+", steps=0),
+    "W": Way("w"),
     "W+": Way("w+"),
 }
-FURTHER = {"W": Way("w")}
-"""For benchmarks/sliders.py."""
 COMPARED = {
     "discriminator, pixels x 1, no focus (before)": Way("w+", "discriminator", 1.0, 0.01, False),
     "discriminator, pixels x 1": Way("w+", "discriminator", 1.0, 0.01),
@@ -213,7 +211,7 @@ def main() -> None:
     real = judge.look(images)
     ways = COMPARED if options.compare else USUAL
     if options.ways:
-        ways = {name: way for name, way in {**USUAL, **FURTHER, **COMPARED}.items() if name in options.ways}
+        ways = {name: way for name, way in {**USUAL, **COMPARED}.items() if name in options.ways}
     everything, results = {}, {}
     for name, way in ways.items():
         kept = (

@@ -1,7 +1,6 @@
 """Do the sliders of `faces128` do what their names say, and nothing else? By a judge that has seen neither them nor the model.
 
     PYTHONPATH=recipes:benchmarks python benchmarks/inversion.py ../shared/data/portraits
-    PYTHONPATH=recipes:benchmarks python benchmarks/inversion.py ../shared/data/portraits --ways W
     PYTHONPATH=recipes:benchmarks python benchmarks/sliders.py ../shared/data/portraits --out docs
 
 Moves every slider by -2, -1, +1 and +2 sigmas on three sets of pictures: inversions into W+ and into W of people who are in no
