@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true", help="several losses instead of the usual ones")
     parser.add_argument("--ways", nargs="+", help="these rows alone")
     parser.add_argument("--photos", type=int, help="as many, taken evenly; all by default")
-    parser.add_argument("--out", type=Path, help="folder for inversion.json and inversion.png, of all crops and the usual ways")
+    parser.add_argument("--out", type=Path, help="folder for inversion.json and inversion.png, of all crops")
     options = parser.parse_args()
 
     model, judge, second = load_model(options.model), PortraitJudge(options.judge), StlpipsDistance("vgg")
@@ -230,15 +230,24 @@ def main() -> None:
         for group, members in groups(rows).items():
             served[group] = {"photographs": int(members.sum()), **summary(everything["W+"], members)}
             print(f"| {group} | {members.sum()} | {line(served[group])} |")
-    if options.out and not (options.compare or options.photos or options.ways):
-        facts = {
-            "photographs": len(rows),
-            "ways": table,
-            "groups": served,
-            "seconds": {n: r["seconds"] for n, r in results.items()},
-        }
-        (options.out / "inversion.json").write_text(json.dumps(facts, indent=1) + "\n")
-        picture(options.out / "inversion.png", rows, images, results)
+    if options.out and not (options.compare or options.photos):
+        seconds = {name: result["seconds"] for name, result in results.items()}
+        write(options.out / "inversion.json", len(rows), table, served, seconds)
+        if "W+" in results:
+            picture(options.out / "inversion.png", rows, images, results)
+
+
+def write(path: Path, count: int, table: dict[str, Any], served: dict[str, Any], seconds: dict[str, float]) -> None:
+    """Write figures to ``path``; those of ways that were not measured this time stay."""
+    facts: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"ways": {}, "groups": {}, "seconds": {}}
+    ways = facts["ways"] | table
+    facts = {
+        "photographs": count,
+        "ways": {name: ways[name] for name in USUAL if name in ways},
+        "groups": facts["groups"] | served,
+        "seconds": facts["seconds"] | seconds,
+    }
+    path.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def picture(path: Path, rows: list[dict[str, str]], images: Tensor, results: dict[str, Any]) -> None:

@@ -12,10 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from faces128_directions import OUT, SLIDERS
 from faces128_ship import NAME, ROOT
-from inversion import held_out
+from inversion import USUAL, held_out, inverted
 from sliders import HEADER, LONG, line, pictures
 
 from latentedit.directions import card, load_direction, with_report
@@ -59,9 +58,9 @@ def main() -> None:
                 print("\n".join(rows_of(name, figures[name], ("-2", "+2"))))
         return
     model = load_model(NAME)
-    rows, _ = held_out(options.data)
-    ws = torch.load(ROOT / "runs" / "inversion-W+-88.pt", weights_only=True)["ws"]
+    rows, images = held_out(options.data)
     people = [i for i, row in enumerate(rows) if row["person"] in PEOPLE and row["expression"] == "neutral"]
+    ws = inverted("W+", USUAL["W+"], model, images[people], ROOT / "runs" / "inversion-cards.pt")["ws"]
     files = {name: OUT / f"{name}.safetensors" for name in SLIDERS if (OUT / f"{name}.safetensors").is_file()}
     directions = {name: load_direction(file) for name, file in files.items()}
     options.out.mkdir(parents=True, exist_ok=True)
@@ -71,8 +70,8 @@ def main() -> None:
         found.save(files[name])
 
         lines: list[Row] = []
-        for i in people:
-            cells = [pictures(model.generator, ws[i][None], found, amount) for amount in AMOUNTS]
+        for person in ws.split(1):
+            cells = [pictures(model.generator, person, found, amount) for amount in AMOUNTS]
             lines.append(Row("", cells, () if lines else [f"{amount:+g}" for amount in AMOUNTS]))
         save_image(sheet(lines, 160), options.out / f"{name}.png")
         table = "\n".join([HEADER, *rows_of(name, figures[name])])
