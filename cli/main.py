@@ -1,9 +1,14 @@
 """The ``latentedit`` command: a group whose commands are imported when they are called."""
 
+import copy
+import functools
 import importlib
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
+from latentedit import outputs
 from latentedit.errors import Error
 
 COMMANDS = {
@@ -23,6 +28,39 @@ COMMANDS = {
     "metrics": ("metrics", "metrics"),
 }
 """Command: the module here and the name in it."""
+OUTPUTS = {"out", "target", "sheet", "picture"}
+"""Parameters that name what is written; files that any other names are inputs."""
+
+
+def named_files(parameters: dict[str, Any]) -> Iterator[str]:
+    """What may be the names of input files among the parameters of a command."""
+    for name, value in parameters.items():
+        if name in OUTPUTS:
+            continue
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and text:
+                yield text
+                # --set FILE=AMOUNT, --keep FILE,FILE
+                yield from text.rpartition("=")[0].split(",") if "=" in text else text.split(",")
+
+
+def guarded(command: click.Command) -> click.Command:
+    """``command`` such that nothing it does writes to a file that it was given."""
+    found = copy.copy(command)
+    if isinstance(found, click.Group):
+        found.commands = {name: guarded(inner) for name, inner in found.commands.items()}
+    elif command.callback is not None:
+        own = command.callback
+
+        @functools.wraps(own)
+        def call(*arguments: Any, **options: Any) -> Any:
+            with outputs.guarded():
+                for text in named_files(options):
+                    outputs.given(text)
+                return own(*arguments, **options)
+
+        found.callback = call
+    return found
 
 
 class Lazy(click.Group):
@@ -36,7 +74,7 @@ class Lazy(click.Group):
             return None
         module, name = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"latentedit.cli.{module}"), name)
-        return command
+        return guarded(command)
 
     def invoke(self, ctx: click.Context) -> object:
         try:

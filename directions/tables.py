@@ -99,7 +99,7 @@ class Table:
             raise Error(f"{self.path}: {error.strerror or error}") from error
         if not unchanged:
             raise Error(f"{self.path}: another program has changed this file; start again, and nothing of it is lost")
-        write_bytes(place, data)
+        write_bytes(place, data, in_place=True)
         self._bytes = data
 
 
