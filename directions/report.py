@@ -155,7 +155,7 @@ def plot(direction: Direction) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     buffer.seek(0)
-    return Image.open(buffer).convert("RGB")
+    return Image.open(buffer, formats=("PNG",)).convert("RGB")
 
 
 def compared(directions: Sequence[Direction], generator: Generator) -> str:

@@ -1,8 +1,6 @@
 """A rendered crop put back into the photo that it came from."""
 
-import io
 import os
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,8 +9,7 @@ from PIL import Image
 
 from latentedit.errors import Error
 from latentedit.faces import Quad
-from latentedit.files import write_bytes
-from latentedit.images import EDITED, EXTENSIONS
+from latentedit.images import EDITED, check_picture, opened, write_picture
 
 FEATHER = 0.15
 """Share of the crop's side over which the edge fades."""
@@ -103,13 +100,10 @@ def save_like(picture: Image.Image, path: str | os.PathLike[str], photo: str | o
     a description that says it is edited.
 
     Raises:
-        Error: unknown ending, or the file cannot be written.
+        Error: ``photo`` cannot be read, unknown ending, or the file cannot be written.
     """
-    suffix = Path(path).suffix.lower()
-    kind = Image.registered_extensions().get(suffix)
-    if kind is None:
-        raise Error(f"{path}: pictures are written as one of {', '.join(EXTENSIONS)}")
-    with Image.open(photo) as file:
+    kind = check_picture(path)
+    with opened(photo, os.fspath(photo)) as file:
         exif = file.getexif()
         profile = file.info.get("icc_profile") if file.mode == picture.mode else None
         inner = dict(exif.get_ifd(EXIF_IFD))
@@ -123,10 +117,8 @@ def save_like(picture: Image.Image, path: str | os.PathLike[str], photo: str | o
         kept[EXIF_IFD] = 0  # replaced by the place of the inner table when it is written
     kept[ORIENTATION], kept[DESCRIPTION] = 1, EDITED
     options: dict[str, Any] = {"exif": kept, **({"icc_profile": profile} if profile else {})}
-    if kind in ("JPEG", "WEBP"):
+    if kind in ("JPEG", "WEBP", "AVIF"):
         options["quality"] = 95
-    if kind not in ("JPEG", "WEBP", "PNG", "TIFF"):
-        options = {}
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    write_bytes(path, buffer.getvalue())
+    if kind not in ("JPEG", "WEBP", "AVIF", "PNG", "TIFF"):
+        options = {"comment": EDITED.encode()} if kind == "GIF" else {}
+    write_picture(picture, path, kind, options)

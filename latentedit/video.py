@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentedit.errors import Error
 from latentedit.files import replacing
-from latentedit.images import to_pil
+from latentedit.images import EDITED, check_picture, to_pil
 
 ENDINGS = (".mp4", ".gif")
 LEAST = 256
@@ -26,11 +26,13 @@ def save_video(path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: fl
     as MPEG-4 part 2, which they may not; .gif everywhere.
 
     Raises:
-        Error: another ending, no pictures, or the file cannot be written.
+        Error: another ending, no pictures, or the file cannot be written; of a .gif as `latentedit.images.check_picture`.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in ENDINGS:
         raise Error(f"{path}: videos are written as {' or '.join(ENDINGS)}")
+    if suffix == ".gif":
+        check_picture(path)
     frames = [_frame(picture) for picture in pictures]
     if not frames:
         raise Error(f"{path}: no pictures to make a video of")
@@ -38,7 +40,8 @@ def save_video(path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: fl
         raise Error(f"{path}: the pictures of a video must be of one size")
     with replacing(path) as temporary:
         if suffix == ".gif":
-            frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0)
+            said = {"duration": round(1000 / fps), "loop": 0, "comment": EDITED.encode()}
+            frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], **said)
         elif not _by_pyav(temporary, frames, fps):
             _by_opencv(temporary, frames, fps)
 
