@@ -1,6 +1,7 @@
 """Options and helpers that several commands share."""
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from latentedit import outputs
 from latentedit.errors import Error, printable
 
 if TYPE_CHECKING:
@@ -133,18 +135,61 @@ def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | 
     return [Framed("", quad_from_face(one, framing), warnings_of(one))]
 
 
-def expand(paths: Sequence[str], endings: tuple[str, ...], what: str) -> list[Path]:
-    """The files that ``paths`` name; a folder stands for the files in it that have one of ``endings``."""
+def recursive_option(function: F) -> F:
+    return click.option("--recursive", is_flag=True, help="Look into the sub-folders of folders too.")(function)
+
+
+def megapixels_option(function: F) -> F:
+    """Sets what `latentedit.images.megapixels` says while the command runs."""
+
+    def set_limit(context: click.Context, _: click.Parameter, value: float | None) -> None:
+        if value is not None:
+            before = os.environ.get("LATENTEDIT_MEGAPIXELS")
+            os.environ["LATENTEDIT_MEGAPIXELS"] = str(value)
+            context.call_on_close(lambda: _put_back("LATENTEDIT_MEGAPIXELS", before))
+
+    return click.option(
+        "--megapixels",
+        type=click.FloatRange(0, 1e5, min_open=True),
+        callback=set_limit,
+        expose_value=False,
+        help="Largest picture that is read, in millions of pixels.  [default: 64]",
+    )(function)
+
+
+def _put_back(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def expand(
+    paths: Sequence[str], endings: tuple[str, ...], what: str, *, recursive: bool = False, photos: bool = False
+) -> list[Path]:
+    """The files that ``paths`` name, each once; a folder stands for the files in it that have one of ``endings``.
+
+    What else is in a folder is counted and named on stderr, where ``photos`` are looked for. Hidden files count as not
+    there, and of ``photos`` those that were rendered here.
+    """
+    from latentedit.folders import listing
+
     found: list[Path] = []
     for text in paths:
         path = Path(text)
-        if path.is_dir():
-            inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in endings]
-            if not inside:
-                raise Error(f"{path}: no {what} in this folder")
-            found += inside
-        else:
+        if not path.is_dir():
             found.append(path)
+            continue
+        inside = listing(path, endings, recursive=recursive, photos=photos)
+        if not inside.files:
+            raise Error("; ".join([f"{path}: no {what} in this folder", *inside.lines()]))
+        for line in inside.lines() if photos else ():
+            say(f"{path}: {line}", err=True)
+        found += inside.files
+    once = {os.path.realpath(path): path for path in reversed(found)}
+    found = [path for path in found if once[os.path.realpath(path)] is path]
+    for path in found:
+        outputs.given(path)
     return found
 
 
@@ -153,25 +198,36 @@ def progress_bar(total: int | None, what: str, unit: str = "step", scale: bool =
     """A tqdm bar on stderr; ``bar.update(n)``."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=what, unit=unit, unit_scale=scale, dynamic_ncols=True, mininterval=0.3) as bar:
+    with tqdm(total=total, desc=printable(what), unit=unit, unit_scale=scale, dynamic_ncols=True, mininterval=0.3) as bar:
         yield bar
+
+
+class SeveralError(Error):
+    """What went wrong with several files at once; ``interrupted`` where no more should be begun."""
+
+    def __init__(self, found: Sequence[tuple[Path, str]], interrupted: bool = False) -> None:
+        super().__init__("; ".join(dict.fromkeys(message for _, message in found)))
+        self.found = list(found)
+        self.interrupted = interrupted
 
 
 def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:
     """Do ``work`` for every item; bad ones are listed at the end, with exit status 1."""
-    bad: list[str] = []
+    bad: dict[Path, list[str]] = {}
     for item in items:
         try:
             work(item)
         except Error as error:
             if len(items) == 1:
                 raise
-            bad.append(str(error))
-            if str(error).startswith("interrupted"):
+            several = error.found if isinstance(error, SeveralError) else [(item, str(error))]
+            for path, message in several:
+                bad.setdefault(path, []).append(message)
+            if str(error).startswith("interrupted") or getattr(error, "interrupted", False):
                 break
     if bad:
-        for message in bad:
-            click.echo(f"latentedit: {message}", err=True)
+        for message in (message for messages in bad.values() for message in messages):
+            say(f"latentedit: {message}", err=True)
         raise Error(f"{len(bad)} of {len(items)} failed")
 
 
@@ -197,8 +253,13 @@ def ahead(items: Sequence[T], prepare: Callable[[T], S], count: int) -> Iterator
             thread.shutdown(cancel_futures=True)
 
 
+def say(line: str, err: bool = False) -> None:
+    """Print one line; names from files can hold anything, and what would move a terminal's cursor is replaced."""
+    click.echo(printable(line), err=err)
+
+
 def say_written(path: str | Path) -> None:
-    click.echo(f"wrote {path}")
+    say(f"wrote {path}")
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:

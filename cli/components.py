@@ -269,10 +269,11 @@ def _write(
 ) -> None:
     from latentedit.directions import sweep_sheet
     from latentedit.directions.sweeps import title
-    from latentedit.images import save_image
+    from latentedit.images import own_path, save_image
 
     for direction in found:
         direction.save(folder / f"{direction.name}.safetensors")
         click.echo(title(direction))
-    save_image(sweep_sheet(generator, found, look[0], seeds=look[1], psi=psi), folder / "sheet.png")
-    say_written(folder / "sheet.png")
+    drawn = own_path(folder / "sheet.png", "directions")
+    save_image(sweep_sheet(generator, found, look[0], seeds=look[1], psi=psi), drawn)
+    say_written(drawn)

@@ -56,7 +56,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     from latentedit import sheets
     from latentedit.directions.direction import read_direction, shipped
     from latentedit.faces import crop_tensor, faces_for, quad_from_face, warnings_of
-    from latentedit.images import open_image, save_image, to_pil
+    from latentedit.images import open_image, own_path, save_image, to_pil
     from latentedit.latents import save_latent
     from latentedit.models import fingerprint
     from latentedit.pasting import paste_back, save_like
@@ -87,8 +87,9 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     ]
     captions = ["photo", "inversion", *(f"{name} {amount:+g}" for name, amount in chosen.items())]
     halves = [sheets.Row("", pictures[i : i + 3], captions[i : i + 3]) for i in range(0, len(pictures), 3)]
-    save_image(sheets.sheet(halves, LARGE), folder / "demo.png")
-    say_written(folder / "demo.png")
+    drawn = own_path(folder / "demo.png", "latentedit")
+    save_image(sheets.sheet(halves, LARGE), drawn)
+    say_written(drawn)
 
     rows = []
     with progress_bar(len(directions) * len(AMOUNTS), "rendering", "picture") as bar:
@@ -98,14 +99,16 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
                 strip.append(moved(generator, latent, direction, amount) if amount else unmoved)
                 bar.update(1)
             rows.append(sheets.Row(name, strip, [f"{amount:+g}" for amount in AMOUNTS]))
-    save_image(sheets.sheet(rows, SMALL), folder / "sliders.png")
-    say_written(folder / "sliders.png")
+    drawn = own_path(folder / "sliders.png", "latentedit")
+    save_image(sheets.sheet(rows, SMALL), drawn)
+    say_written(drawn)
 
     if "smile" in directions:
         before = to_pil(unmoved)
         smiling = to_pil(moved(generator, latent, directions["smile"], FIRST["smile"]))
-        save_like(paste_back(picture, smiling, quad, before=before), folder / "smiling.jpg", path)
-        say_written(folder / "smiling.jpg")
+        drawn = own_path(folder / "smiling.jpg", "latentedit")
+        save_like(paste_back(picture, smiling, quad, before=before), drawn, path)
+        say_written(drawn)
     save_latent(folder / "portrait.safetensors", latent)
     say_written(folder / "portrait.safetensors")
     found = result.distances[0]

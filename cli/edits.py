@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentedit.cli.common import device_option, each, expand, model_option, say_written
+from latentedit.cli.common import (
+    device_option,
+    each,
+    expand,
+    megapixels_option,
+    model_option,
+    recursive_option,
+    say_written,
+)
 from latentedit.cli.moves import Move, direction_for, model_for, parse_move, parse_sweep
 from latentedit.errors import Error
 
@@ -44,6 +52,8 @@ if TYPE_CHECKING:
 @click.option("--feather", default=0.15, show_default=True, help="Share of the crop's side over which its edge fades.")
 @click.option("--out", type=click.Path(), required=True, help="Picture, latent (.safetensors), or folder for several.")
 @click.option("--force", is_flag=True, help="Accept latents and directions of another generator.")
+@recursive_option
+@megapixels_option
 @device_option
 def edit(
     latents: tuple[str, ...],
@@ -56,10 +66,12 @@ def edit(
     feather: float,
     out: str,
     force: bool,
+    recursive: bool,
     device: str,
 ) -> None:
     """Apply attribute sliders to each LATENT and write the picture.
 
+    In a folder it is called as LATENT is, or NAME-edited beside LATENT itself or where a picture of your own has that name.
     NAME is a direction file, one of your own (LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions), or one that ships for the
     model; "latentedit directions list" shows them. LAYERS is a range such as 0-3, or coarse, middle, fine. Directions in style
     space move the latent's style offsets.
@@ -75,7 +87,8 @@ def edit(
     from latentedit import sheets
     from latentedit.directions.sweeps import check_holdable, move_latent
     from latentedit.editing import edit_holding
-    from latentedit.images import save_image
+    from latentedit.folders import distinct
+    from latentedit.images import own_path, save_image
     from latentedit.latents import load_latent, save_latent
     from latentedit.video import ENDINGS, save_video, there_and_back
 
@@ -83,7 +96,9 @@ def edit(
     swept = [parse_sweep(text) for text in sweeps]
     if not moves and not swept and photo is None:
         raise Error("nothing to do: give at least one --set NAME=AMOUNT, or --sweep NAME=FROM:TO:COUNT")
-    files = expand(latents, (".safetensors", ".npz", ".npy", ".pt"), "latent files")
+    files = expand(latents, (".safetensors", ".npz", ".npy", ".pt"), "latent files", recursive=recursive)
+    names = distinct(files)
+    theirs = {f"{name}.png".casefold() for name in names.values()}
     target = Path(out)
     several = len(files) > 1
     if several and target.suffix:
@@ -122,7 +137,11 @@ def edit(
 
         if moves:
             latent = moved(latent, moves)
-        place = target if target.suffix else target / f"{path.stem}.png"
+        place = target
+        if not target.suffix:
+            # Beside the latent, its name is that of the picture which it was inverted to.
+            beside = target.resolve() == path.parent.resolve()
+            place = own_path(target / f"{names[path]}{'-edited' if beside else ''}.png", "edited", theirs)
         if swept:
             *outer, (name, amounts) = swept
             down = [[Move(outer[0][0], amount, None)] for amount in outer[0][1]] if outer else [[]]

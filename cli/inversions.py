@@ -4,7 +4,8 @@ import json
 import os
 import time
 from collections import deque
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import (
+    SeveralError,
     Framed,
     ahead,
     crop_options,
@@ -20,12 +22,15 @@ from latentedit.cli.common import (
     expand,
     face_options,
     framing_option,
+    megapixels_option,
     model_option,
     perceptual_options,
     progress_bar,
     quad_of,
     quads_of,
     read_model,
+    recursive_option,
+    say,
     say_written,
     seed_option,
 )
@@ -115,6 +120,8 @@ class Job:
 @click.option("--remember-source", is_flag=True, help="Keep the photo's name and SHA-256 in the latent file.")
 @click.option("--again", is_flag=True, help="Do photos anew that are in the folder's index.csv already.")
 @click.option("--json", "as_json", is_flag=True, help="Print what came out as JSON, an object a photo.")
+@recursive_option
+@megapixels_option
 @device_option
 @seed_option
 def invert(
@@ -148,6 +155,7 @@ def invert(
     remember_source: bool,
     again: bool,
     as_json: bool,
+    recursive: bool,
     device: str,
     seed: int,
 ) -> None:
@@ -156,6 +164,9 @@ def invert(
     Writes NAME.safetensors, NAME.png (the picture it renders) and NAME-compare.png (photo, with the found noise, with the
     model's own noise) a photo, and a row of index.csv. The same command again skips photos that are done; one bad photo does
     not stop the others. Started by torchrun, the processes share the photos. Ctrl-C keeps the best so far.
+
+    NAME is the photo's; NAME-ENDING or FOLDER-NAME where photos share it, and NAME-inverted where it would take the place of a
+    photo, or of the latent of another one.
 
     \b
     Example:
@@ -167,14 +178,14 @@ def invert(
     import torch
 
     from latentedit import sheets
-    from latentedit.albums import Index, key, share
+    from latentedit.albums import Index, Names, key, share
     from latentedit.costs import estimate
     from latentedit.critic import Critic
     from latentedit.curvature import PROBES, Curvature, cached_file
     from latentedit.encoder import encode
     from latentedit.face_weights import face_weights
     from latentedit.faces import crop_tensor
-    from latentedit.images import EXTENSIONS, load_image, open_image, save_image
+    from latentedit.images import EXTENSIONS, load_image, open_image, open_reduced, own_path, save_image
     from latentedit.inversion import PIXEL_WEIGHT, STEPS
     from latentedit.inversion import invert as run
     from latentedit.landmarks import available
@@ -186,7 +197,8 @@ def invert(
     from latentedit.tuning import tune as tuned
     from latentedit.video import save_video
 
-    files = share(expand(photos, EXTENSIONS, "pictures"))
+    everything = expand(photos, EXTENSIONS, "pictures", recursive=recursive, photos=True)
+    files = share(everything)
     model = read_model(model_name, device, framing)
     generator = model.generator
     focus = face_weights(model.framing, generator.resolution)
@@ -253,19 +265,20 @@ def invert(
         "pixel_weight": PIXEL_WEIGHT,
     }
     folder, index = Path(out), Index(out)
+    names = Names(index, everything)
     rows: list[sheets.Row] = []
     began, done = time.monotonic(), 0
-    doubled = {path.stem for path in files if sum(other.stem == path.stem for other in files) > 1}
 
     together = batch or (1 if generator.resolution >= LARGE else BATCH)
     waiting: list[Job] = []
-    written: deque[Future[None]] = deque()
+    written: deque[tuple[Path, Future[None]]] = deque()
 
     def prepare(path: Path) -> list[Job]:
         """Its faces that are still to be done; by another thread, so that the model need not wait for it."""
-        stem = path.name.replace(".", "-") if path.stem in doubled else path.stem
+        own_key = ""
         try:
-            photo = open_image(path)
+            # Rectangles and landmarks are in pixels of the photo as it is.
+            photo, reduced = (open_image(path), 1) if crop or landmarks else open_reduced(path)
             own_key = key(path, told)
             if crop or aligned:
                 quads = [Framed("", quad_of(photo, model, crop, aligned, str(path)), [])]
@@ -273,16 +286,20 @@ def invert(
                 quads = quads_of(photo, model, str(path), face, landmarks, face_detector)
         except Error as error:
             if len(files) > 1:
-                index.add(photo=str(path), latent=f"{stem}.safetensors", status="failed", remarks=str(error))
+                # Without room for the row there may still be some for what went wrong.
+                with suppress(Error):
+                    failed = f"{names.of(path, found=own_key)}.safetensors"
+                    index.add(path, latent=failed, status="failed", remarks=str(error))
             raise
         jobs = []
         for suffix, quad, warnings in quads:
-            name = f"{stem}{suffix}"
+            name = names.of(path, suffix, own_key)
             if not again and index.has(f"{name}.safetensors", own_key):
-                click.echo(f"{path.name}: done before", err=True)
+                say(f"{path.name}: done before", err=True)
                 continue
             target = crop_tensor(photo, quad, generator.resolution, generator.channels)
-            jobs.append(Job(path, name, quad, target, warnings + remarks(photo, quad, target), own_key))
+            whole = [[x * reduced, y * reduced] for x, y in quad]
+            jobs.append(Job(path, name, whole, target, warnings + remarks(photo, quad, target), own_key))
         return jobs
 
     def collect(jobs: list[Job]) -> None:
@@ -290,16 +307,17 @@ def invert(
             if domain is not None and model.discriminator is not None:
                 job.remarks += foreign(domain.distance(model.discriminator, job.target.to(generator.device)))
             for remark in job.remarks:
-                click.echo(f"{job.path.name}: {remark}", err=True)
+                say(f"{job.path.name}: {remark}", err=True)
             waiting.append(job)
             if len(waiting) == together:
                 solve()
 
-    def settle(count: int) -> None:
+    def settle(count: int, interrupted: bool = False) -> None:
         """Raise what went wrong in writing the first ``count`` that have not been asked yet."""
-        wrong = [str(error) for error in (written.popleft().exception() for _ in range(count)) if error is not None]
+        asked = [written.popleft() for _ in range(count)]
+        wrong = [(path, str(error)) for path, future in asked if (error := future.exception()) is not None]
         if wrong:
-            raise Error("; ".join(dict.fromkeys(wrong)))
+            raise SeveralError(wrong, interrupted)
 
     def solve() -> None:
         jobs = waiting.copy()
@@ -324,26 +342,29 @@ def invert(
                 bar.total = total
                 bar.update(step - bar.n)
 
-            result = run(
-                generator,
-                images,
-                space,
-                perceptual=measure,
-                statistics=statistics,
-                mask=counts,
-                focus=focus,
-                start=start,
-                curvature=curvature,
-                critic=critic,
-                progress=tell,
-                watch=watch,
-                **search,
-            )
+            try:
+                result = run(
+                    generator,
+                    images,
+                    space,
+                    perceptual=measure,
+                    statistics=statistics,
+                    mask=counts,
+                    focus=focus,
+                    start=start,
+                    curvature=curvature,
+                    critic=critic,
+                    progress=tell,
+                    watch=watch,
+                    **search,
+                )
+            except Error as error:
+                raise SeveralError([(job.path, str(error)) for job in jobs]) from error
         seconds = (time.monotonic() - started) / len(jobs)
         for number, job in enumerate(jobs):
             finish(job, result, number, seconds, [frame[number] for frame in frames])
         interrupted = bool(result.settings.get("interrupted"))
-        settle(len(written) if interrupted else sum(future.done() for future in written))
+        settle(len(written) if interrupted else sum(future.done() for _, future in written), interrupted)
         if interrupted:
             raise Error("interrupted; the best so far is kept, the same command goes on")
 
@@ -369,7 +390,7 @@ def invert(
             shown = latent.render(generator).cpu()
         latent.crop = job.quad
         seconds += time.monotonic() - started
-        written.append(writer.submit(write, job, latent, result, number, shown, frames, seconds))
+        written.append((path, writer.submit(write, job, latent, result, number, shown, frames, seconds)))
 
     def write(
         job: Job, latent: Any, result: "Inversion", number: int, shown: "Tensor", frames: list[Any], seconds: float
@@ -390,43 +411,65 @@ def invert(
         rows.append(sheets.Row(path.name, [*pictures, (job.target - shown).abs() * 2 - 1], [*captions, "difference"]))
         found, seconds = result.distances[number], seconds + time.monotonic() - started
         facts = {"photo": str(path), "latent": f"{name}.safetensors", **found, "seconds": round(seconds, 1)}
-        index.add(**facts, status="interrupted" if interrupted else "ok", remarks="; ".join(job.remarks), key=job.key)
+        row = {column: value for column, value in facts.items() if column != "photo"}
+        index.add(path, **row, status="interrupted" if interrupted else "ok", remarks="; ".join(job.remarks), key=job.key)
         done += 1
         if as_json:
             facts |= {name: value for name, value in latent.distances.items() if name.endswith("_tuned")}
             facts |= {"verdict": result.verdict(number), "remarks": job.remarks, "crop": job.quad, "interrupted": interrupted}
             click.echo(json.dumps(facts))
             return
-        click.echo(
+        say(
             f"{path.name}: {measure.name} {found['perceptual']:.4f} / {found['perceptual_own_noise']:.4f}, PSNR"
             f" {found['psnr']:.1f} / {found['psnr_own_noise']:.1f} dB (found / own noise); distance from the model's own w"
             f" {found['w_distance']:.2f} (its own: about 1; farther than {found['w_percentile']:.0f} % of them)"
         )
-        click.echo(f"{path.name}: {result.verdict(number)}")
+        say(f"{path.name}: {result.verdict(number)}")
         if latent.tuned:
-            click.echo(
+            say(
                 f"{path.name}: tuned to {latent.distances['psnr_tuned']:.1f} dB; compressing the generator's difference"
                 f" left the picture within {latent.settings['tune_loss_db']:.0f} dB of itself"
             )
         for ending in (".safetensors", ".png", "-compare.png"):
             say_written(folder / f"{name}{ending}")
 
+    def overview() -> None:
+        rank = os.environ.get("RANK")
+        sheet = own_path(folder / (f"sheet-{rank}.png" if rank else "sheet.png"), "latentedit")
+        try:
+            save_image(sheets.sheet(rows[:SHEET_ROWS]), sheet)
+            say(f"wrote {sheet}", err=as_json)
+        except Error as error:  # what went wrong with the photos is told too
+            say(f"latentedit: {error}", err=True)
+        click.echo(f"{done} photos, {done / (time.monotonic() - began) * 60:.1f} a minute", err=True)
+
     try:
         with ThreadPoolExecutor(1) as writer, ahead(files, prepare, together) as following:
 
             def work(path: Path) -> None:
-                try:
-                    collect(following())
-                finally:
-                    if path == files[-1]:
-                        solve()
-                        settle(len(written))
+                wrong: list[tuple[Path, str]] = []
+                stop = False
+                # The last one also does those that wait, and what is wrong with it does not hide what is wrong with them.
+                parts: list[Callable[[], None]] = [lambda: collect(following())]
+                if path == files[-1]:
+                    parts += [solve, lambda: settle(len(written))]
+                for part in parts:
+                    try:
+                        part()
+                    except SeveralError as several:
+                        wrong += several.found
+                        stop = several.interrupted
+                    except Error as error:
+                        wrong.append((path, str(error)))
+                        stop = str(error).startswith("interrupted")
+                    if stop:
+                        break
+                if len(wrong) == 1 and wrong[0][0] == path:
+                    raise Error(wrong[0][1])
+                if wrong:
+                    raise SeveralError(wrong, stop)
 
             each(files, work)
     finally:
         if len(rows) > 1:
-            rank = os.environ.get("RANK")
-            sheet = folder / (f"sheet-{rank}.png" if rank else "sheet.png")
-            save_image(sheets.sheet(rows[:SHEET_ROWS]), sheet)
-            click.echo(f"wrote {sheet}", err=as_json)
-            click.echo(f"{done} photos, {done / (time.monotonic() - began) * 60:.1f} a minute", err=True)
+            overview()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentedit.cli.common import device_option, each, expand, model_option, read_model, say_written
+from latentedit.cli.common import device_option, each, expand, model_option, read_model, recursive_option, say_written
 from latentedit.cli.moves import model_for
 from latentedit.errors import Error
 
@@ -24,9 +24,13 @@ def latent() -> None:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @model_option(None)
 @click.option("--out", type=click.Path(), required=True, help="Folder for latent files and pictures.")
+@recursive_option
 @device_option
-def import_(files: tuple[str, ...], model_name: str | None, out: str, device: str) -> None:
+def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive: bool, device: str) -> None:
     """Make latent files, with pictures beside them, of every latent in FILE.
+
+    They are named after FILE, or after its folder too where several files share a name; NAME-imported where another latent
+    or a picture of your own is there.
 
     Read are projected_w.npz of NVIDIA's projectors, latents.pt of e4e, the .pt of rosinality's projector, and arrays [N,
     layers, width] in .npy.
@@ -35,6 +39,7 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, device: st
     Example:
       latentedit latent import projected_w.npz --model ffhq.pkl --out latents
     """
+    from latentedit.folders import distinct
     from latentedit.foreign.projections import ENDINGS, load_projections
     from latentedit.images import save_image
     from latentedit.latents import save_latent
@@ -43,17 +48,46 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, device: st
         raise Error("these files do not say which generator they belong to; name it with --model")
     model = read_model(model_name, device)
     generator = model.generator
+    sources = expand(files, ENDINGS, "files of latents", recursive=recursive)
+    names = distinct(sources)
+    written: set[str] = set()
 
     def work(path: Path) -> None:
-        for name, found in load_projections(path):
+        for inner, found in load_projections(path):
             _belongs(path, found, model)
             found.ws = found.rows(generator.num_ws)
             found.settings = {"imported": path.name}
-            save_image(found.render(generator), Path(out) / f"{name}.png")
-            save_latent(Path(out) / f"{name}.safetensors", found)
-            say_written(Path(out) / f"{name}.safetensors")
+            # Those of one latent are called as their file is, others as they are called in it.
+            name = f"{names[path]}{inner.removeprefix(path.stem)}" if inner.startswith(path.stem) else inner
+            place = _free_place(Path(out), name, found, written)
+            save_image(found.render(generator), place.with_name(f"{place.stem}.png"))
+            save_latent(place, found)
+            say_written(place)
 
-    each(expand(files, ENDINGS, "files of latents"), work)
+    each(sources, work)
+
+
+def _free_place(folder: Path, name: str, latent: "Latent", written: set[str]) -> Path:
+    """Where ``latent`` is written: NAME, or NAME-imported, -2 ... where another latent or a picture of the user's own is."""
+    from latentedit.images import is_free
+    from latentedit.latents import load_latent
+
+    def other(place: Path) -> bool:
+        if place.name.casefold() in written or not is_free(place) or not is_free(place.with_name(f"{place.stem}.png")):
+            return True
+        try:
+            there = load_latent(place) if place.is_file() else None
+        except Error:
+            return True
+        return there is not None and (there.ws.shape != latent.ws.shape or not bool((there.ws == latent.ws).all()))
+
+    place = folder / f"{name}.safetensors"
+    number = 1
+    while other(place):
+        place = folder / f"{name}-imported{f'-{number}' if number > 1 else ''}.safetensors"
+        number += 1
+    written.add(place.name.casefold())
+    return place
 
 
 def _belongs(path: Path, found: "Latent", model: "Model") -> None:

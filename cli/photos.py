@@ -10,9 +10,12 @@ from latentedit.cli.common import (
     expand,
     face_options,
     framing_option,
+    megapixels_option,
     model_option,
     quads_of,
     read_model,
+    recursive_option,
+    say,
     say_written,
 )
 
@@ -23,6 +26,8 @@ from latentedit.cli.common import (
 @framing_option
 @face_options
 @click.option("--out", type=click.Path(), required=True, help="Folder for the crops.")
+@recursive_option
+@megapixels_option
 @device_option
 def align(
     photos: tuple[str, ...],
@@ -32,9 +37,13 @@ def align(
     landmarks: str | None,
     face_detector: str | None,
     out: str,
+    recursive: bool,
     device: str,
 ) -> None:
     """Find the face in every PHOTO (or folder) and write the crop that the model was trained on.
+
+    Writes NAME.png a photo; NAME-ENDING.png or FOLDER-NAME.png where photos share a name, and NAME-crop.png where a picture
+    of your own is there.
 
     A face that may be framed wrongly is told of. With pip install "latentedit[faces]" faces are aligned by 68 landmarks.
 
@@ -43,17 +52,22 @@ def align(
       latentedit align holiday.jpg --out crops
     """
     from latentedit.faces import crop
-    from latentedit.images import EXTENSIONS, open_image, save_image
+    from latentedit.folders import distinct
+    from latentedit.images import CUT, EXTENSIONS, open_image, open_reduced, own_path, save_image
 
     model = read_model(model_name, device, framing)
+    photos_found = expand(photos, EXTENSIONS, "pictures", recursive=recursive, photos=True)
+    names = distinct(photos_found)
+    theirs = {f"{name}.png".casefold() for name in names.values()}
 
     def work(path: Path) -> None:
-        photo = open_image(path)
+        # Landmarks are in pixels of the photo as it is.
+        photo = open_image(path) if landmarks else open_reduced(path)[0]
         for suffix, quad, warnings in quads_of(photo, model, str(path), face, landmarks, face_detector):
             for warning in warnings:
-                click.echo(f"{path.name}: {warning}", err=True)
-            target = Path(out) / f"{path.stem}{suffix}.png"
-            save_image(crop(photo, quad, model.generator.resolution), target)
+                say(f"{path.name}: {warning}", err=True)
+            target = own_path(Path(out) / f"{names[path]}{suffix}.png", "crop", theirs)
+            save_image(crop(photo, quad, model.generator.resolution), target, CUT)
             say_written(target)
 
-    each(expand(photos, EXTENSIONS, "pictures"), work)
+    each(photos_found, work)

@@ -103,21 +103,21 @@ def report(
       latentedit directions report turn --judge judge.safetensors --ask pose:left/right --out reports
     """
     from latentedit.directions.report import card, plot, with_report
-    from latentedit.images import save_image
+    from latentedit.files import write_bytes
+    from latentedit.images import own_path, save_image
 
     model = read_model(model_name, device)
     direction = own_direction(name, model)
     effect, by_layer = judged(direction, model, judge, ask, pictures) if judge else (None, [])
     direction = with_report(direction, model.generator, others=known_directions(model), effect=effect, by_layer=by_layer)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    direction.save(folder / f"{direction.name}.safetensors")
-    (folder / f"{direction.name}.md").write_text(card(direction), encoding="utf-8")
-    save_image(plot(direction), folder / f"{direction.name}.png")
+    places = [own_path(Path(out) / f"{direction.name}{ending}", "report") for ending in (".safetensors", ".md", ".png")]
+    direction.save(places[0])
+    write_bytes(places[1], card(direction).encode())
+    save_image(plot(direction), places[2])
     print_facts({"name": direction.name, "space": direction.space, "report": direction.report}, as_json)
     if not as_json:
-        for ending in ("safetensors", "md", "png"):
-            say_written(folder / f"{direction.name}.{ending}")
+        for place in places:
+            say_written(place)
 
 
 @click.command()

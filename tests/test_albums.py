@@ -207,7 +207,7 @@ def test_a_folder_is_read_ahead_and_written_behind(tiny_file: Path, tmp_path: Pa
     for number in range(4):
         Image.new("L", (20, 20), 60 * number).save(tmp_path / f"{number}.png")
     threads: dict[str, set[str]] = {}
-    for module, name in (("images", "open_image"), ("latents", "save_latent"), ("inversion", "invert")):
+    for module, name in (("images", "open_reduced"), ("latents", "save_latent"), ("inversion", "invert")):
         own = getattr(importlib.import_module(f"latentedit.{module}"), name)
 
         def told(*a: Any, own: Any = own, n: str = name, **k: Any) -> Any:
@@ -222,7 +222,7 @@ def test_a_folder_is_read_ahead_and_written_behind(tiny_file: Path, tmp_path: Pa
     assert len(list((tmp_path / "out").glob("?.safetensors"))) == 4
     main = threading.main_thread().name
     assert threads["invert"] == {main}
-    assert main not in threads["open_image"] | threads["save_latent"]
+    assert main not in threads["open_reduced"] | threads["save_latent"]
 
 
 def test_domain(tiny_file: Path, tmp_path: Path) -> None:
