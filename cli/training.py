@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from latentedit.cli.common import device_option, parse_numbers, say_written
+from latentedit.cli.common import device_option, megapixels_option, parse_numbers, say, say_written
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def dataset() -> None:
 @click.option("--eyes", metavar="AX,AY,BX,BY", help="With --crop face: where eyes go, in fractions of the side.")
 @click.option("--labels", metavar="FILE.csv|folders", help="Classes: a CSV with a file column, or the sub-folders' names.")
 @click.option("--column", help="Column of the CSV that holds the class.")
+@click.option("--renderings", is_flag=True, help="Take pictures that latentedit rendered too.")
 @click.option("--out", type=click.Path(), required=True, help="Training set: a .zip, or a new folder.")
+@megapixels_option
 def build(
     source: str,
     size: int,
@@ -54,10 +56,11 @@ def build(
     eyes: str | None,
     labels: str | None,
     column: str | None,
+    renderings: bool,
     out: str,
 ) -> None:
     """Cut the pictures of SOURCE (a folder or zip) to squares of one size and store them; unreadable ones are listed and
-    skipped. The labels of a dataset.json in SOURCE are kept.
+    skipped. Sub-folders are read too, hidden files are not. The labels of a dataset.json in SOURCE are kept.
 
     \b
     Example:
@@ -79,12 +82,21 @@ def build(
     skipped: list[str] = []
     sources: dict[str, str] = {}
     given = class_labels(source, labels, column)
+    classes: set[str] = set()
+
+    def label_of(name: str) -> str | None:
+        found = given(sources[name]) if given else None
+        classes.update([found] if found is not None else [])
+        return found
+
     try:
-        pictures = prepared(source, preparation, skipped, sources)
-        count = write_pictures(out, pictures, (lambda name: given(sources[name])) if given else None)
+        pictures = prepared(source, preparation, skipped, sources, renderings=renderings)
+        count = write_pictures(out, pictures, label_of if given else None)
     finally:
         for message in skipped:
-            click.echo(f"skipped {message}", err=True)
+            say(message if message.startswith("left out") else f"skipped {message}", err=True)
+    if len(classes) == 1:
+        say(f"warning: all pictures have one class, {classes.pop()!r}; labels tell nothing apart", err=True)
     click.echo(f"{count} pictures of {size} x {size}, {colour}" + (f"; {len(skipped)} skipped" if skipped else ""))
     say_written(out)
 
@@ -108,7 +120,7 @@ def info(data: str, sheet: str | None) -> None:
     counts = pictures.labels.sum(dim=0).int().tolist()
     for label, count in enumerate(counts):
         name = f" ({pictures.label_names[label]})" if pictures.label_names else ""
-        click.echo(f"label {label}{name}: {count} pictures, {count / len(pictures):.1%}")
+        say(f"label {label}{name}: {count} pictures, {count / len(pictures):.1%}")
     click.echo(f"loads at {loading_rate(pictures):.0f} images/s")
     click.echo(f"sha256 {pictures.digest()}")
     if sheet:

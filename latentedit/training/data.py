@@ -4,13 +4,13 @@ import hashlib
 import io
 import json
 import os
-import shutil
+import re
 import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latentedit import outputs
 from latentedit.errors import Error
-from latentedit.files import replacing, write_bytes
-from latentedit.images import EXTENSIONS, from_uint8, open_image
+from latentedit.files import replacing, replacing_folder
+from latentedit.folders import hidden
+from latentedit.images import EXTENSIONS, from_uint8, open_image, opened
 
 LABELS = "dataset.json"
+WRITTEN_BY = b"latentedit"
+"""The comment of zips that were written here, and may be replaced."""
+DRIVE = re.compile(r"[A-Za-z]:")
+LARGEST_FILE = 2**28
+"""Bytes of one picture's file, packed or not, or of a ``dataset.json``."""
+DENSE, DENSEST = 2**24, 100
+"""Larger members of a zip may not unpack to more than so many times their size: they would be nothing but zeros."""
+MOST_LABELS, MOST_NUMBERS = 2**16, 2**26
+"""Labels, and numbers in the table of all pictures' labels, of which half must be labels that occur."""
 IN_MEMORY = 2 * 2**30
 """Sets of at most this many bytes, decoded, are kept in memory."""
 DECODERS = 4
@@ -179,44 +190,121 @@ class StoredPictureSet(PictureSet):
 
 
 class PictureSource:
-    """Bytes by name, from a folder or a zip."""
+    """Bytes by name, from a folder or a zip; names have slashes.
+
+    Hidden files count as not there. A top folder that all of a zip is in is no part of the names, where it has sub-folders
+    or a ``dataset.json``.
+
+    Raises:
+        Error: no such folder or zip, or names that point outside of it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._local = threading.local()
+        self._top = ""
         if path.is_dir():
-            found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in EXTENSIONS or p.name == LABELS]
-            self.names = [p.relative_to(path).as_posix() for p in found]
+            found = [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()]
         elif path.is_file():
-            self.names = [name for name in self._archive().namelist() if not name.endswith("/")]
-            for name in self.names:  # what is read here may be written elsewhere under the same name
-                if name.startswith(("/", "\\")) or ":" in name or ".." in name.replace("\\", "/").split("/"):
-                    raise Error(f"{path}: the name {name!r} in it points outside; made to do harm, or by a broken tool")
+            outputs.given(path)
+            found = [name for name in self._archive().namelist() if not name.endswith("/")]
+            for name in found:  # what is read here may be written elsewhere under the same name
+                if name.startswith(("/", "\\")) or DRIVE.match(name) or ".." in name.replace("\\", "/").split("/"):
+                    raise Error(f"{path}: the name {name[:100]!r} in it points outside; made to do harm, or by a broken tool")
         else:
             raise Error(f"{path}: no such folder or zip file")
+        found = [name for name in found if not hidden(name)]
+        if path.is_file():
+            self._top = _common_top(found)
+            found = [name.removeprefix(self._top) for name in found]
+        else:
+            for name in found:
+                outputs.given(path / name)
+        self.names = [name for name in found if name.lower().endswith(EXTENSIONS) or name == LABELS]
+        self.others = [name for name in found if not (name.lower().endswith(EXTENSIONS) or _is_labels(name))]
+        """What is neither a picture nor labels."""
 
     def _archive(self) -> zipfile.ZipFile:
         try:
             if not hasattr(self._local, "archive"):  # one a thread: reading moves the file's position
                 self._local.archive = zipfile.ZipFile(self.path)
-        except (zipfile.BadZipFile, OSError) as error:
+        # What is in the directory of an archive can be anything.
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeError, OverflowError) as error:
             raise Error(f"{self.path}: not a readable zip file ({error})") from error
         archive: zipfile.ZipFile = self._local.archive
         return archive
 
     def read(self, name: str) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            Error: it cannot be read, or is larger than any picture.
+        """
         try:
-            return (self.path / name).read_bytes() if self.path.is_dir() else self._archive().read(name)
-        except (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError) as error:  # encrypted: RuntimeError
-            raise Error(f"{self.path}: {name} cannot be read ({str(error).splitlines()[0]})") from error
+            if self.path.is_dir():
+                self._check_size(name, (self.path / name).stat().st_size, None)
+                return (self.path / name).read_bytes()
+            info = self._archive().getinfo(self._top + name)
+            self._check_size(name, info.file_size, info.compress_size)
+            return self._archive().read(info)
+        except Error:
+            raise
+        except Exception as error:  # damaged members fail in as many ways as there are compressions
+            text = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+            raise Error(f"{self.path}: {name} cannot be read ({text})") from error
+
+    def _check_size(self, name: str, size: int, packed: int | None) -> None:
+        if size > LARGEST_FILE:
+            raise Error(f"{self.path}: {name} has {size / 2**20:.0f} MB, more than {LARGEST_FILE / 2**20:.0f} MB")
+        if packed is not None and size > DENSE and size > DENSEST * max(packed, 1):
+            raise Error(f"{self.path}: {name} is {packed} bytes that unpack to {size / 2**20:.0f} MB; made to do harm")
 
     def digest(self, names: Sequence[str], labels: Tensor) -> str:
         digest = hashlib.sha256()
         for name in names:
-            crc = zlib.crc32(self.read(name)) if self.path.is_dir() else self._archive().getinfo(name).CRC
-            digest.update(f"{name} {crc}\n".encode())
+            crc = zlib.crc32(self.read(name)) if self.path.is_dir() else self._archive().getinfo(self._top + name).CRC
+            digest.update(f"{name} {crc}\n".encode("utf-8", "surrogateescape"))
         digest.update(labels.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
+
+    def labels(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The ``dataset.json``, {} where there is none, and its labels by the names of the pictures here.
+
+        Backslashes and ``./`` in its names are matched, and the top folder.
+
+        Raises:
+            Error: it is not such a file.
+        """
+        if LABELS not in self.names:
+            return {}, {}
+        try:
+            document = json.loads(self.read(LABELS))
+            rows = document.get("labels") or []
+            return document, {self.plain(str(name)): label for name, label in rows}
+        except Error:
+            raise
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            text = str(error)[:100]
+            raise Error(f'{self.path}: {LABELS} must be {{"labels": [["name.png", 0], ...]}} ({text})') from error
+
+    def plain(self, name: str) -> str:
+        """``name`` as a table of labels has it, with the separators of `names` and without the top folder."""
+        found = PurePosixPath(name.replace("\\", "/")).as_posix()
+        return found.removeprefix(self._top) if self._top else found
+
+
+def _is_labels(name: str) -> bool:
+    return PurePosixPath(name).name == LABELS
+
+
+def _common_top(names: Sequence[str]) -> str:
+    """``"photos/"`` where all ``names`` begin with it, and further folders or a ``dataset.json`` are beneath it."""
+    tops = {name.partition("/")[0] for name in names}
+    if len(tops) != 1 or not all("/" in name for name in names):
+        return ""
+    top = f"{tops.pop()}/"
+    beneath = [name.removeprefix(top) for name in names]
+    return top if LABELS in beneath or all("/" in name for name in beneath if name.lower().endswith(EXTENSIONS)) else ""
 
 
 def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> PictureSet:
@@ -231,7 +319,7 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
     names = sorted(name for name in source.names if name.lower().endswith(EXTENSIONS))
     if not names:
         raise Error(f"{path}: no pictures ({', '.join(EXTENSIONS)}) in it")
-    labels, label_names = _read_labels(path, source.read(LABELS) if LABELS in source.names else None, names)
+    labels, label_names = _read_labels(source, names)
     first = _decode(source, names[0])
     if len(names) * first.nbytes > in_memory:
         return StoredPictureSet(source, names, first.shape, labels, label_names)
@@ -243,10 +331,8 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
 
 
 def _decode(source: PictureSource, name: str) -> np.ndarray[Any, Any]:
-    try:
-        picture = open_image(Image.open(io.BytesIO(source.read(name))))
-    except (Error, OSError) as error:
-        raise Error(f"{source.path}: {name} cannot be read ({error})") from error
+    with opened(io.BytesIO(source.read(name)), f"{source.path}: {name}") as file:
+        picture = open_image(file)
     array = np.asarray(picture)
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     if array.shape[1] != array.shape[2]:
@@ -254,36 +340,47 @@ def _decode(source: PictureSource, name: str) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(array)
 
 
-def _read_labels(path: str | os.PathLike[str], text: bytes | None, names: list[str]) -> tuple[Tensor, list[str]]:
-    if text is None:
+def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[str]]:
+    path = source.path
+    document, table = source.labels()
+    if not table:
         return torch.zeros(len(names), 0), []
-    try:
-        document = json.loads(text)
-        labels = document.get("labels")
-        if not labels:
-            return torch.zeros(len(names), 0), []
-        table = {str(name): label for name, label in labels}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise Error(f'{path}: {LABELS} must be {{"labels": [["name.png", 0], ...]}} ({error})') from error
     missing = [name for name in names if name not in table]
     if missing:
         raise Error(f"{path}: {LABELS} has no label for {missing[0]}")
     rows = [table[name] for name in names]
     if all(isinstance(row, int) and row >= 0 for row in rows):
-        label_names = [str(name) for name in document.get("label_names", [])]
+        given = document.get("label_names") or []
+        if not isinstance(given, list):
+            raise Error(f"{path}: the label_names in {LABELS} must be a list of names")
+        label_names = [str(name) for name in given]
         count = max(len(label_names), max(rows) + 1)
         if label_names and len(label_names) < count:
             raise Error(f"{path}: {LABELS} names {len(label_names)} labels, but has number {count - 1}")
+        if count > MOST_LABELS or (len(rows) * count > MOST_NUMBERS and count > 2 * len(set(rows))):
+            raise Error(
+                f"{path}: {LABELS} has the label {str(max(rows))[:20]}, but only {len(set(rows))} different ones;"
+                " number them from 0 without gaps"
+            )
         return torch.nn.functional.one_hot(torch.tensor(rows), count).float(), label_names
     if all(isinstance(row, list) for row in rows):
         lengths = sorted({len(row) for row in rows})
         if len(lengths) > 1:
             raise Error(f"{path}: {LABELS} has labels of unequal length ({lengths[0]} and {lengths[-1]})")
         try:
-            return torch.tensor(rows, dtype=torch.float32), []
-        except (ValueError, TypeError) as error:
-            raise Error(f"{path}: {LABELS} has labels that are not numbers ({error})") from error
+            vectors = torch.tensor(rows, dtype=torch.float32)
+        except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+            raise Error(f"{path}: {LABELS} has labels that are not numbers ({str(error)[:100]})") from error
+        if vectors.ndim != 2 or not bool(vectors.isfinite().all()):
+            raise Error(f"{path}: {LABELS} has labels that are no finite numbers")
+        return vectors, []
     raise Error(f"{path}: {LABELS} must have a whole number, or a list of numbers, for every picture")
+
+
+def portable(name: str) -> str:
+    """``name`` without what is refused or cannot be stored elsewhere: backslashes, a drive, letters that are not printable."""
+    found = "".join(letter if letter.isprintable() and letter != "\\" else "_" for letter in name)
+    return f"{found[0]}_{found[2:]}" if DRIVE.match(found) else found
 
 
 def write_pictures(
@@ -321,20 +418,38 @@ def write_pictures(
             write(LABELS, json.dumps({"labels": rows, "label_names": known}, indent=1).encode())
 
     if path.suffix.lower() == ".zip":
+        if outputs.in_force():
+            _check_replaceable(path)
         with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            archive.comment = WRITTEN_BY
             fill(lambda name, data: archive.writestr(zipfile.ZipInfo(name), data))
     else:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise Error(f"{path}: is there already; give a new folder, or a name that ends in .zip")
-        partial = path.with_name(f".{path.name}-partial")
-        try:
-            fill(lambda name, data: write_bytes(partial / name, data))
-            if path.exists():
-                path.rmdir()
-            partial.rename(path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with replacing_folder(path) as partial:
+
+            def write(name: str, data: bytes) -> None:
+                place = partial / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
+
+            fill(write)
     return len(found)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to put a data set in the place of an archive of the user's own."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            ours = archive.comment == WRITTEN_BY
+    except Exception:  # whatever it is, it is no data set of ours
+        ours = False
+    if not ours:
+        raise Error(
+            f"{path}: is there already, and latentedit did not write it; give the output another name, or remove that file"
+        )
 
 
 def _numeric(label: str) -> tuple[int, float, str]:

@@ -1,8 +1,6 @@
 """From pictures of any kind to the squares that a network is trained on."""
 
-import csv
 import io
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -15,8 +13,10 @@ from PIL import Image
 
 from latentedit.errors import Error
 from latentedit.faces import FRAMINGS, crop, find_faces, quad_from_face
-from latentedit.images import EXTENSIONS, open_image, resample
-from latentedit.training.data import LABELS, PictureSource
+from latentedit.files import read_csv
+from latentedit.folders import unread
+from latentedit.images import EDITED, EXTENSIONS, note_in, open_image, opened, resample, transparent
+from latentedit.training.data import LABELS, PictureSource, portable
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,9 @@ class Preparation:
         Raises:
             Error: no face, a rectangle outside the picture, or a kind of picture that is to be left out.
         """
-        transparent = picture.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in picture.info
-        if transparent and self.background == "skip":
+        if transparent(picture) and self.background == "skip":
             raise Error(f"{name}: is transparent")
-        if transparent and self.background == "black":
-            rgba = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
-        picture = open_image(picture)
+        picture = open_image(picture, (0, 0, 0) if self.background == "black" else (255, 255, 255))
         if self.crop == "face":
             faces = find_faces(picture)
             if not faces:
@@ -85,38 +81,51 @@ class Preparation:
 
 
 def prepared(
-    path: str | os.PathLike[str], preparation: Preparation, skipped: list[str], sources: dict[str, str] | None = None
+    path: str | os.PathLike[str],
+    preparation: Preparation,
+    skipped: list[str],
+    sources: dict[str, str] | None = None,
+    *,
+    renderings: bool = True,
 ) -> Iterator[tuple[str, Image.Image]]:
     """(name, square) for every picture of a folder or zip; why others cannot be used is added to ``skipped``.
 
-    ``sources`` receives, for every name given out, that of the file it came from.
+    ``sources`` receives, for every name given out, that of the file it came from. Without ``renderings``, pictures that
+    latentedit rendered are left out.
 
     Raises:
         Error: no such folder or zip, or no pictures in it.
     """
     source = PictureSource(Path(path))
+    skipped += unread(source.others)
     names = [name for name in sorted(source.names) if name.lower().endswith(EXTENSIONS)]
     if not names:
         raise Error(f"{path}: no pictures ({', '.join(EXTENSIONS)}) in it")
     taken: set[str] = set()
     for name in names:
         try:
-            with Image.open(io.BytesIO(source.read(name))) as file:
-                file.load()
+            with opened(io.BytesIO(source.read(name)), name) as file:
+                if not renderings and note_in(file).startswith(EDITED):
+                    raise Error(f"{name}: rendered by latentedit, no photograph; --renderings takes such pictures too")
                 picture = preparation.square(file, name)
         except Error as error:
             skipped.append(str(error).replace("picture:", f"{name}:", 1))
             continue
-        except (OSError, SyntaxError, ValueError, RuntimeError, EOFError, Image.DecompressionBombError) as error:
-            skipped.append(f"{name}: not a picture, damaged or truncated ({str(error).splitlines()[0]})")
-            continue
-        stored = str(PurePosixPath(name).with_suffix(".png"))
-        if stored in taken:
-            stored = f"{name}.png"  # a.jpg beside a.png
-        taken.add(stored)
+        stored = _free(portable(name), taken)
+        taken.add(stored.casefold())
         if sources is not None:
             sources[stored] = name
         yield stored, picture
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name of a PNG that is not taken: a.png, a.jpg.png for an a.jpg beside it, a.jpg-2.png ..."""
+    found = str(PurePosixPath(name).with_suffix(".png"))
+    number = 1
+    while found.casefold() in taken:
+        found = f"{name}.png" if number == 1 else f"{name}-{number}.png"
+        number += 1
+    return found
 
 
 def class_labels(
@@ -142,37 +151,35 @@ def class_labels(
         return table.get
     if column is not None:
         raise Error("--column names a column of the CSV file of labels; give that with --labels")
-    source = PictureSource(root)
-    if LABELS not in source.names:
-        return None
+    document, numbers = PictureSource(root).labels()
     try:
-        document = json.loads(source.read(LABELS))
-        rows, names = document.get("labels") or [], document.get("label_names") or []
-        if any(not isinstance(label, int) for _, label in rows):
+        names = document.get("label_names") or []
+        if any(not isinstance(label, int) for label in numbers.values()):
             raise Error(f"{path}: {LABELS} has labels that are vectors of numbers, which cannot be carried over")
-        found = {str(name): str(names[label]) if names else str(label) for name, label in rows}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        found = {name: str(names[label]) if names else str(label) for name, label in numbers.items()}
+    except (TypeError, KeyError, IndexError) as error:
         raise Error(f"{path}: {LABELS} is not NVIDIA's list of names and numbers ({error})") from error
     return found.get if found else None
 
 
 def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise Error(f"{table}: not a readable CSV file ({getattr(error, 'strerror', None) or error})") from error
-    there = list(rows[0]) if rows else []
+    there, *cells = list(read_csv(table)) or [[]]
+    rows = [dict(zip(there, row, strict=False)) for row in cells]
     for needed in ("file", column):
         if needed not in there:
             raise Error(f"{table}: no column {needed!r}; there are {', '.join(there) or 'none'}")
     found: dict[str, str] = {}
-    known = set(PictureSource(root).names)
+    source = PictureSource(root)
+    known = set(source.names)
     for number, row in enumerate(rows, start=2):
-        name, label = row["file"] or "", (row[column] or "").strip()
+        name = row.get("file", "")
+        label = row.get(column, "").strip()
         if not label:
             continue
         beside = table.parent / name
+        if not beside.is_file() and name not in known:  # as Windows writes it, or a shell completes it
+            name = source.plain(name)
+            beside = table.parent / name
         if root.is_dir() and beside.is_file() and beside.resolve().is_relative_to(root.resolve()):
             name = beside.resolve().relative_to(root.resolve()).as_posix()
         if name not in known:
