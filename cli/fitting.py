@@ -5,11 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import crop_options, device_option, model_option, progress_bar, quad_of, read_model, say_written
+from latentedit.cli.common import (
+    crop_options,
+    device_option,
+    megapixels_option,
+    model_option,
+    progress_bar,
+    quad_of,
+    read_model,
+    say,
+    say_written,
+)
 from latentedit.cli.reports import kept
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from latentedit.directions import Direction
     from latentedit.directions.labels import LabelTable
     from latentedit.latents import Latent
@@ -74,6 +86,7 @@ def label_options(function: Any) -> Any:
 @click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Of inversion, a photograph.")
 @crop_options
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
+@megapixels_option
 @device_option
 def fit(
     table: str | None,
@@ -108,7 +121,8 @@ def fit(
     """Fit a direction to labelled samples, or to what a classifier says of random pictures.
 
     Labels come in a CSV with a "file" column (photographs, or latent files such as those of "directions sample"), or as a
-    folder with a sub-folder for every class. Rows without a label are left out.
+    folder with a sub-folder for every class. Rows without a label are left out, and so are photographs that cannot be read or
+    show no face; these are listed.
 
     \b
     Example:
@@ -202,6 +216,8 @@ def _from_tables(
     confident: float | None,
     common: dict[str, Any],
 ) -> "list[Direction]":
+    import torch
+
     paths = tables[0][1].paths
     if are_latents(paths):
         return [_from_latents(labels, model, title, confident, common) for title, labels in tables]
@@ -209,8 +225,13 @@ def _from_tables(
         common = {**common, "confident": confident}
     elif confident is not None:
         raise Error("--confident is for scores; inverted photographs have labels")
-    images = read_crops(paths, model, crop, aligned)
-    return [_from_photos(images, labels, model, method, mirror, samples, steps, {**common, "name": t}) for t, labels in tables]
+    crops = read_crops(paths, model, crop, aligned)
+    kept_tables = [(title, labels.only(set(crops))) for title, labels in tables]
+    images = torch.cat(list(crops.values()))
+    return [
+        _from_photos(images, labels, model, method, mirror, samples, steps, {**common, "name": title})
+        for title, labels in kept_tables
+    ]
 
 
 def _from_latents(
@@ -235,8 +256,8 @@ def _from_latents(
     )
 
 
-def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> Any:
-    """``[N, C, R, R]`` of photographs, or of latent files with the model's own noise."""
+def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> "dict[Path, Tensor]":
+    """``[1, C, R, R]`` of photographs as `read_crops`, or of latent files with the model's own noise."""
     import torch
 
     if not are_latents(paths):
@@ -244,7 +265,7 @@ def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: 
     generator = model.generator
     with torch.no_grad():
         rows = (latent.rows(generator.num_ws).to(generator.device) for latent in own_latents(paths, model))
-        return torch.cat([generator.synthesis(ws).cpu() for ws in rows])
+        return {path: generator.synthesis(ws).cpu() for path, ws in zip(paths, rows, strict=True)}
 
 
 def are_latents(paths: list[Path]) -> bool:
@@ -267,21 +288,34 @@ def own_latents(paths: list[Path], model: "Model") -> "list[Latent]":
     return found
 
 
-def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> Any:
-    """``[N, C, R, R]`` of photographs."""
-    import torch
+def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> "dict[Path, Tensor]":
+    """``[1, C, R, R]`` of photographs; those that cannot be read, or show no face, are listed and left out.
 
+    Raises:
+        Error: none of them can be used.
+    """
     from latentedit.faces import crop_tensor
-    from latentedit.images import open_image
+    from latentedit.images import open_image, open_reduced
 
-    generator, crops = model.generator, []
+    generator = model.generator
+    crops = {}
+    wrong = []
     with progress_bar(len(paths), "reading", "photo") as bar:
         for path in paths:
-            photo = open_image(path)
-            quad = quad_of(photo, model, crop, aligned, str(path))
-            crops.append(crop_tensor(photo, quad, generator.resolution, generator.channels))
+            try:
+                photo = open_image(path) if crop else open_reduced(path)[0]
+                quad = quad_of(photo, model, crop, aligned, str(path))
+                crops[path] = crop_tensor(photo, quad, generator.resolution, generator.channels)
+            except Error as error:
+                wrong.append(str(error))
             bar.update(1)
-    return torch.cat(crops)
+    if not crops:
+        raise Error(wrong[0] if len(wrong) == 1 else f"none of the {len(paths)} photographs can be used; the first: {wrong[0]}")
+    for message in wrong:
+        say(f"left out: {message}", err=True)
+    if wrong:
+        say(f"{len(wrong)} of {len(paths)} photographs left out", err=True)
+    return crops
 
 
 def _from_photos(
@@ -324,4 +358,4 @@ def _from_photos(
 def _print_report(direction: "Direction") -> None:
     for key, value in direction.report.items():
         if value is not None:
-            click.echo(f"  {key}: {value}")
+            say(f"  {key}: {value}")

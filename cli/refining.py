@@ -79,15 +79,17 @@ def refine(
     asked = read_texts(table, column, group=group, exclude=exclude)
     others = [read_texts(table, one, group=group, exclude=exclude) for one in hold]
     paths = sorted({path for texts in (asked, *others) for path in texts.paths})
-    crops = dict(zip(paths, read_pictures(paths, model, crop, aligned).split(1), strict=True))
+    crops = read_pictures(paths, model, crop, aligned)
 
     def labelled(texts: "TextLabels", yes: tuple[str, ...], opposite: tuple[str, ...] | None = None) -> tuple[Any, Any]:
         """Photographs and 0 or 1; with ``opposite`` also their mirror images, of which those values count as yes."""
-        found = texts.numbers(yes)
+        found = texts.numbers(yes).only(set(crops))
         images = torch.cat([crops[path] for path in found.paths])
         if opposite is None:
             return images, found.values
-        return torch.cat([images, images.flip(3)]), np.concatenate([found.values, texts.numbers(opposite).values])
+        return torch.cat([images, images.flip(3)]), np.concatenate(
+            [found.values, texts.numbers(opposite).only(set(crops)).values]
+        )
 
     def swapped(yes: tuple[str, ...], no: tuple[str, ...]) -> tuple[str, ...] | None:
         return {"none": None, "keep": yes, "swap": no}[mirror]

@@ -135,6 +135,8 @@ def user_folder() -> Path:
 def _in_folder(folder: Path, fingerprint: str | None) -> dict[str, Path]:
     found = {}
     for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
+        if path.name.startswith("."):
+            continue  # hidden, or being written
         try:
             header = read_header(path, FORMAT, VERSION)
         except Error:

@@ -1,17 +1,19 @@
 """Labels of samples, from a CSV file or from sub-folders."""
 
-import csv
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from latentedit import outputs
 from latentedit.errors import Error
+from latentedit.files import read_csv
+from latentedit.images import EXTENSIONS
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".pgm", ".tif", ".tiff", ".safetensors")
+ENDINGS = (*EXTENSIONS, ".safetensors")
 """Of the files in sub-folders that count as samples."""
 
 
@@ -28,6 +30,21 @@ class LabelTable:
     @property
     def binary(self) -> bool:
         return set(np.unique(self.values)) == {0.0, 1.0}
+
+    def only(self, paths: Container[Path]) -> "LabelTable":
+        """The rows of those files.
+
+        Raises:
+            Error: their labels are all the same.
+        """
+        rows = [i for i, path in enumerate(self.paths) if path in paths]
+        if len(rows) == len(self.paths):
+            return self
+        values = self.values[rows]
+        if len(set(values)) < 2:
+            raise Error(f"the labels of the {len(rows)} files that can be used are all the same; a direction needs two classes")
+        groups = [self.groups[i] for i in rows] if self.groups else None
+        return LabelTable([self.paths[i] for i in rows], values, groups)
 
 
 @dataclass(frozen=True)
@@ -107,12 +124,8 @@ def read_texts(
         return _from_folders(path)
     if column is None:
         raise Error(f"{path}: say which column holds the labels")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, names = list(reader), list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise Error(f"{path}: not a readable CSV file ({getattr(error, 'strerror', None) or error})") from error
+    names, *cells = list(read_csv(path)) or [[]]
+    rows = [dict(zip(names, row, strict=False)) for row in cells]
     for needed in [file_column, column, *([group] if group else [])]:
         if needed not in names:
             raise Error(f"{path}: no column {needed!r}; there are {', '.join(names) or 'none'}")
@@ -120,11 +133,13 @@ def read_texts(
     seen: dict[Path, str] = {}
     paths, texts, groups, places = [], [], [], []
     for number, row in enumerate(rows, start=2):
-        text = (row[column] or "").strip()
-        member = (row[group] or "") if group else ""
+        text = row.get(column, "").strip()
+        member = row.get(group, "") if group else ""
         if not text or text.lower() == "nan" or member in left_out:
             continue
-        sample = path.parent / (row[file_column] or "")
+        sample = path.parent / row.get(file_column, "")
+        if not sample.is_file():  # as Windows writes it
+            sample = path.parent / row.get(file_column, "").replace("\\", "/")
         if not sample.is_file():
             raise Error(f"{path}, line {number}: no such file {sample}")
         if sample in seen:
@@ -132,6 +147,7 @@ def read_texts(
                 raise Error(f"{path}, line {number}: {sample.name} is {text!r} here and {seen[sample]!r} before")
             continue
         seen[sample] = text
+        outputs.given(sample)
         paths.append(sample)
         texts.append(text)
         groups.append(member)
@@ -144,10 +160,12 @@ def read_texts(
 def _from_folders(path: Path) -> TextLabels:
     found = [
         (sample, folder.name)
-        for folder in sorted(p for p in path.iterdir() if p.is_dir())
+        for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
         for sample in sorted(folder.iterdir())
-        if sample.suffix.lower() in ENDINGS
+        if sample.suffix.lower() in ENDINGS and not sample.name.startswith(".")
     ]
+    for sample, _ in found:
+        outputs.given(sample)
     if len({name for _, name in found}) < 2:
         raise Error(f"{path}: expected a CSV file, or a folder with two or more sub-folders of samples, one a class")
     return TextLabels(
