@@ -67,6 +67,8 @@ def read_model(name: str, device: str, framing: str | None = None) -> "Model":
     from latentedit.models import load_model
 
     model = load_model(name, resolve_device(device))
+    for note in model.notes:
+        click.echo(f"{Path(model.path).name}: {note}", err=True)
     if framing is not None:
         from latentedit.faces import FRAMINGS
 

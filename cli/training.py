@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from latentedit.cli.common import device_option, megapixels_option, parse_numbers, say, say_written
+from latentedit.cli.common import device_option, megapixels_option, parse_numbers, read_model, say, say_written
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -221,7 +221,6 @@ def train(
     """
     from latentedit.devices import resolve_device
     from latentedit.metrics import measure_of
-    from latentedit.models import load_model
     from latentedit.training import join_world, load_pictures, load_preset
     from latentedit.training import train as run
 
@@ -288,7 +287,7 @@ def train(
             max_minutes=max_minutes,
             framing=framing,
             provenance={"data": Path(data).name},
-            init_from=load_model(init_from) if init_from else None,
+            init_from=read_model(init_from, "cpu") if init_from else None,
             held_out=load_pictures(held_out) if held_out else None,
             measure=measure,
             tensorboard=tensorboard,

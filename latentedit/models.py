@@ -55,6 +55,8 @@ class Model:
     """From the file itself, or from NAME.encoder.safetensors beside it."""
     curvature: Curvature | None = None
     """Measured when the encoder was trained."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences for whoever uses it: what its file leaves out, and what takes its place."""
 
 
 def fingerprint(generator: Generator) -> str:
@@ -240,6 +242,8 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
         model.generator.label_frequencies = [float(share) for share in frequencies]
     model.framing = model.framing or framing
     model.path = str(path)
+    if not bool(model.generator.mapping.w_avg.any()):
+        model.notes.append("the running mean of w in the file is zero, as if never measured; truncation draws to it")
     return model
 
 

@@ -9,12 +9,14 @@ from latentedit.errors import Error
 from latentedit.foreign.checkpoints import load_checkpoint
 from latentedit.foreign.rosinality import save_rosinality
 from latentedit.models import Model, fingerprint, load_model, save_model
+from latentedit.statistics import sample_w
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.reference_nets import REFERENCE, arrays, relative_error
 from tests.test_cli import complaint, works
 
 FILE = REFERENCE / "rosinality_32.pt"
 DATA = arrays("rosinality_32.npz")
+DOCUMENT = torch.load(FILE, weights_only=True)
 
 
 def test_matches_its_own_numbers() -> None:
@@ -53,8 +55,31 @@ def test_only_some_parts(tmp_path: Path) -> None:
     model = load_checkpoint(tmp_path / "old.pt")
     assert model.discriminator is None
     assert model.raw_generator is None
-    assert float(model.generator.synthesis.layers[0].noise_const.abs().max()) == 0
-    assert float(model.generator.mapping.w_avg.abs().max()) == 0
+
+
+def test_what_is_missing_is_measured_or_drawn_and_told(tmp_path: Path) -> None:
+    """Rosinality's own trainer writes no running mean, its older versions no noise maps: neither becomes zero."""
+    state = {name: tensor for name, tensor in DOCUMENT["g_ema"].items() if not name.startswith("noises.")}
+    torch.save({"g_ema": state}, tmp_path / "old.pt")
+    result = works("model", "convert", tmp_path / "old.pt", tmp_path / "new.safetensors")
+    assert "old.pt: the file has no running mean of w; taken is the mean of 10 000 random w" in result.stderr
+    assert "old.pt: the file has no noise maps; drawn are random ones of the seed 0" in result.stderr
+
+    one, two = load_model(tmp_path / "old.pt"), load_model(tmp_path / "new.safetensors")
+    assert fingerprint(one.generator) == fingerprint(two.generator)
+    assert two.provenance["filled_in"] == one.notes
+    for generator in (one.generator, two.generator):
+        assert torch.allclose(generator.mapping.w_avg, sample_w(generator).mean(dim=0), atol=1e-4)
+        assert torch.equal(generator.mapping.w_avg, one.generator.mapping.w_avg)
+        maps = torch.cat([layer.noise_const.flatten() for layer in generator.synthesis.layers])
+        assert abs(float(maps.std()) - 1) < 0.05
+
+    # The mean of random w is where the field's mean is too: truncated pictures agree.
+    truncated = one.generator.mapping(torch.from_numpy(DATA["z"]), truncation_psi=0.0)
+    whole = load_model(FILE)
+    assert whole.notes == []
+    assert float((truncated[:, 0] - one.generator.mapping.w_avg).abs().max()) == 0
+    assert "filled_in" not in whole.provenance
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -21,10 +21,12 @@ from latentedit.architecture import width_options
 from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.errors import Error, complete
 from latentedit.files import write_bytes
+from latentedit.foreign import missing
 from latentedit.foreign.unpickling import WITH_STORAGES, check_legacy, check_program
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import Model, with_weights
 
+UNSAID = "the file does not say clamping, the mapping's learning rate and the discriminator's groups; taken are the usual ones"
 LARGEST = 4 << 30
 """Bytes that a file may hold once unpacked; the largest published checkpoint has 0.7 GB."""
 
@@ -211,16 +213,28 @@ def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
         Error: tensors that do not make up a network that can be represented.
     """
     with complete(path, "network"):
-        generators = {}
+        generators, notes = {}, []
         for name in ("G_ema", "G"):
             if isinstance(found.get(name), dict):
                 state = _weights(found[name])
-                config = GeneratorConfig(**(_recorded(found[name]) or _generator_options(state)))
+                options = _recorded(found[name])
+                if not options:
+                    options = _generator_options(state) | _taps(path, found[name])
+                    notes.append(UNSAID)
+                config = GeneratorConfig(**options)
+                averaged = "mapping.w_avg" in state
+                if not averaged:
+                    state["mapping.w_avg"] = torch.zeros(config.w_dim)
                 generators[name] = with_weights(Generator, config, state, path)
+                if not averaged:
+                    missing.measure_average(generators[name])
+                    notes.append(missing.AVERAGE)
         if "G_ema" not in generators:
             generators["G_ema"] = generators.pop("G")
         model = Model(generators["G_ema"], path=str(path), provenance={"layout": "weights under NVIDIA's names"})
         model.raw_generator = generators.get("G")
+        for note in notes:
+            missing.tell(model, note)
         if isinstance(found.get("D"), dict):
             state = _weights(found["D"])
             options = _recorded(found["D"]) or _discriminator_options(state, generators["G_ema"].config)
@@ -239,6 +253,23 @@ def _recorded(state: Any) -> dict[str, Any]:
 def _weights(state: dict[str, Any]) -> dict[str, Tensor]:
     """Without the filters, which NVIDIA's code lists among the buffers."""
     return {name: tensor for name, tensor in state.items() if not name.endswith("resample_filter")}
+
+
+def _taps(path: str | os.PathLike[str], state: dict[str, Any]) -> dict[str, Any]:
+    """The option for the resampling filter that NVIDIA's code lists among the buffers; none where it is not there.
+
+    Raises:
+        Error: layers with different filters, or one that is not separable.
+    """
+    filters = [tensor.float() for name, tensor in state.items() if name.endswith("resample_filter")]
+    if not filters:
+        return {}
+    first = filters[0]
+    row = first if first.ndim == 1 else first.sum(dim=0)
+    separable = first.ndim == 1 or torch.allclose(first, torch.outer(row, row) / row.sum(), atol=1e-6)
+    if not separable or any(filter.shape != first.shape or not torch.equal(filter, first) for filter in filters):
+        raise Error(f"{path}: its resampling filters are not separable, or differ; cannot be represented")
+    return {"resample_filter": tuple(round(float(tap), 6) for tap in row / row.abs().min())}
 
 
 def _resolutions(state: dict[str, Tensor], prefix: str) -> list[int]:

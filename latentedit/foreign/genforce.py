@@ -10,10 +10,12 @@ from torch import Tensor
 
 from latentedit.architecture import width_options
 from latentedit.errors import Error, complete
+from latentedit.foreign import missing
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.layers import LRELU_GAIN
 from latentedit.models import Model, with_weights
 
+AVERAGE = "truncation.w_avg"
 FUSED_FROM = 128
 """Pixels from which the later code stores its upsampling layers in the fused form."""
 
@@ -68,7 +70,13 @@ def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
         used = int((psi != 1).sum())
         if used:
             provenance |= {"truncation_psi": round(float(psi[0]), 6), "truncation_cutoff": used}
-    return Model(generator, path=str(path), provenance=provenance)
+    model = Model(generator, path=str(path), provenance=provenance)
+    if AVERAGE not in state:
+        missing.measure_average(generator)
+        missing.tell(model, missing.AVERAGE)
+    if "synthesis.lod" not in state:
+        missing.tell(model, "the file does not say how far the network has grown; taken is all of it")
+    return model
 
 
 def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Generator:
@@ -89,7 +97,7 @@ def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Genera
         **width_options(widths),
     )
     ours = {
-        "mapping.w_avg": state["truncation.w_avg"],
+        "mapping.w_avg": state.get(AVERAGE, torch.zeros(len(state[f"mapping.dense{depth - 1}.linear.weight"]))),
         "synthesis.lod": state.get("synthesis.lod", torch.zeros([])),
         "synthesis.b4.const": state["synthesis.layer0.first_layer"][0],
     }

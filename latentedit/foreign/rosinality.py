@@ -15,6 +15,7 @@ from latentedit.architecture import width_options
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.errors import Error, complete
 from latentedit.files import write_bytes
+from latentedit.foreign import missing
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import Model, with_weights
 from latentedit.ops import fir_filter
@@ -37,12 +38,15 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
     assert isinstance(state, dict)
     config = _generator_config(path, state)
     average = found.get("latent_avg")
-    model = Model(_generator(path, state, config, average), path=str(path))
+    model = Model(_generator(path, state, config, average), path=str(path), provenance={"layout": "rosinality"})
     if _is_generator(found.get("g")):
         model.raw_generator = _generator(path, found["g"], config, average)
+    if average is None:
+        missing.tell(model, missing.AVERAGE)
+    if not _has_noise(state):
+        missing.tell(model, missing.NOISE)
     if isinstance(found.get("d"), dict):
         model.discriminator = _discriminator(path, found["d"], config)
-    model.provenance = {"layout": "rosinality"}
     return model
 
 
@@ -90,6 +94,10 @@ def save_rosinality(path: str | os.PathLike[str], model: Model) -> list[str]:
 
 def _is_generator(state: Any) -> bool:
     return isinstance(state, dict) and {"input.input", "conv1.conv.weight", "style.1.weight"} <= set(state)
+
+
+def _has_noise(state: dict[str, Tensor]) -> bool:
+    return any(name.startswith("noises.") for name in state)
 
 
 def _generator_config(path: str | os.PathLike[str], state: dict[str, Tensor]) -> GeneratorConfig:
@@ -170,12 +178,15 @@ def _generator(
 ) -> Generator:
     with torch.device("meta"):
         expected = Generator(config)
-    if not any(name.startswith("noises.") for name in state):  # older files: the maps were drawn when the network was built
-        shapes = enumerate(expected.synthesis.noise_shapes)
-        state = {**state, **{f"noises.noise_{index}": torch.zeros(shape) for index, shape in shapes}}
+    if not _has_noise(state):  # older files: the maps were drawn when the network was built
+        maps = missing.drawn_noise(expected.synthesis.noise_shapes)
+        state = {**state, **{f"noises.noise_{index}": map_ for index, map_ in enumerate(maps)}}
     tensors = _renamed(path, state, _generator_names(config), expected.state_dict())
     tensors["mapping.w_avg"] = torch.zeros(config.w_dim) if average is None else average.reshape(-1)
-    return with_weights(Generator, config, tensors, path)
+    generator = with_weights(Generator, config, tensors, path)
+    if average is None:  # training does not need it, and rosinality's own trainer writes none
+        missing.measure_average(generator)
+    return generator
 
 
 def _discriminator_config(g: GeneratorConfig) -> DiscriminatorConfig:
