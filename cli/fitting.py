@@ -246,7 +246,7 @@ def _from_latents(
     for path, latent in zip(labels.paths, own_latents(labels.paths, model), strict=True):
         if common["space"] != "z":
             found.append(latent.rows(model.generator.num_ws))
-        elif isinstance(latent.settings.get("seed"), int):
+        elif isinstance(latent.settings.get("seed"), int) and not latent.settings.get("edits"):
             found.append(sample_z(latent.settings["seed"], model.generator.z_dim))
         else:
             raise Error(f"{path}: its z is not known; --space z is for latents of latentedit directions sample")

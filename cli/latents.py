@@ -107,23 +107,21 @@ def _belongs(path: Path, found: "Latent", model: "Model") -> None:
 @click.argument("source", metavar="LATENT")
 @click.option("--out", type=click.Path(), required=True, help="A .npz, as NVIDIA's projector writes it.")
 def export(source: str, out: str) -> None:
-    """Write LATENT as projected_w.npz; its noise maps have no place there.
+    """Write LATENT as projected_w.npz; what has no place there (noise maps, a tuned generator, style offsets) is named.
 
     \b
     Example:
       latentedit latent export latents/me.safetensors --out projected_w.npz
     """
-    from latentedit.foreign.projections import save_projection
+    from latentedit.foreign.projections import lost, save_projection
     from latentedit.latents import load_latent
 
     found = load_latent(source)
     if not out.endswith(".npz"):
         raise Error(f"{out}: latents of other tools are written as .npz")
     save_projection(out, found)
-    if found.styles:
-        click.echo("left out: the style offsets, which the layout has no place for", err=True)
-    if found.noise is not None:
-        click.echo("left out: the noise maps, which the layout has no place for", err=True)
+    for what in lost(found):
+        click.echo(f"left out: {what}", err=True)
     say_written(out)
 
 
@@ -147,7 +145,6 @@ def _write(latent: "Latent", model: "Model", out: str, note: Sequence[str]) -> N
     from latentedit.latents import save_latent
 
     if out.endswith(".safetensors"):
-        latent.space, latent.distances = "w+", {}
         latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *note]}
         save_latent(out, latent)
     else:
@@ -164,18 +161,18 @@ def _write(latent: "Latent", model: "Model", out: str, note: Sequence[str]) -> N
 @click.option("--force", is_flag=True, help="Accept latents of another generator.")
 @device_option
 def mix(first: str, second: str, layers: str, model_name: str | None, out: str, force: bool, device: str) -> None:
-    """Style mixing: LATENT with some layers of OTHER.
+    """Style mixing: LATENT with some layers of OTHER; their noise maps, and what tuning changed in them, come along.
 
     \b
     Example:
       latentedit mix me.safetensors you.safetensors --layers coarse --out mixed.png
     """
-    from latentedit.editing import mix as run
+    from latentedit.blending import mixed
     from latentedit.editing import parse_layers
 
     a, b, model = _pair(first, second, model_name, device, force)
-    a.ws = run(a.ws, b.ws, parse_layers(layers, model.generator.num_ws))
-    _write(a, model, out, [f"mixed {layers} of {Path(second).name}"])
+    latent = mixed(model.generator, a, b, parse_layers(layers, model.generator.num_ws))
+    _write(latent, model, out, [f"mixed {layers} of {Path(second).name}"])
 
 
 @click.command()
@@ -187,35 +184,26 @@ def mix(first: str, second: str, layers: str, model_name: str | None, out: str, 
 @click.option("--force", is_flag=True, help="Accept latents of another generator.")
 @device_option
 def interpolate(first: str, second: str, count: int, model_name: str | None, out: str, force: bool, device: str) -> None:
-    """A strip of pictures on the straight line from LATENT to OTHER; the found noise is carried over in step.
+    """A strip of pictures on the straight line from LATENT to OTHER; found noise and tuned generators go in step.
 
     \b
     Example:
       latentedit interpolate me.safetensors you.safetensors --out strip.png
       latentedit interpolate me.safetensors you.safetensors --count 24 --out me-to-you.mp4
     """
-    import torch
-
     from latentedit import sheets
-    from latentedit.editing import interpolate as run
+    from latentedit.blending import interpolated
     from latentedit.images import save_image
     from latentedit.video import ENDINGS, save_video, there_and_back
 
     a, b, model = _pair(first, second, model_name, device, force)
-    layers = model.generator.synthesis.layers
-    own = [layer.noise_const[None, None].cpu() for layer in layers]
-    pictures = []
-    base, other = a.noise or own, b.noise or own
-    for index, ws in enumerate(run(a.ws, b.ws, count)):
-        t = index / (count - 1)
-        a.ws = ws[None]
-        a.noise = [torch.lerp(x, y, t) for x, y in zip(base, other, strict=True)]
-        pictures.append(a.render(model.generator))
+    shares = [index / (count - 1) for index in range(count)]
+    pictures = [interpolated(model.generator, a, b, share).render(model.generator) for share in shares]
     if Path(out).suffix in ENDINGS:
         save_video(out, there_and_back(pictures), fps=12)
     else:
         row = sheets.Row(
-            f"{Path(first).stem} to {Path(second).stem}", pictures, [f"{i / (count - 1):.2f}" for i in range(count)]
+            f"{Path(first).stem} to {Path(second).stem}", pictures, [f"{share:.2f}" for share in shares]
         )
         save_image(sheets.sheet([row]), out)
     say_written(out)

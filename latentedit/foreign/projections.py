@@ -15,7 +15,7 @@ from latentedit.files import write_bytes
 from latentedit.foreign.arrays import ENDINGS, numbers, read_arrays
 from latentedit.latents import Latent
 
-__all__ = ["ENDINGS", "load_projection", "load_projections", "save_projection"]
+__all__ = ["ENDINGS", "load_projection", "load_projections", "lost", "save_projection"]
 
 
 def load_projections(path: str | os.PathLike[str]) -> list[tuple[str, Latent]]:
@@ -60,10 +60,24 @@ def load_projection(path: str | os.PathLike[str]) -> Latent:
 
 
 def save_projection(path: str | os.PathLike[str], latent: Latent) -> None:
-    """Write ``w [1, num_ws, w_dim]`` float32 as NVIDIA's projector does; the noise maps have no place there."""
+    """Write ``w [1, num_ws, w_dim]`` float32 as NVIDIA's projector does; for what has no place there see `lost`."""
     buffer = io.BytesIO()
     np.savez(buffer, w=latent.ws.float().numpy())
     write_bytes(path, buffer.getvalue())
+
+
+def lost(latent: Latent) -> list[str]:
+    """What `save_projection` leaves out of ``latent``, in words; the picture of what it writes differs by the first three."""
+    parts = {
+        "the generator's tuned difference, by which it draws the photo": bool(latent.tuned),
+        "the style offsets": bool(latent.styles),
+        "the noise maps": latent.noise is not None,
+        "the generator's fingerprint": bool(latent.fingerprint),
+        "where in the photo the crop lies": latent.crop is not None,
+        "the photo's name and SHA-256": latent.source is not None,
+        "settings and distances": bool(latent.settings or latent.distances),
+    }
+    return [name for name, there in parts.items() if there]
 
 
 def _latent(ws: Tensor, noise: list[Tensor] | None = None) -> Latent:
