@@ -34,6 +34,14 @@ def model_option(default: str | None = "faces128") -> Callable[[F], F]:
     return click.option("--model", "model_name", default=default, show_default=bool(default), help=text)
 
 
+def options_here() -> list[str]:
+    """The options of the command that runs, so that messages advise no others; in other threads those of ``invert``."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return ["--framing", "--crop", "--aligned", "--landmarks", "--face-detector"]
+    return [name for parameter in context.command.params for name in parameter.opts]
+
+
 def crop_options(function: F) -> F:
     function = click.option("--aligned", is_flag=True, help="The pictures are crops already.")(function)
     return click.option("--crop", metavar="X,Y,SIZE", help="Square of the photo to take, in pixels.")(function)
@@ -103,7 +111,7 @@ def quad_of(photo: Any, model: "Model", crop: str | None, aligned: bool, name: s
     if aligned:
         side = min(photo.size)
         return quad_of_window((photo.width - side) // 2, (photo.height - side) // 2, side)
-    return quad_for(photo, model.framing, name)
+    return quad_for(photo, model.framing, name, ways=options_here())
 
 
 class Framed(NamedTuple):
@@ -130,11 +138,12 @@ def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | 
         return [Framed("", quad_from_face(Face((0, 0, 0, 0), (ax, ay), (bx, by), True, (mx, my)), framing), [])]
     if face != "all" and (not face.isdecimal() or int(face) < 1):
         raise Error(f"--face takes a number from 1, or all; got {face!r}")
-    faces = faces_for(photo, framing, name, detector=detector)
+    ways = options_here()
+    faces = faces_for(photo, framing, name, detector=detector, ways=ways)
     if face == "all":
-        return [Framed(f"-{n}", quad_from_face(one, framing), warnings_of(one)) for n, one in enumerate(faces, 1)]
+        return [Framed(f"-{n}", quad_from_face(one, framing), warnings_of(one, ways)) for n, one in enumerate(faces, 1)]
     one = nth_face(faces, int(face), name)
-    return [Framed("", quad_from_face(one, framing), warnings_of(one))]
+    return [Framed("", quad_from_face(one, framing), warnings_of(one, ways))]
 
 
 def recursive_option(function: F) -> F:

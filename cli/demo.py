@@ -66,8 +66,8 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     model = read_model("faces128", device)
     generator = model.generator
     picture = open_image(path)
-    face = faces_for(picture, model.framing or {}, str(path))[0]
-    for warning in warnings_of(face):
+    face = faces_for(picture, model.framing or {}, str(path), ways=())[0]
+    for warning in warnings_of(face, ways=()):
         click.echo(warning, err=True)
     quad = quad_from_face(face, model.framing or {})
     target = crop_tensor(picture, quad, generator.resolution, generator.channels)

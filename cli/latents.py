@@ -202,8 +202,6 @@ def interpolate(first: str, second: str, count: int, model_name: str | None, out
     if Path(out).suffix in ENDINGS:
         save_video(out, there_and_back(pictures), fps=12)
     else:
-        row = sheets.Row(
-            f"{Path(first).stem} to {Path(second).stem}", pictures, [f"{share:.2f}" for share in shares]
-        )
+        row = sheets.Row(f"{Path(first).stem} to {Path(second).stem}", pictures, [f"{share:.2f}" for share in shares])
         save_image(sheets.sheet([row]), out)
     say_written(out)

@@ -181,13 +181,12 @@ def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None)
     return read_direction(find_direction(name, fingerprint))
 
 
-def check_generator(direction: Direction, own: str, name: str, *, force: bool = False) -> None:
-    """`Error` unless ``own`` is the fingerprint of the direction's generator, or ``force``."""
+def check_generator(direction: Direction, own: str, name: str, *, force: bool | None = None) -> None:
+    """`Error` unless ``own`` is the fingerprint of the direction's generator, or ``force``; None where there is no choice."""
     if direction.fingerprint != own and not force:
-        raise Error(
-            f"direction {direction.name} was found on the generator {direction.fingerprint[:12]}, {name} is {own[:12]};"
-            " --force applies it all the same"
-        )
+        found_on = f"direction {direction.name} was found on the generator {direction.fingerprint[:12]}"
+        way = "" if force is None else "; --force applies it all the same"
+        raise Error(f"{found_on}, {name} is {own[:12]}{way}")
 
 
 def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tuple[int, int] | None = None) -> Direction:

@@ -46,6 +46,14 @@ These and the numbers above were chosen on photos made of training portraits, as
 them: turned by some 9 degrees, darkened, blurred and laid on soft backgrounds.
 """
 
+WAYS = {
+    "--crop": "the square around it with --crop X,Y,SIZE",
+    "--landmarks": "eyes and mouth with --landmarks AX,AY,BX,BY,MX,MY",
+    "--aligned": "--aligned if it is a crop already",
+    "--face-detector": "another detector with --face-detector FILE",
+}
+"""What can be given where no face is found, by option; not every command has them all."""
+
 FRAMINGS: dict[str, dict[str, Any]] = {
     "ffhq": {"kind": "ffhq", "eyes": [[0.375, 0.475], [0.625, 0.475]], "mouth": [0.5, 0.74]},
 }
@@ -98,11 +106,16 @@ def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = Non
     return [replace(face, doubts=(unseen, *face.doubts)) for face in find_by_cascade(image)]
 
 
-def warnings_of(face: Face) -> list[str]:
-    """Says in one sentence what is doubtful about ``face`` and the way out; an empty list where nothing is."""
+def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
+    """Says in one sentence what is doubtful about ``face`` and the way out; an empty list where nothing is.
+
+    Args:
+        ways: options that can be given.
+    """
     if not face.doubts:
         return []
-    way = "look at the crop, or give --landmarks or --crop"
+    given = " or ".join(way for way in ("--landmarks", "--crop") if way in ways)
+    way = f"look at the crop, or give {given}" if given else "look at the crop"
     if not available():
         way = f"look at the crop; {EXTRA} aligns by 68 landmarks"
     return [f"the face may be framed wrongly: {', '.join(face.doubts)}; {way}"]
@@ -328,19 +341,27 @@ def faces_for(
     name: str = "picture",
     *,
     detector: str | os.PathLike[str] | None = None,
+    ways: Sequence[str] = ("--framing", "--crop", "--aligned"),
 ) -> list[Face]:
     """The faces of ``image`` that a model of this ``framing`` can be given, at least one, the largest first.
+
+    Args:
+        ways: options that the user can give; the messages speak of no others.
 
     Raises:
         Error: the framing does not say where faces belong, or no face was found; the message says how to go on.
     """
     if not framing or "eyes" not in framing:
-        way = "give --framing ffhq, --crop X,Y,SIZE or --aligned"
-        raise Error(f"{name}: this model's file does not say how faces are framed; {way}")
+        forms = {"--framing": "--framing ffhq", "--crop": "--crop X,Y,SIZE", "--aligned": "--aligned"}
+        given = " or ".join(form for way, form in forms.items() if way in ways)
+        advice = f"give {given}" if given else '"latentedit model convert --framing ffhq" writes one that does'
+        raise Error(f"{name}: this model's file does not say how faces are framed; {advice}")
     faces = find_faces(image, detector)
     if not faces:
+        given = ", or ".join(text for way, text in WAYS.items() if way in ways)
+        advice = f"give {given}" if given else "take another photo"
         more = "" if detector or available() else f"; {EXTRA} finds more"
-        raise Error(f"{name}: no face found; give the square around it with --crop X,Y,SIZE, or --aligned if it is one{more}")
+        raise Error(f"{name}: no face found; {advice}{more}")
     return faces
 
 
@@ -362,13 +383,14 @@ def quad_for(
     *,
     detector: str | os.PathLike[str] | None = None,
     number: int = 1,
+    ways: Sequence[str] = ("--framing", "--crop", "--aligned"),
 ) -> Quad:
     """The crop of ``image`` that a model of this ``framing`` expects around face ``number``, the largest being 1.
 
     Raises:
         Error: no such face found; the message says how to go on.
     """
-    face = nth_face(faces_for(image, framing, name, detector=detector), number, name)
+    face = nth_face(faces_for(image, framing, name, detector=detector, ways=ways), number, name)
     return quad_from_face(face, framing or {})
 
 

@@ -42,16 +42,17 @@ class Latent:
     styles: list[Tensor] = field(default_factory=list)
     """Offsets ``[1, I]`` of the styles that ``ws`` gives, in order of use; empty but for the space "s"."""
 
-    def check_generator(self, own: str, name: str, *, force: bool = False) -> None:
+    def check_generator(self, own: str, name: str, *, force: bool | None = None) -> None:
         """`Error` unless ``own`` is the fingerprint of this latent's generator, or ``force``; a latent of another tool, which
         says nothing of its generator, is believed to be of this one.
+
+        Args:
+            force: None where the user has no such choice.
         """
         self.fingerprint = self.fingerprint or own
         if own != self.fingerprint and not force:
-            raise Error(
-                f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]};"
-                " --force renders it all the same"
-            )
+            way = "" if force is None else "; --force renders it all the same"
+            raise Error(f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]}{way}")
 
     def rows(self, num_ws: int) -> Tensor:
         """``ws``, of which other tools store one row where all are equal."""

@@ -51,7 +51,21 @@ def complaint(*arguments: object) -> str:
     lines = [line for line in lines if line and "%|" not in line]  # progress bars
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("latentedit: ")
+    advised = set(re.findall(r"--[a-z][a-z-]*", re.sub(r'"latentedit [^"]*"|\bwith \w+ --\w+', "", lines[0])))
+    assert advised <= options_of([str(argument) for argument in arguments]), lines[0]
     return lines[0]
+
+
+def options_of(words: list[str]) -> set[str]:
+    """The options of the command that ``words`` begin with, and those that the user wrote."""
+    command: click.Command = main
+    for word in words:
+        found = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
+        if found is None:
+            break
+        command = found
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return {*own, *(word for word in words if word.startswith("--"))}
 
 
 def commands(group: click.Group = main, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:

@@ -49,6 +49,17 @@ def read_tensors_or_values(path: str | os.PathLike[str]) -> Any:
         raise Error(f"{path}: no such file")
     try:
         check_file(path)
+    except _WholeModule as error:
+        raise Error(
+            f"{path}: not a file of weights but a whole pickled module ({error}), which asks for its program's code; save its"
+            " state_dict() with the tool that wrote it. In place of PTI's generators for one photo, which are such files, there"
+            ' is "latentedit invert --tune"'
+        ) from error
+    except Error as error:
+        raise Error(f"{path}: not a file of weights, or damaged: {error}") from error
+    except Exception as error:  # a hostile or damaged file can raise anything
+        raise Error(f"{path}: not a file of weights, damaged, or asking for more than tensors ({_first_line(error)})") from error
+    try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # training options, which have no code
             return torch.load(path, map_location="cpu", weights_only=True)
     except Error as error:
@@ -58,8 +69,16 @@ def read_tensors_or_values(path: str | os.PathLike[str]) -> Any:
         if asked:
             name = f"it asks for {asked[1]}, which is more than tensors and plain values"
             raise Error(f"{path}: not a file of weights alone: {name}") from error
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Error(f"{path}: not a file of weights, damaged, or asking for more than tensors ({text[:160]})") from error
+        text = f"not a file of weights, damaged, or asking for more than tensors ({_first_line(error)})"
+        raise Error(f"{path}: {text}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+
+
+class _WholeModule(Error):
+    """A file holds a pickled object of a class, not its weights."""
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
@@ -95,7 +114,10 @@ def check_file(path: str | os.PathLike[str]) -> None:
         reader = _StorageReader(io.BytesIO(code))
         prefix = program.filename.removesuffix("data.pkl")
         records = {member.filename.removeprefix(f"{prefix}data/"): member.file_size for member in members}
-    reader.load()
+    root = reader.load()
+    for part in (root, *(root.values() if isinstance(root, dict) else ())):
+        if isinstance(part, _Anything) and part.is_module():
+            raise _WholeModule(f"{part.room}.{type(part).__name__}"[:80])
     for key, claimed in reader.claims.items():
         held = records.get(key, 0) if zipped else size
         if not 0 <= claimed <= held:
@@ -108,11 +130,21 @@ COSTLY = {(room, name) for room in ("builtins", "__builtin__") for name in ("byt
 """What torch would call with any number or text, whatever memory that takes."""
 
 
+PLAIN = ("", "collections", "argparse", "builtins", "torch", "numpy")
+"""Packages of the classes whose objects files of weights hold beside tensors."""
+
+
 class _Anything(OrderedDict[Any, Any]):
     """Stands for an object of any class that a file of weights names."""
 
+    room = ""
+    """The module of its class."""
+
     def __init__(self, *_: Any) -> None:
         super().__init__()
+
+    def is_module(self) -> bool:
+        return self.room.partition(".")[0] not in PLAIN or self.room.startswith("torch.nn.modules.")
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -131,11 +163,16 @@ class _StorageReader(pickle.Unpickler):
         super().__init__(stream)
         self.claims: dict[str, int] = {}
         self.classes: dict[tuple[str, str], type[_Anything]] = {}
+        self.persistent = False
+        """Whether the program builds a module with the source code that it brings along."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in COSTLY:
+            if self.persistent:
+                raise _WholeModule("of NVIDIA's code, as PTI stores its generators")
             raise Error(f"the program asks for {module}.{name}, which no file of weights needs")
-        return self.classes.setdefault((module, name), type(name, (_Anything,), {}))
+        self.persistent |= name == "_reconstruct_persistent_obj"
+        return self.classes.setdefault((module, name), type(name, (_Anything,), {"room": module}))
 
     def persistent_load(self, pid: Any) -> Any:
         kind, storage, key, _, count = pid[:5]
@@ -159,7 +196,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
     from latentedit.foreign.genforce import is_genforce, load_genforce
     from latentedit.foreign.rosinality import load_rosinality
 
-    found = read_pt(path)
+    found = unwrapped(read_pt(path))
     if "GAN" in found or "version" in found:
         raise Error(
             f"{path}: a checkpoint of lucidrains' stylegan2_pytorch, whose networks are of another architecture (no weights in"
@@ -178,6 +215,34 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
     if is_plain(found.get("G_ema")) or is_plain(found.get("G")):
         return load_plain(path, found)
     return load_rosinality(path, found)
+
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before the name of every tensor."""
+
+
+def unwrapped(found: dict[str, Any]) -> dict[str, Any]:
+    """``found`` without the wrappers' prefixes, in it and in the dictionaries one level down."""
+    inside = {name: _bare(value) if isinstance(value, dict) else value for name, value in found.items()}
+    return _bare(inside)
+
+
+def _bare(state: dict[Any, Any]) -> dict[Any, Any]:
+    for prefix in (*WRAPPERS, *WRAPPERS):  # the one within the other, too
+        if state and all(isinstance(name, str) and name.startswith(prefix) for name in state):
+            bare = {name.removeprefix(prefix): value for name, value in state.items()}
+            state = _like(state, bare)
+    return state
+
+
+def _like(state: dict[Any, Any], bare: dict[Any, Any]) -> dict[Any, Any]:
+    """``bare`` with what torch keeps beside a ``state_dict``, where `save_plain` puts the architecture."""
+    metadata = getattr(state, "_metadata", None)
+    if metadata is None:
+        return bare
+    kept = OrderedDict(bare)
+    kept._metadata = metadata  # type: ignore[attr-defined]
+    return kept
 
 
 def save_plain(path: str | os.PathLike[str], model: Model) -> None:
