@@ -1,6 +1,7 @@
 """Options and helpers that several commands share."""
 
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +26,26 @@ def device_option(function: F) -> F:
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")(function)
 
 
+class Finite(click.FloatRange):
+    """A number within a range; NaN and infinity, which pass any comparison or poison what they touch, are no numbers."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+SEED = click.IntRange(0, 2**32 - 1)
+PSI = Finite(-5, 5)
+"""Beyond that pictures are none; negative ones show the opposite."""
+WEIGHT = Finite(0, 1e6)
+LARGEST_AMOUNT = 1000
+"""Sigmas of an edit; more is a slip of the keyboard."""
+
+
 def seed_option(function: F) -> F:
-    return click.option("--seed", default=0, show_default=True, help="Of every random draw.")(function)
+    return click.option("--seed", default=0, show_default=True, type=SEED, help="Of every random draw.")(function)
 
 
 def model_option(default: str | None = "faces128") -> Callable[[F], F]:
@@ -92,9 +111,21 @@ def parse_numbers(text: str, count: int, what: str) -> list[float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != count:
-        raise Error(f"{what} takes {count} numbers separated by commas, got {text!r}")
+    if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
+        raise Error(f"{what} takes {count} finite numbers separated by commas, got {text!r}")
     return numbers
+
+
+MARGIN = 1.0
+"""How far a crop may reach beyond the photo, in its longer sides; faces at an edge do reach a little beyond."""
+
+
+def check_quad(quad: list[list[float]], photo: Any, name: str) -> None:
+    """Raise `Error` for a crop much larger than the photo, which would be filled up with its reflections."""
+    most = MARGIN * max(photo.size)
+    inside = all(-most <= x <= photo.width + most and -most <= y <= photo.height + most for x, y in quad)
+    if not inside:
+        raise Error(f"{name} reaches far beyond the picture of {photo.width} x {photo.height} pixels")
 
 
 def quad_of(photo: Any, model: "Model", crop: str | None, aligned: bool, name: str) -> list[list[float]]:
@@ -107,6 +138,7 @@ def quad_of(photo: Any, model: "Model", crop: str | None, aligned: bool, name: s
         left, top, side = parse_numbers(crop, 3, "--crop")
         if side < 1 or left + side <= 0 or top + side <= 0 or left >= photo.width or top >= photo.height:
             raise Error(f"{name}: --crop {crop} lies outside the picture of {photo.width} x {photo.height} pixels")
+        check_quad(quad_of_window(left, top, side), photo, f"{name}: --crop {crop}")
         return quad_of_window(left, top, side)
     if aligned:
         side = min(photo.size)
@@ -135,7 +167,11 @@ def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | 
         ax, ay, bx, by, mx, my = parse_numbers(landmarks, 6, "--landmarks")
         if ax >= bx:
             raise Error(f"--landmarks begins with the eye at the viewer's left, got {landmarks}")
-        return [Framed("", quad_from_face(Face((0, 0, 0, 0), (ax, ay), (bx, by), True, (mx, my)), framing), [])]
+        if not all(0 <= x <= photo.width and 0 <= y <= photo.height for x, y in ((ax, ay), (bx, by), (mx, my))):
+            raise Error(f"{name}: --landmarks {landmarks} lie outside the picture of {photo.width} x {photo.height} pixels")
+        quad = quad_from_face(Face((0, 0, 0, 0), (ax, ay), (bx, by), True, (mx, my)), framing)
+        check_quad(quad, photo, f"{name}: the crop around --landmarks {landmarks}")
+        return [Framed("", quad, [])]
     if face != "all" and (not face.isdecimal() or int(face) < 1):
         raise Error(f"--face takes a number from 1, or all; got {face!r}")
     ways = options_here()

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentedit.cli.common import F, device_option, model_option, progress_bar, read_model, say_written, seed_option
+from latentedit.cli.common import (
+    LARGEST_AMOUNT,
+    PSI,
+    F,
+    Finite,
+    device_option,
+    model_option,
+    progress_bar,
+    read_model,
+    say_written,
+    seed_option,
+)
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -22,7 +33,7 @@ def look_options(amounts: str) -> Callable[[F], F]:
     """What the sheet of sweeps shows, by default ``amounts``."""
 
     def add(function: F) -> F:
-        function = click.option("--psi", default=0.7, show_default=True, help="Truncation of the pictures.")(function)
+        function = click.option("--psi", default=0.7, show_default=True, type=PSI, help="Truncation of the pictures.")(function)
         function = click.option("--seeds", default=SEEDS, show_default=True, help="Of the pictures on the sheet.")(function)
         text = "Sigmas on the sheet."
         return click.option("--amounts", default=amounts, show_default=True, metavar="FROM:TO:COUNT", help=text)(function)
@@ -39,8 +50,8 @@ def folder_option(function: F) -> F:
 
 
 @click.command()
-@click.option("--count", default=10, show_default=True, help="Components.")
-@click.option("--samples", default=100_000, show_default=True, help="Random w.")
+@click.option("--count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Components.")
+@click.option("--samples", default=100_000, show_default=True, type=click.IntRange(1, 10_000_000), help="Random w.")
 @click.option("--layers", help="Rows of ws that they move: 0-3, coarse, middle, fine.")
 @model_option()
 @look_options("-3:3:7")
@@ -84,7 +95,7 @@ def pca(
 
 
 @click.command()
-@click.option("--count", default=10, show_default=True, help="Directions.")
+@click.option("--count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Directions.")
 @layers_option
 @model_option()
 @look_options("-3:3:7")
@@ -107,9 +118,17 @@ def sefa(count: int, layers: str | None, model_name: str, amounts: str, seeds: s
 
 
 @click.command()
-@click.option("--count", default=20, show_default=True, help="Channels.")
-@click.option("--samples", default=32, show_default=True, help="Random pictures to measure them on.")
-@click.option("--amount", default=3.0, show_default=True, help="Sigmas by which they are moved for that.")
+@click.option("--count", default=20, show_default=True, type=click.IntRange(1, 1000), help="Channels.")
+@click.option(
+    "--samples", default=32, show_default=True, type=click.IntRange(1, 100_000), help="Random pictures to measure them on."
+)
+@click.option(
+    "--amount",
+    default=3.0,
+    show_default=True,
+    type=Finite(-LARGEST_AMOUNT, LARGEST_AMOUNT),
+    help="Sigmas by which they are moved for that.",
+)
 @click.option("--layers", help="Rows of ws whose styles to look at: 0-3, coarse, middle, fine.")
 @model_option()
 @look_options("-8:8:7")

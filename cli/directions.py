@@ -20,7 +20,7 @@ def directions() -> None:
 @directions.command("import")
 @click.argument("file", type=click.Path())
 @click.option("--name", help="Of the direction; by default the file's.")
-@click.option("--component", type=int, help="Of a GANSpace file, counted from 0.")
+@click.option("--component", type=click.IntRange(0), help="Of a GANSpace file, counted from 0.")
 @click.option("--layers", help="Rows of ws that it moves: 0-3, coarse, middle, fine.")
 @model_option()
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")

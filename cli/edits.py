@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latentedit.cli.common import (
+    Finite,
     device_option,
     each,
     expand,
@@ -49,7 +50,13 @@ if TYPE_CHECKING:
 @click.option(
     "--difference", is_flag=True, help="With --paste-back: add what the edit changed, and keep the photo's own detail."
 )
-@click.option("--feather", default=0.15, show_default=True, help="Share of the crop's side over which its edge fades.")
+@click.option(
+    "--feather",
+    default=0.15,
+    show_default=True,
+    type=Finite(0, 0.5),
+    help="Share of the crop's side over which its edge fades.",
+)
 @click.option("--out", type=click.Path(), required=True, help="Picture, latent (.safetensors), or folder for several.")
 @click.option("--force", is_flag=True, help="Accept latents and directions of another generator.")
 @recursive_option
@@ -89,6 +96,7 @@ def edit(
     from latentedit.editing import edit_holding
     from latentedit.folders import distinct
     from latentedit.images import own_path, save_image
+    from latentedit.latents import ENDINGS as LATENTS
     from latentedit.latents import load_latent, save_latent
     from latentedit.video import ENDINGS, save_video, there_and_back
 
@@ -96,7 +104,7 @@ def edit(
     swept = [parse_sweep(text) for text in sweeps]
     if not moves and not swept and photo is None:
         raise Error("nothing to do: give at least one --set NAME=AMOUNT, or --sweep NAME=FROM:TO:COUNT")
-    files = expand(latents, (".safetensors", ".npz", ".npy", ".pt"), "latent files", recursive=recursive)
+    files = expand(latents, LATENTS, "latent files", recursive=recursive)
     names = distinct(files)
     theirs = {f"{name}.png".casefold() for name in names.values()}
     target = Path(out)

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from latentedit.cli.common import device_option, perceptual_options, progress_bar, read_model, say_written, seed_option
+from latentedit.cli.common import (
+    Finite,
+    device_option,
+    perceptual_options,
+    progress_bar,
+    read_model,
+    say_written,
+    seed_option,
+)
 from latentedit.errors import Error
 
 
@@ -18,7 +26,7 @@ def encoder() -> None:
 @click.option("--data", type=click.Path(), help="Photographs besides, as for train; of the model's size.")
 @click.option("--steps", default=5000, show_default=True, type=click.IntRange(1), help="Of training.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(2), help="Pictures a step.")
-@click.option("--max-minutes", type=float, help="Stop after this time; the same command goes on.")
+@click.option("--max-minutes", type=Finite(0, 1e7), help="Stop after this time; the same command goes on.")
 @click.option("--probes", default=2000, show_default=True, type=click.IntRange(1), help="To measure the curvature by.")
 @click.option("--out", type=click.Path(), help="By default NAME.encoder.safetensors beside MODEL, where it is found by itself.")
 @perceptual_options

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import (
+    Finite,
     crop_options,
     device_option,
     megapixels_option,
@@ -68,10 +69,16 @@ def label_options(function: Any) -> Any:
 @click.option(
     "--space", type=click.Choice(["w", "w+", "s", "z"]), default="w", show_default=True, help="Where the direction lies."
 )
-@click.option("--confident", type=click.FloatRange(0, 0.5, min_open=True), help="Share at either end of the scores to fit to.")
+@click.option("--confident", type=Finite(0, 0.5, min_open=True), help="Share at either end of the scores to fit to.")
 @click.option("--keep", metavar="NAME,...|auto", help="Directions whose scores must stay; auto proposes them.")
 @click.option("--classifier", type=click.Path(), help="ONNX file that scores random pictures, instead of labels.")
-@click.option("--output", default=-1, show_default=True, help="Which of the classifier's numbers; -1 is the last.")
+@click.option(
+    "--output",
+    default=-1,
+    show_default=True,
+    type=click.IntRange(-1000, 1000),
+    help="Which of the classifier's numbers; -1 is the last.",
+)
 @click.option("--size", default=224, show_default=True, type=click.IntRange(1), help="Of the pictures it takes, in pixels.")
 @click.option(
     "--prepare",
@@ -270,7 +277,9 @@ def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: 
 
 def are_latents(paths: list[Path]) -> bool:
     """Whether ``paths`` are latent files; `Error` for some of each kind."""
-    latents = [path.suffix == ".safetensors" for path in paths]
+    from latentedit.latents import ENDINGS
+
+    latents = [path.suffix in ENDINGS for path in paths]
     if any(latents) and not all(latents):
         raise Error("the labels name both latent files and photographs; use one kind")
     return all(latents)
@@ -281,10 +290,16 @@ def own_latents(paths: list[Path], model: "Model") -> "list[Latent]":
     from latentedit.latents import load_latent
     from latentedit.models import fingerprint
 
-    own, found = fingerprint(model.generator), []
+    generator = model.generator
+    own, found = fingerprint(generator), []
     for path in paths:
-        found.append(load_latent(path))
-        found[-1].check_generator(own, model.path)
+        latent = load_latent(path)
+        latent.check_generator(own, model.path)
+        rows, width = latent.ws.shape[1:]
+        if rows not in (1, generator.num_ws) or width != generator.w_dim:
+            sizes = f"latents of {rows} x {width}; this generator has {generator.num_ws} x {generator.w_dim}"
+            raise Error(f"{path}: {sizes}")
+        found.append(latent)
     return found
 
 

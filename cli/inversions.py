@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import (
-    SeveralError,
+    WEIGHT,
     Framed,
+    SeveralError,
     ahead,
     crop_options,
     device_option,
@@ -104,10 +105,18 @@ class Job:
     help="Noise maps: found too, the model's own, or none.",
 )
 @click.option(
-    "--prior-weight", default=0.1, show_default=True, help="Holds w near the mean; more resembles less and edits better."
+    "--prior-weight",
+    default=0.1,
+    show_default=True,
+    type=WEIGHT,
+    help="Holds w near the mean; more resembles less and edits better.",
 )
-@click.option("--delta-weight", default=0.0, show_default=True, help="Draws W+ towards W, where sliders mean more; try 0.01.")
-@click.option("--adversarial-weight", default=0.0, show_default=True, help="Keeps w among the model's own; try 0.1.")
+@click.option(
+    "--delta-weight", default=0.0, show_default=True, type=WEIGHT, help="Draws W+ towards W, where sliders mean more; try 0.01."
+)
+@click.option(
+    "--adversarial-weight", default=0.0, show_default=True, type=WEIGHT, help="Keeps w among the model's own; try 0.1."
+)
 @click.option("--tune", is_flag=True, help="Then move the generator a little towards the photo; kept in the latent file.")
 @click.option("--tune-steps", default=200, show_default=True, type=click.IntRange(1), help="Steps of --tune.")
 @click.option("--mask", metavar="FILE", help="Picture of the crop's shape: white counts, black does not.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import device_option, model_option, progress_bar, read_model, say_written, seed_option
+from latentedit.cli.common import PSI, SEED, device_option, model_option, progress_bar, read_model, say_written, seed_option
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--count", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Samples.")
 @click.option("--attribute", "attributes", multiple=True, metavar="NAME", help="Column for its labels; repeatable.")
-@click.option("--psi", default=1.0, show_default=True, help="Truncation: 1 is none, smaller is more typical.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first sample; the others count on.")
+@click.option("--psi", default=1.0, show_default=True, type=PSI, help="Truncation: 1 is none, smaller is more typical.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the first sample; the others count on.")
 @model_option()
 @click.option("--out", type=click.Path(), required=True, help="Folder of pictures, latents and labels.csv.")
 @device_option

@@ -37,11 +37,21 @@ from latentedit.errors import Error
 )
 @click.option("--ppl-crop", is_flag=True, help="Only the face, in FFHQ's framing.")
 @click.option("--inception-weights", type=click.Path(), help="File of the Inception weights, if not in torch hub's cache.")
-@click.option("--count", default=10_000, show_default=True, help="Random pictures (ppl: pairs, at most 1000).")
-@click.option("--seeds", default=1, show_default=True, help="Repeat with so many seeds and give the spread.")
+@click.option(
+    "--count",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(10, 10_000_000),
+    help="Random pictures (ppl: pairs, at most 1000).",
+)
+@click.option(
+    "--seeds", default=1, show_default=True, type=click.IntRange(1, 1000), help="Repeat with so many seeds and give the spread."
+)
 @click.option("--mirror", is_flag=True, help="Compare with mirrored pictures too, as training with --mirror shows them.")
 @click.option("--held-out", type=click.Path(), help="For inversion: squares that were not trained on (zip or folder).")
-@click.option("--steps", default=300, show_default=True, help="For inversion: steps of the projector.")
+@click.option(
+    "--steps", default=300, show_default=True, type=click.IntRange(1, 1_000_000), help="For inversion: steps of the projector."
+)
 @click.option("--perceptual-weights", type=click.Path(), help="For ppl and inversion: LPIPS' VGG weights.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @seed_option
@@ -83,8 +93,6 @@ def metrics(
     unknown = [name for name in wanted if name not in (*METRICS, *OTHERS)]
     if unknown or not wanted:
         raise Error(f"--metrics are {', '.join((*METRICS, *OTHERS))}, got {', '.join(unknown) or 'none'}")
-    if count < 10 or seeds < 1:
-        raise Error("--count must be at least 10 and --seeds at least 1")
     compared = [name for name in wanted if name in METRICS]
     if compared and data is None:
         raise Error(f"{compared[0]} compares with a training set; name it with --data")

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import device_option, framing_option, print_facts, progress_bar, read_model, say_written
+from latentedit.cli.common import (
+    PSI,
+    device_option,
+    framing_option,
+    print_facts,
+    progress_bar,
+    read_model,
+    say_written,
+)
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -20,6 +28,8 @@ def parse_seeds(text: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise Error(f"--seeds takes numbers and ranges such as 0-15,85, got {text!r}")
+        if dash and int(first) > int(last):
+            raise Error(f"--seeds takes ranges from small to large: {part.strip()} runs backwards, write {last}-{first}")
         seeds += range(int(first), min(int(last or first), int(first) + 10_000) + 1)
     if not 1 <= len(seeds) <= 10_000 or max(seeds) >= 2**32:
         raise Error(f"--seeds takes 1 to 10000 numbers below 2^32, got {text!r}")
@@ -45,7 +55,7 @@ def class_number(model: "Model", label: str | None) -> int | None:
 @click.command()
 @click.argument("model_name", metavar="MODEL")
 @click.option("--seeds", default="0-15", show_default=True, help="Seeds of z, as the official networks' galleries count them.")
-@click.option("--psi", default=0.7, show_default=True, help="Truncation: 1 is none, smaller is more typical.")
+@click.option("--psi", default=0.7, show_default=True, type=PSI, help="Truncation: 1 is none, smaller is more typical.")
 @click.option(
     "--cutoff", type=click.IntRange(0), help="Truncate the first so many layers only (the first StyleGAN's pages: 8)."
 )
@@ -74,6 +84,8 @@ def sample(
     numbers = parse_seeds(seeds)
     found = read_model(model_name, device)
     generator = found.generator
+    if cutoff is not None and cutoff > generator.num_ws:
+        raise Error(f"--cutoff takes 0 to {generator.num_ws}, the layers of this network; got {cutoff}")
     number = class_number(found, label)
     c = one_hot(torch.tensor([number]), generator.c_dim).to(generator.device) if number is not None else None
     pictures = []

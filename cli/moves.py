@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latentedit.cli.common import read_model
+from latentedit.cli.common import LARGEST_AMOUNT, read_model
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -29,13 +29,16 @@ def parse_move(text: str) -> Move:
     amount, _, layers = rest.partition("@")
     try:
         number = float(amount.removeprefix(":"))
-        return Move(name, number, layers or None, amount.startswith(":")) if equals and name else _bad(text)
     except ValueError:
         return _bad(text)
+    if not equals or not name or rest.endswith("@") or not abs(number) <= LARGEST_AMOUNT:
+        return _bad(text)
+    return Move(name, number, layers or None, amount.startswith(":"))
 
 
 def _bad(text: str) -> Move:
-    raise Error(f"--set takes NAME=AMOUNT or NAME=AMOUNT@LAYERS with the amount in sigmas, or NAME=:SCORE, got {text!r}")
+    form = "--set takes NAME=AMOUNT or NAME=AMOUNT@LAYERS, or NAME=:SCORE"
+    raise Error(f"{form}, with the amount in sigmas from -{LARGEST_AMOUNT} to {LARGEST_AMOUNT}, got {text!r}")
 
 
 def parse_sweep(text: str) -> tuple[str, list[float]]:
@@ -51,7 +54,8 @@ def parse_amounts(text: str, form: str) -> list[float]:
     parts = text.split(":")
     try:
         start, stop, count = float(parts[0]), float(parts[1]), int(parts[2])
-        if len(parts) != 3 or not 2 <= count <= 50 or not math.isfinite(stop - start):
+        far = not max(abs(start), abs(stop)) <= LARGEST_AMOUNT or math.isnan(stop - start)
+        if len(parts) != 3 or not 2 <= count <= 50 or far:
             raise ValueError
     except (ValueError, IndexError) as error:
         raise Error(f"{form} with 2 to 50 pictures, got {text!r}") from error

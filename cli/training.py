@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from latentedit.cli.common import device_option, megapixels_option, parse_numbers, read_model, say, say_written
+from latentedit.cli.common import (
+    SEED,
+    Finite,
+    device_option,
+    megapixels_option,
+    parse_numbers,
+    read_model,
+    say,
+    say_written,
+)
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -25,7 +34,7 @@ def dataset() -> None:
 
 @dataset.command()
 @click.argument("source", type=click.Path())
-@click.option("--size", required=True, type=int, help="Side of the squares in pixels, a power of two.")
+@click.option("--size", required=True, type=click.IntRange(4, 4096), help="Side of the squares in pixels, a power of two.")
 @click.option(
     "--crop", default="centre", show_default=True, metavar="centre|face|X,Y,SIZE", help="Which square of every picture."
 )
@@ -152,18 +161,20 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
 @click.argument("data", type=click.Path())
 @click.option("--out", type=click.Path(), required=True, help="Folder of the run; run again to resume.")
 @click.option("--preset", default="small", show_default=True, help="Name of a preset, or a TOML file.")
-@click.option("--kimg", type=float, help="Stop after this many thousand pictures.")
-@click.option("--max-minutes", type=float, help="Stop after this time, with a snapshot.")
-@click.option("--snapshot-kimg", type=float, help="Thousand pictures between snapshots.")
-@click.option("--batch", type=int, help="Pictures a step, over all processes.")
-@click.option("--micro-batch", type=int, help="Pictures at once on a device; smaller needs less memory.")
-@click.option("--learning-rate", type=float, help="Of both networks.")
-@click.option("--gamma", type=float, help="Weight of the R1 penalty.")
+@click.option("--kimg", type=Finite(0, 1e9, min_open=True), help="Stop after this many thousand pictures.")
+@click.option("--max-minutes", type=Finite(0, 1e7), help="Stop after this time, with a snapshot.")
+@click.option("--snapshot-kimg", type=Finite(0, 1e9, min_open=True), help="Thousand pictures between snapshots.")
+@click.option("--batch", type=click.IntRange(1, 65536), help="Pictures a step, over all processes.")
+@click.option("--micro-batch", type=click.IntRange(1, 65536), help="Pictures at once on a device; smaller needs less memory.")
+@click.option("--learning-rate", type=Finite(0, 10, min_open=True), help="Of both networks.")
+@click.option("--gamma", type=Finite(0, 1e6), help="Weight of the R1 penalty.")
 @click.option("--augment", help="Group of augmentations (bg, bgc, ...), or none.")
-@click.option("--augment-p", type=float, help="Strength of the augmentation at the start, 0 to 1.")
+@click.option("--augment-p", type=Finite(0, 1), help="Strength of the augmentation at the start, 0 to 1.")
 @click.option("--mirror/--no-mirror", default=None, help="Show every picture mirrored as well.")
 @click.option("--swap", "swaps", multiple=True, metavar="LABEL=LABEL", help="Labels that change places in a mirrored picture.")
-@click.option("--freeze-d", type=int, help="Discriminator layers, from the picture on, that stay as they are.")
+@click.option(
+    "--freeze-d", type=click.IntRange(0, 1000), help="Discriminator layers, from the picture on, that stay as they are."
+)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="Of the blocks from 16 x 16 up.")
 @click.option("--eyes", metavar="AX,AY,BX,BY", help="Where eyes lie in these pictures, in fractions of the side.")
 @click.option("--mouth", metavar="X,Y", help="Where the mouth lies.")
@@ -178,7 +189,7 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
 @click.option("--tensorboard", is_flag=True, help="Write event files too (pip install 'latentedit[tensorboard]').")
 @click.option("--accept-changes", is_flag=True, help="Resume although options or data have changed.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, with an estimate of memory and time.")
-@click.option("--seed", type=int, help="Of every random draw.")
+@click.option("--seed", type=SEED, help="Of every random draw.")
 @device_option
 def train(
     data: str,
@@ -334,7 +345,12 @@ def _framing(eyes: str | None, mouth: str | None) -> dict[str, Any] | None:
             raise Error("--mouth goes with --eyes")
         return None
     ax, ay, bx, by = parse_numbers(eyes, 4, "--eyes")
+    if not all(0 <= number <= 1 for number in (ax, ay, bx, by)) or ax >= bx:
+        raise Error(f"--eyes takes fractions of the side from 0 to 1, the eye at the viewer's left first; got {eyes}")
     framing: dict[str, Any] = {"kind": "face", "eyes": [[ax, ay], [bx, by]]}
     if mouth is not None:
-        framing["mouth"] = parse_numbers(mouth, 2, "--mouth")
+        place = parse_numbers(mouth, 2, "--mouth")
+        if not all(0 <= number <= 1 for number in place):
+            raise Error(f"--mouth takes fractions of the side from 0 to 1; got {mouth}")
+        framing["mouth"] = place
     return framing

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from latentedit.directions.labels import NO, YES
 from latentedit.directions.samples import FILE, PICTURE
 from latentedit.directions.tables import Table
 from latentedit.directions.uncertainty import Array, Report, accuracy, latent_features, photo_features, ranking
 from latentedit.errors import Error
 from latentedit.images import EXTENSIONS
+from latentedit.latents import ENDINGS as LATENTS
 
 ORDERS = ("uncertain", "file")
 VALUES = ("1", "0", "")
-LATENT = ".safetensors"
 REFIT = 5
 """Answers between two fits of the probe."""
 ENOUGH = 2
@@ -78,7 +79,7 @@ class Labelling:
             raise Error(f"{column!r} cannot be a column of labels")
         self.column, self._table = column, Table(table)
         self.samples = _samples(self._table)
-        self.latents = self.samples[0].path.suffix == LATENT
+        self.latents = self.samples[0].path.suffix in LATENTS
         self._numbers = {sample.file: sample.number for sample in self.samples}
         self._values = [_value(self._table, sample.row, column) for sample in self.samples]
         self._skipped: list[int] = []
@@ -189,7 +190,7 @@ def _samples(table: Table) -> list[Sample]:
     if not found:
         raise Error(f"{table.path}: no row names a file")
     samples = list(found.values())
-    if len({sample.path.suffix == LATENT for sample in samples}) > 1:
+    if len({sample.path.suffix in LATENTS for sample in samples}) > 1:
         raise Error(f"{table.path}: names both latent files and photographs; use one kind")
     return samples
 
@@ -212,6 +213,9 @@ def _picture(table: Table, path: Path, named: str, where: str) -> Path:
 
 def _value(table: Table, row: int, column: str) -> str:
     value = table.cell(row, column)
+    if value.lower() in (*YES, *NO):
+        return "1" if value.lower() in YES else "0"
     if value not in VALUES:
-        raise Error(f"{table.path}, line {table.rows[row].line}: {column} is {value!r}; labels here are 1, 0 or empty")
+        place = f"{table.path}, line {table.rows[row].line}"
+        raise Error(f"{place}: {column} is {value!r}; labels here are 1 or yes, 0 or no, or empty")
     return value

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,13 @@ from latentedit import outputs
 from latentedit.errors import Error
 from latentedit.files import read_csv
 from latentedit.images import EXTENSIONS
+from latentedit.latents import ENDINGS as LATENTS
 
-ENDINGS = (*EXTENSIONS, ".safetensors")
+ENDINGS = (*EXTENSIONS, *LATENTS)
 """Of the files in sub-folders that count as samples."""
+YES, NO = ("yes", "y", "true", "t", "on"), ("no", "n", "false", "f", "off")
+"""How people write 1 and 0, in any case."""
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,8 @@ def read_labels(
     Args:
         table: a CSV, whose ``file_column`` names files relative to it, or a folder, whose sub-folders are the classes.
         column: of the CSV.
-        positive, negative: values that mean 1 and 0. With neither, the column holds numbers; with one of them, all other
-            values are the other class; with both, samples with further values are left out.
+        positive, negative: values that mean 1 and 0. With neither, the column holds numbers, or yes and no; with one of them,
+            all other values are the other class; with both, samples with further values are left out.
         order: values from least to most, which count 0, 1, 2 ...
         group: column of the group (person) that a sample belongs to.
         exclude: groups to leave out.
@@ -124,7 +129,7 @@ def read_texts(
         return _from_folders(path)
     if column is None:
         raise Error(f"{path}: say which column holds the labels")
-    names, *cells = list(read_csv(path)) or [[]]
+    names, *cells = list(read_csv(path, column=file_column)) or [[]]
     rows = [dict(zip(names, row, strict=False)) for row in cells]
     for needed in [file_column, column, *([group] if group else [])]:
         if needed not in names:
@@ -186,10 +191,12 @@ def _value(text: str, place: str, attribute: str, yes: set[str], no: set[str], o
         return None
     if yes or no:
         return 0.0 if yes else 1.0
+    if text.lower() in (*YES, *NO):
+        return float(text.lower() in YES)
     try:
-        number = float(text)
+        number = float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
     except ValueError as error:
-        raise Error(f"{place}: {attribute} is {text!r}, not a number; say --positive VALUE") from error
+        raise Error(f"{place}: {attribute} is {text!r}, neither a number nor yes or no; say --positive VALUE") from error
     if not math.isfinite(number):
         raise Error(f"{place}: {attribute} is {text!r}, which is no finite number")
     return number

@@ -5,11 +5,11 @@ import csv
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latentedit.errors import Error
-from latentedit.files import write_bytes
+from latentedit.files import csv_delimiter, write_bytes
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,20 @@ class Record:
     ending: str
     line: int
     """In the file, counted from 1: the last one where a cell has line breaks."""
+    delimiter: str = ","
 
     def padded(self, count: int) -> "Record":
         """With at least ``count`` cells; an empty line stays one."""
         missing = max(count - len(self.cells), 0) if self.cells else 0
-        return Record([*self.cells, *[""] * missing], self.text + "," * missing, self.ending, self.line)
+        text = self.text + self.delimiter * missing
+        return replace(self, cells=[*self.cells, *[""] * missing], text=text)
 
     def with_cell(self, index: int, value: str) -> "Record":
         cells = [*self.cells, *[""] * (index + 1 - len(self.cells))]
         cells[index] = value
         buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="").writerow(cells)
-        return Record(cells, buffer.getvalue(), self.ending, self.line)
+        csv.writer(buffer, delimiter=self.delimiter, lineterminator="").writerow(cells)
+        return replace(self, cells=cells, text=buffer.getvalue())
 
 
 class Table:
@@ -111,9 +113,10 @@ def _records(text: str) -> Iterator[Record]:
             pending.append(line)
             yield line
 
-    reader = csv.reader(lines(), strict=True)
+    delimiter = csv_delimiter(text.partition("\n")[0])
+    reader = csv.reader(lines(), strict=True, delimiter=delimiter)
     for cells in reader:
         whole = "".join(pending)
         pending.clear()
         bare = whole.rstrip("\r\n")
-        yield Record(cells, bare, whole[len(bare) :], reader.line_num)
+        yield Record(cells, bare, whole[len(bare) :], reader.line_num, delimiter)

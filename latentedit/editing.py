@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import Error, check_number
 from latentedit.generator import Generator
 
 NAMED_LAYERS = {"coarse": (0, 3), "middle": (4, 7), "fine": (8, 10**6), "all": (0, 10**6)}
@@ -44,7 +44,9 @@ def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
         if len(parts) not in (1, 2) or not all(part.isdigit() for part in parts):
             raise Error(f"layers must be a range such as 0-3, or one of {', '.join(NAMED_LAYERS)}, got {text!r}")
         first, last = int(parts[0]), int(parts[-1])
-    if first > last or last >= num_ws:
+    if first > last:
+        raise Error(f"layers {text} run backwards; write {last}-{first}")
+    if last >= num_ws:
         raise Error(f"layers {text} lie outside this network, whose layers are 0-{num_ws - 1}")
     return first, last
 
@@ -62,6 +64,7 @@ def edit(ws: Tensor, direction: Movable, amount: float, layers: str | tuple[int,
     Raises:
         Error: shapes of another network, or layers outside it.
     """
+    check_number("an edit's amount", amount)
     return ws + amount * step_of(ws, direction, layers)
 
 
@@ -80,6 +83,8 @@ def edit_holding(
     Raises:
         Error: as `edit`, or directions that cannot be told apart.
     """
+    for _, amount, _ in moves:
+        check_number("an edit's amount", amount)
     steps = [amount * step_of(ws, d, layers) for d, amount, layers in moves]
     step = torch.stack(steps).sum(dim=0).cpu().double()  # small, and not every device has float64
     gradients = torch.stack([gradient_of_score(ws, d) for d in (*(d for d, *_ in moves), *held)]).flatten(1).cpu().double()
@@ -148,6 +153,7 @@ def edit_styles(
     Raises:
         Error: a direction of another space or network, or layers outside it.
     """
+    check_number("an edit's amount", amount)
     step = amount * direction.sigma * _style_step(generator, direction, layers)
     sizes = [size for _, size in generator.synthesis.style_layers]
     steps = step.split(sizes)

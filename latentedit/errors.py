@@ -1,5 +1,6 @@
 """The one exception type that users of the package have to know."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,15 @@ class Error(ValueError):
     def __init__(self, message: str) -> None:
         plain = printable(message)
         super().__init__(plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}...")
+
+
+def check_number(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> None:
+    """Raise `Error` unless ``value`` is a finite number from ``least`` to ``most``."""
+    if math.isfinite(value) and least <= value <= most:
+        return
+    ends = [f"from {least:g}" if math.isfinite(least) else "", f"to {most:g}" if math.isfinite(most) else ""]
+    expected = " ".join(["a finite number", *(end for end in ends if end)])
+    raise Error(f"{name} must be {expected}, got {value}")
 
 
 @contextmanager

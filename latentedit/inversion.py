@@ -14,7 +14,7 @@ from torch import Tensor
 from latentedit.critic import Critic
 from latentedit.curvature import Curvature
 from latentedit.discriminator import Discriminator
-from latentedit.errors import Error
+from latentedit.errors import Error, check_number
 from latentedit.generator import Generator
 from latentedit.latents import Latent, render, save_latent
 from latentedit.models import fingerprint
@@ -165,6 +165,17 @@ def invert(
     for name, value, least in (("steps", steps, fewest), ("restarts", restarts, 0), ("patience", patience or 1, 1)):
         if value < least:
             raise Error(f"{name} must be at least {least}, got {value}")
+    weights = {
+        "noise_weight": noise_weight,
+        "pixel_weight": pixel_weight,
+        "prior_weight": prior_weight,
+        "delta_weight": delta_weight,
+        "adversarial_weight": adversarial_weight,
+        "learning_rate": learning_rate,
+        "initial_noise": initial_noise,
+    }
+    for name, weight in weights.items():
+        check_number(name, weight, 0)
     if noise not in ("optimise", "frozen", "off"):
         raise Error(f'noise must be "optimise", "frozen" or "off", got {noise!r}')
     if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, *expected[1:]) or len(mask) not in (1, len(image))):

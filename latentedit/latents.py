@@ -17,6 +17,8 @@ from latentedit.generator import Generator
 from latentedit.noise import Noise
 
 FORMAT, VERSION = "latentedit-latent", 1
+ENDINGS = (".safetensors", ".npz", ".npy", ".pt")
+"""Of the files that `load_latent` reads, wherever a latent is named."""
 
 
 @dataclass
@@ -102,6 +104,8 @@ def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
     """Write a latent file, atomically."""
     if latent.ws.ndim != 3 or latent.ws.shape[0] != 1:
         raise Error(f"a latent file holds one picture: ws must have shape [1, num_ws, w_dim], got {list(latent.ws.shape)}")
+    if not bool(latent.ws.isfinite().all()):
+        raise Error(f"{path}: not written, as the latent has values that are no numbers")
     tensors = {"ws": latent.ws.float()}
     for index, map_ in enumerate(latent.noise or []):
         tensors[f"noise/{index:02d}"] = map_.float()
@@ -125,7 +129,7 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
     Raises:
         Error: no such file, damaged, or another kind of file.
     """
-    if Path(path).suffix in (".npy", ".npz", ".pt"):
+    if Path(path).suffix in ENDINGS[1:]:
         from latentedit.foreign.projections import load_projection
 
         return load_projection(path)

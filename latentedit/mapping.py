@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from latentedit.errors import Error
+from latentedit.errors import Error, check_number
 from latentedit.layers import FullyConnected, full, normalize_2nd_moment
 
 
@@ -63,6 +63,7 @@ class MappingNetwork(nn.Module):
         truncation_cutoff: int | None = None,
     ) -> Tensor:
         """w for every layer; ``truncation_psi`` draws the first ``truncation_cutoff`` (None: all) to the mean."""
+        check_number("truncation_psi", truncation_psi)
         w = self.map(z, c)
         if self.num_ws is None:
             return w

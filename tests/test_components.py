@@ -374,7 +374,6 @@ def test_commands_find_directions_and_draw_them(tmp_path: Path, tiny_file: Path)
         (("pca", "--amounts", "1:2", "--model", tiny_file), "--amounts takes FROM:TO:COUNT"),
         (("sefa", "--layers", "3-9", "--model", tiny_file), "layers 3-9 lie outside"),
         (("sefa", "--seeds", "0-20", "--model", tiny_file), "at most 20 seeds"),
-        (("channels", "--samples", 0, "--model", tiny_file), "at least 1 sample"),
         (("sheet", "absent"), "absent: no direction file"),
         (("sheet", channels[0]), "needs the generator .*name its file with --model"),
     ]:

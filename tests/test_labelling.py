@@ -313,7 +313,7 @@ def test_what_cannot_be_labelled(tmp_path: Path) -> None:
             "file\nlonely.safetensors\n",
             "line 2: no picture of .*lonely.safetensors: neither in a column 'picture', nor lonely",
         ),
-        ("file,hat\na.png,yes\n", "line 2: hat is 'yes'; labels here are 1, 0 or empty"),
+        ("file,hat\na.png,maybe\n", "line 2: hat is 'maybe'; labels here are 1 or yes, 0 or no, or empty"),
         ("file,hat\na.png,1.0\n", "line 2: hat is '1.0'"),
         ("file,hat,hat\na.png,1,\n", "has 2 columns 'hat'"),
         ("file\na.png\na.png\n", "line 3: a.png has a row before"),

@@ -72,6 +72,7 @@ class Persistent:
 @pytest.mark.parametrize("document", [PtiGenerator(), nn.Linear(2, 2), {"G_ema": PtiGenerator(), "kimg": 3}, Persistent()])
 def test_a_whole_module_is_called_one(tmp_path: Path, document: Any) -> None:
     torch.save(document, tmp_path / "model_X.pt")
-    with pytest.raises(Error, match=r'model_X.pt: .*a whole pickled module .*state_dict\(\).*"latentedit invert --tune"') as caught:
+    said = r'model_X.pt: .*a whole pickled module .*state_dict\(\).*"latentedit invert --tune"'
+    with pytest.raises(Error, match=said) as caught:
         load_checkpoint(tmp_path / "model_X.pt")
     assert "\n" not in str(caught.value)

@@ -49,7 +49,7 @@ def read_tensors_or_values(path: str | os.PathLike[str]) -> Any:
         raise Error(f"{path}: no such file")
     try:
         check_file(path)
-    except _WholeModule as error:
+    except _WholeModuleError as error:
         raise Error(
             f"{path}: not a file of weights but a whole pickled module ({error}), which asks for its program's code; save its"
             " state_dict() with the tool that wrote it. In place of PTI's generators for one photo, which are such files, there"
@@ -58,7 +58,8 @@ def read_tensors_or_values(path: str | os.PathLike[str]) -> Any:
     except Error as error:
         raise Error(f"{path}: not a file of weights, or damaged: {error}") from error
     except Exception as error:  # a hostile or damaged file can raise anything
-        raise Error(f"{path}: not a file of weights, damaged, or asking for more than tensors ({_first_line(error)})") from error
+        text = f"not a file of weights, damaged, or asking for more than tensors ({_first_line(error)})"
+        raise Error(f"{path}: {text}") from error
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # training options, which have no code
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -77,7 +78,7 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
 
 
-class _WholeModule(Error):
+class _WholeModuleError(Error):
     """A file holds a pickled object of a class, not its weights."""
 
 
@@ -117,7 +118,7 @@ def check_file(path: str | os.PathLike[str]) -> None:
     root = reader.load()
     for part in (root, *(root.values() if isinstance(root, dict) else ())):
         if isinstance(part, _Anything) and part.is_module():
-            raise _WholeModule(f"{part.room}.{type(part).__name__}"[:80])
+            raise _WholeModuleError(f"{part.room}.{type(part).__name__}"[:80])
     for key, claimed in reader.claims.items():
         held = records.get(key, 0) if zipped else size
         if not 0 <= claimed <= held:
@@ -169,7 +170,7 @@ class _StorageReader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in COSTLY:
             if self.persistent:
-                raise _WholeModule("of NVIDIA's code, as PTI stores its generators")
+                raise _WholeModuleError("of NVIDIA's code, as PTI stores its generators")
             raise Error(f"the program asks for {module}.{name}, which no file of weights needs")
         self.persistent |= name == "_reconstruct_persistent_obj"
         return self.classes.setdefault((module, name), type(name, (_Anything,), {"room": module}))

@@ -163,7 +163,7 @@ def class_labels(
 
 
 def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
-    there, *cells = list(read_csv(table)) or [[]]
+    there, *cells = list(read_csv(table, column="file")) or [[]]
     rows = [dict(zip(there, row, strict=False)) for row in cells]
     for needed in ("file", column):
         if needed not in there:

@@ -1,0 +1,77 @@
+"""Tables of labels as people and their spreadsheets write them, and the kinds of files that they may name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latentedit.cli.fitting import are_latents, own_latents
+from latentedit.directions import read_labels
+from latentedit.directions.labelling import Labelling
+from latentedit.directions.labels import ENDINGS
+from latentedit.directions.tables import Table
+from latentedit.errors import Error
+from latentedit.latents import ENDINGS as LATENTS
+from latentedit.latents import Latent, save_latent
+from latentedit.models import Model, fingerprint
+from latentedit.training.preparation import class_labels
+from tests.conftest import tiny_generator
+
+
+def table(folder: Path, text: str, names: tuple[str, ...] = ("a.png", "b.png", "c.png")) -> Path:
+    for name in names:
+        (folder / name).write_bytes(b"")
+    (folder / "labels.csv").write_text(text)
+    return folder / "labels.csv"
+
+
+@pytest.mark.parametrize("between", [";", "\t", ","])
+def test_what_separates_the_cells(tmp_path: Path, between: str) -> None:
+    rows = ["file,hat", "a.png,1", "b.png,0", "c.png,1"]
+    path = table(tmp_path, "\n".join(rows).replace(",", between))
+    assert read_labels(path, "hat").values.tolist() == [1, 0, 1]
+    classes = class_labels(tmp_path, str(path), "hat")
+    assert classes is not None
+    assert [classes(name) for name in ("a.png", "b.png")] == ["1", "0"]
+
+    cells = Table(path)
+    cells.set(1, "coat", "1")
+    assert path.read_text() == "\n".join(["file,hat,coat", "a.png,1,", "b.png,0,1", "c.png,1,"]).replace(",", between)
+
+
+def test_decimal_commas_go_with_semicolons(tmp_path: Path) -> None:
+    path = table(tmp_path, "file;length\na.png;0,5\nb.png;-1,25\nc.png;2\n")
+    assert read_labels(path, "length").values.tolist() == [0.5, -1.25, 2]
+
+
+def test_spellings_of_yes_and_no(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,hat\na.png,Yes\nb.png,FALSE\nc.png,true\n")
+    assert read_labels(path, "hat").values.tolist() == [1, 0, 1]
+    assert read_labels(path, "hat").binary
+    reached = Labelling(path, "hat", order="file").progress()
+    assert (reached.yes, reached.no, reached.left) == (2, 1, 0)
+    path.write_text("file,hat\na.png,perhaps\nb.png,no\n")
+    with pytest.raises(Error, match="line 2: hat is 'perhaps', neither a number nor yes or no; say --positive VALUE"):
+        read_labels(path, "hat")
+
+
+def test_latents_of_other_tools_are_latents_everywhere(tmp_path: Path) -> None:
+    """What `edit` reads is read in tables and sub-folders too; sizes of another network are refused by name."""
+    model = Model(tiny_generator())
+    generator = model.generator
+    ws = torch.randn(1, generator.num_ws, generator.w_dim)
+    np.savez(tmp_path / "a.npz", w=ws.numpy())
+    np.save(tmp_path / "b.npy", ws[:, :1].numpy())
+    torch.save(ws[0], tmp_path / "c.pt")
+    save_latent(tmp_path / "d.safetensors", Latent(ws, None, fingerprint(generator), "w+"))
+    paths = [tmp_path / name for name in ("a.npz", "b.npy", "c.pt", "d.safetensors")]
+    assert are_latents(paths)
+    assert [latent.rows(generator.num_ws).shape for latent in own_latents(paths, model)] == [ws.shape] * 4
+    assert set(LATENTS) <= set(ENDINGS)
+    with pytest.raises(Error, match="both latent files and photographs"):
+        are_latents([*paths, tmp_path / "x.png"])
+
+    np.savez(tmp_path / "wide.npz", w=np.zeros((1, 3, 7)))
+    with pytest.raises(Error, match="wide.npz: latents of 3 x 7; this generator has 6 x 12"):
+        own_latents([tmp_path / "wide.npz"], model)
