@@ -72,10 +72,25 @@ def label(table: str, column: str, order: str, seed: int, port: int, no_browser:
     Example:
       latentedit directions label samples/labels.csv --column beard
     """
-    import webbrowser
+    from latentedit.directions.labelling import labelled_alone
 
+    with labelled_alone(table):
+        labelling = _read(table, column, order, seed)
+        if labelling.next() is None:
+            count = len(labelling.samples)
+            raise Error(f"{table}: all {count} samples have a label in {column!r}; empty those to ask about again")
+        _ask(labelling, port, not no_browser)
+    reached = labelling.progress()
+    click.echo(f"{column}: {reached.yes} yes, {reached.no} no, {reached.left} left")
+    if min(reached.yes, reached.no) >= 2:
+        click.echo(f"go on with: {fit_command(labelling, table)}")
+    else:
+        click.echo("a direction needs at least 2 of each; the same command goes on")
+
+
+def _read(table: str, column: str, order: str, seed: int) -> "Labelling":
+    """The table, with a progress bar for as long as files are read."""
     from latentedit.directions.labelling import Labelling
-    from latentedit.directions.page import LabelPage
 
     bars: list[Any] = []
     with ExitStack() as stack:
@@ -85,20 +100,21 @@ def label(table: str, column: str, order: str, seed: int, port: int, no_browser:
                 bars.append(stack.enter_context(progress_bar(total, "reading", "sample")))
             bars[0].update(done - bars[0].n)
 
-        labelling = Labelling(table, column, order=order, seed=seed, progress=progress)
-    if labelling.next() is None:
-        raise Error(f"{table}: all {len(labelling.samples)} samples have a label in {column!r}; empty those to ask about again")
+        return Labelling(table, column, order=order, seed=seed, progress=progress)
+
+
+def _ask(labelling: "Labelling", port: int, browser: bool) -> None:
+    """Serve the page until it is done."""
+    import webbrowser
+
+    from latentedit.directions.page import LabelPage, doorway
+
     page = LabelPage(labelling, port)
-    click.echo(f"{page.address}\nis the page; its Done button or Ctrl-C here ends this program")
-    if not no_browser:
-        webbrowser.open(page.address)
-    page.run()
-    reached = labelling.progress()
-    click.echo(f"{column}: {reached.yes} yes, {reached.no} no, {reached.left} left")
-    if min(reached.yes, reached.no) >= 2:
-        click.echo(f"go on with: {fit_command(labelling, table)}")
-    else:
-        click.echo("a direction needs at least 2 of each; the same command goes on")
+    click.echo(f"{page.address}\nis the page, should none open by itself; its Done button or Ctrl-C here ends this program")
+    with ExitStack() as stack:
+        if browser:
+            webbrowser.open(stack.enter_context(doorway(page.address)))
+        page.run()
 
 
 def fit_command(labelling: "Labelling", table: str) -> str:

@@ -1,6 +1,8 @@
 """Labelling by hand: which sample is asked about, and what was answered. `page` shows it in a browser."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +10,12 @@ import numpy as np
 
 from latentedit.directions.labels import NO, YES
 from latentedit.directions.samples import FILE, PICTURE
-from latentedit.directions.tables import Table
+from latentedit.directions.tables import Table, lock_of
 from latentedit.directions.uncertainty import Array, Report, accuracy, latent_features, photo_features, ranking
 from latentedit.errors import Error
 from latentedit.images import EXTENSIONS
 from latentedit.latents import ENDINGS as LATENTS
+from latentedit.locks import alone
 
 ORDERS = ("uncertain", "file")
 VALUES = ("1", "0", "")
@@ -52,7 +55,8 @@ class Labelling:
 
     A sample is shown by the file in the column ``picture``; without one by the file itself if it is a picture, else by the
     picture of the same name beside it. Every answer is in the CSV before `answer` returns, and everything else in it stays as
-    it is; a column that is missing is added by the first answer. The same answers lead to the same questions.
+    it is; a column that is missing is added by the first answer. The same answers lead to the same questions. Two at once lose
+    answers: hold `labelled_alone` for as long as one is in use, as ``latentedit directions label`` does.
 
     Args:
         order: "uncertain" (random by ``seed`` at first; then, by a probe that is fitted anew every 5 answers, those that it is
@@ -171,6 +175,19 @@ class Labelling:
             return
         self._order, self._auc = ranking(self._x, labels), accuracy(self._x, labels)
         self._fitted, self._since = True, 0
+
+
+@contextmanager
+def labelled_alone(table: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other labelling pages from ``table`` while the block runs: two would replace each other's answers.
+
+    Raises:
+        Error: another process labels it; no such file; its folder cannot be written, so that no answer could be either.
+    """
+    if not Path(table).is_file():  # before a lock is left beside nothing
+        raise Error(f"{table}: not a readable CSV file (no such file)")
+    with alone(lock_of(table), table):
+        yield
 
 
 def _samples(table: Table) -> list[Sample]:

@@ -6,11 +6,16 @@ rebinding); so every request needs the token and must be addressed to this machi
 no path that a request names is ever opened.
 """
 
+import html
 import json
 import os
 import secrets
+import socket
 import socketserver
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hmac import compare_digest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -29,12 +34,24 @@ PAGE = Path(__file__).with_name("page.html")
 LARGEST_BODY = 1024
 """Bytes of a request: an answer has less than 50."""
 DRAINED = 2**16
+STRANGERS = 16
+"""Connections at once that have not shown the token: more than a browser opens, and few enough that descriptors are left to
+read pictures and write answers."""
+PAUSE, PATIENCE = 0.1, 1.0
+"""Seconds before another attempt where no descriptor is left, and that a connection may take to end."""
 LARGEST, EXACT = 1024, 256
 """Pixels of the longer side of a picture that is sent, and up to which it is sent without loss."""
 POLICY = (
     "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+DOOR = """<!doctype html>
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0; url={0}">
+<title>latentedit</title>
+<a href="{0}">to the page</a>
+"""
 GET, POST = {"/", "/state", "/picture"}, {"/answer", "/undo", "/done"}
 
 
@@ -68,6 +85,9 @@ class LabelPage(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.finished = threading.Event()
         self.token = secrets.token_urlsafe()
+        self._strangers: list[Any] = []
+        """Connections that have not shown the token, the oldest first."""
+        self._known = threading.Condition()
 
     def server_bind(self) -> None:
         socketserver.TCPServer.server_bind(self)  # HTTPServer's own asks the name service who this machine is
@@ -90,6 +110,41 @@ class LabelPage(ThreadingHTTPServer):
             worker.join()
             with self.lock:  # an answer that is being written
                 self.server_close()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection; where too many wait without the token, or no descriptor is left, the oldest of them ends."""
+        try:
+            connection, address = super().get_request()
+        except OSError:
+            if not self._make_room(0):
+                self.finished.wait(PAUSE)  # else the next attempt would follow at once, and fail as this one
+            raise
+        self._make_room(STRANGERS - 1)
+        with self._known:
+            self._strangers.append(connection)
+        return connection, address
+
+    def _make_room(self, most: int) -> bool:
+        """End the oldest connection that has not shown the token, if there are more than ``most``; returns whether it has
+        gone.
+        """
+        with self._known:
+            if len(self._strangers) <= most:
+                return False
+            oldest = self._strangers[0]
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+            return self._known.wait_for(lambda: oldest not in self._strangers, PATIENCE)
+
+    def know(self, connection: Any) -> None:
+        """Count ``connection`` no longer among those that may have to go."""
+        with self._known:
+            self._strangers = [stranger for stranger in self._strangers if stranger is not connection]
+            self._known.notify_all()
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self.know(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that closes a connection early is no news, and the rest has been answered with status 500."""
@@ -138,6 +193,7 @@ class Handler(BaseHTTPRequestHandler):
         given = self.headers.get("X-Token") or query.get("token", [""])[0]
         if not compare_digest(given.encode(errors="replace"), self.server.token.encode()):
             raise RefusedError(403, "open the address that latentedit printed: it has the token")
+        self.server.know(self.connection)
 
     def _answer(self, path: str, query: dict[str, list[str]]) -> tuple[int, str, bytes]:
         if path not in GET | POST:
@@ -207,6 +263,20 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+@contextmanager
+def doorway(address: str) -> Iterator[str]:
+    """The address of a file that leads to ``address``, for the block; only this user can read the file.
+
+    A browser is started with an address on its command line, which every user of the machine can read, token and all.
+    """
+    text = html.escape(address)
+    with tempfile.TemporaryDirectory(prefix="latentedit-") as folder:  # of mode 0700
+        place = Path(folder) / "label.html"
+        with open(place, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(DOOR.format(text))
+        yield place.as_uri()
 
 
 def state(labelling: Labelling) -> dict[str, Any]:

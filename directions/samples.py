@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from latentedit.directions.direction import NAME
-from latentedit.directions.tables import Table
+from latentedit.directions.tables import Table, lock_of
 from latentedit.errors import Error
 from latentedit.files import write_bytes
 from latentedit.generator import Generator
 from latentedit.images import save_image
 from latentedit.latents import Latent, save_latent
+from latentedit.locks import alone
 from latentedit.sheets import CELL, Row, sheet
 from latentedit.statistics import random_labels, sample_z
 
@@ -49,35 +50,38 @@ def write_samples(
         progress: called with the samples done and their number.
 
     Raises:
-        Error: a ``labels.csv`` is there that has labels; a name that no direction can have; a count or seed out of range.
+        Error: a ``labels.csv`` is there that has labels, or is being labelled; a name that no direction can have; a count or
+            seed out of range.
     """
     place = Path(folder)
-    _check(place, count, seed, attributes)
-    classes = random_labels(generator, seed, count)
-    rows, shown = [], []
-    for i in range(count):
-        c = None if classes is None else classes[i : i + 1]
-        with torch.no_grad():
-            ws = generator.mapping(sample_z(seed + i, generator.z_dim).to(generator.device), c, psi)
-            image = generator.synthesis(ws).cpu()
-        settings = {"seed": seed + i, "psi": psi} | ({} if c is None else {"class": int(c.argmax())})
-        rows.append((f"{i:04d}.safetensors", f"{i:04d}.png"))
-        save_latent(place / rows[-1][0], Latent(ws.cpu(), None, fingerprint, "w", None, settings))
-        save_image(image, place / rows[-1][1])
-        if i < ON_SHEET:
-            shown.append(_small(image))
-        if progress is not None:
-            progress(i + 1, count)
-    save_image(sheet([_row(shown, first) for first in range(0, len(shown), ROW)]), place / SHEET)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([FILE, PICTURE, *attributes])
-    writer.writerows([*row, *[""] * len(attributes)] for row in rows)
-    write_bytes(place / LABELS, text.getvalue().encode())
+    _check(count, seed, attributes)
+    with alone(lock_of(place / LABELS), place / LABELS):
+        _refuse_loss(place / LABELS)
+        classes = random_labels(generator, seed, count)
+        rows, shown = [], []
+        for i in range(count):
+            c = None if classes is None else classes[i : i + 1]
+            with torch.no_grad():
+                ws = generator.mapping(sample_z(seed + i, generator.z_dim).to(generator.device), c, psi)
+                image = generator.synthesis(ws).cpu()
+            settings = {"seed": seed + i, "psi": psi} | ({} if c is None else {"class": int(c.argmax())})
+            rows.append((f"{i:04d}.safetensors", f"{i:04d}.png"))
+            save_latent(place / rows[-1][0], Latent(ws.cpu(), None, fingerprint, "w", None, settings))
+            save_image(image, place / rows[-1][1])
+            if i < ON_SHEET:
+                shown.append(_small(image))
+            if progress is not None:
+                progress(i + 1, count)
+        save_image(sheet([_row(shown, first) for first in range(0, len(shown), ROW)]), place / SHEET)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([FILE, PICTURE, *attributes])
+        writer.writerows([*row, *[""] * len(attributes)] for row in rows)
+        write_bytes(place / LABELS, text.getvalue().encode())
     return place / LABELS
 
 
-def _check(folder: Path, count: int, seed: int, attributes: Sequence[str]) -> None:
+def _check(count: int, seed: int, attributes: Sequence[str]) -> None:
     if not 1 <= count <= MOST:
         raise Error(f"the number of samples must be 1 to {MOST}, got {count}")
     if not 0 <= seed <= 2**32 - count:
@@ -87,12 +91,17 @@ def _check(folder: Path, count: int, seed: int, attributes: Sequence[str]) -> No
             raise Error(f"an attribute's name has letters, digits, - and _, and is not {FILE} or {PICTURE}; got {name!r}")
     if len(set(attributes)) < len(attributes):
         raise Error(f"an attribute is named twice: {', '.join(attributes)}")
-    if (folder / LABELS).exists():
-        table = Table(folder / LABELS)
-        for column in dict.fromkeys(table.columns):
-            found = sum(bool(table.cell(row, column)) for row in range(len(table.rows)))
-            if found and column not in (FILE, PICTURE):
-                raise Error(f"{folder / LABELS}: has {found} labels of {column!r}, which would be lost; take another folder")
+
+
+def _refuse_loss(path: Path) -> None:
+    """Refuse to replace a table that has labels."""
+    if not path.exists():
+        return
+    table = Table(path)
+    for column in dict.fromkeys(table.columns):
+        found = sum(bool(table.cell(row, column)) for row in range(len(table.rows)))
+        if found and column not in (FILE, PICTURE):
+            raise Error(f"{path}: has {found} labels of {column!r}, which would be lost; take another folder")
 
 
 def _small(image: Tensor) -> Tensor:

@@ -12,6 +12,12 @@ from latentedit.errors import Error
 from latentedit.files import csv_delimiter, write_bytes
 
 
+def lock_of(table: str | os.PathLike[str]) -> Path:
+    """What whoever changes ``table`` holds (`latentedit.locks.alone`): the same for all links to one file."""
+    place = Path(os.path.realpath(table))
+    return place.with_name(f"{place.name}.lock")
+
+
 @dataclass(frozen=True)
 class Record:
     """One row: its cells, and the text that they were read from."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from latentedit.errors import Error
 from latentedit.files import cache_folder, write_bytes
+from latentedit.locks import alone
 
 CATALOGUE = Path(__file__).parent / "zoo.toml"
 CHUNK = 1 << 20
@@ -129,8 +130,8 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
         The file, and whether it was downloaded now.
 
     Raises:
-        Error: the network cannot be reached, the transfer broke off (run again to go on), the server sent something else, or
-            the checksum is another.
+        Error: the network cannot be reached, the transfer broke off (run again to go on), the server sent something else, the
+            checksum is another, or another process fetches it.
     """
     expected = sha256.lower() if sha256 else None
     if expected is not None and (len(expected) != 64 or set(expected) - set("0123456789abcdef")):
@@ -146,16 +147,16 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
         raise Error(f"{entry.name} cannot be downloaded by a program: {how(entry)}")
     part = _part(entry)
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        _transfer(entry, part, progress)
-        found = checksum(part)
-        if expected is not None and found != expected:
-            part.unlink()
+        with alone(part.with_name(f"{part.name}.lock"), part):  # two would append to one file
+            _transfer(entry, part, progress)
+            found = checksum(part)
+            if expected is not None and found != expected:
+                part.unlink()
+                _notes(part).unlink(missing_ok=True)
+                raise Error(f"{entry.address}: its SHA-256 is {found}, expected {expected}; nothing was kept")
+            _write_record(entry, found, part.stat().st_size)
+            os.replace(part, entry.path)
             _notes(part).unlink(missing_ok=True)
-            raise Error(f"{entry.address}: its SHA-256 is {found}, expected {expected}; nothing was kept")
-        _write_record(entry, found, part.stat().st_size)
-        os.replace(part, entry.path)
-        _notes(part).unlink(missing_ok=True)
     except ssl.SSLError as error:
         raise Error(f"{entry.address}: the connection is not safe, or broke off ({error.reason})") from error
     except urllib.error.HTTPError as error:

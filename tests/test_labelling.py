@@ -1,13 +1,24 @@
 """Labels made by hand: the samples, the order of the questions, and the page that asks them."""
 
 import csv
+import errno
 import http.client
+import itertools
 import json
+import os
+import re
+import resource
 import shutil
+import socket
+import sys
 import threading
+import webbrowser
 from collections.abc import Iterator
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import pytest
@@ -18,8 +29,8 @@ from sklearn.metrics import roc_auc_score
 
 from latentedit.cli.main import main
 from latentedit.directions import load_direction, read_labels
-from latentedit.directions.labelling import Labelling
-from latentedit.directions.page import LARGEST_BODY, LabelPage, encoded
+from latentedit.directions.labelling import Labelling, labelled_alone
+from latentedit.directions.page import LARGEST_BODY, PAUSE, STRANGERS, LabelPage, encoded
 from latentedit.directions.probe import probe
 from latentedit.directions.samples import write_samples
 from latentedit.directions.tables import Table
@@ -550,7 +561,8 @@ def test_command(tmp_path: Path, made: tuple[Path, np.ndarray[Any, Any]], table:
     """The command opens its page, and after Done says what was answered and how to go on."""
     opened: list[str] = []
 
-    def someone(address: str) -> None:
+    def someone(door: str) -> None:
+        address = led_to(door)
         opened.append(address)
         where, token = address.removeprefix("http://").split("/?token=")
         for path, body in [("/answer", {"sample": i, "value": str(made[1][i])}) for i in range(8)] + [("/done", {})]:
@@ -567,6 +579,118 @@ def test_command(tmp_path: Path, made: tuple[Path, np.ndarray[Any, Any]], table:
     assert f"hat: {yes} yes, {8 - yes} no, 32 left" in result.stdout
     expected = f"latentedit directions fit {table} --column hat --model MODEL --out hat.safetensors"
     assert result.stdout.splitlines()[-1] == f"go on with: {expected}"
+
+
+def led_to(door: str) -> str:
+    """Where the file at the address ``door`` leads to."""
+    text = Path(url2pathname(urlsplit(door).path)).read_text()
+    found = re.search(r'content="0; url=([^"]+)"', text)
+    assert found is not None
+    return unescape(found[1])
+
+
+def test_the_token_is_not_on_the_browsers_command_line(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every user can read the arguments of every process; the file that they name can be read by its owner alone."""
+    program, told = tmp_path / "browser.py", tmp_path / "told.json"
+    program.write_text(
+        "import json, os, stat, sys\nfrom urllib.parse import urlsplit\nfrom urllib.request import url2pathname\n"
+        "place = url2pathname(urlsplit(sys.argv[1]).path)\n"
+        "modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (place, os.path.dirname(place))]\n"
+        f"json.dump([sys.argv[1], open(place).read(), *modes], open({str(told)!r}, 'w'))\n"
+    )
+    served: list[LabelPage] = []
+    monkeypatch.setattr("latentedit.directions.page.LabelPage.run", lambda page: served.append(page) or page.server_close())
+    browser = webbrowser.GenericBrowser([sys.executable, str(program), "%s"])
+    monkeypatch.setattr("webbrowser.open", browser.open)
+    works("directions", "label", table, "--column", "hat", "--order", "file")
+    address, page, mode, folder_mode = json.loads(told.read_text())
+    assert served[0].token not in address
+    assert address.startswith("file:///")
+    assert escape(served[0].address) in page
+    if os.name == "posix":
+        assert (mode, folder_mode) == (0o600, 0o700)
+    assert not Path(url2pathname(urlsplit(address).path)).parent.exists()
+
+
+def test_two_pages_on_one_table(table: Path) -> None:
+    """The second one is told whose it is; through a link to the table too."""
+    before = table.read_bytes()
+    link = table.parent / "linked.csv"
+    link.symlink_to(table)
+    try:
+        with labelled_alone(link):
+            for name in (table, link):
+                message = complaint("directions", "label", name, "--column", "hat", "--order", "file", "--no-browser")
+                expected = f"{name}: process {os.getpid()} on {socket.gethostname()} is working on it; wait for its end"
+                assert expected in message
+    finally:
+        link.unlink()
+    assert table.read_bytes() == before
+    assert not list(table.parent.glob("*.lock"))
+
+
+def test_samples_do_not_replace_a_table_that_is_being_labelled(tmp_path: Path) -> None:
+    write_samples(tiny_generator(), "x", tmp_path, 1, attributes=["hat"])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    refused = pytest.raises(Error, match="labels.csv: process [0-9]+ on .* is working on it")
+    with labelled_alone(tmp_path / "labels.csv"), refused:
+        write_samples(tiny_generator(1), "x", tmp_path, 1, attributes=["hat"])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits descriptors as Linux does")
+def test_idle_connections_do_not_keep_the_owner_out(page: LabelPage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no descriptor left the page neither spins nor waits for strangers that say nothing."""
+    attempts: list[None] = []
+    accept = page.get_request
+    monkeypatch.setattr(page, "get_request", lambda: attempts.append(None) or accept())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    idle: list[socket.socket] = []
+    try:
+        for _ in range(STRANGERS + 8):
+            idle.append(socket.create_connection(page.server_address, 10))
+        assert request(page, "GET", "/state")[0] == 200
+        assert len(page._strangers) <= STRANGERS
+        # Now the limit: what is open stays so, and nothing can be opened but by closing something else.
+        owner = socket.create_connection(page.server_address, 10)
+        idle.append(owner)
+        taken = {int(name) for name in os.listdir("/proc/self/fd")}
+        lowest = next(number for number in itertools.count() if number not in taken)
+        pending = socket.socket()
+        idle.append(pending)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
+        before = len(attempts)
+        pending.connect(page.server_address)
+        pending.sendall(f"GET /state HTTP/1.1\r\nHost: 127.0.0.1:{page.server_port}\r\nX-Token: {page.token}\r\n\r\n".encode())
+        pending.settimeout(10)
+        assert pending.recv(100).startswith(b"HTTP/1.0 200 ")
+        assert len(attempts) - before < 10
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for connection in idle:
+            connection.close()
+
+
+def test_without_descriptors_the_page_waits(page: LabelPage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks again after a pause, and not at once, where there is no connection that could go."""
+    attempts: list[None] = []
+    enough = threading.Event()
+
+    def none_left(server: LabelPage) -> None:
+        attempts.append(None)
+        if len(attempts) == 3:
+            enough.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    pauses: list[float] = []
+    wait = page.finished.wait
+    monkeypatch.setattr(page.finished, "wait", lambda timeout: pauses.append(timeout) or wait(timeout))
+    with monkeypatch.context() as patch:
+        patch.setattr("socketserver.TCPServer.get_request", none_left)
+        with socket.create_connection(page.server_address, 10):
+            assert enough.wait(10)
+            assert pauses.count(PAUSE) >= 2
+    assert request(page, "GET", "/state")[0] == 200
 
 
 def test_no_browser(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

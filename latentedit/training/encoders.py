@@ -18,6 +18,7 @@ from latentedit.encoder import Encoder, EncoderConfig
 from latentedit.errors import Error
 from latentedit.files import replacing
 from latentedit.generator import Generator
+from latentedit.locks import alone
 from latentedit.models import fingerprint
 from latentedit.perceptual import Perceptual, distance
 from latentedit.statistics import WStatistics
@@ -186,26 +187,30 @@ def train_encoder(
 ) -> Encoder:
     """Train until ``trainer.steps`` or the time is reached, from the file ``state`` on if it is there; it is written every few
     minutes, at the end and on Ctrl-C. Returns the averaged encoder.
+
+    Raises:
+        Error: ``state`` is none, or of another encoder; another process trains from it; it cannot be written.
     """
     state = Path(state)
-    if state.is_file():
-        with _explaining(state):
-            trainer.restore(torch.load(state, map_location=trainer.device, weights_only=True))
-    started = saved = time.monotonic()
-    try:
-        while trainer.step_number < trainer.steps:
-            terms = trainer.step()
-            now = time.monotonic()
-            if report:
-                report(trainer.step_number, terms)
-            if max_minutes is not None and now - started > max_minutes * 60:
-                break
-            if now - saved > save_minutes * 60:
-                _save(state, trainer)
-                saved = now
-    except KeyboardInterrupt:
-        pass
-    _save(state, trainer)
+    with alone(state.with_name(f"{state.name}.lock"), state):
+        if state.is_file():
+            with _explaining(state):
+                trainer.restore(torch.load(state, map_location=trainer.device, weights_only=True))
+        started = saved = time.monotonic()
+        try:
+            while trainer.step_number < trainer.steps:
+                terms = trainer.step()
+                now = time.monotonic()
+                if report:
+                    report(trainer.step_number, terms)
+                if max_minutes is not None and now - started > max_minutes * 60:
+                    break
+                if now - saved > save_minutes * 60:
+                    _save(state, trainer)
+                    saved = now
+        except KeyboardInterrupt:
+            pass
+        _save(state, trainer)
     return trainer.averaged.eval().requires_grad_(False)
 
 

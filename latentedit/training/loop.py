@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from latentedit.errors import Error
 from latentedit.files import write_bytes
 from latentedit.images import from_uint8, grid, save_image
+from latentedit.locks import alone
 from latentedit.models import Model, fingerprint, save_model
 from latentedit.statistics import sample_z
 from latentedit.training.config import TrainingConfig
@@ -25,6 +26,7 @@ from latentedit.training.distributed import World
 from latentedit.training.trainer import Trainer
 
 STATE, LOG, BEST = "state.pt", "log.jsonl", "best.json"
+LOCK = "train.lock"
 GRID = (8, 12)
 """Rows and columns of a sample grid."""
 NEWEST, OLDER = 3, 8
@@ -74,7 +76,8 @@ def train(
         notice: called with a line that the user should see once.
 
     Raises:
-        Error: other options or data than the run was started with; divergence; the disk is full.
+        Error: other options or data than the run was started with; another process trains in ``out``; divergence; the disk is
+            full.
     """
     out = Path(out)
     if held_out is not None and held_out.shape != data.shape:
@@ -85,28 +88,31 @@ def train(
             raise Error("held-out pictures must have the labels that the training set has")
     trainer = Trainer(config, data, device, world)
     tell = notice or (lambda line: None)
-    if (out / STATE).is_file():
-        state = _load_state(out / STATE, trainer.device)
-        trainer.restore(state, accept_changes=accept_changes)
-        framing = framing or state.get("framing")
-        reached = " (already at --kimg)" if trainer.images_seen >= config.kimg * 1000 else ""
-        tell(f"resuming at {trainer.images_seen / 1000:.1f} kimg{reached}")
-        if init_from is not None and trainer.started_from != fingerprint(init_from.generator):
-            tell("--init-from has no effect on a run that is resumed")
-    elif init_from is not None:
-        shares = trainer.start_from(init_from)
-        tell("took over " + " and ".join(f"{share:.0%} of the {name}" for name, share in shares.items()))
-    trainer.agree()
-    run = _Folder(out, trainer, framing, provenance or {}, held_out, measure) if world.leads else None
-    if run is not None:
-        write_bytes(out / "options.json", json.dumps(config.as_dict(), indent=2).encode())
-        _cut_log(out / LOG, trainer.images_seen / 1000)
-    loading = loading_rate(data, config.batch)
+    with ExitStack() as begun:
+        _enter(out, trainer, world, begun)
+        if (out / STATE).is_file():
+            state = _load_state(out / STATE, trainer.device)
+            trainer.restore(state, accept_changes=accept_changes)
+            framing = framing or state.get("framing")
+            reached = " (already at --kimg)" if trainer.images_seen >= config.kimg * 1000 else ""
+            tell(f"resuming at {trainer.images_seen / 1000:.1f} kimg{reached}")
+            if init_from is not None and trainer.started_from != fingerprint(init_from.generator):
+                tell("--init-from has no effect on a run that is resumed")
+        elif init_from is not None:
+            shares = trainer.start_from(init_from)
+            tell("took over " + " and ".join(f"{share:.0%} of the {name}" for name, share in shares.items()))
+        trainer.agree()
+        run = _Folder(out, trainer, framing, provenance or {}, held_out, measure) if world.leads else None
+        if run is not None:
+            write_bytes(out / "options.json", json.dumps(config.as_dict(), indent=2).encode())
+            _cut_log(out / LOG, trainer.images_seen / 1000)
+        loading = loading_rate(data, config.batch)
+        held = begun.pop_all()
 
     started = reported = time.monotonic()
     seconds_before, images_before = trainer.seconds, trainer.images_seen
     next_snapshot = (trainer.images_seen // int(config.snapshot_kimg * 1000) + 1) * config.snapshot_kimg * 1000
-    with _interruptible() as interrupted, _log(out if run else None, tensorboard) as write:
+    with held, _interruptible() as interrupted, _log(out if run else None, tensorboard) as write:
         while trainer.images_seen < config.kimg * 1000:
             trainer.step()
             now = time.monotonic()
@@ -139,6 +145,18 @@ def train(
             if stop:
                 break
     return out / "model.safetensors"
+
+
+def _enter(out: Path, trainer: Trainer, world: World, held: ExitStack) -> None:
+    """Have the folder to this run alone: two would resume from one state and replace each other's snapshots."""
+    refused: Error | None = None
+    if world.leads:
+        try:
+            held.enter_context(alone(out / LOCK, out))
+        except Error as error:
+            refused = error
+    if world.any(refused is not None, trainer.device):
+        raise refused or Error("the first process stopped; its message says why")
 
 
 class _Folder:
