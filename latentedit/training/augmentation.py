@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from latentedit.errors import Error
 from latentedit.layers import full
-from latentedit.ops import downsample2d, upsample2d
+from latentedit.ops import downsample2d, upfirdn2d, upsample2d
+from latentedit.resampling import grid_sample
 from latentedit.training.streams import Draws, GlobalDraws
 
 SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
@@ -106,13 +107,8 @@ class _Draw:
 
 def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
     """``[N, r, c]`` from nested rows of numbers and ``[N]`` tensors."""
-    return torch.stack(
-        [
-            torch.stack([torch.as_tensor(v, device=like.device, dtype=like.dtype).expand_as(like) for v in row], dim=-1)
-            for row in rows
-        ],
-        dim=-2,
-    )
+    whole = [torch.stack([v if isinstance(v, Tensor) else torch.full_like(like, v) for v in row], dim=-1) for row in rows]
+    return torch.stack(whole, dim=-2)
 
 
 def _scale(x: Tensor, y: Tensor) -> Tensor:
@@ -139,11 +135,15 @@ class AugmentPipe(nn.Module):
         noise, cutout: corruption.
 
     ``p`` is the strength in [0, 1], a buffer; the trainer adapts it. Differentiable twice in the pictures.
+
+    ``fixed`` is whether all shapes follow from those of the pictures alone: then nothing asks the device for a number, as
+    CUDA graphs need it, but a picture is enlarged with all that could be seen of it, and not with what is.
     """
 
     p: Tensor
     sym6: Tensor
     bands: Tensor
+    band_power: Tensor
 
     def __init__(
         self,
@@ -169,10 +169,13 @@ class AugmentPipe(nn.Module):
         self.brightness, self.contrast, self.lumaflip = brightness, contrast, lumaflip
         self.hue, self.saturation = hue, saturation
         self.imgfilter, self.noise, self.cutout = imgfilter, noise, cutout
+        self.fixed = False
         self.register_buffer("p", torch.zeros([]))
         row = torch.tensor(SYM6)
         self.register_buffer("sym6", torch.outer(row, row) / row.sum() ** 2, persistent=False)
         self.register_buffer("bands", _band_filters(), persistent=False)
+        self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
+        self._resamplers: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def forward(self, images: Tensor, percentile: float | None = None, draws: Draws | None = None) -> Tensor:
         """``[N, C, H, W] -> [N, C, H, W]`` in [-1, 1] (before colour).
@@ -184,7 +187,7 @@ class AugmentPipe(nn.Module):
         draw = _Draw(draws or GlobalDraws(len(images), images.device), images, percentile)
         inverse = self._geometry(draw, *images.shape[2:])
         if inverse is not None:
-            images = _warp(images, inverse, self.sym6)
+            images = self._warp_fixed(images, inverse) if self.fixed else _warp(images, inverse, self.sym6)
         color = self._color(draw, images.shape[1])
         if color is not None:
             images = _recolor(images, color)
@@ -239,12 +242,11 @@ class AugmentPipe(nn.Module):
             return None
         p = self.p
         identity = torch.eye(4, device=draw.device, dtype=draw.dtype)
-        luma = torch.tensor([1.0, 1.0, 1.0, 0.0], device=draw.device, dtype=draw.dtype) / math.sqrt(3)
-        along = torch.outer(luma, luma)
+        ramp = identity[:3].sum(dim=0)  # 1 1 1 0
+        along = torch.outer(ramp, ramp) / 3
         steps: list[Tensor] = []
         if self.brightness:
             b = draw.gate(draw.normal() * BRIGHTNESS_STD, 0.0, self.brightness * p)
-            ramp = torch.tensor([1.0, 1.0, 1.0, 0.0], device=draw.device, dtype=draw.dtype)
             steps.append(identity + b[:, None, None] * torch.outer(ramp, identity[3]))
         if self.contrast:
             factor = draw.gate(torch.exp2(draw.normal() * CONTRAST_STD), 1.0, self.contrast * p)
@@ -254,7 +256,7 @@ class AugmentPipe(nn.Module):
             steps.append(identity - 2 * along * flip[:, None, None])
         if self.hue and channels > 1:
             theta = draw.gate((draw.uniform() * 2 - 1) * math.pi * HUE_MAX, 0.0, self.hue * p)
-            steps.append(_rotate_about(luma[:3], theta))
+            steps.append(_rotate_about_grey(theta))
         if self.saturation and channels > 1:
             factor = draw.gate(torch.exp2(draw.normal() * SATURATION_STD), 1.0, self.saturation * p)
             steps.append(along + (identity - along) * factor[:, None, None])
@@ -264,7 +266,7 @@ class AugmentPipe(nn.Module):
         return color
 
     def _filter(self, images: Tensor, draw: _Draw) -> Tensor:
-        power = torch.tensor(BAND_POWER, device=images.device, dtype=draw.dtype)
+        power = self.band_power.to(draw.dtype)
         gains = torch.ones(len(images), 4, device=images.device, dtype=draw.dtype)
         for band in range(4):
             amount = draw.gate(torch.exp2(draw.normal() * IMGFILTER_STD), 1.0, self.imgfilter * self.p)
@@ -277,6 +279,30 @@ class AugmentPipe(nn.Module):
         x = _reflected(images.reshape(1, n * c, h, w), pad)
         x = F.conv2d(x, taps[:, :, None], groups=n * c)
         return F.conv2d(x, taps[:, :, :, None], groups=n * c).reshape(images.shape)
+
+    def _warp_fixed(self, images: Tensor, inverse: Tensor) -> Tensor:
+        """As `_warp`, with the largest margins that it may take, and filters as products with matrices."""
+        n, c, h, w = images.shape
+        (up_h, down_h), (up_w, down_w) = (self._resampler(side, images) for side in (h, w))
+        images = up_h @ images @ up_w.t()
+        images = grid_sample(images, _grid(inverse, (down_h.shape[1], down_w.shape[1]), images, (0.0, 0.0)))
+        return down_h @ images @ down_w.t()
+
+    def _resampler(self, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Matrices that reflect and double ``side`` pixels, and that halve the same and the filter's reach around them."""
+        key = side, like.device, like.dtype
+        if key not in self._resamplers:
+            filter = self.sym6.to(like.dtype)
+            taps = filter.sum(dim=1, keepdim=True)  # [k, 1], as it is separable and of sum 1
+            reach, count = len(filter) // 4, len(filter)
+            identity = torch.eye(side, device=like.device, dtype=like.dtype)[_mirrored(side, like.device)]
+            before, after = (count + 1) // 2, (count - 2) // 2
+            up = upfirdn2d(identity[None, None], taps, up=2, padding=(0, 0, before, after), gain=2)[0, 0, :, ::2]
+            wide = torch.eye(2 * (side + 2 * reach), device=like.device, dtype=like.dtype)
+            pad = (count - 1) // 2
+            down = upfirdn2d(wide[None, None], taps.flip(0), padding=(0, 0, pad, pad))[0, 0, ::2]
+            self._resamplers[key] = up.contiguous(), down[reach : reach + side].contiguous()
+        return self._resamplers[key]
 
     def _cut(self, images: Tensor, draw: _Draw) -> Tensor:
         n, _, h, w = images.shape
@@ -306,20 +332,37 @@ def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
     # One picture a channel: depthwise filtering of few wide-channel pictures is far faster than of many narrow ones.
     planes = images.reshape(1, n * c, *images.shape[2:]).contiguous(memory_format=torch.channels_last)
     images = upsample2d(planes, filter).reshape(n, c, 2 * images.shape[2], 2 * images.shape[3])
-    one = inverse.new_ones(1)
-    shift = _translate(one * (x0 - x1) / 2, one * (y0 - y1) / 2)
-    double = _scale(one * 2, one * 2)
-    half_pixel = _translate(one * -0.5, one * -0.5)
-    inverse = half_pixel @ double @ shift @ inverse @ double.inverse() @ half_pixel.inverse()
-    out_h, out_w = (h + 2 * reach) * 2, (w + 2 * reach) * 2
-    normalize_in = _scale(one * 2 / images.shape[3], one * 2 / images.shape[2])
-    normalize_out = _scale(one * out_w / 2, one * out_h / 2)
-    theta = (normalize_in @ inverse @ normalize_out)[:, :2].to(images.dtype)
-    grid = F.affine_grid(theta, [n, c, out_h, out_w], align_corners=False)
-    images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    planes = images.reshape(1, n * c, out_h, out_w).contiguous(memory_format=torch.channels_last)
+    out = (h + 2 * reach) * 2, (w + 2 * reach) * 2
+    grid = _grid(inverse, out, images, ((x0 - x1) / 2, (y0 - y1) / 2))
+    images = grid_sample(images, grid)
+    planes = images.reshape(1, n * c, *out).contiguous(memory_format=torch.channels_last)
     planes = downsample2d(planes, filter.flip(0, 1))
     return planes[:, :, reach : reach + h, reach : reach + w].reshape(n, c, h, w)
+
+
+def _grid(inverse: Tensor, out: tuple[int, int], images: Tensor, shift: tuple[float, float]) -> Tensor:
+    """Where to sample doubled ``images [N, C, H, W]`` for doubled pictures of size ``out``, ``[N, *out, 2]``.
+
+    Args:
+        inverse: ``[N, 3, 3]`` in pixels before doubling, from the centre of an output to that of the pictures.
+        shift: x and y of the latter from the centre of ``images``, before doubling.
+    """
+    height, width = images.shape[2:]
+    down, across = (side / 4 for side in out)
+    rows = []
+    for row, side, offset in ((0, width, shift[0]), (1, height, shift[1])):
+        a, b, c = inverse[:, row].unbind(1)
+        # Doubled pixels have their centres a quarter of a pixel beside, on either side of the transformation.
+        moved = c + (a + b) / 4 + offset - 0.25
+        rows.append(torch.stack([a * across, b * down, moved], dim=1) * (4 / side))
+    theta = torch.stack(rows, dim=1).to(images.dtype)  # [N, 2, 3]
+    return F.affine_grid(theta, [len(theta), images.shape[1], *out], align_corners=False)
+
+
+def _mirrored(side: int, device: torch.device) -> Tensor:
+    """Positions in a picture of ``side`` pixels, those of its reflections before and after it included."""
+    reach = torch.arange(1 - side, 2 * side - 1, device=device)
+    return side - 1 - (side - 1 - reach.abs()).abs()
 
 
 def _reflected(x: Tensor, pad: int) -> Tensor:
@@ -341,15 +384,13 @@ def _recolor(images: Tensor, color: Tensor) -> Tensor:
     return flat.reshape(images.shape)
 
 
-def _rotate_about(axis: Tensor, theta: Tensor) -> Tensor:
-    """Rotation of RGB about the unit vector ``axis [3]`` by ``theta [N]`` (Rodrigues), homogeneous ``[N, 4, 4]``."""
-    x, y, z = axis.tolist()
-    device, dtype = theta.device, theta.dtype
-    cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], device=device, dtype=dtype)
-    identity = torch.eye(3, device=device, dtype=dtype)
+def _rotate_about_grey(theta: Tensor) -> Tensor:
+    """Rotation of RGB about the grey axis by ``theta [N]`` (Rodrigues), homogeneous ``[N, 4, 4]``."""
+    identity = torch.eye(3, device=theta.device, dtype=theta.dtype)
+    cross = (identity.roll(1, 0) - identity.roll(-1, 0)) / math.sqrt(3)
     sin, cos = theta.sin()[:, None, None], theta.cos()[:, None, None]
-    rotation = identity * cos + cross * sin + torch.outer(axis, axis) * (1 - cos)
-    whole = torch.eye(4, device=device, dtype=dtype).repeat(len(theta), 1, 1)
+    rotation = identity * cos + cross * sin + (1 - cos) / 3
+    whole = torch.eye(4, device=theta.device, dtype=theta.dtype).repeat(len(theta), 1, 1)
     whole[:, :3, :3] = rotation
     return whole
 
