@@ -12,7 +12,7 @@ from latentedit.errors import Error
 from latentedit.growing import Growing, enlarge, with_box
 from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full, normal
 from latentedit.noise import Noise, noise_maps
-from latentedit.ops import fir_filter, upfirdn2d
+from latentedit.ops import fir_taps, upfirdn2d
 
 
 def adain(x: Tensor, styles: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class AdaINLayer(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("noise_const", normal(resolution, resolution))
-        self.register_buffer("resample_filter", fir_filter(resample_filter), persistent=False)
+        self.register_buffer("resample_filter", fir_taps(resample_filter), persistent=False)
 
     def forward(self, x: Tensor, styles: Tensor, noise: Tensor | None) -> Tensor:
         """``styles`` ``[N, 2 O]`` (S space), ``noise`` None or ``[1 or N, 1, H up, W up]``, both float32."""

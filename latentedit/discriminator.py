@@ -22,7 +22,7 @@ from latentedit.errors import Error
 from latentedit.growing import Growing, shrink, with_box
 from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full
 from latentedit.mapping import MappingNetwork
-from latentedit.ops import downsample2d, fir_filter, upfirdn2d
+from latentedit.ops import downsample2d, fir_taps, upfirdn2d
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class DiscriminatorBlock(nn.Module):
         self.conv1 = Conv2d(inside, out, 3, down=2, **conv)
         if config.architecture == "resnet":
             self.skip = Conv2d(inside, out, 1, bias=False, down=2, resample_filter=config.resample_filter)
-        self.register_buffer("resample_filter", fir_filter(config.resample_filter), persistent=False)
+        self.register_buffer("resample_filter", fir_taps(config.resample_filter), persistent=False)
 
     def forward(self, x: Tensor | None, image: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         if x is not None:
@@ -134,7 +134,7 @@ class GrowingBlock(nn.Module):
         self.fromrgb = Conv2d(config.channels, inside, 1, activation=True)
         self.conv0 = Conv2d(inside, inside, 3, activation=True)
         self.conv1 = Conv2d(inside, out, 3, activation=True)
-        self.register_buffer("resample_filter", fir_filter(config.resample_filter), persistent=False)
+        self.register_buffer("resample_filter", fir_taps(config.resample_filter), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = upfirdn2d(self.conv0(x), self.resample_filter, padding=self.resample_filter.shape[-1] // 2)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.ops import downsample2d, fir_filter, upfirdn2d, upsample2d
+from latentedit.ops import downsample2d, fir_taps, upfirdn2d, upsample2d
 
 LRELU_SLOPE = 0.2
 LRELU_GAIN = math.sqrt(2)
@@ -92,7 +92,7 @@ class Conv2d(nn.Module):
         self.weight = nn.Parameter(normal(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
-        self.register_buffer("resample_filter", fir_filter(resample_filter), persistent=False)
+        self.register_buffer("resample_filter", fir_taps(resample_filter), persistent=False)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         # A gain on the output of a linear layer, and the sqrt(2) of an activated one, cost nothing inside the weights.

@@ -18,7 +18,7 @@ from latentedit.encoder import Encoder, EncoderConfig
 from latentedit.errors import Error, complete
 from latentedit.files import read_header, read_tensors, write_tensors
 from latentedit.generator import Generator, GeneratorConfig
-from latentedit.ops import fir_filter
+from latentedit.ops import fir_taps
 
 Network = TypeVar("Network", bound=nn.Module)
 Config = TypeVar("Config", GeneratorConfig, DiscriminatorConfig, EncoderConfig)
@@ -365,7 +365,7 @@ def with_weights(
     network.load_state_dict(weights, assign=True)
     if isinstance(config, EncoderConfig):
         return network
-    filter = fir_filter(config.resample_filter)  # in no file
+    filter = fir_taps(config.resample_filter)  # in no file
     for module in network.modules():
         if "resample_filter" in module._buffers:
             module.resample_filter = filter

@@ -1,10 +1,13 @@
 """FIR resampling, the primitive under every change of resolution in StyleGAN2.
 
 Everything is composed of PyTorch's own differentiable operations, so gradients of any order work on every device.
+
+There are two forms of the same sum: a depthwise convolution, and sums of shifted pictures, an axis at a time. CUDA takes most
+of a training step for the former, and CPUs for the latter. Which one runs follows from device, size and filter alone.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +28,14 @@ def fir_filter(taps: Sequence[float], *, normalize: bool = True) -> Tensor:
     kernel = np.outer(row, row)
     kernel = kernel / kernel.sum() if normalize else kernel
     return torch.tensor(kernel.tolist(), dtype=torch.float32)  # a list, as an array stays on the CPU whatever the device is
+
+
+def fir_taps(taps: Sequence[float]) -> Tensor:
+    """One axis of `fir_filter`, ``[k]``: that a filter is separable shows in its shape, without a look at its numbers."""
+    row = np.asarray(taps, dtype=np.float32)
+    if row.ndim != 1 or row.size == 0:
+        raise Error(f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}")
+    return torch.tensor((row / row.sum()).tolist(), dtype=torch.float32)
 
 
 def upfirdn2d(
@@ -51,21 +62,123 @@ def upfirdn2d(
     """
     if x.ndim != 4:
         raise Error(f"upfirdn2d: x must have shape [N, C, H, W], got {list(x.shape)}")
-    if filter.ndim == 1:
-        filter = torch.outer(filter, filter)
     x0, x1, y0, y1 = (padding,) * 4 if isinstance(padding, int) else padding
-    kernel = (filter if flip_filter else filter.flip(0, 1)) * gain
+    geometry = Geometry(up, down, (x0, x1, y0, y1), gain, not flip_filter)
     if filter.requires_grad:
-        return _upfirdn2d(x, kernel, up, down, (x0, x1, y0, y1))
-    result: Tensor = _UpFirDn2d.apply(x, kernel, up, down, (x0, x1, y0, y1))  # type: ignore[no-untyped-call]
+        return _depthwise(x, filter, geometry)
+    result: Tensor = _UpFirDn2d.apply(x, filter, geometry)  # type: ignore[no-untyped-call]
     return result
 
 
 Padding = tuple[int, int, int, int]
 
+SUMMED = 2**20
+"""Output numbers from which on CUDA filters by sums: below, the launch of one kernel is cheaper than that of a dozen."""
 
-def _upfirdn2d(x: Tensor, kernel: Tensor, up: int, down: int, padding: Padding) -> Tensor:
-    """Correlation with ``kernel``, of one channel at a time."""
+
+class Geometry(NamedTuple):
+    """What `upfirdn2d` does, but for picture and filter; ``flip`` is whether the filter is flipped before a correlation."""
+
+    up: int
+    down: int
+    padding: Padding
+    gain: float
+    flip: bool
+
+    def size(self, size: Sequence[int], filter: Tensor) -> tuple[int, int]:
+        """Height and width of the output for those of the input."""
+        x0, x1, y0, y1 = self.padding
+        kh, kw = _extent(filter)
+        height, width = size
+        return (
+            (height * self.up + y0 + y1 - kh) // self.down + 1,
+            (width * self.up + x0 + x1 - kw) // self.down + 1,
+        )
+
+    def reverse(self, filter: Tensor, size: Sequence[int], out: Sequence[int]) -> "Geometry":
+        """That of the gradient, from ``out`` back to ``size``."""
+        (kh, kw), (x0, _, y0, _) = _extent(filter), self.padding
+        padding = (
+            kw - x0 - 1,
+            size[1] * self.up - out[1] * self.down + x0 - self.up + 1,
+            kh - y0 - 1,
+            size[0] * self.up - out[0] * self.down + y0 - self.up + 1,
+        )
+        return Geometry(self.down, self.up, padding, self.gain, not self.flip)
+
+
+def _extent(filter: Tensor) -> tuple[int, int]:
+    return filter.shape[0], filter.shape[-1]
+
+
+def prefers_sums(device: torch.device, count: int) -> bool:
+    """The fixed rule for separable filters, ``count`` being the numbers of the output."""
+    return device.type == "cuda" and count >= SUMMED
+
+
+def _upfirdn2d(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
+    if filter.ndim == 1:
+        height, width = geometry.size(x.shape[2:], filter)
+        if prefers_sums(x.device, x.shape[0] * x.shape[1] * height * width):
+            return _summed(x, filter, geometry)
+    return _depthwise(x, filter, geometry)
+
+
+def _summed(x: Tensor, taps: Tensor, geometry: Geometry) -> Tensor:
+    """Sums of shifted pictures, an axis after the other; without a gradient, as `_UpFirDn2d` has it."""
+    x0, _, y0, _ = geometry.padding
+    height, width = geometry.size(x.shape[2:], taps)
+    weights = taps.to(device=x.device, dtype=x.dtype)
+    factors = weights * geometry.gain if geometry.gain != 1 else weights
+    form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    # Of the axes the one first that leaves less to the other.
+    if geometry.up > geometry.down:
+        x = _sum_along(x, 3, weights, geometry, x0, width, form)
+        return _sum_along(x, 2, factors, geometry, y0, height, form)
+    x = _sum_along(x, 2, weights, geometry, y0, height, form)
+    return _sum_along(x, 3, factors, geometry, x0, width, form)
+
+
+def _sum_along(
+    x: Tensor, dim: int, weights: Tensor, geometry: Geometry, before: int, size: int, form: torch.memory_format
+) -> Tensor:
+    """One axis; what padding would add is left out of the sums, and not added."""
+    up, down, taps = geometry.up, geometry.down, weights.unbind(0)
+    taps = taps[::-1] if geometry.flip else taps
+    shape = list(x.shape)
+    shape[dim] = size
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
+    for phase in range(min(up, size)):
+        # Of the outputs at phase, phase + up, ... number t is a sum over what lies at start + down t, one start a tap.
+        outputs = y[(slice(None),) * dim + (slice(phase, None, up),)]
+        count, empty = outputs.shape[dim], True
+        for number, tap in enumerate(taps):
+            start, beside = divmod(phase * down + number - before, up)
+            first = max(-(start // down), 0)
+            last = min((x.shape[dim] - 1 - start) // down, count - 1)
+            if beside or last < first:
+                continue
+            place = outputs.narrow(dim, first, last - first + 1)
+            low = start + down * first
+            shifted = x[(slice(None),) * dim + (slice(low, low + down * (last - first) + 1, down),)]
+            if empty:
+                outputs.narrow(dim, 0, first).zero_()
+                outputs.narrow(dim, last + 1, count - 1 - last).zero_()
+                torch.mul(shifted, tap, out=place)
+                empty = False
+            else:
+                place.addcmul_(shifted, tap)
+        if empty:
+            outputs.zero_()
+    return y
+
+
+def _depthwise(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
+    """Correlation, of one channel at a time."""
+    up, down, padding = geometry.up, geometry.down, geometry.padding
+    if filter.ndim == 1:
+        filter = torch.outer(filter, filter)
+    kernel = (filter.flip(0, 1) if geometry.flip else filter) * geometry.gain
     channels = x.shape[1]
     weight = kernel.to(device=x.device, dtype=x.dtype)[None, None].expand(channels, 1, -1, -1)  # [C, 1, kh, kw]
     if up > 1:
@@ -91,40 +204,26 @@ class _UpFirDn2d(torch.autograd.Function):
     """The gradient of an upfirdn2d is an upfirdn2d with ``up`` and ``down`` exchanged, so it has every order."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, up: int, down: int, padding: Padding) -> Tensor:
-        y = _upfirdn2d(x, kernel, up, down, padding)
-        ctx.save_for_backward(kernel)
-        ctx.geometry = up, down, padding, x.shape, y.shape
+    def forward(ctx: Any, x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
+        y = _upfirdn2d(x, filter, geometry)
+        ctx.save_for_backward(filter)
+        ctx.reverse = geometry.reverse(filter, x.shape[2:], y.shape[2:])
         ctx.form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (kernel,) = ctx.saved_tensors
-        up, down, padding, (*_, height, width), (*_, out_height, out_width) = ctx.geometry
-        reverse = _reverse(kernel, up, down, padding, (height, width), (out_height, out_width))
+        (filter,) = ctx.saved_tensors
         # A gradient comes as it likes; one channel at a time is several times slower in the other format.
         gradient = gradient.contiguous(memory_format=ctx.form)
-        y = _UpFirDn2d.apply(gradient, kernel.flip(0, 1), down, up, reverse)  # type: ignore[no-untyped-call]
-        return y, None, None, None, None
-
-
-def _reverse(kernel: Tensor, up: int, down: int, padding: Padding, size: Sequence[int], out_size: Sequence[int]) -> Padding:
-    """The padding of the upfirdn2d that is the gradient of one with ``padding``, from ``size`` to ``out_size``."""
-    (kh, kw), (x0, _, y0, _) = kernel.shape, padding
-    (height, width), (out_height, out_width) = size, out_size
-    return (
-        kw - x0 - 1,
-        width * up - out_width * down + x0 - up + 1,
-        kh - y0 - 1,
-        height * up - out_height * down + y0 - up + 1,
-    )
+        y = _UpFirDn2d.apply(gradient, filter, ctx.reverse)  # type: ignore[no-untyped-call]
+        return y, None, None
 
 
 def filter_adjoint(gradient: Tensor, filter: Tensor, size: Sequence[int], padding: Padding, gain: float = 1.0) -> Tensor:
     """The gradient of ``upfirdn2d(x, filter, padding=padding, gain=gain)`` in ``x [N, C, *size]``."""
-    reverse = _reverse(filter, 1, 1, padding, size, gradient.shape[2:])
-    return _upfirdn2d(gradient, filter * gain, 1, 1, reverse)
+    geometry = Geometry(1, 1, padding, gain, True)
+    return _upfirdn2d(gradient, filter, geometry.reverse(filter, size, gradient.shape[2:]))
 
 
 def upsample2d(x: Tensor, filter: Tensor, factor: int = 2, gain: float = 1.0) -> Tensor:

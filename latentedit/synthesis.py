@@ -12,7 +12,7 @@ from latentedit.errors import Error
 from latentedit.layers import LRELU_GAIN, Conv2d, FullyConnected, full, normal
 from latentedit.modulation import modulated_layer, prefers_folding
 from latentedit.noise import Noise, noise_maps
-from latentedit.ops import fir_filter, upsample2d
+from latentedit.ops import fir_taps, upsample2d
 
 STRIP = 2**22
 """Activations of a layer beyond which a single picture is rendered in strips: measured, 16 MB in float32."""
@@ -42,7 +42,7 @@ class SynthesisLayer(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("noise_const", normal(resolution, resolution))
-        self.register_buffer("resample_filter", fir_filter(resample_filter), persistent=False)
+        self.register_buffer("resample_filter", fir_taps(resample_filter), persistent=False)
 
     def forward(self, x: Tensor, styles: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
         """``styles`` ``[N, I]`` (S space), ``noise`` None or ``[1 or N, 1, H up, W up]``, both float32."""
@@ -119,7 +119,7 @@ class SynthesisBlock(nn.Module):
         if not first and config.architecture == "resnet":
             inputs = config.features(resolution // 2)
             self.skip = Conv2d(inputs, out, 1, bias=False, up=2, resample_filter=config.resample_filter)
-        self.register_buffer("resample_filter", fir_filter(config.resample_filter), persistent=False)
+        self.register_buffer("resample_filter", fir_taps(config.resample_filter), persistent=False)
 
     @property
     def convs(self) -> list[SynthesisLayer]:
