@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from latentedit import outputs
-from latentedit.errors import Error, printable
+from latentedit.errors import Error, Interrupted, printable
 
 if TYPE_CHECKING:
     from latentedit.models import Model
@@ -250,32 +250,37 @@ def progress_bar(total: int | None, what: str, unit: str = "step", scale: bool =
 
 
 class SeveralError(Error):
-    """What went wrong with several files at once; ``interrupted`` where no more should be begun."""
+    """What went wrong with several files at once."""
 
-    def __init__(self, found: Sequence[tuple[Path, str]], interrupted: bool = False) -> None:
+    def __init__(self, found: Sequence[tuple[Path, str]]) -> None:
         super().__init__("; ".join(dict.fromkeys(message for _, message in found)))
         self.found = list(found)
-        self.interrupted = interrupted
 
 
 def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:
-    """Do ``work`` for every item; bad ones are listed at the end, with exit status 1."""
+    """Do ``work`` for every item; bad ones are listed at the end, with exit status 1, or 130 where Ctrl-C ended it."""
     bad: dict[Path, list[str]] = {}
     for item in items:
         try:
             work(item)
+        except (Interrupted, KeyboardInterrupt):
+            _list(bad)
+            raise
         except Error as error:
             if len(items) == 1:
                 raise
             several = error.found if isinstance(error, SeveralError) else [(item, str(error))]
             for path, message in several:
                 bad.setdefault(path, []).append(message)
-            if str(error).startswith("interrupted") or getattr(error, "interrupted", False):
-                break
     if bad:
-        for message in (message for messages in bad.values() for message in messages):
-            say(f"latentedit: {message}", err=True)
+        _list(bad)
         raise Error(f"{len(bad)} of {len(items)} failed")
+
+
+def _list(bad: Mapping[Path, Sequence[str]]) -> None:
+    for messages in bad.values():
+        for message in messages:
+            say(f"latentedit: {message}", err=True)
 
 
 @contextmanager

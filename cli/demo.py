@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latentedit.cli.common import device_option, progress_bar, read_model, say_written, seed_option
+from latentedit.errors import Interrupted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,8 +75,11 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
 
     result, tuning = search(model, target, steps, seed)
     latent = result.latent()
-    tuning.put_into(latent)
     latent.crop = quad
+    if tuning is None:
+        save_latent(folder / "portrait.safetensors", latent)
+        raise Interrupted(f"interrupted; the best so far is in {folder / 'portrait.safetensors'}")
+    tuning.put_into(latent)
     directions = {name: read_direction(file) for name, file in sorted(shipped(fingerprint(generator)).items())}
     chosen = {name: amount for name, amount in FIRST.items() if name in directions}
 
@@ -116,8 +120,8 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     click.echo(f"distance from the model's own w {found['w_distance']:.2f} (its own: about 1)")
 
 
-def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[Inversion, Tuning]":
-    """The usual inversion into W+, with the model's own noise, and the generator tuned to the portrait."""
+def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[Inversion, Tuning | None]":
+    """The usual inversion into W+, with the model's own noise, and the generator tuned to the portrait; None after Ctrl-C."""
     from latentedit.curvature import PROBES, Curvature
     from latentedit.encoder import encode
     from latentedit.face_weights import face_weights
@@ -162,6 +166,8 @@ def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[In
             seed=seed,
             progress=lambda *_: bar.update(1),
         )
+    if result.settings.get("interrupted"):
+        return result, None
     tune_steps = max(TUNE_STEPS * steps // STEPS["quasi-newton"], 1)
     with progress_bar(tune_steps, "tuning the generator") as bar:
         tuning = tune(

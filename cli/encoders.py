@@ -13,7 +13,7 @@ from latentedit.cli.common import (
     say_written,
     seed_option,
 )
-from latentedit.errors import Error
+from latentedit.errors import Error, Interrupted
 
 
 @click.group()
@@ -108,6 +108,8 @@ def train(
     }
     save_encoder(target, model, facts)
     say_written(target)
+    if trainer.interrupted:
+        raise Interrupted(f"interrupted at step {trainer.step_number} of {steps}; the same command goes on")
     if trainer.step_number < steps:
         click.echo(f"at step {trainer.step_number} of {steps}; the same command goes on", err=True)
     else:

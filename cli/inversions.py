@@ -4,8 +4,8 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from latentedit.cli.common import (
     say_written,
     seed_option,
 )
-from latentedit.errors import Error
+from latentedit.errors import Error, Interrupted
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -52,6 +52,15 @@ BATCH = 8
 """Photos that are searched together, of smaller models."""
 FRAMES, HOLD = 120, 24
 """Pictures of a search in its video, and how often the last one is shown at its end."""
+
+
+@contextmanager
+def keeping(result: "Inversion") -> Iterator[None]:
+    """Ctrl-C in the block ends it, and what the search has found before is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        result.settings["interrupted"] = True
 
 
 @dataclass
@@ -321,12 +330,12 @@ def invert(
             if len(waiting) == together:
                 solve()
 
-    def settle(count: int, interrupted: bool = False) -> None:
+    def settle(count: int) -> None:
         """Raise what went wrong in writing the first ``count`` that have not been asked yet."""
         asked = [written.popleft() for _ in range(count)]
         wrong = [(path, str(error)) for path, future in asked if (error := future.exception()) is not None]
         if wrong:
-            raise SeveralError(wrong, interrupted)
+            raise SeveralError(wrong)
 
     def solve() -> None:
         jobs = waiting.copy()
@@ -373,9 +382,15 @@ def invert(
         for number, job in enumerate(jobs):
             finish(job, result, number, seconds, [frame[number] for frame in frames])
         interrupted = bool(result.settings.get("interrupted"))
-        settle(len(written) if interrupted else sum(future.done() for _, future in written), interrupted)
+        try:
+            settle(len(written) if interrupted else sum(future.done() for _, future in written))
+        except SeveralError as several:
+            if not interrupted:
+                raise
+            for _, message in several.found:
+                say(f"latentedit: {message}", err=True)
         if interrupted:
-            raise Error("interrupted; the best so far is kept, the same command goes on")
+            raise Interrupted("interrupted; the best so far is kept, the same command goes on")
 
     def finish(job: Job, result: "Inversion", number: int, seconds: float, frames: list[Any]) -> None:
         started, one = time.monotonic(), slice(number, number + 1)
@@ -383,7 +398,7 @@ def invert(
         latent, shown = result.latent(number), result.image[one]
         if tune and not result.settings.get("interrupted"):
             noise_maps = [map_[one] for map_ in result.noise]
-            with progress_bar(tune_steps, f"{path.name}: tuning") as bar:
+            with progress_bar(tune_steps, f"{path.name}: tuning") as bar, keeping(result):
                 tuning = tuned(
                     generator,
                     job.target,
@@ -395,8 +410,8 @@ def invert(
                     focus=focus,
                     progress=lambda *_: bar.update(1),
                 )
-            tuning.put_into(latent)
-            shown = latent.render(generator).cpu()
+                tuning.put_into(latent)
+                shown = latent.render(generator).cpu()
         latent.crop = job.quad
         seconds += time.monotonic() - started
         written.append((path, writer.submit(write, job, latent, result, number, shown, frames, seconds)))
@@ -457,7 +472,6 @@ def invert(
 
             def work(path: Path) -> None:
                 wrong: list[tuple[Path, str]] = []
-                stop = False
                 # The last one also does those that wait, and what is wrong with it does not hide what is wrong with them.
                 parts: list[Callable[[], None]] = [lambda: collect(following())]
                 if path == files[-1]:
@@ -467,18 +481,20 @@ def invert(
                         part()
                     except SeveralError as several:
                         wrong += several.found
-                        stop = several.interrupted
+                    except Interrupted:
+                        for _, message in wrong:
+                            say(f"latentedit: {message}", err=True)
+                        raise
                     except Error as error:
                         wrong.append((path, str(error)))
-                        stop = str(error).startswith("interrupted")
-                    if stop:
-                        break
                 if len(wrong) == 1 and wrong[0][0] == path:
                     raise Error(wrong[0][1])
                 if wrong:
-                    raise SeveralError(wrong, stop)
+                    raise SeveralError(wrong)
 
             each(files, work)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted; photos that are done: {done}, which are kept; the same command goes on") from error
     finally:
         if len(rows) > 1:
             overview()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import PSI, SEED, device_option, model_option, progress_bar, read_model, say_written, seed_option
-from latentedit.errors import Error
+from latentedit.errors import Error, Interrupted
 
 if TYPE_CHECKING:
     from latentedit.directions.labelling import Labelling
@@ -79,13 +79,15 @@ def label(table: str, column: str, order: str, seed: int, port: int, no_browser:
         if labelling.next() is None:
             count = len(labelling.samples)
             raise Error(f"{table}: all {count} samples have a label in {column!r}; empty those to ask about again")
-        _ask(labelling, port, not no_browser)
+        interrupted = _ask(labelling, port, not no_browser)
     reached = labelling.progress()
     click.echo(f"{column}: {reached.yes} yes, {reached.no} no, {reached.left} left")
     if min(reached.yes, reached.no) >= 2:
         click.echo(f"go on with: {fit_command(labelling, table)}")
     else:
         click.echo("a direction needs at least 2 of each; the same command goes on")
+    if interrupted:
+        raise Interrupted(f"interrupted; every answer is in {table}")
 
 
 def _read(table: str, column: str, order: str, seed: int) -> "Labelling":
@@ -103,8 +105,8 @@ def _read(table: str, column: str, order: str, seed: int) -> "Labelling":
         return Labelling(table, column, order=order, seed=seed, progress=progress)
 
 
-def _ask(labelling: "Labelling", port: int, browser: bool) -> None:
-    """Serve the page until it is done."""
+def _ask(labelling: "Labelling", port: int, browser: bool) -> bool:
+    """Serve the page until it is done; whether Ctrl-C ended it."""
     import webbrowser
 
     from latentedit.directions.page import LabelPage, doorway
@@ -114,7 +116,7 @@ def _ask(labelling: "Labelling", port: int, browser: bool) -> None:
     with ExitStack() as stack:
         if browser:
             webbrowser.open(stack.enter_context(doorway(page.address)))
-        page.run()
+        return page.run()
 
 
 def fit_command(labelling: "Labelling", table: str) -> str:

@@ -97,19 +97,22 @@ class LabelPage(ThreadingHTTPServer):
     def address(self) -> str:
         return f"http://{LOOPBACK}:{self.server_port}/?token={self.token}"
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """Answer until the page's Done button or Ctrl-C; whether it was Ctrl-C."""
+        interrupted = False
         worker = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         worker.start()
         try:
             while not self.finished.wait(0.2):  # with a timeout, as Ctrl-C does not end an endless one on Windows
                 pass
         except KeyboardInterrupt:
-            pass
+            interrupted = True
         finally:
             self.shutdown()
             worker.join()
             with self.lock:  # an answer that is being written
                 self.server_close()
+        return interrupted
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection; where too many wait without the token, or no descriptor is left, the oldest of them ends."""

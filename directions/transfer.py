@@ -317,6 +317,8 @@ def inverted_photos(
             statistics=statistics,
             seed=seed,
         )
+        if result.settings.get("interrupted"):
+            raise KeyboardInterrupt  # a direction of searches that were cut off would be a worse one
         found.append(result.ws)
         if progress:
             progress(start + len(batch), len(images))

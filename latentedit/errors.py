@@ -25,6 +25,10 @@ class Error(ValueError):
         super().__init__(plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}...")
 
 
+class Interrupted(Error):  # noqa: N818 - what it is called where it is caught
+    """Ctrl-C ended the work before its time; the message says what was kept. Commands end with status 130."""
+
+
 def check_number(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> None:
     """Raise `Error` unless ``value`` is a finite number from ``least`` to ``most``."""
     if math.isfinite(value) and least <= value <= most:

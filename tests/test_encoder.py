@@ -67,6 +67,7 @@ def test_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     stopped = trainer(generator, 6, photos)
     train_encoder(stopped, tmp_path / "state.pt", report=interrupt)
     assert stopped.step_number == 3
+    assert stopped.interrupted
     going_on = trainer(generator, 6, photos, seed=0)
     again = train_encoder(going_on, tmp_path / "state.pt")
     for name, tensor in whole.state_dict().items():

@@ -551,7 +551,7 @@ def test_ctrl_c_ends_it_quietly(table: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise KeyboardInterrupt
 
     monkeypatch.setattr(served.finished, "wait", interrupted)
-    served.run()
+    assert served.run()
     assert written(table)["000.safetensors"] == "1"
     with pytest.raises(ConnectionRefusedError):
         http.client.HTTPConnection("127.0.0.1", served.server_port, timeout=5).connect()

@@ -136,6 +136,8 @@ def inversion_of(
             seed=seed,
             progress=(lambda *_: progress(1)) if progress else None,
         )
+        if result.settings.get("interrupted"):
+            raise KeyboardInterrupt  # a median over searches that were cut off would be none
         for distances in result.distances:
             for name, value in distances.items():
                 found.setdefault(name, []).append(value)

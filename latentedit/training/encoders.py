@@ -83,6 +83,7 @@ class EncoderTrainer:
         self.averaged.load_state_dict(self.encoder.state_dict())
         self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=learning_rate, betas=(0.9, 0.99))
         self.step_number = 0
+        self.interrupted = False
 
     def step(self) -> dict[str, float]:
         """One step; W and W+ in turn.
@@ -186,7 +187,7 @@ def train_encoder(
     report: Report | None = None,
 ) -> Encoder:
     """Train until ``trainer.steps`` or the time is reached, from the file ``state`` on if it is there; it is written every few
-    minutes, at the end and on Ctrl-C. Returns the averaged encoder.
+    minutes, at the end and on Ctrl-C, which sets ``trainer.interrupted``. Returns the averaged encoder.
 
     Raises:
         Error: ``state`` is none, or of another encoder; another process trains from it; it cannot be written.
@@ -209,7 +210,7 @@ def train_encoder(
                     _save(state, trainer)
                     saved = now
         except KeyboardInterrupt:
-            pass
+            trainer.interrupted = True
         _save(state, trainer)
     return trainer.averaged.eval().requires_grad_(False)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from latentedit.errors import Error
+from latentedit.errors import Error, Interrupted
 from latentedit.files import write_bytes
 from latentedit.images import from_uint8, grid, save_image
 from latentedit.locks import alone
@@ -60,7 +60,7 @@ def train(
 
     ``out`` receives ``state.pt`` (enough to resume), ``model.safetensors`` (the newest), ``model-KIMG.safetensors`` and
     ``fakes-KIMG.png`` a snapshot (thinned: see `thin`), ``options.json``, ``log.jsonl`` and ``curves.png``; with ``measure``
-    also ``model-best.safetensors`` and ``best.json``. Ctrl-C ends the step, writes a snapshot and returns.
+    also ``model-best.safetensors`` and ``best.json``. Ctrl-C ends the step and writes a snapshot.
 
     Args:
         max_minutes: stop after this time, with a snapshot.
@@ -76,6 +76,7 @@ def train(
         notice: called with a line that the user should see once.
 
     Raises:
+        Interrupted: Ctrl-C or SIGTERM, with the snapshot written.
         Error: other options or data than the run was started with; another process trains in ``out``; divergence; the disk is
             full.
     """
@@ -144,6 +145,8 @@ def train(
                 next_snapshot += config.snapshot_kimg * 1000
             if stop:
                 break
+        if interrupted.is_set():
+            raise Interrupted(f"interrupted; {out / 'model.safetensors'} and the state are written, the same command goes on")
     return out / "model.safetensors"
 
 
