@@ -6,16 +6,21 @@ Prints one JSON line: how many were read, how many refused, and what went wrong:
 takes more than some seconds, or an attempt to execute, to write or to reach the network.
 """
 
+import io
 import json
 import os
 import random
+import re
 import resource
 import signal
 import sys
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from latentedit.directions import load_direction
@@ -80,6 +85,151 @@ def mutated(data: bytes, random: random.Random) -> bytes:
         else:
             result[at : at + 8] = random.randrange(2**64).to_bytes(8, "little")
     return bytes(result)
+
+
+NONE = (float("nan"), float("inf"), -float("inf"))
+ODD: tuple[object, ...] = (
+    *(None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**30, 0.5, 1e308, 5e-324, *NONE),
+    *("", " ", "x", "\x1b[31m", "\n", "\x00", "../../x", "=1+1", "é" * 50, "x" * 5000, "1e999", "nan", "0x10", "\uff11", "w"),
+    *([], {}, [[]], [None], [1, 2, 3], [-1], ["x"], [[1]] * 9, {"x": 1}, {"kind": "face"}, {"eyes": None}),
+)
+"""Values that a header, a cell or an option may have and none should."""
+NUMBERS = tuple(np.array([value], dtype="<f4").tobytes() for value in (*NONE, 1e30, -1e30, 3.4e38, 1e-40, -0.0))
+
+
+def with_payload(data: bytes, random: random.Random, canary: Path) -> bytes:
+    """``data`` with instructions of a pickle that would make the file ``canary``."""
+    command = f"touch {canary}".encode()
+    code = b"cposix\nsystem\n(X" + len(command).to_bytes(4, "little") + command + b"tR"
+    at = random.randrange(len(data) + 1)
+    gone = random.choice([0, 0, len(code)])
+    return data[:at] + code + random.choice([b"", b"0", b"."]) + data[at + gone :]
+
+
+def with_numbers(data: bytes, random: random.Random, start: int = 0) -> bytes:
+    """``data`` with one to three float32 that are no weights, from ``start`` on."""
+    result = bytearray(data)
+    for _ in range(random.randint(1, 3)):
+        if len(result) - start < 4:
+            break
+        at = start + random.randrange((len(result) - start) // 4) * 4
+        result[at : at + 4] = random.choice(NUMBERS)
+    return bytes(result)
+
+
+def in_archive(data: bytes, random: random.Random, canary: Path) -> bytes:
+    """A zip of which one member has changed and every checksum is right; plain changes where it is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = [(info, archive.read(info)) for info in archive.infolist()]
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return mutated(data, random)
+    if not members:
+        return mutated(data, random)
+    chosen, kind = random.randrange(len(members)), random.randrange(6)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w") as archive:
+        warnings.simplefilter("ignore")  # of two members of one name
+        for number, (info, content) in enumerate(members):
+            name = info.filename
+            if number == chosen:
+                if kind == 0:
+                    continue
+                if kind == 1:
+                    name = random.choice(["../x", "/x", "x" * 300, "", name + "/", "\x1b[31m", members[0][0].filename])
+                elif kind == 2 and name.endswith(("data.pkl", ".json")):
+                    content = with_payload(content, random, canary)
+                elif kind == 3:
+                    content = with_numbers(content, random)
+                elif kind == 4 and name.endswith(".json"):
+                    content = in_json(content, random)
+                else:
+                    content = mutated(content, random)
+            archive.writestr(zipfile.ZipInfo(name), content, random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+    return buffer.getvalue()
+
+
+def in_safetensors(data: bytes, random: random.Random) -> bytes:
+    """A native file with a number in its tensors, or a value in its headers, that cannot be."""
+    size = int.from_bytes(data[:8], "little")
+    if random.random() < 0.4:
+        return with_numbers(data, random, 8 + size)
+    header = json.loads(data[8 : 8 + size])
+    metadata = header.get("__metadata__", {})
+    if random.random() < 0.8 and "latentedit" in metadata:
+        inside = json.loads(metadata["latentedit"])
+        _change(inside, random)
+        metadata["latentedit"] = json.dumps(inside)
+    else:
+        _change(header, random)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+def in_json(data: bytes, random: random.Random) -> bytes:
+    """JSON with a value that cannot be; or nested deeper than anybody nests."""
+    if random.random() < 0.1:
+        depth = random.choice([500, 5000, 100_000])
+        return b"[" * depth + b"]" * depth
+    try:
+        lines = [json.loads(line) for line in data.splitlines() if line.strip()] if data.count(b"\n{") else [json.loads(data)]
+    except (ValueError, UnicodeDecodeError):
+        return mutated(data, random)
+    if not lines:
+        return mutated(data, random)
+    chosen = random.randrange(len(lines))
+    if not isinstance(lines[chosen], dict | list) or not lines[chosen] or random.random() < 0.1:
+        lines[chosen] = random.choice(ODD)
+    else:
+        _change(lines[chosen], random)
+    return "\n".join(json.dumps(line) for line in lines).encode()
+
+
+def _change(value: Any, random: random.Random) -> None:
+    """Change, remove or double something within a dictionary or list that is not empty."""
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    key = random.choice(keys)
+    inner = value[key]
+    if isinstance(inner, dict | list) and inner and random.random() < 0.7:
+        _change(inner, random)
+    elif random.random() < 0.15:
+        del value[key]
+    elif isinstance(value, dict) and random.random() < 0.05:
+        value[str(random.choice(ODD))] = inner
+    else:
+        value[key] = random.choice(ODD)
+
+
+def in_text(data: bytes, random: random.Random) -> bytes:
+    """A CSV, TOML or the like of which one word, cell or number is another."""
+    text = data.decode(errors="surrogateescape")
+    words = list(re.finditer(r"[^\s,=\"\[\]]+", text))
+    if not words or random.random() < 0.3:
+        return mutated(data, random)
+    word = random.choice(words)
+    odd = random.choice(
+        ["", '"', ",", ",,,,", "\r", "\ufeff", str(random.choice(ODD)), json.dumps(random.choice(ODD)), "[" * 5000]
+    )
+    return (text[: word.start()] + odd + text[word.end() :]).encode(errors="surrogateescape")
+
+
+def variant(name: str, data: bytes, random: random.Random, canary: Path) -> bytes:
+    """A damaged or hostile version of the file called ``name``: of its bytes, or of what its format knows."""
+    ending = Path(name).suffix
+    roll = random.random()
+    if roll < 0.35:
+        return mutated(data, random)
+    if ending == ".safetensors":
+        return in_safetensors(data, random)
+    if data[:2] == b"PK":
+        return in_archive(data, random, canary)
+    if ending in (".pkl", ".pt", ".pth"):
+        return with_payload(data, random, canary) if roll < 0.7 else with_numbers(data, random)
+    if ending in (".json", ".jsonl"):
+        return in_json(data, random)
+    if ending in (".csv", ".toml"):
+        return in_text(data, random)
+    return with_numbers(data, random) if roll < 0.5 else mutated(data, random)
 
 
 def main(file: str, kind: str, folder: str, count: str) -> None:

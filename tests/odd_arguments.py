@@ -1,0 +1,233 @@
+"""A part of the campaign: commands with arguments and options that nobody should give."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from tests.campaign import Case, Part, Place
+from tests.hostile_files import damage, left_behind
+from tests.mutations import ODD
+from tests.watching import Outcome, command, current, judged
+
+POSITIONAL = {
+    "PHOTO...": "{good}/photo.png",
+    "LATENT...": "{good}/labels/00.safetensors",
+    "LATENT": "{good}/labels/00.safetensors",
+    "OTHER": "{good}/labels/01.safetensors",
+    "MODEL": "{good}/native.safetensors",
+    "IN": "{good}/native.safetensors",
+    "OUT": "{out}/x.safetensors",
+    "NAME": "a-name",
+    "NAME|FILE": "{good}/direction.safetensors",
+    "NAME|FILE...": "{good}/direction.safetensors",
+    "CSV": "{good}/labels/labels.csv",
+    "[CSV|FOLDER]": "{good}/labels/labels.csv",
+    "CSV|FOLDER": "{good}/labels/labels.csv",
+    "SOURCE": "{good}/photos",
+    "DATA": "{good}/pictures.zip",
+    "FILE": "{good}/boundary.npy",
+    "FILE...": "{good}/projected_w.npz",
+}
+"""Good arguments by what they are called in the usage."""
+FOLDERS = (
+    *("align", "invert", "latent import", "train", "demo"),
+    *("directions channels", "directions pca", "directions sefa", "directions sample", "directions report"),
+)
+"""Commands whose --out is a folder."""
+GOOD = dict(
+    pair.split(" ")
+    for pair in """\
+--model {good}/native.safetensors, --encoder {good}/native.safetensors, --init-from {good}/native.safetensors,
+--set {good}/direction.safetensors=1, --keep {good}/other.safetensors, --sweep {good}/direction.safetensors=-1:1:2,
+--latent {good}/labels/00.safetensors, --judge {good}/judge.safetensors, --features {good}/judge.safetensors, --ask hat,
+--photo {good}/photo.png, --paste-back {good}/photo.png, --mask {good}/photo.png, --preset {good}/preset.toml,
+--data {good}/pictures.zip, --held-out {good}/pictures.zip, --labels folders, --metrics kid, --framing ffhq,
+--column hat, --attribute hat, --hold hat, --positive 1, --negative 0, --group person, --exclude p1, --order file, --name x,
+--seeds 0-1, --count 2, --samples 100, --steps 1, --tune-steps 1, --pictures 4, --probes 16, --batch 2, --micro-batch 2,
+--size 8, --crop 0,0,8, --landmarks 6,8,14,8,10,14, --eyes 0.3,0.4,0.7,0.4, --mouth 0.5,0.7, --feather 2,
+--psi 0.7, --cutoff 2, --layers 0-1, --amounts -1:1:2, --amount 1, --class 0, --component 0, --port 0, --seed 1,
+--kimg 0.004, --max-minutes 0.01, --perceptual discriminator, --device cpu, --grid {out}/g.png, --sheet {out}/s.png\
+""".replace("\n", " ").split(", ")
+)
+"""Good values of options, small ones where there is a choice."""
+QUICK = ("--model", "--steps", "--samples", "--pictures", "--probes", "--count")
+"""Options that are always given, because what they are by default takes long."""
+NEEDED = {
+    "align": ("--framing", "--landmarks"),
+    "edit": ("--set",),
+    "invert": ("--perceptual",),
+    "directions condition": ("--keep",),
+    "directions fit": ("--column",),
+    "directions refine": ("--column",),
+    "directions label": ("--column", "--order"),
+    "directions import": ("--name",),
+    "directions report": ("--judge", "--ask"),
+    "directions channels": ("--layers", "--seeds"),
+    "directions pca": ("--seeds",),
+    "directions sefa": ("--seeds",),
+    "directions sheet": ("--seeds",),
+    "dataset build": ("--size",),
+    "train": ("--preset", "--kimg"),
+    "encoder train": ("--batch", "--perceptual"),
+    "metrics": ("--data", "--metrics", "--features"),
+}
+FLAGS = {
+    "invert": ("--aligned",),
+    "metrics": ("--count=10",),
+    "directions label": ("--no-browser",),
+    "directions fit": ("--aligned",),
+    "directions refine": ("--aligned",),
+}
+PATHS = (
+    *("{good}/photo.png", "{good}/photos", "{good}/native.safetensors", "{good}/labels/labels.csv", "{good}/labels"),
+    *("{good}/pictures.zip", "{good}/nvidia.pkl", "{good}/latent.safetensors", "{good}/direction.safetensors"),
+    *("{good}/boundary.npy", "{good}/holiday.jpg", "{good}/run", "{good}/run/state.pt", "{good}/preset.toml", "{good}"),
+    *("{out}", "{out}/no/such/file", "{out}/x.safetensors", "{out}/x.png", "{out}/x.unknown", "{out}/x", "{out}/" + "n" * 300),
+    *("{out}/\udcff\udcfe.png", "{out}/new\nline.png", "{out}/\x1b[31m.png", "a\x00b", "*.png", "file:///x", "con", "~"),
+    *(".", "..", "/", "", "-", "--", "/dev/null", "/dev/zero", "/proc/self/mem", "/nonexistent/x.png"),
+)
+TEXTS = (
+    *dict.fromkeys(str(value) for value in ODD if not isinstance(value, dict | list)),
+    *("0-3", "3-0", "-", "0-", "-5", "0-1000000000", "1,2,3", "1,,2", "nan,nan,nan", "inf,0,1", "1e400,0,8", "0,0,0"),
+    *("-8,-8,4", "9,9,1e18", "0:1:2", "1:0:-1", "0:1:1000000000", "nan:1:3", "::", ":", "/", "0.5,0.5", "all", "auto", "none"),
+    *("a=b", "=", "=1", "hat=", "hat=1@9-3", "hat=1@x", "x=:1", "hat:yes/no", "hat:", "kid,fid", "kid,", "ffhq"),
+    *("cpu", "cuda", "cuda:99", "meta", "cpu:7", "mps", "xla", "vulkan"),
+)
+COMPUTED = 2.0
+"""Seconds of processor time until Ctrl-C is pressed: many odd numbers are only large."""
+
+
+class Arguments(Part):
+    """Commands with arguments and options that they should take, and a few that they should not."""
+
+    name = "arguments"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.commands = commands()
+
+    def case(self, number: int) -> Case:
+        path, found = self.commands[number % len(self.commands)]
+        rng = self.place.rng(self.name, number)
+        positional, options, flags = base(path, found)
+        for _ in range(rng.choice([1, 1, 2, 3])):
+            self._disturb(rng, found, positional, options, flags)
+        words = [word for pair in options for word in pair]
+        return Case(self.name, self.place.seed, number, path, [*path.split(), *words, *flags, *positional])
+
+    def _disturb(
+        self, rng: Any, found: click.Command, positional: list[str], options: list[tuple[str, str]], flags: list[str]
+    ) -> None:
+        settable = [p for p in found.params if isinstance(p, click.Option) and not p.is_flag]
+        switches = [p for p in found.params if isinstance(p, click.Option) and p.is_flag and p.opts[0] != "--tensorboard"]
+        kind = rng.randrange(10)
+        if kind == 0 and options:
+            del options[rng.randrange(len(options))]
+        elif kind == 1 and positional:
+            positional[rng.randrange(len(positional))] = rng.choice(PATHS + TEXTS)
+        elif kind == 2:
+            positional.insert(rng.randrange(len(positional) + 1), rng.choice([*PATHS, *POSITIONAL.values()]))
+        elif kind == 3 and switches:
+            flags.append(rng.choice([*rng.choice(switches).opts]))
+        elif settable:
+            option = rng.choice(settable)
+            name = option.opts[-1]
+            value = self._value(rng, option)
+            if not option.multiple or rng.random() < 0.5:
+                options[:] = [pair for pair in options if pair[0] != name]
+            options.append((name, value))
+
+    def _value(self, rng: Any, option: click.Option) -> str:
+        if isinstance(option.type, click.Choice) and rng.random() < 0.7:
+            return str(rng.choice(option.type.choices))
+        if option.opts[-1] in GOOD and rng.random() < 0.2:
+            return GOOD[option.opts[-1]]
+        if isinstance(option.type, click.Path):
+            return str(rng.choice(PATHS))
+        numeric = isinstance(
+            option.type, click.types.IntParamType | click.types.FloatParamType | click.IntRange | click.FloatRange
+        )
+        return str(rng.choice(TEXTS if numeric or rng.random() < 0.7 else PATHS))
+
+    def run(self, case: Case) -> Outcome:
+        from latentedit.directions.page import LabelPage
+
+        LabelPage.run = LabelPage.server_close  # type: ignore[method-assign]  # nobody will press Done
+        scratch, before = self.place.fresh(), self.place.signature()
+        filled = self.place.filled(case.arguments)
+        if any("\0" in word for word in filled):  # no shell can pass it on
+            return Outcome(None, "refused")
+        os.chdir(scratch / "out")
+        outcome = judged(lambda: command(filled), current[0], COMPUTED, interrupt=True)
+        os.chdir("/")
+        if outcome.fault == "memory" and "MB" in outcome.detail:
+            outcome = Outcome(None, "much memory")  # asked for, not smuggled in
+        if outcome.fault is None and outcome.detail != "interrupted":
+            writes_input = case.name == "directions label" or (case.name == "encoder train" and "--out" not in case.arguments)
+            found = damage(self.place, before)
+            outcome = (found if not writes_input else None) or left_behind(scratch) or outcome
+        if outcome == Outcome(None, "ok") and (odd := self._nonsense(case)):
+            return Outcome("accepted", odd)
+        return outcome
+
+    def _nonsense(self, case: Case) -> str | None:
+        """An option with a number that is none, which the command took."""
+        found = dict(self.commands)[case.name]
+        floats = {p.opts[-1] for p in found.params if isinstance(p.type, click.types.FloatParamType | click.FloatRange)}
+        pairs = itertools.pairwise(case.arguments)
+        return next((f"{name} {value}" for name, value in pairs if name in floats and value.strip("-") in ("nan", "inf")), None)
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    """Every command by its path."""
+    from latentedit.cli.main import main
+
+    def below(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            inner = group.get_command(context, name)
+            assert inner is not None
+            if isinstance(inner, click.Group):
+                yield from below(inner, f"{path}{name} ")
+            else:
+                yield f"{path}{name}", inner
+
+    return list(below(main, ""))
+
+
+def base(path: str, found: click.Command) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    """Arguments, options and flags with which the command works."""
+    context = click.Context(found, info_name=path)
+    positional, options = [], []
+    for parameter in found.params:
+        if isinstance(parameter, click.Argument):
+            positional.append(
+                POSITIONAL[parameter.make_metavar(context) if _takes_context(parameter) else parameter.make_metavar()]
+            )  # type: ignore[call-arg]
+            continue
+        name = parameter.opts[-1]
+        if name == "--out" and parameter.required:
+            options.append((name, "{out}" if path in FOLDERS else _single(path)))
+        elif (name in QUICK and path != "demo") or name in NEEDED.get(path, ()):
+            options.append((name, GOOD[name]))
+    if path == "encoder train":
+        options.append(("--out", "{out}/e.safetensors"))
+    if path == "directions name":
+        positional = ["{good}/direction.safetensors", "a-name"]
+        options.append(("--out", "{out}/a.safetensors"))
+    return positional, options, list(FLAGS.get(path, ()))
+
+
+def _takes_context(parameter: click.Parameter) -> bool:
+    return parameter.make_metavar.__code__.co_argcount > 1
+
+
+def _single(path: str) -> str:
+    if path in ("latent export",):
+        return "{out}/x.npz"
+    if path == "dataset build":
+        return "{out}/x.zip"
+    return "{out}/x.safetensors" if path.startswith("directions ") and path != "directions sheet" else "{out}/x.png"

@@ -1,0 +1,137 @@
+"""The campaign: it sees what it is to see, and a short one finds nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from latentedit.errors import Error
+from latentedit.latents import Latent
+from tests.mutations import variant
+from tests.watching import Outcome, current, in_children, judged, refusal
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and limits memory and files as Linux does")
+ROOT = Path(__file__).parent.parent
+
+
+def outcomes(work: Path, *items: Callable[[], Outcome], seconds: float = 5.0) -> list[Outcome]:
+    """How the items end, each watched, in children that may write to ``work``."""
+    found: list[Outcome] = []
+    in_children(
+        lambda number: judged(items[number], current[0], seconds),
+        range(len(items)),
+        lambda _, outcome: found.append(outcome),
+        own=[work],
+        until=lambda: False,
+    )
+    return found
+
+
+def test_every_fault_is_seen(tmp_path: Path) -> None:
+    """A child that dies costs its item alone, and nothing gets done that was not to be done."""
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+
+    def fine() -> Outcome:
+        (inside / "x").write_text("")
+        (inside / "x").unlink()
+        return Outcome(None, "ok")
+
+    def runs() -> Outcome:
+        try:
+            os.system(f"touch {outside}")
+        except Exception:
+            pass
+        return Outcome(None, "ok")
+
+    def writes() -> Outcome:
+        outside.write_text("")
+        return Outcome(None, "ok")
+
+    def removes() -> Outcome:
+        os.unlink(inside.parent / "kept")
+        return Outcome(None, "ok")
+
+    def dies() -> Outcome:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return Outcome(None, "ok")
+
+    def hangs() -> Outcome:
+        while True:
+            pass
+
+    def grows() -> Outcome:
+        return Outcome(None, f"ok: {len(bytearray(400 << 20))}")
+
+    def fails() -> Outcome:
+        return Outcome(None, [][0])
+
+    (tmp_path / "kept").touch()
+    found = outcomes(inside, fine, runs, writes, removes, dies, hangs, grows, fails, fine, seconds=0.3)
+    faults = [None, "executions", "executions", "executions", "signals", "hangs", "memory", "tracebacks", None]
+    assert [outcome.fault for outcome in found] == faults, found
+    assert found[4].detail == "SIGSEGV"
+    assert found[7].detail.startswith("IndexError at test_campaign.py:")
+    assert not outside.exists()
+    assert (tmp_path / "kept").exists()
+
+
+def test_ctrl_c_ends_what_is_only_long(tmp_path: Path) -> None:
+    def long() -> Outcome:
+        try:
+            while True:
+                pass
+        except KeyboardInterrupt:
+            return Outcome(None, "interrupted")
+
+    found: list[Outcome] = []
+    in_children(
+        lambda _: judged(long, current[0], 0.2, interrupt=True),
+        [0],
+        lambda _, end: found.append(end),
+        own=[],
+        until=lambda: False,
+    )
+    assert found == [Outcome(None, "interrupted")]
+
+
+def test_messages_are_lines_that_name_the_file() -> None:
+    assert refusal(Error("x.png: no picture"), Path("a/x.png")).fault is None
+    assert refusal(Error("no picture"), Path("a/x.png")).fault == "messages"
+    assert refusal(Error("x.png: MemoryError"), Path("a/x.png")).fault == "memory"
+
+
+def test_numbers_that_are_none_are_found() -> None:
+    from tests.hostile_files import not_finite
+
+    ws = torch.zeros(1, 4, 4)
+    assert not_finite(Latent(ws, None, "f" * 64, "w+", settings={"x": float("nan")})) is None
+    ws[0, 1, 2] = float("inf")
+    assert not_finite(Latent(ws, None, "f" * 64, "w+")) == ".ws is not finite"
+    assert not_finite({"a": [1.0, float("nan")]}) == ".a.1 is nan"
+
+
+def test_variants_follow_from_the_seed() -> None:
+    data = bytes(range(256)) * 8
+    made = [variant("x.pkl", data, Random(seed), Path("canary")) for seed in (1, 1, 2)]
+    assert made[0] == made[1] != made[2]
+    payloads = [variant("x.pkl", data, Random(seed), Path("canary")) for seed in range(40)]
+    assert any(b"touch canary" in payload for payload in payloads)
+
+
+@pytest.mark.slow
+def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
+    """Every part of it, with the same items every time."""
+    words = [sys.executable, "tests/campaign.py", "--files", "100", "--seed", "0", "--findings", str(tmp_path / "found")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "nothing found" in done.stdout
+    assert not (tmp_path / "found").exists()
+    for part in ("files", "arguments", "kills", "disk", "descriptors"):
+        assert any(line.startswith(part) and line.split()[1].isdecimal() for line in done.stdout.splitlines()), part
