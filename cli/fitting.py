@@ -173,7 +173,12 @@ def fit(
         found = _from_tables(tables, model, crop, aligned, method, mirror, samples, steps, confident, common)
     for direction in found:
         if keep:
-            direction = kept(direction, keep, model)
+            measured = direction
+            direction = kept(direction, keep, model, direction.name)
+            if direction is not measured:
+                click.echo(f"  what follows was measured before {', '.join(direction.report['kept'])} were held:")
+                _print_report(measured)
+                click.echo("  after that:")
         place = Path(out) / f"{direction.name}.safetensors" if each else Path(out)
         direction.save(place)
         _print_report(direction)

@@ -146,11 +146,14 @@ def compare(names: tuple[str, ...], judge: str | None, ask: str | None, pictures
 @click.command()
 @click.argument("name", metavar="NAME|FILE")
 @click.option("--keep", required=True, metavar="NAME,...|auto", help="Directions whose scores must stay; auto proposes them.")
+@click.option("--name", "called", help="Of the new direction; by default the old one's with -alone.")
 @model_option()
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
 @device_option
-def condition(name: str, keep: str, model_name: str, out: str, device: str) -> None:
+def condition(name: str, keep: str, called: str | None, model_name: str, out: str, device: str) -> None:
     """A direction that leaves the scores of others exactly as they are, however correlated they may be.
+
+    It is another direction, with a name of its own; "directions report" measures what it does.
 
     \b
     Example:
@@ -160,14 +163,14 @@ def condition(name: str, keep: str, model_name: str, out: str, device: str) -> N
         raise Error(f"--out must end in .safetensors, got {out}")
     model = read_model(model_name, device)
     direction = own_direction(name, model)
-    found = kept(direction, keep, model)
+    found = kept(direction, keep, model, called)
     found.save(out)
     if found is not direction:
         click.echo(f"{found.name}: holds {', '.join(found.report['kept'])}; cosine {found.report['cosine_with_unconditioned']}")
     say_written(out)
 
 
-def kept(direction: "Direction", keep: str, model: "Model") -> "Direction":
+def kept(direction: "Direction", keep: str, model: "Model", name: str | None = None) -> "Direction":
     """``direction`` conditioned on those named, or on those that its leakage proposes; itself where that is none."""
     from latentedit.directions.conditioning import conditioned, to_keep
 
@@ -180,4 +183,4 @@ def kept(direction: "Direction", keep: str, model: "Model") -> "Direction":
             return direction
     else:
         chosen = [own_direction(name, model) for name in keep.split(",")]
-    return conditioned(direction, chosen, generator)
+    return conditioned(direction, chosen, generator, name=name)

@@ -41,11 +41,18 @@ def to_keep(direction: Direction, others: Sequence[Direction], num_ws: int, w_di
     return found
 
 
-def conditioned(direction: Direction, keep: Sequence[Direction], generator: Generator) -> Direction:
+def conditioned(
+    direction: Direction, keep: Sequence[Direction], generator: Generator, *, name: str | None = None
+) -> Direction:
     """``direction`` without its part that moves the scores of ``keep`` (InterFaceGAN's conditional manipulation, Shen et al.
     2020, section 3.3, for any number of attributes at once and exact for correlated ones).
 
-    The undecided point is put as many sigmas from the mean w as before. The report keeps the cosine with what it was.
+    It is exact for directions of some layers and for refined ones too, as long as the edit moves the direction's own layers.
+    The undecided point is put as many sigmas from the mean w as before. What a report said of ``direction`` does not hold any
+    more: the new one has the cosine with what it was, what it holds, and what it still moves of them (`leakage`).
+
+    Args:
+        name: of the new direction; None adds "-alone" to the old one.
 
     Raises:
         Error: nothing is left, or directions of other spaces than W and W+.
@@ -72,17 +79,29 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
     before = float(direction.score(mean)) / direction.sigma
     undecided = replace(direction, vector=vector, sigma=sigma, intercept=0.0, step=None)
     if direction.step is not None:
-        held = torch.linalg.svd(gradients.flatten(1), full_matrices=False)
+        # Only the direction's own layers move, so that what the others would have held counts for nothing.
+        inside = torch.zeros_like(gradients)
+        inside[:, first : last + 1] = moved
+        held = torch.linalg.svd(inside.flatten(1), full_matrices=False)
         away = held.Vh[1e-6 * held.S.max().clamp(min=1e-12) < held.S]
-        step = direction.step.double().flatten()
-        free = (step - away.T @ (away @ step)).reshape(direction.step.shape).float()
+        step = torch.zeros_like(direction.step, dtype=torch.float64)
+        step[first : last + 1] = direction.step[first : last + 1].double()
+        flat = step.flatten()
+        free = (flat - away.T @ (away @ flat)).reshape(step.shape).float()
         undecided = replace(undecided, step=of_one_sigma(free, undecided))
+    found = replace(
+        undecided,
+        name=name or f"{direction.name}-alone",
+        intercept=before * sigma - float(undecided.score(mean)),
+        provenance={**direction.provenance, "conditioned_from": direction.name},
+    )
+    left = leakage([found, *keep], generator.num_ws, generator.w_dim)[0, 1:]
     report = {
-        **direction.report,
         "kept": [d.name for d in keep],
         "cosine_with_unconditioned": round(float(vector.flatten().double() @ old), 4),
+        "leakage": {d.name: round(float(left[i]), 3) + 0.0 for i, d in enumerate(keep)},
     }
-    return replace(undecided, intercept=before * sigma - float(undecided.score(mean)), report=report)
+    return replace(found, report=report)
 
 
 def _linear(directions: Sequence[Direction]) -> None:

@@ -85,8 +85,18 @@ def test_conditioning_is_exact_for_several_correlated_ones_and_layers() -> None:
     others.append(direction(torch.randn(NUM, DIM), "plus"))
     others.append(direction(torch.randn(DIM), "some", layers=(1, 2)))
     ws = torch.randn(4, NUM, DIM)
-    for base in (direction(common), direction(torch.randn(NUM, DIM)), direction(common, layers=(2, 4))):
+    bases = [direction(common), direction(torch.randn(NUM, DIM)), direction(common, layers=(2, 4))]
+    bases.append(direction(torch.randn(NUM, DIM), layers=(1, 3)))
+    refined = [replace(base, step=of_one_sigma(torch.randn(NUM, DIM), base)) for base in bases]
+    others.append(replace(others[0], name="refined", layers=(0, 3), step=torch.randn(NUM, DIM)))
+    for base in (*bases, *refined):
+        base = replace(base, report={"auc": 0.9, "keep": ["o1"]})
         alone = conditioned(base, others, GENERATOR)
+        assert alone.name == "d-alone"
+        assert set(alone.report) == {"kept", "cosine_with_unconditioned", "leakage"}
+        assert set(alone.report["leakage"].values()) == {0}
+        assert alone.provenance["conditioned_from"] == "d"
+        assert conditioned(base, others, GENERATOR, name="own").name == "own"
         moved = edit(ws, alone, 3.0)
         for other in others:
             torch.testing.assert_close(other.score(moved), other.score(ws), atol=1e-4, rtol=0)
