@@ -187,6 +187,7 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
     "--features", help="Network for --metrics: inception, efficientnet-lite0, or the file of a judge (see latentedit metrics)."
 )
 @click.option("--tensorboard", is_flag=True, help="Write event files too (pip install 'latentedit[tensorboard]').")
+@click.option("--no-graphs", is_flag=True, help="On CUDA, launch every operation by itself: slower, for finding faults.")
 @click.option("--accept-changes", is_flag=True, help="Resume although options or data have changed.")
 @click.option("--dry-run", is_flag=True, help="Print what would run, with an estimate of memory and time.")
 @click.option("--seed", type=SEED, help="Of every random draw.")
@@ -215,6 +216,7 @@ def train(
     metrics: str | None,
     features: str | None,
     tensorboard: bool,
+    no_graphs: bool,
     accept_changes: bool,
     dry_run: bool,
     seed: int | None,
@@ -302,6 +304,7 @@ def train(
             held_out=load_pictures(held_out) if held_out else None,
             measure=measure,
             tensorboard=tensorboard,
+            graphs=not no_graphs,
             accept_changes=accept_changes,
             world=world,
             report=report,

@@ -1,5 +1,7 @@
 """Which device work runs on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -30,3 +32,34 @@ def auto_precision(device: torch.device) -> Literal["fp32", "bf16"]:
     else:
         native = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
     return "bf16" if native else "fp32"
+
+
+@contextmanager
+def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
+    """Whether float32 products inside are rounded to ten bits before, which CUDA then computes several times as fast.
+
+    Training and search allow it, as their steps are approximate anyway; rendering does not. PyTorch's own default differs for
+    convolutions and matrices. It is a setting of the process, which is put back afterwards.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
+
+
+@contextmanager
+def exact_rendering(device: torch.device) -> Iterator[None]:
+    """No `tf32` inside, unless gradients are wanted: those are for training or a search, which say themselves how exact."""
+    if torch.is_grad_enabled():
+        yield
+        return
+    with tf32(False, device):
+        yield

@@ -53,7 +53,8 @@ def passes(config: TrainingConfig, world: World = World()) -> Passes:  # noqa: B
 
     optimizers = trainer.g_optimizer, trainer.d_optimizer
     trainer.g_optimizer = trainer.d_optimizer = Kept()  # type: ignore[assignment]
-    real = [trainer._real(samples) for samples in trainer.rounds]
+    trainer.load()
+    real = trainer.real()
     runs: list[tuple[dict[str, torch.nn.Module], Callable[[], None]]] = [
         ({"generator": trainer.g, "discriminator": trainer.d}, lambda: trainer._main_pass(real)),
         ({"path": trainer.g}, trainer._path_pass),
@@ -100,7 +101,8 @@ def test_one_pass_gives_both_gradients(whole: Passes) -> None:
     with torch.no_grad():
         for layer in trainer.g.synthesis.layers:
             layer.noise_strength.fill_(0.3)
-    ((images, labels),) = (trainer._real(samples) for samples in trainer.rounds)
+    trainer.load()
+    ((images, labels),) = trainer.real()
     samples, parts = trainer.rounds[0], dict[str, dict[str, torch.Tensor]]()
     for name, network in (("generator", trainer.g), ("discriminator", trainer.d)):
         network.requires_grad_(True)

@@ -282,7 +282,7 @@ class AugmentPipe(nn.Module):
 
     def _warp_fixed(self, images: Tensor, inverse: Tensor) -> Tensor:
         """As `_warp`, with the largest margins that it may take, and filters as products with matrices."""
-        n, c, h, w = images.shape
+        h, w = images.shape[2:]
         (up_h, down_h), (up_w, down_w) = (self._resampler(side, images) for side in (h, w))
         images = up_h @ images @ up_w.t()
         images = grid_sample(images, _grid(inverse, (down_h.shape[1], down_w.shape[1]), images, (0.0, 0.0)))

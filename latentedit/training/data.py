@@ -67,6 +67,7 @@ class PictureSet:
         self.shape: tuple[int, ...] = tuple(pixels.shape[1:])
         self.swap = torch.arange(labels.shape[1])
         self._digest = source_digest
+        self._orders: dict[tuple[int, int, int], np.ndarray[Any, Any]] = {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -117,20 +118,27 @@ class PictureSet:
         labels = self.labels[rows % len(self)]
         return torch.where((rows >= len(self))[:, None], labels[:, self.swap], labels) if mirror else labels
 
+    def chosen(self, positions: Iterable[int], seed: int, mirror: bool) -> list[int]:
+        """Rows at ``positions`` of the stream that `batch` describes; those of mirrored pictures follow the others."""
+        period = len(self) * (2 if mirror else 1)
+        found = []
+        for position in positions:
+            epoch, index = divmod(position, period)
+            key = seed, epoch, period
+            order = self._orders.get(key)
+            if order is None:
+                order = np.random.default_rng([seed, epoch]).permutation(period)
+                self._orders = dict([*list(self._orders.items())[-1:], (key, order)])
+            found.append(int(order[index]))
+        return found
+
     def batch(self, positions: Iterable[int], seed: int, mirror: bool) -> tuple[Tensor, Tensor]:
         """Pictures ``[N, C, H, W]`` in [-1, 1] and labels ``[N, c_dim]`` at ``positions`` of an endless shuffled stream.
 
         Every epoch is a permutation drawn from ``seed`` and the epoch's number alone, so a position means the same
         picture in every process. With ``mirror`` an epoch shows every picture as it is and mirrored.
         """
-        period = len(self) * (2 if mirror else 1)
-        orders: dict[int, np.ndarray[Any, Any]] = {}
-        chosen = []
-        for position in positions:
-            epoch, index = divmod(position, period)
-            if epoch not in orders:
-                orders[epoch] = np.random.default_rng([seed, epoch]).permutation(period)
-            chosen.append(int(orders[epoch][index]))
+        chosen = self.chosen(positions, seed, mirror)
         rows = [i % len(self) for i in chosen]
         pictures, labels = self.read(rows), self.labels[rows]
         flipped = torch.tensor([i >= len(self) for i in chosen])

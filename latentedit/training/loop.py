@@ -52,6 +52,7 @@ def train(
     measure: Measure | None = None,
     accept_changes: bool = False,
     tensorboard: bool = False,
+    graphs: bool = True,
     world: World = World(),  # noqa: B008 - immutable
     report: Report | None = None,
     notice: Callable[[str], None] | None = None,
@@ -71,6 +72,7 @@ def train(
             kept by, smaller is better.
         accept_changes: resume although options or data differ from those the run was started with.
         tensorboard: write event files as well (needs the package of that name).
+        graphs: make steps by CUDA graphs where that is possible (`Trainer`).
         world: the processes that share the work, from `join_world`; the first one writes.
         report: called about once a second with the figures of the log.
         notice: called with a line that the user should see once.
@@ -87,7 +89,7 @@ def train(
         unknown = set(held_out.label_names) - set(data.label_names)
         if unknown or (not held_out.label_names and held_out.labels.shape[1] != data.labels.shape[1]):
             raise Error("held-out pictures must have the labels that the training set has")
-    trainer = Trainer(config, data, device, world)
+    trainer = Trainer(config, data, device, world, graphs=graphs)
     tell = notice or (lambda line: None)
     with ExitStack() as begun:
         _enter(out, trainer, world, begun)
@@ -294,7 +296,7 @@ def _figures(trainer: Trainer, rate: float) -> dict[str, float]:
         "seconds": round(trainer.seconds, 1),
         "images_per_second": round(rate, 2),
         "ada_p": float(trainer.augment.p) if trainer.augment is not None else 0.0,
-        "r_t": trainer.overfitting,
+        "r_t": float(trainer.overfitting),
         **{name: float(value) for name, value in trainer.figures.items()},
     }
 

@@ -1,12 +1,17 @@
 """Random numbers of training, one stream a picture, so that no draw depends on how a batch is cut up."""
 
-import hashlib
 import math
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from latentedit.training.philox import MASK, below, philox, to_normal, to_uniform
+
+AHEAD = 256
+"""Words a picture that are made at once for the small draws, of which there are dozens in a pass."""
 
 
 class Draws(Protocol):
@@ -24,44 +29,69 @@ class Draws(Protocol):
 class Streams:
     """Draws for the pictures ``samples`` of one pass of one step.
 
-    Picture n draws from a generator seeded by ``(seed, step, name, n)`` alone: one process with the whole batch, several
-    with a part each, and several rounds of accumulation all give it the same numbers.
+    Word k of picture n in pass ``name`` is one of those that `philox` makes of the counter
+    (k // 4, n, step) with the key (seed, name): one process with the whole batch, several with a
+    part each, and several rounds of accumulation all give a picture the same numbers. A GPU gives
+    those of the CPU up to rounding. Nothing here asks the device for a number, so that the draws
+    can be part of a CUDA graph.
+
+    Args:
+        step: a tensor of one whole number, which a graph reads anew whenever it runs.
+        samples: ``[N]`` whole numbers on the same device, where the numbers are drawn too.
     """
 
     def __init__(
         self,
         seed: int,
-        step: int,
+        step: Tensor,
         name: str,
-        samples: Iterable[int],
-        device: torch.device,
+        samples: Tensor,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.device, self.dtype = device, dtype
-        seeds = [hashlib.sha256(f"{seed}/{step}/{name}/{sample}".encode()).digest() for sample in samples]
-        self.seeds = [int.from_bytes(digest[:8], "little") >> 1 for digest in seeds]
-        self.generators = [torch.Generator().manual_seed(number) for number in self.seeds]
+        self.key = seed & MASK, zlib.crc32(name.encode())
+        self.samples, self.dtype = samples.long()[:, None], dtype  # [N, 1]
+        step = step.long()
+        self.step = step & MASK, (step >> 32) & MASK
+        self.position = 0
+        """Of the next word."""
+        self._made, self._words = range(0), torch.empty(0)
 
     def __len__(self) -> int:
-        return len(self.seeds)
+        return len(self.samples)
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.device, self.dtype)
+        count = math.prod(shape)
+        numbers = to_normal(self._next(count + count % 2), self.dtype)
+        return numbers[:, :count].reshape(len(self), *shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(self.device, self.dtype)
+        return to_uniform(self._next(math.prod(shape)), self.dtype).reshape(len(self), *shape)
 
-    def integers(self, below: int) -> Tensor:
-        """``[N]``, 0 to ``below`` - 1, on the CPU."""
-        return torch.stack([torch.randint(below, (), generator=g) for g in self.generators])
+    def integers(self, limit: int) -> Tensor:
+        """``[N]``, 0 to ``limit`` - 1."""
+        return below(self._next(1)[:, 0], limit)
 
     def maps(self, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Normal maps ``[N, *shape]`` for every shape; drawn on the device, where they are many numbers."""
+        """Normal maps ``[N, *shape]`` for every shape."""
         sizes = [math.prod(shape) for shape in shapes]
-        on_cpu = self.device.type == "cpu"
-        generators = self.generators if on_cpu else [torch.Generator(self.device).manual_seed(n) for n in self.seeds]
-        flat = torch.stack([torch.randn(sum(sizes), generator=g, device=self.device) for g in generators]).to(self.dtype)
-        return [part.reshape(len(flat), *shape) for part, shape in zip(flat.split(sizes, dim=1), shapes, strict=True)]
+        flat = self.normal(sum(sizes))
+        return [part.reshape(len(self), *shape) for part, shape in zip(flat.split(sizes, dim=1), shapes, strict=True)]
+
+    def _next(self, count: int) -> Tensor:
+        """The next ``count`` words of every picture, ``[N, count]``."""
+        start = self.position
+        self.position += count
+        if count > AHEAD // 2:
+            return self._make(start, count)
+        if start < self._made.start or self.position > self._made.stop:
+            self._made, self._words = range(start, start + AHEAD), self._make(start, AHEAD)
+        return self._words.narrow(1, start - self._made.start, count)
+
+    def _make(self, start: int, count: int) -> Tensor:
+        first, beyond = start // 4, -(-(start + count) // 4)
+        blocks = torch.arange(first, beyond, device=self.samples.device)
+        words = philox((blocks[None], self.samples, *self.step), self.key)  # [N, blocks, 4]
+        return words.flatten(1).narrow(1, start - 4 * first, count)
 
 
 class GlobalDraws:

@@ -4,7 +4,7 @@ StyleGAN: the same, with networks that grow.
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from latentedit.architecture import Precision
-from latentedit.devices import auto_precision
+from latentedit.devices import auto_precision, tf32
 from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.errors import Error
 from latentedit.generator import Generator, GeneratorConfig
+from latentedit.graphs import Graphs
 from latentedit.growing import Growing, with_lod
 from latentedit.models import Model, fingerprint
 from latentedit.modulation import differentiated_twice
@@ -23,6 +24,7 @@ from latentedit.training.augmentation import AugmentPipe, preset
 from latentedit.training.config import FREE_TO_CHANGE, TrainingConfig
 from latentedit.training.data import PictureSet
 from latentedit.training.distributed import World
+from latentedit.training.feed import Feed
 from latentedit.training.losses import fake_loss, generator_loss, path_lengths, r1_penalty, real_loss
 from latentedit.training.streams import Streams
 
@@ -36,6 +38,9 @@ class Trainer:
     Every random number of a step is drawn from the run's seed, the number of the step and that of the picture, so the
     counters alone restore the random streams and the place in the data, and a batch can be spread over processes and over
     rounds of accumulation without a change but for rounding.
+
+    On CUDA the passes of a step are graphs, unless ``graphs`` is off, processes share the work, or networks grow. The passes
+    themselves are the same on every device: nothing in them asks for a number or makes a tensor of numbers from the host.
     """
 
     def __init__(
@@ -44,8 +49,11 @@ class Trainer:
         data: PictureSet,
         device: str | torch.device = "cpu",
         world: World = World(),  # noqa: B008 - immutable
+        *,
+        graphs: bool = True,
     ) -> None:
         self.config, self.data, self.device, self.world = config, data, torch.device(device), world
+        self.graphs = Graphs(self.device, graphs and world.size == 1 and not config.grow_from)
         self.precision: Precision = (
             auto_precision(self.device) if config.precision == "auto" else cast(Precision, config.precision)
         )
@@ -70,19 +78,24 @@ class Trainer:
         self.augment = AugmentPipe(**preset(config.augment)).to(self.device) if config.augment != "none" else None
         if self.augment is not None:
             self.augment.p.fill_(config.augment_p)
+            self.augment.fixed = self.graphs.active
         self.g_parameters = list(self.g.parameters())
         self.d_parameters = [p for p in self.d.parameters() if id(p) not in {id(q) for q in self._frozen()}]
         self.g_optimizer = self._optimizer(self.g_parameters, config.path_interval if config.path_weight else 0)
         self.d_optimizer = self._optimizer(self.d_parameters, config.r1_interval if config.r1_gamma else 0)
         self.images_seen = 0
         self.steps = 0
+        self.clock = torch.zeros([], dtype=torch.long, device=self.device)
+        """``steps`` of the step that is being made, where graphs can read it."""
+        self.feed = Feed(data, self.rounds, config.seed, config.mirror, self.device)
         self.path_mean = torch.zeros([], device=self.device)
         self.signs = torch.zeros(2, device=self.device)  # sum and count of the signs of real logits
-        self.overfitting = 0.0
+        self.overfitting = torch.zeros([], device=self.device)
         self.seconds = 0.0
         self.started_from: str | None = None
         self.figures: dict[str, Tensor] = {}
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, dict[str, Tensor]] = {}
+        """By pass, what its rounds add up."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -144,7 +157,11 @@ class Trainer:
     def _optimizer(self, parameters: list[nn.Parameter], interval: int) -> torch.optim.Adam:
         ratio = _lazy_ratio(interval)
         rate, betas = self.config.learning_rate * ratio, (0.0, 0.99**ratio)
-        return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=1e-8, fused=True)
+        return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=1e-8, **self._adam_form())
+
+    def _adam_form(self) -> dict[str, bool]:
+        """How Adam is computed here: in one kernel, and in a graph with the count of its steps on the device."""
+        return {"fused": True, "capturable": self.device.type == "cuda"}
 
     def start_from(self, model: Model) -> dict[str, float]:
         """Take over every tensor of ``model`` whose name and shape fit (transfer learning).
@@ -183,26 +200,39 @@ class Trainer:
 
     def step(self) -> None:
         """One batch: both networks, path length (every 4th), R1 (every 16th), averages, augmentation."""
+        with tf32(True, self.device):
+            self._step()
+
+    def _step(self) -> None:
         config = self.config
-        self._sums = {}
         self._grow()
-        real = [self._real(samples) for samples in self.rounds]
-        self._main_pass(real)
+        self.load()
+        passes: dict[str, Callable[[], None]] = {"main": lambda: self._main_pass(self.real())}
         if config.path_weight and self.steps % config.path_interval == 0:
-            self._path_pass()
+            passes["path"] = self._path_pass
         if config.r1_gamma and self.steps % config.r1_interval == 0:
-            self._r1_pass(real)
-        self._share_sums()
+            passes["r1"] = lambda: self._r1_pass(self.real())
+        for name, work in passes.items():
+            self.graphs.run(name, work)
+        self.graphs.run(tuple(passes), lambda: self._share_sums(passes))
         self.images_seen += config.batch
         self.steps += 1
         self._average()
         if self.steps % ADA_INTERVAL == 0:
             self._adapt()
 
-    def _real(self, samples: range) -> tuple[Tensor, Tensor]:
-        positions = range(self.images_seen + samples.start, self.images_seen + samples.stop, samples.step)
-        images, labels = self.data.batch(positions, self.config.seed, self.config.mirror)
-        return self.coarsened(images.to(self.device, self.dtype)), labels.to(self.device, self.dtype)
+    def load(self) -> None:
+        """Bring to the device what the passes of this step read there."""
+        self.clock.fill_(self.steps)
+        self.feed.load(self.images_seen)
+
+    def real(self) -> list[tuple[Tensor, Tensor]]:
+        """Pictures and labels of every round."""
+        found = []
+        for index in range(len(self.rounds)):
+            images, labels = self.feed.pictures(index)
+            found.append((self.coarsened(images.to(self.dtype)), labels.to(self.dtype)))
+        return found
 
     def coarsened(self, images: Tensor) -> Tensor:
         """Real pictures with the detail that the networks have grown to."""
@@ -210,7 +240,8 @@ class Trainer:
         return with_lod(images, lod) if lod else images
 
     def _streams(self, name: str, samples: range) -> Streams:
-        return Streams(self.config.seed, self.steps, name, samples, self.device, self.dtype)
+        numbers = torch.arange(samples.start, samples.stop, samples.step, device=self.device)
+        return Streams(self.config.seed, self.clock, name, numbers, self.dtype)
 
     def _main_pass(self, real: list[tuple[Tensor, Tensor]]) -> None:
         """Both losses, of the same generated pictures, and both updates.
@@ -219,6 +250,7 @@ class Trainer:
         same point are as good (Mescheder et al. 2018, section 2) and save a pass through either network.
         """
         batch = self.config.batch
+        self._sums["main"] = sums = {}
         with self._training(self.g_parameters, self.g_optimizer), self._training(self.d_parameters, self.d_optimizer):
             for samples, (images, labels) in zip(self.rounds, real, strict=True):
                 draws = self._streams("generator", samples)
@@ -226,20 +258,20 @@ class Trainer:
                 fake_logits = self.judge(fake, fake_labels, draws)
                 loss = generator_loss(fake_logits).sum() / batch
                 loss.backward(inputs=self.g_parameters, retain_graph=True)
-                self._add("loss_g", loss)
-                self._add("w", ws.sum(dim=0) / batch)
-                self._add("logits_fake", fake_logits.sum() / batch)
-                self._add("spread_fake", _spread(fake) / len(self.rounds) / self.world.size)
+                _add(sums, "loss_g", loss)
+                _add(sums, "w", ws.sum(dim=0) / batch)
+                _add(sums, "logits_fake", fake_logits.sum() / batch)
+                _add(sums, "spread_fake", _spread(fake) / len(self.rounds) / self.world.size)
                 loss_fake = fake_loss(fake_logits).sum() / batch
                 loss_fake.backward(inputs=self.d_parameters)
                 del fake, ws, fake_logits, loss  # and with them all that was kept for gradients
                 real_logits = self.judge(images, labels, self._streams("discriminator", samples))
                 loss_real = real_loss(real_logits).sum() / batch
                 loss_real.backward(inputs=self.d_parameters)
-                self._add("loss_d", loss_fake + loss_real)
-                self._add("logits_real", real_logits.sum() / batch)
-                self._add("sign", real_logits.sign().sum() / batch)
-                self._add("spread_real", _spread(images) / len(self.rounds) / self.world.size)
+                _add(sums, "loss_d", loss_fake + loss_real)
+                _add(sums, "logits_real", real_logits.sum() / batch)
+                _add(sums, "sign", real_logits.sign().sum() / batch)
+                _add(sums, "spread_real", _spread(images) / len(self.rounds) / self.world.size)
 
     def _path_pass(self) -> None:
         """Path-length regularisation (StyleGAN2, section 3.2), on half as many pictures as the batch has.
@@ -249,8 +281,8 @@ class Trainer:
         """
         config = self.config
         count = max(config.batch // 2, 1)
-        for name in ("path_length", "path_penalty"):
-            self._add(name, torch.zeros([], device=self.device))
+        names = "path_length", "path_penalty"
+        self._sums["path"] = sums = {name: torch.zeros([], device=self.device) for name in names}
         with self._training(self.g_parameters, self.g_optimizer):
             for samples in self.rounds:
                 part = range(samples.start, count, samples.step)
@@ -263,18 +295,19 @@ class Trainer:
                 lengths = path_lengths(images, ws, noise)
                 penalty = (lengths - self.path_mean.to(lengths.dtype)).square().sum() / count
                 (penalty * (config.path_weight * config.path_interval)).backward()
-                self._add("path_length", lengths.sum() / count)
-                self._add("path_penalty", penalty)
+                _add(sums, "path_length", lengths.sum() / count)
+                _add(sums, "path_penalty", penalty)
 
     def _r1_pass(self, real: list[tuple[Tensor, Tensor]]) -> None:
         config = self.config
+        self._sums["r1"] = sums = {}
         with self._training(self.d_parameters, self.d_optimizer):
             for samples, (pictures, labels) in zip(self.rounds, real, strict=True):
                 images = pictures.detach().requires_grad_()
                 logits = self.judge(images, labels, self._streams("r1", samples))
                 penalty = r1_penalty(images, logits).sum() / config.batch
                 (penalty * (config.r1_gamma / 2 * config.r1_interval)).backward()
-                self._add("r1", penalty)
+                _add(sums, "r1", penalty)
 
     def generate(self, draws: Streams, keep_rows: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Fresh pictures, their w and labels, with style mixing and random noise.
@@ -283,14 +316,13 @@ class Trainer:
         """
         g, config = self.g, self.config
         # Of the pictures as they are shown, so that labels alone do not tell generated from real.
-        rows = draws.integers(len(self.data) * (2 if config.mirror else 1))
-        labels = self.data.labels_at(rows, config.mirror).to(self.device, self.dtype)
+        labels = self.feed.labels[draws.integers(self.feed.period)].to(self.dtype)
         w = g.mapping.map(draws.normal(g.z_dim), labels)
         ws = w[:, None].expand(-1, g.num_ws, -1)
         if config.style_mixing:
             other = g.mapping.map(draws.normal(g.z_dim), labels)[:, None]
             used = g.num_ws - 2 * int(g.synthesis.level) if isinstance(g.synthesis, Growing) else g.num_ws
-            crossing = (1 + draws.integers(used - 1)[:, None]).to(self.device)
+            crossing = 1 + draws.integers(used - 1)[:, None]
             mixed = draws.uniform(1) < config.style_mixing
             second = mixed & (torch.arange(g.num_ws, device=self.device) >= crossing)  # [N, num_ws]
             ws = torch.where(second[:, :, None], other, ws)
@@ -320,24 +352,26 @@ class Trainer:
                     torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
         optimizer.step()
 
-    def _add(self, name: str, value: Tensor) -> None:
-        value = value.detach()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-
     @torch.no_grad()
-    def _share_sums(self) -> None:
+    def _share_sums(self, passes: Iterable[str]) -> None:
         """Add up the figures of rounds and processes; they were divided by the size of the batch before."""
-        names = sorted(self._sums)
-        flat = self.world.sum(torch.cat([self._sums[name].flatten() for name in names]))
-        parts = flat.split([self._sums[name].numel() for name in names])
-        sums = {name: part.view_as(self._sums[name]) for name, part in zip(names, parts, strict=True)}
+        own = {name: value for part in passes for name, value in self._sums[part].items()}
+        names = sorted(own)
+        flat = self.world.sum(torch.cat([own[name].flatten() for name in names]))
+        parts = flat.split([own[name].numel() for name in names])
+        sums = {name: part.view_as(own[name]) for name, part in zip(names, parts, strict=True)}
         self.g.mapping.update_average(sums.pop("w")[None])
         if "path_length" in sums:
             self.path_mean.lerp_(sums["path_length"].to(self.path_mean.dtype), self.config.path_decay)
             sums["path_length"] = self.path_mean.clone()
         sign = sums.pop("sign").float()
         self.signs += torch.stack([sign * self.config.batch, torch.full_like(sign, self.config.batch)])
-        self.figures.update(sums)
+        for name, value in sums.items():
+            # Always in the same place, which is that of no graph.
+            if name in self.figures:
+                self.figures[name].copy_(value)
+            else:
+                self.figures[name] = value.clone()
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -346,20 +380,20 @@ class Trainer:
             half_life = min(half_life, self.images_seen * self.config.ema_rampup)
         weight = 1 - 0.5 ** (self.config.batch / max(half_life, 1e-8))
         torch._foreach_lerp_(list(self.g_ema.parameters()), list(self.g.parameters()), weight)
-        for average, buffer in zip(self.g_ema.buffers(), self.g.buffers(), strict=True):
-            average.copy_(buffer)
+        torch._foreach_copy_(list(self.g_ema.buffers()), list(self.g.buffers()))
 
+    @torch.no_grad()
     def _adapt(self) -> None:
-        """Take r_t = E[sign(D(real))] (ADA, eq. 1), and steer the strength by it."""
-        total, count = self.signs.tolist()
-        self.overfitting = total / max(count, 1)
+        """Take r_t = E[sign(D(real))] (ADA, eq. 1), and steer the strength by it; all of it on the device."""
+        config = self.config
+        total, count = self.signs.unbind()
+        self.overfitting = total / count.clamp(min=1)
         self.signs.zero_()
-        if self.augment is None or self.config.ada_target is None:
+        if self.augment is None or config.ada_target is None:
             return
-        step = math.copysign(
-            self.config.batch * ADA_INTERVAL / (self.config.ada_kimg * 1000), self.overfitting - self.config.ada_target
-        )
-        self.augment.p.copy_((self.augment.p + step).clamp(0, 1))
+        step = config.batch * ADA_INTERVAL / (config.ada_kimg * 1000)
+        beyond = self.overfitting - config.ada_target
+        self.augment.p.add_(torch.copysign(torch.full_like(beyond, step), beyond)).clamp_(0, 1)
 
     @torch.no_grad()
     def logits(self, images: Tensor, labels: Tensor) -> float:
@@ -429,6 +463,8 @@ class Trainer:
         for optimizer in (self.g_optimizer, self.d_optimizer):
             for group in optimizer.param_groups:
                 group["lr"] *= ours["learning_rate"] / theirs["learning_rate"]
+                group.update(self._adam_form())  # and not that of the device which the state was written on
+        self.graphs.forget()
         if self.augment is not None and state["p"] is not None:
             self.augment.p.copy_(state["p"])
         self.path_mean.copy_(state["path_mean"])
@@ -465,6 +501,11 @@ class Trainer:
             **({"started_from": self.started_from} if self.started_from else {}),
         }
         return Model(self.g_ema, self.d, framing, facts)
+
+
+def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
+    value = value.detach()
+    sums[name] = sums[name] + value if name in sums else value
 
 
 def _spread(images: Tensor) -> Tensor:

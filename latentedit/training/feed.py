@@ -1,0 +1,70 @@
+"""Real pictures on their way to the device."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from latentedit.images import from_uint8
+from latentedit.training.data import PictureSet
+
+SHARE = 0.25
+"""Of a GPU's free memory that a data set may take, to be kept there as bytes."""
+
+
+class Feed:
+    """The pictures of a batch, and those of the whole set where they fit on the device.
+
+    Where they do, nothing but their numbers travels there; `pictures` then cuts them out, turns and
+    scales them by operations that a CUDA graph may hold.
+
+    Args:
+        rounds: the pictures of a batch that belong together, as `Trainer` divides it.
+    """
+
+    def __init__(
+        self,
+        data: PictureSet,
+        rounds: Sequence[range],
+        seed: int,
+        mirror: bool,
+        device: torch.device,
+    ) -> None:
+        self.data, self.rounds, self.seed, self.mirror = data, rounds, seed, mirror
+        self.period = len(data) * (2 if mirror else 1)
+        """Pictures of an epoch, mirrored ones included."""
+        self.labels = data.labels_at(torch.arange(self.period), mirror).to(device)
+        """``[period, c_dim]``."""
+        self.pixels = data.pixels.to(device) if _fits(data, device) else None
+        self._rows = [torch.zeros(len(samples), dtype=torch.long, device=device) for samples in rounds]
+        self._pictures: list[Tensor] = []
+        if self.pixels is None:
+            shapes = [(len(samples), *data.shape) for samples in rounds]
+            self._pictures = [torch.empty(shape, device=device) for shape in shapes]
+
+    def load(self, images_seen: int) -> None:
+        """Fetch the batch that follows ``images_seen`` pictures."""
+        for index, samples in enumerate(self.rounds):
+            positions = range(images_seen + samples.start, images_seen + samples.stop, samples.step)
+            self._rows[index].copy_(torch.tensor(self.data.chosen(positions, self.seed, self.mirror)))
+            if self.pixels is None:
+                self._pictures[index].copy_(self.data.batch(positions, self.seed, self.mirror)[0])
+
+    def pictures(self, index: int) -> tuple[Tensor, Tensor]:
+        """Those of round ``index``, ``[N, C, H, W]`` in [-1, 1], and their labels ``[N, c_dim]``."""
+        rows = self._rows[index]
+        if self.pixels is None:
+            return self._pictures[index], self.labels[rows]
+        pixels = self.pixels[rows % len(self.data)]
+        flipped = (rows >= len(self.data))[:, None, None, None]
+        return from_uint8(torch.where(flipped, pixels.flip(3), pixels)), self.labels[rows]
+
+
+def _fits(data: PictureSet, device: torch.device) -> bool:
+    """Whether the set lies in memory, and may lie in that of the device."""
+    if data.pixels.shape[1:] != data.shape:
+        return False
+    if device.type != "cuda":
+        return device.type == "cpu"
+    free, _ = torch.cuda.mem_get_info(device)
+    return data.pixels.numel() <= SHARE * free
