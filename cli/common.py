@@ -190,6 +190,8 @@ def megapixels_option(function: F) -> F:
     """Sets what `latentedit.images.megapixels` says while the command runs."""
 
     def set_limit(context: click.Context, _: click.Parameter, value: float | None) -> None:
+        if value is not None and not math.isfinite(value):
+            raise click.BadParameter(f"{value} is no number of megapixels.")
         if value is not None:
             before = os.environ.get("LATENTEDIT_MEGAPIXELS")
             os.environ["LATENTEDIT_MEGAPIXELS"] = str(value)

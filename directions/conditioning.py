@@ -41,9 +41,7 @@ def to_keep(direction: Direction, others: Sequence[Direction], num_ws: int, w_di
     return found
 
 
-def conditioned(
-    direction: Direction, keep: Sequence[Direction], generator: Generator, *, name: str | None = None
-) -> Direction:
+def conditioned(direction: Direction, keep: Sequence[Direction], generator: Generator, *, name: str | None = None) -> Direction:
     """``direction`` without its part that moves the scores of ``keep`` (InterFaceGAN's conditional manipulation, Shen et al.
     2020, section 3.3, for any number of attributes at once and exact for correlated ones).
 

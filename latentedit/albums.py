@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latentedit.errors import Error
-from latentedit.files import make_folder, read_csv, sync_folder
+from latentedit.files import make_folder, read_text, sync_folder
 from latentedit.folders import distinct
 from latentedit.images import is_free
 
@@ -61,23 +61,28 @@ class Index:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder) / "index.csv"
         self.rows: dict[str, dict[str, str]] = {}
+        self._columns: Sequence[str] = COLUMNS
         if not self.path.exists():
             return
         try:
             self.rows = {row["latent"]: row for row in self._read() if row["latent"]}
-        except Error as error:
+        except (Error, csv.Error) as error:
             reason = str(error).removeprefix(f"{self.path}: ")
             raise Error(f"{self.path}: not an index that latentedit wrote ({reason})") from error
 
     def _read(self) -> Iterator[dict[str, str]]:
-        names: Sequence[str] = COLUMNS
-        for cells in read_csv(self.path, LARGEST_INDEX):
+        # Line by line, as no cell has line breaks: a quote that a torn row leaves open must not swallow the rows after it.
+        lines = read_text(self.path, LARGEST_INDEX).splitlines()
+        for cells in (cells for line in lines for cells in csv.reader([line])):
             # The head is missing where the disk was full when it should have been written, and there twice where two
             # processes began at once.
             if "latent" in cells and "status" in cells:
-                names = cells
+                missing = [name for name in COLUMNS if name not in cells]
+                if missing:
+                    raise Error(f"it has no column {missing[0]}")
+                self._columns = cells
                 continue
-            yield {**dict.fromkeys(COLUMNS, ""), **dict(zip(names, map(_unquoted, cells), strict=False))}
+            yield {**dict.fromkeys(COLUMNS, ""), **dict(zip(self._columns, map(_unquoted, cells), strict=False))}
 
     def has(self, latent: str, found: str) -> bool:
         """Whether the latent of that name was made of a photo and with settings of the key ``found``, and is there."""
@@ -111,7 +116,7 @@ class Index:
         text = {name: _text(row.get(name)) for name in COLUMNS} | {"photo": self.place(photo)}
         self.rows[text["latent"]] = text
         numbers = {name for name, value in row.items() if isinstance(value, int | float)}
-        cells = [value if name in numbers else _quoted(value) for name, value in text.items()]
+        cells = [text.get(name, "") if name in numbers else _quoted(text.get(name, "")) for name in self._columns]
         try:
             make_folder(self.path.parent)
             self._append(cells)
@@ -127,7 +132,7 @@ class Index:
             buffer = io.StringIO()
             writer = csv.writer(buffer, lineterminator="\n")
             if size == 0:
-                writer.writerow(COLUMNS)
+                writer.writerow(self._columns)
             writer.writerow(cells)
             data = (b"" if ended else b"\n") + buffer.getvalue().encode()
             if os.write(handle, data) < len(data):
@@ -160,7 +165,8 @@ class Names:
         self.index = index
         self.bases = distinct(files)
         self._owners: dict[str, str] = {}
-        for base in self.bases.values():
+        # The shorter first: "a" keeps its name, and "a-compare" gives way to what comes of "a".
+        for base in sorted(self.bases.values(), key=len):
             self._reserve(base, base)
 
     def of(self, photo: Path, suffix: str = "", found: str = "") -> str:

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,75 @@ def test_index(tmp_path: Path) -> None:
     (tmp_path / "index.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(Error, match="not an index that latentedit wrote"):
         Index(tmp_path)
+
+
+def test_an_index_without_its_head(tmp_path: Path) -> None:
+    """A full disk left the file empty, and later a row without a head; both are gone on with."""
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    (tmp_path / "index.csv").write_bytes(b"")
+    Index(tmp_path).add("a.png", latent="a.safetensors", status="ok", key="k")
+    assert rows(tmp_path)[0]["status"] == "ok"
+    lines = (tmp_path / "index.csv").read_text().splitlines()
+    for text in (lines[1], "\n".join([*lines, *lines]), f"{lines[1]}\n{lines[0]}\n", lines[1].rstrip("\n")):
+        (tmp_path / "index.csv").write_text(text)
+        assert Index(tmp_path).has("a.safetensors", "k")
+        Index(tmp_path).add("b.png", latent="b.safetensors", status="failed")
+        assert Index(tmp_path).rows["b.safetensors"]["status"] == "failed"
+        assert Index(tmp_path).has("a.safetensors", "k")
+
+
+def test_indexes_that_hold_anything(tmp_path: Path) -> None:
+    """One line or nothing, whatever is in it."""
+    for data in (
+        b"latent,status\n\n\n",
+        b"latent\n",
+        b"\0\0\0\n",
+        b'"',
+        b"a\nb,c\n",
+        b"latent,status\na\n",
+        b"," * 100,
+        b"x" * 200_000,
+    ):
+        (tmp_path / "index.csv").write_bytes(data)
+        try:
+            found = Index(tmp_path)
+        except Error as error:
+            assert "not an index that latentedit wrote" in str(error)
+            continue
+        assert not found.has("a", "k")
+        assert not found.of_another("b", "b.png", "k" * 32)
+        found.add("a.png", latent="new", status="ok", key="k")
+        assert Index(tmp_path).rows["new"]["key"] == "k"
+
+
+def test_a_full_disk_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Index(tmp_path)
+    own = os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: own(handle, data[:10]))
+    with pytest.raises(Error, match="cannot write .*index.csv: No space left on device"):
+        index.add("a.png", latent="a.safetensors", status="ok", key="k")
+    assert (tmp_path / "index.csv").read_bytes() == b""
+    monkeypatch.undo()
+    index.add("a.png", latent="a.safetensors", status="ok", key="k")
+    whole = (tmp_path / "index.csv").read_bytes()
+    monkeypatch.setattr(os, "write", lambda handle, data: own(handle, data[:10]))
+    with pytest.raises(Error, match="No space left"):
+        index.add("b.png", latent="b.safetensors", status="ok", key="k")
+    assert (tmp_path / "index.csv").read_bytes() == whole
+
+
+def test_cells_that_a_spreadsheet_would_compute(tmp_path: Path) -> None:
+    names = ["=HYPERLINK(1)", "+1", "-1", "@x", "'=x", "''=x", "'plain", "plain"]
+    index = Index(tmp_path)
+    for name in names:
+        index.add(tmp_path / name, latent=name, status="ok", remarks=name, psnr=-1.5, key="k")
+    with open(tmp_path / "index.csv", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@")) and cell != "-1.5"]
+    found = Index(tmp_path).rows
+    assert list(found) == names
+    assert [row["remarks"] for row in found.values()] == names
+    assert {row["psnr"] for row in found.values()} == {"-1.5"}
 
 
 def test_masked_photos(tmp_path: Path, tiny_file: Path) -> None:

@@ -1,6 +1,7 @@
 """A file is whole or it is not there."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from latentedit import files
 from latentedit.errors import Error
-from latentedit.files import replacing, write_bytes
+from latentedit.files import TEMPORARY, read_csv, read_text, replacing, replacing_folder, sweep, write_bytes
 from latentedit.latents import Latent, load_latent, save_latent
 from latentedit.models import load_model
 from latentedit.training import train
@@ -108,3 +110,120 @@ def test_full_disk_in_training(larger_disk: Path) -> None:
     assert load_model(larger_disk / "run" / "model.safetensors").provenance["images_seen"] == 12
     path = train(CONFIG.changed(kimg=0.02), pictures(), larger_disk / "run")
     assert load_model(path).provenance["images_seen"] == 20
+
+
+def test_the_folder_is_synced_before_a_file_counts_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order is what a power cut asks for: the file's content, its name, then the folders that hold the names."""
+    done: list[tuple[str, str]] = []
+    own_sync, own_replace = os.fsync, os.replace
+
+    def name_of(handle: int) -> str:
+        path = os.readlink(f"/proc/self/fd/{handle}")
+        return "temporary" if TEMPORARY in path else path
+
+    def sync(handle: int) -> None:
+        done.append(("sync", name_of(handle)))
+        own_sync(handle)
+
+    def replace(source: Path, target: Path) -> None:
+        done.append(("rename", str(target)))
+        own_replace(source, target)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("names of descriptors are asked of Linux")
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    deep = tmp_path / "a" / "b"
+    write_bytes(deep / "x.bin", b"one")
+    assert done == [
+        ("sync", str(tmp_path)), ("sync", str(tmp_path / "a")),
+        ("sync", "temporary"), ("rename", str(deep / "x.bin")), ("sync", str(deep)),
+    ]  # fmt: skip
+    done.clear()
+    with replacing_folder(tmp_path / "set") as folder:
+        (folder / "0.png").write_bytes(b"x")
+    assert done == [("sync", "temporary"), ("sync", "temporary"), ("rename", str(tmp_path / "set")), ("sync", str(tmp_path))]
+    assert (tmp_path / "set" / "0.png").read_bytes() == b"x"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from latentedit.files import replacing, replacing_folder
+with {what}(Path(sys.argv[1])) as place:
+    print(place, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("what", ["replacing", "replacing_folder"])
+def test_what_a_killed_process_leaves_goes_at_the_next_write(tmp_path: Path, what: str) -> None:
+    if os.name == "nt":
+        pytest.skip("there it goes after a day")
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD.format(what=what), str(tmp_path / "x.bin")], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    left = Path(child.stdout.readline().strip())
+    assert left.exists()
+    try:
+        forget()
+        write_bytes(tmp_path / "other.bin", b"1")
+        assert left.exists()  # its process lives
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+    write_bytes(tmp_path / "other.bin", b"2")  # looked through a moment ago
+    assert left.exists()
+    forget()
+    write_bytes(tmp_path / "other.bin", b"3")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.bin"]
+
+
+def forget() -> None:
+    files._swept.clear()
+
+
+def test_what_another_container_writes_is_left_alone(tmp_path: Path) -> None:
+    """A process of an unknown number may live elsewhere; it holds a lock."""
+    fcntl = pytest.importorskip("fcntl")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    theirs = tmp_path / f"{TEMPORARY}{dead.pid}-x-abc.bin"
+    others = [tmp_path / name for name in (".latentedit-notes", f"{TEMPORARY}x-1", ".hidden", f"{TEMPORARY}{'9' * 30}-a")]
+    for path in (theirs, *others):
+        path.write_bytes(b"")
+    with open(theirs) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        forget()
+        sweep(tmp_path)
+        assert theirs.exists()
+    forget()
+    sweep(tmp_path)
+    assert not theirs.exists()
+    assert all(path.exists() for path in others)
+
+
+def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), replacing_folder(tmp_path / "set") as folder:
+        (folder / "0.png").write_bytes(b"x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_bytes(b"")
+    with pytest.raises(Error, match="cannot write .*full"), replacing_folder(tmp_path / "full"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["full", "mine"]
+
+
+def test_tables_have_a_largest_size_and_one_encoding(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_bytes("\ufefffile,hat\n\na.png,1\n".encode())
+    assert list(read_csv(table)) == [["file", "hat"], ["a.png", "1"]]
+    with pytest.raises(Error, match=r"labels.csv: a CSV file of more than 0 MB"):
+        read_text(table, 5)
+    for data, reason in ((b"caf\xe9\n", "invalid continuation byte at byte 3"), (b"a," + b"x" * 200_000, "larger than")):
+        table.write_bytes(data)
+        with pytest.raises(Error, match=f"labels.csv: not a readable CSV file .*{reason}"):
+            list(read_csv(table))

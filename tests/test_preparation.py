@@ -1,6 +1,8 @@
 """Training sets from pictures of any kind."""
 
+import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import torch
 from PIL import Image
 
 from latentedit.errors import Error
+from latentedit.images import save_image
 from latentedit.training import PictureSet, load_pictures, write_pictures
 from latentedit.training.data import StoredPictureSet
 from latentedit.training.loop import loading_rate
 from latentedit.training.preparation import Preparation, class_labels, prepared
+from tests.test_cli import complaint, works
 
 
 def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
@@ -235,7 +239,7 @@ def test_mirrored_labels_count_in_the_frequencies() -> None:
 
 
 def test_names_that_point_outside_are_refused(tmp_path: Path) -> None:
-    for name in ("../../escaped.png", "/tmp/escaped.png", "..\\escaped.png", "C:escaped.png"):
+    for name in ("../../escaped.png", "/tmp/escaped.png", "..\\escaped.png", "C:escaped.png", "c:/escaped.png"):
         with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
             archive.writestr(name, b"x")
         with pytest.raises(Error, match="points outside"):
@@ -258,3 +262,197 @@ def test_vectors_are_not_classes(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": [["0.png", [0.5, 1]], ["1.png", [1, 0]]]}))
     with pytest.raises(Error, match="labels that are vectors"):
         class_labels(tmp_path)
+
+
+def zipped(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def png(seed: int = 0, side: int = 16) -> bytes:
+    buffer = io.BytesIO()
+    picture(side, side, seed).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_readers_take_what_writers_write(tmp_path: Path) -> None:
+    """Whatever a photo is called: colons, drives, backslashes, bytes that are not UTF-8."""
+    folder = tmp_path / "photos"
+    (folder / "a:b").mkdir(parents=True)
+    names = [b"2021-03-04 12:30:45.png", b"c:d.png", b"x\\y.png", b"q..\\z.png", b"caf\xe9.png", b"\x1b[2J.png", b"a:b/e.png"]
+    for seed, name in enumerate(names):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(png(seed))
+    for out in (tmp_path / "set.zip", tmp_path / "set"):
+        data = load_pictures(build_set(out, folder))
+        assert len(data) == len(names)
+        assert "2021-03-04 12:30:45.png" in data.names
+        assert all(name.isprintable() for name in data.names)
+        again = load_pictures(build_set(out.with_name(f"again-{out.name}"), out))
+        assert again.names == data.names
+        assert data.digest() == again.digest()
+
+
+def test_a_common_top_folder_is_no_class(tmp_path: Path) -> None:
+    members = {f"photos/{side}/{i}.png": png(i) for side in ("left", "right") for i in range(2)}
+    members |= {"photos/": b"", "__MACOSX/photos/left/._0.png": b"x", "photos/.DS_Store": b"x"}
+    source = zipped(tmp_path / "in.zip", members)
+    data = load_pictures(build_set(tmp_path / "out.zip", source, "folders"))
+    assert data.label_names == ["left", "right"]
+    assert data.names == ["left/0.png", "left/1.png", "right/0.png", "right/1.png"]
+    for prefix in ("", "photos/", "./", ".\\"):
+        rows = [[f"{prefix}{name}".replace("/", "\\" if "\\" in prefix else "/"), i] for i, name in enumerate(data.names)]
+        document = {"labels": rows, "label_names": ["a", "b", "c", "d"]}
+        within = zipped(tmp_path / "json.zip", members | {"photos/dataset.json": json.dumps(document).encode()})
+        assert load_pictures(within).labels.argmax(dim=1).tolist() == [0, 1, 2, 3]
+        assert load_pictures(build_set(tmp_path / "kept.zip", within)).label_names == ["a", "b", "c", "d"]
+    # One folder without further ones may be a class.
+    single = zipped(tmp_path / "single.zip", {"left/0.png": png()})
+    assert load_pictures(build_set(tmp_path / "one.zip", single, "folders")).label_names == ["left"]
+
+
+def test_a_single_class_is_warned_of(tmp_path: Path) -> None:
+    source = zipped(tmp_path / "in.zip", {f"left/{i}.png": png(i) for i in range(2)})
+    command = ("dataset", "build", source, "--size", "16", "--out", tmp_path / "out.zip")
+    assert "warning: all pictures have one class, 'left'" in works(*command, "--labels", "folders").stderr
+    assert "warning" not in works(*command).stderr
+
+
+def test_separators_in_tables_are_matched(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    for i, side in enumerate(("left", "right")):
+        (folder / side).mkdir(parents=True)
+        (folder / side / "0.png").write_bytes(png(i))
+    for prefix, table in ((".\\photos\\", tmp_path / "a.csv"), ("./", tmp_path / "b.csv")):
+        lines = [f"{prefix}left/0.png,yes", f"{prefix}right/0.png,no"]
+        lines = [line.replace("/", "\\") if "\\" in prefix else line for line in lines]
+        table.write_text("\n".join(["file,hat", *lines]))
+        assert load_pictures(build_set(tmp_path / f"{table.stem}.zip", folder, str(table), "hat")).label_names == ["no", "yes"]
+    (folder / "dataset.json").write_text(json.dumps({"labels": [["left\\0.png", 0], [".\\right\\0.png", 1]]}))
+    assert load_pictures(folder).labels.tolist() == [[1, 0], [0, 1]]
+    assert load_pictures(build_set(tmp_path / "json.zip", folder)).labels.tolist() == [[1, 0], [0, 1]]
+
+
+def test_hidden_files_and_other_kinds(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / ".cache").mkdir(parents=True)
+    for name in (".a.png", ".cache/b.png", "c.jfif", "d.gif", "e.png"):
+        picture(16, 16).save(folder / name, {".jfif": "JPEG"}.get(Path(name).suffix))
+    for name in ("f.heic", "g.txt", "h.txt"):
+        (folder / name).write_bytes(b"x")
+    found, skipped = squares(folder, Preparation(16))
+    assert sorted(found) == ["c.png", "d.png", "e.png"]
+    assert skipped[0].startswith("left out 1: f.heic (.heic")
+    assert skipped[1] == "left out 2: g.txt, h.txt (.txt)"
+    shown = works("dataset", "build", folder, "--size", "16", "--out", tmp_path / "out.zip")
+    assert "left out 2: g.txt, h.txt (.txt)" in shown.stderr
+    assert "3 pictures of 16 x 16" in shown.stdout
+
+
+def test_renderings_are_no_photographs(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    picture(16, 16).save(tmp_path / "photos" / "a.png")
+    save_image(picture(16, 16), tmp_path / "photos" / "a-compare.png")
+    command = ("dataset", "build", tmp_path / "photos", "--size", "16", "--out", tmp_path / "out.zip")
+    shown = works(*command)
+    assert "skipped a-compare.png: rendered by latentedit, no photograph; --renderings takes" in shown.stderr
+    assert len(load_pictures(tmp_path / "out.zip")) == 1
+    works(*command, "--renderings")
+    assert len(load_pictures(tmp_path / "out.zip")) == 2
+
+
+def test_zips_of_zeros_are_one_bad_picture(tmp_path: Path) -> None:
+    members = {"zeros.png": bytes(2**25), "good.png": png()}
+    source = zipped(tmp_path / "in.zip", members, zipfile.ZIP_DEFLATED)
+    assert source.stat().st_size < 2**16
+    found, skipped = squares(source, Preparation(16))
+    assert list(found) == ["good.png"]
+    assert "zeros.png is 32629 bytes that unpack to 32 MB" in skipped[0] or "unpack to 32 MB" in skipped[0]
+    zipped(tmp_path / "json.zip", {"good.png": png(), "dataset.json": bytes(2**25)}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(Error, match=r"dataset.json is \d+ bytes that unpack to 32 MB"):
+        load_pictures(tmp_path / "json.zip")
+
+
+def test_too_large_files_are_one_bad_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "b.png").write_bytes(png() + bytes(3 * 2**20))
+    monkeypatch.setattr("latentedit.training.data.LARGEST_FILE", 2**20)
+    found, skipped = squares(tmp_path, Preparation(16))
+    assert list(found) == ["a.png"]
+    assert "b.png has 3 MB, more than 1 MB" in skipped[0]
+
+
+def test_members_that_cannot_be_unpacked(tmp_path: Path) -> None:
+    for compression in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED):
+        source = zipped(tmp_path / "in.zip", {"a.png": png(1), "b.png": png(2)}, compression)
+        data = bytearray(source.read_bytes())
+        data[60:90] = bytes(30)  # in the first member
+        source.write_bytes(data)
+        found, skipped = squares(source, Preparation(16))
+        assert (list(found), len(skipped)) == (["b.png"], 1)
+        assert "a.png cannot be read" in skipped[0]
+
+
+def test_labels_from_a_file_are_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(png())
+    (tmp_path / "1.png").write_bytes(png())
+    for labels, message in (
+        ([["0.png", 30_000_000], ["1.png", 0]], "has the label 30000000, but only 2 different ones"),
+        ([["0.png", 10**400], ["1.png", 0]], "has the label 1000"),
+        ([["0.png", [1.0, float("nan")]], ["1.png", [0, 1]]], "no finite numbers"),
+        ([["0.png", [1.0, float("inf")]], ["1.png", [0, 1]]], "no finite numbers"),
+        ([["0.png", [10**400]], ["1.png", [1]]], "labels that are not numbers"),
+        ([["0.png", [[1]]], ["1.png", [[1]]]], "no finite numbers"),
+    ):
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+        with pytest.raises(Error, match=message) as caught:
+            load_pictures(tmp_path)
+        assert len(str(caught.value)) < 500
+    (tmp_path / "dataset.json").write_text("[" * 100_000)
+    with pytest.raises(Error, match="dataset.json must be"):
+        load_pictures(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": [["0.png", 0], ["1.png", 1]], "label_names": 7}))
+    with pytest.raises(Error, match="label_names"):
+        load_pictures(tmp_path)
+    names = ["\x1b[2Jred", "b"]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": [["0.png", 0], ["1.png", 1]], "label_names": names}))
+    assert "\x1b" not in works("dataset", "info", tmp_path).output
+
+
+def test_a_set_after_a_killed_one_is_not_mixed_with_it(tmp_path: Path, photos: Path) -> None:
+    left = tmp_path / f".latentedit-{2**22 + 1}-set-abc"  # no process has such a number
+    left.mkdir()
+    (left / "old.png").write_bytes(png())
+    (tmp_path / ".set-partial").mkdir()  # of earlier versions
+    (tmp_path / ".set-partial" / "old.png").write_bytes(png())
+    data = load_pictures(build_set(tmp_path / "set", photos))
+    assert len(data) == 4
+    assert {path.name for path in (tmp_path / "set").rglob("*.png")} == {"a.png", "b.png", "c.png", "d.png"}
+    assert not left.exists()
+
+
+def test_archives_of_the_users_own_stay(tmp_path: Path, photos: Path) -> None:
+    mine = zipped(tmp_path / "photos.zip", {"a.png": png()})
+    before = mine.read_bytes()
+    command = ("dataset", "build", photos, "--size", "16", "--out")
+    assert "photos.zip: is there already, and latentedit did not write it" in complaint(*command, mine)[-200:]
+    assert mine.read_bytes() == before
+    works(*command, tmp_path / "set.zip")
+    works(*command, tmp_path / "set.zip")
+    source = tmp_path / "set.zip"
+    assert "is an input of this command" in complaint("dataset", "build", source, "--size", "16", "--out", source)
+
+
+def test_sets_keep_no_secrets(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x8825] = {1: "N", 2: (1.0, 2.0, 3.0)}
+    exif[0x010E] = "my name"
+    (tmp_path / "in").mkdir()
+    picture(16, 16).save(tmp_path / "in" / "a.jpg", exif=exif)
+    picture(16, 16).save(tmp_path / "in" / "b.png", exif=exif)
+    build_set(tmp_path / "out", tmp_path / "in")
+    for path in (tmp_path / "out").iterdir():
+        with Image.open(path) as stored:
+            stored.load()
+            assert not stored.getexif()
