@@ -2,16 +2,56 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 LONGEST = 800
 """Letters of a message, whatever a file puts into it."""
 
 
+QUOTED = 100
+"""Letters of anything from a file that a message shows."""
+
+
 def printable(text: str) -> str:
     """``text`` without what would move a terminal's cursor or change its colours."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def quoted(value: object) -> str:
+    """A value from a file as a message shows it: `QUOTED` printable letters at most.
+
+    Containers are shown by their kind alone, as lists within one another can have a text that never ends.
+    """
+    if isinstance(value, str):
+        return f"'{shown(value)}'"
+    if isinstance(value, int) and value.bit_length() > QUOTED:
+        return f"a number of {value.bit_length()} bits"
+    if value is None or isinstance(value, bool | int | float):
+        return str(value)
+    return f"a {printable(type(value).__name__[:QUOTED])}"
+
+
+def shown(text: str) -> str:
+    """A name from a file as a message shows it without quotation marks: `QUOTED` printable letters at most."""
+    return printable(text) if len(text) <= QUOTED else f"{printable(text[: QUOTED - 3])}..."
+
+
+def listed(names: Iterable[object]) -> str:
+    """The words among ``names`` from a file, as far as `QUOTED` printable letters go."""
+    text = ""
+    for name in names:
+        if isinstance(name, str):
+            text = f"{text}, {name[:QUOTED]}" if text else name[: QUOTED + 1]
+        if len(text) > QUOTED:
+            break
+    return shown(text)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library said, which may hold anything from a file."""
+    lines = str(error)[: 10 * QUOTED].strip().splitlines()
+    return printable(lines[0][:QUOTED]) if lines else type(error).__name__
 
 
 class Error(ValueError):
@@ -21,7 +61,7 @@ class Error(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        plain = printable(message)
+        plain = printable(message[: LONGEST + 1])
         super().__init__(plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}...")
 
 
@@ -48,5 +88,4 @@ def complete(path: str | os.PathLike[str], what: str) -> Iterator[None]:
             raise
         raise Error(f"{path}: {error}") from error
     except Exception as error:  # the contents can be anything
-        text = str(error).splitlines()[0][:160] if str(error) else ""
-        raise Error(f"{path}: the {what} is incomplete ({type(error).__name__}: {text})") from error
+        raise Error(f"{path}: the {what} is incomplete ({type(error).__name__}: {reason(error)})") from error

@@ -1,0 +1,227 @@
+"""What reading one file may cost: one budget, from which every reader takes before it builds anything."""
+
+import io
+import json
+import os
+import struct
+import time
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from latentedit.errors import Error, reason
+
+LARGEST = 4 << 30
+"""Bytes of a file; the largest published network has 0.7 GB."""
+TEXT = 4 << 20
+"""Bytes of a header, of labels, of options, of a line of a log."""
+ENTRIES = 20_000
+"""Tensors of a file, or members of an archive; the state of a large network's training has some two thousand."""
+INSTRUCTIONS = 500_000
+"""Of all pickles in a file; official networks have some ten thousand."""
+SECONDS = 5.0
+"""Of the processor's time, in which instructions are checked."""
+THINGS = 1_000_000
+"""What the contents of a file hold when they are written out; 64 letters count as one."""
+DEEPEST = 500
+"""Containers within containers of a pickle; official files have about 30."""
+NESTED = 64
+"""The same of JSON and TOML."""
+REPEATED = 4
+"""Times that a file's bytes may be in tensors, or that an archive may grow when it is unpacked."""
+SLACK = 1 << 20
+"""Bytes of small tensors that may share their numbers."""
+UNPACKED = 16 << 20
+"""Bytes that an archive may grow by, whatever its size."""
+
+
+class Budget:
+    """What is left for one file of ``size`` bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._limits = {"instructions": INSTRUCTIONS, "tensors": ENTRIES, "bytes": REPEATED * size + SLACK}
+        self._left = dict(self._limits)
+        self._until = time.thread_time() + SECONDS
+
+    def take(self, what: str, amount: int = 1) -> None:
+        """Take ``amount`` of "instructions", "tensors" or "bytes"; `Error` where there is not so much left."""
+        self._left[what] -= amount
+        if self._left[what] < 0:
+            raise Error(f"more than {self._limits[what]} {what}, or the same ones again and again")
+
+    def check_bytes(self, root: Any, weigh: Callable[[Any], int]) -> None:
+        """Raise `Error` where one tensor in contents that were read stands for many; ``weigh`` gives the bytes of one."""
+        check_things(root, most=self._limits["bytes"], what="bytes", weigh=weigh)
+
+    def check_time(self) -> None:
+        """Raise `Error` where checking takes longer than any real file does."""
+        if time.thread_time() > self._until:
+            raise Error(f"takes longer than {SECONDS:g} seconds to check")
+
+
+def file_size(path: str | os.PathLike[str], most: int = LARGEST) -> int:
+    """Size of the file ``path`` in bytes.
+
+    Raises:
+        Error: no such file, or one of more than ``most`` bytes.
+    """
+    if not Path(path).is_file():
+        raise Error(f"{path}: no such file")
+    size = os.path.getsize(path)
+    if size > most:
+        raise Error(f"{path}: has {size} bytes, expected at most {most}")
+    return size
+
+
+def _things(value: Any) -> int:
+    return 1 + len(value) // 64 if isinstance(value, str | bytes) else 1
+
+
+def check_things(
+    root: Any, deepest: int = DEEPEST, most: int = THINGS, what: str = "things", weigh: Callable[[Any], int] = _things
+) -> None:
+    """Raise `Error` where contents that were read are too deep, too many when written out, or within themselves.
+
+    A list that is twice in a list that is twice in a list needs few bytes, and for ever to be printed, copied or walked
+    through. What has passed here can be.
+
+    Args:
+        most: of ``what``, of which every container counts as one and everything else as ``weigh`` says.
+    """
+    done: dict[int, tuple[int, int]] = {}  # weight and depth by identity
+    above: set[int] = set()
+    path: list[tuple[Any, Any, list[int]]] = []
+
+    def enter(value: Any) -> None:
+        if len(path) >= deepest:
+            raise Error(f"containers nested more than {deepest} deep")
+        above.add(id(value))
+        path.append((value, iter(_inside(value)), [1, 1]))
+
+    if _is_container(root):
+        enter(root)
+    while path:
+        value, rest, facts = path[-1]
+        for child in rest:
+            if not _is_container(child):
+                facts[0] += weigh(child)
+                continue
+            if id(child) in above:
+                raise Error("a container that holds itself")
+            if id(child) not in done:
+                enter(child)
+                break
+            weight, depth = done[id(child)]
+            facts[0] += weight
+            facts[1] = max(facts[1], depth + 1)
+            if facts[1] + len(path) - 1 > deepest:
+                raise Error(f"containers nested more than {deepest} deep")
+        else:
+            path.pop()
+            above.discard(id(value))
+            done[id(value)] = (facts[0], facts[1])
+            if path:
+                path[-1][2][0] += facts[0]
+                path[-1][2][1] = max(path[-1][2][1], facts[1] + 1)
+        if facts[0] > most:
+            raise Error(f"more than {most} {what}, or the same ones again and again")
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, dict | list | tuple | set | frozenset)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        yield from value
+        yield from value.values()
+    else:
+        yield from value
+    # An OrderedDict that was pickled has attributes of its own.
+    yield from getattr(value, "__dict__", {}).values()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that a JSON text stands for.
+
+    Raises:
+        Error: too long, too deep, or not JSON.
+    """
+    if len(text) > TEXT:
+        raise Error(f"a JSON text of {len(text)} bytes, expected at most {TEXT}")
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise Error(f"JSON nested more than {NESTED} deep") from error
+    except ValueError as error:  # not UTF-8 either, or a number of thousands of digits
+        raise Error(f"not JSON ({reason(error)})") from error
+    check_things(value, NESTED)
+    return value
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The value in a JSON file; errors as `parse_json`, by the file's name."""
+    file_size(path, TEXT)
+    try:
+        return parse_json(Path(path).read_bytes())
+    except Error as error:
+        raise Error(f"{path}: {error}") from error
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The table in a TOML file.
+
+    Raises:
+        Error: too long, too deep, or not TOML.
+    """
+    file_size(path, 1 << 16)
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        check_things(table, NESTED)
+    except RecursionError as error:
+        raise Error(f"{path}: TOML nested more than {NESTED} deep") from error
+    except ValueError as error:  # not TOML, not UTF-8, a number of thousands of digits
+        raise Error(f"{path}: not a TOML file ({reason(error)})") from error
+    return table
+
+
+class _Directory(io.BufferedReader):
+    """A file of which nothing large can be asked for while ``most`` is set."""
+
+    most: int | None = None
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.most is not None and size is not None and size > self.most:
+            raise Error(f"an archive with a directory of {size} bytes, expected at most {self.most}")
+        return super().read(size)
+
+
+@contextmanager
+def opened_zip(path: str | os.PathLike[str], entries: int = ENTRIES) -> Iterator[zipfile.ZipFile]:
+    """The archive in the file ``path``, whose members are known to be few enough and small enough to be read.
+
+    Raises:
+        Error: not an archive, too many members, one packed in a way that torch and numpy do not use, or more bytes than such
+            a file can hold.
+    """
+    size = os.path.getsize(path)
+    with _Directory(io.FileIO(os.fspath(path))) as file:
+        # The directory is read at once and makes an object of every member.
+        file.most = max(200 * entries, 1 << 17)
+        try:
+            archive = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:
+            raise Error(f"not an archive, or damaged ({reason(error)})") from error
+        file.most = None
+        members = archive.infolist()
+        if len(members) > entries:
+            raise Error(f"an archive of {len(members)} members, expected at most {entries}")
+        if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+            raise Error("an archive with members that are neither stored nor deflated")
+        most = REPEATED * size + UNPACKED
+        if sum(member.file_size for member in members) > most:
+            raise Error(f"an archive that unpacks to more than {most} bytes")
+        yield archive
