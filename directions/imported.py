@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentedit.directions.direction import Direction, unit
 from latentedit.directions.probe import measure_sigma
-from latentedit.errors import Error
+from latentedit.errors import Error, listed
 from latentedit.foreign.arrays import numbers, read_arrays
 from latentedit.generator import Generator
 from latentedit.models import fingerprint
@@ -37,8 +37,7 @@ def read_array(path: str | os.PathLike[str], component: int | None = None) -> tu
         elif len(found) == 1:
             found = next(iter(found.values()))
         else:
-            held = ", ".join(name for name in found if isinstance(name, str))[:100]
-            raise Error(f"{path}: expected one array, or GANSpace's mean, std and comp; it has {held}")
+            raise Error(f"{path}: expected one array, or GANSpace's mean, std and comp; it has {listed(found)}")
     if component is not None and not facts:
         raise Error(f"{path}: --component is for GANSpace files; this one has a single direction")
     return torch.from_numpy(numbers(path, found)), facts

@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 import torch
 
-from latentedit.errors import Error
+from latentedit.errors import Error, quoted
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST, DEEPEST, LONGEST = 16384, 100, 16
 """Pixels a side, layers of a mapping network, and taps of a filter beyond which a file's words are not believed."""
+WIDEST, LABELS = 4096, 32768
+"""The same of the numbers in a z or w, of which ten thousand are drawn at once, and of labels."""
 LOWEST_REDUCED = 16
 """Blocks below this resolution stay float32 whatever the precision: they cost nothing and carry the composition."""
 
@@ -49,11 +51,11 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         check_architecture(self.resolution, self.architecture, self.channels)
-        for name in ("z_dim", "w_dim", "mapping_layers", "channel_base", "channel_max"):
-            value = getattr(self, name)
-            most = DEEPEST if name == "mapping_layers" else LARGEST**2
-            if not isinstance(value, int) or not 1 <= value <= most:
-                raise Error(f"generator config: {name} must be a whole number from 1 to {most}, got {value!r}")
+        check_whole("generator", self, z_dim=(1, WIDEST), w_dim=(1, WIDEST), c_dim=(0, LABELS), mapping_layers=(1, DEEPEST))
+        check_whole("generator", self, channel_base=(1, LARGEST**2), channel_max=(1, LARGEST))
+        multiplier = self.mapping_lr_multiplier
+        if not isinstance(multiplier, int | float) or not 0 < multiplier < math.inf:
+            raise Error(f"generator config: mapping_lr_multiplier must be a number above 0, got {quoted(multiplier)}")
         if self.architecture == "stylegan1" and self.conv_clamp is not None:
             raise Error("generator config: the first StyleGAN has no clamped activations")
         check_clamp(self.conv_clamp)
@@ -72,14 +74,22 @@ class GeneratorConfig:
         return asdict(self)
 
 
+def check_whole(what: str, config: object, **limits: tuple[int, int]) -> None:
+    """Raise `Error` unless the attributes named in ``limits`` are whole numbers from the one to the other."""
+    for name, (least, most) in limits.items():
+        value = getattr(config, name)
+        if not isinstance(value, int) or not least <= value <= most:
+            raise Error(f"{what} config: {name} must be a whole number from {least} to {most}, got {quoted(value)}")
+
+
 def check_architecture(resolution: int, architecture: str, channels: int) -> None:
     """Raise `Error` unless the values that both networks share can be built."""
     if not isinstance(resolution, int) or not 8 <= resolution <= LARGEST or resolution & (resolution - 1):
-        raise Error(f"resolution must be a power of two from 8 to {LARGEST}, got {resolution}")
+        raise Error(f"resolution must be a power of two from 8 to {LARGEST}, got {quoted(resolution)}")
     if architecture not in ("skip", "resnet", "orig", "stylegan1"):
-        raise Error(f"architecture must be skip, resnet, orig or stylegan1, got {architecture!r}")
-    if channels < 1:
-        raise Error(f"channels must be at least 1, got {channels}")
+        raise Error(f"architecture must be skip, resnet, orig or stylegan1, got {quoted(architecture)}")
+    if not isinstance(channels, int) or not 1 <= channels <= LARGEST:
+        raise Error(f"channels must be at least 1, got {quoted(channels)}")
 
 
 def features(resolution: int, channel_base: int, channel_max: int, widths: tuple[int, ...]) -> int:
@@ -98,10 +108,15 @@ def width_options(widths: dict[int, int]) -> dict[str, Any]:
 
 def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:
     """``taps``, or the published ones where none are given."""
+    if not isinstance(taps, list | tuple):
+        raise Error(f"a resampling filter is a list of taps, got {quoted(taps)}")
     if not taps:
         return (1, 2, 1) if architecture == "stylegan1" else (1, 3, 3, 1)
     if len(taps) > LONGEST or not all(isinstance(tap, int | float) and math.isfinite(tap) for tap in taps):
         raise Error(f"a resampling filter has at most {LONGEST} taps, all numbers; got {len(taps)}")
+    largest = max(abs(tap) for tap in taps)
+    if largest > 1e6 or abs(sum(taps)) <= 1e-6 * largest:  # it is divided by its sum
+        raise Error("a resampling filter has taps of at most 1e6 whose sum is not 0")
     if architecture == "stylegan1" and len(taps) % 2 == 0:
         raise Error(f"the first StyleGAN blurs with an odd number of taps, such as 1, 2, 1; got {len(taps)}")
     return tuple(taps)
@@ -109,13 +124,15 @@ def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:
 
 def check_clamp(clamp: float | None) -> None:
     if clamp is not None and not (isinstance(clamp, int | float) and clamp > 0):
-        raise Error(f"conv_clamp must be a number greater than 0, got {str(clamp)[:20]}")
+        raise Error(f"conv_clamp must be a number greater than 0, got {quoted(clamp)}")
 
 
 def check_widths(resolution: int, channel_base: int, widths: tuple[int, ...] = ()) -> None:
+    if not isinstance(widths, list | tuple) or not all(isinstance(width, int) and width <= LARGEST for width in widths):
+        raise Error(f"channel_widths must be a list of whole numbers of at most {LARGEST}")
     if widths and (len(widths) != resolution.bit_length() - 2 or min(widths) < 1):
         raise Error(
             f"channel_widths must name {resolution.bit_length() - 2} numbers of at least 1, from 4 px up, got {len(widths)}"
         )
-    if channel_base < resolution:
-        raise Error(f"channel_base must be at least the resolution, {resolution}, got {channel_base}")
+    if not isinstance(channel_base, int) or channel_base < resolution:
+        raise Error(f"channel_base must be at least the resolution, {resolution}, got {quoted(channel_base)}")

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from latentedit.architecture import (
     DEEPEST,
+    LABELS,
+    LARGEST,
     Precision,
     block_dtype,
     check_architecture,
     check_clamp,
+    check_whole,
     check_widths,
     features,
     usual_taps,
@@ -52,10 +55,8 @@ class DiscriminatorConfig:
         check_architecture(self.resolution, self.architecture, self.channels)
         check_clamp(self.conv_clamp)
         check_widths(self.resolution, self.channel_base, self.channel_widths)
-        if self.mbstd_group_size < 1 or self.mbstd_channels < 0:
-            raise Error(f"discriminator config: mbstd_group_size must be at least 1, got {self.mbstd_group_size}")
-        if not 1 <= self.mapping_layers <= DEEPEST:
-            raise Error(f"discriminator config: mapping_layers must be from 1 to {DEEPEST}, got {self.mapping_layers}")
+        check_whole("discriminator", self, mbstd_group_size=(1, 1 << 30), mbstd_channels=(0, LARGEST), c_dim=(0, LABELS))
+        check_whole("discriminator", self, cmap_dim=(0, LARGEST), mapping_layers=(1, DEEPEST), channel_max=(1, LARGEST))
         object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
         object.__setattr__(self, "resample_filter", usual_taps(self.architecture, self.resample_filter))
 

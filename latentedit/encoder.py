@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentedit.architecture import check_whole
 from latentedit.errors import Error
 from latentedit.generator import Generator
 from latentedit.statistics import WStatistics
@@ -36,13 +37,12 @@ class EncoderConfig:
     """As many passes as it was trained with."""
 
     def __post_init__(self) -> None:
+        check_whole("encoder", self, resolution=(8, 16384), passes=(1, 32))
         side = min(self.resolution, LARGEST)
-        if side < 8 or side & (side - 1):
+        if side & (side - 1):
             raise Error(f"encoder config: resolution must be a power of two from 8, got {self.resolution}")
-        for name in ("channels", "num_ws", "w_dim", "channel_base", "channel_max", "hidden", "passes"):
-            most = 32 if name == "passes" else 65536
-            if not 1 <= getattr(self, name) <= most:
-                raise Error(f"encoder config: {name} must be from 1 to {most}, got {getattr(self, name)}")
+        names = ("channels", "num_ws", "w_dim", "channel_base", "channel_max", "hidden")
+        check_whole("encoder", self, **dict.fromkeys(names, (1, 65536)))
 
     def features(self, side: int) -> int:
         return max(min(self.channel_base // side, self.channel_max), 1)

@@ -11,6 +11,7 @@ from latentedit.generator import Generator
 
 SAMPLES = 10_000
 STATISTICS_SEED = 0
+MANY_LABELS = 1000
 
 
 def sample_z(seed: int, z_dim: int, count: int = 1) -> Tensor:
@@ -37,6 +38,8 @@ def random_labels(generator: Generator, seed: int | np.random.RandomState, count
 @torch.no_grad()
 def sample_w(generator: Generator, count: int = SAMPLES, seed: int = STATISTICS_SEED) -> Tensor:
     """``[count, w_dim]`` at psi 1, on the generator's device."""
+    if generator.c_dim > MANY_LABELS:  # one-hot labels of all at once would take gigabytes
+        return torch.cat(list(w_chunks(generator, count, seed, MANY_LABELS // 2)))
     z = sample_z(seed, generator.z_dim, count).to(generator.device)
     return generator.mapping.map(z, random_labels(generator, seed, count))
 

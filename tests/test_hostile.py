@@ -330,7 +330,7 @@ def rebuilt(data: bytes, offset: object, size: object, stride: object) -> Instru
         (storage(4), 0, (2, 2), (2, 1), "expected a network pickle"),
         (storage(4), 0, (5,), (1,), "claims more numbers than its storage has"),
         (storage(4), 2, (3,), (1,), "claims more numbers than its storage has"),
-        (storage(4), 0, (2**39,), (0,), "expected a network pickle"),  # a view, which no network accepts
+        (storage(4), 0, (2**39,), (0,), "claims more numbers than its storage has"),  # a view
         (storage(4), -1, (1,), (1,), "impossible shape"),
         (storage(4), 0, (1,), (1, 1), "impossible shape"),
         (storage(4), 0, (2**50,), (1,), "impossible shape"),
@@ -355,7 +355,7 @@ def test_views_are_no_weights(tmp_path: Path) -> None:
     document = torch.load(tmp_path / "x.pt", weights_only=True)
     document["G_ema"]["mapping.fc0.weight"] = torch.zeros(1, 1).expand(4, 4)
     torch.save(document, tmp_path / "x.pt")
-    with pytest.raises(Error, match=r"tensor mapping.fc0.weight claims more numbers than the file holds"):
+    with pytest.raises(Error, match="a tensor that claims more numbers than its storage has"):
         load_model(tmp_path / "x.pt")
 
 
@@ -370,7 +370,7 @@ def rezipped(
     return target
 
 
-def test_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archives(tmp_path: Path) -> None:
     """torch believes the sizes that the program of an archive states, and would show what lies behind the data in memory."""
     save_rosinality(tmp_path / "good.pt", small())
 
@@ -391,7 +391,6 @@ def test_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(72):
             member.write(bytes(1 << 20))
     assert bomb.stat().st_size < 1 << 18
-    monkeypatch.setattr("latentedit.foreign.arrays.LARGEST", 1 << 20)
     with pytest.raises(Error, match="unpacks to more than"):
         load_projections(bomb)
 
@@ -427,7 +426,7 @@ def test_sizes_and_depths(tmp_path: Path, code: bytes, message: str) -> None:
 def test_modules_within_one_another(tmp_path: Path) -> None:
     """Forty modules, each of which is twice in the next, are a million million when they are walked through."""
     path = modules_within(tmp_path / "x.pkl", 40)
-    with pytest.raises(Error, match="more than 10000 modules"):
+    with pytest.raises(Error, match="more than 1000000 things, or the same ones again and again"):
         load_model(path)
 
 
@@ -454,7 +453,12 @@ def test_sizes_in_headers_are_not_believed(tmp_path: Path) -> None:
         ({"resolution": 16384}, "x.safetensors: channel_base must be at least"),
         ({"resolution": 16384, "channel_base": 16384}, "the generator has no tensor"),
         ({"z_dim": 10**12}, "z_dim must be a whole number"),
-        ({"z_dim": 10**8}, "fc0.weight has shape"),
+        ({"z_dim": 10**8}, "z_dim must be a whole number from 1 to 4096"),
+        ({"z_dim": 4000}, "fc0.weight has shape"),
+        ({"c_dim": 30_000_000}, "c_dim must be a whole number from 0 to 32768"),
+        ({"resample_filter": [1, -1]}, "taps of at most 1e6 whose sum is not 0"),
+        ({"mapping_lr_multiplier": float("nan")}, "mapping_lr_multiplier must be a number above 0"),
+        ({"conv_clamp": [[[]]]}, "conv_clamp must be a number greater than 0, got a list"),
         ({"mapping_layers": 10**9}, "mapping_layers must be"),
         ({"resample_filter": "abc"}, "x.safetensors: "),
         ({"channel_widths": [1] * 10**5}, "channel_widths must name"),
@@ -702,7 +706,7 @@ def test_memory_is_not_given_for_words(tmp_path: Path) -> None:
     from latentedit.foreign.arrays import read_arrays
 
     torch.save(torch.zeros(1).expand(1, 200_000_000), tmp_path / "view.pt")
-    with pytest.raises(Error, match="claims more numbers than the file does"):
+    with pytest.raises(Error, match="claims more numbers than its storage has"):
         read_arrays(tmp_path / "view.pt")
     several = [torch.zeros(3).to_sparse(), torch.zeros(3, device="meta"), torch.zeros(3, dtype=torch.complex64)]
     for value in several:
@@ -712,7 +716,7 @@ def test_memory_is_not_given_for_words(tmp_path: Path) -> None:
     code = b"\x80\x02]q\x00(" + b"h\x00" * 2000 + b"e."
     save_rosinality(tmp_path / "good.pt", small())
     rezipped(tmp_path / "good.pt", tmp_path / "loop.pt", lambda name, data: code if name.endswith("data.pkl") else data)
-    with pytest.raises(Error, match="more than 10000 things"):
+    with pytest.raises(Error, match="a container that holds itself"):
         read_arrays(tmp_path / "loop.pt")
     chain = Instructions().name("_codecs", "encode") + b"q\x00"
     chain.value(("x" * 300_000, "latin1")) + b"q\x01"
@@ -730,7 +734,7 @@ def test_memory_is_not_given_for_words(tmp_path: Path) -> None:
     state["mapping.w_avg"] = torch.zeros(1024)
     state._metadata[""]["config"] = {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
     torch.save({"G_ema": state}, tmp_path / "shared.pt")
-    with pytest.raises(Error, match="the same numbers again and again"):
+    with pytest.raises(Error, match="bytes, or the same ones again and again"):
         load_model(tmp_path / "shared.pt")
 
 

@@ -83,7 +83,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Error, match="expected one array, or GANSpace's mean, std and comp; it has a, b"):
         import_direction(tmp_path / "two.npz", generator, "x")
     torch.save({"a": print}, tmp_path / "x.pt")
-    with pytest.raises(Error, match="asks for print, which is more than tensors"):
+    with pytest.raises(Error, match="asks for __builtin__.print, which is more than tensors"):
         import_direction(tmp_path / "x.pt", generator, "x")
     np.save(tmp_path / "one.npy", ROW)
     with pytest.raises(Error, match="--component is for GANSpace files"):

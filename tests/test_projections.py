@@ -56,7 +56,7 @@ def test_edited_without_importing(tmp_path: Path, tiny_file: Path) -> None:
     line = complaint("edit", tmp_path / "w.npz", *move, "--out", tmp_path / "y.png")
     assert "does not say which generator it belongs to; name it with --model" in line
     np.savez(tmp_path / "wide.npz", w=np.zeros((1, 3, 5)))
-    assert "does not fit ws of shape [1, 3, 5]" in complaint(
+    assert "this latent has 3 x 5 numbers, the generator takes 6 x 12" in complaint(
         "edit", tmp_path / "wide.npz", "--model", tiny_file, *move, "--out", tmp_path / "y.png"
     )
 

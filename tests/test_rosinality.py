@@ -97,7 +97,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         "expected a checkpoint of rosinality's (with a g_ema), of genforce's StyleGAN or of plain weights; it has state_dict"
         in message({"state_dict": {}})
     )
-    assert "expected a dictionary of weights, found list" in message([torch.zeros(1)])
+    assert "expected a dictionary of weights, found a list" in message([torch.zeros(1)])
     g = whole["g_ema"]
     assert "unknown tensor extra.weight" in message({"g_ema": {**g, "extra.weight": torch.zeros(1)}})
     assert "tensor conv1.noise.weight is missing" in message(
@@ -108,7 +108,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert "another resampling filter" in message({"g_ema": kernel})
     narrow = {**g, "convs.1.conv.weight": torch.zeros(1, 7, 24, 3, 3)}
     assert "convs.0.conv.weight has shape [1, 24, 24, 3, 3], expected [7, 24, 3, 3]" in message({"g_ema": narrow})
-    assert "asks for print, which is more than tensors" in message({"g_ema": g, "optimizer": print})
+    assert "asks for __builtin__.print, which is more than tensors" in message({"g_ema": g, "optimizer": print})
     path.write_bytes(FILE.read_bytes()[:5000])
     assert "not a file of weights" in complaint("model", "info", path)
 

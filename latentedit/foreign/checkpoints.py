@@ -1,191 +1,25 @@
 """Files of weights (``.pt``, ``.pth``): whose layout one has, and the plain layout under NVIDIA's parameter names.
 
-They are read by torch's loader for weights alone, which executes nothing from them.
+They are read by `latentedit.foreign.torch_files`, which executes nothing from them.
 """
 
-import argparse
 import io
-import mmap
 import os
-import pickle
-import re
-import zipfile
-from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentedit.architecture import width_options
+from latentedit.architecture import LARGEST, width_options
 from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.errors import Error, complete
 from latentedit.files import write_bytes
 from latentedit.foreign import missing
-from latentedit.foreign.unpickling import WITH_STORAGES, check_legacy, check_program
+from latentedit.foreign.torch_files import read_state
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import Model, with_weights
 
 UNSAID = "the file does not say clamping, the mapping's learning rate and the discriminator's groups; taken are the usual ones"
-LARGEST = 4 << 30
-"""Bytes that a file may hold once unpacked; the largest published checkpoint has 0.7 GB."""
-
-
-def read_pt(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of a ``.pt`` of weights.
-
-    Raises:
-        Error: damaged, too large, or holding anything but tensors and plain values.
-    """
-    found = read_tensors_or_values(path)
-    if not isinstance(found, dict):
-        raise Error(f"{path}: expected a dictionary of weights, found {type(found).__name__}")
-    return found
-
-
-def read_tensors_or_values(path: str | os.PathLike[str]) -> Any:
-    """As `read_pt`, but of any shape: a tensor, a list, a dictionary."""
-    if not Path(path).is_file():
-        raise Error(f"{path}: no such file")
-    try:
-        check_file(path)
-    except _WholeModuleError as error:
-        raise Error(
-            f"{path}: not a file of weights but a whole pickled module ({error}), which asks for its program's code; save its"
-            " state_dict() with the tool that wrote it. In place of PTI's generators for one photo, which are such files, there"
-            ' is "latentedit invert --tune"'
-        ) from error
-    except Error as error:
-        raise Error(f"{path}: not a file of weights, or damaged: {error}") from error
-    except Exception as error:  # a hostile or damaged file can raise anything
-        text = f"not a file of weights, damaged, or asking for more than tensors ({_first_line(error)})"
-        raise Error(f"{path}: {text}") from error
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # training options, which have no code
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Error as error:
-        raise Error(f"{path}: not a file of weights, or damaged: {error}") from error
-    except Exception as error:  # a hostile or damaged file can raise anything
-        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if asked:
-            name = f"it asks for {asked[1]}, which is more than tensors and plain values"
-            raise Error(f"{path}: not a file of weights alone: {name}") from error
-        text = f"not a file of weights, damaged, or asking for more than tensors ({_first_line(error)})"
-        raise Error(f"{path}: {text}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-
-
-class _WholeModuleError(Error):
-    """A file holds a pickled object of a class, not its weights."""
-
-
-def check_file(path: str | os.PathLike[str]) -> None:
-    """Raise `Error` where a file speaks of more than it holds, or holds more than any network.
-
-    torch believes the sizes in a file: those of an archive's storages without looking, so that a hostile one shows what
-    else is in memory.
-    """
-    size = os.path.getsize(path)
-    if size > LARGEST:
-        raise Error(f"holds {size / 2**30:.0f} GiB, no network is larger than {LARGEST >> 30} GiB")
-    with open(path, "rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"  # as torch decides
-        # Mapped, a read beyond the end is cut off, where a file would first allocate what was asked for.
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            mapped: Any = view
-            reader = _StorageReader(io.BytesIO(b"" if zipped else check_legacy(mapped, size)))
-    records: dict[str, int] = {}
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            program = next((member for member in members if member.filename.endswith("/data.pkl")), None)
-            # torch's own reader finds names whatever their case, and takes offsets as they stand.
-            distinct = len({member.filename.casefold() for member in members}) == len(members)
-            if program is None or not distinct or min(member.header_offset for member in members) != 0:
-                raise Error("not an archive of torch's")
-            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise Error("an archive with compressed members, which torch never writes")
-            code = archive.read(program)
-        if bytes(torch._C.PyTorchFileReader(os.fspath(path)).get_record("data.pkl")) != code:
-            raise Error("an archive that can be read in two ways")
-        check_program(io.BytesIO(code), WITH_STORAGES)
-        reader = _StorageReader(io.BytesIO(code))
-        prefix = program.filename.removesuffix("data.pkl")
-        records = {member.filename.removeprefix(f"{prefix}data/"): member.file_size for member in members}
-    root = reader.load()
-    for part in (root, *(root.values() if isinstance(root, dict) else ())):
-        if isinstance(part, _Anything) and part.is_module():
-            raise _WholeModuleError(f"{part.room}.{type(part).__name__}"[:80])
-    for key, claimed in reader.claims.items():
-        held = records.get(key, 0) if zipped else size
-        if not 0 <= claimed <= held:
-            raise Error(f"a storage of {claimed} bytes, of which the file holds {held}")
-    if sum(reader.claims.values()) > size:
-        raise Error("storages that together are larger than the file")
-
-
-COSTLY = {(room, name) for room in ("builtins", "__builtin__") for name in ("bytearray", "bytes")} | {("_codecs", "encode")}
-"""What torch would call with any number or text, whatever memory that takes."""
-
-
-PLAIN = ("", "collections", "argparse", "builtins", "torch", "numpy")
-"""Packages of the classes whose objects files of weights hold beside tensors."""
-
-
-class _Anything(OrderedDict[Any, Any]):
-    """Stands for an object of any class that a file of weights names."""
-
-    room = ""
-    """The module of its class."""
-
-    def __init__(self, *_: Any) -> None:
-        super().__init__()
-
-    def is_module(self) -> bool:
-        return self.room.partition(".")[0] not in PLAIN or self.room.startswith("torch.nn.modules.")
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        pass
-
-    def extend(self, items: Any) -> None:
-        pass
-
-
-class _StorageReader(pickle.Unpickler):
-    """Builds nothing; `claims` are the size in bytes of every storage that a program speaks of, by name."""
-
-    def __init__(self, stream: io.BytesIO) -> None:
-        super().__init__(stream)
-        self.claims: dict[str, int] = {}
-        self.classes: dict[tuple[str, str], type[_Anything]] = {}
-        self.persistent = False
-        """Whether the program builds a module with the source code that it brings along."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in COSTLY:
-            if self.persistent:
-                raise _WholeModuleError("of NVIDIA's code, as PTI stores its generators")
-            raise Error(f"the program asks for {module}.{name}, which no file of weights needs")
-        self.persistent |= name == "_reconstruct_persistent_obj"
-        return self.classes.setdefault((module, name), type(name, (_Anything,), {"room": module}))
-
-    def persistent_load(self, pid: Any) -> Any:
-        kind, storage, key, _, count = pid[:5]
-        if kind != "storage" or not isinstance(storage, type) or not isinstance(key, str) or not isinstance(count, int):
-            raise Error("a reference to something other than a storage")
-        self.claims[key] = max(ITEM_BYTES[storage.__name__] * count, self.claims.get(key, 0))
-        return _Anything()
-
-
-ITEM_BYTES = {"UntypedStorage": 1, "BoolStorage": 1, "ByteStorage": 1, "CharStorage": 1, "ShortStorage": 2, "HalfStorage": 2}
-ITEM_BYTES |= {"BFloat16Storage": 2, "IntStorage": 4, "FloatStorage": 4, "LongStorage": 8, "DoubleStorage": 8}
-ITEM_BYTES |= {"ComplexFloatStorage": 8, "ComplexDoubleStorage": 16}
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Model:
@@ -197,7 +31,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
     from latentedit.foreign.genforce import is_genforce, load_genforce
     from latentedit.foreign.rosinality import load_rosinality
 
-    found = unwrapped(read_pt(path))
+    found = unwrapped(read_state(path))
     if "GAN" in found or "version" in found:
         raise Error(
             f"{path}: a checkpoint of lucidrains' stylegan2_pytorch, whose networks are of another architecture (no weights in"
@@ -313,12 +147,13 @@ def _recorded(state: Any) -> dict[str, Any]:
     metadata = getattr(state, "_metadata", None)
     root = metadata.get("") if isinstance(metadata, dict) else None
     config = root.get("config") if isinstance(root, dict) else None
-    return config if isinstance(config, dict) else {}
+    return {name: value for name, value in config.items() if isinstance(name, str)} if isinstance(config, dict) else {}
 
 
 def _weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Without the filters, which NVIDIA's code lists among the buffers."""
-    return {name: tensor for name, tensor in state.items() if not name.endswith("resample_filter")}
+    """The tensors without the filters, which NVIDIA's code lists among the buffers."""
+    tensors = {name: tensor for name, tensor in state.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
 
 
 def _taps(path: str | os.PathLike[str], state: dict[str, Any]) -> dict[str, Any]:
@@ -340,7 +175,11 @@ def _taps(path: str | os.PathLike[str], state: dict[str, Any]) -> dict[str, Any]
 
 def _resolutions(state: dict[str, Tensor], prefix: str) -> list[int]:
     names = {name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(f"{prefix}b")}
-    return sorted(int(name[1:]) for name in names if name[1:].isdecimal())
+    # Longer numbers are no resolutions, and might be anything.
+    found = sorted(int(name[1:]) for name in names if name[1:].isdecimal() and len(name) <= 1 + len(str(LARGEST)))
+    if not found:
+        raise Error("no blocks of any resolution")
+    return found
 
 
 def _generator_options(state: dict[str, Tensor]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.architecture import width_options
+from latentedit.architecture import DEEPEST, LARGEST, width_options
 from latentedit.errors import Error, complete
 from latentedit.foreign import missing
 from latentedit.generator import Generator, GeneratorConfig
@@ -32,7 +32,7 @@ def _under_older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         for pattern, new in LATER_NAMES:
             name = re.sub(pattern, new, name)
-        layer = re.fullmatch(r"synthesis\.layer(\d+)\.conv\.weight", name)
+        layer = re.fullmatch(r"synthesis\.layer(\d{1,2})\.conv\.weight", name)
         if layer and int(layer[1]) % 2 == 0 and 4 * 2 ** (int(layer[1]) // 2) >= FUSED_FROM:
             tensor = tensor.flip(2, 3)  # stored for a transposed convolution
         found[name] = tensor
@@ -59,7 +59,7 @@ def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
         Error: an incomplete network, or a variant that cannot be represented.
     """
     with complete(path, "generator"):
-        state = _under_older_names({name: tensor for name, tensor in state.items() if isinstance(name, str)})
+        state = _under_older_names({name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)})
         if any("label" in name for name in state):
             raise Error(f"{path}: a network with labels of this layout cannot be represented")
         generator = _generator(path, state)
@@ -82,6 +82,8 @@ def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
 def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Generator:
     levels = sum(name.startswith("synthesis.output") and name.endswith(".conv.weight") for name in state)
     depth = sum(name.startswith("mapping.dense") and name.endswith("linear.weight") for name in state)
+    if not 1 <= levels <= LARGEST.bit_length() or not 1 <= depth <= DEEPEST:
+        raise Error(f"{path}: {levels} outputs and {depth} mapping layers are no network of this kind")
     resolution = 2 ** (levels + 1)
     widths = {4 * 2**index: state[f"synthesis.output{index}.conv.weight"].shape[1] for index in range(levels)}
     if f"synthesis.layer{2 * levels - 1}.epilogue.bias" not in state:

@@ -2,16 +2,18 @@
 
 import mmap
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from latentedit.architecture import width_options
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
-from latentedit.errors import Error, complete
+from latentedit.errors import Error, complete, quoted, shown
 from latentedit.foreign.unpickling import Held, Record, TensorflowNetwork, read_pickle
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.models import Model, with_weights
@@ -81,11 +83,20 @@ def _check_layers(path: str | os.PathLike[str], blocks: dict[int, Record]) -> No
         raise Error(f"{path}: layers that are clamped differently cannot be represented")
 
 
+def _blocks(modules: dict[str, Any]) -> dict[int, Record]:
+    """The blocks of a network by their resolutions."""
+    found = {}
+    for name, block in modules.items():
+        if isinstance(block, Record) and re.fullmatch(r"b\d{1,5}", name):
+            found[int(name[1:])] = block
+    return found
+
+
 def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
     synthesis, mapping = record["_modules"].get("synthesis"), record["_modules"].get("mapping")
     if not isinstance(synthesis, Record) or not isinstance(mapping, Record) or "b4" not in synthesis["_modules"]:
         raise Error(f"{path}: {_kind(record)}, not a StyleGAN2 generator; only StyleGAN and StyleGAN2 networks can be read")
-    blocks = {int(name[1:]): block for name, block in synthesis["_modules"].items()}
+    blocks = _blocks(synthesis["_modules"])
     resolution = max(blocks)
     layer = blocks[resolution]["_modules"]["conv1"]
     _check_layers(path, blocks)
@@ -98,7 +109,7 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
         w_dim=_whole(mapping["w_dim"]),
         c_dim=_whole(mapping["c_dim"]),
         mapping_layers=_whole(mapping["num_layers"]),
-        mapping_lr_multiplier=float(mapping["_modules"]["fc0"]["bias_gain"]),
+        mapping_lr_multiplier=_number(mapping["_modules"]["fc0"]["bias_gain"]),
         architecture=_word(blocks[resolution]["architecture"]),
         conv_clamp=_clamp(layer),
         resample_filter=_taps(blocks[resolution], path),
@@ -119,12 +130,12 @@ def _kind(record: Record) -> str:
         # StyleGAN-XL embeds classes by features of another network, and grows by a generator within a generator.
         larger = "embed_proj" in labels or record.class_name == "SuperresGenerator"
         return "a StyleGAN-XL generator" if larger else "a StyleGAN3 generator"
-    return f"a network of class {record.class_name[:60]}" if record.class_name else "another network"
+    return f"a network of class {shown(record.class_name)}" if record.class_name else "another network"
 
 
 def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminator:
     modules = record["_modules"]
-    blocks = {int(name[1:]): block for name, block in modules.items() if name.startswith("b")}
+    blocks = _blocks(modules)
     resolution = max(blocks)
     head = modules["b4"]
     _check_layers(path, blocks)
@@ -175,21 +186,29 @@ def _modules(record: Record, prefix: str) -> Iterator[tuple[str, Record]]:
 
 def _word(value: Any) -> str:
     if not isinstance(value, str):
-        raise Error(f"a {type(value).__name__} where a word was expected")
+        raise Error(f"{quoted(value)} where a word was expected")
     return value[:100]
 
 
 def _whole(value: Any) -> int:
-    return int(value)
+    return int(_number(value))
 
 
 def _group(value: Any) -> int:
-    return 1 << 30 if value is None else int(value)  # None stands for the whole batch
+    return 1 << 30 if value is None else _whole(value)  # None stands for the whole batch
 
 
 def _clamp(layer: Record) -> float | None:
     value = layer.get("conv_clamp")
-    return None if value is None else float(value)
+    return None if value is None else _number(value)
+
+
+def _number(value: Any) -> float:
+    """A word is none, as one of a million digits is a number too."""
+    number = value.item() if isinstance(value, np.number) else value
+    if not isinstance(number, int | float) or not abs(number) <= 2**53:
+        raise Error(f"{quoted(number)} where a number was expected")
+    return float(number)
 
 
 def _taps(block: Record, path: str | os.PathLike[str]) -> tuple[float, ...]:

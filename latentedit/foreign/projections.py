@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import Error, listed
 from latentedit.files import write_bytes
 from latentedit.foreign.arrays import ENDINGS, numbers, read_arrays
 from latentedit.latents import Latent
@@ -42,8 +42,7 @@ def load_projections(path: str | os.PathLike[str]) -> list[tuple[str, Latent]]:
     if isinstance(found, dict):
         array = found.get("w", next(iter(found.values())) if len(found) == 1 else None)
         if array is None:
-            held = ", ".join(str(name)[:30] for name in found if isinstance(name, str))[:120]
-            raise Error(f"{path}: expected latents under the name w, or a single array; it has {held}")
+            raise Error(f"{path}: expected latents under the name w, or a single array; it has {listed(found)}")
     else:
         array = found
     ws = _ws(path, array)
@@ -87,7 +86,7 @@ def _latent(ws: Tensor, noise: list[Tensor] | None = None) -> Latent:
 
 def _ws(path: str | os.PathLike[str], array: Any) -> Tensor:
     """``[N, num_ws, w_dim]``; one axis is a w, two are the rows of one latent."""
-    ws = torch.from_numpy(numbers(path, array)).float()
+    ws = torch.from_numpy(numbers(path, array, np.float32))
     while ws.ndim < 3:
         ws = ws[None]
     if ws.ndim != 3 or 0 in ws.shape:
@@ -103,7 +102,7 @@ def _rosinality(path: str | os.PathLike[str], entry: dict[Any, Any]) -> Latent:
         return _latent(ws)
     if not isinstance(noise, list) or not all(isinstance(map_, np.ndarray) and map_.ndim == 4 for map_ in noise):
         raise Error(f"{path}: expected noise maps [1, 1, h, w]")
-    return _latent(ws, [torch.from_numpy(numbers(path, map_)).float() for map_ in noise])
+    return _latent(ws, [torch.from_numpy(numbers(path, map_, np.float32)) for map_ in noise])
 
 
 def _name(key: Any, index: int) -> str:

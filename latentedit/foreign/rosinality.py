@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.architecture import width_options
+from latentedit.architecture import DEEPEST, LARGEST, width_options
 from latentedit.discriminator import Discriminator, DiscriminatorConfig
-from latentedit.errors import Error, complete
+from latentedit.errors import Error, complete, listed, quoted, shown
 from latentedit.files import write_bytes
 from latentedit.foreign import missing
 from latentedit.generator import Generator, GeneratorConfig
@@ -33,11 +33,13 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
     if not _is_generator(state):
         raise Error(
             f"{path}: expected a checkpoint of rosinality's (with a g_ema), of genforce's StyleGAN or of plain weights;"
-            f" it has {', '.join(name for name in found if isinstance(name, str))[:120]}"
+            f" it has {listed(found)}"
         )
     assert isinstance(state, dict)
     config = _generator_config(path, state)
     average = found.get("latent_avg")
+    if not isinstance(average, Tensor | None):
+        raise Error(f"{path}: expected latent_avg to be a tensor, found {quoted(average)}")
     model = Model(_generator(path, state, config, average), path=str(path), provenance={"layout": "rosinality"})
     if _is_generator(found.get("g")):
         model.raw_generator = _generator(path, found["g"], config, average)
@@ -103,7 +105,10 @@ def _has_noise(state: dict[str, Tensor]) -> bool:
 def _generator_config(path: str | os.PathLike[str], state: dict[str, Tensor]) -> GeneratorConfig:
     with complete(path, "generator"):
         depth = sum(name.startswith("style.") and name.endswith(".weight") for name in state)
-        resolution = 4 * 2 ** (sum(name.startswith("convs.") and name.endswith(".conv.weight") for name in state) // 2)
+        blocks = sum(name.startswith("convs.") and name.endswith(".conv.weight") for name in state) // 2
+        if blocks > LARGEST.bit_length() or depth > DEEPEST:
+            raise Error(f"{path}: {blocks} blocks and {depth} mapping layers are no network of this kind")
+        resolution = 4 * 2**blocks
         widths = {4: state["conv1.conv.weight"].shape[1]}
         for index in range(int(math.log2(resolution)) - 2):
             widths[8 * 2**index] = state[f"convs.{2 * index + 1}.conv.weight"].shape[1]
@@ -214,13 +219,17 @@ def _renamed(
     """Their tensors under our names; leading and trailing axes of size 1 are fitted, anything unknown is refused."""
     known = set(names.values())
     for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise Error(f"{path}: expected tensors by name, found the name {quoted(name)}")
         if name.endswith("kernel"):
             usual = fir_filter(RESAMPLE)
+            if not isinstance(tensor, Tensor):
+                raise Error(f"{path}: expected {shown(name)} to be a tensor, found {quoted(tensor)}")
             kernel = tensor.float()
             if kernel.shape != usual.shape or not torch.allclose(kernel / kernel.sum(), usual, atol=1e-4):
-                raise Error(f"{path}: {name} is another resampling filter than 1, 3, 3, 1; cannot be represented")
+                raise Error(f"{path}: {shown(name)} is another resampling filter than 1, 3, 3, 1; cannot be represented")
         elif name not in known:
-            raise Error(f"{path}: unknown tensor {name}; its architecture cannot be represented")
+            raise Error(f"{path}: unknown tensor {shown(name)}; its architecture cannot be represented")
     found = {}
     for ours, theirs in names.items():
         if theirs not in state:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentedit.architecture import width_options
+from latentedit.architecture import LONGEST, width_options
 from latentedit.discriminator import Discriminator, DiscriminatorConfig, build_discriminator
-from latentedit.errors import Error, complete
+from latentedit.errors import Error, complete, quoted, shown
 from latentedit.foreign.unpickling import Array, TensorflowNetwork
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.layers import LRELU_GAIN
@@ -86,13 +86,15 @@ def _variables(network: TensorflowNetwork) -> dict[str, np.ndarray[Any, Any]]:
 
 def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: str) -> dict[str, Any]:
     built = network.get("build_func_name")
-    built = built[:80] if isinstance(built, str) else "something else"
+    built = shown(built) if isinstance(built, str) else "something else"
     if kind not in built and not built.startswith(kind[0]):
         raise Error(f"{path}: expected a {kind}, found a network built by {built}")
     given = dict(network.get("static_kwargs") or {})
     for component in (network.get("components") or {}).values():
         given = {**dict(component.get("static_kwargs") or {}), **given}
     settings = {**DEFAULTS, **given}
+    for name, usual in [*DEFAULTS.items(), ("conv_clamp", None)]:
+        _check_kind(path, name, settings.get(name), usual)
     if settings["label_size"]:
         raise Error(f"{path}: a TensorFlow network with labels cannot be represented")
     for name, usual in USUAL.items():
@@ -101,6 +103,17 @@ def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: st
     if built in FIRST and settings.get("conv_clamp") is not None:
         raise Error(f"{path}: a first StyleGAN with clamped activations cannot be represented")
     return settings
+
+
+def _check_kind(path: str | os.PathLike[str], name: str, value: Any, usual: Any) -> None:
+    """Raise `Error` unless a setting is a number where numbers are usual, and a few numbers where those are."""
+    several = isinstance(usual, tuple)
+    parts = value if several and isinstance(value, tuple | list) and len(value) <= LONGEST else [value]
+    words = ("auto",) if usual == "auto" else ()
+    for part in parts:
+        plain = part is None or part in words if isinstance(part, str | None) else isinstance(part, int | float | np.number)
+        if not plain or (not isinstance(part, str | None) and not abs(part) <= 2**53):
+            raise Error(f"{path}: {name} is {quoted(part)}, expected {'numbers' if several else 'a number'}")
 
 
 def _conv(weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
