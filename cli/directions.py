@@ -60,14 +60,17 @@ def list_command(model_name: str | None) -> None:
       latentedit directions list --model faces128
     """
     from latentedit.directions.direction import own_directions, read_direction, shipped
+    from latentedit.errors import quoted, shown
     from latentedit.models import fingerprint
 
     own = fingerprint(read_model(model_name, "cpu").generator) if model_name else None
     for where, table in (("yours", own_directions(own)), ("shipped", shipped(own))):
         for name, path in table.items():
             direction = read_direction(path)
-            figure = next((f"{k} {direction.report[k]}" for k in ("photo_auc", "auc", "r2") if k in direction.report), "")
-            click.echo(f"{name:16} {where:8} {direction.space:3} {figure}  for generator {direction.fingerprint[:12]}")
+            figure = next(
+                (f"{k} {quoted(direction.report[k])}" for k in ("photo_auc", "auc", "r2") if k in direction.report), ""
+            )
+            click.echo(f"{name:16} {where:8} {direction.space:3} {figure}  for generator {shown(direction.fingerprint[:12])}")
 
 
 @directions.command()

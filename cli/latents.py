@@ -132,6 +132,7 @@ def _pair(first: str, second: str, model_name: str | None, device: str, force: b
     a, b = load_latent(first), load_latent(second)
     model = model_for(a, model_name, device, force)
     b.check_generator(fingerprint(model.generator), model.path, force=force)
+    b.check_shapes(model.generator)
     b.ws = b.rows(model.generator.num_ws)
     if a.styles or b.styles:
         raise Error(

@@ -73,6 +73,7 @@ def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "
         raise Error(f"this latent needs the generator with fingerprint {latent.fingerprint}; name its file with --model")
     model = read_model(str(found), device)
     latent.check_generator(fingerprint(model.generator), model.path, force=force)
+    latent.check_shapes(model.generator)
     latent.ws = latent.rows(model.generator.num_ws)
     return model
 

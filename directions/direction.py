@@ -1,5 +1,6 @@
 """A direction and its file (docs/formats.md)."""
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -10,15 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentedit.budget import check_things
 from latentedit.editing import score, style_score
-from latentedit.errors import Error, complete
-from latentedit.files import read_header, read_tensors, write_tensors
+from latentedit.errors import Error, complete, quoted
+from latentedit.files import check_numbers, read_header, read_tensors, write_tensors
 from latentedit.generator import Generator
 from latentedit.latents import versions
+from latentedit.models import fingerprint_in
 
 FORMAT, VERSION = "latentedit-direction", 1
 SHIPPED = Path(__file__).parent / "shipped"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
+FACTS = 5000
+"""Things in a report; pages and pictures are made of them."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +53,30 @@ class Direction:
     """``[num_ws, w_dim]``: what an edit by one sigma adds to ws, where that is more than ``sigma * vector`` (`refine`)."""
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
-            raise Error(f"a direction's name has letters, digits, - and _, got {self.name!r}")
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise Error(f"a direction's name has letters, digits, - and _, got {quoted(self.name)}")
         if self.vector.ndim not in (1, 2):
             raise Error(f"a direction must have shape [w_dim] or [num_ws, w_dim], got {list(self.vector.shape)}")
         if not self.space:
             object.__setattr__(self, "space", "w" if self.vector.ndim == 1 else "w+")
         if self.space not in ("z", "w", "w+", "s"):
-            raise Error(f'a direction\'s space must be "z", "w", "w+" or "s", got {self.space!r}')
+            raise Error(f'a direction\'s space must be "z", "w", "w+" or "s", got {quoted(self.space)}')
         if (self.vector.ndim == 2) != (self.space == "w+"):
             raise Error(f"a direction in the space {self.space} cannot have shape {list(self.vector.shape)}")
         if (self.scale is not None) != (self.space == "s") or (
             self.scale is not None and self.scale.shape != self.vector.shape
         ):
             raise Error("a direction in the space s needs the standard deviation of every channel, no other has them")
-        if abs(float(self.vector.norm()) - 1) > 1e-3:
+        if not abs(float(self.vector.norm()) - 1) <= 1e-3:  # a NaN neither
             raise Error(f"a direction must have norm 1, got {float(self.vector.norm()):.4g}")
         if self.step is not None and (self.space not in ("w", "w+") or self.step.shape[1:] != self.vector.shape[-1:]):
             raise Error(f"a direction in the space {self.space} cannot have a step of shape {list(self.step.shape)}")
-        if not self.sigma > 0:
-            raise Error(f"a direction's sigma must be greater than 0, got {self.sigma}")
+        if not 0 < self.sigma < math.inf:
+            raise Error(f"a direction's sigma must be greater than 0, got {quoted(self.sigma)}")
+        if not math.isfinite(self.intercept):
+            raise Error(f"a direction's intercept must be a finite number, got {quoted(self.intercept)}")
+        if self.layers is not None and not _are_layers(self.layers):
+            raise Error("a direction's layers must be the first and the last row of ws, two whole numbers")
 
     def score(self, ws: Tensor, generator: Generator | None = None, styles: Sequence[Tensor] = ()) -> Tensor:
         """Of ``ws [N, num_ws, w_dim]``: ``[N]``, in the probe's raw units; divide by ``sigma`` for sigmas.
@@ -84,6 +93,11 @@ class Direction:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         save_direction(path, self)
+
+
+def _are_layers(layers: tuple[Any, ...]) -> bool:
+    whole = len(layers) == 2 and all(isinstance(layer, int) for layer in layers)
+    return whole and 0 <= layers[0] <= layers[1] < 1 << 20
 
 
 def save_direction(path: str | os.PathLike[str], direction: Direction) -> None:
@@ -111,19 +125,38 @@ def read_direction(path: str | os.PathLike[str]) -> Direction:
     """Read a direction file; `Error` where it is missing, damaged or another kind of file."""
     header, tensors = read_tensors(path, FORMAT, VERSION)
     with complete(path, "direction"):
+        _check_header(header)
+        floats = {name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
+        for name, tensor in floats.items():  # again, as a number can be too large for the kind
+            check_numbers(path, name, tensor)
         return Direction(
             name=header["name"],
-            vector=tensors["vector"],
+            vector=floats["vector"],
             intercept=float(header["intercept"]),
             sigma=float(header["sigma"]),
-            fingerprint=header["fingerprint"],
+            fingerprint=fingerprint_in(path, header),
             layers=tuple(header["layers"]) if header.get("layers") else None,
             space=header.get("space") or "",
-            scale=tensors.get("scale"),
-            step=tensors.get("step"),
+            scale=floats.get("scale"),
+            step=floats.get("step"),
             report=header.get("report") or {},
             provenance=header.get("provenance") or {},
         )
+
+
+def _check_header(header: dict[str, Any]) -> None:
+    """Raise `Error` where what a direction file says of itself is of another kind than it should be."""
+    for name in ("report", "provenance"):
+        if not isinstance(header.get(name), dict | None):
+            raise Error(f"a direction file's {name} must be an object, found {quoted(header[name])}")
+        check_things(header.get(name), most=FACTS)
+    layers = header.get("layers")
+    if layers is not None and not isinstance(layers, list):
+        raise Error(f"a direction file's layers must be the first and the last, found {quoted(layers)}")
+    for name in ("intercept", "sigma"):
+        value = header[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+            raise Error(f"a direction file's {name} must be a finite number, found {quoted(value)}")
 
 
 def user_folder() -> Path:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from latentedit.directions.direction import Direction
 from latentedit.directions.effects import Effect
 from latentedit.directions.validation import propose_layers
 from latentedit.editing import step_of
+from latentedit.errors import complete, printable
 from latentedit.generator import Generator
 
 
@@ -46,8 +48,18 @@ def with_report(
     return replace(direction, report=report)
 
 
+def _named(direction: Direction) -> AbstractContextManager[None]:
+    """Turns what goes wrong with a report of another form, which a file may have, into an `Error` that says so."""
+    return complete(f"direction {direction.name}", "report")
+
+
 def card(direction: Direction) -> str:
-    """The report as Markdown."""
+    """The report as Markdown; `Error` where it has another form than `with_report` gives it."""
+    with _named(direction):
+        return _card(direction)
+
+
+def _card(direction: Direction) -> str:
     r = direction.report
     layers = f"layers {direction.layers[0]}-{direction.layers[1]}" if direction.layers else "all layers"
     lines = [f"# {direction.name}", "", f"Space {direction.space}, {layers}, generator `{direction.fingerprint[:12]}`.", ""]
@@ -112,11 +124,16 @@ def card(direction: Direction) -> str:
 
 
 def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return printable(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 
 def plot(direction: Direction) -> Image.Image:
     """Curves of the report: the judge's answers over the amounts, the learning curve, the leakage; those that there are."""
+    with _named(direction):
+        return _plot(direction)
+
+
+def _plot(direction: Direction) -> Image.Image:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -165,15 +182,8 @@ def compared(directions: Sequence[Direction], generator: Generator) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for d in directions:
-        r, effect = d.report, d.report.get("effect")
-        figure = next((f"{label} {r[k]:.3f}" for k, label in (("auc", "AUC"), ("r2", "R2")) if k in r), "")
-        over = {a: f"{s:.0%} of {n}" for a, (s, n) in effect["brought_over"].items()} if effect else {}
-        side = max((v for s in effect.get("side_effects", {}).values() for v in s.values()), default=None) if effect else None
-        whole = "{:+g} to {:+g}".format(*effect["whole"]) if effect and effect.get("whole") else ""
-        lines.append(
-            f"| {d.name} | {d.space} | {figure} | {over.get('+2', '')} | {over.get('-2', '')} |"
-            f" {'' if side is None else f'{side:.0%}'} | {whole} |"
-        )
+        with _named(d):
+            lines.append(_row(d))
     linear = [d for d in directions if d.space in ("w", "w+")]
     if len(linear) > 1:
         matrix = leakage(linear, generator.num_ws, generator.w_dim)
@@ -185,3 +195,15 @@ def compared(directions: Sequence[Direction], generator: Generator) -> str:
         for d, row in zip(linear, matrix, strict=True):
             lines.append(f"| {d.name} | " + " | ".join(f"{float(value):+.2f}" for value in row) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _row(direction: Direction) -> str:
+    r, effect = direction.report, direction.report.get("effect")
+    figure = next((f"{label} {r[k]:.3f}" for k, label in (("auc", "AUC"), ("r2", "R2")) if k in r), "")
+    over = {a: f"{s:.0%} of {n}" for a, (s, n) in effect["brought_over"].items()} if effect else {}
+    side = max((v for s in effect.get("side_effects", {}).values() for v in s.values()), default=None) if effect else None
+    whole = "{:+g} to {:+g}".format(*effect["whole"]) if effect and effect.get("whole") else ""
+    return (
+        f"| {direction.name} | {direction.space} | {figure} | {over.get('+2', '')} | {over.get('-2', '')} |"
+        f" {'' if side is None else f'{side:.0%}'} | {whole} |"
+    )

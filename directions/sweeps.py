@@ -11,7 +11,7 @@ from torch import Tensor
 from latentedit import sheets
 from latentedit.directions.direction import Direction
 from latentedit.editing import edit, edit_holding, edit_styles
-from latentedit.errors import Error
+from latentedit.errors import Error, complete
 from latentedit.generator import Generator
 from latentedit.latents import Latent
 from latentedit.statistics import random_labels, sample_z
@@ -105,6 +105,11 @@ def sweep_sheet(
 
 def title(direction: Direction) -> str:
     """The name, and what the direction's report says of it in a few words."""
+    with complete(f"direction {direction.name}", "report"):  # a file may hold one of another form
+        return _title(direction)
+
+
+def _title(direction: Direction) -> str:
     words, report = [], direction.report
     if "explained" in report:
         words.append(f"{report['explained']:.1%} of the variance of w")

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from latentedit.errors import Error
+from latentedit.errors import Error, quoted, reason
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -17,9 +17,9 @@ def resolve_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise Error(f"device {name!r} is not available here ({str(error).splitlines()[0]})") from error
+        torch.zeros(1, device=device).tolist()  # "meta" is a device too, which computes nothing
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        raise Error(f"device {quoted(name)} is not available here ({reason(error)})") from error
     return device
 
 

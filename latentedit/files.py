@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -14,10 +15,12 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from latentedit import outputs
-from latentedit.errors import Error
+from latentedit.budget import ENTRIES, TEXT, file_size, parse_json
+from latentedit.errors import Error, quoted, reason, shown
 
 try:
     import fcntl
@@ -32,6 +35,9 @@ SWEEP_AGAIN = 60.0
 """Seconds after which a folder is looked through again for what killed processes left behind."""
 ABANDONED = 86400.0
 """Seconds after which a temporary file counts as left behind where the system cannot tell whether its process lives."""
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""The kinds of numbers that a file may hold, with `FLOATS`."""
 
 
 @contextmanager
@@ -273,34 +279,42 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
     Raises:
         Error: the file is missing, damaged, of another kind or written by a newer version.
     """
-    return _read(path, kind, version, with_tensors=False)[0]
+    size = file_size(path)
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(size - 8, TEXT):
+                raise Error(f"a header of {length} bytes, expected at most {max(min(size - 8, TEXT), 0)}")
+            table = parse_json(file.read(length))
+        if not isinstance(table, dict) or len(table) > ENTRIES:
+            raise Error(f"a header of more than {ENTRIES} tensors, or of none")
+        metadata = table.get("__metadata__") or {}
+        text = metadata.get(HEADER, "{}") if isinstance(metadata, dict) else None
+        header = parse_json(text) if isinstance(text, str) else None
+    except Error as error:
+        raise Error(f"{path}: not a {kind} file, or damaged ({error})") from error
+    if not isinstance(header, dict) or header.get("format") != kind:
+        found = header.get("format") if isinstance(header, dict) else None
+        named = shown(found) if isinstance(found, str) and found else "a safetensors file of other origin"
+        raise Error(f"{path}: expected a {kind} file, found {named}")
+    if type(header.get("version")) is not int or header["version"] > version:
+        raise Error(
+            f"{path}: written in format version {quoted(header.get('version'))}, this latentedit reads up to {version};"
+            " upgrade it"
+        )
+    return header
 
 
 def read_tensors(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a native file, on the CPU; errors as `read_header`."""
-    return _read(path, kind, version, with_tensors=True)
-
-
-def _read(
-    path: str | os.PathLike[str], kind: str, version: int, *, with_tensors: bool
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not Path(path).is_file():
-        raise Error(f"{path}: no such file")
+    """Header and tensors of a native file, on the CPU, all of finite numbers; errors as `read_header`."""
+    header = read_header(path, kind, version)
     try:
         with safetensors.safe_open(os.fspath(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            header = json.loads(metadata.get(HEADER, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
-        raise Error(f"{path}: not a {kind} file, or damaged ({str(error).splitlines()[0][:160]})") from error
-    if not isinstance(header, dict) or header.get("format") != kind:
-        found = str(header.get("format") or "")[:40] if isinstance(header, dict) else None
-        raise Error(f"{path}: expected a {kind} file, found {found or 'a safetensors file of other origin'}")
-    if not isinstance(header.get("version"), int) or header["version"] > version:
-        raise Error(
-            f"{path}: written in format version {str(header.get('version'))[:20]}, this latentedit reads up to {version};"
-            " upgrade it"
-        )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+        raise Error(f"{path}: not a {kind} file, or damaged ({reason(error)})") from error
+    for name, tensor in tensors.items():
+        check_numbers(path, name, tensor)
     return header, tensors
 
 
@@ -314,3 +328,13 @@ def csv_delimiter(head: str, column: str = "file") -> str:
         if column in (cell.strip() for cell in cells):
             return delimiter
     return ","
+
+
+def check_numbers(path: str | os.PathLike[str], name: str, tensor: Tensor) -> None:
+    """Raise `Error` unless the tensor called ``name`` in a file is a plain one of finite numbers."""
+    if tensor.dtype not in FLOATS + WHOLE:
+        raise Error(f"{path}: tensor {shown(name)} is of {tensor.dtype}, expected plain numbers")
+    if tensor.dtype in FLOATS and tensor.numel():
+        lowest, highest = torch.aminmax(tensor)  # a NaN is both; and nothing is allocated
+        if not (math.isfinite(lowest) and math.isfinite(highest)):
+            raise Error(f"{path}: tensor {shown(name)} has values that are not finite numbers")

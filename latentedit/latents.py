@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error
-from latentedit.files import read_tensors, write_tensors
+from latentedit.errors import Error, quoted, shown
+from latentedit.files import check_numbers, read_tensors, write_tensors
 from latentedit.generator import Generator
 from latentedit.noise import Noise
 
 FORMAT, VERSION = "latentedit-latent", 1
 ENDINGS = (".safetensors", ".npz", ".npy", ".pt")
 """Of the files that `load_latent` reads, wherever a latent is named."""
+CORNERS = 1e7
+"""Pixels from a photo's own corner beyond which no crop lies."""
 
 
 @dataclass
@@ -56,6 +58,18 @@ class Latent:
             way = "" if force is None else "; --force renders it all the same"
             raise Error(f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]}{way}")
 
+    def check_shapes(self, generator: Generator) -> None:
+        """`Error` unless rows, noise maps and style offsets are those of ``generator``."""
+        rows, width = self.ws.shape[1:]
+        if rows not in (1, generator.num_ws) or width != generator.w_dim:
+            raise Error(f"this latent has {rows} x {width} numbers, the generator takes {generator.num_ws} x {generator.w_dim}")
+        shapes = [tuple(map_.shape) for map_ in self.noise or []]
+        if shapes and shapes != generator.synthesis.noise_shapes:
+            raise Error("this latent's noise maps are of other sizes than the generator's")
+        sizes = [size for _, size in generator.synthesis.style_layers]
+        if self.styles and [offset.shape[-1] for offset in self.styles] != sizes:
+            raise Error("this latent's style offsets do not fit the generator")
+
     def rows(self, num_ws: int) -> Tensor:
         """``ws``, of which other tools store one row where all are equal."""
         return self.ws.expand(-1, num_ws, -1) if self.ws.shape[1] == 1 else self.ws
@@ -68,7 +82,7 @@ class Latent:
         if self.tuned:
             from latentedit.tuning import expand, with_deltas
 
-            generator = with_deltas(generator, expand(self.tuned))
+            generator = with_deltas(generator, expand(self.tuned, dict(generator.synthesis.named_parameters())))
         return render(generator, self.rows(generator.num_ws).to(device), noise, [offset.to(device) for offset in self.styles])
 
 
@@ -134,20 +148,22 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
 
         return load_projection(path)
     header, tensors = read_tensors(path, FORMAT, VERSION)
-    for name, kind in (("settings", dict), ("distances", dict), ("source", dict), ("crop", list)):
-        if header.get(name) is not None and not isinstance(header[name], kind):
-            raise Error(f"{path}: a latent file's {name} must be a {kind.__name__}")
-    names = sorted(name for name in tensors if name.startswith("noise/"))
-    if "ws" not in tensors or tensors["ws"].ndim != 3 or not isinstance(header.get("fingerprint"), str):
+    _check_header(path, header)
+    tensors = {name: _floats(path, name, tensor) for name, tensor in tensors.items()}
+    ws = tensors.get("ws")
+    if ws is None or ws.ndim != 3 or len(ws) != 1 or not ws.numel():
         raise Error(f"{path}: a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint")
+    maps = [tensors[name] for name in sorted(tensors) if name.startswith("noise/")]
+    if any(map_.ndim != 4 or map_.shape[:2] != (1, 1) for map_ in maps):
+        raise Error(f"{path}: a latent file's noise maps must have shape [1, 1, h, w]")
     offsets = [tensors[name] for name in sorted(tensors) if name.startswith("styles/")]
     if any(offset.ndim != 2 or len(offset) != 1 for offset in offsets):
         raise Error(f"{path}: a latent file's style offsets must have shape [1, channels]")
     return Latent(
-        ws=tensors["ws"],
-        noise=[tensors[name] for name in names] or None,
+        ws=ws,
+        noise=maps or None,
         fingerprint=header["fingerprint"],
-        space=header.get("space", "w+"),
+        space=header.get("space") or "w+",
         crop=header.get("crop"),
         settings=header.get("settings") or {},
         distances=header.get("distances") or {},
@@ -155,6 +171,40 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
         styles=offsets,
         tuned={name.removeprefix("tuned/"): tensor for name, tensor in tensors.items() if name.startswith("tuned/")},
     )
+
+
+def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
+    """Raise `Error` where what a latent file says of itself is of another kind than it should be."""
+    for name, kind in (("settings", dict), ("distances", dict), ("source", dict), ("crop", list), ("space", str)):
+        if header.get(name) is not None and not isinstance(header[name], kind):
+            raise Error(f"{path}: a latent file's {name} must be a {kind.__name__}")
+    if not isinstance(header.get("fingerprint"), str):
+        raise Error(f"{path}: a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint")
+    if header.get("space") not in (None, "w", "w+", "s"):
+        raise Error(f"{path}: a latent's space must be w, w+ or s, found {quoted(header['space'])}")
+    edits = (header.get("settings") or {}).get("edits", [])
+    if not isinstance(edits, list) or not all(isinstance(edit, str) for edit in edits):
+        raise Error(f"{path}: the edits in a latent file's settings must be a list of texts")
+    if not all(isinstance(text, str) for text in (header.get("source") or {}).values()):
+        raise Error(f"{path}: a latent file's source must be a name and a checksum")
+    crop = header.get("crop")
+    if crop is not None and not _is_quad(crop):
+        raise Error(f"{path}: a latent file's crop must be four corners of two numbers")
+
+
+def _is_quad(crop: list[Any]) -> bool:
+    numbers = [part for corner in crop[:5] for part in (corner if isinstance(corner, list) else [None])]
+    corners = len(crop) == 4 and all(isinstance(corner, list) and len(corner) == 2 for corner in crop)
+    return corners and all(isinstance(part, int | float) and -CORNERS < part < CORNERS for part in numbers)
+
+
+def _floats(path: str | os.PathLike[str], name: str, tensor: Tensor) -> Tensor:
+    """As the networks compute with them: a number of the file can be too large for that."""
+    if not tensor.is_floating_point():
+        raise Error(f"{path}: tensor {shown(name)} is of {tensor.dtype}, expected fractions")
+    found = tensor.float()
+    check_numbers(path, name, found)
+    return found
 
 
 def describe_source(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Model files: a generator, its discriminator and what is known of them in one safetensors file (docs/formats.md)."""
 
 import hashlib
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from latentedit.budget import SLACK
 from latentedit.curvature import Curvature
 from latentedit.discriminator import Discriminator, DiscriminatorConfig, build_discriminator
 from latentedit.encoder import Encoder, EncoderConfig
-from latentedit.errors import Error, complete
-from latentedit.files import read_header, read_tensors, write_tensors
+from latentedit.errors import Error, complete, quoted, shown
+from latentedit.files import check_numbers, read_header, read_tensors, write_tensors
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.ops import fir_taps
 
@@ -27,8 +27,6 @@ FORMAT, VERSION = "latentedit-model", 1
 BUNDLED = Path(__file__).parent / "bundled"
 LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 """What torch's older files of weights begin with, after two or three bytes."""
-SLACK = 1 << 20
-"""Bytes of small tensors that may share their numbers."""
 ENCODER = ".encoder.safetensors"
 """Ending of a file beside a model that holds its encoder alone."""
 LATEST = {"faces128": "faces128-v1"}
@@ -161,15 +159,24 @@ def load_encoder(path: str | os.PathLike[str], model: Model) -> None:
         raise Error(f"{path}: this model file has no encoder")
     own = fingerprint(model.generator)
     if header.get("fingerprint") != own:
-        raise Error(f"{path}: an encoder for the generator {str(header.get('fingerprint'))[:12]}, this one is {own[:12]}")
+        found = fingerprint_in(path, header)
+        raise Error(f"{path}: an encoder for the generator {found[:12]}, this one is {own[:12]}")
     with complete(path, "model"):
         _take_encoder(model, header, tensors, path)
+
+
+def fingerprint_in(path: str | os.PathLike[str], header: Mapping[str, Any]) -> str:
+    """The fingerprint that a file's header states; `Error` where it states none."""
+    found = header.get("fingerprint")
+    if not isinstance(found, str):
+        raise Error(f"{path}: the header's fingerprint must be 64 hexadecimal digits, found {quoted(found)}")
+    return found
 
 
 def _take_encoder(model: Model, header: dict[str, Any], tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
     parts = _part(tensors, "e/")
     factors = parts.pop("curvature", None)
-    config, generator = EncoderConfig(**header["encoder"]), model.generator
+    config, generator = EncoderConfig(**_options(header, "encoder")), model.generator
     sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)
     if (config.resolution, config.channels, config.num_ws, config.w_dim) != sizes:
         raise Error(f"{path}: the encoder does not fit the generator")
@@ -238,7 +245,7 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
         if network is not None:
             network.eval().requires_grad_(False).to(device)
     frequencies = model.provenance.get("label_frequencies")
-    if frequencies and len(frequencies) == model.generator.c_dim:
+    if frequencies and len(frequencies) == model.generator.c_dim and sum(frequencies):
         model.generator.label_frequencies = [float(share) for share in frequencies]
     model.framing = model.framing or framing
     model.path = str(path)
@@ -253,7 +260,7 @@ def _read(path: Path) -> Model:
         start = file.read(64)
     if not start:
         raise Error(f"{path}: the file is empty")
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100 << 20:  # how safetensors begins
+    if start[8:9] == b"{" and start[4:8] == bytes(4):  # how safetensors begins
         header, tensors = read_tensors(path, FORMAT, VERSION)
         return _build(path, header, tensors)
     if start.lstrip()[:1] == b"<":
@@ -274,24 +281,45 @@ def _read(path: Path) -> Model:
 
 def _check_facts(model: Model) -> None:
     """Raise `Error` where what a file says of itself is of another kind than it should be."""
-    if not isinstance(model.provenance, dict) or not isinstance(model.framing, dict | None):
-        raise Error("the header's provenance and framing must be objects")
-    eyes = (model.framing or {}).get("eyes")
-    if eyes is not None and not _are_eyes(eyes):
-        raise Error("the header's framing must give the centres of two eyes, the viewer's left one first")
+    if not isinstance(model.provenance, dict):
+        raise Error("the header's provenance must be an object")
+    check_framing(model.framing)
     shares = model.provenance.get("label_frequencies")
-    if shares is not None and not (isinstance(shares, list) and all(isinstance(share, int | float) for share in shares)):
+    if shares is not None and not (isinstance(shares, list) and all(_is_number(share) and share >= 0 for share in shares)):
         raise Error("the header's label_frequencies must be a list of numbers")
+    names = model.provenance.get("label_names")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str | int) for name in names)):
+        raise Error("the header's label_names must be a list of names")
+
+
+def check_framing(framing: Any) -> None:
+    """Raise `Error` unless ``framing`` is what a file may say of how photographs are cropped (docs/formats.md)."""
+    if not isinstance(framing, dict | None):
+        raise Error(f"the header's framing must be an object, found {quoted(framing)}")
+    found = framing or {}
+    if "eyes" in found and not _are_eyes(found["eyes"]):
+        raise Error("the header's framing must give the centres of two eyes, the viewer's left one first")
+    if found.get("mouth") is not None and not _is_point(found["mouth"]):
+        raise Error("the header's framing must give the centre of the mouth as two numbers")
+    kind = found.get("kind", "")
+    if not isinstance(kind, str):
+        raise Error(f"the header's framing must be of a kind that has a name, found {quoted(kind)}")
+    if kind == "ffhq" and not (found.get("eyes") and found.get("mouth")):
+        raise Error("the header's framing of the kind ffhq must give the centres of eyes and mouth")
 
 
 def _are_eyes(eyes: Any) -> bool:
-    """Whether ``eyes`` are two points of finite numbers, the first one farther to the left."""
-    points = eyes if isinstance(eyes, list) and len(eyes) == 2 else []
-    if not points or not all(isinstance(point, list) and len(point) == 2 for point in points):
-        return False
-    numbers = [number for point in points for number in point]
-    finite = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
-    return finite and points[0][0] < points[1][0]
+    """Whether ``eyes`` are two points, the first one farther to the left."""
+    return isinstance(eyes, list) and len(eyes) == 2 and all(_is_point(eye) for eye in eyes) and eyes[0][0] < eyes[1][0]
+
+
+def _is_point(point: Any) -> bool:
+    """Whether ``point`` is one near a crop, whose sides are 1."""
+    return isinstance(point, list) and len(point) == 2 and all(_is_number(part) and abs(part) <= 100 for part in point)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
 
 
 def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -312,18 +340,25 @@ def _build(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Mo
     if header.get("generator") is None and header.get("encoder"):
         raise Error(f"{path}: holds the encoder of a model, not the model; give it with --encoder")
     with complete(path, "model"):
-        generator = with_weights(Generator, GeneratorConfig(**header["generator"]), _part(tensors, "g_ema/"), path)
+        generator = with_weights(Generator, GeneratorConfig(**_options(header, "generator")), _part(tensors, "g_ema/"), path)
         raw: Generator | None = None
         if any(name.startswith("g/") for name in tensors):
             raw = with_weights(Generator, generator.config, _part(tensors, "g/"), path)
         discriminator: Discriminator | None = None
         if header.get("discriminator"):
-            config = DiscriminatorConfig(**header["discriminator"])
+            config = DiscriminatorConfig(**_options(header, "discriminator"))
             discriminator = with_weights(build_discriminator, config, _part(tensors, "d/"), path)
         model = Model(generator, discriminator, header.get("framing"), header.get("provenance") or {}, str(path), raw)
         if header.get("encoder"):
             _take_encoder(model, header, tensors, path)
     return model
+
+
+def _options(header: Mapping[str, Any], name: str) -> dict[str, Any]:
+    options = header.get(name)
+    if not isinstance(options, dict):
+        raise Error(f"the header's {name} must be an object, found {quoted(options)}")
+    return options
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -348,7 +383,8 @@ def with_weights(
         if name not in tensors:
             raise Error(f"{path}: the {name_of_kind} has no tensor {name}")
         if name not in expected:
-            raise Error(f"{path}: the {name_of_kind} has an unknown tensor {name}; its architecture cannot be represented")
+            unknown = shown(str(name))
+            raise Error(f"{path}: the {name_of_kind} has an unknown tensor {unknown}; its architecture cannot be represented")
         tensor = tensors[name]
         if tensor.shape != expected[name].shape:
             shapes = f"{list(tensor.shape)}, expected {list(expected[name].shape)}"
@@ -362,6 +398,8 @@ def with_weights(
         raise Error(f"{path}: the {name_of_kind}'s tensors are the same numbers again and again")
     # Copies, as networks of one file may share tensors.
     weights = {name: tensor.detach().to(torch.float32, copy=True).contiguous() for name, tensor in tensors.items()}
+    for name, tensor in weights.items():
+        check_numbers(path, name, tensor)
     network.load_state_dict(weights, assign=True)
     if isinstance(config, EncoderConfig):
         return network

@@ -5,14 +5,14 @@ visible.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import Error, shown
 from latentedit.generator import Generator
 from latentedit.inversion import psnr
 from latentedit.latents import Latent
@@ -159,8 +159,12 @@ def compress(deltas: Deltas, rank: int | None) -> dict[str, Tensor]:
     return stored
 
 
-def expand(stored: dict[str, Tensor]) -> Deltas:
+def expand(stored: dict[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> Deltas:
     """The differences in float32 of what `compress` gave.
+
+    Args:
+        parameters: that they belong to. A small file can hold factors of a product that no memory holds; with these, none
+            is computed that does not fit.
 
     Raises:
         Error: products of which a part is missing, or does not fit.
@@ -175,7 +179,9 @@ def expand(stored: dict[str, Tensor]) -> Deltas:
         base = name.removesuffix("/u")
         v = stored.get(f"{base}/v")
         if v is None or tensor.ndim != 2 or v.ndim < 2 or tensor.shape[1] != v.shape[0]:
-            raise Error(f"the tuned difference of {base} is incomplete")
+            raise Error(f"the tuned difference of {shown(base)} is incomplete")
+        if parameters is not None and (base not in parameters or parameters[base].shape != (len(tensor), *v.shape[1:])):
+            raise Error(f"the latent's tuned difference does not fit this generator ({shown(base)})")
         deltas[base] = (tensor.float() @ v.float().flatten(1)).reshape(len(tensor), *v.shape[1:])
     return deltas
 
@@ -191,6 +197,6 @@ def with_deltas(generator: Generator, deltas: Deltas) -> Generator:
     parameters = dict(moved.synthesis.named_parameters())
     for name, delta in deltas.items():
         if name not in parameters or parameters[name].shape != delta.shape:
-            raise Error(f"the latent's tuned difference does not fit this generator ({name})")
+            raise Error(f"the latent's tuned difference does not fit this generator ({shown(name)})")
         parameters[name].data += delta.to(moved.device)
     return moved

@@ -2,15 +2,19 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.errors import Error
-from latentedit.files import read_tensors, write_tensors
+from latentedit.errors import Error, complete, quoted
+from latentedit.files import check_numbers, read_tensors, write_tensors
 
 FORMAT, VERSION = "latentedit-judge", 1
 WIDTHS = (24, 48, 64, 96)
+WIDEST = 16384
+"""Channels, and pixels a side, beyond which a file's words are not believed."""
 
 
 class Judge(nn.Module):
@@ -96,15 +100,40 @@ def load_judge(path: str | os.PathLike[str]) -> Judge:
         Error: no such file, or one of another kind.
     """
     header, tensors = read_tensors(path, FORMAT, VERSION)
-    try:
-        # Files from before there was a choice of layers have none of the last three.
-        layers, reduction, fields = (
-            header.get("layers"),
-            header.get("reduction", 1),
-            header.get("fields", 2),
-        )
-        judge = Judge(header["channels"], header["resolution"], header["heads"], layers, reduction, fields)
-        judge.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise Error(f"{path}: does not describe a judge ({str(error).splitlines()[0]})") from error
+    with complete(path, "judge"):
+        judge = _built(header)
+        expected = judge.state_dict()
+        if {name: tensor.shape for name, tensor in tensors.items()} != {name: t.shape for name, t in expected.items()}:
+            raise Error(f"{path}: the tensors are not those of the judge that the header speaks of")
+        weights = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
+        for name, tensor in weights.items():
+            check_numbers(path, name, tensor)
+        judge.load_state_dict(weights, assign=True)
     return judge.eval().requires_grad_(False)
+
+
+def _built(header: Mapping[str, Any]) -> Judge:
+    """The judge that a header speaks of; nothing is allocated for its tensors."""
+    # Files from before there was a choice of layers have none of the last three.
+    layers, reduction, fields = header.get("layers"), header.get("reduction", 1), header.get("fields", 2)
+    channels, resolution, heads = header["channels"], header["resolution"], header["heads"]
+    _check_whole(1, WIDEST, channels=channels, resolution=resolution, reduction=reduction)
+    _check_whole(1, 64, fields=fields)
+    if layers is not None:
+        if not isinstance(layers, list) or not 1 <= len(layers) <= 100:
+            raise Error(f"a judge has 1 to 100 layers, found {quoted(layers)}")
+        for width, kernel, stride in layers:
+            _check_whole(1, WIDEST, width=width)
+            _check_whole(1, 64, kernel=kernel, stride=stride)
+    if not isinstance(heads, dict) or not all(isinstance(c, list) and len(c) >= 2 for c in heads.values()):
+        raise Error("a judge's heads must have two classes or more each")
+    if not all(isinstance(name, str) for classes in heads.values() for name in classes):
+        raise Error("a judge's classes must have names")
+    with torch.device("meta"):
+        return Judge(channels, resolution, heads, layers, reduction, fields)
+
+
+def _check_whole(least: int, most: int, **values: Any) -> None:
+    for name, value in values.items():
+        if type(value) is not int or not least <= value <= most:
+            raise Error(f"a judge's {name} must be a whole number from {least} to {most}, found {quoted(value)}")
