@@ -17,14 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentedit.budget import file_size
 from latentedit.compatibility import import_with_torchvision
 from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
 from latentedit.face_weights import at_size
+from latentedit.files import check_numbers
+from latentedit.foreign.torch_files import read_state
 
 VGG_FILE = "vgg16-397923af.pth"
 VGG_BYTES = 553_433_881
-"""Size of the backbone's weights; the name carries the first digits of their SHA-256, as torch hub checks them."""
+VGG_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+"""Size and checksum of the backbone's weights. The publisher's name for them carries the first digits, which are too few:
+another file with those takes minutes to find.
+"""
 LPIPS_SIZE = 256
 """Larger pictures are reduced to this side before LPIPS, as in the published projector."""
 STLPIPS_PACKAGE = "stlpips_pytorch"
@@ -95,7 +101,10 @@ class LpipsDistance:
         lpips = import_with_torchvision("lpips")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's notes on its own renamed arguments
-            network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+            network = lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
+        # The package would leave reading its own weights to torch's loader.
+        linear = read_weights(Path(lpips.__file__).parent / "weights" / "v0.1" / "vgg.pth")
+        network.load_state_dict(linear, strict=False)
         if state is not None:
             own = network.net.state_dict()
             wanted = {name: f"features.{name.split('.', 1)[1]}" for name in own}  # slice2.5.weight: features.5.weight
@@ -377,7 +386,7 @@ def _read_stlpips(network: str) -> dict[str, Tensor]:
     file = stlpips_file(network)
     if file is None:
         raise Error(f"ST-LPIPS needs the package stlpips-pytorch (64 MB): {ADVICE}")
-    state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    state = read_weights(file)
     wanted = {"scaling_layer.shift", "net.slice1.0.weight", "net.slice5.13.weight", "lin4.model.1.weight"}
     if network == "vgg":
         wanted = {name.replace("slice5.13", "slice5.32") for name in wanted}
@@ -387,11 +396,22 @@ def _read_stlpips(network: str) -> dict[str, Tensor]:
 
 
 def _read_backbone(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise Error(f"{path}: no such file")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    expected = VGG_FILE.split("-")[1].split(".")[0]
-    if not digest.startswith(expected):
-        raise Error(f"{path}: SHA-256 begins with {digest[:8]}, {VGG_FILE} has {expected}; the file is damaged or another")
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    check_sha256(path, VGG_SHA256, VGG_FILE)
+    return read_weights(path)
+
+
+def check_sha256(path: Path, expected: str, name: str) -> None:
+    """Raise `Error` unless the file ``path`` is the published one called ``name``, by all digits of its SHA-256."""
+    file_size(path)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        raise Error(f"{path}: its SHA-256 is {digest}, that of {name} is {expected}; the file is damaged or another")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors in a published file of weights, all of finite numbers."""
+    found = {name: tensor for name, tensor in read_state(path).items() if isinstance(tensor, Tensor)}
+    for name, tensor in found.items():
+        check_numbers(path, name, tensor)
+    return found

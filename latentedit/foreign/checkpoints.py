@@ -5,6 +5,7 @@ They are read by `latentedit.foreign.torch_files`, which executes nothing from t
 
 import io
 import os
+from collections import OrderedDict
 from typing import Any
 
 import torch

