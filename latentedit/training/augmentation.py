@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.errors import Error
+from latentedit.errors import Error, quoted
 from latentedit.layers import full
 from latentedit.ops import downsample2d, upfirdn2d, upsample2d
 from latentedit.resampling import grid_sample
@@ -74,7 +74,7 @@ def preset(name: str) -> dict[str, float]:
     for part in name.split(","):
         if part not in GROUPS and part not in KINDS:
             known = f"the groups {', '.join(GROUPS)} or the kinds {', '.join(KINDS)}"
-            raise Error(f"augment must be none, or of {known}, got {part!r}")
+            raise Error(f"augment must be none, or of {known}, got {quoted(part)}")
         chosen.update(dict.fromkeys(GROUPS.get(part, (part,)), 1.0))
     return chosen
 

@@ -2,12 +2,12 @@
 
 import json
 import math
-import tomllib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from latentedit.errors import Error
+from latentedit.budget import read_toml
+from latentedit.errors import Error, quoted, reason
 from latentedit.training.augmentation import preset
 
 PRESETS = Path(__file__).parent / "presets"
@@ -65,15 +65,16 @@ class TrainingConfig:
     snapshot_kimg: float = 20.0
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if self.augment != "none":
             preset(self.augment)
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise Error(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
+            raise Error(f"precision must be auto, fp32, bf16 or fp16, got {quoted(self.precision)}")
         for name in ("batch", "r1_interval", "path_interval", "grow_from", "freeze_d", "seed"):
             value = getattr(self, name)
             least = 0 if name in ("grow_from", "freeze_d", "seed") else 1
             if not isinstance(value, int) or not least <= value < 2**32:
-                raise Error(f"{name} must be a whole number of at least {least} below 2^32, got {value!r}")
+                raise Error(f"{name} must be a whole number of at least {least} below 2^32, got {quoted(value)}")
         for name in ("r1_gamma", "path_weight", "path_decay", "fade_kimg"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise Error(f"{name} must be a number of at least 0, got {getattr(self, name)}")
@@ -87,6 +88,25 @@ class TrainingConfig:
         for name in ("style_mixing", "augment_p"):
             if not 0 <= getattr(self, name) <= 1:
                 raise Error(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+
+    def _check_kinds(self) -> None:
+        """Raise `Error` where an option is of another kind than its default, as one from a file can be."""
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in ("generator", "discriminator"):
+                expected, fits = "a table", isinstance(value, dict)
+            elif option.name in ("augment", "precision"):
+                expected, fits = "a word", isinstance(value, str)
+            elif option.name == "mirror":
+                expected, fits = "true or false", isinstance(value, bool)
+            else:
+                optional = option.name in ("micro_batch", "ema_rampup", "ada_target")
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                expected, fits = "a number", number or (optional and value is None)
+            if not fits:
+                raise Error(f"{option.name} must be {expected}, got {quoted(value)}")
+        if self.micro_batch is not None and not isinstance(self.micro_batch, int):
+            raise Error(f"micro_batch must be a whole number, got {quoted(self.micro_batch)}")
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -145,12 +165,13 @@ def load_preset(name: str, resolution: int = 256, processes: int = 1) -> Trainin
     if not path.is_file():
         raise Error(f"{name}: no such preset or file; presets: {', '.join(presets())}")
     try:
-        options = tomllib.loads(path.read_text())
+        options = read_toml(path)
         # TOML has no null: false switches these off.
         options.update({key: None for key in ("ema_rampup", "ada_target") if options.get(key) is False})
         return TrainingConfig(**options)
-    except (tomllib.TOMLDecodeError, TypeError, UnicodeDecodeError) as error:
-        raise Error(f"{path}: not a training preset ({error})") from error
+    except (Error, TypeError) as error:
+        said = reason(error).removeprefix(f"{path}: ")
+        raise Error(f"{path}: not a training preset ({said})") from error
 
 
 def _auto(resolution: int, processes: int) -> TrainingConfig:

@@ -1,11 +1,11 @@
 """The log of a run as a picture of curves."""
 
 import io
-import json
 import os
-from pathlib import Path
 from typing import Any
 
+from latentedit.budget import parse_json
+from latentedit.errors import Error
 from latentedit.files import write_bytes
 
 PANELS: tuple[tuple[str, dict[str, str]], ...] = (
@@ -21,15 +21,27 @@ PANELS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 
 
+LINE = 1 << 16
+"""Bytes of a record; those that are written have less than a thousand."""
+
+
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The records of a ``log.jsonl``; a last line that was cut off is left out."""
+    """The records of a ``log.jsonl``, all with their ``kimg``; lines that were cut off or hold anything else are left out."""
     records = []
-    for line in Path(path).read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    with open(path, "rb") as file:
+        while line := file.readline(LINE):
+            try:
+                record = parse_json(line)
+            except Error:
+                continue
+            if isinstance(record, dict) and "kimg" in record and all(_is_figure(value) for value in record.values()):
+                records.append(record)
     return records
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether ``value`` is a number that can be drawn; of one that is not finite nothing is."""
+    return isinstance(value, int | float) and abs(value) <= 1e300
 
 
 def save_curves(log: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

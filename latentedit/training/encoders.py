@@ -1,7 +1,6 @@
 """Training an encoder from a generator's own pictures, whose w are known, and from photographs where there are some."""
 
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,14 +14,16 @@ from torch import Tensor
 from latentedit.architecture import Precision
 from latentedit.curvature import Curvature, sample_rows
 from latentedit.encoder import Encoder, EncoderConfig
-from latentedit.errors import Error
+from latentedit.errors import Error, quoted
 from latentedit.files import replacing
+from latentedit.foreign.torch_files import read_state
 from latentedit.generator import Generator
 from latentedit.locks import alone
 from latentedit.models import fingerprint
 from latentedit.perceptual import Perceptual, distance
 from latentedit.statistics import WStatistics
 from latentedit.training.data import PictureSet
+from latentedit.training.states import check_finite, restore_network, restore_optimiser
 
 W_WEIGHT = 0.1
 """Of the mean squared error of w in whitened coordinates, where w is known."""
@@ -171,11 +172,24 @@ class EncoderTrainer:
         """
         if state["config"] != self.encoder.config.as_dict() or state["fingerprint"] != fingerprint(self.generator):
             raise Error("the training state is that of another encoder")
-        self.curvature = Curvature(state["curvature"])
-        self.encoder.load_state_dict(state["encoder"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step_number = state["step"]
+        step = state["step"]
+        if type(step) is not int or not 0 <= step < 2**53:
+            raise Error(f"the training state's step must be a whole number of at least 0, found {quoted(step)}")
+        self.curvature = _curvature(state, self.encoder.config)
+        restore_network(self.encoder, state, "encoder")
+        restore_network(self.averaged, state, "averaged")
+        restore_optimiser(self.optimiser, state, "optimiser")
+        self.step_number = step
+
+
+def _curvature(state: dict[str, Any], config: EncoderConfig | None = None) -> Curvature:
+    factors = state["curvature"]
+    if not isinstance(factors, Tensor) or factors.ndim != 3 or not factors.is_floating_point():
+        raise Error("the training state's curvature must be a tensor of three axes")
+    if config is not None and tuple(factors.shape[1:]) != (config.num_ws, config.w_dim):
+        raise Error("the training state's curvature is that of another encoder")
+    check_finite("curvature", factors)
+    return Curvature(factors.float())
 
 
 def train_encoder(
@@ -196,7 +210,7 @@ def train_encoder(
     with alone(state.with_name(f"{state.name}.lock"), state):
         if state.is_file():
             with _explaining(state):
-                trainer.restore(torch.load(state, map_location=trainer.device, weights_only=True))
+                trainer.restore(read_state(state))
         started = saved = time.monotonic()
         try:
             while trainer.step_number < trainer.steps:
@@ -220,7 +234,7 @@ def saved_curvature(state: str | os.PathLike[str]) -> Curvature | None:
     if not Path(state).is_file():
         return None
     with _explaining(state):
-        return Curvature(torch.load(state, map_location="cpu", weights_only=True)["curvature"])
+        return _curvature(read_state(state))
 
 
 @contextmanager
@@ -228,8 +242,11 @@ def _explaining(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except Error as error:
-        raise Error(f"{path}: {error}; remove it to begin anew") from error
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError, EOFError) as error:
+        said = str(error)
+        if said.startswith(f"{path}: "):  # what the reader says
+            said = f"not a training state of an encoder, or damaged: {said.removeprefix(f'{path}: ')}"
+        raise Error(f"{path}: {said}; remove it to begin anew") from error
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise Error(f"{path}: not a training state of an encoder, or damaged; remove it to begin anew") from error
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
-from latentedit.errors import Error, Interrupted
+from latentedit.budget import read_json
+from latentedit.errors import Error, Interrupted, complete
 from latentedit.files import write_bytes
+from latentedit.foreign.torch_files import read_state
 from latentedit.images import from_uint8, grid, save_image
 from latentedit.locks import alone
-from latentedit.models import Model, fingerprint, save_model
+from latentedit.models import Model, check_framing, fingerprint, save_model
 from latentedit.statistics import sample_z
 from latentedit.training.config import TrainingConfig
 from latentedit.training.curves import read_log, save_curves
@@ -94,8 +96,10 @@ def train(
     with ExitStack() as begun:
         _enter(out, trainer, world, begun)
         if (out / STATE).is_file():
-            state = _load_state(out / STATE, trainer.device)
-            trainer.restore(state, accept_changes=accept_changes)
+            state = _load_state(out / STATE)
+            with complete(out / STATE, "training state"):
+                trainer.restore(state, accept_changes=accept_changes)
+                check_framing(state.get("framing"))
             framing = framing or state.get("framing")
             reached = " (already at --kimg)" if trainer.images_seen >= config.kimg * 1000 else ""
             tell(f"resuming at {trainer.images_seen / 1000:.1f} kimg{reached}")
@@ -178,6 +182,7 @@ class _Folder:
     ) -> None:
         self.out, self.trainer, self.framing, self.provenance = out, trainer, framing, provenance
         self.held_out, self.measure = held_out, measure
+        self.best = _read_best(out / BEST)
         self.fakes = torch.empty(0)
         data, count = trainer.data, GRID[0] * GRID[1]
         self.grid_z = sample_z(trainer.config.seed, trainer.g.z_dim, count).to(trainer.device)
@@ -241,14 +246,30 @@ class _Folder:
 
     def _keep_best(self, kimg: str, model: Model, figures: dict[str, float]) -> str | None:
         path = self.out / BEST
-        before: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        before = self.best
         if self.measure is not None:
             name = next(name for name in figures if name.startswith("metric/"))
             if before.get("name") != name or figures[name] < before["value"]:
                 before = {"kimg": kimg, "name": name, "value": figures[name]}
                 save_model(self.out / "model-best.safetensors", model)
                 write_bytes(path, json.dumps(before).encode())
+                self.best = before
         return before.get("kimg")
+
+
+def _read_best(path: Path) -> dict[str, Any]:
+    """Which snapshot was the best so far; empty where there was none.
+
+    Raises:
+        Error: damaged. Found before any training, as it would end a run at its next snapshot.
+    """
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    kinds = {"kimg": str, "name": str, "value": int | float}
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+        raise Error(f"{path}: expected kimg, name and value of the best snapshot; remove it to begin anew")
+    return found
 
 
 def _spaced(count: int) -> list[int]:
@@ -332,12 +353,14 @@ def _log(out: Path | None, tensorboard: bool) -> Iterator[Callable[[dict[str, fl
             board.close()
 
 
-def _load_state(path: Path, device: torch.device) -> dict[str, Any]:
+def _load_state(path: Path) -> dict[str, Any]:
+    """The training state in a file, on the CPU."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises whatever a damaged file makes it raise
-        raise Error(f"{path}: not a training state, or damaged ({type(error).__name__})") from error
-    if not isinstance(state, dict) or "g_optimizer" not in state:
+        state = read_state(path)
+    except Error as error:
+        said = str(error).removeprefix(f"{path}: ")
+        raise Error(f"{path}: not a training state, or damaged: {said}; remove it, or use a new --out") from error
+    if "g_optimizer" not in state:
         raise Error(f"{path}: not a training state")
     return state
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from latentedit.architecture import Precision
 from latentedit.devices import auto_precision, tf32
 from latentedit.discriminator import DiscriminatorConfig, build_discriminator
-from latentedit.errors import Error
+from latentedit.errors import Error, quoted, shown
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.graphs import Graphs
 from latentedit.growing import Growing, with_lod
@@ -26,6 +26,7 @@ from latentedit.training.data import PictureSet
 from latentedit.training.distributed import World
 from latentedit.training.feed import Feed
 from latentedit.training.losses import fake_loss, generator_loss, path_lengths, r1_penalty, real_loss
+from latentedit.training.states import check_like, restore_network, restore_optimiser
 from latentedit.training.streams import Streams
 
 STATE_VERSION = 1
@@ -444,26 +445,24 @@ class Trainer:
                 another shape, or a state of another version, in any case.
         """
         if state.get("version") != STATE_VERSION:
-            raise Error(f"the training state has version {state.get('version')}, expected {STATE_VERSION}")
+            raise Error(f"the training state has version {quoted(state.get('version'))}, expected {STATE_VERSION}")
         missing = self.state().keys() - state.keys() - {"started_from"}
         if missing:
             raise Error(f"not a whole training state: it has no {sorted(missing)[0]}")
         ours, theirs = self.config.as_dict(), state["config"]
+        if not isinstance(theirs, dict):
+            raise Error(f"the training state's config must be options by name, found {quoted(theirs)}")
         different = [name for name in ours if name not in FREE_TO_CHANGE and name in theirs and ours[name] != theirs[name]]
         if different and not accept_changes:
-            listed = ", ".join(f"{name} (was {theirs.get(name)}, is {ours[name]})" for name in different)
-            raise Error(f"the run was started with other options: {listed}; use a new --out, or --accept-changes")
+            changes = ", ".join(f"{name} (was {_option(theirs[name])}, is {ours[name]})" for name in different)
+            raise Error(f"the run was started with other options: {changes}; use a new --out, or --accept-changes")
         if state["data"] != self.data.digest() and not accept_changes:
             raise Error("the run was started with other data; use a new --out, or --accept-changes")
-        try:
-            for name in ("g", "d", "g_ema", "g_optimizer", "d_optimizer"):
-                getattr(self, name).load_state_dict(state[name])
-        except (RuntimeError, ValueError) as error:
-            raise Error(f"the run's networks are of another shape ({str(error).splitlines()[-1].strip()})") from error
-        for optimizer in (self.g_optimizer, self.d_optimizer):
-            for group in optimizer.param_groups:
-                group["lr"] *= ours["learning_rate"] / theirs["learning_rate"]
-                group.update(self._adam_form())  # and not that of the device which the state was written on
+        self._check_counters(state)
+        for name in ("g", "d", "g_ema"):
+            restore_network(getattr(self, name), state, name)
+        for name in ("g_optimizer", "d_optimizer"):
+            restore_optimiser(getattr(self, name), state, name)
         self.graphs.forget()
         if self.augment is not None and state["p"] is not None:
             self.augment.p.copy_(state["p"])
@@ -471,6 +470,22 @@ class Trainer:
         self.signs.copy_(state["signs"])
         self.images_seen, self.steps, self.seconds = state["images_seen"], state["steps"], state["seconds"]
         self.started_from = state.get("started_from")
+
+    def _check_counters(self, state: dict[str, Any]) -> None:
+        """Raise `Error` unless what ``state`` counts and averages is what `state` gives."""
+        check_like(state["path_mean"], self.path_mean, "path_mean")
+        check_like(state["signs"], self.signs, "signs")
+        if self.augment is not None and state["p"] is not None:
+            check_like(state["p"], self.augment.p, "p")
+            if not 0 <= float(state["p"]) <= 1:
+                raise Error(f"the training state's p must be a probability, found {float(state['p'])}")
+        for name in ("images_seen", "steps"):
+            if type(state[name]) is not int or not 0 <= state[name] < 2**53:
+                raise Error(f"the training state's {name} must be a whole number of at least 0, found {quoted(state[name])}")
+        if not isinstance(state["seconds"], int | float) or not 0 <= state["seconds"] < 2**53:
+            raise Error(f"the training state's seconds must be a number of at least 0, found {quoted(state['seconds'])}")
+        if not isinstance(state.get("started_from"), str | None):
+            raise Error("the training state's started_from must be a fingerprint")
 
     def check_finite(self) -> None:
         """Raise `Error` where a figure or a weight is not a finite number."""
@@ -506,6 +521,17 @@ class Trainer:
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
     value = value.detach()
     sums[name] = sums[name] + value if name in sums else value
+
+
+def _option(value: Any) -> str:
+    """As it was read from a file; a short table is written out."""
+    if (
+        isinstance(value, dict)
+        and len(value) <= 8
+        and not any(isinstance(item, dict | list | tuple) for item in value.values())
+    ):
+        return shown(str(value))
+    return quoted(value)
 
 
 def _spread(images: Tensor) -> Tensor:
