@@ -21,8 +21,6 @@ from latentedit.cli.moves import Move, direction_for, model_for, parse_move, par
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from latentedit.directions import Direction
     from latentedit.generator import Generator
     from latentedit.latents import Latent
@@ -58,7 +56,7 @@ if TYPE_CHECKING:
     help="Share of the crop's side over which its edge fades.",
 )
 @click.option("--out", type=click.Path(), required=True, help="Picture, latent (.safetensors), or folder for several.")
-@click.option("--force", is_flag=True, help="Accept latents and directions of another generator.")
+@click.option("--force", is_flag=True, help="Accept latents and directions of another generator, and another photo.")
 @recursive_option
 @megapixels_option
 @device_option
@@ -95,9 +93,10 @@ def edit(
     from latentedit.directions.sweeps import check_holdable, move_latent
     from latentedit.editing import edit_holding
     from latentedit.folders import distinct
-    from latentedit.images import own_path, save_image
+    from latentedit.images import open_image, own_path, save_image, to_pil
     from latentedit.latents import ENDINGS as LATENTS
     from latentedit.latents import load_latent, save_latent
+    from latentedit.pasting import check_belongs, paste_back, save_like
     from latentedit.video import ENDINGS, save_video, there_and_back
 
     moves = [parse_move(text) for text in sets]
@@ -128,7 +127,8 @@ def edit(
         latent = load_latent(path)
         model = model_for(latent, model_name, device, force)
         generator = model.generator
-        unedited = latent.render(generator) if difference and photo is not None else None
+        unedited = latent.render(generator) if photo is not None else None
+        before = replace(latent)
         named = functools.cache(lambda name: direction_for(name, model, force))
         held = [named(name) for name in hold.split(",")] if hold else []
 
@@ -171,7 +171,16 @@ def edit(
             latent.distances = {}
             save_latent(place, latent)
         elif photo is not None:
-            _paste(latent, generator, unedited, photo, feather, place, force)
+            assert unedited is not None
+            picture = open_image(photo)
+            if not force:
+                _check_source(before, photo)
+                check_belongs(picture, before, unedited, photo)
+            drawn = to_pil(latent.render(generator))
+            pasted = paste_back(
+                picture, drawn, _crop_of(latent), feather=feather, before=to_pil(unedited) if difference else None
+            )
+            save_like(pasted, place, photo)
         else:
             save_image(latent.render(generator), place)
         say_written(place)
@@ -189,25 +198,18 @@ def _amount(generator: "Generator", latent: "Latent", direction: "Direction", st
     return step.amount - float(direction.score(latent.ws, generator, latent.styles)[0]) / direction.sigma
 
 
-def _paste(
-    latent: "Latent",
-    generator: "Generator",
-    unedited: "Tensor | None",
-    photo: str,
-    feather: float,
-    place: Path,
-    force: bool,
-) -> None:
-    from latentedit.images import open_image, to_pil
-    from latentedit.latents import describe_source
-    from latentedit.pasting import paste_back, save_like
-
+def _crop_of(latent: "Latent") -> list[list[float]]:
     if latent.crop is None:
         raise Error("this latent does not say where in a photo it belongs; --paste-back needs one made by latentedit invert")
-    base = open_image(photo)
-    if latent.source and latent.source.get("sha256") != describe_source(photo)["sha256"] and not force:
+    return latent.crop
+
+
+def _check_source(latent: "Latent", photo: str) -> None:
+    """Raise `Error` for another file than the one that the latent remembers, where it does."""
+    from latentedit.latents import describe_source
+
+    _crop_of(latent)
+    if latent.source and latent.source.get("sha256") != describe_source(photo)["sha256"]:
         raise Error(
             f"{photo}: not the photo that this latent was made from ({latent.source.get('name')}); --force pastes anyway"
         )
-    before = None if unedited is None else to_pil(unedited)
-    save_like(paste_back(base, to_pil(latent.render(generator)), latent.crop, feather=feather, before=before), place, photo)

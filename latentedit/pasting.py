@@ -5,15 +5,47 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from latentedit.errors import Error
-from latentedit.faces import Quad
+from latentedit.faces import Quad, crop_tensor
 from latentedit.images import EDITED, check_picture, opened, write_picture
+from latentedit.inversion import psnr
+from latentedit.latents import Latent
 
 FEATHER = 0.15
 """Share of the crop's side over which the edge fades."""
 GPS, MAKER_NOTE, EXIF_IFD, ORIENTATION, DESCRIPTION = 0x8825, 0x927C, 0x8769, 0x0112, 0x010E
+
+
+FARTHER = 3.0
+"""dB by which a photo may be farther from a latent's picture than when that was found; copies that were saved anew are less."""
+ALIKE = 0.5
+"""Least correlation of small grey pictures, where a latent does not say how near its picture was."""
+
+
+def check_belongs(photo: Image.Image, latent: Latent, rendered: Tensor, name: str) -> None:
+    """Raise `Error` where the crop of ``photo`` is not what ``latent`` was made from.
+
+    Args:
+        rendered: the latent's own picture before this edit, ``[1, C, R, R]``.
+    """
+    if latent.crop is None:
+        return
+    expected = latent.distances.get("psnr_tuned", latent.distances.get("psnr"))
+    here = crop_tensor(photo, latent.crop, rendered.shape[3], rendered.shape[1])
+    if expected is not None:
+        found = float(psnr(here, rendered.cpu())[0])
+        wrong, text = found < expected - FARTHER, f"{found:.1f} dB from its picture, {expected:.1f} dB when it was found"
+    else:
+        small = [torch.nn.functional.adaptive_avg_pool2d(image.mean(dim=1), 16) for image in (here, rendered.cpu())]
+        alike = float(torch.corrcoef(torch.stack([image.flatten() for image in small]))[0, 1])
+        wrong, text = not alike >= ALIKE, f"a correlation of {alike:.2f} with its picture"
+    if wrong:
+        what = "where the latent's crop lies, the photo shows something else"
+        raise Error(f"{name}: {what} ({text}); --force pastes anyway")
 
 
 def fade(size: int, feather: float = FEATHER) -> Any:

@@ -5,11 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.faces import crop, quad_of_window
-from latentedit.pasting import fade, paste_back, save_like
+from latentedit.faces import crop, crop_tensor, quad_of_window
+from latentedit.images import to_pil
+from latentedit.inversion import psnr
+from latentedit.latents import Latent
+from latentedit.pasting import check_belongs, fade, paste_back, save_like
+from latentedit.statistics import sample_z
+from tests.conftest import tiny_generator
 
 TILTED = [[40.0, 20.0], [100.0, 35.0], [85.0, 95.0], [25.0, 80.0]]
 
@@ -120,3 +126,21 @@ def test_differences_keep_the_photos_own_detail() -> None:
     assert result.min() == 0
     with pytest.raises(Error, match="the picture before the edit is L"):
         paste_back(rough, brighter, TILTED, before=before.resize((8, 8)))
+
+
+def test_another_photo_is_refused() -> None:
+    """By how near the picture was when it was found, or by how alike they look where that is not known."""
+    generator = tiny_generator(channels=3)
+    rendered = generator(sample_z(1, 12))
+    own = to_pil(rendered).resize((64, 64))
+    quad = quad_of_window(8, 8, 64)
+    right, wrong = Image.new("RGB", (90, 90)), Image.new("RGB", (90, 90))
+    right.paste(own, (8, 8))
+    wrong.paste(to_pil(generator(sample_z(2, 12))).resize((64, 64)), (8, 8))
+    near = float(psnr(crop_tensor(right, quad, 16, 3), rendered)[0])
+    for distances in ({"psnr": near}, {"psnr": 1.0, "psnr_tuned": near}, {}):
+        latent = Latent(torch.zeros(1, 6, 12), None, "", "w+", quad, {}, distances)
+        check_belongs(right, latent, rendered, "right.png")
+        for other in (wrong, right.resize((70, 70)), right.transpose(Image.Transpose.ROTATE_180)):
+            with pytest.raises(Error, match=r"other.png: where the latent's crop lies, the photo shows .* else .*--force"):
+                check_belongs(other, latent, rendered, "other.png")
