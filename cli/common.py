@@ -312,6 +312,12 @@ def say(line: str, err: bool = False) -> None:
     click.echo(printable(line), err=err)
 
 
+def say_video(note: str | None, path: str | Path) -> None:
+    """On stderr what `latentedit.video.save_video` says of the file, if anything."""
+    if note:
+        click.echo(f"{path}: {note}", err=True)
+
+
 def say_written(path: str | Path) -> None:
     say(f"wrote {path}")
 

@@ -15,6 +15,7 @@ from latentedit.cli.common import (
     megapixels_option,
     model_option,
     recursive_option,
+    say_video,
     say_written,
 )
 from latentedit.cli.moves import Move, direction_for, model_for, parse_move, parse_sweep
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     "sweeps",
     multiple=True,
     metavar="NAME=FROM:TO:COUNT",
-    help="A strip of pictures, or a video as .mp4 or .gif; a second one makes it a grid.",
+    help="A strip of pictures, or a video as .mp4, .webm or .gif; a second one makes it a grid.",
 )
 @click.option("--paste-back", "photo", metavar="PHOTO", help="Put the edited crop back into this photo, which it came from.")
 @click.option(
@@ -159,7 +160,7 @@ def edit(
                 title = ", ".join([path.stem, *(f"{Path(m.name).stem} {m.amount:+.1f}" for m in start)])
                 rows.append(sheets.Row(f"{title}: {Path(name).stem}", pictures, [f"{amount:+.1f}" for amount in amounts]))
             if place.suffix in ENDINGS:
-                save_video(place, there_and_back(rows[0].pictures), fps=12)
+                say_video(save_video(place, there_and_back(rows[0].pictures), fps=12), place)
             else:
                 save_image(sheets.sheet(rows), place)
         elif place.suffix == ".safetensors":

@@ -146,6 +146,8 @@ def fit(
         raise Error(f"--out must end in .safetensors, got {out}")
     if (table is None) == (classifier is None):
         raise Error("give either labels (a CSV or a folder) or --classifier FILE")
+    if space == "z":
+        click.echo("a direction in z moves random pictures (directions sheet), not latents: edit cannot take it", err=True)
     if space == "z" and layers:
         raise Error("a direction in z moves all layers; leave out --layers")
     model = read_model(model_name, device)

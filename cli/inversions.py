@@ -32,6 +32,7 @@ from latentedit.cli.common import (
     read_model,
     recursive_option,
     say,
+    say_video,
     say_written,
     seed_option,
 )
@@ -427,7 +428,7 @@ def invert(
         save_latent(folder / f"{name}.safetensors", latent)
         save_image(shown, folder / f"{name}.png")
         if video:
-            save_video(folder / f"{name}.mp4", [*frames, *[shown] * HOLD])
+            say_video(save_video(folder / f"{name}.mp4", [*frames, *[shown] * HOLD]), folder / f"{name}.mp4")
         pictures, captions = [job.target, result.image[one], result.image_own_noise[one]], ["photo", "found noise", "own noise"]
         if latent.tuned:
             pictures, captions = [*pictures, shown], [*captions, "tuned"]

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentedit.cli.common import device_option, each, expand, model_option, read_model, recursive_option, say_written
+from latentedit.cli.common import (
+    device_option,
+    each,
+    expand,
+    model_option,
+    read_model,
+    recursive_option,
+    say_video,
+    say_written,
+)
 from latentedit.cli.moves import model_for
 from latentedit.errors import Error
 
@@ -181,7 +190,7 @@ def mix(first: str, second: str, layers: str, model_name: str | None, out: str, 
 @click.argument("second", metavar="OTHER")
 @click.option("--count", default=7, show_default=True, type=click.IntRange(2, 50), help="Pictures.")
 @model_option(None)
-@click.option("--out", type=click.Path(), required=True, help="Picture (a strip), or video as .mp4 or .gif.")
+@click.option("--out", type=click.Path(), required=True, help="Picture (a strip), or video as .mp4, .webm or .gif.")
 @click.option("--force", is_flag=True, help="Accept latents of another generator.")
 @device_option
 def interpolate(first: str, second: str, count: int, model_name: str | None, out: str, force: bool, device: str) -> None:
@@ -201,7 +210,7 @@ def interpolate(first: str, second: str, count: int, model_name: str | None, out
     shares = [index / (count - 1) for index in range(count)]
     pictures = [interpolated(model.generator, a, b, share).render(model.generator) for share in shares]
     if Path(out).suffix in ENDINGS:
-        save_video(out, there_and_back(pictures), fps=12)
+        say_video(save_video(out, there_and_back(pictures), fps=12), out)
     else:
         row = sheets.Row(f"{Path(first).stem} to {Path(second).stem}", pictures, [f"{share:.2f}" for share in shares])
         save_image(sheets.sheet([row]), out)

@@ -280,6 +280,8 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
         Error: the file is missing, damaged, of another kind or written by a newer version.
     """
     size = file_size(path)
+    if is_picture(path):
+        raise Error(f"{path}: a picture, not a {kind} file")
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -316,6 +318,19 @@ def read_tensors(path: str | os.PathLike[str], kind: str, version: int) -> tuple
     for name, tensor in tensors.items():
         check_numbers(path, name, tensor)
     return header, tensors
+
+
+STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
+"""First bytes of pictures, but for WebP's and AVIF's, which say a few bytes later what they are."""
+
+
+def is_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether the file ``path`` begins as pictures do, whatever it is called."""
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if start[8:9] == b"{":  # safetensors, whose first bytes are a number, and so can be any
+        return False
+    return start.startswith(STARTS) or start[8:12] == b"WEBP" or start[4:12] in (b"ftypavif", b"ftypheic", b"ftypmif1")
 
 
 def csv_delimiter(head: str, column: str = "file") -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentedit.errors import Error, quoted, shown
-from latentedit.files import check_numbers, read_tensors, write_tensors
+from latentedit.files import check_numbers, is_picture, read_tensors, write_tensors
 from latentedit.generator import Generator
 from latentedit.noise import Noise
 
@@ -143,6 +143,8 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
     Raises:
         Error: no such file, damaged, or another kind of file.
     """
+    if Path(path).is_file() and is_picture(path):
+        raise Error(f'{path}: a photo, not a latent; invert it first: "latentedit invert {path} --out latents"')
     if Path(path).suffix in ENDINGS[1:]:
         from latentedit.foreign.projections import load_projection
 

@@ -16,7 +16,7 @@ from latentedit.curvature import Curvature
 from latentedit.discriminator import Discriminator, DiscriminatorConfig, build_discriminator
 from latentedit.encoder import Encoder, EncoderConfig
 from latentedit.errors import Error, complete, quoted, shown
-from latentedit.files import check_numbers, read_header, read_tensors, write_tensors
+from latentedit.files import check_numbers, is_picture, read_header, read_tensors, write_tensors
 from latentedit.generator import Generator, GeneratorConfig
 from latentedit.ops import fir_taps
 
@@ -263,6 +263,8 @@ def _read(path: Path) -> Model:
     if start[8:9] == b"{" and start[4:8] == bytes(4):  # how safetensors begins
         header, tensors = read_tensors(path, FORMAT, VERSION)
         return _build(path, header, tensors)
+    if is_picture(path):
+        raise Error(f"{path}: a picture, not a model file")
     if start.lstrip()[:1] == b"<":
         raise Error(f"{path}: a web page, not a network; the download went wrong")
     if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and LEGACY in start):

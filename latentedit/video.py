@@ -1,4 +1,4 @@
-"""Moving pictures: a search, or a slider, as .mp4 or .gif."""
+"""Moving pictures: a search, or a slider, as .mp4, .webm or .gif."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -14,16 +14,22 @@ from latentedit.errors import Error
 from latentedit.files import replacing
 from latentedit.images import EDITED, check_picture, to_pil
 
-ENDINGS = (".mp4", ".gif")
+ENDINGS = (".mp4", ".webm", ".gif")
+OLD = (
+    "written as MPEG-4 part 2, which browsers may not play; pip install 'latentedit[video]' writes H.264, or take .webm or .gif"
+)
 LEAST = 256
 """Smaller pictures are enlarged by a whole factor to at least this side."""
 
 
-def save_video(path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: float = 24.0) -> None:
+def save_video(path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: float = 24.0) -> str | None:
     """Write ``pictures``, each ``[C, H, W]`` or ``[1, C, H, W]`` in [-1, 1] and all of one size, as a video.
 
     .mp4 is written as H.264 where PyAV is installed (``pip install 'latentedit[video]'``), which browsers play, else by OpenCV
-    as MPEG-4 part 2, which they may not; .gif everywhere.
+    as MPEG-4 part 2, which they may not; .webm as VP8 and .gif everywhere.
+
+    Returns:
+        What the user should know of the file; None where it plays everywhere.
 
     Raises:
         Error: another ending, no pictures, or the file cannot be written; of a .gif as `latentedit.images.check_picture`.
@@ -42,8 +48,12 @@ def save_video(path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: fl
         if suffix == ".gif":
             said = {"duration": round(1000 / fps), "loop": 0, "comment": EDITED.encode()}
             frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], **said)
+        elif suffix == ".webm":
+            _by_opencv(temporary, frames, fps, "VP80")
         elif not _by_pyav(temporary, frames, fps):
-            _by_opencv(temporary, frames, fps)
+            _by_opencv(temporary, frames, fps, "mp4v")
+            return OLD
+    return None
 
 
 def there_and_back(pictures: Sequence[Tensor]) -> list[Tensor]:
@@ -79,8 +89,8 @@ def _by_pyav(path: Path, frames: list[Image.Image], fps: float) -> bool:
     return True
 
 
-def _by_opencv(path: Path, frames: list[Image.Image], fps: float) -> None:
-    fourcc = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
+def _by_opencv(path: Path, frames: list[Image.Image], fps: float, codec: str) -> None:
+    fourcc = cv2.VideoWriter_fourcc(*codec)  # type: ignore[attr-defined]
     writer = cv2.VideoWriter(os.fspath(path), fourcc, fps, frames[0].size)
     if not writer.isOpened():
         raise Error(f"{path}: OpenCV cannot write videos here; use .gif")

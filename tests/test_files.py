@@ -9,10 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from latentedit import files
+from latentedit.directions import load_direction
 from latentedit.errors import Error
-from latentedit.files import TEMPORARY, read_csv, read_text, replacing, replacing_folder, sweep, write_bytes
+from latentedit.files import (
+    TEMPORARY,
+    is_picture,
+    read_csv,
+    read_text,
+    replacing,
+    replacing_folder,
+    sweep,
+    write_bytes,
+)
 from latentedit.latents import Latent, load_latent, save_latent
 from latentedit.models import load_model
 from latentedit.training import train
@@ -227,3 +238,18 @@ def test_tables_have_a_largest_size_and_one_encoding(tmp_path: Path) -> None:
         table.write_bytes(data)
         with pytest.raises(Error, match=f"labels.csv: not a readable CSV file .*{reason}"):
             list(read_csv(table))
+
+
+def test_pictures_are_called_pictures(tmp_path: Path) -> None:
+    """Wherever a native file is named; a file of tensors is none, whatever number it begins with."""
+    for ending in ("jpg", "png", "gif", "webp", "bmp", "tiff"):
+        path = tmp_path / f"me.{ending}"
+        Image.new("RGB", (8, 8)).save(path)
+        with pytest.raises(Error, match=rf'me.{ending}: a photo, not a latent; invert it first: "latentedit invert '):
+            load_latent(path)
+        with pytest.raises(Error, match=rf"me.{ending}: a picture, not a model file"):
+            load_model(path)
+        with pytest.raises(Error, match=rf"me.{ending}: a picture, not a latentedit-direction file"):
+            load_direction(path)
+    (tmp_path / "tensors").write_bytes(b"BM\0\0\0\0\0\0{}")
+    assert not is_picture(tmp_path / "tensors")

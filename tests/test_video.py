@@ -34,7 +34,7 @@ def means(path: Path) -> list[float]:
         found.append(float(frame.mean()))
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif"])
 def test_there_is_in_it_what_was_put_in(tmp_path: Path, name: str) -> None:
     save_video(tmp_path / name, frames())
     assert means(tmp_path / name) == pytest.approx([0, 51, 102, 153, 204, 255], abs=4)
@@ -47,7 +47,7 @@ def test_there_and_back() -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     for name, pictures, message in (
-        ("a.avi", frames(), "videos are written as .mp4 or .gif"),
+        ("a.avi", frames(), "videos are written as .mp4 or .webm or .gif"),
         ("a.mp4", [], "no pictures"),
         ("a.mp4", [*frames(), torch.zeros(1, 8, 16)], "must be of one size"),
     ):
@@ -71,3 +71,13 @@ def test_of_a_slider_and_of_a_search(tmp_path: Path, tiny_file: Path) -> None:
     assert len(means(tmp_path / "out" / "me.mp4")) == 12 + 24  # every step, and the result held
     move = ("--set", f"{tmp_path / 'x.safetensors'}=1", "--out", tmp_path / "y.mp4")
     assert "a video is of one sweep" in complaint("edit", tmp_path / "a.safetensors", "--model", tiny_file, *move)
+
+
+def test_a_video_that_browsers_may_not_play_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentedit.video._by_pyav", lambda *_: False)
+    said = save_video(tmp_path / "a.mp4", frames())
+    assert said is not None
+    assert said.startswith("written as MPEG-4 part 2, which browsers may not play; pip install 'latentedit[video]'")
+    assert save_video(tmp_path / "a.webm", frames()) is None
+    assert (tmp_path / "a.webm").read_bytes()[:4] == b"\x1aE\xdf\xa3"
+    assert save_video(tmp_path / "a.gif", frames()) is None
