@@ -295,26 +295,17 @@ def test_an_index_without_its_head(tmp_path: Path) -> None:
 
 def test_indexes_that_hold_anything(tmp_path: Path) -> None:
     """One line or nothing, whatever is in it."""
-    for data in (
-        b"latent,status\n\n\n",
-        b"latent\n",
-        b"\0\0\0\n",
-        b'"',
-        b"a\nb,c\n",
-        b"latent,status\na\n",
-        b"," * 100,
-        b"x" * 200_000,
-    ):
+    for data in (b"\n\n\n", b"latent\n", b'"', b"a\nb,c\n", b"," * 100, b'a,b,"c'):
         (tmp_path / "index.csv").write_bytes(data)
-        try:
-            found = Index(tmp_path)
-        except Error as error:
-            assert "not an index that latentedit wrote" in str(error)  # noqa: PT017 - or nothing is raised
-            continue
+        found = Index(tmp_path)
         assert not found.has("a", "k")
-        assert not found.of_another("b", "b.png", "k" * 32)
+        assert not found.of_another("d", "b.png", "k" * 32)
         found.add("a.png", latent="new", status="ok", key="k")
         assert Index(tmp_path).rows["new"]["key"] == "k"
+    for data in (b"latent,status\na\n", b"x" * 200_000, b"\xff"):
+        (tmp_path / "index.csv").write_bytes(data)
+        with pytest.raises(Error, match="index.csv: not an index that latentedit wrote"):
+            Index(tmp_path)
 
 
 def test_a_full_disk_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

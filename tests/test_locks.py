@@ -59,7 +59,7 @@ def test_a_killed_owner_holds_nothing(tmp_path: Path) -> None:
         os.close(handle)
 
 
-@pytest.mark.parametrize("number", [os.getpid(), 1, 10**9])
+@pytest.mark.parametrize("number", [os.getpid(), 1, 10**9], ids=["own", "first", "none"])
 def test_what_an_earlier_boot_or_container_left(tmp_path: Path, number: int) -> None:
     """The number may be that of any process by now: it is not what holds the lock."""
     lock = tmp_path / "x.lock"
