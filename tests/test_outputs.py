@@ -275,7 +275,7 @@ def test_names_that_are_not_utf8_or_move_the_cursor(tmp_path: Path, tiny_file: P
     photo(folder / "me.png")
     names = [b"caf\xe9.png", b"red\x1b[31m.png", b"=HYPERLINK.png"]
     for name in names:
-        shutil.copy(folder / "me.png", os.fsencode(folder) + b"/" + name)
+        shutil.copy(folder / "me.png", os.fsdecode(os.fsencode(folder) + b"/" + name))
     out = tmp_path / "out"
     command = ("invert", folder, "--model", tiny_file, "--out", out, *STEPS, "--remember-source")
     first = works(*command)
