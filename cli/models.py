@@ -14,7 +14,7 @@ from latentedit.cli.common import (
     read_model,
     say_written,
 )
-from latentedit.errors import Error
+from latentedit.errors import Error, listed
 
 if TYPE_CHECKING:
     from latentedit.costs import Cost
@@ -47,7 +47,7 @@ def class_number(model: "Model", label: str | None) -> int | None:
     if label in names:
         return names.index(str(label))
     if label is None or not label.isdecimal() or int(label) >= count:
-        known = f" ({', '.join(names)})" if names else ""
+        known = f" ({listed(names)})" if names else ""
         raise Error(f"this model is conditional: give --class 0 to {count - 1}{known}")
     return int(label)
 

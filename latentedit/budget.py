@@ -179,10 +179,16 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     file_size(path, 1 << 16)
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        # A key of many parts takes the square of their number.
+        if any(line.count(".") > 2 * NESTED for line in text.splitlines()):
+            raise Error(f"{path}: a TOML file with a line of more than {2 * NESTED} dots")
+        table = tomllib.loads(text)
         check_things(table, NESTED)
     except RecursionError as error:
         raise Error(f"{path}: TOML nested more than {NESTED} deep") from error
+    except Error as error:
+        raise Error(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     except ValueError as error:  # not TOML, not UTF-8, a number of thousands of digits
         raise Error(f"{path}: not a TOML file ({reason(error)})") from error
     return table

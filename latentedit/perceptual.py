@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from latentedit.budget import file_size
 from latentedit.compatibility import import_with_torchvision
 from latentedit.discriminator import Discriminator
-from latentedit.errors import Error
+from latentedit.errors import Error, complete
 from latentedit.face_weights import at_size
 from latentedit.files import check_numbers
 from latentedit.foreign.torch_files import read_state
@@ -145,7 +145,8 @@ class StlpipsDistance:
             raise Error(f'ST-LPIPS has the networks "alex" and "vgg", got {network!r}')
         self.name = "stlpips" if network == "alex" else f"stlpips-{network}"
         state = _read_stlpips(network)
-        self.network = _ShiftTolerant(state, network).eval().requires_grad_(False).to(device)
+        with complete(STLPIPS_PACKAGE, "network"):
+            self.network = _ShiftTolerant(state, network).eval().requires_grad_(False).to(device)
 
     def features(self, image: Tensor) -> Tensor:
         """Unit-normalised activations of five layers, ``[N, C, H, W]`` in [-1, 1] to ``[N, K]``.

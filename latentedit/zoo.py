@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from latentedit.budget import read_json
 from latentedit.errors import Error
 from latentedit.files import cache_folder, write_bytes
 from latentedit.locks import alone
@@ -113,7 +114,7 @@ def checksum(path: Path) -> str:
 
 def _recorded(entry: Entry) -> str | None:
     try:
-        value = json.loads(entry.record.read_text())["sha256"]
+        value = read_json(entry.record)["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return value if isinstance(value, str) else None
@@ -257,7 +258,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 
 def _version(part: Path) -> str | None:
     try:
-        found: Any = json.loads(_notes(part).read_text())["version"]
+        found: Any = read_json(_notes(part))["version"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if isinstance(found, str) and "\n" not in found else None

@@ -30,8 +30,10 @@ from latentedit.foreign.projections import load_projections
 from latentedit.latents import load_latent
 from latentedit.models import load_model
 
-MEMORY = 3 << 30
-SECONDS = 20
+MEMORY = 300 << 20
+"""Bytes that reading may take beyond those of the program itself."""
+SECONDS = 5
+"""Of the processor's time a file, and four times as long by the clock."""
 READERS: dict[str, Callable[[Path], Any]] = {
     "model": load_model,
     "latent": load_latent,
@@ -232,6 +234,11 @@ def variant(name: str, data: bytes, random: random.Random, canary: Path) -> byte
     return with_numbers(data, random) if roll < 0.5 else mutated(data, random)
 
 
+def _address_space() -> int:
+    """Bytes of this process's address space, as Linux counts them."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
 def main(file: str, kind: str, folder: str, count: str) -> None:
     torch.set_num_threads(1)
     read, data = READERS[kind], Path(file).read_bytes()
@@ -256,11 +263,14 @@ def main(file: str, kind: str, folder: str, count: str) -> None:
 
     sys.addaudithook(watch)
     signal.signal(signal.SIGALRM, late)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    signal.signal(signal.SIGVTALRM, late)
+    most = _address_space() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     whole = refused = 0
     for number in range(int(count)):
         target.write_bytes(mutated(data, random.Random(number)))
-        signal.alarm(SECONDS)
+        signal.alarm(4 * SECONDS)
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
         armed = True
         try:
             read(target)
@@ -275,6 +285,7 @@ def main(file: str, kind: str, folder: str, count: str) -> None:
         finally:
             armed = False
             signal.alarm(0)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     print(json.dumps({"read": whole, "refused": refused, "wrong": wrong}))
     sys.stdout.flush()
     os._exit(0)

@@ -335,7 +335,7 @@ def rebuilt(data: bytes, offset: object, size: object, stride: object) -> Instru
         (storage(4), 0, (1,), (1, 1), "impossible shape"),
         (storage(4), 0, (2**50,), (1,), "impossible shape"),
         (storage(4), 0, "ab", (1, 1), "impossible shape"),
-        (storage(4, 2**40), 0, (1,), (1,), "a number far larger than the file"),
+        (storage(4, 2**40), 0, (1,), (1,), "a storage of 4398046511104 bytes, of which the file holds"),
         (storage(4)[:-4], 0, (4,), (1,), "damaged"),
         (b"PK\x03\x04", 0, (1,), (1,), "x.pkl: "),
     ],

@@ -291,7 +291,7 @@ def _read_older(stream: BinaryIO, size: int, budget: Budget) -> Any:
     programs = []
     for index in range(5):
         start = stream.tell()
-        check_program(stream, budget, WITH_STORAGES, largest=None if index == 0 else size if index == 3 else 2**31)
+        check_program(stream, budget, WITH_STORAGES, largest=None if index == 0 else 2**63 - 1)
         end = stream.tell()
         stream.seek(start)
         programs.append(stream.read(end - start))
