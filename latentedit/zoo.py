@@ -148,6 +148,7 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
         raise Error(f"{entry.name} cannot be downloaded by a program: {how(entry)}")
     part = _part(entry)
     try:
+        part.parent.mkdir(parents=True, exist_ok=True)
         with alone(part.with_name(f"{part.name}.lock"), part):  # two would append to one file
             _transfer(entry, part, progress)
             found = checksum(part)

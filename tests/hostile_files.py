@@ -46,9 +46,8 @@ class Files(Part):
         file.write_bytes(data)
         filled = self.place.filled(case.arguments, file)
         outcome = judged(lambda: command(filled) if filled else reading(kind, file), current[0])
-        if outcome.fault is None:
-            return damage(self.place, before) or left_behind(scratch) or outcome
-        return outcome
+        changed = damage(self.place, before)
+        return outcome if outcome.fault else overwritten(self.place, changed) or left_behind(scratch) or outcome
 
 
 def reading(kind: Kind, file: Path) -> Outcome:
@@ -83,28 +82,23 @@ def not_finite(value: Any, where: str = "") -> str | None:
     return next((found for name, item in inner if (found := not_finite(item, f"{where}.{name}"[:80]))), None)
 
 
-def damage(place: Place, before: dict[str, tuple[int, int, int]]) -> Outcome | None:
-    """Whether good files were touched; they are made whole again by `restore`."""
+def damage(place: Place, before: dict[str, tuple[int, int, int]]) -> list[Path]:
+    """Good files that have changed or gone; all of them are made whole again, and new ones removed."""
     after = place.signature()
     if after == before:
-        return None
-    changed = sorted(
-        Path(name).relative_to(place.good) for name in before.keys() | after.keys() if before.get(name) != after.get(name)
-    )
-    restore(place)
-    return Outcome("lost", f"files that were not to be written: {', '.join(map(str, changed[:5]))}")
-
-
-def restore(place: Place) -> None:
+        return []
+    changed = sorted(Path(name) for name, facts in before.items() if after.get(name) != facts and Path(name).suffix)
     shutil.rmtree(place.good)
     shutil.copytree(place.work / "spare", place.good, symlinks=True)
+    return changed
+
+
+def overwritten(place: Place, changed: list[Path]) -> Outcome | None:
+    names = ", ".join(str(path.relative_to(place.good)) for path in changed[:5])
+    return Outcome("lost", f"overwritten: {names}") if changed else None
 
 
 def left_behind(folder: Path) -> Outcome | None:
     """Temporary files that nobody removes."""
-    found = sorted(path.name for path in folder.rglob(".*"))
-    return (
-        Outcome("lost", "left behind: " + ", ".join(re.sub(r"-[a-z0-9_]{8}\b", "-*", name) for name in found[:5]))
-        if found
-        else None
-    )
+    found = sorted({re.sub(r"-[a-z0-9_]{8}\b", "-*", path.name) for path in folder.rglob(".*")})
+    return Outcome("lost", f"left behind: {', '.join(found[:5])}") if found else None

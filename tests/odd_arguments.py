@@ -3,12 +3,13 @@
 import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
 from tests.campaign import Case, Part, Place
-from tests.hostile_files import damage, left_behind
+from tests.hostile_files import damage, left_behind, overwritten
 from tests.mutations import ODD
 from tests.watching import Outcome, command, current, judged
 
@@ -74,6 +75,7 @@ NEEDED = {
     "encoder train": ("--batch", "--perceptual"),
     "metrics": ("--data", "--metrics", "--features"),
 }
+OUTPUTS = ("--out", "--grid", "--sheet")
 FLAGS = {
     "invert": ("--aligned",),
     "metrics": ("--count=10",),
@@ -165,13 +167,22 @@ class Arguments(Part):
         os.chdir("/")
         if outcome.fault == "memory" and "MB" in outcome.detail:
             outcome = Outcome(None, "much memory")  # asked for, not smuggled in
-        if outcome.fault is None and outcome.detail != "interrupted":
-            writes_input = case.name == "directions label" or (case.name == "encoder train" and "--out" not in case.arguments)
-            found = damage(self.place, before)
-            outcome = (found if not writes_input else None) or left_behind(scratch) or outcome
+        inputs = [path for path in damage(self.place, before) if self._is_input(path, case)]
+        if outcome.fault is None:
+            outcome = overwritten(self.place, inputs) or left_behind(scratch) or outcome
         if outcome == Outcome(None, "ok") and (odd := self._nonsense(case)):
             return Outcome("accepted", odd)
         return outcome
+
+    def _is_input(self, path: Path, case: Case) -> bool:
+        """Whether the command was given the file to read, or its folder; one that it was told to write may be replaced."""
+        if case.name == "directions label":  # answers go into the table
+            return False
+        given = case.arguments[:-1] if case.name == "model convert" else case.arguments
+        pairs = zip(["", *given], given, strict=False)
+        named = [word for before, word in pairs if word.startswith("{good}") and before not in OUTPUTS]
+        places = [Path(word).resolve() for word in self.place.filled([word.split("=")[0] for word in named])]
+        return any(path == place or (place in path.parents and place != self.place.good) for place in places)
 
     def _nonsense(self, case: Case) -> str | None:
         """An option with a number that is none, which the command took."""
@@ -204,9 +215,7 @@ def base(path: str, found: click.Command) -> tuple[list[str], list[tuple[str, st
     positional, options = [], []
     for parameter in found.params:
         if isinstance(parameter, click.Argument):
-            positional.append(
-                POSITIONAL[parameter.make_metavar(context) if _takes_context(parameter) else parameter.make_metavar()]
-            )  # type: ignore[call-arg]
+            positional.append(POSITIONAL[_metavar(parameter, context)])
             continue
         name = parameter.opts[-1]
         if name == "--out" and parameter.required:
@@ -221,8 +230,11 @@ def base(path: str, found: click.Command) -> tuple[list[str], list[tuple[str, st
     return positional, options, list(FLAGS.get(path, ()))
 
 
-def _takes_context(parameter: click.Parameter) -> bool:
-    return parameter.make_metavar.__code__.co_argcount > 1
+def _metavar(parameter: click.Argument, context: click.Context) -> str:
+    """What the usage calls it; click 8.2 began to ask for the context."""
+    make: Any = parameter.make_metavar
+    name: str = make(context) if make.__code__.co_argcount > 1 else make()
+    return name
 
 
 def _single(path: str) -> str:

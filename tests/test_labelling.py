@@ -599,7 +599,12 @@ def test_the_token_is_not_on_the_browsers_command_line(tmp_path: Path, table: Pa
         f"json.dump([sys.argv[1], open(place).read(), *modes], open({str(told)!r}, 'w'))\n"
     )
     served: list[LabelPage] = []
-    monkeypatch.setattr("latentedit.directions.page.LabelPage.run", lambda page: served.append(page) or page.server_close())
+
+    def close(page: LabelPage) -> None:
+        served.append(page)
+        page.server_close()
+
+    monkeypatch.setattr("latentedit.directions.page.LabelPage.run", close)
     browser = webbrowser.GenericBrowser([sys.executable, str(program), "%s"])
     monkeypatch.setattr("webbrowser.open", browser.open)
     works("directions", "label", table, "--column", "hat", "--order", "file")
@@ -642,25 +647,29 @@ def test_samples_do_not_replace_a_table_that_is_being_labelled(tmp_path: Path) -
 def test_idle_connections_do_not_keep_the_owner_out(page: LabelPage, monkeypatch: pytest.MonkeyPatch) -> None:
     """With no descriptor left the page neither spins nor waits for strangers that say nothing."""
     attempts: list[None] = []
-    accept = page.get_request
-    monkeypatch.setattr(page, "get_request", lambda: attempts.append(None) or accept())
+    accept, where = page.get_request, ("127.0.0.1", page.server_port)
+
+    def counted() -> tuple[Any, Any]:
+        attempts.append(None)
+        return accept()
+
+    monkeypatch.setattr(page, "get_request", counted)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     idle: list[socket.socket] = []
     try:
         for _ in range(STRANGERS + 8):
-            idle.append(socket.create_connection(page.server_address, 10))
+            idle.append(socket.create_connection(where, 10))
         assert request(page, "GET", "/state")[0] == 200
         assert len(page._strangers) <= STRANGERS
         # Now the limit: what is open stays so, and nothing can be opened but by closing something else.
-        owner = socket.create_connection(page.server_address, 10)
-        idle.append(owner)
+        idle.append(socket.create_connection(where, 10))
         taken = {int(name) for name in os.listdir("/proc/self/fd")}
         lowest = next(number for number in itertools.count() if number not in taken)
         pending = socket.socket()
         idle.append(pending)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
         before = len(attempts)
-        pending.connect(page.server_address)
+        pending.connect(where)
         pending.sendall(f"GET /state HTTP/1.1\r\nHost: 127.0.0.1:{page.server_port}\r\nX-Token: {page.token}\r\n\r\n".encode())
         pending.settimeout(10)
         assert pending.recv(100).startswith(b"HTTP/1.0 200 ")
@@ -684,10 +693,15 @@ def test_without_descriptors_the_page_waits(page: LabelPage, monkeypatch: pytest
 
     pauses: list[float] = []
     wait = page.finished.wait
-    monkeypatch.setattr(page.finished, "wait", lambda timeout: pauses.append(timeout) or wait(timeout))
+
+    def noted(timeout: float) -> bool:
+        pauses.append(timeout)
+        return wait(timeout)
+
+    monkeypatch.setattr(page.finished, "wait", noted)
     with monkeypatch.context() as patch:
         patch.setattr("socketserver.TCPServer.get_request", none_left)
-        with socket.create_connection(page.server_address, 10):
+        with socket.create_connection(("127.0.0.1", page.server_port), 10):
             assert enough.wait(10)
             assert pauses.count(PAUSE) >= 2
     assert request(page, "GET", "/state")[0] == 200

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.campaign import Part, Place
 from tests.disturbances import Descriptors, Disk, Kills
-from tests.hostile_files import Files, reading, restore
+from tests.hostile_files import Files, damage, reading
 from tests.odd_arguments import Arguments, base, commands
 from tests.specimens import KINDS
 from tests.watching import Outcome, command
@@ -48,6 +48,6 @@ def use_everything(place: Place) -> None:
         if outcome != Outcome(None, "ok"):
             wrong.append(f"{' '.join(words)}: {outcome}")
     LabelPage.run = keep  # type: ignore[method-assign]
-    restore(place)
+    damage(place, {})
     if wrong:
         raise RuntimeError("these should work:\n" + "\n".join(wrong))
