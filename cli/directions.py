@@ -84,6 +84,7 @@ def show(name: str, as_json: bool) -> None:
       latentedit directions show smile
     """
     from latentedit.directions.direction import load_direction
+    from latentedit.directions.validation import in_words
 
     direction = load_direction(name)
     facts = {
@@ -97,6 +98,8 @@ def show(name: str, as_json: bool) -> None:
         "provenance": direction.provenance,
     }
     print_facts(facts, as_json)
+    for sentence in () if as_json else in_words(direction.report):
+        click.echo(sentence)
 
 
 parts = (components.pca, components.sefa, components.channels, components.name, components.sheet)

@@ -378,6 +378,10 @@ def _from_photos(
 
 
 def _print_report(direction: "Direction") -> None:
+    from latentedit.directions.validation import in_words
+
     for key, value in direction.report.items():
         if value is not None:
             say(f"  {key}: {value}")
+    for sentence in in_words(direction.report):
+        say(f"  {sentence}")

@@ -138,7 +138,7 @@ class Job:
 @click.option("--video", is_flag=True, help="Write NAME.mp4 of the search too.")
 @click.option("--remember-source", is_flag=True, help="Keep the photo's name and SHA-256 in the latent file.")
 @click.option("--again", is_flag=True, help="Do photos anew that are in the folder's index.csv already.")
-@click.option("--json", "as_json", is_flag=True, help="Print what came out as JSON, an object a photo.")
+@click.option("--json", "as_json", is_flag=True, help="Print what became of every photo as JSON, an object a line.")
 @recursive_option
 @megapixels_option
 @device_option
@@ -292,6 +292,11 @@ def invert(
     waiting: list[Job] = []
     written: deque[tuple[Path, Future[None]]] = deque()
 
+    def record(**facts: Any) -> None:
+        """With --json, an object for every face, or photo, whatever became of it."""
+        if as_json:
+            click.echo(json.dumps(facts))
+
     def prepare(path: Path) -> list[Job]:
         """Its faces that are still to be done; by another thread, so that the model need not wait for it."""
         own_key = ""
@@ -309,12 +314,14 @@ def invert(
                 with suppress(Error):
                     failed = f"{names.of(path, found=own_key)}.safetensors"
                     index.add(path, latent=failed, status="failed", remarks=str(error))
+            record(photo=str(path), latent=None, status="failed", error=str(error))
             raise
         jobs = []
         for suffix, quad, warnings in quads:
             name = names.of(path, suffix, own_key)
             if not again and index.has(f"{name}.safetensors", own_key):
                 say(f"{path.name}: done before", err=True)
+                record(photo=str(path), latent=f"{name}.safetensors", status="done before")
                 continue
             target = crop_tensor(photo, quad, generator.resolution, generator.channels)
             whole = [[x * reduced, y * reduced] for x, y in quad]
@@ -415,7 +422,14 @@ def invert(
                 shown = latent.render(generator).cpu()
         latent.crop = job.quad
         seconds += time.monotonic() - started
-        written.append((path, writer.submit(write, job, latent, result, number, shown, frames, seconds)))
+        written.append((path, writer.submit(attempt, job, latent, result, number, shown, frames, seconds)))
+
+    def attempt(job: Job, *rest: Any) -> None:
+        try:
+            write(job, *rest)
+        except (Error, OSError) as error:
+            record(photo=str(job.path), latent=None, status="failed", error=str(error))
+            raise
 
     def write(
         job: Job, latent: Any, result: "Inversion", number: int, shown: "Tensor", frames: list[Any], seconds: float
@@ -442,7 +456,7 @@ def invert(
         if as_json:
             facts |= {name: value for name, value in latent.distances.items() if name.endswith("_tuned")}
             facts |= {"verdict": result.verdict(number), "remarks": job.remarks, "crop": job.quad, "interrupted": interrupted}
-            click.echo(json.dumps(facts))
+            record(**facts, status="interrupted" if interrupted else "ok")
             return
         say(
             f"{path.name}: {measure.name} {found['perceptual']:.4f} / {found['perceptual_own_noise']:.4f}, PSNR"

@@ -12,7 +12,7 @@ from PIL import Image
 from latentedit.directions.conditioning import LEAKS, leakage, to_keep
 from latentedit.directions.direction import Direction
 from latentedit.directions.effects import Effect
-from latentedit.directions.validation import propose_layers
+from latentedit.directions.validation import in_words, propose_layers
 from latentedit.editing import step_of
 from latentedit.errors import complete, printable
 from latentedit.generator import Generator
@@ -117,6 +117,7 @@ def _card(direction: Direction) -> str:
     if r.get("proposed_layers"):
         low, high = r["proposed_layers"]
         facts.append(("layers that bring nine tenths of the effect", f"{low}-{high}"))
+    lines += [line for sentence in in_words(r) for line in (f"**{sentence[0].upper()}{sentence[1:]}.**", "")]
     lines += ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in facts), ""]
     if direction.provenance:
         lines += ["Made from: " + "; ".join(f"{k} {_plain(v)}" for k, v in direction.provenance.items() if v) + ".", ""]

@@ -1,7 +1,7 @@
 """What is known of a probe from data that it was not fitted to: folds, interval, learning curve, stability."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from latentedit.errors import Error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FOLDS = 5
+MARGIN = 1.2
+"""On the number of labels that would do, so that chance lies outside of the interval and not at its end."""
 RESAMPLED = 200
 """Draws of the bootstrap."""
 CURVE = (0.125, 0.25, 0.5, 1.0)
@@ -184,8 +186,40 @@ def gain_of_doubling(curve: Sequence[tuple[int, float]]) -> float | None:
     (before, low), (after, high) = curve[-2:]
     if after <= before:
         return None
+    if high <= low:
+        return None  # more labels did not help here; that says nothing of still more
     factor = max((1 - high) / (1 - low), 0.0) ** (np.log(2) / np.log(after / before))
     return round(max(float((1 - high) * (1 - factor)), 0.0), 4)
+
+
+def in_words(report: Mapping[str, Any]) -> list[str]:
+    """What the figures of a report allow to say, a sentence each, where they are not told from chance.
+
+    Intervals shrink with the square root of the number of labels (people, where they are known), which tells how many would
+    do if the figure stayed the same.
+    """
+    found = []
+    for prefix, what in (("", "the probe"), ("photo_", "the classifier of photographs")):
+        for key, name, chance in (("auc", "AUC", 0.5), ("r2", "R2", 0.0)):
+            value, interval = report.get(f"{prefix}{key}"), report.get(f"{prefix}{key}_interval")
+            if value is None or interval is None or interval[0] > chance:
+                continue
+            people = report.get(f"{prefix}groups")
+            count, unit = (people, "people") if people else (report.get(f"{prefix}samples") or 0, "labels")
+            seen = f"{what} cannot be told from chance: its {name} of {value:.2f} may be"
+            seen += f" from {interval[0]:.2f} to {interval[1]:.2f}"
+            if value <= chance:
+                found.append(f"{seen}; nothing in these labels shows it, more of them may not help")
+                continue
+            needed = count * ((value - interval[0]) / (value - chance)) ** 2 * MARGIN
+            enough = f"; about {_two_digits(needed)} {unit} would do in place of {count}" if count else ""
+            found.append(f"{seen}{enough}")
+    return found
+
+
+def _two_digits(number: float) -> int:
+    digits = 10 ** max(len(str(int(number))) - 2, 0)
+    return int(np.ceil(number / digits - 1e-6)) * digits
 
 
 def stability(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, draws: int = 20) -> float:

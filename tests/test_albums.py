@@ -362,3 +362,21 @@ def test_masked_photos(tmp_path: Path, tiny_file: Path) -> None:
     found = load_image(out / "0.png", channels=1)
     error = (found - target).square().mean(dim=(0, 1, 2))
     assert error[:7].mean() < error[9:].mean()
+
+
+def test_json_has_a_record_for_every_photo(tmp_path: Path, tiny_file: Path) -> None:
+    """Those that failed and those that were done before, too, each once."""
+    photos, out = folder_of_photos(tmp_path / "photos", 2), tmp_path / "out"
+    (photos / "bad.png").write_text("no picture")
+    command = ("invert", photos, "--model", tiny_file, "--out", out, *STEPS, "--json")
+
+    def records() -> dict[str, str]:
+        result = run(*command)
+        assert result.exit_code == 1
+        facts = [json.loads(line) for line in result.stdout.splitlines()]
+        assert len(facts) == 3
+        assert "not a picture" in next(fact["error"] for fact in facts if fact["status"] == "failed")
+        return {Path(fact["photo"]).name: fact["status"] for fact in facts}
+
+    assert records() == {"0.png": "ok", "1.png": "ok", "bad.png": "failed"}
+    assert records() == {"0.png": "done before", "1.png": "done before", "bad.png": "failed"}

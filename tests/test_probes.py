@@ -26,7 +26,7 @@ from latentedit.directions.conditioning import to_keep
 from latentedit.directions.direction import renamed
 from latentedit.directions.refinement import of_one_sigma
 from latentedit.directions.transfer import render_all
-from latentedit.directions.validation import gain_of_doubling, learning_curve, quality, stability
+from latentedit.directions.validation import gain_of_doubling, in_words, learning_curve, quality, stability
 from latentedit.editing import edit, edit_styles
 from latentedit.errors import Error
 from latentedit.models import fingerprint
@@ -334,3 +334,31 @@ def test_log_odds_are_the_classifier_s_own() -> None:
     found = log_odds(classifiers, images)
     for i, one in enumerate(classifiers):
         np.testing.assert_allclose(found[:, i].detach().numpy(), one.score(images)[0], atol=1e-4)
+
+
+def test_what_cannot_be_told_from_chance_is_said_in_words() -> None:
+    said = in_words({"auc": 0.68, "auc_interval": [0.47, 0.89], "samples": 30})
+    assert said == [
+        "the probe cannot be told from chance: its AUC of 0.68 may be from 0.47 to 0.89;"
+        " about 49 labels would do in place of 30"
+    ]
+    assert (
+        "about 20 people would do in place of 12"
+        in in_words({"auc": 0.68, "auc_interval": [0.47, 0.89], "samples": 30, "groups": 12})[0]
+    )
+    assert in_words({"auc": 0.68, "auc_interval": [0.55, 0.8], "samples": 30}) == []
+    assert "more of them may not help" in in_words({"auc": 0.45, "auc_interval": [0.3, 0.6], "samples": 30})[0]
+    photo = in_words({"auc": 0.9, "auc_interval": [0.8, 0.95], "photo_auc": 0.6, "photo_auc_interval": [0.4, 0.8]})
+    assert photo == ["the classifier of photographs cannot be told from chance: its AUC of 0.60 may be from 0.40 to 0.80"]
+    assert "its R2 of 0.05" in in_words({"r2": 0.05, "r2_interval": [-0.1, 0.2], "samples": 50})[0]
+
+
+def test_enough_labels_are_enough() -> None:
+    """With as many labels as the words ask for, planted labels can be told from chance."""
+    w, labels, _ = planted(30, 0.3)
+    few = fit(w, labels, generator=GENERATOR, strength=0.1, examine=True)
+    assert in_words({**few.report, "auc": 0.6, "auc_interval": [0.4, 0.8]})
+    curve = [(12, 0.6), (24, 0.55)]
+    assert gain_of_doubling(curve) is None  # not 0.0, as if more labels brought nothing
+    w, labels, _ = planted(400, 0.3)
+    assert in_words(fit(w, labels, generator=GENERATOR, strength=0.1).report) == []
