@@ -358,10 +358,10 @@ def _from_photos(
         raise Error("random pictures have one w for all layers; --space w+ goes with --method invert")
     if model.discriminator is None:
         raise Error(f"{model.path}: has no discriminator, whose features photographs are judged by; use latent files")
-    total = samples if method == "transfer" else len(images) * (1 if mirror == "none" else 2)
-    with progress_bar(total, "rendering" if method == "transfer" else "inverting", "picture") as bar:
+    with progress_bar(len(images), "transferring" if method == "transfer" else "inverting", "picture") as bar:
 
-        def report(done: int, _: int) -> None:
+        def report(done: int, total: int) -> None:
+            bar.total = total
             bar.update(done - bar.n)
 
         shared = dict(

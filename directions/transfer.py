@@ -36,17 +36,26 @@ TYPICAL = 0.5
 COMPONENTS, NEIGHBOURS = 48, 5
 BATCH = 32
 
+FIT = 0.03
+"""What fitting a classifier takes for every picture, in the time that looking at the picture takes."""
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Progress = Callable[[int, int], None]
 
 
 @torch.no_grad()
-def discriminator_features(discriminator: Discriminator, images: Tensor) -> Array:
-    """Activations of every block averaged to 4 x 4 positions, ``[N, C, H, W] -> [N, features]``."""
+def discriminator_features(
+    discriminator: Discriminator, images: Tensor, done: Callable[[int], None] = lambda count: None
+) -> Array:
+    """Activations of every block averaged to 4 x 4 positions, ``[N, C, H, W] -> [N, features]``.
+
+    ``done`` is called with the number of pictures of every batch.
+    """
     rows = []
     for batch in images.split(BATCH):
         pooled = _pooled(discriminator, batch.to(next(discriminator.parameters()).device))
         rows.append(torch.cat(pooled, dim=1).cpu())
+        done(len(batch))
     return torch.cat(rows).double().numpy()
 
 
@@ -77,6 +86,7 @@ class PhotoClassifier:
         groups: people, so that the reported AUC is that for unseen ones.
         mirror: "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite one: left and right).
         examine: whether its AUC is measured, which takes some more fits.
+        done: called with a share of the work whenever that is done; the shares add up to `work`.
     """
 
     def __init__(
@@ -87,18 +97,25 @@ class PhotoClassifier:
         groups: Sequence[Any] | None = None,
         mirror: str = "keep",
         examine: bool = True,
+        done: Callable[[float], None] = lambda share: None,
     ) -> None:
         images, labels, members = mirrored(images, labels, groups, mirror)
+        fit = len(images) * FIT
         self.discriminator = discriminator
         self.binary = set(np.unique(labels)) == {0.0, 1.0}
         regression = LogisticRegression(C=1e-3, class_weight="balanced", max_iter=2000) if self.binary else Ridge(alpha=1e3)
         self.estimator = make_pipeline(StandardScaler(), regression)
-        x = discriminator_features(discriminator, images)
+        x = discriminator_features(discriminator, images, done)
         components = min(COMPONENTS, *x.shape)
         self.space = make_pipeline(StandardScaler(), PCA(components, whiten=True, random_state=0)).fit(x)
         self.neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(x))).fit(self.space.transform(x))
-        self.report = quality(self.estimator, x, labels, members, self.binary) if examine else {}
+        self.report = quality(self.estimator, x, labels, members, self.binary, lambda: done(fit)) if examine else {}
         self.estimator.fit(x, labels)
+
+    @staticmethod
+    def work(images: int, mirror: str) -> float:
+        """How much there is to do for so many photographs, in pictures looked at."""
+        return images * (1 if mirror == "none" else 2) * (1 + 10 * FIT)
 
     def score(self, images: Tensor) -> tuple[Array, Array]:
         """Log odds of class 1, or the number, and the distance from the nearest photographs: ``[N, C, H, W] -> [N], [N]``.
@@ -220,12 +237,29 @@ def fit_from_photos(
     ``confident`` at either end of the scores. Without the first, the probe learns what sets the photographs' collection apart
     from the rest of what the generator draws.
 
+    ``progress`` is called from the first photograph on, with the work done and all of it, in pictures looked at or drawn.
     The report holds the classifier's AUC on photographs of unseen people (``photo_*``) and the probe's on random w that it
     was not fitted to.
     """
-    classifier = PhotoClassifier(discriminator, images, labels, groups, mirror)
+    total = round(PhotoClassifier.work(len(images), mirror)) + 2 * samples  # rendered, and looked at
+    reached = 0.0
+
+    def done(share: float) -> None:
+        nonlocal reached
+        reached += share
+        if progress:
+            progress(min(round(reached), total), total)
+
+    classifier = PhotoClassifier(discriminator, images, labels, groups, mirror, done=done)
+    reached = PhotoClassifier.work(len(images), mirror)
     w = sample_w(generator, samples, seed)
-    scores, distances = classifier.score(render_all(generator, w, progress))
+    parts = []
+    for batch in w.split(BATCH):
+        pictures = render_all(generator, batch)
+        done(len(batch))
+        parts.append(classifier.score(pictures))
+        done(len(batch))
+    scores, distances = (np.concatenate(column) for column in zip(*parts, strict=True))
     near = np.argsort(distances, kind="stable")[: max(4, int(len(w) * typical))]
     direction = fit(
         w.cpu()[torch.from_numpy(near.copy())],

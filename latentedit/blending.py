@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,9 +111,11 @@ def _rows_of_parameters(generator: Generator) -> dict[str, int]:
     """The row of w that drives every layer of the synthesis network, by the layer's name ("b8.conv0")."""
     rows: dict[str, int] = {}
     row = 0
-    for block_of, resolution in zip(generator.synthesis.blocks, generator.config.block_resolutions, strict=True):
+    blocks: list[Any] = list(generator.synthesis.blocks)
+    for block_of, resolution in zip(blocks, generator.config.block_resolutions, strict=True):
         block, first = f"b{resolution}", row
-        for name in ("conv0", "conv1")[2 - len(block_of.convs) :]:  # the first block of StyleGAN2 has conv1 alone
+        # The first block of StyleGAN2 has conv1 alone.
+        for name in ("conv0", "conv1")[2 - len(list(block_of.convs)) :]:
             rows[f"{block}.{name}"] = row
             row += 1
         rows[f"{block}.const"] = rows[f"{block}.skip"] = first

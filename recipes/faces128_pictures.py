@@ -41,6 +41,7 @@ def main() -> None:
         i = next(i for i, row in enumerate(rows) if row["person"] == person and row["expression"] == "neutral")
         result, tuning = search(model, images[i : i + 1], STEPS["quasi-newton"], 0)
         latent = result.latent()
+        assert tuning is not None
         tuning.put_into(latent)
         cells: list[Tensor] = [images[i], latent.render(generator)]
         cells += [moved(generator, latent, load_direction(name), amount) for name, amount in FIRST.items()]

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from latentedit.directions import (
     conditioned,
     fit,
     fit_classes,
+    fit_from_photos,
     fit_from_scores,
     leakage,
     load_direction,
@@ -362,3 +364,19 @@ def test_enough_labels_are_enough() -> None:
     assert gain_of_doubling(curve) is None  # not 0.0, as if more labels brought nothing
     w, labels, _ = planted(400, 0.3)
     assert in_words(fit(w, labels, generator=GENERATOR, strength=0.1).report) == []
+
+
+def test_progress_is_shown_from_the_first_photograph_on() -> None:
+    """In equal parts, up to the end: looking at photographs, fits, and random pictures."""
+    images, labels = torch.randn(40, 1, 16, 16), np.tile([0.0, 1.0], 20)
+    images[1::2] += 0.5
+    seen: list[tuple[int, int]] = []
+    options: dict[str, Any] = {"generator": GENERATOR, "discriminator": tiny_discriminator(), "name": "light", "samples": 200}
+    fit_from_photos(images, labels, progress=lambda done, total: seen.append((done, total)), **options)
+    dones = [done for done, _ in seen]
+    assert len({total for _, total in seen}) == 1
+    assert dones == sorted(dones)
+    assert 0 < dones[0] <= seen[0][1] / 10
+    assert dones[-1] == seen[-1][1]
+    steps = np.diff([0, *dones])
+    assert steps.max() <= seen[0][1] / 10
