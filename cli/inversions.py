@@ -134,7 +134,9 @@ class Job:
 @face_options
 @framing_option
 @perceptual_options
-@click.option("--batch", type=click.IntRange(1), help="Photos searched together: 8, or 1 from 256 px on.")
+@click.option(
+    "--batch", type=click.IntRange(1), help="Photos searched together: 8, or 1 from 256 px on; on CUDA as many as fit."
+)
 @click.option("--video", is_flag=True, help="Write NAME.mp4 of the search too.")
 @click.option("--remember-source", is_flag=True, help="Keep the photo's name and SHA-256 in the latent file.")
 @click.option("--again", is_flag=True, help="Do photos anew that are in the folder's index.csv already.")
@@ -198,7 +200,7 @@ def invert(
 
     from latentedit import sheets
     from latentedit.albums import Index, Names, key, share
-    from latentedit.costs import estimate
+    from latentedit.costs import estimate, photos_at_once
     from latentedit.critic import Critic
     from latentedit.curvature import PROBES, Curvature, cached_file
     from latentedit.encoder import encode
@@ -288,7 +290,7 @@ def invert(
     rows: list[sheets.Row] = []
     began, done = time.monotonic(), 0
 
-    together = batch or (1 if generator.resolution >= LARGE else BATCH)
+    together = batch or photos_at_once(model, generator.device, 1 if generator.resolution >= LARGE else BATCH)
     waiting: list[Job] = []
     written: deque[tuple[Path, Future[None]]] = deque()
 

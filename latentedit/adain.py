@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentedit.architecture import DTYPES, GeneratorConfig, Precision, block_dtype
+from latentedit.devices import exact_rendering
 from latentedit.errors import Error
 from latentedit.growing import Growing, enlarge, with_box
 from latentedit.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full, normal
@@ -141,6 +142,10 @@ class AdaINSynthesis(Growing):
         if precision not in DTYPES:
             raise Error(f"precision must be fp32, bf16 or fp16, got {precision!r}")
         maps = noise_maps(noise, [layer.noise_const for layer in self.layers], len(styles[0]))
+        with exact_rendering(styles[0].device):
+            return self._run(styles, maps, precision)
+
+    def _run(self, styles: Sequence[Tensor], maps: Sequence[Tensor | None], precision: Precision) -> Tensor:
         level = min(self.level, len(self.blocks) - 1.0)
         whole, share = int(level), level - int(level)
         blocks = self.blocks[: len(self.blocks) - whole]

@@ -71,6 +71,22 @@ def estimate(model: Model, device: torch.device) -> Cost:
     )
 
 
+AT_ONCE, ROOM = 32, 0.5
+"""Photos that are searched together at most on a GPU, and the share of its free memory that they may take."""
+
+
+def photos_at_once(model: Model, device: torch.device, usual: int) -> int:
+    """How many photos to search together: as many as fit on a GPU, which a few leave idle; ``usual`` elsewhere."""
+    if device.type != "cuda":
+        return usual
+    free, _ = torch.cuda.mem_get_info(device)
+    return fitting(free / 1e9, estimate(model, device).step_gb)
+
+
+def fitting(free_gb: float, photo_gb: float) -> int:
+    return max(1, min(AT_ONCE, int(ROOM * free_gb / photo_gb)))
+
+
 def _kinds(model: Model) -> list[str]:
     """What `latentedit.perceptual.choose` adds up for "auto"; LPIPS where it would find nothing."""
     if hub_cache().is_file():

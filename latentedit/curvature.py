@@ -161,6 +161,9 @@ class Scaling:
     scales: Tensor
     rest: float
 
+    def to(self, device: torch.device) -> "Scaling":
+        return Scaling(self.directions.to(device), self.scales.to(device), self.rest)
+
     def __call__(self, v: Tensor) -> Tensor:
         """``[N, n]`` to u, flattened."""
         return self._apply(v, self.scales, self.rest)

@@ -1,8 +1,9 @@
 """Which device work runs on."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -44,15 +45,26 @@ def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    switches = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [switch.allow_tf32 for switch in switches]
-    for switch in switches:
-        switch.allow_tf32 = allowed
+    try:
+        before = _switch([allowed] * 2)
+    except RuntimeError:  # whoever has set PyTorch's newer switches, which do not go with these, has decided already
+        yield
+        return
     try:
         yield
     finally:
-        for switch, value in zip(switches, before, strict=True):
+        _switch(before)
+
+
+def _switch(values: list[bool]) -> list[bool]:
+    """Set what is allowed for products of matrices and for convolutions; returns what was."""
+    switches: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some versions advise the newer switches, which not all of PyTorch can read yet
+        before = [bool(switch.allow_tf32) for switch in switches]
+        for switch, value in zip(switches, values, strict=True):
             switch.allow_tf32 = value
+    return before
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latentedit.critic import Critic
 from latentedit.curvature import Curvature
+from latentedit.devices import tf32
 from latentedit.discriminator import Discriminator
 from latentedit.errors import Error, check_number
 from latentedit.generator import Generator
@@ -231,7 +232,8 @@ def invert(
         },
     )
     if method == "quasi-newton" and curvature is None and steps:
-        curvature = Curvature.of(generator, perceptual, statistics, pixel_weight=pixel_weight, focus=focus)
+        with tf32(True, device):
+            curvature = Curvature.of(generator, perceptual, statistics, pixel_weight=pixel_weight, focus=focus)
     # What is left after w: the noise maps, unless they were searched with it, and the offsets of styles.
     with_noise = noise == "optimise" and method == "quasi-newton"
     detailed = bool(steps) and (with_noise or space == "s")
@@ -248,16 +250,17 @@ def invert(
         return tell
 
     try:
-        if not steps:
-            search.take_start()
-        for run in range(restarts + 1 if steps else 0):
-            psi, tell = RESTART_PSI if run else 0.0, teller(run * first)
-            if curvature is not None and method == "quasi-newton":
-                search.quasi_newton(first, curvature, patience, seed + run, psi, tell)
-            else:
-                search.adam(first, learning_rate, initial_noise, patience, seed + run, psi, tell)
-        if detailed:
-            search.details(steps - first, with_noise, patience, teller(first * (restarts + 1)))
+        with tf32(True, device):
+            if not steps:
+                search.take_start()
+            for run in range(restarts + 1 if steps else 0):
+                psi, tell = RESTART_PSI if run else 0.0, teller(run * first)
+                if curvature is not None and method == "quasi-newton":
+                    search.quasi_newton(first, curvature, patience, seed + run, psi, tell)
+                else:
+                    search.adam(first, learning_rate, initial_noise, patience, seed + run, psi, tell)
+            if detailed:
+                search.details(steps - first, with_noise, patience, teller(first * (restarts + 1)))
     except KeyboardInterrupt:
         if not search.history:
             raise

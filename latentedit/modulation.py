@@ -181,7 +181,7 @@ class _Layer(torch.autograd.Function):
 
 def _nonzero(x: Tensor) -> Tensor:
     """``x`` with a number too small to matter for every 0, so that what was multiplied by it can be divided by it."""
-    return torch.where(x == 0, 1e-12, x)
+    return torch.where(x == 0, torch.full_like(x, 1e-12), x)
 
 
 def _folded(weight: Tensor, before: Tensor, after: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from latentedit.errors import Error, complete
 from latentedit.face_weights import at_size
 from latentedit.files import check_numbers
 from latentedit.foreign.torch_files import read_state
+from latentedit.layers import full
 
 VGG_FILE = "vgg16-397923af.pth"
 VGG_BYTES = 553_433_881
@@ -82,8 +83,9 @@ class DiscriminatorDistance:
         maps = self.discriminator.features(image)
         parts = [_unit(x) / (x.shape[2] * x.shape[3] * len(maps)) ** 0.5 for x in maps]
         if self.focus is not None:
-            focus = self.focus.to(image.device)
-            parts = [part * at_size(focus, *part.shape[2:]).sqrt() for part in parts]
+            # Kept where the pictures are, as a CUDA graph can hold no copy from the host.
+            self.focus = self.focus.to(image.device)
+            parts = [part * at_size(self.focus, *part.shape[2:]).sqrt() for part in parts]
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
@@ -92,11 +94,20 @@ class LpipsDistance:
 
     Args:
         weights: the backbone's file; None builds a random backbone, which only tests want.
+        dtype: of the backbone's convolutions; None for half precision on CUDA and float32 elsewhere. Everything after them
+            is float32, and distances agree to 1 %.
     """
 
     name = "lpips"
 
-    def __init__(self, weights: str | os.PathLike[str] | None, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] | None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        usual = torch.float16 if torch.device(device).type == "cuda" else torch.float32
+        self.dtype = dtype or usual
         state = None if weights is None else _read_backbone(Path(weights))
         lpips = import_with_torchvision("lpips")
         with warnings.catch_warnings():
@@ -110,15 +121,43 @@ class LpipsDistance:
             wanted = {name: f"features.{name.split('.', 1)[1]}" for name in own}  # slice2.5.weight: features.5.weight
             network.net.load_state_dict({name: state[source] for name, source in wanted.items()})
         self.network: nn.Module = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.network.net.to(self.dtype)
 
     def features(self, image: Tensor) -> Tensor:
         network: Any = self.network
         image = _in_colour(image).contiguous(memory_format=torch.channels_last)
+        scaled = network.scaling_layer(image)
         parts = []
-        for x, lin in zip(network.net(network.scaling_layer(image)), network.lins, strict=True):
+        for x, lin in zip(self._activations(scaled), network.lins, strict=True):
             weight = lin.model[-1].weight.clamp(min=0).sqrt()  # [1, C, 1, 1]
             parts.append((_unit(x) * weight / (x.shape[2] * x.shape[3]) ** 0.5).flatten(1))
         return torch.cat(parts, dim=1)
+
+    def _activations(self, x: Tensor) -> list[Tensor]:
+        """Of the backbone, in float32 or wider; gradients in half precision are kept from vanishing by a factor."""
+        network: Any = self.network
+        if self.dtype != torch.float16:
+            return [full(y) for y in network.net(x.to(self.dtype))]
+        factor = float(x.shape[2] * x.shape[3])  # as the mean over positions divides by it
+        x = _scaled_gradient(x, 1 / factor).to(self.dtype)
+        return [_scaled_gradient(full(y), factor) for y in network.net(x)]
+
+
+def _scaled_gradient(x: Tensor, factor: float) -> Tensor:
+    """``x``, whose gradient is multiplied by ``factor``."""
+    result: Tensor = _ScaledGradient.apply(x, factor)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _ScaledGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
 
 
 class StlpipsDistance:

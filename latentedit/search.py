@@ -11,6 +11,7 @@ from torch import Tensor
 from latentedit.critic import Critic
 from latentedit.curvature import Curvature
 from latentedit.generator import Generator
+from latentedit.graphs import Graphs, Replayed
 from latentedit.perceptual import Perceptual, distance
 from latentedit.quasi_newton import QuasiNewton
 from latentedit.statistics import WStatistics, sample_w
@@ -36,6 +37,9 @@ STYLE_RATE = 0.03
 
 NoiseMode = Literal["optimise", "frozen", "off"]
 Tell = Callable[[int, dict[str, float]], None]
+
+TERMS = "perceptual", "pixel", "noise", "prior", "delta", "adversarial", "styles"
+"""Parts of the loss."""
 
 
 def noise_regulariser(maps: list[Tensor]) -> Tensor:
@@ -108,6 +112,7 @@ class Search:
         rows: 1 for W, num_ws for W+.
         start: ``[N, num_ws, w_dim]``, where searches begin; None stands for the mean w.
         styles: whether offsets of the styles are searched after w.
+        graphs: on CUDA, evaluate loss and gradient as a CUDA graph.
     """
 
     def __init__(
@@ -125,10 +130,12 @@ class Search:
         styles: bool = False,
         critic: Critic | None = None,
         weights: dict[str, float],
+        graphs: bool = True,
     ) -> None:
         self.generator, self.image, self.perceptual, self.statistics = generator, image, perceptual, statistics
         self.rows, self.noise, self.critic, self.weights = rows, noise, critic, weights
         self.n, self.device = len(image), image.device
+        self.graphs = Graphs(self.device, graphs)
         self.mask = None if mask is None else mask.to(self.device)
         self.focus = None if focus is None else focus.to(self.device)
         with torch.no_grad():
@@ -169,7 +176,18 @@ class Search:
 
         w = self._start(seed, psi).requires_grad_()
         maps = self._maps(draw)
-        optimiser = torch.optim.Adam([w, *maps] if self.noise == "optimise" else [w], lr=learning_rate, betas=(0.9, 0.999))
+        searched = [w, *maps] if self.noise == "optimise" else [w]
+        optimiser = torch.optim.Adam(searched, lr=learning_rate, betas=(0.9, 0.999))
+
+        def evaluate(added: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+            leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+            terms = self._terms(leaves[0] + added, leaves[0], leaves[1:] or maps)
+            loss = self._loss(terms)
+            gradients = torch.autograd.grad(loss.sum(), leaves)
+            return loss.detach(), _rows(terms), *gradients
+
+        evaluation = Replayed(evaluate, self.graphs)
+        nothing = torch.zeros_like(w)
         self._begin()
         try:
             for step in range(steps):
@@ -177,18 +195,17 @@ class Search:
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate * schedule(t)
                 jitter = self.statistics.std * initial_noise * max(0.0, 1 - t / NOISE_RAMP) ** 2
-                noisy = w + draw(self.rows, self.generator.w_dim) * jitter if jitter else w
-                terms = self._terms(noisy, w, maps)
-                loss = self._loss(terms)
+                added = draw(self.rows, self.generator.w_dim) * jitter if jitter else nothing
+                loss, terms, *gradients = evaluation(added, *searched)
                 if not jitter:
-                    self._remember(loss.detach(), w, maps)
-                optimiser.zero_grad(set_to_none=True)
-                loss.sum().backward()
+                    self._remember(loss, w, maps)
+                for tensor, gradient in zip(searched, gradients, strict=True):
+                    tensor.grad = gradient
                 optimiser.step()
                 if self.noise == "optimise":
-                    _renormalise(maps)
+                    self.graphs.run("renormalise", lambda: _renormalise(maps))
                 self._log(step + 1, terms, tell)
-                if not jitter and self._stalled(loss.detach(), patience):
+                if not jitter and self._stalled(loss, patience):
                     break
         finally:  # also where Ctrl-C ends it: the last step has moved once more
             with torch.no_grad():
@@ -196,21 +213,27 @@ class Search:
 
     def quasi_newton(self, steps: int, curvature: Curvature, patience: int | None, seed: int, psi: float, tell: Tell) -> None:
         """Quasi-Newton steps on w alone, in coordinates scaled by ``curvature``; noise is the generator's own, or off."""
-        scaling = curvature.scaling(self.rows, self.weights["prior"])
+        scaling = curvature.scaling(self.rows, self.weights["prior"]).to(self.device)
         maps = self._fixed_maps()
         first = (self._start(seed, psi) - self.mean) @ self.whitening
         minimiser = QuasiNewton(scaling.inverse(first.flatten(1)))
-        self._begin()
-        for step in range(steps):
-            v = minimiser.point.requires_grad_()
+
+        def evaluate(point: Tensor) -> tuple[Tensor, ...]:
+            v = point.detach().requires_grad_()
             w = self.mean + scaling(v).reshape(self.n, self.rows, -1) @ self.colouring
             terms = self._terms(w, w, maps)
             loss = self._loss(terms)
             (gradient,) = torch.autograd.grad(loss.sum(), v)
-            self._remember(loss.detach(), w, maps)
-            minimiser.tell(loss.detach(), gradient)
+            return loss.detach(), _rows(terms), gradient, w.detach()
+
+        evaluation = Replayed(evaluate, self.graphs)
+        self._begin()
+        for step in range(steps):
+            loss, terms, gradient, w = evaluation(minimiser.point)
+            self._remember(loss, w, maps)
+            minimiser.tell(loss, gradient)
             self._log(step + 1, terms, tell)
-            if self._stalled(loss.detach(), patience):
+            if self._stalled(loss, patience):
                 break
 
     @torch.no_grad()
@@ -232,21 +255,29 @@ class Search:
         free = ([(map_, DETAIL_RATE) for map_ in maps] if with_noise else []) + [(offset, STYLE_RATE) for offset in offsets]
         searched = [tensor for tensor, _ in free]
         moments = [(torch.zeros_like(tensor), torch.zeros_like(tensor)) for tensor in searched]
+
+        def evaluate(*tensors: Tensor) -> tuple[Tensor, ...]:
+            leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+            own = leaves[: len(maps)] if with_noise else maps
+            terms = self._terms(w, w, own, leaves[len(maps) :] if with_noise else leaves)
+            loss = self._loss(terms)
+            gradients = torch.autograd.grad((loss - self.weights["noise"] * terms["noise"]).sum(), leaves)
+            return loss.detach(), _rows(terms), *gradients
+
+        evaluation = Replayed(evaluate, self.graphs)
         self._begin()
         self.best_loss = torch.full_like(self.best_loss, torch.inf)  # the noise regulariser has had no part in it until now
         try:
             for step in range(steps):
-                terms = self._terms(w, w, maps, offsets)
-                loss = self._loss(terms)
-                self._remember(loss.detach(), w, maps, offsets)
-                gradients = torch.autograd.grad((loss - self.weights["noise"] * terms["noise"]).sum(), searched)
+                loss, terms, *gradients = evaluation(*searched)
+                self._remember(loss, w, maps, offsets)
                 with torch.no_grad():
                     for (tensor, rate), gradient, (mean, square) in zip(free, gradients, moments, strict=True):
                         _adam_step(tensor, gradient, mean, square, step, rate * (1 - step / steps))
                 if with_noise:
-                    whiten([map_.data for map_ in maps], SWEEPS)
+                    self.graphs.run("whiten", lambda: whiten([map_.data for map_ in maps], SWEEPS))
                 self._log(step + 1, terms, tell)
-                if self._stalled(loss.detach(), patience):
+                if self._stalled(loss, patience):
                     break
         finally:
             if with_noise:
@@ -264,6 +295,7 @@ class Search:
         return self.start.clone() if self.rows > 1 else self.start.mean(dim=1, keepdim=True)
 
     def _begin(self) -> None:
+        self.graphs.forget()
         self._run_best, self._since = torch.full_like(self.best_loss, torch.inf), 0
 
     def _stalled(self, loss: Tensor, patience: int | None) -> bool:
@@ -275,10 +307,12 @@ class Search:
         self._since = 0 if bool(better.any()) else self._since + 1
         return self._since >= patience
 
-    def _log(self, step: int, terms: dict[str, Tensor], tell: Tell) -> None:
-        for name, value in terms.items():
-            self.history.setdefault(name, []).append(value.detach().cpu())
-        tell(step, {name: float(value.detach().mean()) for name, value in terms.items()})
+    def _log(self, step: int, terms: Tensor, tell: Tell) -> None:
+        """Remember and report ``terms [7, N]``, by one copy to the host."""
+        values = terms.to("cpu", copy=True)
+        for name, value in zip(TERMS, values, strict=True):
+            self.history.setdefault(name, []).append(value)
+        tell(step, dict(zip(TERMS, values.mean(dim=1).tolist(), strict=True)))
 
     def _loss(self, terms: dict[str, Tensor]) -> Tensor:
         return sum((self.weights[name] * term for name, term in terms.items()), torch.zeros(self.n, device=self.device))
@@ -339,4 +373,9 @@ class Search:
         better = loss < self.best_loss
         self.best_loss = torch.where(better, loss, self.best_loss)
         for best, tensor in zip(self.best, now, strict=True):
-            best[better] = tensor[better]
+            best.copy_(torch.where(better.reshape(-1, *[1] * (best.ndim - 1)), tensor, best))
+
+
+def _rows(terms: dict[str, Tensor]) -> Tensor:
+    """``[7, N]``."""
+    return torch.stack([terms[name] for name in TERMS]).detach()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentedit.architecture import DTYPES, GeneratorConfig, Precision, block_dtype
+from latentedit.devices import exact_rendering
 from latentedit.errors import Error
 from latentedit.layers import LRELU_GAIN, Conv2d, FullyConnected, full, normal
 from latentedit.modulation import modulated_layer, prefers_folding
@@ -266,7 +267,8 @@ class SynthesisNetwork(nn.Module):
         if precision not in DTYPES:
             raise Error(f"precision must be fp32, bf16 or fp16, got {precision!r}")
         maps = noise_maps(noise, [layer.noise_const for layer in self.layers], len(styles[0]))
-        return self._run(self.blocks, None, None, styles, maps, precision)
+        with exact_rendering(styles[0].device):
+            return self._run(self.blocks, None, None, styles, maps, precision)
 
     def _run(
         self,

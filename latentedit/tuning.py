@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentedit.devices import tf32
 from latentedit.errors import Error, shown
 from latentedit.generator import Generator
+from latentedit.graphs import Graphs, Replayed
 from latentedit.inversion import psnr
 from latentedit.latents import Latent
 from latentedit.perceptual import Perceptual, distance
@@ -97,28 +99,40 @@ def tune(
     with torch.no_grad():
         target = perceptual.features(image)
         first = generator.synthesis(ws, noise=maps)
-    for step in range(steps):
+
+    def evaluate(near: Tensor) -> tuple[Tensor, ...]:
+        """The terms of the loss, and its gradients."""
         rendered = tuned.synthesis(ws, noise=maps)
-        terms = {
-            "perceptual": distance(perceptual.features(rendered), target).sum(),
-            "pixel": (weights * (rendered - image).square()).mean(),
-        }
-        loss = terms["perceptual"] + pixel_weight * terms["pixel"]
+        terms = [distance(perceptual.features(rendered), target).sum(), (weights * (rendered - image).square()).mean()]
+        loss = terms[0] + pixel_weight * terms[1]
         if locality_weight:
-            # Some way from the pivot towards a random w, where edits go.
-            towards = sample_w(generator, 1, seed + 1 + step)[:, None] - ws
-            near = ws + towards * (NEARBY * scale / towards.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-8))
             with torch.no_grad():
                 before = generator.synthesis(near, noise=maps)
             after = tuned.synthesis(near, noise=maps)
             features = perceptual.features(torch.cat([before, after]))
-            terms["locality"] = (distance(features[1:], features[:1]) + (after - before).square().mean()).sum()
-            loss = loss + locality_weight * terms["locality"]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        if progress:
-            progress(step + 1, steps, {name: float(value.detach()) for name, value in terms.items()})
+            terms.append((distance(features[1:], features[:1]) + (after - before).square().mean()).sum())
+            loss = loss + locality_weight * terms[2]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return torch.stack(terms).detach(), *gradients
+
+    def nearby(step: int) -> Tensor:
+        """A w some way from the pivot towards a random one, where edits go."""
+        if not locality_weight:
+            return ws
+        towards = sample_w(generator, 1, seed + 1 + step)[:, None] - ws
+        return ws + towards * (NEARBY * scale / towards.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-8))
+
+    evaluation = Replayed(evaluate, Graphs(device))
+    with tf32(True, device):
+        for step in range(steps):
+            found, *gradients = evaluation(nearby(step))
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            del gradients, gradient
+            if progress:
+                progress(step + 1, steps, dict(zip(("perceptual", "pixel", "locality"), found.tolist(), strict=False)))
     with torch.no_grad():
         whole = tuned.synthesis(ws, noise=maps)
         deltas = {name: (p - own[name]).detach().cpu() for name, p in tuned.synthesis.named_parameters()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentedit.costs import estimate
+from latentedit.costs import AT_ONCE, estimate, fitting, photos_at_once
 from latentedit.images import load_image
 from latentedit.inversion import STEPS
 from latentedit.models import Model, save_model
@@ -89,3 +89,10 @@ def test_shown_with_a_grid(tmp_path: Path, tiny_file: Path) -> None:
     assert set(facts["estimate"]) >= {"render_seconds", "render_gb", inversion, "inversion_gb"}
     assert all(value > 0 for value in facts["estimate"].values() if isinstance(value, float))
     assert load_image(tmp_path / "grid.png").shape[-2:] == (32, 128)
+
+
+def test_a_gpu_searches_as_many_photos_as_fit() -> None:
+    assert fitting(80.0, 2.0) == 20
+    assert fitting(80.0, 0.1) == AT_ONCE
+    assert fitting(1.0, 2.0) == 1
+    assert photos_at_once(Model(tiny_generator()), torch.device("cpu"), 8) == 8

@@ -8,8 +8,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from latentedit.critic import Critic
+from latentedit.curvature import Curvature
 from latentedit.graphs import Graphs, Replayed
+from latentedit.perceptual import DiscriminatorDistance
+from latentedit.search import TERMS, Search
+from latentedit.statistics import WStatistics
 from latentedit.training import PictureSet, Trainer, TrainingConfig
+from latentedit.tuning import tune
+from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_training import CONFIG, pictures
 
 FORBIDDEN = {
@@ -28,10 +35,15 @@ EVERYTHING = CONFIG.changed(augment="bgcfnc", augment_p=0.5, freeze_d=1)
 class OnTheDevice(TorchDispatchMode):
     """Fails on what a CUDA graph cannot hold."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.name().split(".")[0]
         if name in FORBIDDEN:
             raise AssertionError(f"{name} {FORBIDDEN[name]}")
+        if name == "aten::where":  # other operations take a number from the host as it is
+            assert len({tensor.device for tensor in args}) == 1, "a number is brought to the device"
         if name in ("aten::index", "aten::index_put", "aten::index_put_"):
             masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
             assert not masks, f"{name} by a mask has a shape that the device decides"
@@ -127,12 +139,13 @@ def test_no_pass_reads_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer.g_optimizer = trainer.d_optimizer = NoOptimizer()  # type: ignore[assignment]
     assert trainer.augment is not None
     trainer.augment.fixed = True
-    trainer._main_pass(trainer.real())
-    trainer._path_pass()
-    trainer._r1_pass(trainer.real())
-    trainer._share_sums(["main", "path", "r1"])
-    trainer._average()
-    trainer._adapt()
+    with OnTheDevice():
+        trainer._main_pass(trainer.real())
+        trainer._path_pass()
+        trainer._r1_pass(trainer.real())
+        trainer._share_sums(["main", "path", "r1"])
+        trainer._average()
+        trainer._adapt()
     assert trainer.augment.p.is_meta
     assert all(value.is_meta for value in trainer.figures.values())
     with pytest.raises(Exception, match="meta"):
@@ -255,3 +268,68 @@ def test_a_gpu_takes_the_steps_of_the_cpu() -> None:
         here.step()
     for name, value in here.figures.items():
         torch.testing.assert_close(there.figures[name].cpu(), value, rtol=0.02, atol=0.02)
+
+
+class StoppedError(Exception):
+    pass
+
+
+class Once:
+    """Instead of `Replayed`: evaluates under the watch, and ends the search."""
+
+    results: tuple[torch.Tensor, ...] = ()
+
+    def __init__(self, function: Callable[..., tuple[torch.Tensor, ...]], graphs: Graphs) -> None:
+        self.function = function
+
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with OnTheDevice():
+            Once.results = self.function(*inputs)
+        raise StoppedError
+
+
+@pytest.mark.parametrize("method", ["quasi_newton", "adam", "details"])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_search_step_stays_on_the_device(device: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of everything that can be searched with; what lies on the host fails on the meta device."""
+    monkeypatch.setattr("latentedit.search.Replayed", Once)
+    generator, discriminator = tiny_generator(), tiny_discriminator()
+    statistics = WStatistics.of(generator)
+    critic = Critic(generator, statistics)
+    critic.network.to(device)
+    curvature = Curvature(torch.randn(4, generator.num_ws, generator.w_dim))
+    focus = torch.ones(1, 1, 16, 16)
+    search = Search(
+        generator.to(device),
+        torch.zeros(2, 1, 16, 16, device=device),
+        DiscriminatorDistance(discriminator.to(device), focus),
+        statistics,
+        generator.num_ws,
+        "optimise",
+        mask=torch.ones(1, 1, 16, 16),
+        focus=focus,
+        styles=True,
+        critic=critic,
+        weights=dict.fromkeys(TERMS, 1.0),
+    )
+    search.take_start()
+    with pytest.raises(StoppedError):
+        if method == "quasi_newton":
+            search.quasi_newton(2, curvature, None, 0, 0.0, lambda *_: None)
+        elif method == "adam":
+            search.adam(2, 0.1, 0.05, None, 0, 0.0, lambda *_: None)
+        else:
+            search.details(2, True, None, lambda *_: None)
+    assert all(result.device.type == device for result in Once.results)
+    assert len(Once.results) >= 3
+
+
+def test_a_tuning_step_stays_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentedit.tuning.Replayed", Once)
+    generator, perceptual = tiny_generator(), DiscriminatorDistance(tiny_discriminator())
+    ws = torch.zeros(1, generator.num_ws, generator.w_dim)
+    with pytest.raises(StoppedError):
+        tune(generator, torch.zeros(1, 1, 16, 16), ws, None, perceptual, 2)
+    terms, *gradients = Once.results
+    assert terms.shape == (3,)
+    assert len(gradients) == len(list(generator.synthesis.parameters()))

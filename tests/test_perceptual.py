@@ -15,6 +15,7 @@ from latentedit.errors import Error
 from latentedit.perceptual import (
     CombinedDistance,
     DiscriminatorDistance,
+    LpipsDistance,
     StlpipsDistance,
     choose,
     distance,
@@ -133,3 +134,21 @@ def test_a_file_with_something_else_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("latentedit.perceptual.stlpips_file", lambda network="alex": file)
     with pytest.raises(Error, match="expected the weights of ST-LPIPS, found others"):
         StlpipsDistance()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_lpips_in_half_precision(dtype: torch.dtype) -> None:
+    """Distances agree to 1 %, and gradients point the same way, also those that half precision would lose."""
+    found = []
+    for kind in (torch.float32, dtype):
+        torch.manual_seed(0)
+        measure = LpipsDistance(None, dtype=kind)
+        a, b = torch.rand(2, 1, 3, 64, 64) * 2 - 1
+        b = (a + 0.2 * b).requires_grad_()
+        value = distance(measure.features(b), measure.features(a))
+        found.append((value.detach(), torch.autograd.grad(value.sum(), b)[0]))
+    (value, gradient), (half, rough) = found
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, value, rtol=0.01, atol=0)
+    assert float(torch.nn.functional.cosine_similarity(gradient.flatten(), rough.flatten(), dim=0)) > 0.98
+    assert float(rough.norm() / gradient.norm()) == pytest.approx(1, abs=0.02)
