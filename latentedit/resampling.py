@@ -93,6 +93,6 @@ def _gathered(images: Tensor, grid: Tensor) -> Tensor:
             inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
             index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
             found = planes.gather(2, index.flatten(1)[:, None].expand(-1, channels, -1))
-            weight = torch.where(inside, across * down, 0.0)[:, None]
+            weight = (across * down * inside)[:, None]
             total = total + found.view_as(total) * weight
     return total

@@ -92,7 +92,8 @@ class _Draw:
         if self.percentile is not None:
             return value
         on = self.source.uniform() < probability
-        return torch.where(on.reshape(-1, *[1] * (value.ndim - 1)), value, neutral)
+        # The other choice as a tensor too, as a number would have to be brought to the device.
+        return torch.where(on.reshape(-1, *[1] * (value.ndim - 1)), value, torch.full_like(value, neutral))
 
     def uniform(self, *columns: int) -> Tensor:
         if self.percentile is not None:

@@ -46,9 +46,9 @@ class Feed:
         """Fetch the batch that follows ``images_seen`` pictures."""
         for index, samples in enumerate(self.rounds):
             positions = range(images_seen + samples.start, images_seen + samples.stop, samples.step)
-            self._rows[index].copy_(torch.tensor(self.data.chosen(positions, self.seed, self.mirror)))
+            _send(torch.tensor(self.data.chosen(positions, self.seed, self.mirror)), self._rows[index])
             if self.pixels is None:
-                self._pictures[index].copy_(self.data.batch(positions, self.seed, self.mirror)[0])
+                _send(self.data.batch(positions, self.seed, self.mirror)[0], self._pictures[index])
 
     def pictures(self, index: int) -> tuple[Tensor, Tensor]:
         """Those of round ``index``, ``[N, C, H, W]`` in [-1, 1], and their labels ``[N, c_dim]``."""
@@ -58,6 +58,13 @@ class Feed:
         pixels = self.pixels[rows % len(self.data)]
         flipped = (rows >= len(self.data))[:, None, None, None]
         return from_uint8(torch.where(flipped, pixels.flip(3), pixels)), self.labels[rows]
+
+
+def _send(source: Tensor, target: Tensor) -> None:
+    """Copy to the device without waiting for what is being computed there."""
+    if target.device.type == "cuda":
+        source = source.pin_memory()
+    target.copy_(source, non_blocking=True)
 
 
 def _fits(data: PictureSet, device: torch.device) -> bool:

@@ -251,7 +251,8 @@ class Trainer:
         same point are as good (Mescheder et al. 2018, section 2) and save a pass through either network.
         """
         batch = self.config.batch
-        self._sums["main"] = sums = {}
+        sums: dict[str, Tensor] = {}
+        self._sums["main"] = sums
         with self._training(self.g_parameters, self.g_optimizer), self._training(self.d_parameters, self.d_optimizer):
             for samples, (images, labels) in zip(self.rounds, real, strict=True):
                 draws = self._streams("generator", samples)
@@ -283,7 +284,8 @@ class Trainer:
         config = self.config
         count = max(config.batch // 2, 1)
         names = "path_length", "path_penalty"
-        self._sums["path"] = sums = {name: torch.zeros([], device=self.device) for name in names}
+        sums = {name: torch.zeros([], device=self.device) for name in names}
+        self._sums["path"] = sums
         with self._training(self.g_parameters, self.g_optimizer):
             for samples in self.rounds:
                 part = range(samples.start, count, samples.step)
@@ -301,7 +303,8 @@ class Trainer:
 
     def _r1_pass(self, real: list[tuple[Tensor, Tensor]]) -> None:
         config = self.config
-        self._sums["r1"] = sums = {}
+        sums: dict[str, Tensor] = {}
+        self._sums["r1"] = sums
         with self._training(self.d_parameters, self.d_optimizer):
             for samples, (pictures, labels) in zip(self.rounds, real, strict=True):
                 images = pictures.detach().requires_grad_()
