@@ -39,3 +39,18 @@ def test_a_table_and_what_it_is_compared_with(tmp_path: Path) -> None:
     assert f"was {row['seconds']:.3f}" in result.stdout
     unknown = subprocess.run([*command[:2], "nothing"], capture_output=True, text=True)
     assert "no case begins with nothing" in unknown.stderr
+
+
+def test_the_benchmark_of_gpus_runs_through_on_a_cpu(tmp_path: Path) -> None:
+    """Every kind of case with narrow networks; on a GPU it has to work at once."""
+    command = [sys.executable, str(FOLDER / "gpu.py"), "--device", "cpu", "--wide", "4", "--rounds", "1", "--steps", "3"]
+    cases = ["render-16-2", "train-16-4", "invert-16"]
+    result = subprocess.run(
+        [*command, *cases, "--json", str(tmp_path / "gpu.json")], check=True, capture_output=True, text=True
+    )
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert [row["case"] for row in rows] == cases
+    assert "failed" not in result.stdout, result.stdout
+    assert all(value > 0 for row in rows for value in row["milliseconds"].values())
+    unknown = subprocess.run([*command, "nothing"], capture_output=True, text=True)
+    assert "no case begins with nothing" in unknown.stderr

@@ -1,0 +1,170 @@
+"""What differs on CUDA, against the CPU; ``bash gpu/check.sh`` runs it, with every other test that is marked "gpu"."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from latentedit.discriminator import DiscriminatorConfig, build_discriminator
+from latentedit.generator import Generator, GeneratorConfig
+from latentedit.inversion import invert, psnr
+from latentedit.models import Model, load_model
+from latentedit.modulation import differentiated_twice
+from latentedit.ops import fir_taps, upfirdn2d
+from latentedit.perceptual import DiscriminatorDistance, LpipsDistance, distance
+from latentedit.training import train, write_pictures
+from latentedit.training.losses import path_lengths, r1_penalty
+from latentedit.tuning import tune
+from tests.conftest import tiny_discriminator, tiny_generator
+from tests.test_cli import works
+from tests.test_training import CONFIG, pictures
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+ARCHITECTURES = ("resnet", "skip", "orig", "stylegan1")
+
+
+def networks(architecture: str, resolution: int = 32) -> tuple[Any, Any]:
+    """Narrow ones with random weights and noise, the same whenever they are asked for."""
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"resolution": resolution, "channels": 3, "channel_base": 1024, "channel_max": 32}
+    shape["architecture"] = architecture
+    g = Generator(GeneratorConfig(**shape, z_dim=16, w_dim=16, mapping_layers=2))
+    with torch.no_grad():
+        for layer in g.synthesis.layers:
+            layer.noise_strength.fill_(0.1)
+    return g, build_discriminator(DiscriminatorConfig(**shape, mbstd_group_size=2))
+
+
+def inputs(g: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    image = torch.randn(4, 3, g.resolution, g.resolution)
+    return torch.randn(4, g.num_ws, g.w_dim), image, torch.randn_like(image) / g.resolution
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, share: float = 1e-3) -> None:
+    scale = max(float(expected.abs().max()), 1e-6)
+    torch.testing.assert_close(found.cpu().float(), expected, rtol=0, atol=share * scale)
+
+
+@pytest.mark.parametrize("summed", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_pictures_and_gradients_of_both_orders(architecture: str, summed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentedit.ops.prefers_sums", lambda device, count: summed and device.type == "cuda")
+    found = []
+    for device in ("cpu", "cuda"):
+        g, d = (network.to(device) for network in networks(architecture))
+        ws, images, noise = (tensor.to(device) for tensor in inputs(g))
+        with torch.no_grad():
+            rendered, logits = g.synthesis(ws), d(images)
+        ws.requires_grad_()
+        images.requires_grad_()
+        (plain,) = torch.autograd.grad(g.synthesis(ws).square().mean(), ws)
+        with differentiated_twice():
+            lengths = path_lengths(g.synthesis(ws), ws, noise)
+        penalties = r1_penalty(images, d(images))
+        (lengths.sum() + penalties.sum()).backward()
+        gradients = [p.grad for network in (g, d) for p in network.parameters() if p.grad is not None]
+        found.append([rendered, logits, plain, lengths.detach(), penalties.detach(), *gradients])
+    for here, there in zip(*found, strict=True):
+        close(there, here)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_renders_within_40_db(precision: Any, faces128: Model) -> None:
+    generator = load_model("faces128", "cuda").generator
+    ws = generator.mapping(torch.randn(4, generator.z_dim, device="cuda"))
+    with torch.no_grad():
+        exact, half = generator.synthesis(ws), generator.synthesis(ws, precision=precision)
+        here = faces128.generator.synthesis(ws.cpu())
+    close(exact, here)
+    assert float(psnr(half, exact).min()) > 40
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_large_pictures_are_filtered_by_sums(form: torch.memory_format) -> None:
+    x = torch.randn(4, 64, 129, 129).contiguous(memory_format=form)
+    for up, down in ((1, 1), (2, 1), (1, 2)):
+        y = upfirdn2d(x.cuda(), fir_taps([1, 3, 3, 1]).cuda(), up, down, (1, 2, 2, 1), 1.5)
+        close(y, upfirdn2d(x, fir_taps([1, 3, 3, 1]), up, down, (1, 2, 2, 1), 1.5), 1e-5)
+
+
+@pytest.mark.parametrize("method", ["quasi-newton", "adam"])
+@pytest.mark.parametrize("space", ["w", "w+", "s"])
+def test_a_search_finds_what_it_finds_on_the_cpu(space: str, method: Any) -> None:
+    """The same first steps, and the same picture in the end."""
+    found = []
+    for device in ("cpu", "cuda"):
+        generator, discriminator = tiny_generator().to(device), tiny_discriminator().to(device)
+        image = generator(torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(3)).to(device))
+        perceptual = DiscriminatorDistance(discriminator)
+        found.append(invert(generator, image, space, 60, method=method, perceptual=perceptual))
+    here, there = found
+    assert not there.ws.is_cuda
+    close(there.history["perceptual"][:2], here.history["perceptual"][:2], 0.02)
+    for one, other in zip(here.distances, there.distances, strict=True):
+        assert other["psnr"] > one["psnr"] - 3
+
+
+def test_tuning_brings_the_picture_nearer() -> None:
+    generator, discriminator = tiny_generator().cuda(), tiny_discriminator().cuda()
+    image = generator(torch.randn(1, generator.z_dim, device="cuda"))
+    ws = generator.mapping(torch.zeros(1, generator.z_dim, device="cuda"))
+    tuning = tune(generator, image, ws, None, DiscriminatorDistance(discriminator), 40, learning_rate=1e-2)
+    assert tuning.after["psnr"] > tuning.before["psnr"] + 3
+
+
+def test_lpips_in_half_precision_agrees() -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        measure = LpipsDistance(None, device)
+        a, b = (torch.rand(2, 1, 3, 64, 64) * 2 - 1).to(device)
+        found.append(distance(measure.features(a), measure.features(a + 0.2 * b)))
+    assert measure.dtype == torch.float16
+    close(found[1], found[0], 0.01)
+
+
+def test_a_resumed_run_goes_on_as_the_whole_one(tmp_path: Path) -> None:
+    """To rounding: CUDA adds up gradients of resampling and of weights in no fixed order."""
+    config = CONFIG.changed(snapshot_kimg=1.0)
+    train(config.changed(kimg=0.08), pictures(), tmp_path / "one", device="cuda")
+    train(config.changed(kimg=0.04), pictures(), tmp_path / "two", device="cuda")
+    train(config.changed(kimg=0.08), pictures(), tmp_path / "two", device="cuda")
+    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True, map_location="cpu") for name in ("one", "two"))
+    assert one["steps"] == two["steps"] == 20
+    for name, tensor in one["g"].items():
+        close(two["g"][name], tensor.float(), 0.05)
+    train(config.changed(kimg=0.088), pictures(), tmp_path / "two", device="cpu")  # and a CPU takes it up
+
+
+def test_commands(tmp_path: Path, tiny_file: Path) -> None:
+    """Those that compute, with --device cuda, one on what the other wrote."""
+    model, look = ("--model", tiny_file, "--device", "cuda"), ("--seeds", "0-1", "--amounts", "-1:1:3")
+    works("sample", tiny_file, "--seeds", "0-3", "--out", tmp_path / "four.png", "--device", "cuda")
+    works("sample", tiny_file, "--seeds", "1", "--out", tmp_path / "one.png", "--device", "cuda")
+    works(
+        "invert", tmp_path / "one.png", "--aligned", "--steps", "12", "--tune", "--tune-steps", "5", *model, "--out", tmp_path
+    )
+    latent = tmp_path / "one.safetensors"
+    works("directions", "pca", "--count", "2", "--samples", "2000", *look, *model, "--out", tmp_path / "pca")
+    works("directions", "sefa", "--count", "2", *look, *model, "--out", tmp_path / "sefa")
+    works("directions", "channels", "--count", "2", "--samples", "4", *model, "--out", tmp_path / "channels")
+    axis = sorted((tmp_path / "sefa").glob("*.safetensors"))[0]
+    works("edit", latent, "--set", f"{axis}=1", *model, "--out", tmp_path / "edited.png")
+    works("edit", latent, "--sweep", f"{axis}=-1:1:3", *model, "--out", tmp_path / "strip.png")
+    works("mix", latent, latent, "--layers", "0-2", *model, "--out", tmp_path / "mixed.png")
+    works("interpolate", latent, latent, "--count", "3", *model, "--out", tmp_path / "between.png")
+    squares = ((f"{i}.png", Image.new("L", (16, 16), 20 * i)) for i in range(8))
+    write_pictures(tmp_path / "data.zip", squares)
+    run = ("--preset", "tiny", "--batch", "4", "--kimg", "0.04", "--out", tmp_path / "run", "--device", "cuda")
+    works("train", tmp_path / "data.zip", "--dry-run", *run)
+    works("train", tmp_path / "data.zip", *run)
+    works("train", tmp_path / "data.zip", *run[:-6], "--kimg", "0.08", *run[-4:], "--no-graphs")
+    names = ("four", "one", "edited", "strip", "mixed", "between")
+    assert all((tmp_path / f"{name}.png").is_file() for name in names)
+    assert (tmp_path / "run" / "model.safetensors").is_file()
