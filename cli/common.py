@@ -190,8 +190,6 @@ def megapixels_option(function: F) -> F:
     """Sets what `latentedit.images.megapixels` says while the command runs."""
 
     def set_limit(context: click.Context, _: click.Parameter, value: float | None) -> None:
-        if value is not None and not math.isfinite(value):
-            raise click.BadParameter(f"{value} is no number of megapixels.")
         if value is not None:
             before = os.environ.get("LATENTEDIT_MEGAPIXELS")
             os.environ["LATENTEDIT_MEGAPIXELS"] = str(value)
@@ -199,7 +197,7 @@ def megapixels_option(function: F) -> F:
 
     return click.option(
         "--megapixels",
-        type=click.FloatRange(0, 1e5, min_open=True),
+        type=Finite(0, 1e5, min_open=True),
         callback=set_limit,
         expose_value=False,
         help="Largest picture that is read, in millions of pixels.  [default: 64]",

@@ -76,9 +76,9 @@ def make(folder: Path) -> None:
     Direction("hat", torch.tensor([0.0, 1, 0, 0]), 0.1, 1.0, own).save(folder / "other.safetensors")
     noise = [torch.zeros(shape) for shape in model.generator.synthesis.noise_shapes]
     corners = [[0.0, 0.0], [16.0, 0.0], [16.0, 16.0], [0.0, 16.0]]
-    settings: dict[str, Any] = {"steps": 1, "edits": [{"direction": "smile", "amount": 1.0}]}
+    settings: dict[str, Any] = {"steps": 1, "edits": ["smile=1"]}
     ws = torch.linspace(-1, 1, model.generator.num_ws * 4).reshape(1, -1, 4)
-    save_latent(folder / "framed.safetensors", Latent(ws, noise, own, "w+", corners, settings, {"psnr": 20.0}))
+    save_latent(folder / "framed.safetensors", Latent(ws, noise, own, "w+", corners, settings, {"psnr": 10.0}))
     _pictures(folder)
     _labels(folder / "labels", model)
     _trainings(folder, model)

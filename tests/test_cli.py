@@ -398,6 +398,8 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
     Image.new("L", (100, 100), 100).save(wall)
     other = tmp_path / "other-model.safetensors"
     save_model(other, Model(tiny_generator(5)))
+    second_file = tmp_path / "second.safetensors"
+    second_file.write_bytes(latent_file.read_bytes())
     table, out = tmp_path / "labels.csv", tmp_path / "out"
     table.write_text("file,hat\nwall.png,1\n")
     into = ["--model", tiny_file, "--out", out, "--steps", "1"]
@@ -409,7 +411,7 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
         (["invert", small, *into, "--aligned"], "small.png: 3 x 3 pixels is too small"),
         (["invert", empty, *into], "empty: no pictures in this folder"),
         (["invert", wall, *into], "wall.png: no face found; give the square"),
-        (["invert", wall, *into, "--crop", "1,2"], "--crop takes 3 numbers"),
+        (["invert", wall, *into, "--crop", "1,2"], "--crop takes 3 finite numbers"),
         (["invert", wall, *into, "--crop", "500,0,64"], "--crop 500,0,64 lies outside the picture of 100 x 100"),
         (["invert", wall, *into, "--crop", "0,0,64", "--aligned"], "exclude each other"),
         (["invert", wall, *into, "--aligned", "--device", "cuda:99"], "device 'cuda:99' is not available"),
@@ -425,7 +427,7 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
         (["edit", latent_file, "--model", tiny_file, "--set", axis + "@9-12", "--out", out], "layers 9-12 lie outside"),
         (["edit", latent_file, "--model", tiny_file, "--out", out], "nothing to do"),
         (["edit", tiny_file, "--model", tiny_file, "--set", axis, "--out", out], "expected a latentedit-latent file"),
-        (["edit", latent_file, latent_file, "--set", axis, "--out", tmp_path / "x.png"], "2 latents need a folder"),
+        (["edit", latent_file, second_file, "--set", axis, "--out", tmp_path / "x.png"], "2 latents need a folder"),
         (["edit", latent_file, "--model", tiny_file, "--set", axis, "--out", tmp_path / "x.xyz"], "pictures are written as"),
         (["directions", "fit", tmp_path / "no.csv", "--column", "hat", *fitted], "no.csv: not a readable CSV file"),
         (["directions", "fit", table, "--column", "coat", *fitted], "no column 'coat'; there are file, hat"),

@@ -460,8 +460,8 @@ def test_editing_along_style_directions(
     for offset, expected in zip(moved.styles, edit_styles(generator, [], d, 2.0), strict=True):
         torch.testing.assert_close(offset, expected)
     # On from there, to a score: the earlier offsets count.
-    works("edit", out, *model, "--set", f"{paths['s']}=:1.5", "--out", out)
-    moved = load_latent(out)
+    works("edit", out, *model, "--set", f"{paths['s']}=:1.5", "--out", tmp_path / "on.safetensors")
+    moved = load_latent(tmp_path / "on.safetensors")
     assert float(d.score(moved.ws, generator, moved.styles)[0]) / d.sigma == pytest.approx(1.5, abs=1e-4)
     assert [edit.rpartition("=")[2] for edit in moved.settings["edits"]] == ["2", "1", ":1.5"]
     # Rows that are not the channel's: nothing moves.

@@ -13,7 +13,7 @@ from PIL import Image
 import latentedit
 from latentedit.cli.main import WAITING
 from latentedit.errors import Interrupted
-from latentedit.images import save_image
+from latentedit.images import to_pil
 from latentedit.latents import load_latent
 from latentedit.models import load_generator
 from latentedit.statistics import sample_z
@@ -38,7 +38,9 @@ def stopped(*arguments: object) -> str:
 def photos(tmp_path: Path, tiny_file: Path) -> Path:
     generator = load_generator(tiny_file)
     for seed in range(2):
-        save_image(generator(sample_z(seed, 12)), tmp_path / "photos" / f"{seed}.png")
+        photo = tmp_path / "photos" / f"{seed}.png"
+        photo.parent.mkdir(exist_ok=True)
+        to_pil(generator(sample_z(seed, 12))).save(photo)  # without the note that it is a rendering
     return tmp_path / "photos"
 
 

@@ -173,8 +173,9 @@ def test_align_keeps_photos_and_all_crops(tmp_path: Path, tiny_file: Path) -> No
     assert note_of(folder / "a-jpg.png") == CUT
     # Crops are photographs still: the next command takes them.
     works("invert", folder / "a-jpg.png", "--model", tiny_file, "--out", tmp_path / "latents", *STEPS)
-    taken = works("align", folder, *marks, "--out", tmp_path / "out")
+    taken = run("align", folder, *marks, "--out", tmp_path / "out")
     assert "rendered" not in taken.stderr
+    assert "3 of 6 failed" in taken.stderr  # the marks lie outside the crops
 
 
 def test_edits_beside_their_latents_and_over_photos(tmp_path: Path, tiny_file: Path) -> None:
