@@ -214,10 +214,10 @@ def _put_back(name: str, value: str | None) -> None:
 def expand(
     paths: Sequence[str], endings: tuple[str, ...], what: str, *, recursive: bool = False, photos: bool = False
 ) -> list[Path]:
-    """The files that ``paths`` name, each once; a folder stands for the files in it that have one of ``endings``.
+    """The files that ``paths`` name; a folder stands for the files in it that have one of ``endings``, but for hidden ones.
 
-    What else is in a folder is counted and named on stderr, where ``photos`` are looked for. Hidden files count as not
-    there, and of ``photos`` those that were rendered here.
+    ``photos`` are taken once each, and not where they were rendered here; what else is in a folder is counted and named
+    on stderr.
     """
     from latentedit.folders import listing
 
@@ -233,8 +233,9 @@ def expand(
         for line in inside.lines() if photos else ():
             say(f"{path}: {line}", err=True)
         found += inside.files
-    once = {os.path.realpath(path): path for path in reversed(found)}
-    found = [path for path in found if once[os.path.realpath(path)] is path]
+    if photos:
+        once = {os.path.realpath(path): path for path in reversed(found)}
+        found = [path for path in found if once[os.path.realpath(path)] is path]
     for path in found:
         outputs.given(path)
     return found

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from latentedit.cli import components
-from latentedit.cli.common import device_option, model_option, print_facts, read_model, say_written
+from latentedit.cli.common import device_option, model_option, print_facts, read_model, say, say_written
 from latentedit.cli.fitting import fit
 from latentedit.cli.labelling import label, sample
 from latentedit.cli.refining import refine
@@ -60,7 +60,7 @@ def list_command(model_name: str | None) -> None:
       latentedit directions list --model faces128
     """
     from latentedit.directions.direction import own_directions, read_direction, shipped
-    from latentedit.errors import quoted, shown
+    from latentedit.errors import quoted
     from latentedit.models import fingerprint
 
     own = fingerprint(read_model(model_name, "cpu").generator) if model_name else None
@@ -70,7 +70,7 @@ def list_command(model_name: str | None) -> None:
             figure = next(
                 (f"{k} {quoted(direction.report[k])}" for k in ("photo_auc", "auc", "r2") if k in direction.report), ""
             )
-            click.echo(f"{name:16} {where:8} {direction.space:3} {figure}  for generator {shown(direction.fingerprint[:12])}")
+            say(f"{name:16} {where:8} {direction.space:3} {figure}  for generator {direction.fingerprint[:12]}")
 
 
 @directions.command()

@@ -57,7 +57,7 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive:
         raise Error("these files do not say which generator they belong to; name it with --model")
     model = read_model(model_name, device)
     generator = model.generator
-    sources = expand(files, ENDINGS, "files of latents", recursive=recursive)
+    sources = list(dict.fromkeys(expand(files, ENDINGS, "files of latents", recursive=recursive)))
     names = distinct(sources)
     written: set[str] = set()
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from latentedit import outputs
-from latentedit.errors import Error, Interrupted
+from latentedit.errors import Error, Interrupted, printable
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it to programs that SIGINT ended."""
@@ -94,7 +94,7 @@ class Lazy(click.Group):
         except OSError as error:
             named = f"{error.filename}: " if error.filename else ""
             message = f"{named}{error.strerror or error}"
-        click.echo(f"latentedit: {message}", err=True)
+        click.echo(f"latentedit: {printable(message)}", err=True)
         raise click.exceptions.Exit(status)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import crop_options, device_option, model_option, progress_bar, read_model, say_written
+from latentedit.cli.common import crop_options, device_option, model_option, progress_bar, read_model, say, say_written
 from latentedit.cli.fitting import label_options, read_pictures
 from latentedit.cli.reports import own_direction
 from latentedit.errors import Error
@@ -122,7 +122,7 @@ def refine(
     }
     found.provenance.update(provenance)
     found.save(out)
-    click.echo(f"{found.name}: steps are {found.report['refined_length']:g} times as long")
+    say(f"{found.name}: steps are {found.report['refined_length']:g} times as long")
     say_written(out)
 
 

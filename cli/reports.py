@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import device_option, model_option, print_facts, progress_bar, read_model, say_written
+from latentedit.cli.common import device_option, model_option, print_facts, progress_bar, read_model, say, say_written
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ def compare(names: tuple[str, ...], judge: str | None, ask: str | None, pictures
     directions = [own_direction(name, model) for name in names]
     if judge:
         directions = [with_report(d, model.generator, effect=judged(d, model, judge, ask, pictures)[0]) for d in directions]
-    click.echo(compared(directions, model.generator), nl=False)
+    for line in compared(directions, model.generator).splitlines():
+        say(line)
 
 
 @click.command()
@@ -166,7 +167,7 @@ def condition(name: str, keep: str, called: str | None, model_name: str, out: st
     found = kept(direction, keep, model, called)
     found.save(out)
     if found is not direction:
-        click.echo(f"{found.name}: holds {', '.join(found.report['kept'])}; cosine {found.report['cosine_with_unconditioned']}")
+        say(f"{found.name}: holds {', '.join(found.report['kept'])}; cosine {found.report['cosine_with_unconditioned']}")
     say_written(out)
 
 

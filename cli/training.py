@@ -106,7 +106,8 @@ def build(
             say(message if message.startswith("left out") else f"skipped {message}", err=True)
     if len(classes) == 1:
         say(f"warning: all pictures have one class, {classes.pop()!r}; labels tell nothing apart", err=True)
-    click.echo(f"{count} pictures of {size} x {size}, {colour}" + (f"; {len(skipped)} skipped" if skipped else ""))
+    bad = sum(not message.startswith("left out") for message in skipped)
+    click.echo(f"{count} pictures of {size} x {size}, {colour}" + (f"; {bad} skipped" if bad else ""))
     say_written(out)
 
 

@@ -30,7 +30,8 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 def key(photo: str | os.PathLike[str], settings: dict[str, Any]) -> str:
     """32 hexadecimal digits: 16 that change with the content of ``photo``, and 16 that change with ``settings`` too."""
-    digest = hashlib.sha256(Path(photo).read_bytes())
+    with open(photo, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
     content = digest.hexdigest()[:16]
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return content + digest.hexdigest()[:16]

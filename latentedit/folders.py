@@ -40,7 +40,7 @@ def listing(folder: Path, endings: Sequence[str], *, recursive: bool = False, ph
         if path.suffix.lower() not in endings:
             found.leave(_kind(name), name)
         elif photos and is_rendering(path):
-            found.leave("rendered by latentedit, no photographs", name)
+            found.leave("rendered by latentedit, no photographs; name such a file itself to take it", name)
         else:
             found.files.append(path)
     return found
@@ -55,12 +55,15 @@ def _visible(folder: Path, found: Listing, recursive: bool) -> Iterator[Path]:
     for path in inside:
         if path.name.startswith("."):
             continue
-        if not path.is_dir():
+        if path.is_file():
             yield path
+        elif not path.is_dir():  # a pipe would be waited for, and a link may lead nowhere
+            found.leave("no ordinary files", path.name)
         elif not recursive:
             found.leave("sub-folders; --recursive looks into them", f"{path.name}/")
-        # A link to a folder above would be followed for ever.
-        elif not path.is_symlink():
+        elif path.is_symlink():  # to a folder above, it would be followed for ever
+            found.leave("links to folders", f"{path.name}/")
+        else:
             yield from _visible(path, found, recursive)
 
 

@@ -120,6 +120,8 @@ def _readable(name: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise Error(f"{name}: not a picture that Pillow can read{_hint(name)}") from error
+    except PermissionError as error:
+        raise Error(f"{name}: {error.strerror}") from error
     except MemoryError as error:
         raise Error(f"{name}: there is not enough memory to decode it") from error
     # Decoders meet whatever the file makes them meet.

@@ -13,7 +13,7 @@ from latentedit import outputs
 from latentedit.cli.main import main
 from latentedit.errors import Error
 from latentedit.files import write_bytes
-from latentedit.folders import distinct
+from latentedit.folders import distinct, listing
 from latentedit.images import CUT, EDITED, is_rendering, note_of, open_image, save_image
 from latentedit.latents import load_latent
 from tests.test_cli import complaint, run, works
@@ -108,7 +108,7 @@ def test_invert_beside_the_photo(tmp_path: Path, tiny_file: Path) -> None:
     assert f"wrote {folder}/me-inverted.png" in first.stdout
     state = everything(folder)
     again = works("invert", folder, "--model", tiny_file, "--out", folder, *STEPS)
-    assert "left out 2: me-inverted-compare.png, me-inverted.png (rendered by latentedit, no photographs)" in again.stderr
+    assert "left out 2: me-inverted-compare.png, me-inverted.png (rendered by latentedit, no photographs;" in again.stderr
     assert "me.png: done before" in again.stderr
     assert everything(folder) == state
 
@@ -251,7 +251,7 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, tiny_file: Path) -
         (folder / name).write_bytes(b"x")
     shown = works("invert", folder, "--model", tiny_file, "--out", tmp_path / "out", *STEPS).stderr
     assert f"{folder}: left out 1: deep/ (sub-folders; --recursive looks into them)" in shown
-    assert "left out 1: drawn.jpg (rendered by latentedit, no photographs)" in shown
+    assert "left out 1: drawn.jpg (rendered by latentedit, no photographs;" in shown
     assert 'left out 2: e.heic, f.HEIC (.heic; pip install "latentedit[heic]" reads them)' in shown
     assert "left out 4: notes.txt, one.txt, three.txt, ... (.txt)" in shown
     assert ".d.png" not in shown
@@ -262,6 +262,16 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, tiny_file: Path) -
     save_image(Image.new("RGB", (24, 24)), tmp_path / "none" / "drawn.png")
     told = complaint("invert", tmp_path / "none", "--model", tiny_file, "--out", tmp_path / "x", *STEPS)
     assert "no pictures in this folder; left out 1: drawn.png (rendered by latentedit" in told
+
+
+def test_pipes_and_links_are_not_followed(tmp_path: Path) -> None:
+    photo(tmp_path / "ph" / "a.png")
+    os.mkfifo(tmp_path / "ph" / "pipe.png")
+    (tmp_path / "ph" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "ph" / "up").symlink_to(tmp_path)
+    found = listing(tmp_path / "ph", (".png",), recursive=True, photos=True)
+    assert [path.name for path in found.files] == ["a.png"]
+    assert found.lines() == ["left out 2: gone.png, pipe.png (no ordinary files)", "left out 1: up/ (links to folders)"]
 
 
 def test_a_file_named_twice_is_done_once(tmp_path: Path, tiny_file: Path) -> None:
