@@ -20,8 +20,11 @@ DETECTION_SIDE = 480
 """Pictures are brought to about this shorter side before faces are looked for."""
 LONGEST_SIDE = 8 * DETECTION_SIDE
 """Of what is looked at, so that a narrow strip is not enlarged without end."""
-SMALLEST_FACE = 0.12
-"""Of the shorter side of the picture."""
+LOOKS = ((1, 0.12), (2, 0.06))
+"""How many times as large a picture is looked at, and the least side of a face in shorter sides of the picture; the second look
+is where the first finds none that two cascades see, because the smaller faces may be, the more patterns look like one.
+"""
+SMALLEST_FACE = LOOKS[-1][1]
 
 EYE_PATCH = 256
 """Side in pixels of the square that eyes are looked for in."""
@@ -164,7 +167,11 @@ def _cascade(name: str) -> Any:
 def find_by_cascade(image: Image.Image) -> list[Face]:
     """Finds faces by the Haar cascades of OpenCV; those that one cascade alone sees come last, else the largest first."""
     grey = np.asarray(image.convert("L"))
-    found = [(_face_in(grey, box), box[2], seen) for *box, seen in _cascade_boxes(grey)]
+    boxes = _cascade_boxes(grey, *LOOKS[0])
+    if all(seen == 1 for *_, seen in boxes):  # none, or one around a smaller face
+        nearer = _cascade_boxes(grey, *LOOKS[1])
+        boxes = nearer if not boxes or any(seen > 1 for *_, seen in nearer) else boxes
+    found = [(_face_in(grey, box), box[2], seen) for *box, seen in boxes]
     found.sort(key=lambda row: (row[2] == 1, -row[1]))
     doubted = []
     for face, _, seen in found:
@@ -173,15 +180,17 @@ def find_by_cascade(image: Image.Image) -> list[Face]:
     return doubted
 
 
-def _cascade_boxes(grey: Any) -> list[tuple[float, float, float, int]]:
-    """Horizontal and vertical centre and width of the boxes around faces, and how many cascades see each."""
-    scale = min(DETECTION_SIDE / min(grey.shape), LONGEST_SIDE / max(grey.shape))
+def _cascade_boxes(grey: Any, larger: int, smallest: float) -> list[tuple[float, float, float, int]]:
+    """Horizontal and vertical centre and width of the boxes around faces, and how many cascades see each; see `LOOKS`."""
+    scale = min(larger * DETECTION_SIDE / min(grey.shape), LONGEST_SIDE / max(grey.shape))
     if min(grey.shape) * scale < DETECTION_SIDE / 10:
         return []  # a strip too narrow for a face
+    if larger > 1 and scale > 1:
+        return []  # enlarged, a picture shows nothing new
 
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     work = cv2.equalizeHist(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=method))
-    least = int(SMALLEST_FACE * min(work.shape))
+    least = int(smallest * min(work.shape))
 
     groups: list[list[tuple[float, float, float, str]]] = []
     for name, beside in CASCADES.items():
@@ -361,7 +370,8 @@ def faces_for(
         given = ", or ".join(text for way, text in WAYS.items() if way in ways)
         advice = f"give {given}" if given else "take another photo"
         more = "" if detector or available() else f"; {EXTRA} finds more"
-        raise Error(f"{name}: no face found; {advice}{more}")
+        limit = "" if detector or available() else f" of {SMALLEST_FACE:.0%} of the shorter side or more"
+        raise Error(f"{name}: no face found{limit}; {advice}{more}")
     return faces
 
 

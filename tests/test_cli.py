@@ -410,7 +410,7 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
         (["invert", cut, *into, "--aligned"], "cut.png: damaged or truncated"),
         (["invert", small, *into, "--aligned"], "small.png: 3 x 3 pixels is too small"),
         (["invert", empty, *into], "empty: no pictures in this folder"),
-        (["invert", wall, *into], "wall.png: no face found; give the square"),
+        (["invert", wall, *into], "wall.png: no face found"),
         (["invert", wall, *into, "--crop", "1,2"], "--crop takes 3 finite numbers"),
         (["invert", wall, *into, "--crop", "500,0,64"], "--crop 500,0,64 lies outside the picture of 100 x 100"),
         (["invert", wall, *into, "--crop", "0,0,64", "--aligned"], "exclude each other"),

@@ -7,7 +7,17 @@ import pytest
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.faces import FRAMINGS, Face, crop, find_faces, quad_for, quad_from_eyes, quad_from_face, quad_of_window
+from latentedit.faces import (
+    FRAMINGS,
+    Face,
+    crop,
+    find_by_cascade,
+    find_faces,
+    quad_for,
+    quad_from_eyes,
+    quad_from_face,
+    quad_of_window,
+)
 from latentedit.images import open_image
 from tests.conftest import hopper
 
@@ -36,8 +46,24 @@ def test_a_smaller_copy_gives_the_same_crop() -> None:
     assert np.abs(full / 2 - small).max() < 0.06 * side
 
 
+def test_small_faces_of_large_photos() -> None:
+    """A face of some 180 pixels in a photo of 3000 x 2000, which is 9 % of its shorter side."""
+    portrait = open_image(hopper())
+    true = find_by_cascade(portrait)[0]
+    scale = 180 / true.box[2]
+    small = portrait.resize((round(portrait.width * scale), round(portrait.height * scale)), Image.Resampling.LANCZOS)
+    y, x = np.mgrid[0:2000, 0:3000]
+    soft = 128 + 50 * np.sin(x / 700) + 40 * np.cos(y / 500)
+    scene = Image.fromarray(soft.astype(np.uint8)).convert(portrait.mode)
+    scene.paste(small, (1900, 700))
+    found = find_by_cascade(scene)[0]
+    assert 150 < found.box[2] < 210
+    for eye, place in ((found.left_eye, true.left_eye), (found.right_eye, true.right_eye)):
+        assert np.hypot(eye[0] - 1900 - place[0] * scale, eye[1] - 700 - place[1] * scale) < 12
+
+
 def test_no_face() -> None:
-    with pytest.raises(Error, match=r"wall.png: no face found; give the square around it with --crop X,Y,SIZE"):
+    with pytest.raises(Error, match=r"wall.png: no face found.*; give the square around it with --crop X,Y,SIZE"):
         quad_for(Image.new("L", (200, 200), 128), FRAMING, "wall.png")
     with pytest.raises(Error, match="does not say how faces are framed"):
         quad_for(Image.new("L", (200, 200)), None)
