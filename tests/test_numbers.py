@@ -33,7 +33,7 @@ FRAMING = {"kind": "face", "eyes": [[0.36, 0.47], [0.63, 0.47]]}
 @pytest.mark.parametrize(("path", "parameter"), NUMBERS, ids=lambda value: getattr(value, "name", None) or " ".join(value))
 def test_every_number_has_a_range(path: tuple[str, ...], parameter: click.Option) -> None:
     kind: Any = parameter.type
-    assert isinstance(kind, click.IntRange | Finite), f"{' '.join(path)} {parameter.opts}: any number is taken"
+    assert isinstance(parameter.type, click.IntRange | Finite), f"{' '.join(path)} {parameter.opts}: any number is taken"
     assert kind.min is not None, f"{' '.join(path)} {parameter.opts}: negative numbers are taken"
     context = click.Context(click.Command("x", params=[parameter]))
     record = parameter.get_help_record(context)
