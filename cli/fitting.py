@@ -48,6 +48,9 @@ def label_options(function: Any) -> Any:
 @click.command()
 @click.argument("table", metavar="[CSV|FOLDER]", type=click.Path(), required=False)
 @label_options
+@click.option(
+    "--balance", metavar="COLUMN,...", help="Columns that the labels go along with; they are made independent of them."
+)
 @click.option("--order", metavar="VALUE,...", help="Values from least to most, for a slider of degrees.")
 @click.option("--each", is_flag=True, help="A direction for every class against the others; --out is a folder.")
 @click.option("--name", help="Of the direction; by default the column's.")
@@ -100,6 +103,7 @@ def fit(
     column: str | None,
     positive: tuple[str, ...],
     negative: tuple[str, ...],
+    balance: str | None,
     order: str | None,
     each: bool,
     group: str | None,
@@ -129,7 +133,8 @@ def fit(
 
     Labels come in a CSV with a "file" column (photographs, or latent files such as those of "directions sample"), or as a
     folder with a sub-folder for every class. Rows without a label are left out, and so are photographs that cannot be read or
-    show no face; these are listed.
+    show no face; these are listed. Where another column predicts the labels, a line says so: what the slider moves may be that,
+    and --balance weighs the samples so that it tells nothing.
 
     \b
     Example:
@@ -144,6 +149,8 @@ def fit(
         raise Error("--each makes a direction for every class; it goes without --positive, --negative and --order")
     if not each and not out.endswith(".safetensors"):
         raise Error(f"--out must end in .safetensors, got {out}")
+    if balance and classifier is not None:
+        raise Error("--balance goes with labels, not with --classifier")
     if (table is None) == (classifier is None):
         raise Error("give either labels (a CSV or a folder) or --classifier FILE")
     if space == "z":
@@ -172,7 +179,11 @@ def fit(
         called = name or texts.attribute
         wanted = [(f"{called}-{value}", (value,)) for value in sorted(set(texts.texts))] if each else [(called, positive)]
         tables = [(title, texts.numbers(yes, negative, order.split(",") if order else ())) for title, yes in wanted]
-        found = _from_tables(tables, model, crop, aligned, method, mirror, samples, steps, confident, common)
+        columns = [part.strip() for part in balance.split(",")] if balance else []
+        _warn(tables, columns)
+        if columns:
+            provenance["balanced"] = columns
+        found = _from_tables(tables, columns, model, crop, aligned, method, mirror, samples, steps, confident, common)
     for direction in found:
         if keep:
             measured = direction
@@ -218,8 +229,20 @@ def _from_classifier(
         )
 
 
+def _warn(tables: "list[tuple[str, LabelTable]]", balanced: list[str]) -> None:
+    """Tell of other columns that predict the labels, but for those that are ``balanced``."""
+    from latentedit.directions.balancing import telling_columns
+
+    for title, labels in tables:
+        for column, auc in telling_columns(labels):
+            if column not in balanced:
+                said = f"{title}: the column {column} predicts these labels (AUC {auc:.2f}); the direction may move that"
+                click.echo(f"{said}. --balance {column} makes them independent of it", err=True)
+
+
 def _from_tables(
     tables: "list[tuple[str, LabelTable]]",
+    balance: list[str],
     model: "Model",
     crop: str | None,
     aligned: bool,
@@ -232,20 +255,29 @@ def _from_tables(
 ) -> "list[Direction]":
     import torch
 
+    from latentedit.directions.balancing import balanced, balanced_rows
+
     paths = tables[0][1].paths
     if are_latents(paths):
+        if balance:
+            tables = [(title, balanced(labels, balanced_rows(labels, balance))) for title, labels in tables]
         return [_from_latents(labels, model, title, confident, common) for title, labels in tables]
     if confident is not None and method == "transfer":
         common = {**common, "confident": confident}
     elif confident is not None:
         raise Error("--confident is for scores; inverted photographs have labels")
     crops = read_crops(paths, model, crop, aligned)
-    kept_tables = [(title, labels.only(set(crops))) for title, labels in tables]
     images = torch.cat(list(crops.values()))
-    return [
-        _from_photos(images, labels, model, method, mirror, samples, steps, {**common, "name": title})
-        for title, labels in kept_tables
-    ]
+    found = []
+    for title, labels in tables:
+        labels = labels.only(set(crops))
+        chosen = images
+        if balance:
+            rows = balanced_rows(labels, balance, copies=1)  # every copy of a photograph is looked at again
+            chosen, labels = images[rows], balanced(labels, rows)
+        named = {**common, "name": title}
+        found.append(_from_photos(chosen, labels, model, method, mirror, samples, steps, named))
+    return found
 
 
 def _from_latents(

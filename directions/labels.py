@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ class LabelTable:
     """0 and 1, or numbers, ``[n]``."""
     groups: list[str] | None
     """Of every sample, e.g. the person; samples of a group are never split between folds."""
+    others: dict[str, list[str]] = field(default_factory=dict)
+    """The table's other columns as they are written, by name."""
 
     @property
     def binary(self) -> bool:
@@ -63,6 +65,8 @@ class TextLabels:
     groups: list[str] | None
     places: list[str]
     """Of every sample, for messages."""
+    others: dict[str, list[str]] = field(default_factory=dict)
+    """The table's other columns."""
 
     def numbers(self, positive: Iterable[str] = (), negative: Iterable[str] = (), order: Sequence[str] = ()) -> LabelTable:
         """As 0 and 1, or as numbers; see `read_labels`."""
@@ -81,7 +85,8 @@ class TextLabels:
                 f"{self.source}: all {len(found)} labels of {self.attribute!r} are the same; a direction needs two classes"
             )
         groups = [self.groups[i] for i in rows] if self.groups else None
-        return LabelTable([self.paths[i] for i in rows], found, groups)
+        others = {name: [texts[i] for i in rows] for name, texts in self.others.items()}
+        return LabelTable([self.paths[i] for i in rows], found, groups, others)
 
 
 def read_labels(
@@ -137,6 +142,7 @@ def read_texts(
     left_out = set(exclude)
     seen: dict[Path, str] = {}
     paths, texts, groups, places = [], [], [], []
+    others: dict[str, list[str]] = {name: [] for name in names if name not in (file_column, column, group)}
     for number, row in enumerate(rows, start=2):
         text = row.get(column, "").strip()
         member = row.get(group, "") if group else ""
@@ -157,9 +163,11 @@ def read_texts(
         texts.append(text)
         groups.append(member)
         places.append(f"{path}, line {number}")
+        for name, cells in others.items():
+            cells.append((row[name] or "").strip())
     if not paths:
         raise Error(f"{path}: no row has a label in column {column!r} that is asked for")
-    return TextLabels(path, column, paths, texts, groups if group else None, places)
+    return TextLabels(path, column, paths, texts, groups if group else None, places, others)
 
 
 def _from_folders(path: Path) -> TextLabels:
