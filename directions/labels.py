@@ -51,7 +51,8 @@ class LabelTable:
         if len(set(values)) < 2:
             raise Error(f"the labels of the {len(rows)} files that can be used are all the same; a direction needs two classes")
         groups = [self.groups[i] for i in rows] if self.groups else None
-        return LabelTable([self.paths[i] for i in rows], values, groups)
+        others = {name: [texts[i] for i in rows] for name, texts in self.others.items()}
+        return LabelTable([self.paths[i] for i in rows], values, groups, others)
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,8 @@ def read_texts(
         texts.append(text)
         groups.append(member)
         places.append(f"{path}, line {number}")
-        for name, cells in others.items():
-            cells.append((row[name] or "").strip())
+        for name, words in others.items():
+            words.append(row.get(name, "").strip())
     if not paths:
         raise Error(f"{path}: no row has a label in column {column!r} that is asked for")
     return TextLabels(path, column, paths, texts, groups if group else None, places, others)

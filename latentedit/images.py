@@ -159,10 +159,13 @@ def _check_size(image: Image.Image, name: str) -> None:
         )
 
 
-def open_image(source: Source, background: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
+def open_image(
+    source: Source, background: tuple[int, int, int] = (255, 255, 255), name: str = "picture"
+) -> Image.Image:
     """A picture as PIL "RGB" or "L", upright, 8-bit.
 
     EXIF rotation is applied; 16-bit grey is scaled; palettes and CMYK are converted; transparency is laid on ``background``.
+    ``name`` is what messages call a source that is no file.
 
     Raises:
         Error: no such file, not a picture, truncated, too many pixels, or shorter than 8 pixels on a side.
@@ -170,8 +173,8 @@ def open_image(source: Source, background: tuple[int, int, int] = (255, 255, 255
     if isinstance(source, str | os.PathLike):
         with opened(source, os.fspath(source)) as file:
             return _upright(file, os.fspath(source), background)
-    with _readable("picture"):
-        return _upright(Image.fromarray(source) if isinstance(source, np.ndarray) else source, "picture", background)
+    with _readable(name):
+        return _upright(Image.fromarray(source) if isinstance(source, np.ndarray) else source, name, background)
 
 
 def open_reduced(source: str | os.PathLike[str]) -> tuple[Image.Image, int]:

@@ -157,7 +157,7 @@ class Arguments(Part):
     def run(self, case: Case) -> Outcome:
         from latentedit.directions.page import LabelPage
 
-        LabelPage.run = LabelPage.server_close  # type: ignore[method-assign]  # nobody will press Done
+        LabelPage.run = LabelPage.server_close  # type: ignore[method-assign, assignment]  # nobody will press Done
         scratch, before = self.place.fresh(), self.place.signature()
         filled = self.place.filled(case.arguments)
         if any("\0" in word for word in filled):  # no shell can pass it on

@@ -210,7 +210,7 @@ def test_programs_that_torch_would_follow(tmp_path: Path, code: bytes, message: 
 def test_many_empty_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latentedit.budget.ENTRIES", 500)
     monkeypatch.setattr("latentedit.files.ENTRIES", 500)
-    header = {"__metadata__": {"latentedit": "{}"}}
+    header: dict[str, Any] = {"__metadata__": {"latentedit": "{}"}}
     header |= {str(i): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(500)}
     native(tmp_path / "x.safetensors", json.dumps(header))
     assert "a header of more than 500 tensors" in refused(load_latent, tmp_path / "x.safetensors")

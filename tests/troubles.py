@@ -22,7 +22,7 @@ def use_everything(place: Place) -> None:
     from latentedit.directions.page import LabelPage
 
     keep = LabelPage.run
-    LabelPage.run = LabelPage.server_close  # type: ignore[method-assign]
+    LabelPage.run = LabelPage.server_close  # type: ignore[method-assign, assignment]
     shutil.copytree(place.good, place.work / "spare", symlinks=True)
     wrong = []
     for kind in KINDS:
@@ -47,7 +47,7 @@ def use_everything(place: Place) -> None:
         outcome = command(place.filled(words))
         if outcome != Outcome(None, "ok"):
             wrong.append(f"{' '.join(words)}: {outcome}")
-    LabelPage.run = keep  # type: ignore[method-assign]
+    LabelPage.run = keep  # type: ignore[method-assign, method-assign]
     damage(place, {})
     if wrong:
         raise RuntimeError("these should work:\n" + "\n".join(wrong))

@@ -339,8 +339,9 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
 
 
 def _decode(source: PictureSource, name: str) -> np.ndarray[Any, Any]:
-    with opened(io.BytesIO(source.read(name)), f"{source.path}: {name}") as file:
-        picture = open_image(file)
+    called = f"{source.path}: {name}"
+    with opened(io.BytesIO(source.read(name)), called) as file:
+        picture = open_image(file, name=called)
     array = np.asarray(picture)
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     if array.shape[1] != array.shape[2]:

@@ -49,7 +49,7 @@ class Preparation:
         """
         if transparent(picture) and self.background == "skip":
             raise Error(f"{name}: is transparent")
-        picture = open_image(picture, (0, 0, 0) if self.background == "black" else (255, 255, 255))
+        picture = open_image(picture, (0, 0, 0) if self.background == "black" else (255, 255, 255), name)
         if self.crop == "face":
             faces = find_faces(picture)
             if not faces:
@@ -109,7 +109,7 @@ def prepared(
                     raise Error(f"{name}: rendered by latentedit, no photograph; --renderings takes such pictures too")
                 picture = preparation.square(file, name)
         except Error as error:
-            skipped.append(str(error).replace("picture:", f"{name}:", 1))
+            skipped.append(str(error))
             continue
         stored = _free(portable(name), taken)
         taken.add(stored.casefold())
