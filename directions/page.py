@@ -74,6 +74,7 @@ class LabelPage(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 64  # the 5 of the standard library are soon full, and whoever comes then waits for a second or three
     allow_reuse_address = os.name == "posix"  # elsewhere it would let another program take the port over
 
     def __init__(self, labelling: Labelling, port: int = 0) -> None:

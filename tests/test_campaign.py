@@ -101,6 +101,23 @@ def test_ctrl_c_ends_what_is_only_long(tmp_path: Path) -> None:
     assert found == [Outcome(None, "interrupted")]
 
 
+def test_nothing_goes_on_after_the_end(tmp_path: Path) -> None:
+    """What a child has started ends with it, else it would write into what the next one finds."""
+    reading, writing = os.pipe()
+
+    def starts() -> Outcome:
+        if os.fork() == 0:
+            os.write(writing, b"begun")
+            signal.pause()
+        return Outcome(None, "ok")
+
+    in_children(lambda _: starts(), [0], lambda *_: None, own=[tmp_path], until=lambda: False)
+    os.close(writing)
+    assert os.read(reading, 100) in (b"begun", b"")
+    assert os.read(reading, 100) == b""  # nobody has the other end any more
+    os.close(reading)
+
+
 def test_messages_are_lines_that_name_the_file() -> None:
     assert refusal(Error("x.png: no picture"), Path("a/x.png")).fault is None
     assert refusal(Error("no picture"), Path("a/x.png")).fault == "messages"

@@ -657,12 +657,11 @@ def test_idle_connections_do_not_keep_the_owner_out(page: LabelPage, monkeypatch
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     idle: list[socket.socket] = []
     try:
-        for _ in range(STRANGERS + 8):
+        for _ in range(STRANGERS + 9):
             idle.append(socket.create_connection(where, 10))
         assert request(page, "GET", "/state")[0] == 200
         assert len(page._strangers) <= STRANGERS
-        # Now the limit: what is open stays so, and nothing can be opened but by closing something else.
-        idle.append(socket.create_connection(where, 10))
+        # Now the limit: what is open stays so, and nothing can be opened but after something with a low number was closed.
         taken = {int(name) for name in os.listdir("/proc/self/fd")}
         lowest = next(number for number in itertools.count() if number not in taken)
         pending = socket.socket()
@@ -673,7 +672,7 @@ def test_idle_connections_do_not_keep_the_owner_out(page: LabelPage, monkeypatch
         pending.sendall(f"GET /state HTTP/1.1\r\nHost: 127.0.0.1:{page.server_port}\r\nX-Token: {page.token}\r\n\r\n".encode())
         pending.settimeout(10)
         assert pending.recv(100).startswith(b"HTTP/1.0 200 ")
-        assert len(attempts) - before < 10
+        assert len(attempts) - before <= 2 * STRANGERS + 2  # one that fails and one that does not for each that had to go
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for connection in idle:

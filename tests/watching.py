@@ -26,8 +26,10 @@ FAULTS = ("executions", "signals", "hangs", "memory", "tracebacks", "messages", 
 signal ends the process; it does not end; it needs too much memory; an exception that is no `Error` escapes; a message is not
 one line for a terminal; a file or an option is taken that cannot be right; a file is lost, half-written or left behind.
 """
-SECONDS, GRACE = 5.0, 5.0
-"""Of processor time for an item, as a busy machine takes longer by the clock; and after Ctrl-C, where that is what ends it."""
+SECONDS, GRACE, PRESSED = 5.0, 5.0, 3
+"""Of processor time for an item, as a busy machine takes longer by the clock; where Ctrl-C may end it, the seconds after each,
+and how often it is pressed: a search that is interrupted still draws what it has found.
+"""
 WAIT = 180.0
 """Seconds by the clock after which an item that uses no processor is stuck."""
 MEMORY = 300 << 20
@@ -116,9 +118,9 @@ def judged(work: Callable[[], Outcome], watch: Watch, seconds: float = SECONDS, 
     """``work``, with limits on what it does, how long it computes, and how much memory it takes.
 
     Args:
-        seconds: of processor time. With ``interrupt`` Ctrl-C is pressed after them, and `GRACE` more are given.
+        seconds: of processor time. With ``interrupt`` Ctrl-C is pressed after them, `PRESSED` times, every `GRACE` seconds.
     """
-    times = iter([interrupt, False])
+    times = iter([interrupt] * PRESSED)
 
     def late(*_: object) -> None:
         if next(times, False):
@@ -190,7 +192,7 @@ def command(arguments: Sequence[str]) -> Outcome:
         return Outcome("tracebacks", lines[-1][:200] if lines else "in the output")
     if status == 0:
         return Outcome(None, "ok")
-    if status == 1 and lines and lines[-1] == "Aborted!":
+    if status == 130 or (status == 1 and lines and lines[-1] == "Aborted!"):
         return Outcome(None, "interrupted")
     if status == 1 and lines and lines[-1].startswith("latentedit: ") and said.replace("\n", "").isprintable():
         return (
@@ -243,6 +245,8 @@ def in_children(item: Item, numbers: Sequence[int], heard: Heard, *, own: Sequen
         try:
             left = _listen(child, reading, left, heard, until)
         finally:
+            with contextlib.suppress(ProcessLookupError):  # what it has started goes with it
+                os.killpg(child, signal.SIGKILL)
             os.close(reading)
 
 
@@ -254,6 +258,7 @@ def _batch(item: Item, numbers: Sequence[int], writing: int, own: Sequence[Path]
     """What a child does; it never returns."""
     status = 1
     try:
+        os.setpgid(0, 0)
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
@@ -295,8 +300,12 @@ def _listen(child: int, reading: int, left: list[int], heard: Heard, until: Call
                 raise RuntimeError(f"the campaign itself failed: {detail}")
             left = left[1:]
             heard(number, Outcome(fault, detail))
+        if not left:  # not to wait for what it has started
+            break
     if stuck or stopped:
-        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)  # also where it has not made its group yet
     status = os.waitpid(child, 0)[1]
     if stopped or not left:
         return []
