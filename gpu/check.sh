@@ -15,7 +15,10 @@ if compgen -G ".whl/*.whl" >/dev/null; then
   "$python" -m pip install -q --no-index --no-deps --no-compile --target "$site" .whl/*.whl || exit 1
   export PYTHONPATH=$site:$PYTHONPATH
 fi
-"$python" -c 'import torch; raise SystemExit(0 if torch.cuda.is_available() else "no CUDA device here")' || exit 1
+"$python" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' 2>/dev/null || {
+  echo "gpu/check.sh: $python has no torch, or this machine no CUDA device" >&2
+  exit 1
+}
 
 echo "== tests"
 timeout "${TESTS_SECONDS:-360}" "$python" -m pytest -q -m gpu -p no:cacheprovider -p no:randomly tests 2>&1 | tee "$out/tests.log"
