@@ -195,14 +195,16 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 class _Directory(io.BufferedReader):
-    """A file of which nothing large can be asked for while ``most`` is set."""
+    """A file of which nothing large can be asked for while ``most`` is set, and never more than it has."""
 
     most: int | None = None
+    whole = 0
+    """Bytes of the file. What an archive says of a member's size is allocated before it is read."""
 
     def read(self, size: int | None = -1) -> bytes:
         if self.most is not None and size is not None and size > self.most:
             raise Error(f"an archive with a directory of {size} bytes, expected at most {self.most}")
-        return super().read(size)
+        return super().read(size if size is None else min(size, self.whole))
 
 
 @contextmanager
@@ -215,6 +217,7 @@ def opened_zip(path: str | os.PathLike[str], entries: int = ENTRIES) -> Iterator
     """
     size = os.path.getsize(path)
     with _Directory(io.FileIO(os.fspath(path))) as file:
+        file.whole = size
         # The directory is read at once and makes an object of every member.
         file.most = max(200 * entries, 1 << 17)
         try:

@@ -114,12 +114,18 @@ def versions() -> dict[str, str]:
     return {"latentedit": package_version(), "torch": torch.__version__}
 
 
+def check_writable(path: str | os.PathLike[str], latent: Latent) -> None:
+    """Raise `Error` where ``latent`` has numbers that no reader would take."""
+    tensors = [latent.ws, *(latent.noise or []), *(latent.styles or []), *(latent.tuned or {}).values()]
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise Error(f"{path}: not written, as the latent has values that are no numbers")
+
+
 def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
     """Write a latent file, atomically."""
     if latent.ws.ndim != 3 or latent.ws.shape[0] != 1:
         raise Error(f"a latent file holds one picture: ws must have shape [1, num_ws, w_dim], got {list(latent.ws.shape)}")
-    if not bool(latent.ws.isfinite().all()):
-        raise Error(f"{path}: not written, as the latent has values that are no numbers")
+    check_writable(path, latent)
     tensors = {"ws": latent.ws.float()}
     for index, map_ in enumerate(latent.noise or []):
         tensors[f"noise/{index:02d}"] = map_.float()
