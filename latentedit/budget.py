@@ -230,6 +230,8 @@ def opened_zip(path: str | os.PathLike[str], entries: int = ENTRIES) -> Iterator
             raise Error(f"an archive of {len(members)} members, expected at most {entries}")
         if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
             raise Error("an archive with members that are neither stored nor deflated")
+        if any(member.compress_size > size for member in members):  # so many bytes would be allocated
+            raise Error("an archive with a member that is larger than the file")
         most = REPEATED * size + UNPACKED
         if sum(member.file_size for member in members) > most:
             raise Error(f"an archive that unpacks to more than {most} bytes")

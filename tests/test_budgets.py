@@ -237,6 +237,18 @@ def test_archives_of_many_members(tmp_path: Path) -> None:
     assert "an archive with a directory of" in refused(load_projections, tmp_path / "x.npz")
 
 
+def test_members_larger_than_the_file(tmp_path: Path) -> None:
+    """What the directory says of a packed size was allocated before it was read."""
+    np.savez(tmp_path / "good.npz", w=np.zeros((1, 4, 4)))
+    save_rosinality(tmp_path / "good.pt", small())
+    for name, read in (("good.npz", load_projections), ("good.pt", load_model)):
+        data = bytearray((tmp_path / name).read_bytes())
+        place = data.index(b"PK\x01\x02") + 20
+        data[place : place + 4] = struct.pack("<I", 1 << 30)
+        (tmp_path / f"x{name[4:]}").write_bytes(data)
+        assert "a member that is larger than the file" in refused(read, tmp_path / f"x{name[4:]}")
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_members_packed_in_unusual_ways(tmp_path: Path, method: int) -> None:
     """Damaged ones raised what nobody caught, and zeros came out by the gigabyte."""
