@@ -153,8 +153,6 @@ def fit(
         raise Error("--balance goes with labels, not with --classifier")
     if (table is None) == (classifier is None):
         raise Error("give either labels (a CSV or a folder) or --classifier FILE")
-    if space == "z":
-        click.echo("a direction in z moves random pictures (directions sheet), not latents: edit cannot take it", err=True)
     if space == "z" and layers:
         raise Error("a direction in z moves all layers; leave out --layers")
     model = read_model(model_name, device)
@@ -196,6 +194,8 @@ def fit(
         direction.save(place)
         _print_report(direction)
         say_written(place)
+        if direction.space == "z":
+            click.echo("a direction in z moves random pictures (directions sheet), not latents: edit cannot take it", err=True)
 
 
 def _from_classifier(
