@@ -19,15 +19,15 @@ from statistics import median
 import torch
 
 from latentedit import invert, load_model, save_model
-from latentedit.curvature import Curvature
-from latentedit.discriminator import DiscriminatorConfig, build_discriminator
-from latentedit.foreign.checkpoints import save_plain
-from latentedit.foreign.rosinality import save_rosinality
-from latentedit.generator import Generator, GeneratorConfig
-from latentedit.inversion import STEPS
-from latentedit.models import Model
-from latentedit.perceptual import LpipsDistance, choose
-from latentedit.statistics import WStatistics, sample_z
+from latentedit.formats.checkpoints import save_plain
+from latentedit.formats.rosinality import save_rosinality
+from latentedit.inversion.perceptual import LpipsDistance, choose
+from latentedit.inversion.preconditioner import Curvature
+from latentedit.inversion.projector import STEPS
+from latentedit.latent.w_statistics import WStatistics, sample_z
+from latentedit.model.model import Model
+from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
+from latentedit.networks.generator import Generator, GeneratorConfig
 
 
 def make(folder: Path, resolution: int) -> None:

@@ -6,8 +6,8 @@ Prints the table of docs/photo.md. The photographs are the 58 whole portraits of
 (``held_out_photos``); ``quads.json`` beside them has the square of each from dlib's 68 landmarks. The offset of a
 crop is the mean distance of its four corners from that square's, as a share of the square's side. A hit is announced where
 the toolkit calls it doubtful; false alarms are announced hits that are off by less than 5 %. ``--made N`` adds N photos
-made of training crops, turned, darkened and blurred: of this kind were those that the thresholds in latentedit/faces.py were
-chosen on, and they are harder.
+made of training crops, turned, darkened and blurred: of this kind were those that the thresholds in
+latentedit/photo/haar.py were chosen on, and they are harder.
 """
 
 import argparse
@@ -20,9 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from latentedit.faces import FRAMINGS, Face, find_by_cascade, find_faces, quad_from_face
-from latentedit.images import open_image
-from latentedit.landmarks import EXTRA, available
+from latentedit.io.images import open_image
+from latentedit.photo.alignment import quad_from_face
+from latentedit.photo.face import Face
+from latentedit.photo.faces import find_faces
+from latentedit.photo.framing import FRAMINGS
+from latentedit.photo.haar import find_by_cascade
+from latentedit.photo.landmarks import EXTRA, available
 
 NEAR, FAR = 0.05, 0.1
 COLUMNS = ("found", "median", "worst", "beyond 5 %", "beyond 10 %: announced", "unannounced", "false alarms")

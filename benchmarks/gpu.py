@@ -28,12 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.curvature import Curvature
-from latentedit.devices import tf32
-from latentedit.generator import Generator, GeneratorConfig
-from latentedit.inversion import invert
-from latentedit.perceptual import LpipsDistance
-from latentedit.statistics import WStatistics
+from latentedit.inversion.perceptual import LpipsDistance
+from latentedit.inversion.preconditioner import Curvature
+from latentedit.inversion.projector import invert
+from latentedit.latent.w_statistics import WStatistics
+from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.runtime.devices import tf32
 from latentedit.training import PictureSet, Trainer, load_preset
 
 Work = Callable[[], Any]

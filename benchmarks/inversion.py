@@ -27,16 +27,18 @@ from portrait_judge import Looks, PortraitJudge, distances
 from torch import Tensor
 
 from latentedit.cli.common import progress_bar
-from latentedit.curvature import Curvature
-from latentedit.encoder import encode
-from latentedit.face_weights import face_weights
-from latentedit.images import load_image, save_image
-from latentedit.inversion import PIXEL_WEIGHT, PRIOR_WEIGHT, invert, psnr
-from latentedit.models import Model, fingerprint, load_model
-from latentedit.perceptual import CombinedDistance, DiscriminatorDistance, Perceptual, StlpipsDistance, distance
-from latentedit.perceptual import choose as choose_distance
-from latentedit.sheets import Row, sheet
-from latentedit.statistics import WStatistics
+from latentedit.formats.load_model import load_model
+from latentedit.inversion.encoder import encode
+from latentedit.inversion.face_weights import face_weights
+from latentedit.inversion.perceptual import CombinedDistance, DiscriminatorDistance, Perceptual, StlpipsDistance, distance
+from latentedit.inversion.perceptual import choose as choose_distance
+from latentedit.inversion.preconditioner import Curvature
+from latentedit.inversion.projector import PIXEL_WEIGHT, PRIOR_WEIGHT, invert, psnr
+from latentedit.io.contact_sheet import Row, sheet
+from latentedit.io.images import load_image, save_image
+from latentedit.latent.w_statistics import WStatistics
+from latentedit.model.model import Model
+from latentedit.networks.fingerprint import fingerprint
 
 BATCH = 4
 LIKE = 0.45

@@ -35,12 +35,13 @@ from torch import Tensor
 from latentedit.cli.common import progress_bar
 from latentedit.directions import Direction, load_direction, shipped
 from latentedit.directions.direction import unit
-from latentedit.editing import edit, step_of
-from latentedit.generator import Generator
-from latentedit.images import save_image
-from latentedit.models import fingerprint, load_model
-from latentedit.sheets import Row, sheet
-from latentedit.statistics import sample_w
+from latentedit.formats.load_model import load_model
+from latentedit.io.contact_sheet import Row, sheet
+from latentedit.io.images import save_image
+from latentedit.latent.editing import edit, step_of
+from latentedit.latent.w_statistics import sample_w
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
 
 AMOUNTS = (-2.0, -1.0, 1.0, 2.0)
 PSI = 0.7

@@ -26,7 +26,7 @@ import torch
 from convolutions import Recorder, seconds
 from speed_cases import CASES, Case
 
-from latentedit.devices import auto_precision
+from latentedit.runtime.devices import auto_precision
 
 COLUMNS = ("seconds", "bare", "ratio", "pictures/s", "MB")
 

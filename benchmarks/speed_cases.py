@@ -37,8 +37,8 @@ class Case:
 
 def rendering(resolution: int, batch: int, precision: Any) -> Case:
     """Synthesis by networks of the usual width (channel_base 32768, at most 512)."""
-    from latentedit.architecture import DTYPES
-    from latentedit.generator import Generator, GeneratorConfig
+    from latentedit.networks.config import DTYPES
+    from latentedit.networks.generator import Generator, GeneratorConfig
 
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(resolution=resolution)).eval().requires_grad_(False)
@@ -58,8 +58,8 @@ def rendering(resolution: int, batch: int, precision: Any) -> Case:
 
 def rendering_bundled() -> Case:
     """One picture of `faces128`, as `sample` and `edit` render it."""
-    from latentedit.models import load_generator
-    from latentedit.statistics import sample_z
+    from latentedit.formats.load_model import load_generator
+    from latentedit.latent.w_statistics import sample_z
 
     generator = load_generator("faces128")
     with torch.no_grad():
@@ -75,13 +75,13 @@ def rendering_bundled() -> Case:
 
 def projecting(resolution: int, space: str, batch: int, method: Any) -> Case:
     """Steps of `invert`: those of a search of four, or fifty, that one of two, or ten, does not have."""
-    from latentedit.curvature import Curvature
-    from latentedit.face_weights import face_weights
-    from latentedit.generator import Generator, GeneratorConfig
-    from latentedit.inversion import invert
-    from latentedit.models import load_model
-    from latentedit.perceptual import LpipsDistance
-    from latentedit.statistics import WStatistics, sample_w
+    from latentedit.formats.load_model import load_model
+    from latentedit.inversion.face_weights import face_weights
+    from latentedit.inversion.perceptual import LpipsDistance
+    from latentedit.inversion.preconditioner import Curvature
+    from latentedit.inversion.projector import invert
+    from latentedit.latent.w_statistics import WStatistics, sample_w
+    from latentedit.networks.generator import Generator, GeneratorConfig
 
     torch.manual_seed(0)
     options: dict[str, Any] = {"method": method}
@@ -138,9 +138,10 @@ def command(*words: str, limit: float, rounds: int = 3) -> Case:
 
 def editing() -> Case:
     """``latentedit edit`` of one latent of `faces128`."""
-    from latentedit.latents import Latent, save_latent
-    from latentedit.models import fingerprint, load_generator
-    from latentedit.statistics import sample_w
+    from latentedit.formats.load_model import load_generator
+    from latentedit.latent.latent_file import Latent, save_latent
+    from latentedit.latent.w_statistics import sample_w
+    from latentedit.networks.fingerprint import fingerprint
 
     generator = load_generator("faces128")
     ws = sample_w(generator, 1)[:, None].repeat(1, generator.num_ws, 1)
@@ -159,9 +160,11 @@ def inverting() -> Case:
 
 def loading() -> Case:
     """`load_model` of a 1024 px model of the usual width, after the import."""
-    from latentedit.discriminator import Discriminator, DiscriminatorConfig
-    from latentedit.generator import Generator, GeneratorConfig
-    from latentedit.models import Model, load_model, save_model
+    from latentedit.formats.load_model import load_model
+    from latentedit.model.model import Model
+    from latentedit.model.native import save_model
+    from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig
+    from latentedit.networks.generator import Generator, GeneratorConfig
 
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "large.safetensors"
@@ -176,7 +179,7 @@ def loading() -> Case:
 
 def usual_generator() -> Any:
     """A mapping network of the usual size, on the smallest synthesis there is."""
-    from latentedit.generator import Generator, GeneratorConfig
+    from latentedit.networks.generator import Generator, GeneratorConfig
 
     torch.manual_seed(0)
     return Generator(GeneratorConfig(resolution=8, channel_base=64, channel_max=8)).eval().requires_grad_(False)
@@ -185,7 +188,7 @@ def usual_generator() -> Any:
 def probe(kind: str) -> Case:
     """`fit` on 100,000 w of 512 dimensions; a ridge without cross-validation or intervals would take a second."""
     from latentedit.directions import fit
-    from latentedit.statistics import sample_w
+    from latentedit.latent.w_statistics import sample_w
 
     generator = usual_generator()
     w = sample_w(generator, 100_000)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from latentedit import outputs
 from latentedit.errors import Error, Interrupted, printable
+from latentedit.io import outputs
 
 if TYPE_CHECKING:
-    from latentedit.models import Model
+    from latentedit.model.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S")
@@ -90,14 +90,14 @@ def perceptual_options(function: F) -> F:
 
 def read_model(name: str, device: str, framing: str | None = None) -> "Model":
     """The model; ``framing`` is the name of one that it gets if its file says nothing of how faces are framed."""
-    from latentedit.devices import resolve_device
-    from latentedit.models import load_model
+    from latentedit.formats.load_model import load_model
+    from latentedit.runtime.devices import resolve_device
 
     model = load_model(name, resolve_device(device))
     for note in model.notes:
         click.echo(f"{Path(model.path).name}: {note}", err=True)
     if framing is not None:
-        from latentedit.faces import FRAMINGS
+        from latentedit.photo.framing import FRAMINGS
 
         if model.framing is not None and model.framing != FRAMINGS[framing]:
             raise Error(f"{name}: its file says how faces are framed, so --framing {framing} cannot be")
@@ -130,7 +130,7 @@ def check_quad(quad: list[list[float]], photo: Any, name: str) -> None:
 
 def quad_of(photo: Any, model: "Model", crop: str | None, aligned: bool, name: str) -> list[list[float]]:
     """The crop that the options ask for, else the one around the face; ``photo`` is a PIL picture."""
-    from latentedit.faces import quad_for, quad_of_window
+    from latentedit.photo.alignment import quad_for, quad_of_window
 
     if crop and aligned:
         raise Error("--crop and --aligned exclude each other")
@@ -158,7 +158,9 @@ class Framed(NamedTuple):
 
 def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | None, detector: str | None) -> list[Framed]:
     """The crops around faces that the options ask for."""
-    from latentedit.faces import Face, faces_for, nth_face, quad_from_face, warnings_of
+    from latentedit.photo.alignment import faces_for, nth_face, quad_from_face
+    from latentedit.photo.face import Face
+    from latentedit.photo.faces import warnings_of
 
     framing = model.framing or {}
     if landmarks is not None:
@@ -187,7 +189,7 @@ def recursive_option(function: F) -> F:
 
 
 def megapixels_option(function: F) -> F:
-    """Sets what `latentedit.images.megapixels` says while the command runs."""
+    """Sets what `latentedit.io.images.megapixels` says while the command runs."""
 
     def set_limit(context: click.Context, _: click.Parameter, value: float | None) -> None:
         if value is not None:
@@ -219,7 +221,7 @@ def expand(
     ``photos`` are taken once each, and not where they were rendered here; what else is in a folder is counted and named
     on stderr.
     """
-    from latentedit.folders import listing
+    from latentedit.io.folders import listing
 
     found: list[Path] = []
     for text in paths:
@@ -312,7 +314,7 @@ def say(line: str, err: bool = False) -> None:
 
 
 def say_video(note: str | None, path: str | Path) -> None:
-    """On stderr what `latentedit.video.save_video` says of the file, if anything."""
+    """On stderr what `latentedit.io.video.save_video` says of the file, if anything."""
     if note:
         click.echo(f"{path}: {note}", err=True)
 

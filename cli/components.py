@@ -22,7 +22,7 @@ from latentedit.errors import Error
 
 if TYPE_CHECKING:
     from latentedit.directions import Direction
-    from latentedit.generator import Generator
+    from latentedit.networks.generator import Generator
 
 
 SEEDS = "2,4,9"
@@ -198,7 +198,8 @@ def name(file: str, name: str, flip: bool, layers: str | None, model_name: str |
     Example:
       latentedit directions name components/pc-03.safetensors beard --flip --layers 4-9
     """
-    from latentedit.directions.direction import free_path, load_direction, renamed
+    from latentedit.directions.direction import renamed
+    from latentedit.directions.registry import free_path, load_direction
 
     if out is not None and not out.endswith(".safetensors"):
         raise Error(f"--out must end in .safetensors, got {out}")
@@ -239,8 +240,8 @@ def sheet(
     """
     from latentedit.cli.moves import direction_for, model_for
     from latentedit.directions import load_direction, sweep_sheet
-    from latentedit.images import save_image
-    from latentedit.latents import load_latent
+    from latentedit.formats.load_latent import load_latent
+    from latentedit.io.images import save_image
 
     steps, numbers = _look(amounts, seeds)
     latent = load_latent(latent_file) if latent_file else None
@@ -258,7 +259,7 @@ def sheet(
 
 def _bundled(direction: "Direction") -> str:
     """Name of the model that ``direction`` was found on."""
-    from latentedit.models import bundled_with
+    from latentedit.model.bundled import bundled_with
 
     found = bundled_with(direction.fingerprint)
     if found is None:
@@ -267,7 +268,7 @@ def _bundled(direction: "Direction") -> str:
 
 
 def _rows(layers: str | None, generator: "Generator") -> tuple[int, int] | None:
-    from latentedit.editing import parse_layers
+    from latentedit.latent.editing import parse_layers
 
     return parse_layers(layers, generator.num_ws) if layers else None
 
@@ -288,7 +289,7 @@ def _write(
 ) -> None:
     from latentedit.directions import sweep_sheet
     from latentedit.directions.sweeps import title
-    from latentedit.images import own_path, save_image
+    from latentedit.io.images import own_path, save_image
 
     for direction in found:
         direction.save(folder / f"{direction.name}.safetensors")

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from latentedit.directions.direction import Direction
-    from latentedit.generator import Generator
-    from latentedit.inversion import Inversion
-    from latentedit.latents import Latent
-    from latentedit.models import Model
-    from latentedit.tuning import Tuning
+    from latentedit.inversion.pivotal_tuning import Tuning
+    from latentedit.inversion.projector import Inversion
+    from latentedit.latent.latent_file import Latent
+    from latentedit.model.model import Model
+    from latentedit.networks.generator import Generator
 
 AMOUNTS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 FIRST = {"smile": 1.5, "glasses": 2.0, "turn": 1.0, "grey-hair": 2.0}
@@ -32,7 +32,7 @@ def portrait() -> Path:
 
     L. DeBruine and B. Jones, 2017, figshare 10.6084/m9.figshare.5047666, CC BY 4.0; cut and scaled.
     """
-    from latentedit.models import BUNDLED
+    from latentedit.model.bundled import BUNDLED
 
     return BUNDLED / "portrait.jpg"
 
@@ -54,13 +54,15 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     Example:
       latentedit demo --out demo
     """
-    from latentedit import sheets
-    from latentedit.directions.direction import read_direction, shipped
-    from latentedit.faces import crop_tensor, faces_for, quad_from_face, warnings_of
-    from latentedit.images import open_image, own_path, save_image, to_pil
-    from latentedit.latents import save_latent
-    from latentedit.models import fingerprint
-    from latentedit.pasting import paste_back, save_like
+    from latentedit.directions.direction import read_direction
+    from latentedit.directions.registry import shipped
+    from latentedit.io import contact_sheet
+    from latentedit.io.images import open_image, own_path, save_image, to_pil
+    from latentedit.latent.latent_file import save_latent
+    from latentedit.networks.fingerprint import fingerprint
+    from latentedit.photo.alignment import crop_tensor, faces_for, quad_from_face
+    from latentedit.photo.faces import warnings_of
+    from latentedit.photo.pasting import paste_back, save_like
 
     path = Path(photo) if photo else portrait()
     folder = Path(out)
@@ -90,9 +92,9 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
         *(moved(generator, latent, directions[name], chosen[name]) for name in chosen),
     ]
     captions = ["photo", "inversion", *(f"{name} {amount:+g}" for name, amount in chosen.items())]
-    halves = [sheets.Row("", pictures[i : i + 3], captions[i : i + 3]) for i in range(0, len(pictures), 3)]
+    halves = [contact_sheet.Row("", pictures[i : i + 3], captions[i : i + 3]) for i in range(0, len(pictures), 3)]
     drawn = own_path(folder / "demo.png", "latentedit")
-    save_image(sheets.sheet(halves, LARGE), drawn)
+    save_image(contact_sheet.sheet(halves, LARGE), drawn)
     say_written(drawn)
 
     rows = []
@@ -102,9 +104,9 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
             for amount in AMOUNTS:
                 strip.append(moved(generator, latent, direction, amount) if amount else unmoved)
                 bar.update(1)
-            rows.append(sheets.Row(name, strip, [f"{amount:+g}" for amount in AMOUNTS]))
+            rows.append(contact_sheet.Row(name, strip, [f"{amount:+g}" for amount in AMOUNTS]))
     drawn = own_path(folder / "sliders.png", "latentedit")
-    save_image(sheets.sheet(rows, SMALL), drawn)
+    save_image(contact_sheet.sheet(rows, SMALL), drawn)
     say_written(drawn)
 
     if "smile" in directions:
@@ -122,14 +124,14 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
 
 def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[Inversion, Tuning | None]":
     """The usual inversion into W+, with the model's own noise, and the generator tuned to the portrait; None after Ctrl-C."""
-    from latentedit.curvature import PROBES, Curvature
-    from latentedit.encoder import encode
-    from latentedit.face_weights import face_weights
-    from latentedit.inversion import PIXEL_WEIGHT, STEPS, invert
-    from latentedit.models import fingerprint
-    from latentedit.perceptual import choose
-    from latentedit.statistics import WStatistics
-    from latentedit.tuning import tune
+    from latentedit.inversion.encoder import encode
+    from latentedit.inversion.face_weights import face_weights
+    from latentedit.inversion.perceptual import choose
+    from latentedit.inversion.pivotal_tuning import tune
+    from latentedit.inversion.preconditioner import PROBES, Curvature
+    from latentedit.inversion.projector import PIXEL_WEIGHT, STEPS, invert
+    from latentedit.latent.w_statistics import WStatistics
+    from latentedit.networks.fingerprint import fingerprint
 
     generator = model.generator
     focus = face_weights(model.framing, generator.resolution)
@@ -189,6 +191,6 @@ def moved(generator: "Generator", latent: "Latent", direction: "Direction", amou
     """The picture of ``latent`` moved by ``amount`` sigmas."""
     from dataclasses import replace
 
-    from latentedit.editing import edit
+    from latentedit.latent.editing import edit
 
     return replace(latent, ws=edit(latent.ws, direction, amount)).render(generator)

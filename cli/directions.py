@@ -37,7 +37,7 @@ def import_command(
       latentedit directions import age.npy --model ffhq.pkl --out age.safetensors
     """
     from latentedit.directions import import_direction
-    from latentedit.editing import parse_layers
+    from latentedit.latent.editing import parse_layers
 
     generator = read_model(model_name, device).generator
     rows = parse_layers(layers, generator.num_ws) if layers else None
@@ -59,9 +59,10 @@ def list_command(model_name: str | None) -> None:
     Example:
       latentedit directions list --model faces128
     """
-    from latentedit.directions.direction import own_directions, read_direction, shipped
+    from latentedit.directions.direction import read_direction
+    from latentedit.directions.registry import own_directions, shipped
     from latentedit.errors import quoted
-    from latentedit.models import fingerprint
+    from latentedit.networks.fingerprint import fingerprint
 
     own = fingerprint(read_model(model_name, "cpu").generator) if model_name else None
     for where, table in (("yours", own_directions(own)), ("shipped", shipped(own))):
@@ -83,7 +84,7 @@ def show(name: str, as_json: bool) -> None:
     Example:
       latentedit directions show smile
     """
-    from latentedit.directions.direction import load_direction
+    from latentedit.directions.registry import load_direction
     from latentedit.directions.validation import in_words
 
     direction = load_direction(name)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from latentedit.directions import Direction
     from latentedit.directions.labels import LabelTable
-    from latentedit.latents import Latent
-    from latentedit.models import Model
+    from latentedit.latent.latent_file import Latent
+    from latentedit.model.model import Model
 
 
 def label_options(function: Any) -> Any:
@@ -143,7 +143,7 @@ def fit(
       latentedit directions fit --classifier smile.onnx --name smile --size 64 --grey --prepare unit --out smile.safetensors
     """
     from latentedit.directions.labels import read_texts
-    from latentedit.editing import parse_layers
+    from latentedit.latent.editing import parse_layers
 
     if each and (positive or negative or order):
         raise Error("--each makes a direction for every class; it goes without --positive, --negative and --order")
@@ -286,7 +286,7 @@ def _from_latents(
     import torch
 
     from latentedit.directions import probe
-    from latentedit.statistics import sample_z
+    from latentedit.latent.w_statistics import sample_z
 
     found = []
     for path, latent in zip(labels.paths, own_latents(labels.paths, model), strict=True):
@@ -316,7 +316,7 @@ def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: 
 
 def are_latents(paths: list[Path]) -> bool:
     """Whether ``paths`` are latent files; `Error` for some of each kind."""
-    from latentedit.latents import ENDINGS
+    from latentedit.formats.load_latent import ENDINGS
 
     latents = [path.suffix in ENDINGS for path in paths]
     if any(latents) and not all(latents):
@@ -326,8 +326,8 @@ def are_latents(paths: list[Path]) -> bool:
 
 def own_latents(paths: list[Path], model: "Model") -> "list[Latent]":
     """Latent files, all of the model's own generator."""
-    from latentedit.latents import load_latent
-    from latentedit.models import fingerprint
+    from latentedit.formats.load_latent import load_latent
+    from latentedit.networks.fingerprint import fingerprint
 
     generator = model.generator
     own, found = fingerprint(generator), []
@@ -348,8 +348,8 @@ def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: boo
     Raises:
         Error: none of them can be used.
     """
-    from latentedit.faces import crop_tensor
-    from latentedit.images import open_image, open_reduced
+    from latentedit.io.images import open_image, open_reduced
+    from latentedit.photo.alignment import crop_tensor
 
     generator = model.generator
     crops = {}

@@ -12,7 +12,7 @@ from latentedit.cli.common import PSI, SEED, device_option, model_option, progre
 from latentedit.errors import Error, Interrupted
 
 if TYPE_CHECKING:
-    from latentedit.directions.labelling import Labelling
+    from latentedit.directions.labelling.session import Labelling
 
 
 @click.command()
@@ -30,8 +30,8 @@ def sample(count: int, attributes: tuple[str, ...], psi: float, seed: int, model
     Example:
       latentedit directions sample --count 200 --attribute beard --attribute smile --psi 0.8 --out samples
     """
-    from latentedit.directions.samples import write_samples
-    from latentedit.models import fingerprint
+    from latentedit.directions.labelling.samples import write_samples
+    from latentedit.networks.fingerprint import fingerprint
 
     generator = read_model(model_name, device).generator
     with progress_bar(count, "rendering", "picture") as bar:
@@ -72,7 +72,7 @@ def label(table: str, column: str, order: str, seed: int, port: int, no_browser:
     Example:
       latentedit directions label samples/labels.csv --column beard
     """
-    from latentedit.directions.labelling import labelled_alone
+    from latentedit.directions.labelling.session import labelled_alone
 
     with labelled_alone(table):
         labelling = _read(table, column, order, seed)
@@ -92,7 +92,7 @@ def label(table: str, column: str, order: str, seed: int, port: int, no_browser:
 
 def _read(table: str, column: str, order: str, seed: int) -> "Labelling":
     """The table, with a progress bar for as long as files are read."""
-    from latentedit.directions.labelling import Labelling
+    from latentedit.directions.labelling.session import Labelling
 
     bars: list[Any] = []
     with ExitStack() as stack:
@@ -109,7 +109,7 @@ def _ask(labelling: "Labelling", port: int, browser: bool) -> bool:
     """Serve the page until it is done; whether Ctrl-C ended it."""
     import webbrowser
 
-    from latentedit.directions.page import LabelPage, doorway
+    from latentedit.directions.labelling.server import LabelPage, doorway
 
     page = LabelPage(labelling, port)
     click.echo(f"{page.address}\nis the page, should none open by itself; its Done button or Ctrl-C here ends this program")
@@ -125,8 +125,8 @@ def fit_command(labelling: "Labelling", table: str) -> str:
     words = ["latentedit", "directions", "fit", table, "--column", labelling.column]
     words += ["--name", name] if name != labelling.column else []
     if labelling.latents:
-        from latentedit.latents import load_latent
-        from latentedit.models import bundled_with
+        from latentedit.formats.load_latent import load_latent
+        from latentedit.model.bundled import bundled_with
 
         words += ["--model", bundled_with(load_latent(labelling.samples[0].path).fingerprint) or "MODEL"]
     return shlex.join([*words, "--out", str(Path(f"{name}.safetensors"))])

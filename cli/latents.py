@@ -20,8 +20,8 @@ from latentedit.cli.moves import model_for
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
-    from latentedit.latents import Latent
-    from latentedit.models import Model
+    from latentedit.latent.latent_file import Latent
+    from latentedit.model.model import Model
 
 
 @click.group()
@@ -48,10 +48,10 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive:
     Example:
       latentedit latent import projected_w.npz --model ffhq.pkl --out latents
     """
-    from latentedit.folders import distinct
-    from latentedit.foreign.projections import ENDINGS, load_projections
-    from latentedit.images import save_image
-    from latentedit.latents import save_latent
+    from latentedit.formats.projections import ENDINGS, load_projections
+    from latentedit.io.folders import distinct
+    from latentedit.io.images import save_image
+    from latentedit.latent.latent_file import save_latent
 
     if model_name is None:
         raise Error("these files do not say which generator they belong to; name it with --model")
@@ -78,8 +78,8 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive:
 
 def _free_place(folder: Path, name: str, latent: "Latent", written: set[str]) -> Path:
     """Where ``latent`` is written: NAME, or NAME-imported, -2 ... where another latent or a picture of the user's own is."""
-    from latentedit.images import is_free
-    from latentedit.latents import load_latent
+    from latentedit.formats.load_latent import load_latent
+    from latentedit.io.images import is_free
 
     def other(place: Path) -> bool:
         if place.name.casefold() in written or not is_free(place) or not is_free(place.with_name(f"{place.stem}.png")):
@@ -100,7 +100,7 @@ def _free_place(folder: Path, name: str, latent: "Latent", written: set[str]) ->
 
 
 def _belongs(path: Path, found: "Latent", model: "Model") -> None:
-    from latentedit.models import fingerprint
+    from latentedit.networks.fingerprint import fingerprint
 
     generator = model.generator
     rows, width = found.ws.shape[1:]
@@ -122,8 +122,8 @@ def export(source: str, out: str) -> None:
     Example:
       latentedit latent export latents/me.safetensors --out projected_w.npz
     """
-    from latentedit.foreign.projections import lost, save_projection
-    from latentedit.latents import load_latent
+    from latentedit.formats.load_latent import load_latent
+    from latentedit.formats.projections import lost, save_projection
 
     found = load_latent(source)
     if not out.endswith(".npz"):
@@ -135,8 +135,8 @@ def export(source: str, out: str) -> None:
 
 
 def _pair(first: str, second: str, model_name: str | None, device: str, force: bool) -> tuple["Latent", "Latent", "Model"]:
-    from latentedit.latents import load_latent
-    from latentedit.models import fingerprint
+    from latentedit.formats.load_latent import load_latent
+    from latentedit.networks.fingerprint import fingerprint
 
     a, b = load_latent(first), load_latent(second)
     model = model_for(a, model_name, device, force)
@@ -151,8 +151,8 @@ def _pair(first: str, second: str, model_name: str | None, device: str, force: b
 
 
 def _write(latent: "Latent", model: "Model", out: str, note: Sequence[str]) -> None:
-    from latentedit.images import save_image
-    from latentedit.latents import save_latent
+    from latentedit.io.images import save_image
+    from latentedit.latent.latent_file import save_latent
 
     if out.endswith(".safetensors"):
         latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *note]}
@@ -177,8 +177,8 @@ def mix(first: str, second: str, layers: str, model_name: str | None, out: str, 
     Example:
       latentedit mix me.safetensors you.safetensors --layers coarse --out mixed.png
     """
-    from latentedit.blending import mixed
-    from latentedit.editing import parse_layers
+    from latentedit.latent.blending import mixed
+    from latentedit.latent.editing import parse_layers
 
     a, b, model = _pair(first, second, model_name, device, force)
     latent = mixed(model.generator, a, b, parse_layers(layers, model.generator.num_ws))
@@ -201,10 +201,10 @@ def interpolate(first: str, second: str, count: int, model_name: str | None, out
       latentedit interpolate me.safetensors you.safetensors --out strip.png
       latentedit interpolate me.safetensors you.safetensors --count 24 --out me-to-you.mp4
     """
-    from latentedit import sheets
-    from latentedit.blending import interpolated
-    from latentedit.images import save_image
-    from latentedit.video import ENDINGS, save_video, there_and_back
+    from latentedit.io import contact_sheet
+    from latentedit.io.images import save_image
+    from latentedit.io.video import ENDINGS, save_video, there_and_back
+    from latentedit.latent.blending import interpolated
 
     a, b, model = _pair(first, second, model_name, device, force)
     shares = [index / (count - 1) for index in range(count)]
@@ -212,6 +212,6 @@ def interpolate(first: str, second: str, count: int, model_name: str | None, out
     if Path(out).suffix in ENDINGS:
         say_video(save_video(out, there_and_back(pictures), fps=12), out)
     else:
-        row = sheets.Row(f"{Path(first).stem} to {Path(second).stem}", pictures, [f"{share:.2f}" for share in shares])
-        save_image(sheets.sheet([row]), out)
+        row = contact_sheet.Row(f"{Path(first).stem} to {Path(second).stem}", pictures, [f"{share:.2f}" for share in shares])
+        save_image(contact_sheet.sheet([row]), out)
     say_written(out)

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from latentedit import outputs
 from latentedit.errors import Error, Interrupted, printable
+from latentedit.io import outputs
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it to programs that SIGINT ended."""
@@ -19,9 +19,9 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 COMMANDS = {
     "demo": ("demo", "demo"),
-    "align": ("photos", "align"),
-    "invert": ("inversions", "invert"),
-    "edit": ("edits", "edit"),
+    "align": ("align", "align"),
+    "invert": ("invert", "invert"),
+    "edit": ("edit", "edit"),
     "mix": ("latents", "mix"),
     "interpolate": ("latents", "interpolate"),
     "latent": ("latents", "latent"),
@@ -30,7 +30,7 @@ COMMANDS = {
     "directions": ("directions", "directions"),
     "dataset": ("training", "dataset"),
     "train": ("training", "train"),
-    "encoder": ("encoders", "encoder"),
+    "encoder": ("encoder", "encoder"),
     "metrics": ("metrics", "metrics"),
 }
 """Command: the module here and the name in it."""

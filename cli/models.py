@@ -17,8 +17,8 @@ from latentedit.cli.common import (
 from latentedit.errors import Error, listed
 
 if TYPE_CHECKING:
-    from latentedit.costs import Cost
-    from latentedit.models import Model
+    from latentedit.model.cost import Cost
+    from latentedit.model.model import Model
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -76,10 +76,10 @@ def sample(
     """
     import torch
 
-    from latentedit.images import grid, save_image
-    from latentedit.latents import Latent, save_latent
-    from latentedit.models import fingerprint
-    from latentedit.statistics import one_hot, sample_z
+    from latentedit.io.images import grid, save_image
+    from latentedit.latent.latent_file import Latent, save_latent
+    from latentedit.latent.w_statistics import one_hot, sample_z
+    from latentedit.networks.fingerprint import fingerprint
 
     numbers = parse_seeds(seeds)
     found = read_model(model_name, device)
@@ -131,9 +131,10 @@ def convert(source: str, target: str, layout: str, framing: str | None) -> None:
     Example:
       latentedit model convert stylegan2-ffhq.pt ffhq.safetensors
     """
-    from latentedit.foreign.checkpoints import save_plain
-    from latentedit.foreign.rosinality import save_rosinality
-    from latentedit.models import fingerprint, save_model
+    from latentedit.formats.checkpoints import save_plain
+    from latentedit.formats.rosinality import save_rosinality
+    from latentedit.model.native import save_model
+    from latentedit.networks.fingerprint import fingerprint
 
     found = read_model(source, "cpu", framing)
     if target.endswith(".safetensors"):
@@ -165,7 +166,7 @@ def zoo(as_json: bool) -> None:
     from dataclasses import asdict
     from itertools import groupby
 
-    from latentedit.zoo import catalogue
+    from latentedit.formats.zoo import catalogue
 
     entries = list(catalogue().values())
     if as_json:
@@ -193,8 +194,8 @@ def fetch(name: str, sha256: str | None) -> None:
     Example:
       latentedit model fetch ada-ffhq
     """
-    from latentedit.zoo import catalogue
-    from latentedit.zoo import fetch as run
+    from latentedit.formats.zoo import catalogue
+    from latentedit.formats.zoo import fetch as run
 
     entries = catalogue()
     if name not in entries:
@@ -232,10 +233,10 @@ def info(model_name: str, picture: str | None, as_json: bool, device: str) -> No
       latentedit model info faces128
       latentedit model info ffhq.pkl --grid samples.png
     """
-    from latentedit.costs import estimate
-    from latentedit.devices import resolve_device
-    from latentedit.directions.direction import shipped
-    from latentedit.models import fingerprint
+    from latentedit.directions.registry import shipped
+    from latentedit.model.cost import estimate
+    from latentedit.networks.fingerprint import fingerprint
+    from latentedit.runtime.devices import resolve_device
 
     where = resolve_device(device)
     found = read_model(model_name, "cpu")
@@ -261,7 +262,7 @@ def info(model_name: str, picture: str | None, as_json: bool, device: str) -> No
 
 
 def _estimates(cost: "Cost", device: str) -> dict[str, object]:
-    from latentedit.inversion import STEPS
+    from latentedit.inversion.projector import STEPS
 
     def digits(value: float) -> float:
         return float(f"{value:.2g}")
@@ -281,8 +282,8 @@ def _draw(found: "Model", seeds: list[int], picture: str) -> None:
     """A grid at psi 0.7; a conditional model shows its labels in turn."""
     import torch
 
-    from latentedit.images import grid, save_image
-    from latentedit.statistics import one_hot, sample_z
+    from latentedit.io.images import grid, save_image
+    from latentedit.latent.w_statistics import one_hot, sample_z
 
     generator, pictures = found.generator, []
     with torch.no_grad():

@@ -9,8 +9,8 @@ from latentedit.errors import Error
 
 if TYPE_CHECKING:
     from latentedit.directions import Direction
-    from latentedit.latents import Latent
-    from latentedit.models import Model
+    from latentedit.latent.latent_file import Latent
+    from latentedit.model.model import Model
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def parse_amounts(text: str, form: str) -> list[float]:
 
 def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "Model":
     """The model named, or the bundled one that ``latent`` belongs to; checked against the latent's fingerprint."""
-    from latentedit.models import bundled_with, fingerprint
+    from latentedit.model.bundled import bundled_with
+    from latentedit.networks.fingerprint import fingerprint
 
     if not latent.fingerprint and name is None:
         raise Error("a latent of another tool does not say which generator it belongs to; name it with --model")
@@ -79,8 +80,9 @@ def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "
 
 
 def direction_for(name: str, model: "Model", force: bool) -> "Direction":
-    from latentedit.directions.direction import check_generator, load_direction
-    from latentedit.models import fingerprint
+    from latentedit.directions.direction import check_generator
+    from latentedit.directions.registry import load_direction
+    from latentedit.networks.fingerprint import fingerprint
 
     own = fingerprint(model.generator)
     direction = load_direction(name, own)

@@ -11,7 +11,7 @@ from latentedit.errors import Error
 if TYPE_CHECKING:
     from latentedit.directions import Direction
     from latentedit.directions.effects import Effect, Score
-    from latentedit.models import Model
+    from latentedit.model.model import Model
 
 PICTURES = 100
 
@@ -28,8 +28,8 @@ def parse_question(text: str) -> tuple[str, str | None, str | None]:
 def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, pictures: int) -> tuple["Effect", list[float]]:
     """The effect of ``direction`` on random pictures, and that of every layer alone, asked of the judge in that file."""
     from latentedit.directions.effects import AMOUNTS, effect_of_layers, measure_effect, question
+    from latentedit.latent.w_statistics import sample_w, sample_z
     from latentedit.metrics import load_judge
-    from latentedit.statistics import sample_w, sample_z
 
     found = load_judge(judge)
     head, yes, no = parse_question(ask or direction.name)
@@ -59,8 +59,9 @@ def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, 
 
 
 def own_direction(name: str, model: "Model") -> "Direction":
-    from latentedit.directions.direction import check_generator, load_direction
-    from latentedit.models import fingerprint
+    from latentedit.directions.direction import check_generator
+    from latentedit.directions.registry import load_direction
+    from latentedit.networks.fingerprint import fingerprint
 
     own = fingerprint(model.generator)
     direction = load_direction(name, own)
@@ -70,8 +71,9 @@ def own_direction(name: str, model: "Model") -> "Direction":
 
 def known_directions(model: "Model") -> list["Direction"]:
     """The user's own and those that ship, for this generator."""
-    from latentedit.directions.direction import own_directions, read_direction, shipped
-    from latentedit.models import fingerprint
+    from latentedit.directions.direction import read_direction
+    from latentedit.directions.registry import own_directions, shipped
+    from latentedit.networks.fingerprint import fingerprint
 
     own = fingerprint(model.generator)
     return [read_direction(path) for path in {**shipped(own), **own_directions(own)}.values()]
@@ -103,8 +105,8 @@ def report(
       latentedit directions report turn --judge judge.safetensors --ask pose:left/right --out reports
     """
     from latentedit.directions.report import card, plot, with_report
-    from latentedit.files import write_bytes
-    from latentedit.images import own_path, save_image
+    from latentedit.io.files import write_bytes
+    from latentedit.io.images import own_path, save_image
 
     model = read_model(model_name, device)
     direction = own_direction(name, model)

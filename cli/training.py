@@ -139,9 +139,9 @@ def info(data: str, sheet: str | None) -> None:
 
 
 def _contact_sheet(pictures: "PictureSet", path: str) -> None:
-    from latentedit.images import from_uint8, save_image
-    from latentedit.sheets import Row
-    from latentedit.sheets import sheet as make
+    from latentedit.io.contact_sheet import Row
+    from latentedit.io.contact_sheet import sheet as make
+    from latentedit.io.images import from_uint8, save_image
 
     def row(title: str, rows: list[int]) -> Row:
         count = min(len(rows), SHEET_COLUMNS)
@@ -233,8 +233,8 @@ def train(
     Example:
       latentedit train photos64.zip --out runs/photos64 --preset small --max-minutes 90
     """
-    from latentedit.devices import resolve_device
     from latentedit.metrics import measure_of
+    from latentedit.runtime.devices import resolve_device
     from latentedit.training import join_world, load_pictures, load_preset
     from latentedit.training import train as run
 

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from latentedit.directions.channels import style_channels
     from latentedit.directions.classifiers import OnnxClassifier
-    from latentedit.directions.components import factorised, principal_components
     from latentedit.directions.conditioning import conditioned, leakage
-    from latentedit.directions.direction import Direction, find_direction, load_direction, save_direction, shipped
+    from latentedit.directions.direction import Direction, save_direction
     from latentedit.directions.effects import effect_of_layers, measure_effect, question
     from latentedit.directions.imported import import_direction
     from latentedit.directions.labels import LabelTable, read_labels
+    from latentedit.directions.pca import principal_components
     from latentedit.directions.probe import fit, fit_classes
     from latentedit.directions.refinement import PhotoScores, RefineOptions, refine
+    from latentedit.directions.registry import find_direction, load_direction, shipped
     from latentedit.directions.report import card, plot, with_report
+    from latentedit.directions.sefa import factorised
     from latentedit.directions.sweeps import sweep_sheet
     from latentedit.directions.transfer import (
         PhotoClassifier,
@@ -39,8 +41,8 @@ _HOMES = {
     "card": "report",
     "conditioned": "conditioning",
     "effect_of_layers": "effects",
-    "factorised": "components",
-    "find_direction": "direction",
+    "factorised": "sefa",
+    "find_direction": "registry",
     "fit": "probe",
     "fit_classes": "probe",
     "fit_from_inversions": "transfer",
@@ -49,17 +51,17 @@ _HOMES = {
     "import_direction": "imported",
     "inverted_photos": "transfer",
     "leakage": "conditioning",
-    "load_direction": "direction",
+    "load_direction": "registry",
     "log_odds": "transfer",
     "measure_effect": "effects",
     "plot": "report",
-    "principal_components": "components",
+    "principal_components": "pca",
     "propose_layers": "validation",
     "question": "effects",
     "read_labels": "labels",
     "refine": "refinement",
     "save_direction": "direction",
-    "shipped": "direction",
+    "shipped": "registry",
     "style_channels": "channels",
     "sweep_sheet": "sweeps",
     "with_report": "report",

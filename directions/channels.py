@@ -9,12 +9,12 @@ from torch import Tensor
 
 from latentedit.directions.components import Layers, Progress, check_count, check_layers
 from latentedit.directions.direction import Direction
-from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
-from latentedit.generator import Generator
-from latentedit.latents import render
-from latentedit.models import fingerprint
-from latentedit.statistics import random_labels, sample_w, style_statistics
+from latentedit.latent.latent_file import render
+from latentedit.latent.w_statistics import random_labels, sample_w, style_statistics
+from latentedit.networks.discriminator import Discriminator
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
 
 GRID = 8
 """The picture is looked at in 8 x 8 places."""

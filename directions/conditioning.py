@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from latentedit.directions.direction import Direction, unit
-from latentedit.directions.probe import measure_sigma
 from latentedit.directions.refinement import of_one_sigma
-from latentedit.editing import gradient_of_score, step_of
+from latentedit.directions.sigma import measure_sigma
 from latentedit.errors import Error
-from latentedit.generator import Generator
-from latentedit.statistics import sample_w
+from latentedit.latent.editing import gradient_of_score, step_of
+from latentedit.latent.w_statistics import sample_w
+from latentedit.networks.generator import Generator
 
 LEAKS = 0.2
 """Sigmas of another score for a sigma of an edit, from which on it is proposed to be kept."""

@@ -5,22 +5,20 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentedit.budget import check_things
-from latentedit.editing import score, style_score
 from latentedit.errors import Error, complete, quoted
-from latentedit.files import check_numbers, read_header, read_tensors, write_tensors
-from latentedit.generator import Generator
-from latentedit.latents import versions
-from latentedit.models import fingerprint_in
+from latentedit.io.budget import check_things
+from latentedit.io.native_file import check_numbers, read_tensors, write_tensors
+from latentedit.latent.editing import score, style_score
+from latentedit.latent.latent_file import versions
+from latentedit.networks.fingerprint import fingerprint_in
+from latentedit.networks.generator import Generator
 
 FORMAT, VERSION = "latentedit-direction", 1
-SHIPPED = Path(__file__).parent / "shipped"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 FACTS = 5000
 """Things in a report; pages and pictures are made of them."""
@@ -159,61 +157,6 @@ def _check_header(header: dict[str, Any]) -> None:
             raise Error(f"a direction file's {name} must be a finite number, found {quoted(value)}")
 
 
-def user_folder() -> Path:
-    """Where a user's own directions are looked up by name: ``LATENTEDIT_DIRECTIONS``, or ``~/.latentedit/directions``."""
-    named = os.environ.get("LATENTEDIT_DIRECTIONS")
-    return Path(named) if named else Path.home() / ".latentedit" / "directions"
-
-
-def _in_folder(folder: Path, fingerprint: str | None) -> dict[str, Path]:
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
-        if path.name.startswith("."):
-            continue  # hidden, or being written
-        try:
-            header = read_header(path, FORMAT, VERSION)
-        except Error:
-            continue  # a folder may hold other files
-        if fingerprint is None or header.get("fingerprint") == fingerprint:
-            found[path.stem] = path
-    return found
-
-
-def own_directions(fingerprint: str | None = None) -> dict[str, Path]:
-    """Names and files of the user's own directions, for one generator or for all."""
-    return _in_folder(user_folder(), fingerprint)
-
-
-def shipped(fingerprint: str | None = None) -> dict[str, Path]:
-    """Names and files of the directions that come with the package, for one generator or for all."""
-    found: dict[str, Path] = {}
-    for folder in sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []:
-        found.update(_in_folder(folder, fingerprint))
-    return found
-
-
-def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Path:
-    """The file of a direction: a path, else a name in the user's folder, else one that ships for ``fingerprint``.
-
-    Raises:
-        Error: none found; the message lists the names there are.
-    """
-    text = os.fspath(name)
-    if Path(text).is_file():
-        return Path(text)
-    own, ours = own_directions(fingerprint), shipped(fingerprint)
-    for table in (own, ours):
-        if text in table:
-            return table[text]
-    known = ", ".join(sorted({*own, *ours})) or "none"
-    raise Error(f"{text}: no direction file and no direction of that name; for this generator there are: {known}")
-
-
-def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Direction:
-    """The direction called ``name`` (see `find_direction`), or in that file."""
-    return read_direction(find_direction(name, fingerprint))
-
-
 def check_generator(direction: Direction, own: str, name: str, *, force: bool | None = None) -> None:
     """`Error` unless ``own`` is the fingerprint of the direction's generator, or ``force``; None where there is no choice."""
     if direction.fingerprint != own and not force:
@@ -245,20 +188,6 @@ def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tupl
         layers=layers if layers is not None else own,
         provenance={**direction.provenance, "named_from": direction.name, "flipped": flip},
     )
-
-
-def free_path(direction: Direction, out: str | os.PathLike[str] | None = None, *, force: bool = False) -> Path:
-    """Where to keep ``direction``: ``out``, or its name in the user's folder.
-
-    Raises:
-        Error: that file exists, or a direction of that name ships for its generator, unless ``force``.
-    """
-    path = Path(out) if out is not None else user_folder() / f"{direction.name}.safetensors"
-    if not force and path.exists():
-        raise Error(f"{path} exists; choose another name, or --force replaces it")
-    if not force and direction.name in shipped(direction.fingerprint):
-        raise Error(f"a direction {direction.name} ships for this generator; choose another name, or --force hides that one")
-    return path
 
 
 def unit(vector: Tensor) -> Tensor:

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from latentedit.directions.direction import Direction
 from latentedit.directions.transfer import discriminator_features
-from latentedit.discriminator import Discriminator
-from latentedit.editing import edit, edit_styles
 from latentedit.errors import Error
-from latentedit.generator import Generator
-from latentedit.latents import render
+from latentedit.latent.editing import edit, edit_styles
+from latentedit.latent.latent_file import render
 from latentedit.metrics.judge import Judge
-from latentedit.noise import Noise
-from latentedit.preflight import Domain
+from latentedit.networks.discriminator import Discriminator
+from latentedit.networks.generator import Generator
+from latentedit.networks.noise import Noise
+from latentedit.photo.checks import Domain
 
 AMOUNTS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 WHOLE = 1.0
-"""Distance from the generator's own pictures (`latentedit.preflight.Domain`) up to which a picture counts as whole."""
+"""Distance from the generator's own pictures (`latentedit.photo.checks.Domain`) up to which a picture counts as whole."""
 MOST_BROKEN = 0.1
 """Share of broken pictures more than at amount 0 with which an amount is still within the range."""
 BATCH = 32

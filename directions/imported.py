@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from latentedit.directions.direction import Direction, unit
-from latentedit.directions.probe import measure_sigma
+from latentedit.directions.sigma import measure_sigma
 from latentedit.errors import Error, listed
-from latentedit.foreign.arrays import numbers, read_arrays
-from latentedit.generator import Generator
-from latentedit.models import fingerprint
-from latentedit.statistics import sample_w
+from latentedit.formats.arrays import numbers, read_arrays
+from latentedit.latent.w_statistics import sample_w
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
 
 GANSPACE = (("comp", "mean", "std"), ("lat_comp", "lat_mean", "lat_stdev"))
 """Names of components, mean and standard deviations in its two layouts."""

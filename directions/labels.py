@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from latentedit import outputs
 from latentedit.errors import Error
-from latentedit.files import read_csv
-from latentedit.images import EXTENSIONS
-from latentedit.latents import ENDINGS as LATENTS
+from latentedit.formats.load_latent import ENDINGS as LATENTS
+from latentedit.io import outputs
+from latentedit.io.csv_table import read_csv
+from latentedit.io.images import EXTENSIONS
 
 ENDINGS = (*EXTENSIONS, *LATENTS)
 """Of the files in sub-folders that count as samples."""

@@ -13,19 +13,13 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from latentedit.directions.direction import Direction, unit
-from latentedit.directions.validation import (
-    Array,
-    by_layer,
-    gain_of_doubling,
-    learning_curve,
-    propose_layers,
-    quality,
-    stability,
-)
+from latentedit.directions.folds import Array
+from latentedit.directions.sigma import measure_sigma
+from latentedit.directions.validation import by_layer, gain_of_doubling, learning_curve, propose_layers, quality, stability
 from latentedit.errors import Error
-from latentedit.generator import Generator
-from latentedit.models import fingerprint
-from latentedit.statistics import SAMPLES, sample_w, sample_z, style_statistics
+from latentedit.latent.w_statistics import style_statistics
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
 
 KINDS = ("auto", "svc", "logistic", "lda", "ridge")
 SPACES = ("z", "w", "w+", "s")
@@ -228,25 +222,6 @@ class Coordinates:
         whole = torch.zeros(len(self.moved))
         whole[self.moved] = vector
         return whole.reshape(self.shape)
-
-
-def measure_sigma(vector: Tensor, generator: Generator, space: str = "", scale: Tensor | None = None) -> float:
-    """Standard deviation of ``<vector, x>`` over 10,000 random latents (psi 1, seed 0)."""
-    if space == "z":
-        return float((sample_z(0, generator.z_dim, SAMPLES) @ vector).std())
-    w = sample_w(generator).cpu()
-    if space == "s":
-        assert scale is not None
-        with torch.no_grad():
-            parts = [
-                torch.cat(
-                    generator.synthesis.styles(part[:, None].expand(-1, generator.num_ws, -1).to(generator.device)), dim=1
-                )
-                for part in w.split(1000)
-            ]
-        return float(((torch.cat(parts).cpu() / scale) @ vector).std())
-    flat = vector.reshape(-1, generator.w_dim).sum(dim=0)  # all rows of a random w are equal
-    return float((w @ flat).std())
 
 
 def _confident(values: Array, share: float) -> tuple[Array, Array] | None:

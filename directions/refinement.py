@@ -16,11 +16,11 @@ from torch import Tensor
 
 from latentedit.directions.direction import Direction
 from latentedit.directions.transfer import PhotoClassifier, log_odds
-from latentedit.discriminator import Discriminator
-from latentedit.editing import gradient_of_score
 from latentedit.errors import Error
-from latentedit.generator import Generator
-from latentedit.statistics import WStatistics, sample_w
+from latentedit.latent.editing import gradient_of_score
+from latentedit.latent.w_statistics import WStatistics, sample_w
+from latentedit.networks.discriminator import Discriminator
+from latentedit.networks.generator import Generator
 
 RATE = 0.05
 AMOUNT = 2.0

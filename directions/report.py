@@ -13,9 +13,9 @@ from latentedit.directions.conditioning import LEAKS, leakage, to_keep
 from latentedit.directions.direction import Direction
 from latentedit.directions.effects import Effect
 from latentedit.directions.validation import in_words, propose_layers
-from latentedit.editing import step_of
 from latentedit.errors import complete, printable
-from latentedit.generator import Generator
+from latentedit.latent.editing import step_of
+from latentedit.networks.generator import Generator
 
 
 def with_report(

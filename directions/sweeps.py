@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from latentedit import sheets
 from latentedit.directions.direction import Direction
-from latentedit.editing import edit, edit_holding, edit_styles
 from latentedit.errors import Error, complete
-from latentedit.generator import Generator
-from latentedit.latents import Latent
-from latentedit.statistics import random_labels, sample_z
+from latentedit.io import contact_sheet
+from latentedit.latent.editing import edit, edit_holding, edit_styles
+from latentedit.latent.latent_file import Latent
+from latentedit.latent.w_statistics import random_labels, sample_z
+from latentedit.networks.generator import Generator
 
 LARGEST = 256
 """Pictures are shown at most this large."""
@@ -41,7 +41,7 @@ def move_latent(
 
     Args:
         layers: rows of ws to move; None takes the direction's own.
-        hold: directions of W or W+ whose scores stay (`latentedit.editing.edit_holding`).
+        hold: directions of W or W+ whose scores stay (`latentedit.latent.editing.edit_holding`).
 
     Raises:
         Error: a direction in z, as a latent's z is not known; style directions together with held ones; see `edit`.
@@ -99,8 +99,8 @@ def sweep_sheet(
         for line in [[base] for base in bases] if len(directions) == 1 else [bases]:
             moved = [_moved(generator, base, direction, amount, psi, hold) for base in line for amount in amounts]
             pictures = [_reduced(one.render(generator)) for one in moved]
-            rows.append(sheets.Row(title(direction), pictures, captions * len(line)))
-    return sheets.sheet(rows)
+            rows.append(contact_sheet.Row(title(direction), pictures, captions * len(line)))
+    return contact_sheet.sheet(rows)
 
 
 def title(direction: Direction) -> str:

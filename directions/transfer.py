@@ -20,11 +20,11 @@ from torch import Tensor
 from latentedit.directions.direction import Direction
 from latentedit.directions.probe import fit
 from latentedit.directions.validation import quality
-from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
-from latentedit.generator import Generator
-from latentedit.inversion import invert
-from latentedit.statistics import WStatistics, sample_w
+from latentedit.inversion.projector import invert
+from latentedit.latent.w_statistics import WStatistics, sample_w
+from latentedit.networks.discriminator import Discriminator
+from latentedit.networks.generator import Generator
 
 POOLED = 4
 """Side that feature maps are averaged to, so that a classifier sees where as well as what."""

@@ -11,33 +11,37 @@ from latentedit.errors import Error
 if TYPE_CHECKING:
     from latentedit import directions, metrics, ops, training
     from latentedit.directions import Direction, load_direction
-    from latentedit.editing import edit, interpolate, mix
-    from latentedit.generator import Generator, GeneratorConfig
-    from latentedit.images import load_image, save_image
-    from latentedit.inversion import invert
-    from latentedit.latents import Latent, load_latent, save_latent
-    from latentedit.models import Model, fingerprint, load_discriminator, load_generator, load_model, save_model
+    from latentedit.formats.load_latent import load_latent
+    from latentedit.formats.load_model import load_discriminator, load_generator, load_model
+    from latentedit.inversion.projector import invert
+    from latentedit.io.images import load_image, save_image
+    from latentedit.latent.editing import edit, interpolate, mix
+    from latentedit.latent.latent_file import Latent, save_latent
+    from latentedit.model.model import Model
+    from latentedit.model.native import save_model
+    from latentedit.networks.fingerprint import fingerprint
+    from latentedit.networks.generator import Generator, GeneratorConfig
 
 _HOMES = {
     "Direction": "directions",
     "load_direction": "directions",
-    "edit": "editing",
-    "interpolate": "editing",
-    "mix": "editing",
-    "Generator": "generator",
-    "GeneratorConfig": "generator",
-    "load_image": "images",
-    "save_image": "images",
-    "invert": "inversion",
-    "Latent": "latents",
-    "load_latent": "latents",
-    "save_latent": "latents",
-    "Model": "models",
-    "fingerprint": "models",
-    "load_discriminator": "models",
-    "load_generator": "models",
-    "load_model": "models",
-    "save_model": "models",
+    "edit": "latent.editing",
+    "interpolate": "latent.editing",
+    "mix": "latent.editing",
+    "Generator": "networks.generator",
+    "GeneratorConfig": "networks.generator",
+    "load_image": "io.images",
+    "save_image": "io.images",
+    "invert": "inversion.projector",
+    "Latent": "latent.latent_file",
+    "load_latent": "formats.load_latent",
+    "save_latent": "latent.latent_file",
+    "Model": "model.model",
+    "fingerprint": "networks.fingerprint",
+    "load_discriminator": "formats.load_model",
+    "load_generator": "formats.load_model",
+    "load_model": "formats.load_model",
+    "save_model": "model.native",
 }
 _MODULES = ("directions", "metrics", "ops", "training")
 

@@ -18,9 +18,9 @@ from inversion import USUAL, held_out, inverted
 from sliders import HEADER, LONG, line, pictures
 
 from latentedit.directions import card, load_direction, with_report
-from latentedit.images import save_image
-from latentedit.models import load_model
-from latentedit.sheets import Row, sheet
+from latentedit.formats.load_model import load_model
+from latentedit.io.contact_sheet import Row, sheet
+from latentedit.io.images import save_image
 
 PEOPLE = ("london-122", "london-018", "london-025")
 AMOUNTS = (-2.0, -1.0, 0.0, 1.0, 2.0)

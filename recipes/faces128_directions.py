@@ -28,13 +28,14 @@ from torch import Tensor
 
 from latentedit.directions import Direction, RefineOptions, fit, load_direction, refine
 from latentedit.directions.refinement import of_one_sigma
-from latentedit.encoder import encode
-from latentedit.face_weights import face_weights
-from latentedit.images import load_image
-from latentedit.inversion import invert
-from latentedit.models import Model, load_model
-from latentedit.perceptual import choose
-from latentedit.statistics import WStatistics, sample_w
+from latentedit.formats.load_model import load_model
+from latentedit.inversion.encoder import encode
+from latentedit.inversion.face_weights import face_weights
+from latentedit.inversion.perceptual import choose
+from latentedit.inversion.projector import invert
+from latentedit.io.images import load_image
+from latentedit.latent.w_statistics import WStatistics, sample_w
+from latentedit.model.model import Model
 
 SAMPLES = 4000
 PAIRS, OTHERS, STEPS = 10, 3, 40

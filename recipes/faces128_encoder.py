@@ -17,13 +17,15 @@ import torch.nn.functional as F
 from faces128_ship import NAME, ROOT
 from torch import Tensor
 
-from latentedit.curvature import Curvature
-from latentedit.encoder import EncoderConfig
-from latentedit.face_weights import face_weights
-from latentedit.inversion import PIXEL_WEIGHT
-from latentedit.models import ENCODER, Model, load_model, save_encoder
-from latentedit.perceptual import DiscriminatorDistance
-from latentedit.statistics import WStatistics
+from latentedit.formats.load_model import load_model
+from latentedit.inversion.encoder import EncoderConfig
+from latentedit.inversion.face_weights import face_weights
+from latentedit.inversion.perceptual import DiscriminatorDistance
+from latentedit.inversion.preconditioner import Curvature
+from latentedit.inversion.projector import PIXEL_WEIGHT
+from latentedit.latent.w_statistics import WStatistics
+from latentedit.model.model import Model
+from latentedit.model.native import ENCODER, save_encoder
 from latentedit.training.data import load_pictures
 from latentedit.training.encoders import EncoderTrainer, saved_curvature, train_encoder
 

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from latentedit.cli.demo import FIRST, moved, search
 from latentedit.directions import load_direction
-from latentedit.images import save_image
-from latentedit.inversion import STEPS
-from latentedit.models import load_model
-from latentedit.sheets import Row, sheet
-from latentedit.statistics import sample_z
+from latentedit.formats.load_model import load_model
+from latentedit.inversion.projector import STEPS
+from latentedit.io.contact_sheet import Row, sheet
+from latentedit.io.images import save_image
+from latentedit.latent.w_statistics import sample_z
 
 PEOPLE = ("london-122", "london-018", "london-014", "london-045")
 LARGE, SMALL = 256, 128

@@ -11,7 +11,7 @@ from pathlib import Path
 from faces128_ship import ROOT
 from PIL import Image
 
-from latentedit.images import open_image
+from latentedit.io.images import open_image
 
 PERSON = "london-122-neutral.jpg"
 BOX = (130, 110, 770, 840)

@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentedit.generator import Generator
-from latentedit.images import to_uint8
-from latentedit.models import fingerprint, load_model, round_to_half, save_model
-from latentedit.statistics import sample_z
+from latentedit.formats.load_model import load_model
+from latentedit.io.images import to_uint8
+from latentedit.latent.w_statistics import sample_z
+from latentedit.model.native import round_to_half, save_model
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
 
 ROOT = Path(__file__).parent.parent
 NAME = "faces128-v1"

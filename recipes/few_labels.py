@@ -17,9 +17,9 @@ from sklearn.metrics import roc_auc_score
 from latentedit.directions.effects import question
 from latentedit.directions.probe import probe
 from latentedit.directions.transfer import render_all
+from latentedit.formats.load_model import load_model
+from latentedit.latent.w_statistics import sample_w
 from latentedit.metrics import Judge, load_judge
-from latentedit.models import load_model
-from latentedit.statistics import sample_w
 
 DRAWS = 15
 RAREST = 0.1

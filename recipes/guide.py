@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from latentedit.files import read_tensors, write_tensors
-from latentedit.images import load_image
+from latentedit.io.images import load_image
+from latentedit.io.native_file import read_tensors, write_tensors
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

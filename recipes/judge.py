@@ -28,7 +28,7 @@ from portrait_judge import ATTRIBUTES, PIXELS, SMILE, Looks, PortraitJudge, Refe
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from latentedit.files import replacing
+from latentedit.io.files import replacing
 from latentedit.metrics import Judge, save_judge
 
 Numbers = NDArray[np.floating[Any]]

@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from latentedit.directions import Direction, shipped
-from latentedit.directions.probe import measure_sigma
-from latentedit.discriminator import Discriminator, DiscriminatorConfig
-from latentedit.faces import FRAMINGS
-from latentedit.generator import Generator, GeneratorConfig
-from latentedit.models import LATEST, Model, fingerprint, load_model, save_model
+from latentedit.directions.sigma import measure_sigma
+from latentedit.formats.load_model import load_model
+from latentedit.model.bundled import LATEST
+from latentedit.model.model import Model
+from latentedit.model.native import save_model
+from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.photo.framing import FRAMINGS
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 _cache = tempfile.TemporaryDirectory(prefix="latentedit-tests-")
@@ -71,8 +75,8 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
         vector = torch.nn.functional.normalize(torch.randn(generator.w_dim, generator=draws), dim=0)
         direction = Direction(name, vector, 0.0, measure_sigma(vector, generator), own)
         direction.save(folder / "shipped" / "faces128-v1" / f"{name}.safetensors")
-    monkeypatch.setattr("latentedit.models.BUNDLED", folder)
-    monkeypatch.setattr("latentedit.directions.direction.SHIPPED", folder / "shipped")
+    monkeypatch.setattr("latentedit.model.bundled.BUNDLED", folder)
+    monkeypatch.setattr("latentedit.directions.registry.SHIPPED", folder / "shipped")
     return path
 
 

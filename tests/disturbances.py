@@ -20,7 +20,7 @@ from typing import Any
 import safetensors
 import torch
 
-from latentedit.images import open_image
+from latentedit.io.images import open_image
 from tests.campaign import Case, Part, Place
 from tests.hostile_files import left_behind
 from tests.specimens import words

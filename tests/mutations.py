@@ -26,9 +26,9 @@ import torch
 from latentedit.directions import load_direction
 from latentedit.directions.imported import read_array
 from latentedit.errors import Error
-from latentedit.foreign.projections import load_projections
-from latentedit.latents import load_latent
-from latentedit.models import load_model
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_model
+from latentedit.formats.projections import load_projections
 
 MEMORY = 300 << 20
 """Bytes that reading may take beyond those of the program itself."""

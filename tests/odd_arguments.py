@@ -155,7 +155,7 @@ class Arguments(Part):
         return str(rng.choice(TEXTS if numeric or rng.random() < 0.7 else PATHS))
 
     def run(self, case: Case) -> Outcome:
-        from latentedit.directions.page import LabelPage
+        from latentedit.directions.labelling.server import LabelPage
 
         LabelPage.run = LabelPage.server_close  # type: ignore[method-assign, assignment]  # nobody will press Done
         scratch, before = self.place.fresh(), self.place.signature()

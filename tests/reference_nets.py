@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from latentedit.discriminator import Discriminator, DiscriminatorConfig
-from latentedit.generator import Generator, GeneratorConfig
+from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig
+from latentedit.networks.generator import Generator, GeneratorConfig
 
 REFERENCE = Path(__file__).parent / "reference"
 Arrays = dict[str, Any]

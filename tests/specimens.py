@@ -12,17 +12,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from latentedit.albums import Index
-from latentedit.curvature import Curvature
+from latentedit.album.index import Index
 from latentedit.directions import Direction, load_direction, read_labels
 from latentedit.directions.imported import read_array
-from latentedit.directions.labelling import Labelling
-from latentedit.foreign.projections import load_projections
-from latentedit.images import open_image
-from latentedit.latents import Latent, load_latent, save_latent
+from latentedit.directions.labelling.session import Labelling
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_model
+from latentedit.formats.projections import load_projections
+from latentedit.inversion.perceptual import DiscriminatorDistance
+from latentedit.inversion.preconditioner import Curvature
+from latentedit.io.images import open_image
+from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.metrics import Judge, load_judge, save_judge
-from latentedit.models import Model, fingerprint, load_model
-from latentedit.perceptual import DiscriminatorDistance
+from latentedit.model.model import Model
+from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import load_pictures, load_preset, write_pictures
 from latentedit.training import train as train_model
 from latentedit.training.encoders import EncoderTrainer, saved_curvature, train_encoder

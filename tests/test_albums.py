@@ -13,14 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
-from latentedit.albums import Index, key, share
+from latentedit.album.index import Index, key, share
 from latentedit.cli.common import ahead
 from latentedit.errors import Error
-from latentedit.faces import quad_of_window
-from latentedit.images import load_image, to_pil, to_tensor
-from latentedit.latents import Latent, load_latent
-from latentedit.models import fingerprint, load_generator, load_model
-from latentedit.preflight import Domain, foreign, remarks
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_generator, load_model
+from latentedit.io.images import load_image, to_pil, to_tensor
+from latentedit.latent.latent_file import Latent
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.photo.alignment import quad_of_window
+from latentedit.photo.checks import Domain, foreign, remarks
 from tests.test_cli import complaint, run, works
 
 STEPS = ("--aligned", "--steps", "3")
@@ -208,7 +210,11 @@ def test_a_folder_is_read_ahead_and_written_behind(tiny_file: Path, tmp_path: Pa
     for number in range(4):
         Image.new("L", (20, 20), 60 * number).save(tmp_path / f"{number}.png")
     threads: dict[str, set[str]] = {}
-    for module, name in (("images", "open_reduced"), ("latents", "save_latent"), ("inversion", "invert")):
+    for module, name in (
+        ("io.images", "open_reduced"),
+        ("latent.latent_file", "save_latent"),
+        ("inversion.projector", "invert"),
+    ):
         own = getattr(importlib.import_module(f"latentedit.{module}"), name)
 
         def told(*a: Any, own: Any = own, n: str = name, **k: Any) -> Any:

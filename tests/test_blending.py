@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from latentedit.blending import interpolated, mixed
 from latentedit.errors import Error
-from latentedit.generator import Generator
-from latentedit.latents import Latent, load_latent, save_latent
-from latentedit.models import fingerprint
-from latentedit.tuning import compress, expand
+from latentedit.formats.load_latent import load_latent
+from latentedit.latent.blending import interpolated, mixed
+from latentedit.latent.deltas import compress, expand
+from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
 from tests.conftest import tiny_generator
 from tests.test_cli import run, works
 
@@ -87,7 +88,7 @@ def test_what_was_found_for_one_w_does_not_stay() -> None:
 
 def test_commands(tmp_path: Path, tiny_file: Path) -> None:
     """The first and last pictures of a strip are those of the two latents; an exported latent tells what it loses."""
-    from latentedit.models import load_generator
+    from latentedit.formats.load_model import load_generator
 
     generator = load_generator(tiny_file)
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]

@@ -19,21 +19,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentedit.budget import DEEPEST, NESTED, TEXT, check_things, parse_json, read_toml
 from latentedit.directions import Direction, load_direction
 from latentedit.directions.report import card, compared, plot
 from latentedit.directions.sweeps import title
 from latentedit.errors import Error, listed, quoted
-from latentedit.foreign.arrays import read_arrays
-from latentedit.foreign.checkpoints import save_plain
-from latentedit.foreign.projections import load_projections
-from latentedit.foreign.rosinality import save_rosinality
-from latentedit.foreign.torch_files import read_torch
-from latentedit.latents import Latent, load_latent, save_latent
+from latentedit.formats.arrays import read_arrays
+from latentedit.formats.checkpoints import save_plain
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_model
+from latentedit.formats.projections import load_projections
+from latentedit.formats.rosinality import save_rosinality
+from latentedit.formats.torch_files import read_torch
+from latentedit.inversion.perceptual import LpipsDistance
+from latentedit.io.budget import DEEPEST, NESTED, TEXT, check_things, parse_json, read_toml
+from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.metrics import Judge, inception_features, load_judge, save_judge
 from latentedit.metrics.features import _inception
-from latentedit.models import fingerprint, load_model, save_model
-from latentedit.perceptual import LpipsDistance
+from latentedit.model.native import save_model
+from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import load_preset, train
 from latentedit.training.curves import read_log, save_curves
 from latentedit.training.encoders import train_encoder
@@ -140,7 +143,7 @@ def test_an_architecture_without_end(tmp_path: Path) -> None:
 
 def test_checks_of_the_same_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One storage, a small pickle in a pickle, was checked again for every instruction that names it."""
-    monkeypatch.setattr("latentedit.budget.INSTRUCTIONS", 30_000)
+    monkeypatch.setattr("latentedit.io.budget.INSTRUCTIONS", 30_000)
     code = Instructions().value((storage(4),)) + b"q\x090"
     code.name("torch.storage", "_load_from_bytes") + b"q\x0a0" + b"h\x0ah\x09R0" * 3000 + b"N"
     line = refused(load_model, code.write(tmp_path / "x.pkl"))
@@ -208,8 +211,8 @@ def test_programs_that_torch_would_follow(tmp_path: Path, code: bytes, message: 
 
 
 def test_many_empty_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentedit.budget.ENTRIES", 500)
-    monkeypatch.setattr("latentedit.files.ENTRIES", 500)
+    monkeypatch.setattr("latentedit.io.budget.ENTRIES", 500)
+    monkeypatch.setattr("latentedit.io.native_file.ENTRIES", 500)
     header: dict[str, Any] = {"__metadata__": {"latentedit": "{}"}}
     header |= {str(i): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(500)}
     native(tmp_path / "x.safetensors", json.dumps(header))
@@ -352,9 +355,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, network: Any, value: float)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_latents_and_directions_that_are_not_finite(
-    tmp_path: Path, value: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_latents_and_directions_that_are_not_finite(tmp_path: Path, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     def latent(**changes: Any) -> Latent:
         return Latent(**{"ws": torch.zeros(1, 4, 4), "noise": None, "fingerprint": "f" * 64, "space": "w+", **changes})
 
@@ -365,7 +366,7 @@ def test_latents_and_directions_that_are_not_finite(
         ("tuned/b4.conv1.bias", {"tuned": {"b4.conv1.bias": poisoned(torch.zeros(4), value)}}),
     ):
         with monkeypatch.context() as patch:  # ours are not written in the first place
-            patch.setattr("latentedit.latents.check_writable", lambda *_: None)
+            patch.setattr("latentedit.latent.latent_file.check_writable", lambda *_: None)
             save_latent(tmp_path / "x.safetensors", latent(**changes))
         line = refused(load_latent, tmp_path / "x.safetensors")
         assert f"tensor {name} has values that are not finite numbers" in line
@@ -513,7 +514,7 @@ def test_latents_of_other_kinds_and_shapes(tmp_path: Path, tiny_file: Path) -> N
     save_latent(good, Latent(torch.zeros(1, 6, 12), None, own, "w"))
 
     def latent(tensors: dict[str, Tensor]) -> Path:
-        from latentedit.files import write_tensors
+        from latentedit.io.native_file import write_tensors
 
         header = {"fingerprint": own, "space": "w+"}
         write_tensors(tmp_path / "x.safetensors", "latentedit-latent", 1, header, tensors)
@@ -826,7 +827,7 @@ def test_backbones_by_all_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "x.pth").write_bytes(b"x")
     line = refused(LpipsDistance, tmp_path / "x.pth")
     assert "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0" in line
-    monkeypatch.setattr("latentedit.perceptual.check_sha256", lambda *_: None)
+    monkeypatch.setattr("latentedit.inversion.perceptual.check_sha256", lambda *_: None)
     torch.save({"features.0.weight": torch.tensor([float("nan")])}, tmp_path / "x.pth")
     assert "tensor features.0.weight has values that are not finite numbers" in refused(LpipsDistance, tmp_path / "x.pth")
 

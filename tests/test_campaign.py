@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from latentedit.errors import Error
-from latentedit.latents import Latent
+from latentedit.latent.latent_file import Latent
 from tests.mutations import variant
 from tests.watching import Outcome, current, in_children, judged, refusal
 

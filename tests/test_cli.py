@@ -18,14 +18,18 @@ from latentedit.cli.main import main
 from latentedit.cli.models import parse_seeds
 from latentedit.cli.moves import Move, parse_move, parse_sweep
 from latentedit.directions import Direction, load_direction
-from latentedit.editing import edit
 from latentedit.errors import Error
-from latentedit.images import load_image, to_uint8
-from latentedit.inversion import invert
-from latentedit.latents import load_latent, save_latent
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_generator
+from latentedit.inversion.projector import invert
+from latentedit.io.images import load_image, to_uint8
+from latentedit.latent.editing import edit
+from latentedit.latent.latent_file import save_latent
+from latentedit.latent.w_statistics import sample_z
 from latentedit.metrics import Judge, save_judge
-from latentedit.models import Model, fingerprint, load_generator, save_model
-from latentedit.statistics import sample_z
+from latentedit.model.model import Model
+from latentedit.model.native import save_model
+from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import load_preset, write_pictures
 from tests.conftest import hopper, tiny_discriminator, tiny_generator
 

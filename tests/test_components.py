@@ -12,18 +12,21 @@ from PIL import Image
 from latentedit.cli.moves import parse_amounts
 from latentedit.directions import Direction, factorised, load_direction, principal_components, style_channels, sweep_sheet
 from latentedit.directions.channels import GRID, screen
-from latentedit.directions.components import moments
-from latentedit.directions.probe import measure_sigma
+from latentedit.directions.pca import moments
+from latentedit.directions.sigma import measure_sigma
 from latentedit.directions.sweeps import move_latent, title
-from latentedit.editing import edit, edit_styles
 from latentedit.errors import Error
-from latentedit.generator import Generator
-from latentedit.images import load_image
-from latentedit.latents import Latent, load_latent, render, save_latent
-from latentedit.layers import FullyConnected
-from latentedit.models import Model, fingerprint, load_generator
-from latentedit.statistics import sample_w, sample_z, style_statistics
-from latentedit.synthesis import SynthesisBlock, SynthesisLayer, ToRGB
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_generator
+from latentedit.io.images import load_image
+from latentedit.latent.editing import edit, edit_styles
+from latentedit.latent.latent_file import Latent, render, save_latent
+from latentedit.latent.w_statistics import sample_w, sample_z, style_statistics
+from latentedit.model.model import Model
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
+from latentedit.networks.layers import FullyConnected
+from latentedit.networks.synthesis import SynthesisBlock, SynthesisLayer, ToRGB
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_cli import complaint, works
 

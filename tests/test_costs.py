@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentedit.costs import AT_ONCE, estimate, fitting, photos_at_once
-from latentedit.images import load_image
-from latentedit.inversion import STEPS
-from latentedit.models import Model, save_model
-from latentedit.perceptual import VGG_FILE
+from latentedit.inversion.perceptual import VGG_FILE
+from latentedit.inversion.projector import STEPS
+from latentedit.io.images import load_image
+from latentedit.model.cost import AT_ONCE, estimate, fitting, photos_at_once
+from latentedit.model.model import Model
+from latentedit.model.native import save_model
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_cli import works
 from tests.test_stylegan1 import random_discriminator, random_generator
@@ -20,7 +21,7 @@ from tests.test_stylegan1 import random_discriminator, random_generator
 @pytest.fixture(autouse=True)
 def no_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    monkeypatch.setattr("latentedit.costs.stlpips_file", lambda: None)
+    monkeypatch.setattr("latentedit.model.cost.stlpips_file", lambda: None)
 
 
 def convolutions(model: Model, channels: int) -> float:
@@ -53,7 +54,7 @@ def test_shift_tolerant_lpips_where_it_is_installed(monkeypatch: pytest.MonkeyPa
     """Its convolutions, as the network itself counts them at 64 px; the edges cost it more there."""
     model = Model(tiny_generator(resolution=64), tiny_discriminator(resolution=64))
     bare = estimate(model, torch.device("cpu"))
-    monkeypatch.setattr("latentedit.costs.stlpips_file", lambda: Path())
+    monkeypatch.setattr("latentedit.model.cost.stlpips_file", lambda: Path())
     cost = estimate(model, torch.device("cpu"))
     assert cost.perceptual == "discriminator+stlpips"
     assert 2 * 0.3 < cost.step_gflop - bare.step_gflop < 2 * 0.6

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from latentedit.devices import exact_rendering, tf32
-from latentedit.generator import Generator
+from latentedit.networks.generator import Generator
+from latentedit.runtime.devices import exact_rendering, tf32
 from tests.conftest import tiny_generator
 
 CUDA = torch.device("cuda")
@@ -41,8 +41,8 @@ def test_both_generators_render_exactly(architecture: str, monkeypatch: pytest.M
         asked.append(device.type)
         return exact_rendering(device)
 
-    monkeypatch.setattr("latentedit.synthesis.exact_rendering", watched)
-    monkeypatch.setattr("latentedit.adain.exact_rendering", watched)
+    monkeypatch.setattr("latentedit.networks.synthesis.exact_rendering", watched)
+    monkeypatch.setattr("latentedit.networks.stylegan1.exact_rendering", watched)
     generator: Generator = tiny_generator(architecture=architecture)
     generator(torch.zeros(1, generator.z_dim))
     assert asked == ["cpu"]

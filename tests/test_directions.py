@@ -18,11 +18,12 @@ from latentedit.directions import (
     shipped,
 )
 from latentedit.directions.direction import check_generator
+from latentedit.directions.folds import splits
 from latentedit.directions.transfer import mirrored, render_all
-from latentedit.directions.validation import splits
 from latentedit.errors import Error
-from latentedit.models import Model, fingerprint
-from latentedit.statistics import sample_w
+from latentedit.latent.w_statistics import sample_w
+from latentedit.model.model import Model
+from latentedit.networks.fingerprint import fingerprint
 from tests.conftest import tiny_discriminator, tiny_generator
 
 GENERATOR = tiny_generator()

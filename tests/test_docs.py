@@ -16,8 +16,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from latentedit.cli.main import main
+from latentedit.formats.load_model import load_generator
 from latentedit.metrics import Judge, save_judge
-from latentedit.models import fingerprint, load_generator
+from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import write_pictures
 from tests.conftest import hopper
 from tests.reference_nets import REFERENCE

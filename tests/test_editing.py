@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from latentedit.directions import Direction
-from latentedit.editing import edit, edit_holding, edit_styles, interpolate, mix, parse_layers, score
 from latentedit.errors import Error
-from latentedit.latents import render
-from latentedit.statistics import sample_w, style_statistics
+from latentedit.latent.editing import edit, edit_holding, edit_styles, interpolate, mix, parse_layers, score
+from latentedit.latent.latent_file import render
+from latentedit.latent.w_statistics import sample_w, style_statistics
 from tests.conftest import tiny_generator
 
 UNIT = torch.zeros(4).index_fill(0, torch.tensor([1]), 1.0)

@@ -25,12 +25,14 @@ from latentedit.directions import (
 )
 from latentedit.directions.effects import Effect, moved_pictures
 from latentedit.directions.report import compared
-from latentedit.editing import edit
 from latentedit.errors import Error
-from latentedit.latents import Latent, save_latent
+from latentedit.latent.editing import edit
+from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.latent.w_statistics import sample_w, sample_z, style_statistics
 from latentedit.metrics import Judge, save_judge
-from latentedit.models import Model, fingerprint, save_model
-from latentedit.statistics import sample_w, sample_z, style_statistics
+from latentedit.model.model import Model
+from latentedit.model.native import save_model
+from latentedit.networks.fingerprint import fingerprint
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_cli import complaint, works
 

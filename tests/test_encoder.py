@@ -10,14 +10,17 @@ from click.testing import CliRunner
 from PIL import Image
 
 from latentedit.cli.main import main
-from latentedit.curvature import Curvature
-from latentedit.encoder import Encoder, EncoderConfig, encode
 from latentedit.errors import Error
-from latentedit.files import read_header
-from latentedit.generator import Generator
-from latentedit.models import Model, fingerprint, load_encoder, load_model, save_encoder, save_model
-from latentedit.perceptual import DiscriminatorDistance
-from latentedit.statistics import WStatistics
+from latentedit.formats.load_model import load_model
+from latentedit.inversion.encoder import Encoder, EncoderConfig, encode
+from latentedit.inversion.perceptual import DiscriminatorDistance
+from latentedit.inversion.preconditioner import Curvature
+from latentedit.io.native_file import read_header
+from latentedit.latent.w_statistics import WStatistics
+from latentedit.model.model import Model
+from latentedit.model.native import load_encoder, save_encoder, save_model
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
 from latentedit.training.data import PictureSet
 from latentedit.training.encoders import EncoderTrainer, train_encoder
 from tests.conftest import tiny_discriminator, tiny_generator

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from latentedit.face_weights import STRENGTH, at_size, face_weights
-from latentedit.faces import FRAMINGS
-from latentedit.inversion import invert
-from latentedit.perceptual import DiscriminatorDistance, choose, distance
+from latentedit.inversion.face_weights import STRENGTH, at_size, face_weights
+from latentedit.inversion.perceptual import DiscriminatorDistance, choose, distance
+from latentedit.inversion.projector import invert
+from latentedit.photo.framing import FRAMINGS
 from tests.conftest import tiny_discriminator, tiny_generator
 
 

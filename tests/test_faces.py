@@ -7,18 +7,12 @@ import pytest
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.faces import (
-    FRAMINGS,
-    Face,
-    crop,
-    find_by_cascade,
-    find_faces,
-    quad_for,
-    quad_from_eyes,
-    quad_from_face,
-    quad_of_window,
-)
-from latentedit.images import open_image
+from latentedit.io.images import open_image
+from latentedit.photo.alignment import crop, quad_for, quad_from_eyes, quad_from_face, quad_of_window
+from latentedit.photo.face import Face
+from latentedit.photo.faces import find_faces
+from latentedit.photo.framing import FRAMINGS
+from latentedit.photo.haar import find_by_cascade
 from tests.conftest import hopper
 
 FRAMING = {"kind": "face", "eyes": [[0.36, 0.47], [0.64, 0.47]]}

@@ -11,21 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from latentedit import files
 from latentedit.directions import load_direction
 from latentedit.errors import Error
-from latentedit.files import (
-    TEMPORARY,
-    is_picture,
-    read_csv,
-    read_text,
-    replacing,
-    replacing_folder,
-    sweep,
-    write_bytes,
-)
-from latentedit.latents import Latent, load_latent, save_latent
-from latentedit.models import load_model
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_model
+from latentedit.io import files
+from latentedit.io.csv_table import read_csv
+from latentedit.io.files import TEMPORARY, is_picture, read_text, replacing, replacing_folder, sweep, write_bytes
+from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.training import train
 from tests.test_training import CONFIG, pictures
 
@@ -98,7 +91,7 @@ def test_unwritable_folder_as_an_ordinary_user(tmp_path: Path) -> None:
         return
     tmp_path.chmod(0o755)
     code = (
-        "import os, sys\nfrom latentedit.errors import Error\nfrom latentedit.files import write_bytes\n"
+        "import os, sys\nfrom latentedit.errors import Error\nfrom latentedit.io.files import write_bytes\n"
         "os.setgid(65534), os.setuid(65534)\n"
         "try:\n    write_bytes(sys.argv[1], b'x')\nexcept Error as error:\n    print(error)\n"
     )
@@ -160,7 +153,7 @@ def test_the_folder_is_synced_before_a_file_counts_as_written(tmp_path: Path, mo
 HOLD = """
 import sys, time
 from pathlib import Path
-from latentedit.files import replacing, replacing_folder
+from latentedit.io.files import replacing, replacing_folder
 with {what}(Path(sys.argv[1])) as place:
     print(place, flush=True)
     time.sleep(600)

@@ -7,16 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
-from latentedit.discriminator import DiscriminatorConfig, build_discriminator
-from latentedit.generator import Generator, GeneratorConfig
-from latentedit.inversion import invert, psnr
-from latentedit.models import Model, load_model
-from latentedit.modulation import differentiated_twice
+from latentedit.formats.load_model import load_model
+from latentedit.inversion.perceptual import DiscriminatorDistance, LpipsDistance, distance
+from latentedit.inversion.pivotal_tuning import tune
+from latentedit.inversion.projector import invert, psnr
+from latentedit.model.model import Model
+from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
+from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.networks.modulation import differentiated_twice
 from latentedit.ops import fir_taps, upfirdn2d
-from latentedit.perceptual import DiscriminatorDistance, LpipsDistance, distance
 from latentedit.training import train, write_pictures
-from latentedit.training.losses import path_lengths, r1_penalty
-from latentedit.tuning import tune
+from latentedit.training.losses import r1_penalty
+from latentedit.training.path_length import path_lengths
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_cli import works
 from tests.test_training import CONFIG, pictures

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from latentedit.critic import Critic
-from latentedit.curvature import Curvature
-from latentedit.graphs import Graphs, Replayed
-from latentedit.perceptual import DiscriminatorDistance
-from latentedit.search import TERMS, Search
-from latentedit.statistics import WStatistics
+from latentedit.inversion.latent_discriminator import Critic
+from latentedit.inversion.perceptual import DiscriminatorDistance
+from latentedit.inversion.pivotal_tuning import tune
+from latentedit.inversion.preconditioner import Curvature
+from latentedit.inversion.search import TERMS, Search
+from latentedit.latent.w_statistics import WStatistics
+from latentedit.runtime.cuda_graphs import Graphs, Replayed
 from latentedit.training import PictureSet, Trainer, TrainingConfig
-from latentedit.tuning import tune
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_training import CONFIG, pictures
 
@@ -292,7 +292,7 @@ class Once:
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_a_search_step_stays_on_the_device(device: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of everything that can be searched with; what lies on the host fails on the meta device."""
-    monkeypatch.setattr("latentedit.search.Replayed", Once)
+    monkeypatch.setattr("latentedit.inversion.search.Replayed", Once)
     generator, discriminator = tiny_generator(), tiny_discriminator()
     statistics = WStatistics.of(generator)
     critic = Critic(generator, statistics)
@@ -325,7 +325,7 @@ def test_a_search_step_stays_on_the_device(device: str, method: str, monkeypatch
 
 
 def test_a_tuning_step_stays_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentedit.tuning.Replayed", Once)
+    monkeypatch.setattr("latentedit.inversion.pivotal_tuning.Replayed", Once)
     generator, perceptual = tiny_generator(), DiscriminatorDistance(tiny_discriminator())
     ws = torch.zeros(1, generator.num_ws, generator.w_dim)
     with pytest.raises(StoppedError):

@@ -19,18 +19,21 @@ import numpy as np
 import pytest
 import torch
 
-from latentedit.curvature import Curvature
 from latentedit.directions import Direction
-from latentedit.discriminator import Discriminator
-from latentedit.encoder import Encoder, EncoderConfig
 from latentedit.errors import Error
-from latentedit.foreign.checkpoints import save_plain
-from latentedit.foreign.projections import load_projections
-from latentedit.foreign.rosinality import save_rosinality
-from latentedit.foreign.unpickling import ALLOWED, read_pickle
-from latentedit.generator import Generator
-from latentedit.latents import Latent, save_latent
-from latentedit.models import Model, fingerprint, load_model, save_model
+from latentedit.formats.checkpoints import save_plain
+from latentedit.formats.load_model import load_model
+from latentedit.formats.pickle_allow_list import ALLOWED, read_pickle
+from latentedit.formats.projections import load_projections
+from latentedit.formats.rosinality import save_rosinality
+from latentedit.inversion.encoder import Encoder, EncoderConfig
+from latentedit.inversion.preconditioner import Curvature
+from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.model.model import Model
+from latentedit.model.native import save_model
+from latentedit.networks.discriminator import Discriminator
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_cli import complaint, works
 from tests.test_stylegan1 import as_tensorflow, pickled, published_synthesis
@@ -703,7 +706,7 @@ def test_archives_that_can_be_read_in_two_ways(tmp_path: Path) -> None:
 
 def test_memory_is_not_given_for_words(tmp_path: Path) -> None:
     """Small files that would grow when they are unpacked, copied or followed."""
-    from latentedit.foreign.arrays import read_arrays
+    from latentedit.formats.arrays import read_arrays
 
     torch.save(torch.zeros(1).expand(1, 200_000_000), tmp_path / "view.pt")
     with pytest.raises(Error, match="claims more numbers than its storage has"):

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from latentedit.directions.page import encoded
+from latentedit.directions.labelling.server import encoded
 from latentedit.errors import Error
-from latentedit.images import (
+from latentedit.io.images import (
     EXTENSIONS,
     grid,
     load_image,
@@ -26,7 +26,7 @@ from latentedit.images import (
     save_image,
     to_uint8,
 )
-from latentedit.pasting import save_like
+from latentedit.photo.pasting import save_like
 from latentedit.training import load_pictures
 from latentedit.training.preparation import Preparation, prepared
 
@@ -251,7 +251,7 @@ def test_strips_are_as_the_whole(mode: str, monkeypatch: pytest.MonkeyPatch) -> 
     elif mode != "RGBA":
         image = image.convert("LA").convert(mode)
     whole = open_image(image)
-    monkeypatch.setattr("latentedit.images.STRIP", 70)
+    monkeypatch.setattr("latentedit.io.images.STRIP", 70)
     assert np.array_equal(np.asarray(open_image(image)), np.asarray(whole))
     assert whole.mode == ("L" if mode in ("I;16", "F") else "RGB")
     if mode == "RGBA":

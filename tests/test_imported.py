@@ -9,7 +9,7 @@ import torch
 
 from latentedit.directions import import_direction, load_direction
 from latentedit.errors import Error
-from latentedit.statistics import sample_w
+from latentedit.latent.w_statistics import sample_w
 from tests.conftest import tiny_generator
 from tests.test_cli import complaint, works
 

@@ -13,10 +13,10 @@ from PIL import Image
 import latentedit
 from latentedit.cli.main import WAITING
 from latentedit.errors import Interrupted
-from latentedit.images import to_pil
-from latentedit.latents import load_latent
-from latentedit.models import load_generator
-from latentedit.statistics import sample_z
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_generator
+from latentedit.io.images import to_pil
+from latentedit.latent.w_statistics import sample_z
 from latentedit.training import loop as training_loop
 from latentedit.training import train, write_pictures
 from tests.test_cli import run
@@ -60,16 +60,16 @@ def nth(count: int, function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-@pytest.mark.parametrize("where", ["latentedit.models.load_model", "latentedit.statistics.WStatistics.of"])
+@pytest.mark.parametrize("where", ["latentedit.formats.load_model.load_model", "latentedit.latent.w_statistics.WStatistics.of"])
 def test_before_the_first_photo(photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setattr(where, press)
     assert stopped(*inverted(photos, tiny_file)) == "latentedit: interrupted; what was written before is kept"
 
 
 def test_between_two_photos(photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from latentedit import inversion
+    from latentedit.inversion import projector
 
-    monkeypatch.setattr("latentedit.inversion.invert", nth(2, inversion.invert))
+    monkeypatch.setattr("latentedit.inversion.projector.invert", nth(2, projector.invert))
     line = stopped(*inverted(photos, tiny_file))
     assert line == "latentedit: interrupted; photos that are done: 1, which are kept; the same command goes on"
     assert (photos.parent / "latents" / "0.safetensors").is_file()
@@ -77,7 +77,7 @@ def test_between_two_photos(photos: Path, tiny_file: Path, monkeypatch: pytest.M
 
 
 def test_while_tuning_the_search_is_kept(photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentedit.tuning.tune", press)
+    monkeypatch.setattr("latentedit.inversion.pivotal_tuning.tune", press)
     line = stopped(*inverted(photos, tiny_file, "--tune"))
     assert line == "latentedit: interrupted; the best so far is kept, the same command goes on"
     latent = load_latent(photos.parent / "latents" / "0.safetensors")
@@ -119,7 +119,7 @@ def test_demo_keeps_the_search(tmp_path: Path, stand_in: Path, monkeypatch: pyte
     from latentedit.cli import demo
 
     def search(*arguments: Any) -> Any:
-        from latentedit.inversion import invert
+        from latentedit.inversion.projector import invert
 
         generator, target = arguments[0].generator, arguments[1]
         result = invert(generator, target, steps=1, perceptual="discriminator", discriminator=arguments[0].discriminator)

@@ -8,16 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentedit.compatibility import import_with_torchvision
-from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
-from latentedit.generator import Generator
-from latentedit.inversion import Inversion, invert, psnr
-from latentedit.latents import load_latent, save_latent
-from latentedit.models import Model, fingerprint
-from latentedit.perceptual import DiscriminatorDistance, LpipsDistance, choose, distance
-from latentedit.search import noise_regulariser, schedule
-from latentedit.statistics import WStatistics, sample_w
+from latentedit.formats.load_latent import load_latent
+from latentedit.inversion.noise_regulariser import noise_regulariser
+from latentedit.inversion.perceptual import DiscriminatorDistance, LpipsDistance, choose, distance
+from latentedit.inversion.projector import Inversion, invert, psnr
+from latentedit.inversion.search import schedule
+from latentedit.latent.latent_file import save_latent
+from latentedit.latent.w_statistics import WStatistics, sample_w
+from latentedit.model.model import Model
+from latentedit.networks.discriminator import Discriminator
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
+from latentedit.runtime.torchvision_stubs import import_with_torchvision
 from tests.conftest import tiny_discriminator, tiny_generator
 
 
@@ -137,7 +140,7 @@ def test_arguments_are_checked() -> None:
 
 def test_choice_of_distance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("latentedit.perceptual.stlpips_file", lambda network="alex": None)
+    monkeypatch.setattr("latentedit.inversion.perceptual.stlpips_file", lambda network="alex": None)
     discriminator = tiny_discriminator()
     measure, line = choose("auto", discriminator)
     assert measure.name == "discriminator"

@@ -8,13 +8,14 @@ import torch
 
 from latentedit.cli.fitting import are_latents, own_latents
 from latentedit.directions import read_labels
-from latentedit.directions.labelling import Labelling
+from latentedit.directions.labelling.session import Labelling
+from latentedit.directions.labelling.table import Table
 from latentedit.directions.labels import ENDINGS
-from latentedit.directions.tables import Table
 from latentedit.errors import Error
-from latentedit.latents import ENDINGS as LATENTS
-from latentedit.latents import Latent, save_latent
-from latentedit.models import Model, fingerprint
+from latentedit.formats.load_latent import ENDINGS as LATENTS
+from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.model.model import Model
+from latentedit.networks.fingerprint import fingerprint
 from latentedit.training.preparation import class_labels
 from tests.conftest import tiny_generator
 

@@ -29,16 +29,18 @@ from sklearn.metrics import roc_auc_score
 
 from latentedit.cli.main import main
 from latentedit.directions import load_direction, read_labels
-from latentedit.directions.labelling import Labelling, labelled_alone
-from latentedit.directions.page import LARGEST_BODY, PAUSE, STRANGERS, LabelPage, encoded
+from latentedit.directions.labelling.samples import write_samples
+from latentedit.directions.labelling.server import LARGEST_BODY, PAUSE, STRANGERS, LabelPage, encoded
+from latentedit.directions.labelling.session import Labelling, labelled_alone
+from latentedit.directions.labelling.table import Table
 from latentedit.directions.probe import probe
-from latentedit.directions.samples import write_samples
-from latentedit.directions.tables import Table
 from latentedit.errors import Error
-from latentedit.images import load_image, open_image, to_uint8
-from latentedit.latents import Latent, load_latent, save_latent
-from latentedit.models import fingerprint, load_generator
-from latentedit.statistics import sample_w
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_generator
+from latentedit.io.images import load_image, open_image, to_uint8
+from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.latent.w_statistics import sample_w
+from latentedit.networks.fingerprint import fingerprint
 from tests.conftest import tiny_generator
 from tests.test_cli import complaint, works
 
@@ -604,7 +606,7 @@ def test_the_token_is_not_on_the_browsers_command_line(tmp_path: Path, table: Pa
         served.append(page)
         page.server_close()
 
-    monkeypatch.setattr("latentedit.directions.page.LabelPage.run", close)
+    monkeypatch.setattr("latentedit.directions.labelling.server.LabelPage.run", close)
     browser = webbrowser.GenericBrowser([sys.executable, str(program), "%s"])
     monkeypatch.setattr("webbrowser.open", browser.open)
     works("directions", "label", table, "--column", "hat", "--order", "file")
@@ -708,7 +710,7 @@ def test_without_descriptors_the_page_waits(page: LabelPage, monkeypatch: pytest
 
 def test_no_browser(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail("opened a browser"))
-    monkeypatch.setattr("latentedit.directions.page.LabelPage.run", LabelPage.server_close)
+    monkeypatch.setattr("latentedit.directions.labelling.server.LabelPage.run", LabelPage.server_close)
     result = works("directions", "label", table, "--column", "wears hat", "--no-browser")
     assert "a direction needs at least 2 of each" in result.stdout
     assert CliRunner().invoke(main, ["directions", "label", str(table), "--column", "x", "--port", "70000"]).exit_code == 2

@@ -11,12 +11,16 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from latentedit import faces, landmarks
 from latentedit.cli.main import main
 from latentedit.errors import Error
-from latentedit.faces import FRAMINGS, Face, find_by_cascade, find_by_landmarks, find_faces, quad_from_face, warnings_of
-from latentedit.images import open_image
-from latentedit.landmarks import EXTRA, available, centres, find_landmarks
+from latentedit.io.images import open_image
+from latentedit.photo import faces, landmarks
+from latentedit.photo.alignment import quad_for, quad_from_face
+from latentedit.photo.face import Face
+from latentedit.photo.faces import find_by_landmarks, find_faces, warnings_of
+from latentedit.photo.framing import FRAMINGS
+from latentedit.photo.haar import find_by_cascade
+from latentedit.photo.landmarks import EXTRA, available, centres, find_landmarks
 from tests.conftest import hopper
 
 with_extra = pytest.mark.skipif(not available(), reason=f"dlib and its predictor are not installed ({EXTRA})")
@@ -119,7 +123,7 @@ def test_without_dlib_the_cascades_serve(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(Error, match=r'68 landmarks need dlib and its predictor.*pip install "latentedit\[faces\]"'):
         find_landmarks(Image.new("RGB", (100, 100)))
     with pytest.raises(Error, match=r'no face found.*; .*; pip install "latentedit\[faces\]" finds more'):
-        faces.quad_for(Image.new("L", (200, 200), 128), FRAMINGS["ffhq"])
+        quad_for(Image.new("L", (200, 200), 128), FRAMINGS["ffhq"])
 
 
 def test_where_dlib_sees_nothing_the_cascades_serve_with_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentedit.curvature import Curvature
 from latentedit.errors import Error
-from latentedit.locks import alone
-from latentedit.perceptual import DiscriminatorDistance
+from latentedit.inversion.perceptual import DiscriminatorDistance
+from latentedit.inversion.preconditioner import Curvature
+from latentedit.io.locks import alone
 from latentedit.training import train
 from latentedit.training.encoders import EncoderTrainer, train_encoder
 from latentedit.training.loop import LOCK

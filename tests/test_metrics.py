@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentedit.errors import Error
+from latentedit.inversion.perceptual import choose
+from latentedit.latent.w_statistics import sample_z
 from latentedit.metrics import (
     Features,
     Judge,
@@ -33,9 +35,9 @@ from latentedit.metrics.efficientnet import EfficientNetLite0, weights_file
 from latentedit.metrics.features import INCEPTION_FILE
 from latentedit.metrics.path_length import slerp
 from latentedit.metrics.separability import conditional_entropy
-from latentedit.models import Model, fingerprint, save_model
-from latentedit.perceptual import choose
-from latentedit.statistics import sample_z
+from latentedit.model.model import Model
+from latentedit.model.native import save_model
+from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import PictureSet
 from tests.conftest import tiny_discriminator, tiny_generator
 

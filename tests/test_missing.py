@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from latentedit.errors import Error
-from latentedit.foreign.checkpoints import save_plain
-from latentedit.foreign.genforce import load_genforce
-from latentedit.models import Model, load_model, save_model
-from latentedit.statistics import sample_w
+from latentedit.formats.checkpoints import save_plain
+from latentedit.formats.genforce import load_genforce
+from latentedit.formats.load_model import load_model
+from latentedit.latent.w_statistics import sample_w
+from latentedit.model.model import Model
+from latentedit.model.native import save_model
 from tests.conftest import tiny_generator
 from tests.test_cli import works
 from tests.test_stylegan1 import published_synthesis

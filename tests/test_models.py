@@ -9,21 +9,14 @@ import safetensors.torch
 import torch
 
 from latentedit.errors import Error
-from latentedit.faces import FRAMINGS
-from latentedit.images import load_image
-from latentedit.models import (
-    LATEST,
-    RETIRED,
-    Model,
-    bundled_with,
-    fingerprint,
-    load_discriminator,
-    load_generator,
-    load_model,
-    round_to_half,
-    save_model,
-)
-from latentedit.statistics import sample_z
+from latentedit.formats.load_model import load_discriminator, load_generator, load_model
+from latentedit.io.images import load_image
+from latentedit.latent.w_statistics import sample_z
+from latentedit.model.bundled import LATEST, RETIRED, bundled_with
+from latentedit.model.model import Model
+from latentedit.model.native import round_to_half, save_model
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.photo.framing import FRAMINGS
 from tests.conftest import tiny_discriminator, tiny_generator
 
 

@@ -7,11 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from latentedit.discriminator import DiscriminatorConfig, minibatch_std
 from latentedit.errors import Error
-from latentedit.generator import Generator, GeneratorConfig
-from latentedit.inversion import psnr
-from latentedit.modulation import _composed, _Layer, demodulation, differentiated_twice, modulated_layer, prefers_folding
+from latentedit.inversion.projector import psnr
+from latentedit.networks.discriminator import DiscriminatorConfig, minibatch_std
+from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.networks.modulation import (
+    _composed,
+    _Layer,
+    demodulation,
+    differentiated_twice,
+    modulated_layer,
+    prefers_folding,
+)
 from latentedit.ops import fir_filter
 from tests.conftest import tiny_discriminator, tiny_generator
 
@@ -122,7 +129,7 @@ def test_strips_are_the_whole(architecture: str, taps: tuple[float, ...], monkey
     ws = generator.mapping(torch.randn(1, 12))
     with torch.no_grad():
         whole = generator.synthesis(ws)
-        monkeypatch.setattr("latentedit.synthesis.STRIP", 1)
+        monkeypatch.setattr("latentedit.networks.synthesis.STRIP", 1)
         assert [block.strip for block in generator.synthesis.blocks] == [16] * 5
         strips = generator.synthesis(ws)
     torch.testing.assert_close(strips, whole, atol=1e-5 * float(whole.abs().max()), rtol=0)

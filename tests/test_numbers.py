@@ -12,12 +12,12 @@ from latentedit.cli.common import Finite, check_quad, parse_numbers, quad_of, qu
 from latentedit.cli.models import parse_seeds
 from latentedit.cli.moves import parse_move, parse_sweep
 from latentedit.directions import Direction
-from latentedit.editing import edit, edit_holding, parse_layers
 from latentedit.errors import Error, check_number
-from latentedit.faces import quad_of_window
-from latentedit.inversion import invert
-from latentedit.latents import Latent, save_latent
-from latentedit.models import Model
+from latentedit.inversion.projector import invert
+from latentedit.latent.editing import edit, edit_holding, parse_layers
+from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.model.model import Model
+from latentedit.photo.alignment import quad_of_window
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_cli import commands, complaint, run
 

@@ -5,12 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.errors import Error
-from latentedit.generator import Generator, GeneratorConfig
-from latentedit.modulation import differentiated_twice
+from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
+from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.networks.modulation import differentiated_twice
 from latentedit.ops import downsample2d, filter_adjoint, fir_filter, fir_taps, prefers_sums, upfirdn2d, upsample2d
-from latentedit.training.losses import path_lengths, r1_penalty
+from latentedit.training.losses import r1_penalty
+from latentedit.training.path_length import path_lengths
 
 
 def by_definition(x: torch.Tensor, f: torch.Tensor, up: int, down: int, pad: tuple[int, int, int, int]) -> torch.Tensor:

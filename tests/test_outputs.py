@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from latentedit import outputs
 from latentedit.cli.main import main
 from latentedit.errors import Error
-from latentedit.files import write_bytes
-from latentedit.folders import distinct, listing
-from latentedit.images import CUT, EDITED, is_rendering, note_of, open_image, save_image
-from latentedit.latents import load_latent
+from latentedit.formats.load_latent import load_latent
+from latentedit.io import outputs
+from latentedit.io.files import write_bytes
+from latentedit.io.folders import distinct, listing
+from latentedit.io.images import CUT, EDITED, is_rendering, note_of, open_image, save_image
 from tests.test_cli import complaint, run, works
 
 STEPS = ("--aligned", "--steps", "2")
@@ -210,7 +210,8 @@ def axis(path: Path, model: Path) -> None:
     import torch
 
     from latentedit.directions import Direction
-    from latentedit.models import fingerprint, load_generator
+    from latentedit.formats.load_model import load_generator
+    from latentedit.networks.fingerprint import fingerprint
 
     generator = load_generator(model)
     Direction("axis", torch.eye(generator.w_dim)[0], 0.0, 1.0, fingerprint(generator)).save(path)
@@ -347,8 +348,8 @@ def test_every_photo_counts_that_the_disk_has_no_room_for(
     def full(path: Path, *_: object) -> None:
         raise Error(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr("latentedit.latents.save_latent", full)
-    monkeypatch.setattr("latentedit.albums.Index.add", lambda self, photo, **_: full(photo))
+    monkeypatch.setattr("latentedit.latent.latent_file.save_latent", full)
+    monkeypatch.setattr("latentedit.album.index.Index.add", lambda self, photo, **_: full(photo))
     result = run("invert", folder, "--model", tiny_file, "--out", tmp_path / "out", *STEPS)
     assert result.exit_code == 1
     assert "3 of 3 failed" in result.stderr

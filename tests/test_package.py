@@ -12,8 +12,9 @@ import torch
 
 import latentedit
 from latentedit.directions import Direction
-from latentedit.latents import Latent, save_latent
-from latentedit.models import fingerprint, load_generator
+from latentedit.formats.load_model import load_generator
+from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.networks.fingerprint import fingerprint
 
 ROOT = Path(__file__).parent.parent
 ROOMS = {"latentedit": ROOT / "latentedit", "latentedit.directions": ROOT / "directions", "latentedit.cli": ROOT / "cli"}

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from latentedit.models import load_discriminator, load_generator, load_model
+from latentedit.formats.load_model import load_discriminator, load_generator, load_model
 from latentedit.ops import upfirdn2d
-from latentedit.training.losses import path_lengths, r1_penalty
+from latentedit.training.losses import r1_penalty
+from latentedit.training.path_length import path_lengths
 from tests.reference_nets import REFERENCE, arrays, networks, relative_error
 
 TOLERANCE = 1e-4

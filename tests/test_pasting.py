@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.faces import crop, crop_tensor, quad_of_window
-from latentedit.images import to_pil
-from latentedit.inversion import psnr
-from latentedit.latents import Latent
-from latentedit.pasting import check_belongs, fade, paste_back, save_like
-from latentedit.statistics import sample_z
+from latentedit.inversion.projector import psnr
+from latentedit.io.images import to_pil
+from latentedit.latent.latent_file import Latent
+from latentedit.latent.w_statistics import sample_z
+from latentedit.photo.alignment import crop, crop_tensor, quad_of_window
+from latentedit.photo.pasting import check_belongs, fade, paste_back, save_like
 from tests.conftest import tiny_generator
 
 TILTED = [[40.0, 20.0], [100.0, 35.0], [85.0, 95.0], [25.0, 80.0]]

@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentedit.compatibility import import_with_torchvision
-from latentedit.curvature import cached_file
 from latentedit.errors import Error
-from latentedit.perceptual import (
+from latentedit.inversion.perceptual import (
     CombinedDistance,
     DiscriminatorDistance,
     LpipsDistance,
@@ -21,6 +19,8 @@ from latentedit.perceptual import (
     distance,
     stlpips_file,
 )
+from latentedit.inversion.preconditioner import cached_file
+from latentedit.runtime.torchvision_stubs import import_with_torchvision
 from tests.conftest import tiny_discriminator
 
 installed = pytest.mark.skipif(
@@ -131,7 +131,7 @@ def test_what_auto_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_file_with_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "alex.pth"
     torch.save({"weight": torch.zeros(1)}, file)
-    monkeypatch.setattr("latentedit.perceptual.stlpips_file", lambda network="alex": file)
+    monkeypatch.setattr("latentedit.inversion.perceptual.stlpips_file", lambda network="alex": file)
     with pytest.raises(Error, match="expected the weights of ST-LPIPS, found others"):
         StlpipsDistance()
 

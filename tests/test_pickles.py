@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from latentedit.errors import Error
-from latentedit.foreign.unpickling import ALLOWED, read_pickle
-from latentedit.models import fingerprint, load_model, save_model
+from latentedit.formats.load_model import load_model
+from latentedit.formats.pickle_allow_list import ALLOWED, read_pickle
+from latentedit.model.native import save_model
+from latentedit.networks.fingerprint import fingerprint
 from tests.reference_nets import REFERENCE
 
 

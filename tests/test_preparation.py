@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.images import save_image
+from latentedit.io.images import save_image
 from latentedit.training import PictureSet, load_pictures, write_pictures
 from latentedit.training.data import StoredPictureSet
 from latentedit.training.loop import loading_rate

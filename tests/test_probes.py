@@ -29,10 +29,10 @@ from latentedit.directions.direction import renamed
 from latentedit.directions.refinement import of_one_sigma
 from latentedit.directions.transfer import render_all
 from latentedit.directions.validation import gain_of_doubling, in_words, learning_curve, quality, stability
-from latentedit.editing import edit, edit_styles
 from latentedit.errors import Error
-from latentedit.models import fingerprint
-from latentedit.statistics import sample_w, sample_z, style_statistics
+from latentedit.latent.editing import edit, edit_styles
+from latentedit.latent.w_statistics import sample_w, sample_z, style_statistics
+from latentedit.networks.fingerprint import fingerprint
 from tests.conftest import tiny_discriminator, tiny_generator
 
 GENERATOR = tiny_generator()

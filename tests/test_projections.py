@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from latentedit.errors import Error
-from latentedit.foreign.projections import load_projections
-from latentedit.images import from_uint8, load_image, to_uint8
-from latentedit.latents import load_latent
-from latentedit.models import fingerprint, load_generator
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_generator
+from latentedit.formats.projections import load_projections
+from latentedit.io.images import from_uint8, load_image, to_uint8
+from latentedit.networks.fingerprint import fingerprint
 from tests.test_cli import complaint, works
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from latentedit.errors import Error
-from latentedit.resampling import grid_sample
+from latentedit.training.grid_sample import grid_sample
 
 
 def positions(*shape: int) -> torch.Tensor:

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from latentedit.errors import Error
-from latentedit.foreign.checkpoints import load_checkpoint
-from latentedit.foreign.rosinality import save_rosinality
-from latentedit.models import Model, fingerprint, load_model, save_model
-from latentedit.statistics import sample_w
+from latentedit.formats.checkpoints import load_checkpoint
+from latentedit.formats.load_model import load_model
+from latentedit.formats.rosinality import save_rosinality
+from latentedit.latent.w_statistics import sample_w
+from latentedit.model.model import Model
+from latentedit.model.native import save_model
+from latentedit.networks.fingerprint import fingerprint
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.reference_nets import REFERENCE, arrays, relative_error
 from tests.test_cli import complaint, works

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.models import Model, load_model
+from latentedit.formats.load_model import load_model
+from latentedit.model.model import Model
 from latentedit.training import PictureSet, Trainer, load_preset, train
 from latentedit.training.curves import read_log, save_curves
 from latentedit.training.estimate import estimate

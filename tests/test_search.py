@@ -7,17 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentedit.critic import Critic
-from latentedit.curvature import PSI, Curvature, cached_file, sample_rows
 from latentedit.errors import Error
-from latentedit.generator import Generator
-from latentedit.inversion import invert
-from latentedit.latents import load_latent, save_latent
-from latentedit.models import fingerprint
-from latentedit.perceptual import DiscriminatorDistance
-from latentedit.quasi_newton import QuasiNewton
-from latentedit.search import noise_regulariser, whiten
-from latentedit.statistics import WStatistics
+from latentedit.formats.load_latent import load_latent
+from latentedit.inversion.latent_discriminator import Critic
+from latentedit.inversion.lbfgs import QuasiNewton
+from latentedit.inversion.noise_regulariser import noise_regulariser, whiten
+from latentedit.inversion.perceptual import DiscriminatorDistance
+from latentedit.inversion.preconditioner import PSI, Curvature, cached_file, sample_rows
+from latentedit.inversion.projector import invert
+from latentedit.latent.latent_file import save_latent
+from latentedit.latent.w_statistics import WStatistics
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
 from tests.conftest import tiny_discriminator, tiny_generator
 
 

@@ -12,15 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import latentedit
-from latentedit.adain import adain
-from latentedit.discriminator import DiscriminatorConfig, GrowingDiscriminator
 from latentedit.errors import Error
-from latentedit.foreign.genforce import load_genforce
-from latentedit.generator import Generator, GeneratorConfig
-from latentedit.growing import enlarge, shrink, with_lod
-from latentedit.images import load_image
-from latentedit.models import Model, fingerprint, load_model, save_model
-from latentedit.statistics import sample_w
+from latentedit.formats.genforce import load_genforce
+from latentedit.formats.load_model import load_model
+from latentedit.io.images import load_image
+from latentedit.latent.w_statistics import sample_w
+from latentedit.model.model import Model
+from latentedit.model.native import save_model
+from latentedit.networks.discriminator import DiscriminatorConfig, GrowingDiscriminator
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.networks.progressive import enlarge, shrink, with_lod
+from latentedit.networks.stylegan1 import adain
 from latentedit.training import PictureSet, Trainer, TrainingConfig
 from tests.conftest import SHARED
 from tests.reference_nets import arrays, relative_error

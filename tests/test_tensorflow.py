@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from latentedit.errors import Error
-from latentedit.foreign.unpickling import Array, NumberType, TensorflowNetwork, read_pickle
-from latentedit.models import fingerprint, load_model, save_model
+from latentedit.formats.load_model import load_model
+from latentedit.formats.pickle_allow_list import Array, NumberType, TensorflowNetwork, read_pickle
+from latentedit.model.native import save_model
+from latentedit.networks.fingerprint import fingerprint
 from tests.reference_nets import REFERENCE, arrays, relative_error
 
 FILE = REFERENCE / "nvidia_32_tf.pkl"

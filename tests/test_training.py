@@ -14,13 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from latentedit.discriminator import DiscriminatorConfig
 from latentedit.errors import Error
-from latentedit.generator import GeneratorConfig
-from latentedit.models import Model, load_model
+from latentedit.formats.load_model import load_model
+from latentedit.model.model import Model
+from latentedit.networks.discriminator import DiscriminatorConfig
+from latentedit.networks.generator import GeneratorConfig
 from latentedit.training import PictureSet, Trainer, TrainingConfig, load_pictures, load_preset, presets, train, write_pictures
 from latentedit.training.augmentation import AugmentPipe, preset
-from latentedit.training.losses import fake_loss, generator_loss, path_lengths, r1_penalty, real_loss
+from latentedit.training.losses import fake_loss, generator_loss, r1_penalty, real_loss
+from latentedit.training.path_length import path_lengths
 
 NETWORK = {"channel_base": 64, "channel_max": 8}
 CONFIG = TrainingConfig(

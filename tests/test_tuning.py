@@ -10,12 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from latentedit.errors import Error
-from latentedit.images import load_image
-from latentedit.inversion import psnr
-from latentedit.latents import load_latent
-from latentedit.models import load_generator
-from latentedit.perceptual import DiscriminatorDistance
-from latentedit.tuning import compress, expand, tune, with_deltas
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_generator
+from latentedit.inversion.perceptual import DiscriminatorDistance
+from latentedit.inversion.pivotal_tuning import tune
+from latentedit.inversion.projector import psnr
+from latentedit.io.images import load_image
+from latentedit.latent.deltas import compress, expand, with_deltas
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.test_cli import works
 

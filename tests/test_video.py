@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.video import save_video, there_and_back
+from latentedit.io.video import save_video, there_and_back
 from tests.test_cli import complaint, works
 
 
@@ -74,7 +74,7 @@ def test_of_a_slider_and_of_a_search(tmp_path: Path, tiny_file: Path) -> None:
 
 
 def test_a_video_that_browsers_may_not_play_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentedit.video._by_pyav", lambda *_: False)
+    monkeypatch.setattr("latentedit.io.video._by_pyav", lambda *_: False)
     said = save_video(tmp_path / "a.mp4", frames())
     assert said is not None
     assert said.startswith("written as MPEG-4 part 2, which browsers may not play; pip install 'latentedit[video]'")

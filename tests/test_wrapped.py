@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from latentedit.errors import Error
-from latentedit.foreign.checkpoints import load_checkpoint, save_plain
-from latentedit.models import Model, fingerprint, load_model
+from latentedit.formats.checkpoints import load_checkpoint, save_plain
+from latentedit.formats.load_model import load_model
+from latentedit.model.model import Model
+from latentedit.networks.fingerprint import fingerprint
 from tests.conftest import tiny_discriminator, tiny_generator
 from tests.reference_nets import REFERENCE
 from tests.test_stylegan1 import published_synthesis

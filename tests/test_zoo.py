@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from latentedit import zoo
 from latentedit.errors import Error
-from latentedit.models import load_model
-from latentedit.zoo import Entry, catalogue, checksum, fetch
+from latentedit.formats import zoo
+from latentedit.formats.load_model import load_model
+from latentedit.formats.zoo import Entry, catalogue, checksum, fetch
 from tests.reference_nets import REFERENCE
 from tests.test_cli import complaint, works
 
@@ -208,7 +208,7 @@ def test_killed_between_the_transfer_and_its_end(entry: Entry, server: Server, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("latentedit.zoo.checksum", killed)
+        patch.setattr("latentedit.formats.zoo.checksum", killed)
         fetch(entry)
     assert "net.pkl.part" in left(entry)
     fetch(entry)

@@ -19,7 +19,7 @@ def use_everything(place: Place) -> None:
     """Read every good file, run every command: what these import need not be imported in the children, and what does not
     work here would be no test of anything.
     """
-    from latentedit.directions.page import LabelPage
+    from latentedit.directions.labelling.server import LabelPage
 
     keep = LabelPage.run
     LabelPage.run = LabelPage.server_close  # type: ignore[method-assign, assignment]

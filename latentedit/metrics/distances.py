@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentedit.compatibility import import_with_torchvision
 from latentedit.errors import Error
+from latentedit.runtime.torchvision_stubs import import_with_torchvision
 
 NEIGHBOURS = 3
 """k of precision and recall (Kynkäänniemi et al. 2019)."""

@@ -14,18 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentedit.compatibility import import_with_torchvision
-from latentedit.discriminator import Discriminator
 from latentedit.errors import Error
-from latentedit.files import cache_folder, replacing
-from latentedit.foreign.arrays import numbers, read_arrays
-from latentedit.generator import Generator
-from latentedit.images import from_uint8, to_uint8
+from latentedit.formats.arrays import numbers, read_arrays
+from latentedit.formats.load_model import load_model
+from latentedit.inversion.perceptual import check_sha256, read_weights
+from latentedit.io.files import cache_folder, replacing
+from latentedit.io.images import from_uint8, to_uint8
+from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.metrics.efficientnet import EfficientNetLite0, weights_file
 from latentedit.metrics.judge import Judge, load_judge
-from latentedit.models import fingerprint, load_model
-from latentedit.perceptual import check_sha256, read_weights
-from latentedit.statistics import random_labels, sample_z
+from latentedit.networks.discriminator import Discriminator
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
+from latentedit.runtime.torchvision_stubs import import_with_torchvision
 from latentedit.training.data import PictureSet
 
 Progress = Callable[[int], None]

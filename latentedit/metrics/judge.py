@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentedit.errors import Error, complete, quoted
-from latentedit.files import check_numbers, read_tensors, write_tensors
+from latentedit.io.native_file import check_numbers, read_tensors, write_tensors
 
 FORMAT, VERSION = "latentedit-judge", 1
 WIDTHS = (24, 48, 64, 96)

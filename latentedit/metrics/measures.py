@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from latentedit.errors import Error
-from latentedit.images import from_uint8
-from latentedit.inversion import invert
+from latentedit.inversion.perceptual import choose
+from latentedit.inversion.projector import invert
+from latentedit.io.images import from_uint8
+from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.metrics.distances import SUBSETS, fid, kid, precision_recall
 from latentedit.metrics.features import Features, Progress, load_features, of_generator, of_pictures
 from latentedit.metrics.judge import Judge, load_judge
 from latentedit.metrics.path_length import perceptual_path_length
 from latentedit.metrics.separability import linear_separability
-from latentedit.models import Model
-from latentedit.perceptual import choose
-from latentedit.statistics import random_labels, sample_z
+from latentedit.model.model import Model
 from latentedit.training.data import PictureSet
 
 METRICS = ("kid", "fid", "precision")

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentedit.errors import Error
-from latentedit.generator import Generator
-from latentedit.perceptual import LpipsDistance, Perceptual, StlpipsDistance, distance
-from latentedit.statistics import random_labels, sample_z
+from latentedit.inversion.perceptual import LpipsDistance, Perceptual, StlpipsDistance, distance
+from latentedit.latent.w_statistics import random_labels, sample_z
+from latentedit.networks.generator import Generator
 
 EPSILON = 1e-4
 TRIMMED = 0.01

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentedit.errors import Error, quoted
-from latentedit.layers import full
+from latentedit.networks.layers import full
 from latentedit.ops import downsample2d, upfirdn2d, upsample2d
-from latentedit.resampling import grid_sample
+from latentedit.training.grid_sample import grid_sample
 from latentedit.training.streams import Draws, GlobalDraws
 
 SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from latentedit.budget import read_toml
 from latentedit.errors import Error, quoted, reason
+from latentedit.io.budget import read_toml
 from latentedit.training.augmentation import preset
 
 PRESETS = Path(__file__).parent / "presets"
@@ -59,7 +59,7 @@ class TrainingConfig:
     mirror: bool = False
     """Show every picture mirrored as well."""
     precision: str = "fp32"
-    """Of the blocks from 16 x 16 up: fp32, bf16, fp16, or auto (see `latentedit.devices.auto_precision`)."""
+    """Of the blocks from 16 x 16 up: fp32, bf16, fp16, or auto (see `latentedit.runtime.devices.auto_precision`)."""
     seed: int = 0
     kimg: float = 25000.0
     snapshot_kimg: float = 20.0

@@ -4,9 +4,9 @@ import io
 import os
 from typing import Any
 
-from latentedit.budget import parse_json
 from latentedit.errors import Error
-from latentedit.files import write_bytes
+from latentedit.io.budget import parse_json
+from latentedit.io.files import write_bytes
 
 PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ("losses", {"loss_g": "generator", "loss_d": "discriminator"}),

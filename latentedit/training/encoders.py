@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.architecture import Precision
-from latentedit.curvature import Curvature, sample_rows
-from latentedit.encoder import Encoder, EncoderConfig
 from latentedit.errors import Error, quoted
-from latentedit.files import replacing
-from latentedit.foreign.torch_files import read_state
-from latentedit.generator import Generator
-from latentedit.locks import alone
-from latentedit.models import fingerprint
-from latentedit.perceptual import Perceptual, distance
-from latentedit.statistics import WStatistics
+from latentedit.formats.torch_files import read_state
+from latentedit.inversion.encoder import Encoder, EncoderConfig
+from latentedit.inversion.perceptual import Perceptual, distance
+from latentedit.inversion.preconditioner import Curvature, sample_rows
+from latentedit.io.files import replacing
+from latentedit.io.locks import alone
+from latentedit.latent.w_statistics import WStatistics
+from latentedit.networks.config import Precision
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
 from latentedit.training.data import PictureSet
 from latentedit.training.states import check_finite, restore_network, restore_optimiser
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from latentedit.costs import convolution_rate, measure
-from latentedit.devices import auto_precision
-from latentedit.discriminator import DiscriminatorConfig, build_discriminator
-from latentedit.generator import Generator, GeneratorConfig
+from latentedit.model.cost import convolution_rate, measure
+from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
+from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.runtime.devices import auto_precision
 from latentedit.training.config import TrainingConfig
 
 SHARE = 0.5

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from latentedit.images import from_uint8
+from latentedit.io.images import from_uint8
 from latentedit.training.data import PictureSet
 
 SHARE = 0.25

@@ -13,14 +13,17 @@ from typing import Any
 
 import torch
 
-from latentedit.budget import read_json
 from latentedit.errors import Error, Interrupted, complete
-from latentedit.files import write_bytes
-from latentedit.foreign.torch_files import read_state
-from latentedit.images import from_uint8, grid, save_image
-from latentedit.locks import alone
-from latentedit.models import Model, check_framing, fingerprint, save_model
-from latentedit.statistics import sample_z
+from latentedit.formats.torch_files import read_state
+from latentedit.io.budget import read_json
+from latentedit.io.files import write_bytes
+from latentedit.io.images import from_uint8, grid, save_image
+from latentedit.io.locks import alone
+from latentedit.latent.w_statistics import sample_z
+from latentedit.model.model import Model
+from latentedit.model.native import save_model
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.photo.framing import check_framing
 from latentedit.training.config import TrainingConfig
 from latentedit.training.curves import read_log, save_curves
 from latentedit.training.data import PictureSet

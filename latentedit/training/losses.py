@@ -27,12 +27,3 @@ def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3))
-
-
-def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
-    """|J_w^T y| of every picture (StyleGAN2, eq. 4): ``[N]``.
-
-    ``noise`` is y, shaped like ``images [N, C, H, W]`` and already divided by the resolution; ``ws [N, num_ws, w_dim]``.
-    """
-    (gradient,) = torch.autograd.grad((images * noise).sum(), ws, create_graph=True)
-    return gradient.square().sum(dim=2).mean(dim=1).sqrt()

@@ -11,26 +11,28 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from latentedit.architecture import Precision
-from latentedit.devices import auto_precision, tf32
-from latentedit.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.errors import Error, quoted, shown
-from latentedit.generator import Generator, GeneratorConfig
-from latentedit.graphs import Graphs
-from latentedit.growing import Growing, with_lod
-from latentedit.models import Model, fingerprint
-from latentedit.modulation import differentiated_twice
+from latentedit.model.model import Model
+from latentedit.networks.config import Precision
+from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.networks.modulation import differentiated_twice
+from latentedit.networks.progressive import Growing, with_lod
+from latentedit.runtime.cuda_graphs import Graphs
+from latentedit.runtime.devices import auto_precision, tf32
+from latentedit.training.ada import ADA_INTERVAL, overfitting, steer
 from latentedit.training.augmentation import AugmentPipe, preset
 from latentedit.training.config import FREE_TO_CHANGE, TrainingConfig
 from latentedit.training.data import PictureSet
 from latentedit.training.distributed import World
 from latentedit.training.feed import Feed
-from latentedit.training.losses import fake_loss, generator_loss, path_lengths, r1_penalty, real_loss
+from latentedit.training.losses import fake_loss, generator_loss, r1_penalty, real_loss
+from latentedit.training.path_length import path_lengths
 from latentedit.training.states import check_like, restore_network, restore_optimiser
 from latentedit.training.streams import Streams
 
 STATE_VERSION = 1
-ADA_INTERVAL = 4
 
 
 class Trainer:
@@ -388,16 +390,12 @@ class Trainer:
 
     @torch.no_grad()
     def _adapt(self) -> None:
-        """Take r_t = E[sign(D(real))] (ADA, eq. 1), and steer the strength by it; all of it on the device."""
+        """Steer the strength of the augmentation; all of it on the device."""
         config = self.config
-        total, count = self.signs.unbind()
-        self.overfitting = total / count.clamp(min=1)
+        self.overfitting = overfitting(self.signs)
         self.signs.zero_()
-        if self.augment is None or config.ada_target is None:
-            return
-        step = config.batch * ADA_INTERVAL / (config.ada_kimg * 1000)
-        beyond = self.overfitting - config.ada_target
-        self.augment.p.add_(torch.copysign(torch.full_like(beyond, step), beyond)).clamp_(0, 1)
+        if self.augment is not None and config.ada_target is not None:
+            steer(self.augment.p, self.overfitting, config.ada_target, config.batch, config.ada_kimg)
 
     @torch.no_grad()
     def logits(self, images: Tensor, labels: Tensor) -> float:

@@ -1,0 +1,73 @@
+"""``align``: from photographs to crops."""
+
+from pathlib import Path
+
+import click
+
+from latentedit.cli.common import (
+    device_option,
+    each,
+    expand,
+    face_options,
+    framing_option,
+    megapixels_option,
+    model_option,
+    quads_of,
+    read_model,
+    recursive_option,
+    say,
+    say_written,
+)
+
+
+@click.command()
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
+@model_option()
+@framing_option
+@face_options
+@click.option("--out", type=click.Path(), required=True, help="Folder for the crops.")
+@recursive_option
+@megapixels_option
+@device_option
+def align(
+    photos: tuple[str, ...],
+    model_name: str,
+    framing: str | None,
+    face: str,
+    landmarks: str | None,
+    face_detector: str | None,
+    out: str,
+    recursive: bool,
+    device: str,
+) -> None:
+    """Find the face in every PHOTO (or folder) and write the crop that the model was trained on.
+
+    Writes NAME.png a photo; NAME-ENDING.png or FOLDER-NAME.png where photos share a name, and NAME-crop.png where a picture
+    of your own is there.
+
+    A face that may be framed wrongly is told of. With pip install "latentedit[faces]" faces are aligned by 68 landmarks.
+
+    \b
+    Example:
+      latentedit align holiday.jpg --out crops
+    """
+    from latentedit.io.folders import distinct
+    from latentedit.io.images import CUT, EXTENSIONS, open_image, open_reduced, own_path, save_image
+    from latentedit.photo.alignment import crop
+
+    model = read_model(model_name, device, framing)
+    photos_found = expand(photos, EXTENSIONS, "pictures", recursive=recursive, photos=True)
+    names = distinct(photos_found)
+    theirs = {f"{name}.png".casefold() for name in names.values()}
+
+    def work(path: Path) -> None:
+        # Landmarks are in pixels of the photo as it is.
+        photo = open_image(path) if landmarks else open_reduced(path)[0]
+        for suffix, quad, warnings in quads_of(photo, model, str(path), face, landmarks, face_detector):
+            for warning in warnings:
+                say(f"{path.name}: {warning}", err=True)
+            target = own_path(Path(out) / f"{names[path]}{suffix}.png", "crop", theirs)
+            save_image(crop(photo, quad, model.generator.resolution), target, CUT)
+            say_written(target)
+
+    each(photos_found, work)

@@ -1,0 +1,219 @@
+"""``edit``: sliders, sweeps and grids of them, pasted back into the photo if wanted."""
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latentedit.cli.common import (
+    Finite,
+    device_option,
+    each,
+    expand,
+    megapixels_option,
+    model_option,
+    recursive_option,
+    say_video,
+    say_written,
+)
+from latentedit.cli.moves import Move, direction_for, model_for, parse_move, parse_sweep
+from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from latentedit.directions import Direction
+    from latentedit.latent.latent_file import Latent
+    from latentedit.networks.generator import Generator
+
+
+@click.command()
+@click.argument("latents", nargs=-1, required=True, metavar="LATENT...")
+@model_option(None)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="NAME=[:]AMOUNT[@LAYERS]",
+    help="Move by AMOUNT sigmas, or with a colon to that score; repeatable.",
+)
+@click.option("--hold", metavar="NAME,...", help="Keep these scores, and move those of --set by exactly their amounts.")
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="NAME=FROM:TO:COUNT",
+    help="A strip of pictures, or a video as .mp4, .webm or .gif; a second one makes it a grid.",
+)
+@click.option("--paste-back", "photo", metavar="PHOTO", help="Put the edited crop back into this photo, which it came from.")
+@click.option(
+    "--difference", is_flag=True, help="With --paste-back: add what the edit changed, and keep the photo's own detail."
+)
+@click.option(
+    "--feather",
+    default=0.15,
+    show_default=True,
+    type=Finite(0, 0.5),
+    help="Share of the crop's side over which its edge fades.",
+)
+@click.option("--out", type=click.Path(), required=True, help="Picture, latent (.safetensors), or folder for several.")
+@click.option("--force", is_flag=True, help="Accept latents and directions of another generator, and another photo.")
+@recursive_option
+@megapixels_option
+@device_option
+def edit(
+    latents: tuple[str, ...],
+    model_name: str | None,
+    sets: tuple[str, ...],
+    hold: str | None,
+    sweeps: tuple[str, ...],
+    photo: str | None,
+    difference: bool,
+    feather: float,
+    out: str,
+    force: bool,
+    recursive: bool,
+    device: str,
+) -> None:
+    """Apply attribute sliders to each LATENT and write the picture.
+
+    In a folder it is called as LATENT is, or NAME-edited beside LATENT itself or where a picture of your own has that name.
+    NAME is a direction file, one of your own (LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions), or one that ships for the
+    model; "latentedit directions list" shows them. LAYERS is a range such as 0-3, or coarse, middle, fine. Directions in style
+    space move the latent's style offsets.
+
+    \b
+    Example:
+      latentedit edit latents/me.safetensors --set smile=1.5 --set turn=-1@coarse --out edited.png
+      latentedit edit latents/me.safetensors --set glasses=:1.5 --hold turn,smile --out held.png
+      latentedit edit latents/me.safetensors --sweep turn=-3:3:7 --out strip.png
+      latentedit edit latents/me.safetensors --sweep turn=-2:2:5 --sweep smile=0:2:3 --out grid.png
+      latentedit edit latents/me.safetensors --set turn=1 --paste-back me.jpg --out me-turned.jpg
+    """
+    from latentedit.directions.sweeps import check_holdable, move_latent
+    from latentedit.formats.load_latent import ENDINGS as LATENTS
+    from latentedit.formats.load_latent import load_latent
+    from latentedit.io import contact_sheet
+    from latentedit.io.folders import distinct
+    from latentedit.io.images import open_image, own_path, save_image, to_pil
+    from latentedit.io.video import ENDINGS, save_video, there_and_back
+    from latentedit.latent.editing import edit_holding
+    from latentedit.latent.latent_file import save_latent
+    from latentedit.photo.pasting import check_belongs, paste_back, save_like
+
+    moves = [parse_move(text) for text in sets]
+    swept = [parse_sweep(text) for text in sweeps]
+    if not moves and not swept and photo is None:
+        raise Error("nothing to do: give at least one --set NAME=AMOUNT, or --sweep NAME=FROM:TO:COUNT")
+    files = expand(latents, LATENTS, "latent files", recursive=recursive)
+    names = distinct(files)
+    theirs = {f"{name}.png".casefold() for name in names.values()}
+    target = Path(out)
+    several = len(files) > 1
+    if several and target.suffix:
+        raise Error(f"{len(files)} latents need a folder as --out, got {out}")
+    if swept and target.suffix == ".safetensors":
+        raise Error("--sweep writes a picture; give --out a picture's name")
+    if len(swept) > 2:
+        raise Error(f"a grid has two --sweep, got {len(swept)}")
+    if target.suffix in ENDINGS and len(swept) != 1:
+        raise Error("a video is of one sweep; give --sweep NAME=FROM:TO:COUNT")
+    if hold and not moves and not swept:
+        raise Error("--hold goes with --set or --sweep")
+    if difference and photo is None:
+        raise Error("--difference goes with --paste-back")
+    if photo is not None and (several or swept or target.suffix in ("", ".safetensors")):
+        raise Error("--paste-back goes with one latent, without --sweep, and a picture as --out")
+
+    def work(path: Path) -> None:
+        latent = load_latent(path)
+        model = model_for(latent, model_name, device, force)
+        generator = model.generator
+        unedited = latent.render(generator) if photo is not None else None
+        before = replace(latent)
+        named = functools.cache(lambda name: direction_for(name, model, force))
+        held = [named(name) for name in hold.split(",")] if hold else []
+
+        def moved(latent: "Latent", steps: list[Move]) -> "Latent":
+            wanted = [(named(step.name), step) for step in steps]
+            if not held:
+                for direction, step in wanted:
+                    amount = _amount(generator, latent, direction, step)
+                    latent = move_latent(generator, latent, direction, amount, step.layers)
+                return latent
+            check_holdable([*(direction for direction, _ in wanted), *held])
+            amounts = [(d, _amount(generator, latent, d, step), step.layers) for d, step in wanted]
+            return replace(latent, ws=edit_holding(latent.ws, amounts, held))
+
+        if moves:
+            latent = moved(latent, moves)
+        place = target
+        if not target.suffix:
+            # Beside the latent, its name is that of the picture which it was inverted to.
+            beside = target.resolve() == path.parent.resolve()
+            place = own_path(target / f"{names[path]}{'-edited' if beside else ''}.png", "edited", theirs)
+        if swept:
+            *outer, (name, amounts) = swept
+            down = [[Move(outer[0][0], amount, None)] for amount in outer[0][1]] if outer else [[]]
+            rows = []
+            for start in down:
+                pictures = [moved(latent, [*start, Move(name, amount, None)]).render(generator) for amount in amounts]
+                title = ", ".join([path.stem, *(f"{Path(m.name).stem} {m.amount:+.1f}" for m in start)])
+                rows.append(
+                    contact_sheet.Row(f"{title}: {Path(name).stem}", pictures, [f"{amount:+.1f}" for amount in amounts])
+                )
+            if place.suffix in ENDINGS:
+                say_video(save_video(place, there_and_back(rows[0].pictures), fps=12), place)
+            else:
+                save_image(contact_sheet.sheet(rows), place)
+        elif place.suffix == ".safetensors":
+            latent.settings = {
+                **latent.settings,
+                "edits": [*latent.settings.get("edits", []), *sets, *([f"holding {hold}"] if hold else [])],
+            }
+            latent.space = "s" if latent.styles else "w" if bool((latent.ws == latent.ws[:, :1]).all()) else "w+"
+            latent.distances = {}
+            save_latent(place, latent)
+        elif photo is not None:
+            assert unedited is not None
+            picture = open_image(photo)
+            if not force:
+                _check_source(before, photo)
+                check_belongs(picture, before, unedited, photo)
+            drawn = to_pil(latent.render(generator))
+            pasted = paste_back(
+                picture, drawn, _crop_of(latent), feather=feather, before=to_pil(unedited) if difference else None
+            )
+            save_like(pasted, place, photo)
+        else:
+            save_image(latent.render(generator), place)
+        say_written(place)
+
+    each(files, work)
+
+
+def _amount(generator: "Generator", latent: "Latent", direction: "Direction", step: Move) -> float:
+    """In sigmas; of an absolute target what is missing to it."""
+    from latentedit.directions.sweeps import check_movable
+
+    check_movable(direction)
+    if not step.absolute:
+        return step.amount
+    return step.amount - float(direction.score(latent.ws, generator, latent.styles)[0]) / direction.sigma
+
+
+def _crop_of(latent: "Latent") -> list[list[float]]:
+    if latent.crop is None:
+        raise Error("this latent does not say where in a photo it belongs; --paste-back needs one made by latentedit invert")
+    return latent.crop
+
+
+def _check_source(latent: "Latent", photo: str) -> None:
+    """Raise `Error` for another file than the one that the latent remembers, where it does."""
+    from latentedit.latent.latent_file import describe_source
+
+    _crop_of(latent)
+    if latent.source and latent.source.get("sha256") != describe_source(photo)["sha256"]:
+        raise Error(
+            f"{photo}: not the photo that this latent was made from ({latent.source.get('name')}); --force pastes anyway"
+        )

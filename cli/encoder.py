@@ -1,0 +1,117 @@
+"""``encoder``: training the network that reads w off pictures."""
+
+from pathlib import Path
+
+import click
+
+from latentedit.cli.common import (
+    Finite,
+    device_option,
+    perceptual_options,
+    progress_bar,
+    read_model,
+    say_written,
+    seed_option,
+)
+from latentedit.errors import Error, Interrupted
+
+
+@click.group()
+def encoder() -> None:
+    """Train an encoder, from which searches start next to the answer."""
+
+
+@encoder.command()
+@click.argument("model_name", metavar="MODEL")
+@click.option("--data", type=click.Path(), help="Photographs besides, as for train; of the model's size.")
+@click.option("--steps", default=5000, show_default=True, type=click.IntRange(1), help="Of training.")
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(2), help="Pictures a step.")
+@click.option("--max-minutes", type=Finite(0, 1e7), help="Stop after this time; the same command goes on.")
+@click.option("--probes", default=2000, show_default=True, type=click.IntRange(1), help="To measure the curvature by.")
+@click.option("--out", type=click.Path(), help="By default NAME.encoder.safetensors beside MODEL, where it is found by itself.")
+@perceptual_options
+@device_option
+@seed_option
+def train(
+    model_name: str,
+    data: str | None,
+    steps: int,
+    batch: int,
+    max_minutes: float | None,
+    probes: int,
+    out: str | None,
+    perceptual: str,
+    perceptual_weights: str | None,
+    device: str,
+    seed: int,
+) -> None:
+    """Train an encoder for MODEL from its own pictures, whose w are known.
+
+    Ctrl-C and --max-minutes write the encoder as it is; the same command goes on from the training state beside it, until
+    --steps are done.
+
+    \b
+    Example:
+      latentedit encoder train my-model.safetensors --data photos64.zip
+      latentedit invert me.jpg --model my-model.safetensors --out latents
+    """
+    from latentedit.inversion.face_weights import face_weights
+    from latentedit.inversion.perceptual import choose
+    from latentedit.inversion.preconditioner import Curvature
+    from latentedit.inversion.projector import PIXEL_WEIGHT
+    from latentedit.latent.w_statistics import WStatistics
+    from latentedit.model.bundled import BUNDLED
+    from latentedit.model.native import ENCODER, save_encoder
+    from latentedit.training.data import load_pictures
+    from latentedit.training.encoders import EncoderTrainer, saved_curvature, train_encoder
+
+    model = read_model(model_name, device)
+    path = Path(model.path)
+    if out is None and path.parent == BUNDLED:
+        raise Error("this model comes with latentedit; say where its encoder goes with --out")
+    target = Path(out) if out else path.with_name(path.stem + ENCODER)
+    state = target.with_name(target.name + ".state.pt")
+    focus = face_weights(model.framing, model.generator.resolution)
+    measure, line = choose(perceptual, model.discriminator, perceptual_weights, model.generator.device, focus)
+    click.echo(line, err=True)
+    photos = load_pictures(data) if data else None
+    statistics = WStatistics.of(model.generator)
+    kept = saved_curvature(state)
+    if kept is None:
+        with progress_bar(probes, "measuring the model", "probe") as bar:
+            kept = Curvature.of(
+                model.generator,
+                measure,
+                statistics,
+                probes,
+                pixel_weight=PIXEL_WEIGHT,
+                focus=focus,
+                seed=seed,
+                progress=lambda n: bar.update(n - bar.n),
+            )
+    trainer = EncoderTrainer(model.generator, measure, kept, steps, photos=photos, batch=batch, seed=seed)
+    with progress_bar(steps, "training") as bar:
+
+        def report(step: int, terms: dict[str, float]) -> None:
+            bar.update(step - bar.n)
+            if step % 10 == 0:
+                bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
+
+        model.encoder = train_encoder(trainer, state, max_minutes=max_minutes, report=report)
+    model.curvature = kept
+    facts = {
+        "steps": trainer.step_number,
+        "batch": batch,
+        "perceptual": measure.name,
+        "photographs": len(photos) if photos else 0,
+        "seed": seed,
+        "probes": probes,
+    }
+    save_encoder(target, model, facts)
+    say_written(target)
+    if trainer.interrupted:
+        raise Interrupted(f"interrupted at step {trainer.step_number} of {steps}; the same command goes on")
+    if trainer.step_number < steps:
+        click.echo(f"at step {trainer.step_number} of {steps}; the same command goes on", err=True)
+    else:
+        state.unlink(missing_ok=True)

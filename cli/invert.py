@@ -1,0 +1,518 @@
+"""``invert``: from photographs to latents, one or a folder of them."""
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latentedit.cli.common import (
+    WEIGHT,
+    Framed,
+    SeveralError,
+    ahead,
+    crop_options,
+    device_option,
+    each,
+    expand,
+    face_options,
+    framing_option,
+    megapixels_option,
+    model_option,
+    perceptual_options,
+    progress_bar,
+    quad_of,
+    quads_of,
+    read_model,
+    recursive_option,
+    say,
+    say_video,
+    say_written,
+    seed_option,
+)
+from latentedit.errors import Error, Interrupted
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from torch import Tensor
+
+    from latentedit.inversion.projector import Inversion
+
+SHEET_ROWS = 40
+"""Of the contact sheet."""
+LARGE = 256
+"""Pixels from which on it is told beforehand how long a search takes, and photos are searched one by one."""
+BATCH = 8
+"""Photos that are searched together, of smaller models."""
+FRAMES, HOLD = 120, 24
+"""Pictures of a search in its video, and how often the last one is shown at its end."""
+
+
+@contextmanager
+def keeping(result: "Inversion") -> Iterator[None]:
+    """Ctrl-C in the block ends it, and what the search has found before is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        result.settings["interrupted"] = True
+
+
+@dataclass
+class Job:
+    """A face that waits for its turn."""
+
+    path: Path
+    name: str
+    quad: list[list[float]]
+    target: "Tensor"
+    remarks: list[str]
+    key: str
+
+
+@click.command()
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
+@model_option()
+@click.option("--out", type=click.Path(), required=True, help="Folder for latent files and pictures.")
+@click.option(
+    "--space",
+    type=click.Choice(["w", "w+", "s"]),
+    default="w+",
+    show_default=True,
+    help="One w, one a layer, or style channels besides.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["quasi-newton", "adam"]),
+    default="quasi-newton",
+    show_default=True,
+    help="Search; adam is the published projector.",
+)
+@click.option(
+    "--steps", type=click.IntRange(0), help="Optimisation steps: 100, or 1000 by adam; 0 takes the encoder's output as is."
+)
+@click.option(
+    "--init",
+    type=click.Choice(["auto", "mean", "encoder"]),
+    default="auto",
+    show_default=True,
+    help="Where the search begins; auto is the encoder for quasi-newton, where there is one.",
+)
+@click.option("--encoder", "encoder_file", metavar="FILE", help="Encoder of the model, if not beside it.")
+@click.option("--patience", type=click.IntRange(1), help="End when so many steps have brought nothing.")
+@click.option("--restarts", default=0, show_default=True, type=click.IntRange(0), help="Further searches from elsewhere.")
+@click.option(
+    "--noise",
+    type=click.Choice(["optimise", "frozen", "off"]),
+    default="optimise",
+    show_default=True,
+    help="Noise maps: found too, the model's own, or none.",
+)
+@click.option(
+    "--prior-weight",
+    default=0.1,
+    show_default=True,
+    type=WEIGHT,
+    help="Holds w near the mean; more resembles less and edits better.",
+)
+@click.option(
+    "--delta-weight", default=0.0, show_default=True, type=WEIGHT, help="Draws W+ towards W, where sliders mean more; try 0.01."
+)
+@click.option(
+    "--adversarial-weight", default=0.0, show_default=True, type=WEIGHT, help="Keeps w among the model's own; try 0.1."
+)
+@click.option("--tune", is_flag=True, help="Then move the generator a little towards the photo; kept in the latent file.")
+@click.option("--tune-steps", default=200, show_default=True, type=click.IntRange(1), help="Steps of --tune.")
+@click.option("--mask", metavar="FILE", help="Picture of the crop's shape: white counts, black does not.")
+@crop_options
+@face_options
+@framing_option
+@perceptual_options
+@click.option(
+    "--batch", type=click.IntRange(1), help="Photos searched together: 8, or 1 from 256 px on; on CUDA as many as fit."
+)
+@click.option("--video", is_flag=True, help="Write NAME.mp4 of the search too.")
+@click.option("--remember-source", is_flag=True, help="Keep the photo's name and SHA-256 in the latent file.")
+@click.option("--again", is_flag=True, help="Do photos anew that are in the folder's index.csv already.")
+@click.option("--json", "as_json", is_flag=True, help="Print what became of every photo as JSON, an object a line.")
+@recursive_option
+@megapixels_option
+@device_option
+@seed_option
+def invert(
+    photos: tuple[str, ...],
+    model_name: str,
+    out: str,
+    space: str,
+    method: Any,
+    steps: int | None,
+    init: str,
+    encoder_file: str | None,
+    patience: int | None,
+    restarts: int,
+    noise: Any,
+    prior_weight: float,
+    delta_weight: float,
+    adversarial_weight: float,
+    tune: bool,
+    tune_steps: int,
+    mask: str | None,
+    crop: str | None,
+    aligned: bool,
+    face: str,
+    landmarks: str | None,
+    face_detector: str | None,
+    framing: str | None,
+    perceptual: str,
+    perceptual_weights: str | None,
+    batch: int | None,
+    video: bool,
+    remember_source: bool,
+    again: bool,
+    as_json: bool,
+    recursive: bool,
+    device: str,
+    seed: int,
+) -> None:
+    """Find the latent whose picture is nearest to each PHOTO (or each picture of a folder).
+
+    Writes NAME.safetensors, NAME.png (the picture it renders) and NAME-compare.png (photo, with the found noise, with the
+    model's own noise) a photo, and a row of index.csv. The same command again skips photos that are done; one bad photo does
+    not stop the others. Started by torchrun, the processes share the photos. Ctrl-C keeps the best so far.
+
+    NAME is the photo's; NAME-ENDING or FOLDER-NAME where photos share it, and NAME-inverted where it would take the place of a
+    photo, or of the latent of another one.
+
+    \b
+    Example:
+      latentedit invert me.jpg --out latents
+      latentedit invert photos --out latents --space w
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    from latentedit.album.index import Index, Names, key, share
+    from latentedit.inversion.encoder import encode
+    from latentedit.inversion.face_weights import face_weights
+    from latentedit.inversion.latent_discriminator import Critic
+    from latentedit.inversion.perceptual import choose
+    from latentedit.inversion.pivotal_tuning import tune as tuned
+    from latentedit.inversion.preconditioner import PROBES, Curvature, cached_file
+    from latentedit.inversion.projector import PIXEL_WEIGHT, STEPS
+    from latentedit.inversion.projector import invert as run
+    from latentedit.io import contact_sheet
+    from latentedit.io.images import EXTENSIONS, load_image, open_image, open_reduced, own_path, save_image
+    from latentedit.io.video import save_video
+    from latentedit.latent.latent_file import describe_source, save_latent
+    from latentedit.latent.w_statistics import WStatistics
+    from latentedit.model.cost import estimate, photos_at_once
+    from latentedit.model.native import load_encoder
+    from latentedit.networks.fingerprint import fingerprint
+    from latentedit.photo.alignment import crop_tensor
+    from latentedit.photo.checks import Domain, foreign, remarks
+    from latentedit.photo.landmarks import available
+
+    everything = expand(photos, EXTENSIONS, "pictures", recursive=recursive, photos=True)
+    files = share(everything)
+    model = read_model(model_name, device, framing)
+    generator = model.generator
+    focus = face_weights(model.framing, generator.resolution)
+    measure, line = choose(perceptual, model.discriminator, perceptual_weights, generator.device, focus)
+    click.echo(line, err=True)
+    if encoder_file:
+        load_encoder(encoder_file, model)
+    encoder = model.encoder if init == "encoder" or (init == "auto" and method == "quasi-newton") else None
+    if init == "encoder" and encoder is None:
+        raise Error(f'{model_name} has no encoder; "latentedit encoder train" makes one')
+    steps = STEPS[method] if steps is None else steps
+    if not steps and encoder is None:
+        raise Error("--steps 0 needs an encoder to begin with")
+    if tune and space == "s":
+        raise Error("--tune goes with --space w and w+")
+    own, curvature = fingerprint(generator), model.curvature
+    unmeasured = (
+        method == "quasi-newton"
+        and steps
+        and curvature is None
+        and not cached_file(own, measure, PIXEL_WEIGHT, focus).is_file()
+    )
+    if generator.resolution >= LARGE:
+        cost = estimate(model, generator.device)
+        total = cost.step_seconds * steps * (restarts + 1) / 60
+        once = f", and {cost.step_seconds * PROBES / 60:.2g} more once for this model" if unmeasured else ""
+        click.echo(f"a photo takes about {total:.2g} minutes and {cost.step_gb:.2g} GB{once}, to a factor of two", err=True)
+    statistics = WStatistics.of(generator)
+    critic = Critic(generator, statistics) if adversarial_weight else None
+    if method == "quasi-newton" and steps and curvature is None:
+        with progress_bar(PROBES, "measuring the model") if unmeasured else nullcontext() as bar:
+            curvature = Curvature.cached(
+                generator,
+                measure,
+                statistics,
+                own,
+                pixel_weight=PIXEL_WEIGHT,
+                focus=focus,
+                progress=lambda n: bar.update(n - bar.n) if bar else None,
+            )
+    domain = Domain.cached(generator, model.discriminator, own) if model.discriminator is not None else None
+    counts = (load_image(mask, generator.resolution, 1) + 1) / 2 if mask else None
+    search: dict[str, Any] = {
+        "method": method,
+        "steps": steps,
+        "patience": patience,
+        "restarts": restarts,
+        "noise": noise,
+        "prior_weight": prior_weight,
+        "delta_weight": delta_weight,
+        "adversarial_weight": adversarial_weight,
+        "seed": seed,
+    }
+    told = {**search, "space": space, "perceptual": measure.name, "model": own, "mask": mask, "encoder": encoder is not None}
+    told |= {
+        "tune": tune_steps if tune else 0,
+        "crop": crop,
+        "aligned": aligned,
+        "face": face,
+        "landmarks": landmarks,
+        "face_detector": face_detector,
+        "framing": model.framing,
+        "landmarks68": available(),
+        "pixel_weight": PIXEL_WEIGHT,
+    }
+    folder, index = Path(out), Index(out)
+    names = Names(index, everything)
+    rows: list[contact_sheet.Row] = []
+    began, done = time.monotonic(), 0
+
+    together = batch or photos_at_once(model, generator.device, 1 if generator.resolution >= LARGE else BATCH)
+    waiting: list[Job] = []
+    written: deque[tuple[Path, Future[None]]] = deque()
+
+    def record(**facts: Any) -> None:
+        """With --json, an object for every face, or photo, whatever became of it."""
+        if as_json:
+            click.echo(json.dumps(facts))
+
+    def prepare(path: Path) -> list[Job]:
+        """Its faces that are still to be done; by another thread, so that the model need not wait for it."""
+        own_key = ""
+        try:
+            # Rectangles and landmarks are in pixels of the photo as it is.
+            photo, reduced = (open_image(path), 1) if crop or landmarks else open_reduced(path)
+            own_key = key(path, told)
+            if crop or aligned:
+                quads = [Framed("", quad_of(photo, model, crop, aligned, str(path)), [])]
+            else:
+                quads = quads_of(photo, model, str(path), face, landmarks, face_detector)
+        except Error as error:
+            if len(files) > 1:
+                # Without room for the row there may still be some for what went wrong.
+                with suppress(Error):
+                    failed = f"{names.of(path, found=own_key)}.safetensors"
+                    index.add(path, latent=failed, status="failed", remarks=str(error))
+            record(photo=str(path), latent=None, status="failed", error=str(error))
+            raise
+        jobs = []
+        for suffix, quad, warnings in quads:
+            name = names.of(path, suffix, own_key)
+            if not again and index.has(f"{name}.safetensors", own_key):
+                say(f"{path.name}: done before", err=True)
+                record(photo=str(path), latent=f"{name}.safetensors", status="done before")
+                continue
+            target = crop_tensor(photo, quad, generator.resolution, generator.channels)
+            whole = [[x * reduced, y * reduced] for x, y in quad]
+            jobs.append(Job(path, name, whole, target, warnings + remarks(photo, quad, target), own_key))
+        return jobs
+
+    def collect(jobs: list[Job]) -> None:
+        for job in jobs:
+            if domain is not None and model.discriminator is not None:
+                job.remarks += foreign(domain.distance(model.discriminator, job.target.to(generator.device)))
+            for remark in job.remarks:
+                say(f"{job.path.name}: {remark}", err=True)
+            waiting.append(job)
+            if len(waiting) == together:
+                solve()
+
+    def settle(count: int) -> None:
+        """Raise what went wrong in writing the first ``count`` that have not been asked yet."""
+        asked = [written.popleft() for _ in range(count)]
+        wrong = [(path, str(error)) for path, future in asked if (error := future.exception()) is not None]
+        if wrong:
+            raise SeveralError(wrong)
+
+    def solve() -> None:
+        jobs = waiting.copy()
+        waiting.clear()
+        if not jobs:
+            return
+        started = time.monotonic()
+        images = torch.cat([job.target for job in jobs])
+        frames: list[Any] = []
+        every = max(steps * (restarts + 1) // FRAMES, 1)
+
+        def watch(step: int, pictures: Any) -> None:
+            if video and (step == 1 or step % every == 0):
+                frames.append(pictures.cpu())
+
+        start = None
+        if encoder is not None:
+            start = encode(generator, encoder, images.to(generator.device), space, statistics=statistics)
+        with progress_bar(None, jobs[0].path.name if len(jobs) == 1 else f"{len(jobs)} photos") as bar:
+
+            def tell(step: int, total: int, _: Any) -> None:
+                bar.total = total
+                bar.update(step - bar.n)
+
+            try:
+                result = run(
+                    generator,
+                    images,
+                    space,
+                    perceptual=measure,
+                    statistics=statistics,
+                    mask=counts,
+                    focus=focus,
+                    start=start,
+                    curvature=curvature,
+                    critic=critic,
+                    progress=tell,
+                    watch=watch,
+                    **search,
+                )
+            except Error as error:
+                raise SeveralError([(job.path, str(error)) for job in jobs]) from error
+        seconds = (time.monotonic() - started) / len(jobs)
+        for number, job in enumerate(jobs):
+            finish(job, result, number, seconds, [frame[number] for frame in frames])
+        interrupted = bool(result.settings.get("interrupted"))
+        try:
+            settle(len(written) if interrupted else sum(future.done() for _, future in written))
+        except SeveralError as several:
+            if not interrupted:
+                raise
+            for _, message in several.found:
+                say(f"latentedit: {message}", err=True)
+        if interrupted:
+            raise Interrupted("interrupted; the best so far is kept, the same command goes on")
+
+    def finish(job: Job, result: "Inversion", number: int, seconds: float, frames: list[Any]) -> None:
+        started, one = time.monotonic(), slice(number, number + 1)
+        path = job.path
+        latent, shown = result.latent(number), result.image[one]
+        if tune and not result.settings.get("interrupted"):
+            noise_maps = [map_[one] for map_ in result.noise]
+            with progress_bar(tune_steps, f"{path.name}: tuning") as bar, keeping(result):
+                tuning = tuned(
+                    generator,
+                    job.target,
+                    result.ws[one],
+                    noise_maps,
+                    measure,
+                    tune_steps,
+                    pixel_weight=PIXEL_WEIGHT,
+                    focus=focus,
+                    progress=lambda *_: bar.update(1),
+                )
+                tuning.put_into(latent)
+                shown = latent.render(generator).cpu()
+        latent.crop = job.quad
+        seconds += time.monotonic() - started
+        written.append((path, writer.submit(attempt, job, latent, result, number, shown, frames, seconds)))
+
+    def attempt(job: Job, *rest: Any) -> None:
+        try:
+            write(job, *rest)
+        except (Error, OSError) as error:
+            record(photo=str(job.path), latent=None, status="failed", error=str(error))
+            raise
+
+    def write(
+        job: Job, latent: Any, result: "Inversion", number: int, shown: "Tensor", frames: list[Any], seconds: float
+    ) -> None:
+        """By another thread, too."""
+        nonlocal done
+        started, one = time.monotonic(), slice(number, number + 1)
+        path, name, interrupted = job.path, job.name, bool(result.settings.get("interrupted"))
+        latent.source = describe_source(path) if remember_source else None
+        save_latent(folder / f"{name}.safetensors", latent)
+        save_image(shown, folder / f"{name}.png")
+        if video:
+            say_video(save_video(folder / f"{name}.mp4", [*frames, *[shown] * HOLD]), folder / f"{name}.mp4")
+        pictures, captions = [job.target, result.image[one], result.image_own_noise[one]], ["photo", "found noise", "own noise"]
+        if latent.tuned:
+            pictures, captions = [*pictures, shown], [*captions, "tuned"]
+        save_image(contact_sheet.sheet([contact_sheet.Row(path.name, pictures, captions)]), folder / f"{name}-compare.png")
+        rows.append(contact_sheet.Row(path.name, [*pictures, (job.target - shown).abs() * 2 - 1], [*captions, "difference"]))
+        found, seconds = result.distances[number], seconds + time.monotonic() - started
+        facts = {"photo": str(path), "latent": f"{name}.safetensors", **found, "seconds": round(seconds, 1)}
+        row = {column: value for column, value in facts.items() if column != "photo"}
+        index.add(path, **row, status="interrupted" if interrupted else "ok", remarks="; ".join(job.remarks), key=job.key)
+        done += 1
+        if as_json:
+            facts |= {name: value for name, value in latent.distances.items() if name.endswith("_tuned")}
+            facts |= {"verdict": result.verdict(number), "remarks": job.remarks, "crop": job.quad, "interrupted": interrupted}
+            record(**facts, status="interrupted" if interrupted else "ok")
+            return
+        say(
+            f"{path.name}: {measure.name} {found['perceptual']:.4f} / {found['perceptual_own_noise']:.4f}, PSNR"
+            f" {found['psnr']:.1f} / {found['psnr_own_noise']:.1f} dB (found / own noise); distance from the model's own w"
+            f" {found['w_distance']:.2f} (its own: about 1; farther than {found['w_percentile']:.0f} % of them)"
+        )
+        say(f"{path.name}: {result.verdict(number)}")
+        if latent.tuned:
+            say(
+                f"{path.name}: tuned to {latent.distances['psnr_tuned']:.1f} dB; compressing the generator's difference"
+                f" left the picture within {latent.settings['tune_loss_db']:.0f} dB of itself"
+            )
+        for ending in (".safetensors", ".png", "-compare.png"):
+            say_written(folder / f"{name}{ending}")
+
+    def overview() -> None:
+        rank = os.environ.get("RANK")
+        sheet = own_path(folder / (f"sheet-{rank}.png" if rank else "sheet.png"), "latentedit")
+        try:
+            save_image(contact_sheet.sheet(rows[:SHEET_ROWS]), sheet)
+            say(f"wrote {sheet}", err=as_json)
+        except Error as error:  # what went wrong with the photos is told too
+            say(f"latentedit: {error}", err=True)
+        click.echo(f"{done} photos, {done / (time.monotonic() - began) * 60:.1f} a minute", err=True)
+
+    try:
+        with ThreadPoolExecutor(1) as writer, ahead(files, prepare, together) as following:
+
+            def work(path: Path) -> None:
+                wrong: list[tuple[Path, str]] = []
+                # The last one also does those that wait, and what is wrong with it does not hide what is wrong with them.
+                parts: list[Callable[[], None]] = [lambda: collect(following())]
+                if path == files[-1]:
+                    parts += [solve, lambda: settle(len(written))]
+                for part in parts:
+                    try:
+                        part()
+                    except SeveralError as several:
+                        wrong += several.found
+                    except Interrupted:
+                        for _, message in wrong:
+                            say(f"latentedit: {message}", err=True)
+                        raise
+                    except Error as error:
+                        wrong.append((path, str(error)))
+                if len(wrong) == 1 and wrong[0][0] == path:
+                    raise Error(wrong[0][1])
+                if wrong:
+                    raise SeveralError(wrong)
+
+            each(files, work)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted; photos that are done: {done}, which are kept; the same command goes on") from error
+    finally:
+        if len(rows) > 1:
+            overview()

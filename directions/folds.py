@@ -1,0 +1,79 @@
+"""Cross-validation folds that never split a group, and what a probe says of samples that it did not see."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+from latentedit.errors import Error
+
+FOLDS = 5
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tuple[Array, Array]]:
+    """Train and test indices of up to 5 folds; a group is never in both."""
+    if groups is not None:
+        count = len(set(groups))
+        if count < 2:
+            raise Error(f"cross-validation by group needs at least 2 groups, got {count}")
+        parts = min(FOLDS, count)
+        by_group = StratifiedGroupKFold(parts, shuffle=True, random_state=0) if binary else GroupKFold(parts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a class has fewer samples than there are folds
+            folds = list(by_group.split(labels, labels, list(groups)))
+    else:
+        smallest = int(np.bincount(labels.astype(int)).min()) if binary else len(labels)
+        if smallest < 2:
+            raise Error(f"cross-validation needs at least 2 samples of every class, got {smallest}")
+        make = StratifiedKFold if binary else KFold
+        folds = make(n_splits=min(FOLDS, smallest), shuffle=True, random_state=0).split(labels, labels)
+    if not binary:
+        return list(folds)
+    both = [(train, test) for train, test in folds if len(set(labels[train])) == 2 and len(set(labels[test])) == 2]
+    if not both:
+        raise Error("no fold has samples of both classes; more groups, or none, are needed")
+    return both
+
+
+def predictions(
+    estimator: Any,
+    x: Array,
+    labels: Array,
+    folds: Sequence[tuple[Array, Array]],
+    binary: bool,
+    fitted_one: Callable[[], None] = lambda: None,
+) -> list[Array]:
+    """Of every fold the scores of the samples that were held out; ``fitted_one`` is called after every fit."""
+    found = []
+    for train, test in folds:
+        fitted = clone(estimator).fit(x[train], labels[train])
+        found.append(np.ravel(fitted.decision_function(x[test]) if binary else fitted.predict(x[test])))
+        fitted_one()
+    return found
+
+
+def figure(labels: Array, scores: Array, binary: bool) -> float:
+    """ROC AUC of two classes, R2 of numbers."""
+    return float(roc_auc_score(labels, scores) if binary else r2_score(labels, scores))
+
+
+def held_out(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[float]:
+    """`figure` of every held-out fold; ``x [n, features]``, ``labels [n]``."""
+    folds = splits(labels, groups, binary)
+    scores = predictions(estimator, x, labels, folds, binary)
+    return [figure(labels[test], s, binary) for (_, test), s in zip(folds, scores, strict=True)]
+
+
+def _rows_of(members: Array, drawn: Array) -> Array:
+    """The samples of every group in ``drawn``, one after the other; ``members [n]``, groups from 0."""
+    order, counts = np.argsort(members, kind="stable"), np.bincount(members)
+    first = np.cumsum(counts) - counts
+    lengths = counts[drawn]
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    rows: Array = order[np.repeat(first[drawn], lengths) + within]
+    return rows

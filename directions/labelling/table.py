@@ -1,0 +1,129 @@
+"""CSV files of which single cells change and nothing else does."""
+
+import codecs
+import csv
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from latentedit.errors import Error
+from latentedit.io.csv_table import csv_delimiter
+from latentedit.io.files import write_bytes
+
+
+def lock_of(table: str | os.PathLike[str]) -> Path:
+    """What whoever changes ``table`` holds (`latentedit.io.locks.alone`): the same for all links to one file."""
+    place = Path(os.path.realpath(table))
+    return place.with_name(f"{place.name}.lock")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: its cells, and the text that they were read from."""
+
+    cells: list[str]
+    text: str
+    """Without its ending, with the quotes that it has in the file."""
+    ending: str
+    line: int
+    """In the file, counted from 1: the last one where a cell has line breaks."""
+    delimiter: str = ","
+
+    def padded(self, count: int) -> "Record":
+        """With at least ``count`` cells; an empty line stays one."""
+        missing = max(count - len(self.cells), 0) if self.cells else 0
+        text = self.text + self.delimiter * missing
+        return replace(self, cells=[*self.cells, *[""] * missing], text=text)
+
+    def with_cell(self, index: int, value: str) -> "Record":
+        cells = [*self.cells, *[""] * (index + 1 - len(self.cells))]
+        cells[index] = value
+        buffer = io.StringIO()
+        csv.writer(buffer, delimiter=self.delimiter, lineterminator="").writerow(cells)
+        return replace(self, cells=cells, text=buffer.getvalue())
+
+
+class Table:
+    """A CSV file in UTF-8 with a head; rows that are not changed keep every byte, line endings and byte-order mark too.
+
+    Raises:
+        Error: no such file, not UTF-8, not a CSV, empty.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self._bytes = self.path.read_bytes()
+            records = list(_records(self._bytes.decode("utf-8-sig")))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            message = f"{self.path}: not a readable CSV file ({getattr(error, 'strerror', None) or error})"
+            raise Error(message) from error
+        if not records or not records[0].cells:
+            raise Error(f"{self.path}: the first line must name the columns, it is empty")
+        self.head, self.rows = records[0], records[1:]
+
+    @property
+    def columns(self) -> list[str]:
+        return self.head.cells
+
+    def index(self, column: str) -> int | None:
+        """Where ``column`` is; None where there is none.
+
+        Raises:
+            Error: it is there twice.
+        """
+        if self.columns.count(column) > 1:
+            raise Error(f"{self.path}: has {self.columns.count(column)} columns {column!r}")
+        return self.columns.index(column) if column in self.columns else None
+
+    def cell(self, row: int, column: str) -> str:
+        """Without the spaces around it; "" where the row or the table has no such cell."""
+        index = self.index(column)
+        cells = self.rows[row].cells
+        return cells[index].strip() if index is not None and index < len(cells) else ""
+
+    def set(self, row: int, column: str, value: str) -> None:
+        """Change one cell, in the file before this returns; a column that is missing is added at the end.
+
+        Raises:
+            Error: the file cannot be written, or another program has changed it since it was read.
+        """
+        head, rows, index = self.head, list(self.rows), self.index(column)
+        if index is None:
+            index = len(self.columns)
+            head, rows = head.with_cell(index, column), [record.padded(index + 1) for record in rows]
+        rows[row] = rows[row].with_cell(index, value)
+        self._write(head, rows)
+        self.head, self.rows = head, rows
+
+    def _write(self, head: Record, rows: list[Record]) -> None:
+        mark = codecs.BOM_UTF8 if self._bytes.startswith(codecs.BOM_UTF8) else b""
+        data = mark + "".join(record.text + record.ending for record in [head, *rows]).encode()
+        place = Path(os.path.realpath(self.path))  # what a link points to is replaced, not the link
+        try:
+            unchanged = place.read_bytes() == self._bytes
+        except OSError as error:
+            raise Error(f"{self.path}: {error.strerror or error}") from error
+        if not unchanged:
+            raise Error(f"{self.path}: another program has changed this file; start again, and nothing of it is lost")
+        write_bytes(place, data, in_place=True)
+        self._bytes = data
+
+
+def _records(text: str) -> Iterator[Record]:
+    pending: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in io.StringIO(text, newline=""):
+            pending.append(line)
+            yield line
+
+    delimiter = csv_delimiter(text.partition("\n")[0])
+    reader = csv.reader(lines(), strict=True, delimiter=delimiter)
+    for cells in reader:
+        whole = "".join(pending)
+        pending.clear()
+        bare = whole.rstrip("\r\n")
+        yield Record(cells, bare, whole[len(bare) :], reader.line_num, delimiter)

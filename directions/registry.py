@@ -1,0 +1,79 @@
+"""Where directions are found by name: the user's folder, and those that ship."""
+
+import os
+from pathlib import Path
+
+from latentedit.directions.direction import FORMAT, VERSION, Direction, read_direction
+from latentedit.errors import Error
+from latentedit.io.native_file import read_header
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def user_folder() -> Path:
+    """Where a user's own directions are looked up by name: ``LATENTEDIT_DIRECTIONS``, or ``~/.latentedit/directions``."""
+    named = os.environ.get("LATENTEDIT_DIRECTIONS")
+    return Path(named) if named else Path.home() / ".latentedit" / "directions"
+
+
+def _in_folder(folder: Path, fingerprint: str | None) -> dict[str, Path]:
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
+        if path.name.startswith("."):
+            continue  # hidden, or being written
+        try:
+            header = read_header(path, FORMAT, VERSION)
+        except Error:
+            continue  # a folder may hold other files
+        if fingerprint is None or header.get("fingerprint") == fingerprint:
+            found[path.stem] = path
+    return found
+
+
+def own_directions(fingerprint: str | None = None) -> dict[str, Path]:
+    """Names and files of the user's own directions, for one generator or for all."""
+    return _in_folder(user_folder(), fingerprint)
+
+
+def shipped(fingerprint: str | None = None) -> dict[str, Path]:
+    """Names and files of the directions that come with the package, for one generator or for all."""
+    found: dict[str, Path] = {}
+    for folder in sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []:
+        found.update(_in_folder(folder, fingerprint))
+    return found
+
+
+def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Path:
+    """The file of a direction: a path, else a name in the user's folder, else one that ships for ``fingerprint``.
+
+    Raises:
+        Error: none found; the message lists the names there are.
+    """
+    text = os.fspath(name)
+    if Path(text).is_file():
+        return Path(text)
+    own, ours = own_directions(fingerprint), shipped(fingerprint)
+    for table in (own, ours):
+        if text in table:
+            return table[text]
+    known = ", ".join(sorted({*own, *ours})) or "none"
+    raise Error(f"{text}: no direction file and no direction of that name; for this generator there are: {known}")
+
+
+def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Direction:
+    """The direction called ``name`` (see `find_direction`), or in that file."""
+    return read_direction(find_direction(name, fingerprint))
+
+
+def free_path(direction: Direction, out: str | os.PathLike[str] | None = None, *, force: bool = False) -> Path:
+    """Where to keep ``direction``: ``out``, or its name in the user's folder.
+
+    Raises:
+        Error: that file exists, or a direction of that name ships for its generator, unless ``force``.
+    """
+    path = Path(out) if out is not None else user_folder() / f"{direction.name}.safetensors"
+    if not force and path.exists():
+        raise Error(f"{path} exists; choose another name, or --force replaces it")
+    if not force and direction.name in shipped(direction.fingerprint):
+        raise Error(f"a direction {direction.name} ships for this generator; choose another name, or --force hides that one")
+    return path

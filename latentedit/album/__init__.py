@@ -1,0 +1,1 @@
+"""Folders of photographs and of their latents."""

@@ -1,3 +1,0 @@
-"""Files of other tools: networks (`nvidia`, `tensorflow`, `rosinality`, `genforce`, `checkpoints`), latents (`projections`) and
-plain arrays. Nothing in them is executed (`unpickling`).
-"""

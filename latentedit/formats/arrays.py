@@ -1,0 +1,95 @@
+"""Files of plain arrays that other tools write: ``.npy``, ``.npz`` and ``.pt``."""
+
+import io
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from torch import Tensor
+
+from latentedit.errors import Error, quoted, reason
+from latentedit.formats.torch_files import read_torch
+from latentedit.io.budget import check_things, file_size, opened_zip
+
+ENDINGS = (".npy", ".npz", ".pt")
+MOST = 10_000
+"""Things in a file."""
+HEADER = 10_000
+"""Bytes of the header of a ``.npy``, which says the shape."""
+
+Array = np.ndarray[Any, Any]
+
+
+def read_arrays(path: str | os.PathLike[str]) -> Any:
+    """The contents of such a file, tensors (those saved on a GPU too) as numpy arrays: an array, or what a ``.pt`` holds.
+
+    Raises:
+        Error: no such file, damaged, too large, or anything that is not data.
+    """
+    path = Path(path)
+    size = file_size(path)
+    if path.suffix == ".pt":
+        found = read_torch(path)
+        try:
+            check_things(found, deepest=6, most=MOST)
+        except Error as error:
+            raise Error(f"{path}: {error}") from error
+        return _plain(found)
+    if path.suffix not in ENDINGS:
+        raise Error(f"{path}: arrays are read from {', '.join(ENDINGS)}")
+    try:
+        if zipfile.is_zipfile(path):  # whatever it is called
+            with opened_zip(path, MOST) as archive:
+                members = {member.filename: member for member in archive.infolist()}
+                return {name.removesuffix(".npy"): _member(archive, member) for name, member in members.items()}
+        with open(path, "rb") as file:
+            return _array(file, size)
+    except Exception as error:  # a hostile or damaged file can raise anything
+        raise Error(f"{path}: not a numpy file of numbers, or damaged ({reason(error)})") from error
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    return _array(io.BytesIO(archive.read(member)), member.file_size)
+
+
+def _array(file: BinaryIO, size: int) -> Array:
+    """The array of a ``.npy`` of ``size`` bytes; no more than those are allocated, whatever it says."""
+    version = np.lib.format.read_magic(file)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise Error(f"version {version[0]}.{version[1]} of the format, which arrays of numbers do not need")
+    shape, fortran, kind = readers[version](file, HEADER)
+    if kind.kind not in "biufSU" or len(shape) > 8 or any(n < 0 for n in shape):
+        raise Error(f"an array of {quoted(str(kind))}, expected numbers")
+    count = math.prod(shape)
+    if count * kind.itemsize > size or math.prod(max(n, 1) for n in shape) > max(size, 2**20):
+        raise Error("an array that claims more numbers than the file has")
+    data = file.read(count * kind.itemsize)
+    return np.frombuffer(data, dtype=kind, count=count).reshape(shape, order="F" if fortran else "C")
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with arrays in place of its tensors; they share their numbers."""
+    if isinstance(value, Tensor):
+        return (value.float() if value.dtype.itemsize == 2 and value.is_floating_point() else value).numpy()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def numbers(path: str | os.PathLike[str], array: Any, kind: type[np.floating[Any]] = np.float64) -> Array:
+    """``array`` as floats of that ``kind`` if it is one of finite numbers; else `Error`."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise Error(f"{path}: expected numbers, found {array.dtype if isinstance(array, np.ndarray) else quoted(array)}")
+    with np.errstate(over="ignore"):
+        found = array.astype(kind)
+    # Not before, as a number can be too large for the kind. A NaN is both the lowest and the highest.
+    lowest, highest = (found.min(), found.max()) if found.size else (0.0, 0.0)
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise Error(f"{path}: has values that are no numbers")
+    return found

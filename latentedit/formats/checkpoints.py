@@ -1,0 +1,228 @@
+"""Files of weights (``.pt``, ``.pth``): whose layout one has, and the plain layout under NVIDIA's parameter names.
+
+They are read by `latentedit.formats.torch_files`, which executes nothing from them.
+"""
+
+import io
+import os
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentedit.errors import Error, complete
+from latentedit.formats import missing
+from latentedit.formats.torch_files import read_state
+from latentedit.io.files import write_bytes
+from latentedit.model.model import Model
+from latentedit.model.weights import with_weights
+from latentedit.networks.config import LARGEST, width_options
+from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
+from latentedit.networks.generator import Generator, GeneratorConfig
+
+UNSAID = "the file does not say clamping, the mapping's learning rate and the discriminator's groups; taken are the usual ones"
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Model:
+    """A ``.pt`` or ``.pth`` in one of the layouts that are known: rosinality's, genforce's, or NVIDIA's names.
+
+    Raises:
+        Error: another layout (lucidrains' by name), or an architecture that cannot be represented.
+    """
+    from latentedit.formats.genforce import is_genforce, load_genforce
+    from latentedit.formats.rosinality import load_rosinality
+
+    found = unwrapped(read_state(path))
+    if "GAN" in found or "version" in found:
+        raise Error(
+            f"{path}: a checkpoint of lucidrains' stylegan2_pytorch, whose networks are of another architecture (no weights in"
+            " common with the published StyleGAN2) and cannot be represented"
+        )
+    parts = {name: found[name] for name in ("generator_smooth", "generator") if is_genforce(found.get(name))}
+    if parts:  # as genforce's own training writes it
+        model = load_genforce(path, next(iter(parts.values())))
+        if len(parts) == 2:
+            model.raw_generator = load_genforce(path, parts["generator"]).generator
+        return model
+    if is_genforce(found):
+        return load_genforce(path, found)
+    if is_plain(found):
+        return load_plain(path, {"G_ema": found})
+    if is_plain(found.get("G_ema")) or is_plain(found.get("G")):
+        return load_plain(path, found)
+    return load_rosinality(path, found)
+
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before the name of every tensor."""
+
+
+def unwrapped(found: dict[str, Any]) -> dict[str, Any]:
+    """``found`` without the wrappers' prefixes, in it and in the dictionaries one level down."""
+    inside = {name: _bare(value) if isinstance(value, dict) else value for name, value in found.items()}
+    return _bare(inside)
+
+
+def _bare(state: dict[Any, Any]) -> dict[Any, Any]:
+    for prefix in (*WRAPPERS, *WRAPPERS):  # the one within the other, too
+        if state and all(isinstance(name, str) and name.startswith(prefix) for name in state):
+            bare = {name.removeprefix(prefix): value for name, value in state.items()}
+            state = _like(state, bare)
+    return state
+
+
+def _like(state: dict[Any, Any], bare: dict[Any, Any]) -> dict[Any, Any]:
+    """``bare`` with what torch keeps beside a ``state_dict``, where `save_plain` puts the architecture."""
+    metadata = getattr(state, "_metadata", None)
+    if metadata is None:
+        return bare
+    kept = OrderedDict(bare)
+    kept._metadata = metadata  # type: ignore[attr-defined]
+    return kept
+
+
+def save_plain(path: str | os.PathLike[str], model: Model) -> None:
+    """Write the networks' ``state_dict``s (``G_ema``, ``G``, ``D``) under NVIDIA's parameter names as a ``.pt``.
+
+    The metadata that torch keeps with a ``state_dict`` get the architecture as plain values, so that variants that shapes do
+    not tell are read again exactly.
+    """
+    parts = {"G_ema": model.generator, "G": model.raw_generator, "D": model.discriminator}
+    document: dict[str, Any] = {}
+    for name, network in parts.items():
+        if network is not None:
+            document[name] = network.state_dict()
+            options = network.config.as_dict().items()
+            document[name]._metadata[""]["config"] = {k: list(v) if isinstance(v, tuple) else v for k, v in options}
+    buffer = io.BytesIO()
+    torch.save(document, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def is_plain(state: Any) -> bool:
+    """Whether ``state`` is the ``state_dict`` of a generator under NVIDIA's names."""
+    return isinstance(state, dict) and {"synthesis.b4.const", "mapping.fc0.weight"} <= set(state)
+
+
+def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
+    """The networks of ``{"G_ema": state_dict, "G": ..., "D": ...}``.
+
+    Where `save_plain` has not written it, the architecture is taken from the shapes, and what they do not tell (clamping,
+    the mapping's learning rate) is as published.
+
+    Raises:
+        Error: tensors that do not make up a network that can be represented.
+    """
+    with complete(path, "network"):
+        generators, notes = {}, []
+        for name in ("G_ema", "G"):
+            if isinstance(found.get(name), dict):
+                state = _weights(found[name])
+                options = _recorded(found[name])
+                if not options:
+                    options = _generator_options(state) | _taps(path, found[name])
+                    notes.append(UNSAID)
+                config = GeneratorConfig(**options)
+                averaged = "mapping.w_avg" in state
+                if not averaged:
+                    state["mapping.w_avg"] = torch.zeros(config.w_dim)
+                generators[name] = with_weights(Generator, config, state, path)
+                if not averaged:
+                    missing.measure_average(generators[name])
+                    notes.append(missing.AVERAGE)
+        if "G_ema" not in generators:
+            generators["G_ema"] = generators.pop("G")
+        model = Model(generators["G_ema"], path=str(path), provenance={"layout": "weights under NVIDIA's names"})
+        model.raw_generator = generators.get("G")
+        for note in notes:
+            missing.tell(model, note)
+        if isinstance(found.get("D"), dict):
+            state = _weights(found["D"])
+            options = _recorded(found["D"]) or _discriminator_options(state, generators["G_ema"].config)
+            model.discriminator = with_weights(build_discriminator, DiscriminatorConfig(**options), state, path)
+    return model
+
+
+def _recorded(state: Any) -> dict[str, Any]:
+    """The architecture that `save_plain` put beside the tensors."""
+    metadata = getattr(state, "_metadata", None)
+    root = metadata.get("") if isinstance(metadata, dict) else None
+    config = root.get("config") if isinstance(root, dict) else None
+    return {name: value for name, value in config.items() if isinstance(name, str)} if isinstance(config, dict) else {}
+
+
+def _weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors without the filters, which NVIDIA's code lists among the buffers."""
+    tensors = {name: tensor for name, tensor in state.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
+
+
+def _taps(path: str | os.PathLike[str], state: dict[str, Any]) -> dict[str, Any]:
+    """The option for the resampling filter that NVIDIA's code lists among the buffers; none where it is not there.
+
+    Raises:
+        Error: layers with different filters, or one that is not separable.
+    """
+    filters = [tensor.float() for name, tensor in state.items() if name.endswith("resample_filter")]
+    if not filters:
+        return {}
+    first = filters[0]
+    row = first if first.ndim == 1 else first.sum(dim=0)
+    separable = first.ndim == 1 or torch.allclose(first, torch.outer(row, row) / row.sum(), atol=1e-6)
+    if not separable or any(filter.shape != first.shape or not torch.equal(filter, first) for filter in filters):
+        raise Error(f"{path}: its resampling filters are not separable, or differ; cannot be represented")
+    return {"resample_filter": tuple(round(float(tap), 6) for tap in row / row.abs().min())}
+
+
+def _resolutions(state: dict[str, Tensor], prefix: str) -> list[int]:
+    names = {name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(f"{prefix}b")}
+    # Longer numbers are no resolutions, and might be anything.
+    found = sorted(int(name[1:]) for name in names if name[1:].isdecimal() and len(name) <= 1 + len(str(LARGEST)))
+    if not found:
+        raise Error("no blocks of any resolution")
+    return found
+
+
+def _generator_options(state: dict[str, Tensor]) -> dict[str, Any]:
+    sizes = _resolutions(state, "synthesis.")
+    finest = sizes[-1]
+    first, depth = state["mapping.fc0.weight"], sum(name.startswith("mapping.fc") for name in state) // 2
+    w_dim = first.shape[0]
+    c_dim = state["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in state else 0
+    architecture = "skip" if "synthesis.b4.torgb.weight" in state else "orig"
+    if f"synthesis.b{finest}.skip.weight" in state:
+        architecture = "resnet"
+    if "synthesis.b4.conv0.bias" in state:
+        architecture = "stylegan1"
+    return {
+        "resolution": finest,
+        "channels": state[f"synthesis.b{finest}.torgb.weight"].shape[0],
+        "z_dim": first.shape[1] - (w_dim if c_dim else 0),
+        "w_dim": w_dim,
+        "c_dim": c_dim,
+        "mapping_layers": depth,
+        "architecture": architecture,
+        **width_options({r: len(state[f"synthesis.b{r}.conv1.bias"]) for r in sizes}),
+    }
+
+
+def _discriminator_options(state: dict[str, Tensor], generator: GeneratorConfig) -> dict[str, Any]:
+    sizes = _resolutions(state, "")
+    finest, half = sizes[-1], sizes[-1] // 2
+    widths = {r: len(state[f"b{r}.conv0.bias"]) for r in sizes if r > 4}
+    widths[4] = len(state["b4.conv.bias"])
+    architecture = "resnet" if f"b{finest}.skip.weight" in state else "orig"
+    if f"b{half}.fromrgb.weight" in state:
+        architecture = "stylegan1" if generator.architecture == "stylegan1" else "skip"
+    labels = "mapping.embed.weight" in state
+    return {
+        "resolution": finest,
+        "channels": state[f"b{finest}.fromrgb.weight"].shape[1],
+        "c_dim": state["mapping.embed.weight"].shape[1] if labels else 0,
+        "architecture": architecture,
+        "mbstd_channels": state["b4.conv.weight"].shape[1] - widths[4],
+        "cmap_dim": state["mapping.fc0.weight"].shape[0] if labels else 0,
+        "mapping_layers": sum(name.startswith("mapping.fc") for name in state) // 2 or 8,
+        **width_options(widths),
+    }

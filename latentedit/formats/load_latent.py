@@ -1,0 +1,50 @@
+"""Every kind of latent file is read here."""
+
+import os
+from pathlib import Path
+
+from latentedit.errors import Error
+from latentedit.io.files import is_picture
+from latentedit.io.native_file import read_tensors
+from latentedit.latent.latent_file import FORMAT, VERSION, Latent, _check_header, _floats
+
+ENDINGS = (".safetensors", ".npz", ".npy", ".pt")
+"""Of the files that `load_latent` reads, wherever a latent is named."""
+
+
+def load_latent(path: str | os.PathLike[str]) -> Latent:
+    """Read a latent file, or that of another tool with one latent in it (`latentedit.formats.projections`).
+
+    Raises:
+        Error: no such file, damaged, or another kind of file.
+    """
+    if Path(path).is_file() and is_picture(path):
+        raise Error(f'{path}: a photo, not a latent; invert it first: "latentedit invert {path} --out latents"')
+    if Path(path).suffix in ENDINGS[1:]:
+        from latentedit.formats.projections import load_projection
+
+        return load_projection(path)
+    header, tensors = read_tensors(path, FORMAT, VERSION)
+    _check_header(path, header)
+    tensors = {name: _floats(path, name, tensor) for name, tensor in tensors.items()}
+    ws = tensors.get("ws")
+    if ws is None or ws.ndim != 3 or len(ws) != 1 or not ws.numel():
+        raise Error(f"{path}: a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint")
+    maps = [tensors[name] for name in sorted(tensors) if name.startswith("noise/")]
+    if any(map_.ndim != 4 or map_.shape[:2] != (1, 1) for map_ in maps):
+        raise Error(f"{path}: a latent file's noise maps must have shape [1, 1, h, w]")
+    offsets = [tensors[name] for name in sorted(tensors) if name.startswith("styles/")]
+    if any(offset.ndim != 2 or len(offset) != 1 for offset in offsets):
+        raise Error(f"{path}: a latent file's style offsets must have shape [1, channels]")
+    return Latent(
+        ws=ws,
+        noise=maps or None,
+        fingerprint=header["fingerprint"],
+        space=header.get("space") or "w+",
+        crop=header.get("crop"),
+        settings=header.get("settings") or {},
+        distances=header.get("distances") or {},
+        source=header.get("source"),
+        styles=offsets,
+        tuned={name.removeprefix("tuned/"): tensor for name, tensor in tensors.items() if name.startswith("tuned/")},
+    )

@@ -1,0 +1,142 @@
+"""Every kind of model file is read here: native ones, those of other tools, and networks by name."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentedit.errors import Error, complete
+from latentedit.io.files import is_picture
+from latentedit.io.native_file import read_tensors
+from latentedit.model.bundled import RETIRED, bundled_file, bundled_names
+from latentedit.model.model import Model
+from latentedit.model.native import ENCODER, FORMAT, VERSION, build_native, load_encoder
+from latentedit.networks.discriminator import Discriminator
+from latentedit.networks.generator import Generator
+from latentedit.photo.framing import is_number, check_framing
+
+LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
+"""What torch's older files of weights begin with, after two or three bytes."""
+
+
+def find_model(name: str | os.PathLike[str]) -> Path:
+    """The file that a bundled name, a path, or the name of a published network (`latentedit.formats.zoo`) stands for."""
+    text = os.fspath(name)
+    bundled = bundled_file(text)
+    if bundled is not None:
+        return bundled
+    if Path(text).is_dir():
+        raise Error(f"{text}: a folder, not a model file")
+    if not Path(text).is_file():
+        from latentedit.formats import zoo
+
+        published = zoo.find(text)
+        if published is not None:
+            return published
+        if text in RETIRED:
+            raise Error(
+                f"{text}: this model no longer ships; use {RETIRED[text]} (128 px, colour) in its place. Latents and directions"
+                f" of {text} need its own file, which is in the repository's history (latentedit/bundled at version 0.1.0)"
+            )
+        known = ", ".join(bundled_names())
+        raise Error(
+            f"{text}: no such model file; models that come with latentedit: {known};"
+            ' "latentedit model zoo" lists published ones'
+        )
+    return Path(text)
+
+
+def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:
+    """Read a bundled or published model by name, a native model file, an NVIDIA ``.pkl``, or a ``.pt`` or ``.pth`` of weights
+    (rosinality's, genforce's, or NVIDIA's names).
+
+    Raises:
+        Error: no such file, damaged, or a kind of network that cannot be represented.
+    """
+    path = find_model(name)
+    framing = _published_framing(name)
+    with complete(path, "model"):
+        model = _read(path)
+        _check_facts(model)
+    beside = path.with_name(path.stem + ENCODER)
+    if model.encoder is None and beside.is_file():
+        load_encoder(beside, model)
+    for network in (model.generator, model.discriminator, model.raw_generator, model.encoder):
+        if network is not None:
+            network.eval().requires_grad_(False).to(device)
+    frequencies = model.provenance.get("label_frequencies")
+    if frequencies and len(frequencies) == model.generator.c_dim and sum(frequencies):
+        model.generator.label_frequencies = [float(share) for share in frequencies]
+    model.framing = model.framing or framing
+    model.path = str(path)
+    if not bool(model.generator.mapping.w_avg.any()):
+        model.notes.append("the running mean of w in the file is zero, as if never measured; truncation draws to it")
+    return model
+
+
+def _read(path: Path) -> Model:
+    """Whatever the file is called: downloads come under all sorts of names."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if not start:
+        raise Error(f"{path}: the file is empty")
+    if start[8:9] == b"{" and start[4:8] == bytes(4):  # how safetensors begins
+        header, tensors = read_tensors(path, FORMAT, VERSION)
+        return build_native(path, header, tensors)
+    if is_picture(path):
+        raise Error(f"{path}: a picture, not a model file")
+    if start.lstrip()[:1] == b"<":
+        raise Error(f"{path}: a web page, not a network; the download went wrong")
+    if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and LEGACY in start):
+        from latentedit.formats.checkpoints import load_checkpoint
+
+        return load_checkpoint(path)
+    if start[:1] == b"\x80" or path.suffix.lower() == ".pkl":
+        from latentedit.formats.nvidia import load_nvidia
+
+        return load_nvidia(path)
+    if path.suffix.lower() in (".pt", ".pth"):
+        raise Error(f"{path}: not a file of weights, or damaged")
+    header, tensors = read_tensors(path, FORMAT, VERSION)
+    return build_native(path, header, tensors)
+
+
+def _check_facts(model: Model) -> None:
+    """Raise `Error` where what a file says of itself is of another kind than it should be."""
+    if not isinstance(model.provenance, dict):
+        raise Error("the header's provenance must be an object")
+    check_framing(model.framing)
+    shares = model.provenance.get("label_frequencies")
+    if shares is not None and not (isinstance(shares, list) and all(is_number(share) and share >= 0 for share in shares)):
+        raise Error("the header's label_frequencies must be a list of numbers")
+    names = model.provenance.get("label_names")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str | int) for name in names)):
+        raise Error("the header's label_names must be a list of names")
+
+
+def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """How the pictures of a published network are framed, which its file does not say."""
+    if Path(name).suffix or Path(name).exists():
+        return None
+    from latentedit.formats import zoo
+
+    entry = zoo.catalogue().get(os.fspath(name))
+    if entry is None or entry.framing is None:
+        return None
+    from latentedit.photo.framing import FRAMINGS
+
+    return FRAMINGS[entry.framing]
+
+
+def load_generator(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Generator:
+    """The generator of a model file or bundled model (``"faces128"``), ready to render; see `load_model`."""
+    return load_model(name, device).generator
+
+
+def load_discriminator(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Discriminator:
+    """The discriminator of a model file; `Error` where the file has none. See `load_model`."""
+    discriminator = load_model(name, device).discriminator
+    if discriminator is None:
+        raise Error(f"{name}: this model file has no discriminator")
+    return discriminator

@@ -1,0 +1,222 @@
+"""Network pickles of NVIDIA's: the PyTorch layout (stylegan2-ada-pytorch, and StyleGAN2 as stylegan3's code writes it)."""
+
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentedit.errors import Error, complete, quoted, shown
+from latentedit.formats.pickle_allow_list import Held, Record, TensorflowNetwork, read_pickle
+from latentedit.model.model import Model
+from latentedit.model.weights import with_weights
+from latentedit.networks.config import width_options
+from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig
+from latentedit.networks.generator import Generator, GeneratorConfig
+
+MOST = 10_000
+"""Modules of a network; the largest published one has some hundreds."""
+
+
+def load_nvidia(path: str | os.PathLike[str]) -> Model:
+    """A StyleGAN2 network file of NVIDIA's as a `Model`: the PyTorch layout (stylegan2-ada-pytorch, stylegan3), or the older
+    TensorFlow one.
+
+    Raises:
+        Error: another kind of file or of network.
+    """
+    try:
+        data = read_pickle(path)
+    except Error as error:
+        kind = _mentioned(path)
+        if kind is None:
+            raise
+        text = f"{path}: {kind}, by the names in it; only StyleGAN and StyleGAN2 networks can be read ({error})"
+        raise Error(text) from error
+    if isinstance(data, TensorflowNetwork) or (
+        isinstance(data, tuple | list) and data and all(part is None or isinstance(part, TensorflowNetwork) for part in data)
+    ):
+        from latentedit.formats.tensorflow import load_tensorflow
+
+        with complete(path, "recorded network"):
+            return load_tensorflow(path, (data,) if isinstance(data, TensorflowNetwork) else tuple(data))
+    if not isinstance(data, dict) or not isinstance(data.get("G_ema"), Record):
+        raise Error(f"{path}: expected a network pickle of NVIDIA's PyTorch layout with a G_ema in it")
+    with complete(path, "recorded network"):
+        generator = _generator(data["G_ema"], path)
+        raw = _generator(data["G"], path) if isinstance(data.get("G"), Record) else None
+        discriminator = _discriminator(data["D"], path) if isinstance(data.get("D"), Record) else None
+    provenance = {"source": Path(path).name, "layout": "NVIDIA PyTorch pickle"}
+    return Model(generator, discriminator, None, provenance, str(path), raw_generator=raw)
+
+
+MENTIONS = (
+    (b"TriPlaneGenerator", "an EG3D network"),
+    (b"volumetric_rendering", "an EG3D network"),
+    (b"SuperresGenerator", "a StyleGAN-XL network"),
+    (b"pg_modules", "a StyleGAN-XL or Projected GAN network"),
+    (b"networks_stylegan3", "a StyleGAN3 network"),
+)
+"""Names in the text of pickles that ask for more than may be read."""
+
+
+def _mentioned(path: str | os.PathLike[str]) -> str | None:
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            return next((kind for name, kind in MENTIONS if view.find(name) >= 0), None)
+    except (OSError, ValueError):
+        return None
+
+
+def _check_layers(path: str | os.PathLike[str], blocks: dict[int, Record]) -> None:
+    """Raise `Error` unless all convolutions are of one kind, which is that of the published networks."""
+    layers = [part for block in blocks.values() for name, part in block["_modules"].items() if name.startswith("conv")]
+    if any(not layer.get("use_noise", True) for layer in layers):
+        raise Error(f"{path}: layers without noise inputs cannot be represented")
+    if any(layer.get("activation", "lrelu") not in ("lrelu", "linear") for layer in layers):
+        raise Error(f"{path}: layers with another activation than lrelu cannot be represented")
+    if len({_clamp(layer) for layer in layers}) > 1:
+        raise Error(f"{path}: layers that are clamped differently cannot be represented")
+
+
+def _blocks(modules: dict[str, Any]) -> dict[int, Record]:
+    """The blocks of a network by their resolutions."""
+    found = {}
+    for name, block in modules.items():
+        if isinstance(block, Record) and re.fullmatch(r"b\d{1,5}", name):
+            found[int(name[1:])] = block
+    return found
+
+
+def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
+    synthesis, mapping = record["_modules"].get("synthesis"), record["_modules"].get("mapping")
+    if not isinstance(synthesis, Record) or not isinstance(mapping, Record) or "b4" not in synthesis["_modules"]:
+        raise Error(f"{path}: {_kind(record)}, not a StyleGAN2 generator; only StyleGAN and StyleGAN2 networks can be read")
+    blocks = _blocks(synthesis["_modules"])
+    resolution = max(blocks)
+    layer = blocks[resolution]["_modules"]["conv1"]
+    _check_layers(path, blocks)
+    tensors = _tensors(record)
+    widths = {r: tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
+    config = GeneratorConfig(
+        resolution=resolution,
+        channels=_whole(synthesis["img_channels"]),
+        z_dim=_whole(mapping["z_dim"]),
+        w_dim=_whole(mapping["w_dim"]),
+        c_dim=_whole(mapping["c_dim"]),
+        mapping_layers=_whole(mapping["num_layers"]),
+        mapping_lr_multiplier=_number(mapping["_modules"]["fc0"]["bias_gain"]),
+        architecture=_word(blocks[resolution]["architecture"]),
+        conv_clamp=_clamp(layer),
+        resample_filter=_taps(blocks[resolution], path),
+        **width_options(widths),
+    )
+    return with_weights(Generator, config, _without_filters(tensors), path)
+
+
+def _kind(record: Record) -> str:
+    """What a generator is that is not a StyleGAN2, as far as its modules tell."""
+    parts = record["_modules"]
+    synthesis, mapping = parts.get("synthesis"), parts.get("mapping")
+    layers = list(synthesis["_modules"]) if isinstance(synthesis, Record) else []
+    if {"superresolution", "renderer", "backbone"} & set(parts):
+        return "an EG3D generator"
+    if any(isinstance(name, str) and name.startswith("L0_") for name in layers):
+        labels = mapping["_modules"] if isinstance(mapping, Record) else {}
+        # StyleGAN-XL embeds classes by features of another network, and grows by a generator within a generator.
+        larger = "embed_proj" in labels or record.class_name == "SuperresGenerator"
+        return "a StyleGAN-XL generator" if larger else "a StyleGAN3 generator"
+    return f"a network of class {shown(record.class_name)}" if record.class_name else "another network"
+
+
+def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminator:
+    modules = record["_modules"]
+    blocks = _blocks(modules)
+    resolution = max(blocks)
+    head = modules["b4"]
+    _check_layers(path, blocks)
+    tensors = _tensors(record)
+    widths = {r: tensors[f"b{r}.conv0.weight"].shape[0] for r in blocks if r > 4}
+    widths[4] = tensors["b4.conv.weight"].shape[0]
+    mbstd = head["_modules"].get("mbstd")
+    labels = modules.get("mapping")
+    config = DiscriminatorConfig(
+        resolution=resolution,
+        channels=_whole(record["img_channels"]),
+        c_dim=_whole(record["c_dim"]),
+        architecture=_word(blocks[resolution]["architecture"]),
+        conv_clamp=_clamp(blocks[resolution]["_modules"]["conv0"]),
+        mbstd_group_size=_group(mbstd["group_size"]) if isinstance(mbstd, Record) else 1,
+        mbstd_channels=_whole(mbstd["num_channels"]) if isinstance(mbstd, Record) else 0,
+        cmap_dim=_whole(labels["w_dim"]) if isinstance(labels, Record) else 0,
+        mapping_layers=_whole(labels["num_layers"]) if isinstance(labels, Record) else 8,
+        resample_filter=_taps(blocks[resolution], path),
+        **width_options(widths),
+    )
+    return with_weights(Discriminator, config, _without_filters(tensors), path)
+
+
+def _without_filters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
+
+
+def _tensors(record: Record) -> dict[str, Tensor]:
+    """Parameters and buffers under their full names."""
+    found: dict[str, Tensor] = {}
+    for number, (prefix, module) in enumerate(_modules(record, "")):
+        if number > MOST:  # the same modules within one another, again and again
+            raise Error(f"more than {MOST} modules")
+        for group in ("_parameters", "_buffers"):
+            for name, value in module.get(group, {}).items():
+                if isinstance(value, Held) and isinstance(value.value, Tensor):
+                    found[f"{prefix}{_word(name)}"] = value.value
+    return found
+
+
+def _modules(record: Record, prefix: str) -> Iterator[tuple[str, Record]]:
+    yield prefix, record
+    for name, module in record.get("_modules", {}).items():
+        if isinstance(module, Record):
+            yield from _modules(module, f"{prefix}{_word(name)}.")
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Error(f"{quoted(value)} where a word was expected")
+    return value[:100]
+
+
+def _whole(value: Any) -> int:
+    return int(_number(value))
+
+
+def _group(value: Any) -> int:
+    return 1 << 30 if value is None else _whole(value)  # None stands for the whole batch
+
+
+def _clamp(layer: Record) -> float | None:
+    value = layer.get("conv_clamp")
+    return None if value is None else _number(value)
+
+
+def _number(value: Any) -> float:
+    """A word is none, as one of a million digits is a number too."""
+    number = value.item() if isinstance(value, np.number) else value
+    if not isinstance(number, int | float) or not abs(number) <= 2**53:
+        raise Error(f"{quoted(number)} where a number was expected")
+    return float(number)
+
+
+def _taps(block: Record, path: str | os.PathLike[str]) -> tuple[float, ...]:
+    """The separable taps, smallest 1, of the block's resampling filter."""
+    filter = block["_buffers"]["resample_filter"].value
+    row = filter if filter.ndim == 1 else filter.sum(dim=0)
+    taps = row / row.abs().min()
+    if filter.ndim == 2 and not torch.allclose(filter, torch.outer(row, row) / row.sum(), atol=1e-6):
+        raise Error(f"{path}: the resampling filter is not separable")
+    return tuple(round(float(tap), 6) for tap in taps)

@@ -1,0 +1,110 @@
+"""Latents in the files of other projectors and encoders, read and written."""
+
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentedit.errors import Error, listed
+from latentedit.formats.arrays import ENDINGS, numbers, read_arrays
+from latentedit.io.files import write_bytes
+from latentedit.latent.latent_file import Latent
+
+__all__ = ["ENDINGS", "load_projection", "load_projections", "lost", "save_projection"]
+
+
+def load_projections(path: str | os.PathLike[str]) -> list[tuple[str, Latent]]:
+    """Names and latents, one a picture, of
+
+    - NVIDIA's ``projected_w.npz``: ``w [N, num_ws, w_dim]``;
+    - e4e's ``latents.pt`` (and its kin): a tensor ``[N, num_ws, w_dim]``; a ``.npy`` of such an array;
+    - the ``.pt`` of rosinality's projector: by picture name ``latent [w_dim]`` or ``[num_ws, w_dim]``, and ``noise``.
+
+    Such files do not say which generator they belong to: the latents' fingerprint is empty, and a latent of one row, ``[1,
+    1, w_dim]``, stands for any number of equal ones.
+
+    Raises:
+        Error: none of these, or damaged.
+    """
+    found, stem = read_arrays(path), Path(path).stem
+    if isinstance(found, dict) and isinstance(found.get("noises"), list):  # as its older versions wrote it
+        noises = found.pop("noises")
+        found = {key: {**value, "noise": noises} if isinstance(value, dict) else value for key, value in found.items()}
+    if isinstance(found, dict) and found and all(isinstance(v, dict) and "latent" in v for v in found.values()):
+        names = [_name(key, index) for index, key in enumerate(found)]
+        names = [name if names.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(names)]
+        return [(name, _rosinality(path, value)) for name, value in zip(names, found.values(), strict=True)]
+    if isinstance(found, dict):
+        array = found.get("w", next(iter(found.values())) if len(found) == 1 else None)
+        if array is None:
+            raise Error(f"{path}: expected latents under the name w, or a single array; it has {listed(found)}")
+    else:
+        array = found
+    ws = _ws(path, array)
+    names = [stem] if len(ws) == 1 else [f"{stem}-{index:0{len(str(len(ws) - 1))}d}" for index in range(len(ws))]
+    return [(name, _latent(w[None])) for name, w in zip(names, ws, strict=True)]
+
+
+def load_projection(path: str | os.PathLike[str]) -> Latent:
+    """The latent of a file that holds one; see `load_projections`."""
+    found = load_projections(path)
+    if len(found) != 1:
+        raise Error(f'{path}: holds {len(found)} latents; "latentedit latent import" makes a file of each')
+    return found[0][1]
+
+
+def save_projection(path: str | os.PathLike[str], latent: Latent) -> None:
+    """Write ``w [1, num_ws, w_dim]`` float32 as NVIDIA's projector does; for what has no place there see `lost`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, w=latent.ws.float().numpy())
+    write_bytes(path, buffer.getvalue())
+
+
+def lost(latent: Latent) -> list[str]:
+    """What `save_projection` leaves out of ``latent``, in words; the picture of what it writes differs by the first three."""
+    parts = {
+        "the generator's tuned difference, by which it draws the photo": bool(latent.tuned),
+        "the style offsets": bool(latent.styles),
+        "the noise maps": latent.noise is not None,
+        "the generator's fingerprint": bool(latent.fingerprint),
+        "where in the photo the crop lies": latent.crop is not None,
+        "the photo's name and SHA-256": latent.source is not None,
+        "settings and distances": bool(latent.settings or latent.distances),
+    }
+    return [name for name, there in parts.items() if there]
+
+
+def _latent(ws: Tensor, noise: list[Tensor] | None = None) -> Latent:
+    space = "w" if bool((ws == ws[:, :1]).all()) else "w+"
+    return Latent(ws, noise, "", space)
+
+
+def _ws(path: str | os.PathLike[str], array: Any) -> Tensor:
+    """``[N, num_ws, w_dim]``; one axis is a w, two are the rows of one latent."""
+    ws = torch.from_numpy(numbers(path, array, np.float32))
+    while ws.ndim < 3:
+        ws = ws[None]
+    if ws.ndim != 3 or 0 in ws.shape:
+        raise Error(f"{path}: latents have the shape [N, num_ws, w_dim], found {list(ws.shape)}")
+    return ws
+
+
+def _rosinality(path: str | os.PathLike[str], entry: dict[Any, Any]) -> Latent:
+    ws, noise = _ws(path, entry["latent"]), entry.get("noise")
+    if len(ws) != 1:
+        raise Error(f"{path}: expected one latent a picture, found {len(ws)}")
+    if noise is None:
+        return _latent(ws)
+    if not isinstance(noise, list) or not all(isinstance(map_, np.ndarray) and map_.ndim == 4 for map_ in noise):
+        raise Error(f"{path}: expected noise maps [1, 1, h, w]")
+    return _latent(ws, [torch.from_numpy(numbers(path, map_, np.float32)) for map_ in noise])
+
+
+def _name(key: Any, index: int) -> str:
+    stem = re.sub(r"[^\w.-]", "_", re.split(r"[/\\]", key)[-1].rsplit(".", 1)[0]) if isinstance(key, str) else ""
+    return stem.strip(".")[:80] or f"latent-{index}"

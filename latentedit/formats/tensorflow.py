@@ -1,0 +1,311 @@
+"""StyleGAN and StyleGAN2 networks in NVIDIA's older layout: pickled TensorFlow networks (``.pkl`` of 2019 and 2020).
+
+The file holds names and arrays; TensorFlow is not needed and the source code in it stays a string.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentedit.errors import Error, complete, quoted, shown
+from latentedit.formats.pickle_allow_list import Array, TensorflowNetwork
+from latentedit.model.model import Model
+from latentedit.model.weights import with_weights
+from latentedit.networks.config import LONGEST, width_options
+from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig, build_discriminator
+from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.networks.layers import LRELU_GAIN
+
+DEFAULTS: dict[str, Any] = {
+    "num_channels": 3,
+    "label_size": 0,
+    "latent_size": 512,
+    "dlatent_size": 512,
+    "mapping_layers": 8,
+    "mapping_lrmul": 0.01,
+    "resample_kernel": (1, 3, 3, 1),
+    "mbstd_group_size": 4,
+    "mbstd_num_features": 1,
+    "blur_filter": (1, 2, 1),
+    "fused_scale": "auto",
+}
+"""What the published functions take where nothing was recorded."""
+FIRST = ("G_style", "G_mapping", "G_synthesis", "D_basic")
+"""Functions that built networks of the first StyleGAN."""
+USUAL: dict[str, Any] = {
+    "mapping_nonlinearity": "lrelu",
+    "nonlinearity": "lrelu",
+    "use_wscale": True,
+    "mapping_use_wscale": True,
+    "normalize_latents": True,
+    "use_styles": True,
+    "const_input_layer": True,
+    "use_noise": True,
+    "use_pixel_norm": False,
+    "use_instance_norm": True,
+}
+"""Variants of the published functions, of which only these can be represented."""
+
+
+def load_tensorflow(path: str | os.PathLike[str], networks: tuple[TensorflowNetwork, ...]) -> Model:
+    """G, D and the average Gs of such a file as a `Model`.
+
+    Raises:
+        Error: not a StyleGAN2, or a variant that cannot be represented.
+    """
+    by_kind = {kind: network for kind, network in zip(("G", "D", "Gs"), networks, strict=False) if network}
+    average = by_kind.get("Gs") or by_kind.get("G")
+    if average is None:
+        raise Error(f"{path}: no generator in this network pickle")
+    first = average.get("build_func_name") == "G_style"
+    generator = _first_generator if first else _generator
+    model = Model(generator(path, average), path=str(path), provenance={"layout": "NVIDIA TensorFlow pickle"})
+    if first:
+        model.provenance |= {"truncation_psi": 0.7, "truncation_cutoff": 8}  # what Gs.run does unasked
+    if "Gs" in by_kind and "G" in by_kind:
+        model.raw_generator = generator(path, by_kind["G"])
+    if "D" in by_kind:
+        built = by_kind["D"].get("build_func_name")
+        model.discriminator = (_first_discriminator if built == "D_basic" else _discriminator)(path, by_kind["D"])
+    return model
+
+
+def _variables(network: TensorflowNetwork) -> dict[str, np.ndarray[Any, Any]]:
+    """Of the network and its components, whose names come first."""
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for prefix, part in (("", network), *(network.get("components") or {}).items()):
+        if not isinstance(part, TensorflowNetwork) or not isinstance(prefix, str):
+            raise Error("a component that is not a network")
+        for name, value in part.get("variables") or []:
+            if isinstance(value, Array | np.generic) and isinstance(name, str):  # one without axes may be a numpy scalar
+                found[f"{prefix}/{name}" if prefix else name] = value.value if isinstance(value, Array) else np.asarray(value)
+    return found
+
+
+def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: str) -> dict[str, Any]:
+    built = network.get("build_func_name")
+    built = shown(built) if isinstance(built, str) else "something else"
+    if kind not in built and not built.startswith(kind[0]):
+        raise Error(f"{path}: expected a {kind}, found a network built by {built}")
+    given = dict(network.get("static_kwargs") or {})
+    for component in (network.get("components") or {}).values():
+        given = {**dict(component.get("static_kwargs") or {}), **given}
+    settings = {**DEFAULTS, **given}
+    for name, usual in [*DEFAULTS.items(), ("conv_clamp", None)]:
+        _check_kind(path, name, settings.get(name), usual)
+    if settings["label_size"]:
+        raise Error(f"{path}: a TensorFlow network with labels cannot be represented")
+    for name, usual in USUAL.items():
+        if settings.get(name, usual) != usual:
+            raise Error(f"{path}: a network whose {name} is not {usual!r} cannot be represented")
+    if built in FIRST and settings.get("conv_clamp") is not None:
+        raise Error(f"{path}: a first StyleGAN with clamped activations cannot be represented")
+    return settings
+
+
+def _check_kind(path: str | os.PathLike[str], name: str, value: Any, usual: Any) -> None:
+    """Raise `Error` unless a setting is a number where numbers are usual, and a few numbers where those are."""
+    several = isinstance(usual, tuple)
+    parts = value if several and isinstance(value, tuple | list) and len(value) <= LONGEST else [value]
+    words = ("auto",) if usual == "auto" else ()
+    for part in parts:
+        plain = part is None or part in words if isinstance(part, str | None) else isinstance(part, int | float | np.number)
+        if not plain or (not isinstance(part, str | None) and not abs(part) <= 2**53):
+            raise Error(f"{path}: {name} is {quoted(part)}, expected {'numbers' if several else 'a number'}")
+
+
+def _conv(weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """``[k, k, I, O]`` to ``[O, I, k, k]``."""
+    return weight.transpose(3, 2, 0, 1)
+
+
+def _tensors(found: dict[str, np.ndarray[Any, Any]]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in found.items()}
+
+
+def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Generator:
+    settings, given = _settings(path, network, "G"), _variables(network)
+    with complete(path, "recorded generator"):
+        blocks = sorted(
+            {int(name.split("/")[1].split("x")[0]) for name in given if name.startswith("synthesis/") and "x" in name}
+        )
+        widths = {r: given[f"synthesis/{r}x{r}/{'Conv' if r == 4 else 'Conv1'}/weight"].shape[3] for r in blocks}
+        finest = blocks[-1]
+        rgb = [f"synthesis/{r}x{r}/ToRGB/weight" in given for r in blocks]
+        architecture = "skip" if all(rgb) else "resnet" if f"synthesis/{finest}x{finest}/Skip/weight" in given else "orig"
+        config = GeneratorConfig(
+            resolution=finest,
+            channels=int(settings["num_channels"]),
+            z_dim=int(settings["latent_size"]),
+            w_dim=int(settings["dlatent_size"]),
+            mapping_layers=int(settings["mapping_layers"]),
+            mapping_lr_multiplier=float(settings["mapping_lrmul"]),
+            architecture=architecture,
+            conv_clamp=settings.get("conv_clamp"),
+            resample_filter=_taps(settings),
+            **width_options(widths),
+        )
+        ours: dict[str, np.ndarray[Any, Any]] = {
+            "mapping.w_avg": given["dlatent_avg"],
+            "synthesis.b4.const": given["synthesis/4x4/Const/const"][0],
+        }
+        for layer in range(config.mapping_layers):
+            ours[f"mapping.fc{layer}.weight"] = given[f"mapping/Dense{layer}/weight"].T
+            ours[f"mapping.fc{layer}.bias"] = given[f"mapping/Dense{layer}/bias"]
+        index = 0
+        for r in blocks:
+            theirs = {"conv1": "Conv"} if r == 4 else {"conv0": "Conv0_up", "conv1": "Conv1"}
+            for name, other in theirs.items():
+                here, there = f"synthesis.b{r}.{name}", f"synthesis/{r}x{r}/{other}"
+                weight = _conv(given[f"{there}/weight"])
+                # The published TensorFlow code turns the kernels of its transposed convolutions.
+                ours[f"{here}.weight"] = weight[:, :, ::-1, ::-1] if name == "conv0" else weight
+                ours |= _modulation(here, there, given)
+                ours[f"{here}.noise_strength"] = given[f"{there}/noise_strength"]
+                ours[f"{here}.noise_const"] = given[f"synthesis/noise{index}"][0, 0]
+                index += 1
+            if f"synthesis/{r}x{r}/ToRGB/weight" in given:
+                here, there = f"synthesis.b{r}.torgb", f"synthesis/{r}x{r}/ToRGB"
+                ours[f"{here}.weight"] = _conv(given[f"{there}/weight"])
+                ours |= _modulation(here, there, given)
+            if architecture == "resnet" and r > 4:
+                ours[f"synthesis.b{r}.skip.weight"] = _conv(given[f"synthesis/{r}x{r}/Skip/weight"])[:, :, ::-1, ::-1]
+    return with_weights(Generator, config, _tensors(ours), path)
+
+
+def _modulation(ours: str, theirs: str, given: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    return {
+        f"{ours}.bias": given[f"{theirs}/bias"],
+        f"{ours}.affine.weight": given[f"{theirs}/mod_weight"].T,
+        f"{ours}.affine.bias": given[f"{theirs}/mod_bias"] + 1,  # added when it is used, there
+    }
+
+
+def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Discriminator:
+    settings, given = _settings(path, network, "D"), _variables(network)
+    with complete(path, "recorded discriminator"):
+        blocks = sorted({int(name.split("x")[0]) for name in given if "x" in name.split("/")[0]}, reverse=True)
+        widths = {r: given[f"{r}x{r}/{'Conv' if r == 4 else 'Conv0'}/weight"].shape[3] for r in blocks}
+        finest = blocks[0]
+        several = f"{finest // 2}x{finest // 2}/FromRGB/weight" in given
+        architecture = "resnet" if f"{finest}x{finest}/Skip/weight" in given else "skip" if several else "orig"
+        config = DiscriminatorConfig(
+            resolution=finest,
+            channels=int(settings["num_channels"]),
+            architecture=architecture,
+            conv_clamp=settings.get("conv_clamp"),
+            mbstd_group_size=int(settings["mbstd_group_size"]),
+            mbstd_channels=int(settings["mbstd_num_features"]) if int(settings["mbstd_group_size"]) > 1 else 0,
+            resample_filter=_taps(settings),
+            **width_options(widths),
+        )
+        ours: dict[str, np.ndarray[Any, Any]] = {}
+        for r in blocks:
+            layers = {"conv": "Conv"} if r == 4 else {"conv0": "Conv0", "conv1": "Conv1_down"}
+            if f"{r}x{r}/FromRGB/weight" in given:
+                layers["fromrgb"] = "FromRGB"
+            for name, other in layers.items():
+                ours[f"b{r}.{name}.weight"] = _conv(given[f"{r}x{r}/{other}/weight"])
+                ours[f"b{r}.{name}.bias"] = given[f"{r}x{r}/{other}/bias"]
+            if architecture == "resnet" and r > 4:
+                ours[f"b{r}.skip.weight"] = _conv(given[f"{r}x{r}/Skip/weight"])
+        ours |= {
+            "b4.fc.weight": given["4x4/Dense0/weight"].T,
+            "b4.fc.bias": given["4x4/Dense0/bias"],
+            "b4.out.weight": given["Output/weight"].T,
+            "b4.out.bias": given["Output/bias"],
+        }
+    return with_weights(Discriminator, config, _tensors(ours), path)
+
+
+def _fused(settings: dict[str, Any], resolution: int) -> bool:
+    """Whether the layer between ``resolution`` and half of it was built in the fused form, whose kernels are turned."""
+    fused = settings["fused_scale"]
+    return bool(resolution >= 128 if fused == "auto" else fused)
+
+
+def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Generator:
+    settings, given = _settings(path, network, "G"), _variables(network)
+    with complete(path, "recorded generator"):
+        blocks = sorted({int(name.split("/")[1].split("x")[0]) for name in given if name.endswith("/Conv1/weight")} | {4})
+        finest = blocks[-1]
+        widths = {r: given[f"synthesis/{r}x{r}/{'Conv' if r == 4 else 'Conv1'}/weight"].shape[3] for r in blocks}
+        if "synthesis/ToRGB_lod1/weight" not in given:
+            raise Error(f"{path}: only networks with an RGB output at every resolution can be represented")
+        config = GeneratorConfig(
+            resolution=finest,
+            channels=int(settings["num_channels"]),
+            z_dim=int(settings["latent_size"]),
+            w_dim=int(settings["dlatent_size"]),
+            mapping_layers=int(settings["mapping_layers"]),
+            mapping_lr_multiplier=float(settings["mapping_lrmul"]),
+            architecture="stylegan1",
+            resample_filter=tuple(float(tap) for tap in settings["blur_filter"] or (1.0,)),
+            **width_options(widths),
+        )
+        ours: dict[str, np.ndarray[Any, Any]] = {
+            "mapping.w_avg": given["dlatent_avg"],
+            "synthesis.lod": given["synthesis/lod"],
+            "synthesis.b4.const": given["synthesis/4x4/Const/const"][0],
+        }
+        for layer in range(config.mapping_layers):
+            ours[f"mapping.fc{layer}.weight"] = given[f"mapping/Dense{layer}/weight"].T
+            # Our layers multiply by sqrt(2) after the bias, theirs before it.
+            ours[f"mapping.fc{layer}.bias"] = given[f"mapping/Dense{layer}/bias"] / np.float32(LRELU_GAIN)
+        for index, r in enumerate(blocks):
+            for number, other in enumerate(("Const", "Conv") if r == 4 else ("Conv0_up", "Conv1")):
+                here, there = f"synthesis.b{r}.conv{number}", f"synthesis/{r}x{r}/{other}"
+                if other != "Const":
+                    weight = _conv(given[f"{there}/weight"])
+                    turned = other == "Conv0_up" and _fused(settings, r)
+                    ours[f"{here}.weight"] = weight[:, :, ::-1, ::-1] if turned else weight
+                ours |= {
+                    f"{here}.bias": given[f"{there}/bias"],
+                    f"{here}.noise_strength": given[f"{there}/Noise/weight"],
+                    f"{here}.noise_const": given[f"synthesis/noise{2 * index + number}"][0, 0],
+                    f"{here}.affine.weight": given[f"{there}/StyleMod/weight"].T,
+                    f"{here}.affine.bias": given[f"{there}/StyleMod/bias"],
+                }
+            there = f"synthesis/ToRGB_lod{len(blocks) - 1 - index}"
+            ours[f"synthesis.b{r}.torgb.weight"] = _conv(given[f"{there}/weight"])
+            ours[f"synthesis.b{r}.torgb.bias"] = given[f"{there}/bias"]
+    return with_weights(Generator, config, _tensors(ours), path)
+
+
+def _first_discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Discriminator:
+    settings, given = _settings(path, network, "D"), _variables(network)
+    with complete(path, "recorded discriminator"):
+        blocks = sorted({int(name.split("x")[0]) for name in given if name.endswith("/Conv0/weight")} | {4}, reverse=True)
+        widths = {r: given[f"{r}x{r}/{'Conv' if r == 4 else 'Conv0'}/weight"].shape[3] for r in blocks}
+        config = DiscriminatorConfig(
+            resolution=blocks[0],
+            channels=int(settings["num_channels"]),
+            architecture="stylegan1",
+            mbstd_group_size=int(settings["mbstd_group_size"]),
+            mbstd_channels=int(settings["mbstd_num_features"]) if int(settings["mbstd_group_size"]) > 1 else 0,
+            resample_filter=tuple(float(tap) for tap in settings["blur_filter"] or (1.0,)),
+            **width_options(widths),
+        )
+        gain = np.float32(LRELU_GAIN)
+        ours: dict[str, np.ndarray[Any, Any]] = {"lod": given["lod"]}
+        for index, r in enumerate(blocks):
+            layers = {"conv": "Conv"} if r == 4 else {"conv0": "Conv0", "conv1": "Conv1_down"}
+            for name, other in layers.items():
+                ours[f"b{r}.{name}.weight"] = _conv(given[f"{r}x{r}/{other}/weight"])
+                ours[f"b{r}.{name}.bias"] = given[f"{r}x{r}/{other}/bias"] / gain
+            ours[f"b{r}.fromrgb.weight"] = _conv(given[f"FromRGB_lod{index}/weight"])
+            ours[f"b{r}.fromrgb.bias"] = given[f"FromRGB_lod{index}/bias"] / gain
+        ours |= {
+            "b4.fc.weight": given["4x4/Dense0/weight"].T,
+            "b4.fc.bias": given["4x4/Dense0/bias"] / gain,
+            "b4.out.weight": given["4x4/Dense1/weight"].T,
+            "b4.out.bias": given["4x4/Dense1/bias"],
+        }
+    return with_weights(build_discriminator, config, _tensors(ours), path)
+
+
+def _taps(settings: dict[str, Any]) -> tuple[float, ...]:
+    return tuple(float(tap) for tap in settings["resample_kernel"] or (1.0,))

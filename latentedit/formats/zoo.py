@@ -1,0 +1,265 @@
+"""Networks that others publish: where they are, under what licence, and their download when it is asked for.
+
+Nothing is fetched by naming one. The publishers state no checksums, so that of the first download is recorded beside the file
+and compared whenever it is used; a checksum of the user's own is compared before anything is kept.
+"""
+
+import hashlib
+import http.client
+import json
+import os
+import ssl
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from latentedit.errors import Error
+from latentedit.io.budget import read_json
+from latentedit.io.files import cache_folder, write_bytes
+from latentedit.io.locks import alone
+
+CATALOGUE = Path(__file__).parent / "zoo.toml"
+CHUNK = 1 << 20
+TIMEOUT = 30
+"""Seconds without an answer."""
+SMALLEST, LARGEST = 100_000, 4 << 30
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published network."""
+
+    name: str
+    file: str
+    """Name in the cache folder."""
+    address: str
+    resolution: int
+    architecture: str
+    licence: str
+    source: str
+    """Where the publisher says so."""
+    labels: int = 0
+    megabytes: int | None = None
+    """As far as it is known."""
+    framing: str | None = None
+    """Of its pictures: a name in `latentedit.photo.framing.FRAMINGS`."""
+    by_hand: bool = False
+    """Whether the address is one for browsers."""
+
+    @property
+    def path(self) -> Path:
+        return cache_folder() / "models" / self.file
+
+    @property
+    def record(self) -> Path:
+        """What is known of the file that was downloaded."""
+        return self.path.with_name(f"{self.path.name}.json")
+
+
+def catalogue() -> dict[str, Entry]:
+    """All networks by name."""
+    entries = {}
+    for publisher in tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))["publisher"]:
+        for network in publisher.pop("networks"):
+            file = network.pop("file", f"{network['name']}.pkl")
+            address = network.pop("address", None) or f"{publisher['address']}{file}"
+            facts = {key: value for key, value in publisher.items() if key != "address"}
+            name = file if file.startswith(network["name"]) else f"{network['name']}{Path(file).suffix}"
+            entries[network["name"]] = Entry(file=name, address=address, **network, **facts)
+    return entries
+
+
+def find(name: str) -> Path | None:
+    """The file of the network ``name`` in the cache, after its checksum; None where no network has that name.
+
+    Raises:
+        Error: it is not there yet, or not what was downloaded.
+    """
+    entry = catalogue().get(name)
+    if entry is None:
+        return None
+    if not entry.path.is_file():
+        raise Error(f"{name} is a published network that is not on this machine: {how(entry)}")
+    recorded = _recorded(entry)
+    if recorded is not None and recorded != checksum(entry.path):
+        raise Error(
+            f"{entry.path}: not the file that was downloaded (its SHA-256 differs from the one recorded then);"
+            f" delete it and fetch it anew: latentedit model fetch {name}"
+        )
+    return entry.path
+
+
+def how(entry: Entry) -> str:
+    """How to come by the file."""
+    if entry.by_hand:
+        return f"{_put(entry)} (a browser has to fetch it)"
+    return f'"latentedit model fetch {entry.name}" downloads it; without a network, {_put(entry)}'
+
+
+def _put(entry: Entry) -> str:
+    return f"put the file from {entry.address} at {entry.path}"
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _recorded(entry: Entry) -> str | None:
+    try:
+        value = read_json(entry.record)["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return value if isinstance(value, str) else None
+
+
+def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = None) -> tuple[Path, bool]:
+    """Download a network to the cache, going on where an earlier attempt broke off.
+
+    Args:
+        sha256: expected checksum; without one, that of the first download is recorded.
+        progress: called with the bytes that are there and the bytes in all, where the server says how many.
+
+    Returns:
+        The file, and whether it was downloaded now.
+
+    Raises:
+        Error: the network cannot be reached, the transfer broke off (run again to go on), the server sent something else, the
+            checksum is another, or another process fetches it.
+    """
+    expected = sha256.lower() if sha256 else None
+    if expected is not None and (len(expected) != 64 or set(expected) - set("0123456789abcdef")):
+        raise Error(f"a SHA-256 has 64 hexadecimal digits, got {sha256!r}")
+    if entry.path.is_file():
+        found = checksum(entry.path)
+        wanted = expected or _recorded(entry)
+        if wanted is not None and wanted != found:
+            raise Error(f"{entry.path}: its SHA-256 is {found}, expected {wanted}; delete it and fetch it anew")
+        _write_record(entry, found, entry.path.stat().st_size)
+        return entry.path, False
+    if entry.by_hand:
+        raise Error(f"{entry.name} cannot be downloaded by a program: {how(entry)}")
+    part = _part(entry)
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with alone(part.with_name(f"{part.name}.lock"), part):  # two would append to one file
+            _transfer(entry, part, progress)
+            found = checksum(part)
+            if expected is not None and found != expected:
+                part.unlink()
+                _notes(part).unlink(missing_ok=True)
+                raise Error(f"{entry.address}: its SHA-256 is {found}, expected {expected}; nothing was kept")
+            _write_record(entry, found, part.stat().st_size)
+            os.replace(part, entry.path)
+            _notes(part).unlink(missing_ok=True)
+    except ssl.SSLError as error:
+        raise Error(f"{entry.address}: the connection is not safe, or broke off ({error.reason})") from error
+    except urllib.error.HTTPError as error:
+        raise Error(f"{entry.address}: the server answers {error.code} {error.reason}; {_put(entry)}") from error
+    except urllib.error.URLError as error:
+        raise Error(f"{entry.address} cannot be reached ({error.reason}); {_put(entry)}") from error
+    except http.client.HTTPException as error:
+        raise Error(f"{entry.address}: a broken answer ({type(error).__name__}); run the command again to go on") from error
+    except (TimeoutError, ConnectionError) as error:
+        raise Error(f"{entry.address}: the transfer broke off ({error}); run the command again to go on") from error
+    except OSError as error:
+        raise Error(f"cannot write {part}: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, Error):
+            raise
+        raise Error(f"{entry.address}: led to an address that is none ({error})") from error
+    return entry.path, True
+
+
+def _write_record(entry: Entry, found: str, size: int) -> None:
+    facts = {**asdict(entry), "sha256": found, "bytes": size}
+    write_bytes(entry.record, json.dumps(facts, indent=2).encode())
+
+
+def _part(entry: Entry) -> Path:
+    return entry.path.with_name(f"{entry.path.name}.part")
+
+
+def _notes(part: Path) -> Path:
+    """Beside an unfinished download: the server's mark of the version that it is of."""
+    return part.with_name(f"{part.name}.json")
+
+
+def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
+    there, version = part.stat().st_size if part.is_file() else 0, _version(part)
+    headers = {"User-Agent": "latentedit"}
+    if there and version:
+        headers |= {"Range": f"bytes={there}-", "If-Range": version}
+    request = urllib.request.Request(entry.address, headers=headers)
+    try:
+        opened = urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not there:
+            raise
+        error.close()
+        if error.headers.get("Content-Range") == f"bytes */{there}":
+            return  # all of it is there, and only the last step was missing
+        part.unlink()
+        _transfer(entry, part, progress)
+        return
+    with opened as answer:
+        if answer.headers.get_content_type() == "text/html":
+            raise Error(f"{entry.address}: the server sent a web page instead of the file; {_put(entry)}")
+        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {there}-")
+        if answer.status == 206 and not resumed:
+            raise Error(f"{entry.address}: the server sent another part of the file than asked for; delete {part}")
+        length = answer.headers.get("Content-Length")
+        start = there if resumed else 0
+        total = start + int(length) if length and length.isdecimal() else None
+        if total is not None and total < SMALLEST:
+            raise Error(f"{entry.address}: the server sent {total} bytes, which is no network; {_put(entry)}")
+        if total is not None and total > LARGEST:
+            raise Error(f"{entry.address}: {total / 2**30:.0f} GiB, more than any published network")
+        mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+        if mark and not mark.startswith("W/"):
+            write_bytes(_notes(part), json.dumps({"version": mark}).encode())
+        else:
+            _notes(part).unlink(missing_ok=True)
+        count = start
+        with open(part, "ab" if resumed else "wb") as file:
+            while chunk := answer.read(CHUNK):
+                file.write(chunk)
+                count += len(chunk)
+                if count > LARGEST:
+                    raise Error(f"{entry.address}: more than {LARGEST >> 30} GiB, which no published network has")
+                if progress:
+                    progress(count, total)
+            file.flush()
+            os.fsync(file.fileno())
+    if total is None and count < SMALLEST:
+        part.unlink()
+        raise Error(f"{entry.address}: the server sent {count} bytes, which is no network; {_put(entry)}")
+    if total is not None and count != total:
+        raise Error(
+            f"{entry.address}: the transfer broke off after {count:,} of {total:,} bytes; run the command again to go on"
+        )
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect from https to anything else, nor from http to other kinds of addresses."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        allowed = ("https://",) if req.full_url.startswith("https://") else ("https://", "http://")
+        if not newurl.startswith(allowed):
+            raise Error(f"{req.full_url}: the server leads to {newurl[:100]}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _version(part: Path) -> str | None:
+    try:
+        found: Any = read_json(_notes(part))["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) and "\n" not in found else None

@@ -1,0 +1,156 @@
+"""The encoder: a network that reads w off a picture, in a few passes that each see what the last one missed.
+
+After pSp (Richardson et al. 2021), e4e (Tov et al. 2021: one w and offsets from it) and ReStyle (Alaluf et al. 2021: feedback
+of the rendered picture).
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentedit.errors import Error
+from latentedit.latent.w_statistics import WStatistics
+from latentedit.networks.config import check_whole
+from latentedit.networks.generator import Generator
+
+LARGEST = 256
+"""Larger pictures are reduced to this side."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Everything needed to build an encoder; stored with its weights."""
+
+    resolution: int
+    channels: int
+    num_ws: int
+    w_dim: int
+    channel_base: int = 1536
+    channel_max: int = 160
+    """Feature maps at a side of r: min(channel_base // r, channel_max)."""
+    hidden: int = 256
+    passes: int = 3
+    """As many passes as it was trained with."""
+
+    def __post_init__(self) -> None:
+        check_whole("encoder", self, resolution=(8, 16384), passes=(1, 32))
+        side = min(self.resolution, LARGEST)
+        if side & (side - 1):
+            raise Error(f"encoder config: resolution must be a power of two from 8, got {self.resolution}")
+        names = ("channels", "num_ws", "w_dim", "channel_base", "channel_max", "hidden")
+        check_whole("encoder", self, **dict.fromkeys(names, (1, 65536)))
+
+    def features(self, side: int) -> int:
+        return max(min(self.channel_base // side, self.channel_max), 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, generator: Generator) -> "EncoderConfig":
+        """The usual size for ``generator``: 3.4 million weights at 128 px and 256 dimensions."""
+        wide = generator.w_dim > 256
+        return cls(
+            generator.resolution,
+            generator.channels,
+            generator.num_ws,
+            generator.w_dim,
+            channel_base=8192 if wide else 1536,
+            channel_max=512 if wide else 160,
+            hidden=512 if wide else 256,
+        )
+
+
+class _Halving(nn.Module):
+    """Residual block ``[N, I, H, W] -> [N, O, H / 2, W / 2]``."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
+        with torch.no_grad():
+            self.second.weight.mul_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(F.leaky_relu(self.first(F.leaky_relu(x, 0.2)), 0.2))
+        skip = self.skip(F.avg_pool2d(x, 2))
+        return torch.add(skip, y)
+
+
+class Encoder(nn.Module):
+    """From a picture, what is rendered now and where in w that is, to the step towards the picture.
+
+    All w are in whitened coordinates u, with w = mean + u @ `WStatistics.colouring`.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        side = min(config.resolution, LARGEST)
+        sides = [side >> i for i in range(1, int(math.log2(side)) - 2)]  # half of it, down to 8
+        self.stem = nn.Conv2d(8 * config.channels, config.features(side // 2), 3, padding=1)
+        self.blocks = nn.ModuleList(_Halving(config.features(s), config.features(s // 2)) for s in sides)
+        self.pictures = nn.Linear(config.features(4) * 16, config.hidden)
+        self.position = nn.Linear(config.num_ws * config.w_dim, config.hidden)
+        self.middle = nn.Linear(config.hidden, config.hidden)
+        self.shared = nn.Linear(config.hidden, config.w_dim)
+        self.offsets = nn.Linear(config.hidden, config.num_ws * config.w_dim)
+        with torch.no_grad():
+            for layer in (self.shared, self.offsets):
+                layer.weight.mul_(0.1)
+
+    def forward(self, image: Tensor, rendered: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps for all rows ``[N, 1, w_dim]`` and for each ``[N, num_ws, w_dim]``, in whitened coordinates.
+
+        Args:
+            image, rendered: ``[N, C, resolution, resolution]`` in [-1, 1].
+            u: ``[N, num_ws, w_dim]``, what ``rendered`` was rendered from.
+        """
+        x = torch.cat([image, image - rendered], dim=1)
+        if x.shape[-1] > LARGEST:
+            x = F.interpolate(x, size=(LARGEST, LARGEST), mode="area")
+        x = self.stem(F.pixel_unshuffle(x, 2))
+        for block in self.blocks:
+            x = block(x)
+        x = self.pictures(F.leaky_relu(x, 0.2).flatten(1)) + self.position(u.flatten(1))
+        x = F.leaky_relu(x, 0.2)
+        x = F.leaky_relu(x + self.middle(x), 0.2)
+        return self.shared(x)[:, None], self.offsets(x).reshape(len(u), self.config.num_ws, self.config.w_dim)
+
+
+@torch.no_grad()
+def encode(
+    generator: Generator,
+    encoder: Encoder,
+    image: Tensor,
+    space: str = "w+",
+    *,
+    passes: int | None = None,
+    statistics: WStatistics | None = None,
+) -> Tensor:
+    """``[N, num_ws, w_dim]`` for pictures ``[N, C, resolution, resolution]`` in [-1, 1], without any search.
+
+    Args:
+        space: "w" gives equal rows.
+        passes: of feedback; None for as many as the encoder was trained with.
+
+    Raises:
+        Error: an encoder for other sizes than the generator's.
+    """
+    config = encoder.config
+    sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)
+    if (config.resolution, config.channels, config.num_ws, config.w_dim) != sizes:
+        raise Error("this encoder was trained for a generator of other sizes")
+    statistics = statistics or WStatistics.of(generator)
+    mean, colouring = statistics.mean.to(image.device), statistics.colouring.to(image.device)
+    u = torch.zeros(len(image), config.num_ws, config.w_dim, device=image.device)
+    for _ in range(passes or config.passes):
+        rendered = generator.synthesis(mean + u @ colouring)
+        shared, offsets = encoder(image, rendered, u)
+        u = u + shared + (offsets if space == "w+" else 0)
+    return mean + u @ colouring

@@ -1,0 +1,42 @@
+"""How much every pixel of a face crop counts: people recognise a face by its inside, not by the backdrop."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STRENGTH = 4.0
+"""How much more a pixel of the face counts than one of the backdrop."""
+ACROSS, ALONG, BELOW = 1.08, 1.28, 0.42
+"""Half axes of the face's ellipse, and how far its centre lies below the eyes, in distances between the eyes."""
+SOFTNESS = 6.0
+"""Steepness of its edge; 6 lets the weight fall over about a third of the half axis."""
+
+
+def face_weights(framing: Mapping[str, Any] | None, size: int, strength: float = STRENGTH) -> Tensor | None:
+    """Weights ``[1, 1, size, size]`` of mean 1, high inside the ellipse of a face; None where no framing is known.
+
+    Args:
+        framing: where crops have their eyes (docs/formats.md), as `latentedit.model.model.Model.framing` says.
+        size: side of the crops in pixels.
+        strength: weight inside over weight outside; 1 gives equal weights.
+    """
+    if not framing or "eyes" not in framing:
+        return None
+    (ax, ay), (bx, by) = framing["eyes"]
+    apart = bx - ax
+    centres = (torch.arange(size) + 0.5) / size
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    across = (x - (ax + bx) / 2) / (ACROSS * apart)
+    along = (y - (ay + by) / 2 - BELOW * apart) / (ALONG * apart)
+    inside = torch.sigmoid(SOFTNESS * (1 - across**2 - along**2))
+    weights = 1 + (strength - 1) * inside
+    return (weights / weights.mean())[None, None]
+
+
+def at_size(weights: Tensor, height: int, width: int) -> Tensor:
+    """``weights [1, 1, H, W]`` averaged to ``[1, 1, height, width]``, again of mean 1."""
+    found = F.interpolate(weights, size=(height, width), mode="area")
+    return found / found.mean()

@@ -1,0 +1,155 @@
+"""Pivotal tuning (Roich et al. 2021): the generator itself moves a little, so that it draws a photo from a w that edits well.
+
+Only the difference to the generator is kept, in half precision and as products of thin matrices where that loses nothing
+visible.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentedit.errors import Error
+from latentedit.inversion.perceptual import Perceptual, distance
+from latentedit.inversion.projector import psnr
+from latentedit.latent.deltas import Deltas, compress, expand, with_deltas
+from latentedit.latent.latent_file import Latent
+from latentedit.latent.w_statistics import WStatistics, sample_w
+from latentedit.networks.generator import Generator
+from latentedit.runtime.cuda_graphs import Graphs, Replayed
+from latentedit.runtime.devices import tf32
+
+VISIBLE = 45.0
+"""dB between the tuned picture and that of the compressed difference, from which on nobody sees one."""
+RANKS = (1, 2, 4, 8, 16, 32)
+NEARBY = 0.5
+"""How far from the pivot, towards random w, pictures are held as they were."""
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass
+class Tuning:
+    """A generator's difference for one photo."""
+
+    deltas: Deltas
+    stored: dict[str, Tensor]
+    """The same as it goes into a file: ``NAME`` in half precision, or ``NAME/u`` and ``NAME/v`` whose product it is."""
+    loss_db: float
+    """PSNR of the picture with ``deltas`` against that before they were compressed."""
+    rank: int | None
+    """Of the products; None where whole matrices are stored."""
+    before: dict[str, float]
+    after: dict[str, float]
+    """Perceptual distance and PSNR, before and after tuning."""
+    steps: int
+
+    def put_into(self, latent: Latent) -> None:
+        """Make ``latent``, whose pivot this is, one of the tuned generator."""
+        latent.tuned = self.stored
+        latent.settings = {**latent.settings, "tune_steps": self.steps, "tune_rank": self.rank, "tune_loss_db": self.loss_db}
+        latent.distances = {**latent.distances, **{f"{name}_tuned": value for name, value in self.after.items()}}
+
+
+def tune(
+    generator: Generator,
+    image: Tensor,
+    ws: Tensor,
+    noise: list[Tensor] | None,
+    perceptual: Perceptual,
+    steps: int = 200,
+    *,
+    learning_rate: float = 1e-3,
+    pixel_weight: float = 1.0,
+    focus: Tensor | None = None,
+    locality_weight: float = 0.1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tuning:
+    """Move the synthesis network until it draws ``image [1, C, H, W]`` from the pivot ``ws [1, num_ws, w_dim]``.
+
+    Args:
+        noise: maps as found with the pivot; None for the generator's own.
+        focus: how much every pixel counts, ``[1, 1, H, W]`` of mean 1 (`latentedit.inversion.face_weights`);
+            None for all the same.
+        locality_weight: of the distance between what the tuned and the untouched generator draw near the pivot (Roich et al.
+            2021, section 3.3); 0 switches it off.
+
+    Raises:
+        Error: more than one picture, or fewer than one step.
+    """
+    if len(image) != 1 or len(ws) != 1:
+        raise Error(f"one picture is tuned to at a time, got {len(image)} and {len(ws)} latents")
+    if steps < 1:
+        raise Error(f"steps must be at least 1, got {steps}")
+    device = generator.device
+    image, ws = image.to(device), ws.to(device)
+    maps: Any = "const" if noise is None else [map_.to(device) for map_ in noise]
+    tuned = copy.deepcopy(generator)
+    own = {name: p.detach().clone() for name, p in tuned.synthesis.named_parameters()}
+    parameters = list(tuned.synthesis.parameters())
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    scale = WStatistics.of(generator).std
+    weights = torch.ones(1, device=device) if focus is None else focus.to(device)
+    with torch.no_grad():
+        target = perceptual.features(image)
+        first = generator.synthesis(ws, noise=maps)
+
+    def evaluate(near: Tensor) -> tuple[Tensor, ...]:
+        """The terms of the loss, and its gradients."""
+        rendered = tuned.synthesis(ws, noise=maps)
+        terms = [distance(perceptual.features(rendered), target).sum(), (weights * (rendered - image).square()).mean()]
+        loss = terms[0] + pixel_weight * terms[1]
+        if locality_weight:
+            with torch.no_grad():
+                before = generator.synthesis(near, noise=maps)
+            after = tuned.synthesis(near, noise=maps)
+            features = perceptual.features(torch.cat([before, after]))
+            terms.append((distance(features[1:], features[:1]) + (after - before).square().mean()).sum())
+            loss = loss + locality_weight * terms[2]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return torch.stack(terms).detach(), *gradients
+
+    def nearby(step: int) -> Tensor:
+        """A w some way from the pivot towards a random one, where edits go."""
+        if not locality_weight:
+            return ws
+        towards = sample_w(generator, 1, seed + 1 + step)[:, None] - ws
+        return ws + towards * (NEARBY * scale / towards.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-8))
+
+    evaluation = Replayed(evaluate, Graphs(device))
+    with tf32(True, device):
+        for step in range(steps):
+            found, *gradients = evaluation(nearby(step))
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            del gradients, gradient
+            if progress:
+                progress(step + 1, steps, dict(zip(("perceptual", "pixel", "locality"), found.tolist(), strict=False)))
+    with torch.no_grad():
+        whole = tuned.synthesis(ws, noise=maps)
+        deltas = {name: (p - own[name]).detach().cpu() for name, p in tuned.synthesis.named_parameters()}
+        best = None
+        for rank in (*RANKS, None):
+            stored = compress(deltas, rank)
+            deltas_kept = expand(stored)
+            picture = with_deltas(generator, deltas_kept).synthesis(ws, noise=maps)
+            best = stored, deltas_kept, float(psnr(picture, whole)), rank, picture
+            if best[2] >= VISIBLE:
+                break
+        assert best is not None
+
+        def figures(picture: Tensor) -> dict[str, float]:
+            return {
+                "perceptual": round(float(distance(perceptual.features(picture), target)), 5),
+                "psnr": round(float(psnr(picture, image)), 3),
+            }
+
+        return Tuning(best[1], best[0], round(best[2], 2), best[3], figures(first), figures(best[4]), steps)

@@ -1,0 +1,189 @@
+"""How strongly pictures answer to steps in w: the mean curvature of the projector's loss, by which its steps are scaled.
+
+The loss is a sum of squares, so that its curvature is about J^T J (Gauss-Newton), J being the derivative of features and
+pixels. For a vector v of random signs E[(J^T v)(J^T v)^T] = J^T J, and J^T v costs one backward pass (Hutchinson 1990).
+Averaged over the generator's own pictures it fits others well enough to be computed once a model.
+"""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentedit.errors import Error
+from latentedit.inversion.perceptual import Perceptual
+from latentedit.io.files import cache_folder
+from latentedit.io.native_file import read_tensors, write_tensors
+from latentedit.latent.w_statistics import WStatistics, sample_w
+from latentedit.networks.generator import Generator
+
+FORMAT, VERSION = "latentedit-curvature", 1
+PROBES = 64
+"""Backward passes that serve for a search; more make it a little quicker."""
+RANK = 256
+"""Factors kept at most."""
+BATCH = 8
+DAMPING = 3e-5
+"""Curvature that every direction is taken to have at least, as a share of the sum over all."""
+MIXED, OFFSET, PSI = 0.5, 0.3, 0.8
+"""Share of the samples that change to another w at some layer, the largest deviation of their rows, and their truncation."""
+
+
+def sample_rows(
+    generator: Generator,
+    statistics: WStatistics,
+    count: int,
+    draws: torch.Generator,
+    mixed: float = MIXED,
+    offset: float = OFFSET,
+) -> Tensor:
+    """Whitened W+ ``[count, num_ws, w_dim]`` as inversions have them: some change to another w at a random layer, and rows
+    deviate by up to ``offset``.
+    """
+    device, rows = generator.device, generator.num_ws
+    seed = int(torch.randint(2**31 - 1, (), generator=draws))
+    w = sample_w(generator, 2 * count, seed)
+    first, second = ((w - statistics.mean.to(device)) @ statistics.whitening.to(device)).chunk(2)
+    cut = torch.randint(1, rows, (count, 1), generator=draws)
+    changed = (torch.arange(rows) >= cut) & (torch.rand(count, 1, generator=draws) < mixed)
+    u = torch.where(changed[..., None].to(device), second[:, None], first[:, None])
+    size = offset * torch.rand(count, 1, 1, generator=draws)
+    return u + (size * torch.randn(u.shape, generator=draws)).to(device)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Of perceptual plus pixel distance, in whitened coordinates (`WStatistics.colouring`)."""
+
+    factors: Tensor
+    """``[R, num_ws, w_dim]``; the sum of their outer products is the mean of J^T J."""
+
+    @classmethod
+    def of(
+        cls,
+        generator: Generator,
+        perceptual: Perceptual,
+        statistics: WStatistics,
+        probes: int = PROBES,
+        *,
+        batch: int = BATCH,
+        pixel_weight: float = 1.0,
+        focus: Tensor | None = None,
+        seed: int = 0,
+        progress: Callable[[int], None] | None = None,
+    ) -> "Curvature":
+        """Measured by ``probes`` backward passes, of which the strongest `RANK` directions are kept.
+
+        ``pixel_weight`` and ``focus`` are those of the search (`latentedit.inversion.projector.invert`).
+        ``progress`` is called with the number of probes done after every batch.
+        """
+        device = generator.device
+        mean, colouring = statistics.mean.to(device), statistics.colouring.to(device)
+        draws = torch.Generator().manual_seed(seed)
+        gradients = []
+        for start in range(0, probes, batch):
+            count = min(batch, probes - start)
+            u = (PSI * sample_rows(generator, statistics, count, draws)).requires_grad_()
+            image = generator.synthesis(mean + u @ colouring)
+            features = perceptual.features(image)
+            projected = (features * _signs(features, draws)).sum()
+            weighted = image if focus is None else image * focus.to(device).sqrt()
+            projected = projected + (weighted * _signs(image, draws)).sum() * (pixel_weight / image[0].numel()) ** 0.5
+            gradients.append(torch.autograd.grad(projected, u)[0].flatten(1).cpu())
+            if progress:
+                progress(start + count)
+        stacked = torch.cat(gradients).double() / probes**0.5
+        _, strength, directions = torch.linalg.svd(stacked, full_matrices=False)
+        factors = strength[:RANK, None] * directions[:RANK]
+        return cls(factors.float().reshape(len(factors), generator.num_ws, generator.w_dim))
+
+    @classmethod
+    def cached(
+        cls,
+        generator: Generator,
+        perceptual: Perceptual,
+        statistics: WStatistics,
+        fingerprint: str,
+        *,
+        pixel_weight: float = 1.0,
+        focus: Tensor | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> "Curvature":
+        """As `of`, kept in the user's cache under the generator's ``fingerprint`` and what the loss is made of."""
+        path = cached_file(fingerprint, perceptual, pixel_weight, focus)
+        shape = (generator.num_ws, generator.w_dim)
+        try:
+            factors = read_tensors(path, FORMAT, VERSION)[1]["factors"].float()
+            if factors.shape[1:] == shape and bool(factors.isfinite().all()):
+                return cls(factors)
+        except (Error, KeyError):
+            pass
+        measured = cls.of(
+            generator,
+            perceptual,
+            statistics,
+            batch=2 if generator.resolution < 256 else 1,
+            pixel_weight=pixel_weight,
+            focus=focus,
+            progress=progress,
+        )
+        with suppress(Error):  # a cache that cannot be written is none
+            write_tensors(path, FORMAT, VERSION, {}, {"factors": measured.factors})
+        return measured
+
+    def distance(self, step: Tensor) -> Tensor:
+        """Predicted distance of the pictures of u and u + ``step [N, num_ws, w_dim]``: ``[N]``."""
+        return (step.flatten(1) @ self.factors.to(step.device).flatten(1).T).square().sum(dim=1)
+
+    def scaling(self, rows: int, prior: float) -> "Scaling":
+        """Coordinates in which the loss is about as steep in every direction.
+
+        Args:
+            rows: 1 for W, num_ws for W+.
+            prior: weight of the mean square of u in the loss.
+        """
+        factors = self.factors.flatten(1) if rows > 1 else self.factors.sum(dim=1)
+        _, strength, directions = torch.linalg.svd(factors.double(), full_matrices=False)
+        curvature = 2 * strength.square()
+        least = float(DAMPING * curvature.sum()) + 2 * prior / factors.shape[1]
+        return Scaling(directions.float(), (curvature + least).rsqrt().float(), least**-0.5)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A symmetric matrix: ``scales`` along ``directions``, ``rest`` across them."""
+
+    directions: Tensor
+    """``[R, n]``, orthonormal."""
+    scales: Tensor
+    rest: float
+
+    def to(self, device: torch.device) -> "Scaling":
+        return Scaling(self.directions.to(device), self.scales.to(device), self.rest)
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """``[N, n]`` to u, flattened."""
+        return self._apply(v, self.scales, self.rest)
+
+    def inverse(self, u: Tensor) -> Tensor:
+        return self._apply(u, 1 / self.scales, 1 / self.rest)
+
+    def _apply(self, x: Tensor, scales: Tensor, rest: float) -> Tensor:
+        directions = self.directions.to(x.device)
+        return x * rest + ((x @ directions.T) * (scales.to(x.device) - rest)) @ directions
+
+
+def cached_file(fingerprint: str, perceptual: Perceptual, pixel_weight: float = 1.0, focus: Tensor | None = None) -> Path:
+    """Where `Curvature.cached` keeps what it measured."""
+    parts = [fingerprint[:32], perceptual.name, f"{pixel_weight:g}"]
+    if focus is not None:
+        parts.append(hashlib.sha256(focus.cpu().numpy().tobytes()).hexdigest()[:8])
+    return cache_folder() / "curvature" / f"{'-'.join(parts)}.safetensors"
+
+
+def _signs(like: Tensor, draws: torch.Generator) -> Tensor:
+    return (torch.randint(0, 2, like.shape, generator=draws, dtype=torch.int8) * 2.0 - 1).to(like.device)

@@ -1,0 +1,1 @@
+"""Reading and writing: files, pictures, videos, tables, locks."""

@@ -1,0 +1,1 @@
+"""Latents: their file, arithmetic, statistics of w."""

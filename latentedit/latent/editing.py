@@ -1,0 +1,215 @@
+"""Editing arithmetic on ws: moving along directions, mixing, interpolating, layer ranges."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from latentedit.errors import Error, check_number
+from latentedit.networks.generator import Generator
+
+NAMED_LAYERS = {"coarse": (0, 3), "middle": (4, 7), "fine": (8, 10**6), "all": (0, 10**6)}
+"""Rows of ws: coarse drives 4 x 4 and 8 x 8, middle 16 x 16 and 32 x 32, fine the rest (StyleGAN, section 3.1)."""
+
+
+class Movable(Protocol):
+    """What an edit needs to know of a direction; `latentedit.directions.Direction` is one."""
+
+    @property
+    def vector(self) -> Tensor: ...
+    @property
+    def sigma(self) -> float: ...
+    @property
+    def layers(self) -> tuple[int, int] | None: ...
+    @property
+    def space(self) -> str: ...
+    @property
+    def scale(self) -> Tensor | None: ...
+    @property
+    def step(self) -> Tensor | None: ...
+
+
+def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
+    """``"0-3"``, ``"5"``, ``"coarse"``, ``"middle"``, ``"fine"`` or ``"all"`` as the first and last row of ws (inclusive).
+
+    Raises:
+        Error: not a range, or outside the network's ``num_ws`` rows.
+    """
+    if text in NAMED_LAYERS:
+        first, last = NAMED_LAYERS[text]
+        last = min(last, num_ws - 1)
+    else:
+        parts = text.split("-")
+        if len(parts) not in (1, 2) or not all(part.isdigit() for part in parts):
+            raise Error(f"layers must be a range such as 0-3, or one of {', '.join(NAMED_LAYERS)}, got {text!r}")
+        first, last = int(parts[0]), int(parts[-1])
+    if first > last:
+        raise Error(f"layers {text} run backwards; write {last}-{first}")
+    if last >= num_ws:
+        raise Error(f"layers {text} lie outside this network, whose layers are 0-{num_ws - 1}")
+    return first, last
+
+
+def edit(ws: Tensor, direction: Movable, amount: float, layers: str | tuple[int, int] | None = None) -> Tensor:
+    """Move ``ws [N, num_ws, w_dim]`` by ``amount`` sigmas along ``direction``.
+
+    A direction in W ``[w_dim]`` is added to every row of its layers; one in W+ ``[num_ws, w_dim]``, or a refined one, row by
+    row.
+
+    Args:
+        amount: in standard deviations of the direction's score over random w, so that sliders compare.
+        layers: rows to move, as `parse_layers` takes them or (first, last); None takes the direction's own.
+
+    Raises:
+        Error: shapes of another network, or layers outside it.
+    """
+    check_number("an edit's amount", amount)
+    return ws + amount * step_of(ws, direction, layers)
+
+
+def edit_holding(
+    ws: Tensor, moves: Sequence[tuple[Movable, float, str | tuple[int, int] | None]], held: Sequence[Movable]
+) -> Tensor:
+    """Move ``ws [N, num_ws, w_dim]`` along several directions at once so that every score moves by its own amount exactly, and
+    those of ``held`` directions not at all.
+
+    To the sum of the plain edits comes the shortest step that corrects the scores (least squares, minimum norm). It is exact
+    for any set of correlated directions, as long as none of them follows from the others.
+
+    Args:
+        moves: (direction, amount in sigmas, layers) as `edit` takes them.
+
+    Raises:
+        Error: as `edit`, or directions that cannot be told apart.
+    """
+    for _, amount, _ in moves:
+        check_number("an edit's amount", amount)
+    steps = [amount * step_of(ws, d, layers) for d, amount, layers in moves]
+    step = torch.stack(steps).sum(dim=0).cpu().double()  # small, and not every device has float64
+    gradients = torch.stack([gradient_of_score(ws, d) for d in (*(d for d, *_ in moves), *held)]).flatten(1).cpu().double()
+    wanted = torch.tensor([amount * d.sigma for d, amount, _ in moves] + [0.0] * len(held), dtype=torch.float64)
+    lengths = gradients.norm(dim=1)
+    correlations = gradients @ gradients.T / lengths[:, None] / lengths
+    if float(torch.linalg.eigvalsh(correlations)[0]) < 1e-6:
+        raise Error("these directions cannot be moved and held at the same time: one of them follows from the others")
+    missing = wanted - gradients @ step.flatten()
+    correction = gradients.T @ torch.linalg.solve(gradients @ gradients.T, missing)
+    return torch.add(ws, (step + correction.reshape(step.shape)).to(ws))
+
+
+def step_of(ws: Tensor, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
+    """``[num_ws, w_dim]``: what an edit by one sigma adds to the rows that it moves."""
+    own = direction.sigma * direction.vector if direction.step is None else direction.step
+    return _on_rows(ws, direction, own, layers)
+
+
+def _on_rows(ws: Tensor, direction: Movable, added: Tensor, layers: str | tuple[int, int] | None = None) -> Tensor:
+    if direction.space not in ("w", "w+"):
+        raise Error(f"this direction is one in the space {direction.space} and cannot move ws; edit_styles moves styles")
+    if ws.ndim != 3:
+        raise Error(f"ws must have shape [N, num_ws, w_dim], got {list(ws.shape)}")
+    if added.shape not in (ws.shape[2:], ws.shape[1:]):
+        raise Error(f"direction of shape {list(added.shape)} does not fit ws of shape {list(ws.shape)}")
+    first, last = _range(layers if layers is not None else direction.layers, ws.shape[1])
+    mask = torch.zeros(ws.shape[1], 1, dtype=ws.dtype, device=ws.device)
+    mask[first : last + 1] = 1
+    return mask * added.to(ws)
+
+
+def _range(chosen: str | tuple[int, int] | None, num_ws: int) -> tuple[int, int]:
+    if isinstance(chosen, str):
+        return parse_layers(chosen, num_ws)
+    first, last = chosen if chosen is not None else (0, num_ws - 1)
+    if not 0 <= first <= last < num_ws:
+        raise Error(f"layers {first}-{last} lie outside this network, whose layers are 0-{num_ws - 1}")
+    return first, last
+
+
+def gradient_of_score(ws: Tensor, direction: Movable) -> Tensor:
+    """``[num_ws, w_dim]``: of `score` with respect to ws."""
+    rows = _on_rows(ws, direction, direction.vector)
+    if direction.vector.ndim == 2:
+        return direction.vector.to(ws)
+    first, last = direction.layers if direction.layers is not None else (0, ws.shape[1] - 1)
+    return rows / (last + 1 - first)
+
+
+def edit_styles(
+    generator: Generator,
+    styles: Sequence[Tensor],
+    direction: Movable,
+    amount: float,
+    layers: str | tuple[int, int] | None = None,
+) -> list[Tensor]:
+    """Offsets of the styles ``[N, I]``, in order of use, moved by ``amount`` sigmas along a ``direction`` of style space.
+
+    Every channel counts in its own standard deviations (Wu et al. 2021, "StyleSpace Analysis", measure channels so).
+
+    Args:
+        styles: the offsets so far, as `latentedit.latent.latent_file.Latent.styles` has them; empty for none.
+        layers: rows of ws whose styles move; None takes the direction's own.
+
+    Raises:
+        Error: a direction of another space or network, or layers outside it.
+    """
+    check_number("an edit's amount", amount)
+    step = amount * direction.sigma * _style_step(generator, direction, layers)
+    sizes = [size for _, size in generator.synthesis.style_layers]
+    steps = step.split(sizes)
+    if not styles:
+        return [part[None].clone() for part in steps]
+    if [offset.shape[-1] for offset in styles] != sizes:
+        raise Error("these style offsets do not fit the generator")
+    return [offset + part.to(offset) for offset, part in zip(styles, steps, strict=True)]
+
+
+def _style_step(generator: Generator, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
+    """``[channels]``: what one raw unit of the score adds to all styles."""
+    if direction.space != "s" or direction.scale is None:
+        raise Error(f"a direction in the space {direction.space} moves ws, not styles")
+    layers_of = generator.synthesis.style_layers
+    channels = sum(size for _, size in layers_of)
+    if direction.vector.shape != (channels,):
+        raise Error(f"direction of shape {list(direction.vector.shape)} does not fit a generator of {channels} style channels")
+    first, last = _range(layers if layers is not None else direction.layers, generator.num_ws)
+    moved = torch.cat([torch.full((size,), float(first <= row <= last)) for row, size in layers_of])
+    return moved * direction.vector * direction.scale
+
+
+@torch.no_grad()
+def style_score(
+    generator: Generator, ws: Tensor, styles: Sequence[Tensor], direction: Movable, intercept: float = 0.0
+) -> Tensor:
+    """``<v, s / scale> + intercept``: ``[N]``, s being the styles of ``ws [N, num_ws, w_dim]`` plus the offsets ``styles``."""
+    _style_step(generator, direction)  # for its checks
+    own = generator.synthesis.styles(ws.to(generator.device))
+    if styles:
+        own = [s + offset.to(s) for s, offset in zip(own, styles, strict=True)]
+    assert direction.scale is not None
+    scaled = torch.where(direction.scale > 0, torch.cat(own, dim=1).cpu() / direction.scale, 0)  # dead channels have no scale
+    values: Tensor = scaled @ direction.vector + intercept
+    return values
+
+
+def score(ws: Tensor, direction: Movable, intercept: float = 0.0) -> Tensor:
+    """``<v, x> + intercept`` of ``ws [N, num_ws, w_dim]``: ``[N]``; for a W direction the mean over its layers."""
+    vector = direction.vector.to(ws)
+    if vector.ndim == 2:
+        return (ws * vector).sum(dim=(1, 2)) + intercept
+    first, last = direction.layers if direction.layers is not None else (0, ws.shape[1] - 1)
+    return (ws[:, first : last + 1] @ vector).mean(dim=1) + intercept
+
+
+def interpolate(a: Tensor, b: Tensor, count: int) -> Tensor:
+    """``count`` ws on the straight line from ``a`` to ``b``, each ``[1, num_ws, w_dim]``: ``[count, num_ws, w_dim]``."""
+    steps = torch.linspace(0, 1, count).to(a)[:, None, None]
+    return torch.lerp(a, b, steps)
+
+
+def mix(base: Tensor, other: Tensor, layers: Sequence[int]) -> Tensor:
+    """``base`` with the rows (first, last) of ``layers`` taken from ``other``, each ``[N, num_ws, w_dim]``: style mixing."""
+    first, last = layers
+    mixed = base.clone()
+    mixed[:, first : last + 1] = other[:, first : last + 1]
+    return mixed

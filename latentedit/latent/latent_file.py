@@ -1,0 +1,180 @@
+"""Latent files: everything needed to render one picture again (docs/formats.md)."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentedit.errors import Error, quoted, shown
+from latentedit.io.native_file import check_numbers, write_tensors
+from latentedit.networks.generator import Generator
+from latentedit.networks.noise import Noise
+
+FORMAT, VERSION = "latentedit-latent", 1
+CORNERS = 1e7
+"""Pixels from a photo's own corner beyond which no crop lies."""
+
+
+@dataclass
+class Latent:
+    """One picture in a generator's latent space."""
+
+    ws: Tensor
+    """``[1, num_ws, w_dim]``."""
+    noise: list[Tensor] | None
+    """Maps ``[1, 1, h, w]``, coarse to fine; None stands for the generator's own."""
+    fingerprint: str
+    """Of the generator that it belongs to (`latentedit.networks.fingerprint.fingerprint`); "" where a file does not say."""
+    space: str
+    """"w" (equal rows), "w+" or "s"."""
+    crop: list[list[float]] | None = None
+    """Corners of the crop in the source photo, in pixels: upper left, upper right, lower right, lower left."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    distances: dict[str, float] = field(default_factory=dict)
+    source: dict[str, str] | None = None
+    """Name and SHA-256 of the photo, only where asked for."""
+    tuned: dict[str, Tensor] = field(default_factory=dict)
+    """Difference of the generator for this photo, as `latentedit.latent.deltas.compress` gives it; empty without tuning."""
+    styles: list[Tensor] = field(default_factory=list)
+    """Offsets ``[1, I]`` of the styles that ``ws`` gives, in order of use; empty but for the space "s"."""
+
+    def check_generator(self, own: str, name: str, *, force: bool | None = None) -> None:
+        """`Error` unless ``own`` is the fingerprint of this latent's generator, or ``force``; a latent of another tool, which
+        says nothing of its generator, is believed to be of this one.
+
+        Args:
+            force: None where the user has no such choice.
+        """
+        self.fingerprint = self.fingerprint or own
+        if own != self.fingerprint and not force:
+            way = "" if force is None else "; --force renders it all the same"
+            raise Error(f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]}{way}")
+
+    def check_shapes(self, generator: Generator) -> None:
+        """`Error` unless rows, noise maps and style offsets are those of ``generator``."""
+        rows, width = self.ws.shape[1:]
+        if rows not in (1, generator.num_ws) or width != generator.w_dim:
+            raise Error(f"this latent has {rows} x {width} numbers, the generator takes {generator.num_ws} x {generator.w_dim}")
+        shapes = [tuple(map_.shape) for map_ in self.noise or []]
+        if shapes and shapes != generator.synthesis.noise_shapes:
+            raise Error("this latent's noise maps are of other sizes than the generator's")
+        sizes = [size for _, size in generator.synthesis.style_layers]
+        if self.styles and [offset.shape[-1] for offset in self.styles] != sizes:
+            raise Error("this latent's style offsets do not fit the generator")
+
+    def rows(self, num_ws: int) -> Tensor:
+        """``ws``, of which other tools store one row where all are equal."""
+        return self.ws.expand(-1, num_ws, -1) if self.ws.shape[1] == 1 else self.ws
+
+    @torch.no_grad()
+    def render(self, generator: Generator) -> Tensor:
+        """The picture, ``[1, C, H, W]``; the same bytes every time on one machine."""
+        device = generator.device
+        noise: Noise = "const" if self.noise is None else [map_.to(device) for map_ in self.noise]
+        if self.tuned:
+            from latentedit.latent.deltas import expand, with_deltas
+
+            generator = with_deltas(generator, expand(self.tuned, dict(generator.synthesis.named_parameters())))
+        return render(generator, self.rows(generator.num_ws).to(device), noise, [offset.to(device) for offset in self.styles])
+
+
+@torch.no_grad()
+def render(generator: Generator, ws: Tensor, noise: Noise = "const", styles: Sequence[Tensor] = ()) -> Tensor:
+    """Pictures ``[N, C, H, W]`` of ``ws``, whose styles are moved by the offsets ``styles``, each ``[N, I]``.
+
+    Raises:
+        Error: offsets for another network.
+    """
+    if not styles:
+        image: Tensor = generator.synthesis(ws, noise=noise)
+        return image
+    own = generator.synthesis.styles(ws)
+    if [s.shape[1] for s in own] != [offset.shape[-1] for offset in styles]:
+        raise Error("this latent's style offsets do not fit the generator")
+    moved: Tensor = generator.synthesis.synthesize([s + o for s, o in zip(own, styles, strict=True)], noise=noise)
+    return moved
+
+
+def package_version() -> str:
+    try:
+        return version("latentedit")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    return {"latentedit": package_version(), "torch": torch.__version__}
+
+
+def check_writable(path: str | os.PathLike[str], latent: Latent) -> None:
+    """Raise `Error` where ``latent`` has numbers that no reader would take."""
+    tensors = [latent.ws, *(latent.noise or []), *(latent.styles or []), *(latent.tuned or {}).values()]
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise Error(f"{path}: not written, as the latent has values that are no numbers")
+
+
+def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
+    """Write a latent file, atomically."""
+    if latent.ws.ndim != 3 or latent.ws.shape[0] != 1:
+        raise Error(f"a latent file holds one picture: ws must have shape [1, num_ws, w_dim], got {list(latent.ws.shape)}")
+    check_writable(path, latent)
+    tensors = {"ws": latent.ws.float()}
+    for index, map_ in enumerate(latent.noise or []):
+        tensors[f"noise/{index:02d}"] = map_.float()
+    tensors |= {f"styles/{index:02d}": offset.float() for index, offset in enumerate(latent.styles)}
+    tensors |= {f"tuned/{name}": tensor.half() for name, tensor in latent.tuned.items()}
+    header = {
+        "fingerprint": latent.fingerprint,
+        "space": latent.space,
+        "crop": latent.crop,
+        "settings": latent.settings,
+        "distances": latent.distances,
+        "source": latent.source,
+        "versions": versions(),
+    }
+    write_tensors(path, FORMAT, VERSION, header, tensors)
+
+
+def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
+    """Raise `Error` where what a latent file says of itself is of another kind than it should be."""
+    for name, kind in (("settings", dict), ("distances", dict), ("source", dict), ("crop", list), ("space", str)):
+        if header.get(name) is not None and not isinstance(header[name], kind):
+            raise Error(f"{path}: a latent file's {name} must be a {kind.__name__}")
+    if not isinstance(header.get("fingerprint"), str):
+        raise Error(f"{path}: a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint")
+    if header.get("space") not in (None, "w", "w+", "s"):
+        raise Error(f"{path}: a latent's space must be w, w+ or s, found {quoted(header['space'])}")
+    edits = (header.get("settings") or {}).get("edits", [])
+    if not isinstance(edits, list) or not all(isinstance(edit, str) for edit in edits):
+        raise Error(f"{path}: the edits in a latent file's settings must be a list of texts")
+    if not all(isinstance(text, str) for text in (header.get("source") or {}).values()):
+        raise Error(f"{path}: a latent file's source must be a name and a checksum")
+    crop = header.get("crop")
+    if crop is not None and not _is_quad(crop):
+        raise Error(f"{path}: a latent file's crop must be four corners of two numbers")
+
+
+def _is_quad(crop: list[Any]) -> bool:
+    numbers = [part for corner in crop[:5] for part in (corner if isinstance(corner, list) else [None])]
+    corners = len(crop) == 4 and all(isinstance(corner, list) and len(corner) == 2 for corner in crop)
+    return corners and all(isinstance(part, int | float) and -CORNERS < part < CORNERS for part in numbers)
+
+
+def _floats(path: str | os.PathLike[str], name: str, tensor: Tensor) -> Tensor:
+    """As the networks compute with them: a number of the file can be too large for that."""
+    if not tensor.is_floating_point():
+        raise Error(f"{path}: tensor {shown(name)} is of {tensor.dtype}, expected fractions")
+    found = tensor.float()
+    check_numbers(path, name, found)
+    return found
+
+
+def describe_source(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Name and SHA-256 of a photo, for latent files that are asked to remember it."""
+    return {"name": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}

@@ -1,0 +1,109 @@
+"""What a generator's own w look like: the mean, spread and shape of 10,000 of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentedit.networks.generator import Generator
+
+SAMPLES = 10_000
+STATISTICS_SEED = 0
+MANY_LABELS = 1000
+
+
+def sample_z(seed: int, z_dim: int, count: int = 1) -> Tensor:
+    """``numpy.random.RandomState(seed).randn(count, z_dim)`` as float32: the z that the field's tools draw for a seed."""
+    return torch.from_numpy(np.random.RandomState(seed).randn(count, z_dim).astype(np.float32))
+
+
+def one_hot(classes: Tensor, c_dim: int) -> Tensor:
+    return torch.nn.functional.one_hot(classes, c_dim).float()
+
+
+def random_labels(generator: Generator, seed: int | np.random.RandomState, count: int) -> Tensor | None:
+    """One-hot labels ``[count, c_dim]`` at their training frequencies (equal ones where those are not known), on the
+    generator's device; None for an unconditional network. ``seed`` may be a stream to draw on from.
+    """
+    if not generator.c_dim:
+        return None
+    shares = np.array(generator.label_frequencies or [1.0] * generator.c_dim)
+    random = np.random.RandomState(seed) if isinstance(seed, int) else seed
+    drawn = random.choice(generator.c_dim, size=count, p=shares / shares.sum())
+    return one_hot(torch.from_numpy(drawn), generator.c_dim).to(generator.device)
+
+
+@torch.no_grad()
+def sample_w(generator: Generator, count: int = SAMPLES, seed: int = STATISTICS_SEED) -> Tensor:
+    """``[count, w_dim]`` at psi 1, on the generator's device."""
+    if generator.c_dim > MANY_LABELS:  # one-hot labels of all at once would take gigabytes
+        return torch.cat(list(w_chunks(generator, count, seed, MANY_LABELS // 2)))
+    z = sample_z(seed, generator.z_dim, count).to(generator.device)
+    return generator.mapping.map(z, random_labels(generator, seed, count))
+
+
+@torch.no_grad()
+def w_chunks(generator: Generator, count: int, seed: int, chunk: int) -> Iterator[Tensor]:
+    """The w of `sample_w`, at most ``chunk`` at a time."""
+    draws, labels = np.random.RandomState(seed), np.random.RandomState(seed)
+    for start in range(0, count, chunk):
+        size = min(chunk, count - start)
+        z = torch.from_numpy(draws.randn(size, generator.z_dim).astype(np.float32)).to(generator.device)
+        yield generator.mapping.map(z, random_labels(generator, labels, size))
+
+
+@dataclass(frozen=True)
+class WStatistics:
+    """Of 10,000 random w."""
+
+    mean: Tensor
+    """``[w_dim]``."""
+    std: float
+    """sqrt(E |w - mean|^2), the length scale of the projector's noise."""
+    whitening: Tensor
+    """``[w_dim, w_dim]``, symmetric: (w - mean) @ whitening has unit covariance."""
+    colouring: Tensor
+    """Its inverse: mean + u @ colouring is distributed as w where u has unit covariance."""
+    distances: Tensor
+    """Sorted `distance` of the samples themselves."""
+
+    @classmethod
+    def of(cls, generator: Generator) -> "WStatistics":
+        w = sample_w(generator).cpu()
+        mean = w.mean(dim=0)
+        centred = (w - mean).numpy()
+        values, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred / len(w))
+        scale = np.sqrt(np.maximum(values, values.max() * 1e-9))
+        # Symmetric roots, as they do not depend on the order and signs of the eigenvectors.
+        whitening = torch.from_numpy((vectors / scale @ vectors.T).astype(np.float32))
+        colouring = torch.from_numpy((vectors * scale @ vectors.T).astype(np.float32))
+        std = float((w - mean).square().sum(dim=1).mean().sqrt())
+        distances = ((w - mean) @ whitening).square().mean(dim=1).sqrt().sort().values
+        return cls(mean, std, whitening, colouring, distances)
+
+    def distance(self, ws: Tensor) -> Tensor:
+        """Mahalanobis distance from the mean over sqrt(w_dim), averaged over rows: about 1 for the generator's own w.
+
+        ``ws`` is ``[N, num_ws, w_dim]``; the result ``[N]``.
+        """
+        whitened = (ws.detach().cpu().float() - self.mean) @ self.whitening
+        return whitened.square().mean(dim=2).sqrt().mean(dim=1)
+
+    def percentile(self, distance: float) -> float:
+        """Share of the generator's own w, in per cent, that lie nearer to the mean than ``distance``."""
+        return 100 * float((self.distances < distance).float().mean())
+
+
+@torch.no_grad()
+def style_statistics(generator: Generator) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation ``[channels]`` of all style channels one after another, over 10,000 random w."""
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for w in sample_w(generator).split(1000):
+        styles = generator.synthesis.styles(w[:, None].expand(-1, generator.num_ws, -1))
+        values = torch.cat(styles, dim=1).cpu().double()
+        count, total, squares = count + len(values), total + values.sum(dim=0), squares + values.square().sum(dim=0)
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp(min=0)
+    return mean.float(), variance.sqrt().float()

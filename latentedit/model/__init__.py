@@ -1,0 +1,1 @@
+"""A model as a whole: its file, its fingerprint, what it costs."""

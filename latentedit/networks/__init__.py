@@ -1,0 +1,1 @@
+"""The generators and discriminators, layer by layer."""

@@ -1,0 +1,36 @@
+"""The fingerprint of a generator: which network a latent or a direction belongs to."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from latentedit.errors import Error, quoted
+from latentedit.networks.generator import Generator
+
+
+def fingerprint(generator: Generator) -> str:
+    """SHA-256 that identifies what a generator draws, as 64 hexadecimal digits.
+
+    Over the parameter names in sorted order, each followed by a zero byte, the number of its dimensions and each
+    dimension as little-endian uint32, and its values as little-endian float32; noise constants included, the running
+    mean of w excluded. Any lossless conversion keeps it.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(generator.state_dict().items()):
+        if name == "mapping.w_avg":
+            continue
+        digest.update(name.encode() + b"\0")
+        digest.update(np.array([tensor.ndim, *tensor.shape], dtype="<u4").tobytes())
+        digest.update(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint_in(path: str | os.PathLike[str], header: Mapping[str, Any]) -> str:
+    """The fingerprint that a file's header states; `Error` where it states none."""
+    found = header.get("fingerprint")
+    if not isinstance(found, str):
+        raise Error(f"{path}: the header's fingerprint must be 64 hexadecimal digits, found {quoted(found)}")
+    return found

@@ -1,0 +1,77 @@
+"""The mapping network z -> w (StyleGAN, section 2), with labels and truncation."""
+
+import torch
+from torch import Tensor, nn
+
+from latentedit.errors import Error, check_number
+from latentedit.networks.layers import FullyConnected, full, normalize_2nd_moment
+from latentedit.networks.truncation import truncate
+
+
+class MappingNetwork(nn.Module):
+    """z and label to w: ``[N, z_dim], [N, c_dim] -> [N, num_ws, w_dim]``.
+
+    With ``num_ws`` None the result is ``[N, w_dim]`` (the label mapping of the discriminator, where ``z_dim`` is 0).
+    """
+
+    w_avg: Tensor
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        num_ws: int | None,
+        *,
+        num_layers: int = 8,
+        lr_multiplier: float = 0.01,
+        track_average: bool = True,
+    ) -> None:
+        super().__init__()
+        self.z_dim, self.c_dim, self.w_dim, self.num_ws, self.num_layers = z_dim, c_dim, w_dim, num_ws, num_layers
+        if c_dim:
+            self.embed = FullyConnected(c_dim, w_dim)
+        for index in range(num_layers):
+            inputs = z_dim + (w_dim if c_dim else 0) if index == 0 else w_dim
+            setattr(self, f"fc{index}", FullyConnected(inputs, w_dim, activation=True, lr_multiplier=lr_multiplier))
+        if track_average:
+            self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def map(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
+        """w before broadcasting and truncation, ``[N, w_dim]``."""
+        parts = []
+        if self.z_dim:
+            if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
+                raise Error(f"z must have shape [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
+            parts.append(normalize_2nd_moment(full(z)))
+        if self.c_dim:
+            if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
+                raise Error(
+                    f"this network is conditional: c must be one-hot labels of shape [N, {self.c_dim}],"
+                    f" got {None if c is None else list(c.shape)}"
+                )
+            parts.append(normalize_2nd_moment(self.embed(full(c))))
+        x = torch.cat(parts, dim=1)
+        for index in range(self.num_layers):
+            x = getattr(self, f"fc{index}")(x)
+        return x
+
+    def forward(
+        self,
+        z: Tensor | None,
+        c: Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """w for every layer; ``truncation_psi`` draws the first ``truncation_cutoff`` (None: all) to the mean."""
+        check_number("truncation_psi", truncation_psi)
+        w = self.map(z, c)
+        if self.num_ws is None:
+            return w
+        ws = w[:, None].expand(-1, self.num_ws, -1)  # [N, num_ws, w_dim]
+        return truncate(ws, self.w_avg, truncation_psi, truncation_cutoff)
+
+    @torch.no_grad()
+    def update_average(self, w: Tensor, beta: float = 0.998) -> None:
+        """Move the running mean towards the mean of ``w [N, w_dim]``; ``beta`` a call, as in training."""
+        self.w_avg.lerp_(w.to(self.w_avg.dtype).mean(dim=0), 1 - beta)

@@ -1,0 +1,219 @@
+"""Weight modulation and demodulation (StyleGAN2, equations 1 to 3), with noise, bias and activation in one operation.
+
+The same function can be computed by scaling activations before and after an ordinary convolution, or by folding style,
+demodulation and gain into the weights of one convolution a picture. Scaling shares one weight gradient over the batch;
+folding touches no activation, and is taken wherever there is a single picture.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentedit.networks.layers import LRELU_SLOPE, full
+from latentedit.ops import Padding, filter_adjoint, upfirdn2d
+
+
+def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
+    """``1 / sqrt(sum_ik (s_i w_oik)^2 + 1e-8)`` (StyleGAN2, eq. 3), weight ``[O, I, k, k]``, styles ``[N, I]``: ``[N, O]``."""
+    energy = weight.square().sum(dim=(2, 3))  # [O, I]
+    return (styles.square() @ energy.t() + 1e-8).rsqrt()
+
+
+def modulated_layer(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    noise: Tensor | None,
+    bias: Tensor,
+    *,
+    up: int,
+    filter: Tensor,
+    gain: float = 1.0,
+) -> Tensor:
+    """``lrelu(demodulated convolution * gain + noise + bias)`` of slope 0.2; differentiable to any order.
+
+    Args:
+        x: ``[N, I, H, W]``, its dtype is that of the computation.
+        weight: ``[O, I, k, k]`` float32.
+        styles: ``[N, I]`` float32.
+        noise: None or ``[1 or N, 1, H * up, W * up]``, of the right strength already.
+        bias: ``[O]``.
+        up: 1 or 2; 2 is a transposed convolution followed by ``filter`` ``[f, f]``.
+        gain: factor on the output of the convolution.
+
+    Returns:
+        ``[N, O, H * up, W * up]``.
+    """
+    if x.dtype == torch.float16:
+        # Demodulation cancels any common factor; dividing by the largest keeps the products inside half precision.
+        weight = weight / (weight.abs().amax(dim=(1, 2, 3), keepdim=True) * weight[0].numel() ** 0.5)
+        styles = styles / styles.abs().amax(dim=1, keepdim=True)
+    after = demodulation(weight, styles) * gain
+    noise, bias = None if noise is None else noise.to(x.dtype), bias.to(x.dtype)
+    if _twice.get():
+        return _composed(x, weight, styles, after, noise, bias, up, filter)
+    result: Tensor = _Layer.apply(x, weight, styles, after, noise, bias, up, filter)  # type: ignore[no-untyped-call]
+    return result
+
+
+_twice: ContextVar[bool] = ContextVar("twice", default=False)
+
+
+@contextmanager
+def differentiated_twice() -> Iterator[None]:
+    """What is computed inside is meant for gradients of gradients: those work outside too, at half the speed."""
+    token = _twice.set(True)
+    try:
+        yield
+    finally:
+        _twice.reset(token)
+
+
+def convolve(x: Tensor, weight: Tensor, up: int, filter: Tensor, bias: Tensor | None = None) -> Tensor:
+    """ "Same" convolution ``[N, I, H, W] -> [N, O, H * up, W * up]``, plus ``bias [O]`` where there is no ``up``."""
+    k = weight.shape[-1]
+    if up == 1:
+        return F.conv2d(x, weight, bias, padding=k // 2)
+    x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=up)  # [N, O, H * up + k - up, ...]
+    return upfirdn2d(x, filter, padding=_margins(k, up, filter), gain=up**2)
+
+
+def _margins(k: int, up: int, filter: Tensor) -> Padding:
+    """Of the picture that ``filter`` runs over after a transposed convolution by ``k x k`` weights."""
+    f = filter.shape[-1]
+    before, after = (f + up - 1) // 2 - (k - 1) + k // 2, (f - up) // 2 - (k - up) + k // 2
+    return before, after, before, after
+
+
+def _composed(
+    x: Tensor, weight: Tensor, before: Tensor, after: Tensor, noise: Tensor | None, bias: Tensor, up: int, filter: Tensor
+) -> Tensor:
+    """`_Layer` of PyTorch's own differentiable operations."""
+    x = convolve(x * before.to(x.dtype)[:, :, None, None], weight.to(x.dtype), up, filter)
+    x = x * after.to(x.dtype)[:, :, None, None] + bias[:, None, None]
+    return F.leaky_relu(x if noise is None else x + noise, LRELU_SLOPE)
+
+
+class _Layer(torch.autograd.Function):
+    """``lrelu(convolution(x * before) * after + noise + bias)``.
+
+    Keeps nothing but its input and its output, which is the next layer's input: what stands before the activation follows
+    from what stands after it. A gradient that is to be differentiated again is that of `_composed`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        before: Tensor,
+        after: Tensor,
+        noise: Tensor | None,
+        bias: Tensor,
+        up: int,
+        filter: Tensor,
+    ) -> Tensor:
+        if len(x) == 1:
+            y = convolve(x, _folded(weight, before, after).to(x.dtype), up, filter, bias if up == 1 else None)
+        else:
+            y = convolve(x * before.to(x.dtype)[:, :, None, None], weight.to(x.dtype), up, filter)
+            y *= after.to(x.dtype)[:, :, None, None]
+        if len(x) > 1 or up > 1:
+            y += bias[:, None, None]
+        if noise is not None:
+            y += noise
+        y = F.leaky_relu_(y, LRELU_SLOPE)
+        ctx.save_for_backward(x, weight, before, after, noise, bias, filter, y)
+        ctx.up = up
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, filter, y = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # Of names of their own, as what one input owes to another must not count twice.
+            x, weight, before, after, noise, bias = inputs = [None if t is None else t.view_as(t) for t in inputs]
+            wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
+            again = _composed(x, weight, before, after, noise, bias, ctx.up, filter)
+            found = iter(torch.autograd.grad(again, wanted, gradient, create_graph=True))
+            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:6]), None, None
+        x, weight, before, after, noise, bias = inputs
+        to_x, to_weight, to_before, to_after, to_noise, to_bias = ctx.needs_input_grad[:6]
+        if x.is_contiguous(memory_format=torch.channels_last):
+            gradient = gradient.contiguous(memory_format=torch.channels_last)
+        g = torch.ops.aten.leaky_relu_backward(gradient, y, LRELU_SLOPE, True)
+        for_noise = _like(g.sum(dim=1, keepdim=True), noise) if to_noise else None
+        for_after = for_bias = None
+        if to_after or to_bias:
+            over_map = _sums(g)
+            for_bias = over_map.sum(dim=0).to(bias.dtype)
+            # gradient * y is g times what stood before the activation: the slopes cancel.
+            for_after = _sums(gradient * y) - over_map * bias
+            if noise is not None:
+                for_after = for_after - _sums(g * noise)
+            for_after = for_after / after
+        if not (to_x or to_weight or to_before):
+            return None, None, None, for_after, for_noise, for_bias, None, None
+        one = len(x) == 1
+        if not one:
+            g = g * after.to(g.dtype)[:, :, None, None]
+        if ctx.up > 1:
+            side = [(n - 1) * ctx.up + weight.shape[-1] for n in x.shape[2:]]
+            g = filter_adjoint(g, filter, side, _margins(weight.shape[-1], ctx.up, filter), gain=ctx.up**2)
+        scaled = x if one or not to_weight else x * before.to(x.dtype)[:, :, None, None]
+        kernel = _folded(weight, before, after) if one else weight
+        for_x, for_weight = _convolution_gradients(g, scaled, kernel.to(x.dtype), ctx.up, to_x or to_before, to_weight)
+        for_before = _sums(for_x * x) if to_before else None
+        if one:
+            if for_before is not None:
+                for_before = for_before / _nonzero(before)
+            if for_weight is not None:
+                for_weight = _folded(for_weight, before, after)
+        elif to_x:
+            for_x = for_x * before.to(x.dtype)[:, :, None, None]
+        return for_x if to_x else None, for_weight, for_before, for_after, for_noise, for_bias, None, None
+
+
+def _nonzero(x: Tensor) -> Tensor:
+    """``x`` with a number too small to matter for every 0, so that what was multiplied by it can be divided by it."""
+    return torch.where(x == 0, torch.full_like(x, 1e-12), x)
+
+
+def _folded(weight: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """``weight [O, I, k, k]`` with the factors ``before [1, I]`` and ``after [1, O]`` of one picture inside."""
+    return weight * (after.t() * _nonzero(before))[:, :, None, None]
+
+
+def _sums(x: Tensor) -> Tensor:
+    """Over positions, ``[N, C, H, W] -> [N, C]``, in float32 or wider."""
+    return x.sum(dim=(2, 3), dtype=full(x[:0]).dtype)
+
+
+def _like(x: Tensor, other: Tensor) -> Tensor:
+    """The gradient of ``other``, which was broadcast over the batch if its own is 1."""
+    return x if len(x) == len(other) else x.sum(dim=0, keepdim=True)
+
+
+def _convolution_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, up: int, to_x: bool, to_weight: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Of `convolve` without its filter, in ``x`` and in ``weight [O, I, k, k]``, as far as they are wanted."""
+    pad = 0 if up > 1 else weight.shape[-1] // 2
+    kernel = weight.transpose(0, 1) if up > 1 else weight
+    for_x, for_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, x, kernel, None, [up] * 2, [pad] * 2, [1, 1], up > 1, [0, 0], 1, [to_x, to_weight, False]
+    )
+    return for_x, full(for_weight.transpose(0, 1) if up > 1 else for_weight) if to_weight else None
+
+
+def prefers_folding(weight_count: int, activation_count: int) -> bool:
+    """The fixed rule for rendering several pictures: fold, one by one, where a picture's activations outweigh the weights.
+
+    ``weight_count`` is O * I * k * k, ``activation_count`` O * H * W. Small pictures gain nothing from being taken apart.
+    """
+    return activation_count >= 2**18 and weight_count <= 4 * activation_count

@@ -1,0 +1,1 @@
+"""Photographs: faces, alignment, pasting back, checks before the search."""

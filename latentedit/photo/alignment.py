@@ -1,0 +1,148 @@
+"""Alignment: from a face to the square around it, as the model's training pictures were cut."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from latentedit.errors import Error
+from latentedit.io.images import to_tensor
+from latentedit.photo.face import Face
+from latentedit.photo.faces import WAYS, find_faces
+from latentedit.photo.haar import SMALLEST_FACE
+from latentedit.photo.landmarks import EXTRA, available
+
+Quad = list[list[float]]
+"""Corners of a crop in source pixels: upper left, upper right, lower right, lower left."""
+
+
+def quad_of_window(left: float, top: float, size: float) -> Quad:
+    """An upright square."""
+    return [[left, top], [left + size, top], [left + size, top + size], [left, top + size]]
+
+
+def quad_from_eyes(left_eye: Sequence[float], right_eye: Sequence[float], framing: dict[str, Any]) -> Quad:
+    """The square that puts both eyes where the model's ``framing`` has them (rotated and scaled, not stretched)."""
+    (ax, ay), (bx, by) = framing["eyes"]
+    # As complex numbers: photo = origin + turn * crop, solved for two points.
+    turn = (complex(*right_eye) - complex(*left_eye)) / (complex(bx, by) - complex(ax, ay))
+    origin = complex(*left_eye) - turn * complex(ax, ay)
+    corners = [origin + turn * corner for corner in (0, 1, 1 + 1j, 1j)]
+    return [[corner.real, corner.imag] for corner in corners]
+
+
+def quad_from_face(face: Face, framing: dict[str, Any]) -> Quad:
+    """The square around ``face`` that a model of this ``framing`` was trained on.
+
+    FFHQ's alignment (Karras et al. 2018, appendix C) is computed from eye and mouth centres; a mouth that was not found is
+    taken to lie where an average one does. Other framings bring the eyes to their places.
+    """
+    if framing.get("kind") != "ffhq":
+        return quad_from_eyes(face.left_eye, face.right_eye, framing)
+    left, right = complex(*face.left_eye), complex(*face.right_eye)
+    eyes, across = (left + right) / 2, right - left
+    (ax, ay), (bx, by) = framing["eyes"]
+    usual = (complex(*framing["mouth"]) - complex((ax + bx) / 2, (ay + by) / 2)) / (complex(bx, by) - complex(ax, ay))
+    down = complex(*face.mouth) - eyes if face.mouth is not None else across * usual
+    # Half the square, along the eyes: the mean of their direction and of that at right angles to the mouth's.
+    half = across - 1j * down
+    half *= max(2.0 * abs(across), 1.8 * abs(down)) / abs(half)
+    centre = eyes + 0.1 * down
+    corners = [centre + half * turn for turn in (-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j)]
+    return [[corner.real, corner.imag] for corner in corners]
+
+
+def faces_for(
+    image: Image.Image,
+    framing: dict[str, Any] | None,
+    name: str = "picture",
+    *,
+    detector: str | os.PathLike[str] | None = None,
+    ways: Sequence[str] = ("--framing", "--crop", "--aligned"),
+) -> list[Face]:
+    """The faces of ``image`` that a model of this ``framing`` can be given, at least one, the largest first.
+
+    Args:
+        ways: options that the user can give; the messages speak of no others.
+
+    Raises:
+        Error: the framing does not say where faces belong, or no face was found; the message says how to go on.
+    """
+    if not framing or "eyes" not in framing:
+        forms = {"--framing": "--framing ffhq", "--crop": "--crop X,Y,SIZE", "--aligned": "--aligned"}
+        given = " or ".join(form for way, form in forms.items() if way in ways)
+        advice = f"give {given}" if given else '"latentedit model convert --framing ffhq" writes one that does'
+        raise Error(f"{name}: this model's file does not say how faces are framed; {advice}")
+    faces = find_faces(image, detector)
+    if not faces:
+        given = ", or ".join(text for way, text in WAYS.items() if way in ways)
+        advice = f"give {given}" if given else "take another photo"
+        more = "" if detector or available() else f"; {EXTRA} finds more"
+        limit = "" if detector or available() else f" of {SMALLEST_FACE:.0%} of the shorter side or more"
+        raise Error(f"{name}: no face found{limit}; {advice}{more}")
+    return faces
+
+
+def nth_face(faces: Sequence[Face], number: int, name: str = "picture") -> Face:
+    """Face ``number``, the first being 1.
+
+    Raises:
+        Error: there are fewer.
+    """
+    if number > len(faces):
+        raise Error(f"{name}: faces found: {len(faces)}; --face {number} is not among them")
+    return faces[number - 1]
+
+
+def quad_for(
+    image: Image.Image,
+    framing: dict[str, Any] | None,
+    name: str = "picture",
+    *,
+    detector: str | os.PathLike[str] | None = None,
+    number: int = 1,
+    ways: Sequence[str] = ("--framing", "--crop", "--aligned"),
+) -> Quad:
+    """The crop of ``image`` that a model of this ``framing`` expects around face ``number``, the largest being 1.
+
+    Raises:
+        Error: no such face found; the message says how to go on.
+    """
+    face = nth_face(faces_for(image, framing, name, detector=detector, ways=ways), number, name)
+    return quad_from_face(face, framing or {})
+
+
+def crop(image: Image.Image, quad: Quad, size: int) -> Image.Image:
+    """``image`` inside ``quad`` at ``size`` x ``size`` pixels; outside the picture it is continued by reflection."""
+    corners = np.array(quad, dtype=np.float64)
+    side = float(np.hypot(*(corners[1] - corners[0])))
+    if side < 1:
+        raise Error(f"the crop is {side:.2f} pixels wide; at least 1 is needed")
+    left, top = corners[0]
+    if _is_window(corners, image) and side == size:
+        return image.crop((int(left), int(top), int(left) + size, int(top) + size))
+    factor = max(1, int(np.ceil(side / size)))  # sample densely, then average
+    fine = size * factor
+    target = np.array([[0, 0], [fine, 0], [fine, fine]], dtype=np.float32) - 0.5
+    transform = cv2.getAffineTransform((corners[:3] - 0.5).astype(np.float32), target)
+    pixels = np.asarray(image)
+    method = cv2.INTER_LINEAR if factor > 1 else cv2.INTER_CUBIC
+    warped = cv2.warpAffine(pixels, transform, (fine, fine), flags=method, borderMode=cv2.BORDER_REFLECT_101)
+    return Image.fromarray(cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA) if factor > 1 else warped)
+
+
+def _is_window(corners: Any, image: Image.Image) -> bool:
+    left, top = corners[0]
+    right, bottom = corners[2]
+    upright = corners[1][1] == top and corners[3][0] == left
+    inside = left >= 0 and top >= 0 and right <= image.width and bottom <= image.height
+    return bool(upright and inside and float(left).is_integer() and float(top).is_integer())
+
+
+def crop_tensor(image: Image.Image, quad: Quad, size: int, channels: int) -> Tensor:
+    """As `crop`, as float ``[1, channels, size, size]`` in [-1, 1]."""
+    return to_tensor(crop(image, quad, size).convert("L" if channels == 1 else "RGB"))

@@ -1,0 +1,128 @@
+"""What is likely to go wrong with a photo, told before the work is done."""
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latentedit.errors import Error
+from latentedit.io.files import cache_folder
+from latentedit.io.native_file import read_tensors, write_tensors
+from latentedit.latent.w_statistics import sample_w
+from latentedit.networks.discriminator import Discriminator
+from latentedit.networks.generator import Generator
+from latentedit.photo.alignment import Quad
+
+FORMAT, VERSION = "latentedit-domain", 1
+SAMPLES = 48
+"""Pictures of the model's own that a crop is compared with; fewer where they are large."""
+DARK, BRIGHT, FLAT = 0.12, 0.92, 0.04
+"""Mean and standard deviation of brightness (0 to 1) beyond which a crop is remarked upon."""
+OUTSIDE = 0.2
+"""Share of the crop that may lie outside the photo."""
+FOREIGN = 1.5
+"""Times the distance of the model's own pictures."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where a model's own pictures lie in the features of its discriminator."""
+
+    mean: Tensor
+    std: Tensor
+    usual: float
+    """Distance that 95 % of the model's own pictures stay below."""
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, generator: Generator, discriminator: Discriminator) -> "Domain":
+        count = max(min(SAMPLES, (SAMPLES * 256**2) // generator.resolution**2), 8)
+        rows = sample_w(generator, count)[:, None].expand(-1, generator.num_ws, -1)
+        own = torch.cat([_pooled(discriminator, generator.synthesis(row[None])) for row in rows])
+        mean, std = own.mean(dim=0), own.std(dim=0).clamp(min=1e-6)
+        # Each against the others, as a picture lies nearer to a mean that it is part of.
+        left_out = [_distance(own[i], *_without(own, i)) for i in range(count)]
+        return cls(mean, std, float(np.quantile(left_out, 0.95)))
+
+    @classmethod
+    def cached(cls, generator: Generator, discriminator: Discriminator, fingerprint: str) -> "Domain":
+        """As `of`, kept in the user's cache under the generator's ``fingerprint`` and the discriminator's weights."""
+        digest = hashlib.sha256(f"{fingerprint} {VERSION} {SAMPLES}".encode())
+        for name, tensor in sorted(discriminator.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        path = cache_folder() / "domain" / f"{digest.hexdigest()[:32]}.safetensors"
+        with suppress(Error, KeyError):
+            kept = read_tensors(path, FORMAT, VERSION)[1]
+            usual = kept["usual"]
+            if all(bool(tensor.isfinite().all()) for tensor in kept.values()) and usual.numel() == 1:
+                return cls(kept["mean"], kept["std"], float(usual))
+
+        found = cls.of(generator, discriminator)
+        with suppress(Error):  # a cache that cannot be written is none
+            tensors = {"mean": found.mean, "std": found.std, "usual": torch.tensor([found.usual])}
+            write_tensors(path, FORMAT, VERSION, {}, tensors)
+        return found
+
+    @torch.no_grad()
+    def distance(self, discriminator: Discriminator, image: Tensor) -> float:
+        """Of ``image [1, C, H, W]``; 1 is as far as the farthest of the model's own pictures."""
+        return self.distances(discriminator, image)[0]
+
+    @torch.no_grad()
+    def distances(self, discriminator: Discriminator, images: Tensor) -> list[float]:
+        """Of every picture of ``images [N, C, H, W]``."""
+        return [_distance(row, self.mean, self.std) / self.usual for row in _pooled(discriminator, images)]
+
+
+def _pooled(discriminator: Discriminator, image: Tensor) -> Tensor:
+    return torch.cat([x.float().mean(dim=(2, 3)) for x in discriminator.features(image)], dim=1).cpu()
+
+
+def _without(rows: Tensor, index: int) -> tuple[Tensor, Tensor]:
+    others = torch.cat([rows[:index], rows[index + 1 :]])
+    return others.mean(dim=0), others.std(dim=0).clamp(min=1e-6)
+
+
+def _distance(row: Tensor, mean: Tensor, std: Tensor) -> float:
+    return float(((row - mean) / std).square().mean().sqrt())
+
+
+def foreign(distance: float) -> list[str]:
+    """A sentence about a crop whose `Domain.distance` is too large, if it is."""
+    if distance <= FOREIGN:
+        return []
+    return [f"not like this model's pictures: {distance:.1f} times as far from them as they are from one another"]
+
+
+def remarks(photo: Image.Image, quad: Quad, crop: Tensor) -> list[str]:
+    """Sentences about a crop that will not come out well; an empty list where nothing is amiss.
+
+    Args:
+        photo: upright.
+        quad: the crop's corners in it, in pixels.
+        crop: what is inverted, ``[1, C, H, W]`` in [-1, 1].
+    """
+    found = []
+    corners = np.array(quad)
+    side, size = float(np.hypot(*(corners[1] - corners[0]))), crop.shape[-1]
+    if side < 0.7 * size:
+        found.append(f"too small: the crop is {side:.0f} pixels wide and is enlarged to {size}")
+    brightness = (crop.mean(dim=1) + 1) / 2
+    mean, spread = float(brightness.mean()), float(brightness.std())
+    if mean < DARK:
+        found.append(f"too dark: mean brightness {mean:.0%}")
+    elif mean > BRIGHT:
+        found.append(f"too bright: mean brightness {mean:.0%}")
+    elif spread < FLAT:
+        found.append(f"hardly any contrast: brightness varies by {spread:.0%}")
+    grid = np.stack(np.meshgrid(np.linspace(0, 1, 21), np.linspace(0, 1, 21)), axis=-1).reshape(-1, 2)
+    points = corners[0] + grid @ np.stack([corners[1] - corners[0], corners[3] - corners[0]])
+    outside = float(((points < 0) | (points > photo.size)).any(axis=1).mean())
+    if outside > OUTSIDE:
+        found.append(f"{outside:.0%} of the crop lie outside the photo, where it is continued by reflection")
+    return found

@@ -1,0 +1,91 @@
+"""From a photo to the crop a model was trained on: face finding, framing, resampling."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from latentedit.errors import Error
+from latentedit.photo.face import Face
+from latentedit.photo.haar import DETECTION_SIDE, find_by_cascade
+from latentedit.photo.landmarks import EXTRA, available, centres, find_landmarks
+
+WAYS = {
+    "--crop": "the square around it with --crop X,Y,SIZE",
+    "--landmarks": "eyes and mouth with --landmarks AX,AY,BX,BY,MX,MY",
+    "--aligned": "--aligned if it is a crop already",
+    "--face-detector": "another detector with --face-detector FILE",
+}
+"""What can be given where no face is found, by option; not every command has them all."""
+
+
+def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = None) -> list[Face]:
+    """Finds faces, largest first; an empty list where there are none.
+
+    Args:
+        detector: the file of a YuNet network (``face_detection_yunet_*.onnx`` of OpenCV's model zoo), which finds turned faces
+            and mouths too. None takes dlib's 68 landmarks where the extra ``latentedit[faces]`` is installed, and the
+            Haar cascades that come with OpenCV where it is not or finds nothing.
+
+    Raises:
+        Error: the detector cannot be read.
+    """
+    if detector is not None:
+        return _find_by_yunet(image, detector)
+    if not available():
+        return find_by_cascade(image)
+    faces = find_by_landmarks(image)
+    if faces:
+        return faces
+    unseen = "dlib sees no face, only OpenCV's cascades do"
+    return [replace(face, doubts=(unseen, *face.doubts)) for face in find_by_cascade(image)]
+
+
+def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
+    """Says in one sentence what is doubtful about ``face`` and the way out; an empty list where nothing is.
+
+    Args:
+        ways: options that can be given.
+    """
+    if not face.doubts:
+        return []
+    given = " or ".join(way for way in ("--landmarks", "--crop") if way in ways)
+    way = f"look at the crop, or give {given}" if given else "look at the crop"
+    if not available():
+        way = f"look at the crop; {EXTRA} aligns by 68 landmarks"
+    return [f"the face may be framed wrongly: {', '.join(face.doubts)}; {way}"]
+
+
+def find_by_landmarks(image: Image.Image) -> list[Face]:
+    """Finds faces by dlib's 68 landmarks, largest first; needs the extra ``latentedit[faces]``."""
+    faces = []
+    for points in find_landmarks(image):
+        left_eye, right_eye, mouth = centres(points)
+        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+        box = (float(left), float(top), float(right - left), float(bottom - top))
+        faces.append(Face(box, left_eye, right_eye, True, mouth, points))
+    return faces
+
+
+def _find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Face]:
+    if not Path(model).is_file():
+        raise Error(f"{model}: no such file; a YuNet model is face_detection_yunet_2023mar.onnx of OpenCV's model zoo")
+    pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+    scale = min(1.0, 2 * DETECTION_SIDE / max(image.size))
+    work = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    try:
+        found = cv2.FaceDetectorYN.create(os.fspath(model), "", (work.shape[1], work.shape[0])).detect(work)[1]
+    except cv2.error as error:
+        raise Error(f"{model}: not a YuNet face detector that this OpenCV can read") from error
+    faces = []
+    for row in sorted([] if found is None else found, key=lambda row: -float(row[2])):
+        values = [float(value) / scale for value in row[:14]]
+        # The person's right eye, which is the viewer's left, comes first; then nose and corners of the mouth.
+        mouth = ((values[10] + values[12]) / 2, (values[11] + values[13]) / 2)
+        box = (values[0], values[1], values[2], values[3])
+        faces.append(Face(box, (values[4], values[5]), (values[6], values[7]), True, mouth))
+    return faces

@@ -1,0 +1,43 @@
+"""The framing of a model: how photographs are cropped for it (docs/formats.md)."""
+
+from typing import Any
+
+from latentedit.errors import Error, quoted
+
+
+def check_framing(framing: Any) -> None:
+    """Raise `Error` unless ``framing`` is what a file may say of how photographs are cropped (docs/formats.md)."""
+    if not isinstance(framing, dict | None):
+        raise Error(f"the header's framing must be an object, found {quoted(framing)}")
+    found = framing or {}
+    if "eyes" in found and not _are_eyes(found["eyes"]):
+        raise Error("the header's framing must give the centres of two eyes, the viewer's left one first")
+    if found.get("mouth") is not None and not _is_point(found["mouth"]):
+        raise Error("the header's framing must give the centre of the mouth as two numbers")
+    kind = found.get("kind", "")
+    if not isinstance(kind, str):
+        raise Error(f"the header's framing must be of a kind that has a name, found {quoted(kind)}")
+    if kind == "ffhq" and not (found.get("eyes") and found.get("mouth")):
+        raise Error("the header's framing of the kind ffhq must give the centres of eyes and mouth")
+
+
+def _are_eyes(eyes: Any) -> bool:
+    """Whether ``eyes`` are two points, the first one farther to the left."""
+    return isinstance(eyes, list) and len(eyes) == 2 and all(_is_point(eye) for eye in eyes) and eyes[0][0] < eyes[1][0]
+
+
+def _is_point(point: Any) -> bool:
+    """Whether ``point`` is one near a crop, whose sides are 1."""
+    return isinstance(point, list) and len(point) == 2 and all(is_number(part) and abs(part) <= 100 for part in point)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
+
+
+FRAMINGS: dict[str, dict[str, Any]] = {
+    "ffhq": {"kind": "ffhq", "eyes": [[0.375, 0.475], [0.625, 0.475]], "mouth": [0.5, 0.74]},
+}
+"""Published framings. "ffhq" is a square of four eye distances, or more where the mouth is far from the eyes (Karras et al.
+2018, appendix C); its eyes and mouth here are where those of an average face come to lie.
+"""

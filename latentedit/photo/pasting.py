@@ -1,0 +1,156 @@
+"""A rendered crop put back into the photo that it came from."""
+
+import os
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latentedit.errors import Error
+from latentedit.inversion.projector import psnr
+from latentedit.io.images import EDITED, check_picture, opened, write_picture
+from latentedit.latent.latent_file import Latent
+from latentedit.photo.alignment import Quad, crop_tensor
+
+FEATHER = 0.15
+"""Share of the crop's side over which the edge fades."""
+GPS, MAKER_NOTE, EXIF_IFD, ORIENTATION, DESCRIPTION = 0x8825, 0x927C, 0x8769, 0x0112, 0x010E
+
+
+FARTHER = 3.0
+"""dB by which a photo may be farther from a latent's picture than when that was found; copies that were saved anew are less."""
+ALIKE = 0.5
+"""Least correlation of small grey pictures, where a latent does not say how near its picture was."""
+
+
+def check_belongs(photo: Image.Image, latent: Latent, rendered: Tensor, name: str) -> None:
+    """Raise `Error` where the crop of ``photo`` is not what ``latent`` was made from.
+
+    Args:
+        rendered: the latent's own picture before this edit, ``[1, C, R, R]``.
+    """
+    if latent.crop is None:
+        return
+    expected = latent.distances.get("psnr_tuned", latent.distances.get("psnr"))
+    here = crop_tensor(photo, latent.crop, rendered.shape[3], rendered.shape[1])
+    if expected is not None:
+        found = float(psnr(here, rendered.cpu())[0])
+        wrong, text = found < expected - FARTHER, f"{found:.1f} dB from its picture, {expected:.1f} dB when it was found"
+    else:
+        small = [torch.nn.functional.adaptive_avg_pool2d(image.mean(dim=1), 16) for image in (here, rendered.cpu())]
+        alike = float(torch.corrcoef(torch.stack([image.flatten() for image in small]))[0, 1])
+        wrong, text = not alike >= ALIKE, f"a correlation of {alike:.2f} with its picture"
+    if wrong:
+        what = "where the latent's crop lies, the photo shows something else"
+        raise Error(f"{name}: {what} ({text}); --force pastes anyway")
+
+
+def fade(size: int, feather: float = FEATHER) -> Any:
+    """Weights ``[size, size]`` float32: 1 inside, falling to 0 at the edge over ``feather`` of the side."""
+    position = (np.arange(size) + 0.5) / size
+    edge = np.clip(np.minimum(position, 1 - position) / max(feather, 1e-6), 0, 1)
+    smooth = edge * edge * (3 - 2 * edge)
+    return np.minimum.outer(smooth, smooth).astype(np.float32)
+
+
+def paste_back(
+    photo: Image.Image, picture: Image.Image, quad: Quad, *, feather: float = FEATHER, before: Image.Image | None = None
+) -> Image.Image:
+    """``photo`` with ``picture`` where its crop was; outside ``quad`` every pixel stays as it is.
+
+    Args:
+        photo: upright, "L" or "RGB", as `latentedit.io.images.open_image` gives it.
+        picture: square; a grey one changes the brightness of a colour photo and leaves its colours.
+        quad: corners of the crop in the photo, in pixels.
+        feather: 0 to 0.5, see `fade`.
+        before: what the model drew before the edit, of the size and mode of ``picture``. Where it is given, the difference of
+            both is added to the photo, which keeps its own detail; else ``picture`` takes the photo's place.
+
+    Raises:
+        Error: the crop lies outside the photo, or ``feather`` is out of range.
+    """
+    if not 0 <= feather <= 0.5:
+        raise Error(f"feather must be between 0 and 0.5, got {feather}")
+    size = picture.width
+    if picture.size != (size, size):
+        raise Error(f"a square picture can be pasted, got {picture.width} x {picture.height}")
+    corners = np.array(quad, dtype=np.float64)
+    left, top = np.floor(corners.min(axis=0)).clip(0, photo.size).astype(int)
+    right, bottom = np.ceil(corners.max(axis=0)).clip(0, photo.size).astype(int)
+    if left >= right or top >= bottom:
+        raise Error(f"the crop lies outside the photo of {photo.width} x {photo.height} pixels; is it another photo?")
+    # All in the box around the crop, from here on.
+    corners -= (left, top)
+    where: dict[str, Any] = {"dsize": (int(right - left), int(bottom - top))}
+    source = np.array([[0, 0], [size, 0], [size, size]], dtype=np.float32) - 0.5
+    transform = cv2.getAffineTransform(source, (corners[:3] - 0.5).astype(np.float32))
+    drawn = np.asarray(picture).astype(np.float32)
+    if before is not None:
+        if (before.size, before.mode) != (picture.size, picture.mode):
+            raise Error(
+                f"the picture before the edit is {before.mode} {before.size}, the edited one {picture.mode} {picture.size}"
+            )
+        drawn = drawn - np.asarray(before).astype(np.float32)
+    new = cv2.warpAffine(drawn, transform, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **where)
+    share = cv2.warpAffine(fade(size, feather), transform, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE, **where)
+    share = share.clip(0, 1) * _inside(corners, *where["dsize"])
+    mode = "RGB" if "RGB" in (photo.mode, picture.mode) else "L"
+    whole = np.array(photo.convert(mode))
+    base = whole[top:bottom, left:right]
+    if picture.mode == "L" and mode == "RGB":
+        parts = cv2.cvtColor(base, cv2.COLOR_RGB2YCrCb)
+        parts[..., 0] = _mixed(parts[..., 0], new, share, add=before is not None)
+        result = cv2.cvtColor(parts, cv2.COLOR_YCrCb2RGB)
+    else:
+        result = _mixed(base, new, share if mode == "L" else share[..., None], add=before is not None)
+    on = share > 0  # a change of colour space rounds, also where nothing is pasted
+    base[on] = result[on]
+    return Image.fromarray(whole)
+
+
+def _inside(corners: Any, width: int, height: int) -> Any:
+    """Whether the centre of every pixel lies in the square of ``corners``: ``[height, width]`` bool."""
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    inside = np.ones((height, width), dtype=bool)
+    for axis in (corners[1] - corners[0], corners[3] - corners[0]):
+        along = ((x - corners[0, 0]) * axis[0] + (y - corners[0, 1]) * axis[1]) / (axis @ axis)
+        inside &= (along >= 0) & (along <= 1)
+    return inside
+
+
+def _mixed(base: Any, new: Any, share: Any, *, add: bool) -> Any:
+    old = base.astype(np.float32)
+    mixed = old + new * share if add else old * (1 - share) + new.clip(0, 255) * share
+    return mixed.round().clip(0, 255).astype(np.uint8)
+
+
+def save_like(picture: Image.Image, path: str | os.PathLike[str], photo: str | os.PathLike[str]) -> None:
+    """Write ``picture`` with the EXIF data of the file ``photo``, but for place, thumbnail and maker's notes, upright, and with
+    a description that says it is edited.
+
+    Raises:
+        Error: ``photo`` cannot be read, unknown ending, or the file cannot be written.
+    """
+    kind = check_picture(path)
+    with opened(photo, os.fspath(photo)) as file:
+        exif = file.getexif()
+        profile = file.info.get("icc_profile") if file.mode == picture.mode else None
+        inner = dict(exif.get_ifd(EXIF_IFD))
+    kept = Image.Exif()
+    for tag, value in exif.items():
+        if tag not in (GPS, EXIF_IFD, ORIENTATION, DESCRIPTION):
+            kept[tag] = value
+    inner.pop(MAKER_NOTE, None)
+    if inner:
+        kept._ifds[EXIF_IFD] = inner
+        kept[EXIF_IFD] = 0  # replaced by the place of the inner table when it is written
+    kept[ORIENTATION], kept[DESCRIPTION] = 1, EDITED
+    options: dict[str, Any] = {"exif": kept, **({"icc_profile": profile} if profile else {})}
+    if kind in ("JPEG", "WEBP", "AVIF"):
+        options["quality"] = 95
+    if kind not in ("JPEG", "WEBP", "AVIF", "PNG", "TIFF"):
+        options = {"comment": EDITED.encode()} if kind == "GIF" else {}
+    write_picture(picture, path, kind, options)

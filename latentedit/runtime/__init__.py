@@ -1,0 +1,1 @@
+"""The machine: devices, CUDA graphs, libraries that need a hand."""
