@@ -14,7 +14,7 @@ from latentedit.model.model import Model
 from latentedit.model.native import ENCODER, FORMAT, VERSION, build_native, load_encoder
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
-from latentedit.photo.framing import is_number, check_framing
+from latentedit.photo.framing import check_framing, is_number
 
 LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 """What torch's older files of weights begin with, after two or three bytes."""
