@@ -1,14 +1,14 @@
-"""What inversions of people whom `faces128` never saw are worth, by a judge that has seen neither.
+"""Measures inversions of people who are not in the training data of `faces128`, with independent networks.
 
     python recipes/judge.py ../shared/data/portraits --out runs/judge.safetensors
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --out docs
     PYTHONPATH=recipes python benchmarks/inversion.py ../shared/data/portraits --compare --photos 12
 
-Inverts the 88 held-out crops and prints, as medians: PSNR with the found noise and with the model's own, dlib's distance of
-photograph and rendering (same person here: below 0.42; dlib's own limit is 0.6), the share below 0.45, Shift-Tolerant LPIPS by
-the network (VGG) that no search descends on, and the distance of w from the model's own. Then the same for women and for people
-of dark skin beside the rest. ``--compare`` takes several losses and is for looking, not for choosing: the weights were chosen
-on training crops. Inversions are kept in runs/ and not made twice; benchmarks/sliders.py takes them from there.
+Inverts the 88 held-out crops and prints medians: PSNR with the optimised noise and with the model's own, dlib's distance
+between photo and rendering (same person here: below 0.42; dlib's own limit is 0.6), the share below 0.45, Shift-Tolerant LPIPS
+with a network (VGG) that no search minimises, and the distance of w from the model's random w. Then the same by sex and by
+skin colour. ``--compare`` measures several losses, to show them and not to choose one: the weights were chosen on training
+crops. Inversions are cached in runs/; benchmarks/sliders.py reads them from there.
 """
 
 import argparse
@@ -176,8 +176,9 @@ def summary(columns: dict[str, Any], rows: Any = slice(None)) -> dict[str, float
 
 
 HEADER = (
-    "| | PSNR, dB, found / own noise | identity | below 0.45 | ST-LPIPS (VGG) | w |\n|---|---|---|---|---|---|",
-    "| | photographs | PSNR, dB, found / own noise | identity | below 0.45 |\n|---|---|---|---|---|",
+    "| | PSNR (dB), optimised / own noise | identity distance | below 0.45 | ST-LPIPS (VGG) | distance in w |\n"
+    "|---|---|---|---|---|---|",
+    "| | photos | PSNR (dB), optimised / own noise | identity distance | below 0.45 |\n|---|---|---|---|---|",
 )
 
 

@@ -1,21 +1,21 @@
-"""Do the sliders of `faces128` do what their names say, and nothing else? By a judge that has seen neither them nor the model.
+"""Measures whether the sliders of `faces128` change their attribute and nothing else, with independent classifiers.
 
     PYTHONPATH=recipes:benchmarks python benchmarks/inversion.py ../shared/data/portraits
     PYTHONPATH=recipes:benchmarks python benchmarks/sliders.py ../shared/data/portraits --out docs
 
-Moves every slider by -2, -1, +1 and +2 sigmas on three sets of pictures: inversions into W+ and into W of people who are in no
-training picture (made by benchmarks/inversion.py), and random samples at psi 0.7. All are drawn with the model's own noise.
+Moves every slider by -2, -1, +1 and +2 sigmas on three sets of images: inversions into W+ and into W of people who are not in
+the training data (made by benchmarks/inversion.py), and random samples at psi 0.7. All use the model's own noise.
 
-- brought over: of the pictures on the other side, the share that the edit brings to this one (recipes/portrait_judge.py).
-- side effects: the share of pictures whose answer to another attribute changes, averaged over the attributes that have nothing
-  to do with the slider, less the same for a random direction that is as long.
-- identity: dlib's distance between edited and unedited picture, and the share below 0.6, at 2 sigmas, of 100 random samples.
-- faces: the share of pictures in which dlib's detector still finds a face.
+- success rate: of the images without the attribute, the share that shows it after the edit (recipes/portrait_judge.py).
+- side effects: the share of images whose answer to another attribute changes, averaged over the attributes that are unrelated
+  to the slider, minus the same share for a random direction of equal length. Largest: the attribute that changes most.
+- identity distance: dlib's distance between edited and unedited image, and the share below 0.6, at 2 sigmas, of 100 samples.
+- faces found: the share of images in which dlib's detector still finds a face.
 
-All 500 samples are looked at at 2 sigmas, 100 at 1.
+At 2 sigmas all 500 samples are measured, at 1 sigma 100.
 
-What was looked at is kept in runs/looks, so that a run that was stopped goes on. ``--sets`` looks at some sets alone;
-sliders.json keeps the figures of the others.
+Measurements are cached in runs/looks, so that an interrupted run resumes. ``--sets`` measures only some sets; sliders.json
+keeps the figures of the others.
 """
 
 import argparse
@@ -52,8 +52,8 @@ DESCRIBED, STRONG = 100, 2.0
 WEAK = 100
 """Random samples at the other amounts."""
 KEPT = Path("runs/looks")
-LONG = {"W+": "people, W+", "W": "people, W", "random": "random, psi 0.7"}
-"""The sets of pictures."""
+LONG = {"W+": "photos, W+", "W": "photos, W", "random": "random, psi 0.7"}
+"""The sets of images."""
 
 
 def sets(generator: Generator, samples: int, names: Sequence[str]) -> dict[str, Tensor]:
@@ -173,7 +173,7 @@ def row(before: Looks, after: Looks, other: Effects, name: str, sign: int, descr
 
 
 HEADER = (
-    "| slider | sigmas | on | brought over | side effects | most | identity | below 0.6 | faces |\n"
+    "| slider | amount | images | success rate | side effects | largest | identity distance | below 0.6 | faces found |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 

@@ -1,4 +1,4 @@
-"""Puts the measured tables into README.md and docs, between `<!-- figures: NAME -->` and `<!-- end -->`.
+"""Writes the measured tables into docs, between `<!-- figures: NAME -->` and `<!-- end -->`.
 
     PYTHONPATH=recipes:benchmarks python recipes/faces128_figures.py
 
@@ -16,7 +16,7 @@ from inversion import line as inversion_line
 from sliders import HEADER as SLIDER_HEADER
 from sliders import line as slider_line
 
-PAGES = ("README.md", "docs/photo.md", "docs/directions.md", "docs/faces128.md")
+PAGES = ("docs/photo.md", "docs/directions.md", "docs/faces128.md")
 FIRST = ("smile", "glasses", "turn")
 
 
@@ -51,7 +51,7 @@ def words(names: list[str]) -> str:
 
 
 def cards(names: list[str]) -> str:
-    return "Cards with three people at five amounts, and the figures for 1 sigma: " + (
+    return "Each card shows three people at five amounts, and the figures for 1 sigma: " + (
         ", ".join(f"[{name}](cards/{name}.md)" for name in names) + "."
     )
 

@@ -53,7 +53,10 @@ def test_commands_exist_with_their_options(page: str) -> None:
                 assert word in known, f"{line}: {word}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/formats.md", "docs/shapes.md", "docs/speed.md"])
+REFERENCE_PAGES = ["CONTRIBUTING.md", "docs/formats.md", "docs/python.md", "docs/shapes.md", "docs/speed.md", "docs/terms.md"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *REFERENCE_PAGES])
 def test_files_and_pictures_named_are_there(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
