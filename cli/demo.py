@@ -104,7 +104,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
             for amount in AMOUNTS:
                 strip.append(moved(generator, latent, direction, amount) if amount else unmoved)
                 bar.update(1)
-            rows.append(contact_sheet.Row(name, strip, [f"{amount:+g}" for amount in AMOUNTS]))
+            rows.append(contact_sheet.Row(name, strip, [f"{amount:+g}" if amount else "0" for amount in AMOUNTS]))
     drawn = own_path(folder / "sliders.png", "latentedit")
     save_image(contact_sheet.sheet(rows, SMALL), drawn)
     say_written(drawn)

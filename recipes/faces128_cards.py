@@ -72,7 +72,7 @@ def main() -> None:
         lines: list[Row] = []
         for person in ws.split(1):
             cells = [pictures(model.generator, person, found, amount) for amount in AMOUNTS]
-            lines.append(Row("", cells, () if lines else [f"{amount:+g}" for amount in AMOUNTS]))
+            lines.append(Row("", cells, () if lines else [f"{amount:+g}" if amount else "0" for amount in AMOUNTS]))
         save_image(sheet(lines, 160), options.out / f"{name}.png")
         table = "\n".join([HEADER, *rows_of(name, figures[name])])
         text = f"{card(found)}\n+ means: {SLIDERS[name].words}.\n\n![{name}]({name}.png)\n\n{table}\n"
