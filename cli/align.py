@@ -40,12 +40,12 @@ def align(
     recursive: bool,
     device: str,
 ) -> None:
-    """Find the face in every PHOTO (or folder) and write the crop that the model was trained on.
+    """Find the face in every PHOTO (or folder) and write the crop that the model expects.
 
-    Writes NAME.png a photo; NAME-ENDING.png or FOLDER-NAME.png where photos share a name, and NAME-crop.png where a picture
-    of your own is there.
+    Writes one NAME.png per photo. Photos that share a name become NAME-ENDING.png or FOLDER-NAME.png. If NAME.png is an image
+    of yours, the crop becomes NAME-crop.png.
 
-    A face that may be framed wrongly is told of. With pip install "latentedit[faces]" faces are aligned by 68 landmarks.
+    A warning says when a face may be framed wrongly. With pip install "latentedit[faces]", faces are aligned by 68 landmarks.
 
     \b
     Example:
@@ -56,7 +56,7 @@ def align(
     from latentedit.photo.alignment import crop
 
     model = read_model(model_name, device, framing)
-    photos_found = expand(photos, EXTENSIONS, "pictures", recursive=recursive, photos=True)
+    photos_found = expand(photos, EXTENSIONS, "images", recursive=recursive, photos=True)
     names = distinct(photos_found)
     theirs = {f"{name}.png".casefold() for name in names.values()}
 

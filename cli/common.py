@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 def device_option(function: F) -> F:
-    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")(function)
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")(function)
 
 
 class Finite(click.FloatRange):
-    """A number within a range; NaN and infinity, which pass any comparison or poison what they touch, are no numbers."""
+    """A number within a range. NaN and infinity are refused, because comparisons with them mislead."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
@@ -38,23 +38,25 @@ class Finite(click.FloatRange):
 
 SEED = click.IntRange(0, 2**32 - 1)
 PSI = Finite(-5, 5)
-"""Beyond that pictures are none; negative ones show the opposite."""
+"""Outside this range images are meaningless; negative values show the opposite face."""
 WEIGHT = Finite(0, 1e6)
 LARGEST_AMOUNT = 1000
-"""Sigmas of an edit; more is a slip of the keyboard."""
+"""Largest edit in sigmas; more is a typing error."""
 
 
 def seed_option(function: F) -> F:
-    return click.option("--seed", default=0, show_default=True, type=SEED, help="Of every random draw.")(function)
+    return click.option("--seed", default=0, show_default=True, type=SEED, help="Random seed.")(function)
 
 
 def model_option(default: str | None = "faces128") -> Callable[[F], F]:
-    text = "Bundled name or model file." if default else "Bundled name or model file; by default the bundled one that fits."
+    text = "Model: bundled name or file."
+    if not default:
+        text = "Model: bundled name or file (default: the bundled model that matches)."
     return click.option("--model", "model_name", default=default, show_default=bool(default), help=text)
 
 
 def options_here() -> list[str]:
-    """The options of the command that runs, so that messages advise no others; in other threads those of ``invert``."""
+    """Return the options of the running command, so that messages suggest no others; in other threads those of ``invert``."""
     context = click.get_current_context(silent=True)
     if context is None:
         return ["--framing", "--crop", "--aligned", "--landmarks", "--face-detector"]
@@ -62,34 +64,34 @@ def options_here() -> list[str]:
 
 
 def crop_options(function: F) -> F:
-    function = click.option("--aligned", is_flag=True, help="The pictures are crops already.")(function)
-    return click.option("--crop", metavar="X,Y,SIZE", help="Square of the photo to take, in pixels.")(function)
+    function = click.option("--aligned", is_flag=True, help="The images are already crops.")(function)
+    return click.option("--crop", metavar="X,Y,SIZE", help="Square to take from the photo, in pixels.")(function)
 
 
 def framing_option(function: F) -> F:
-    text = "How faces are framed, for models whose file does not say."
+    text = "Framing of faces, for models whose file does not define it."
     return click.option("--framing", type=click.Choice(["ffhq"]), help=text)(function)
 
 
 def face_options(function: F) -> F:
-    which, marks = "Which face; 1 is the largest.", "Centres of left eye, right eye and mouth, in pixels."
+    which, marks = "Which face; 1 is the largest.", "Centres of the left eye, right eye and mouth, in pixels."
     function = click.option("--face", default="1", show_default=True, metavar="N|all", help=which)(function)
     function = click.option("--landmarks", metavar="AX,AY,BX,BY,MX,MY", help=marks)(function)
-    return click.option("--face-detector", metavar="FILE", help="A YuNet model (.onnx) to find faces with.")(function)
+    return click.option("--face-detector", metavar="FILE", help="YuNet model (.onnx) that finds faces.")(function)
 
 
 def perceptual_options(function: F) -> F:
-    function = click.option("--perceptual-weights", metavar="FILE", help="vgg16-397923af.pth, for LPIPS.")(function)
+    function = click.option("--perceptual-weights", metavar="FILE", help="LPIPS weights: vgg16-397923af.pth.")(function)
     kinds, text = (
         click.Choice(["auto", "lpips", "stlpips", "discriminator"]),
-        "Distance to minimise; auto is LPIPS where its weights are at hand, else the discriminator's, with ST-LPIPS"
-        " where the extra latentedit[perceptual] is installed.",
+        "Distance to minimise. auto: LPIPS if its weights are available, otherwise the discriminator's features, plus"
+        " ST-LPIPS if latentedit[perceptual] is installed.",
     )
     return click.option("--perceptual", type=kinds, default="auto", show_default=True, help=text)(function)
 
 
 def read_model(name: str, device: str, framing: str | None = None) -> "Model":
-    """The model; ``framing`` is the name of one that it gets if its file says nothing of how faces are framed."""
+    """Load the model; ``framing`` names the framing that it gets if its file defines none."""
     from latentedit.formats.load_model import load_model
     from latentedit.runtime.devices import resolve_device
 
@@ -100,7 +102,7 @@ def read_model(name: str, device: str, framing: str | None = None) -> "Model":
         from latentedit.photo.framing import FRAMINGS
 
         if model.framing is not None and model.framing != FRAMINGS[framing]:
-            raise Error(f"{name}: its file says how faces are framed, so --framing {framing} cannot be")
+            raise Error(f"{name}: the model file defines another framing of faces; leave out --framing {framing}")
         model.framing = FRAMINGS[framing]
     return model
 
@@ -117,27 +119,27 @@ def parse_numbers(text: str, count: int, what: str) -> list[float]:
 
 
 MARGIN = 1.0
-"""How far a crop may reach beyond the photo, in its longer sides; faces at an edge do reach a little beyond."""
+"""How far a crop may extend beyond the photo, in multiples of its longer side; faces at an edge extend a little."""
 
 
 def check_quad(quad: list[list[float]], photo: Any, name: str) -> None:
-    """Raise `Error` for a crop much larger than the photo, which would be filled up with its reflections."""
+    """Raise `Error` for a crop much larger than the photo, which reflections of the photo would fill."""
     most = MARGIN * max(photo.size)
     inside = all(-most <= x <= photo.width + most and -most <= y <= photo.height + most for x, y in quad)
     if not inside:
-        raise Error(f"{name} reaches far beyond the picture of {photo.width} x {photo.height} pixels")
+        raise Error(f"{name} extends far beyond the image of {photo.width} x {photo.height} pixels")
 
 
 def quad_of(photo: Any, model: "Model", crop: str | None, aligned: bool, name: str) -> list[list[float]]:
-    """The crop that the options ask for, else the one around the face; ``photo`` is a PIL picture."""
+    """Return the crop that the options ask for, otherwise the one around the face; ``photo`` is a PIL image."""
     from latentedit.photo.alignment import quad_for, quad_of_window
 
     if crop and aligned:
-        raise Error("--crop and --aligned exclude each other")
+        raise Error("--crop and --aligned cannot be used together")
     if crop:
         left, top, side = parse_numbers(crop, 3, "--crop")
         if side < 1 or left + side <= 0 or top + side <= 0 or left >= photo.width or top >= photo.height:
-            raise Error(f"{name}: --crop {crop} lies outside the picture of {photo.width} x {photo.height} pixels")
+            raise Error(f"{name}: --crop {crop} lies outside the image of {photo.width} x {photo.height} pixels")
         check_quad(quad_of_window(left, top, side), photo, f"{name}: --crop {crop}")
         return quad_of_window(left, top, side)
     if aligned:
@@ -147,17 +149,17 @@ def quad_of(photo: Any, model: "Model", crop: str | None, aligned: bool, name: s
 
 
 class Framed(NamedTuple):
-    """A crop that is to be taken from a photo."""
+    """A crop to take from a photo."""
 
     suffix: str
     """What to add to the photo's name."""
     quad: list[list[float]]
     warnings: list[str]
-    """Sentences about a face that may be framed wrongly."""
+    """Warnings about a face that may be framed wrongly."""
 
 
 def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | None, detector: str | None) -> list[Framed]:
-    """The crops around faces that the options ask for."""
+    """Return the crops around the faces that the options ask for."""
     from latentedit.photo.alignment import faces_for, nth_face, quad_from_face
     from latentedit.photo.face import Face
     from latentedit.photo.faces import warnings_of
@@ -165,17 +167,17 @@ def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | 
     framing = model.framing or {}
     if landmarks is not None:
         if "eyes" not in framing:
-            raise Error(f"{name}: this model's file does not say how faces are framed; give --framing ffhq")
+            raise Error(f"{name}: the model file does not define the framing of faces; add --framing ffhq")
         ax, ay, bx, by, mx, my = parse_numbers(landmarks, 6, "--landmarks")
         if ax >= bx:
-            raise Error(f"--landmarks begins with the eye at the viewer's left, got {landmarks}")
+            raise Error(f"--landmarks must start with the eye on the left of the image, got {landmarks}")
         if not all(0 <= x <= photo.width and 0 <= y <= photo.height for x, y in ((ax, ay), (bx, by), (mx, my))):
-            raise Error(f"{name}: --landmarks {landmarks} lie outside the picture of {photo.width} x {photo.height} pixels")
+            raise Error(f"{name}: --landmarks {landmarks} lie outside the image of {photo.width} x {photo.height} pixels")
         quad = quad_from_face(Face((0, 0, 0, 0), (ax, ay), (bx, by), True, (mx, my)), framing)
         check_quad(quad, photo, f"{name}: the crop around --landmarks {landmarks}")
         return [Framed("", quad, [])]
     if face != "all" and (not face.isdecimal() or int(face) < 1):
-        raise Error(f"--face takes a number from 1, or all; got {face!r}")
+        raise Error(f"--face takes a number from 1 up, or all; got {face!r}")
     ways = options_here()
     faces = faces_for(photo, framing, name, detector=detector, ways=ways)
     if face == "all":
@@ -185,7 +187,7 @@ def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | 
 
 
 def recursive_option(function: F) -> F:
-    return click.option("--recursive", is_flag=True, help="Look into the sub-folders of folders too.")(function)
+    return click.option("--recursive", is_flag=True, help="Include sub-folders.")(function)
 
 
 def megapixels_option(function: F) -> F:
@@ -202,7 +204,7 @@ def megapixels_option(function: F) -> F:
         type=Finite(0, 1e5, min_open=True),
         callback=set_limit,
         expose_value=False,
-        help="Largest picture that is read, in millions of pixels.  [default: 64]",
+        help="Largest image that is accepted, in millions of pixels.  [default: 64]",
     )(function)
 
 
@@ -216,10 +218,10 @@ def _put_back(name: str, value: str | None) -> None:
 def expand(
     paths: Sequence[str], endings: tuple[str, ...], what: str, *, recursive: bool = False, photos: bool = False
 ) -> list[Path]:
-    """The files that ``paths`` name; a folder stands for the files in it that have one of ``endings``, but for hidden ones.
+    """Return the files that ``paths`` name; a folder stands for its visible files with one of ``endings``.
 
-    ``photos`` are taken once each, and not where they were rendered here; what else is in a folder is counted and named
-    on stderr.
+    With ``photos``, each file is taken once and images that latentedit rendered are left out. Other contents of a folder are
+    counted and reported on stderr.
     """
     from latentedit.io.folders import listing
 
@@ -253,7 +255,7 @@ def progress_bar(total: int | None, what: str, unit: str = "step", scale: bool =
 
 
 class SeveralError(Error):
-    """What went wrong with several files at once."""
+    """The errors of several files."""
 
     def __init__(self, found: Sequence[tuple[Path, str]]) -> None:
         super().__init__("; ".join(dict.fromkeys(message for _, message in found)))
@@ -261,7 +263,7 @@ class SeveralError(Error):
 
 
 def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:
-    """Do ``work`` for every item; bad ones are listed at the end, with exit status 1, or 130 where Ctrl-C ended it."""
+    """Call ``work`` for every item and list the failures at the end; exit status 1, or 130 after Ctrl-C."""
     bad: dict[Path, list[str]] = {}
     for item in items:
         try:
@@ -288,8 +290,9 @@ def _list(bad: Mapping[Path, Sequence[str]]) -> None:
 
 @contextmanager
 def ahead(items: Sequence[T], prepare: Callable[[T], S], count: int) -> Iterator[Callable[[], S]]:
-    """In the block every call gives what ``prepare`` makes of the next item, or raises what it raised; a thread makes up to
-    ``count`` beforehand, while the caller is busy with earlier ones.
+    """Yield a function whose every call returns (or raises) the result of ``prepare`` for the next item.
+
+    A thread prepares up to ``count`` items ahead, while the caller works on earlier ones.
     """
     from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -309,12 +312,12 @@ def ahead(items: Sequence[T], prepare: Callable[[T], S], count: int) -> Iterator
 
 
 def say(line: str, err: bool = False) -> None:
-    """Print one line; names from files can hold anything, and what would move a terminal's cursor is replaced."""
+    """Print one line; control characters, which names from files may contain, are replaced."""
     click.echo(printable(line), err=err)
 
 
 def say_video(note: str | None, path: str | Path) -> None:
-    """On stderr what `latentedit.io.video.save_video` says of the file, if anything."""
+    """Print the note of `latentedit.io.video.save_video`, if there is one, on stderr."""
     if note:
         click.echo(f"{path}: {note}", err=True)
 
@@ -324,7 +327,7 @@ def say_written(path: str | Path) -> None:
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """``facts`` for people, one a line, or as JSON."""
+    """Print ``facts``, one per line or as JSON."""
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return

@@ -1,4 +1,4 @@
-"""``directions pca``, ``sefa``, ``channels``, ``name`` and ``sheet``: directions without labels, and a look at any."""
+"""``directions pca``, ``sefa``, ``channels``, ``name`` and ``sheet``: directions without labels, and contact sheets."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
 
 
 SEEDS = "2,4,9"
-"""Of the pictures on sheets: whole faces, of different light and with and without spectacles, of the bundled model."""
+"""Seeds of the images on sheets: in-domain faces of the bundled model, in different light, with and without glasses."""
 
 
 def look_options(amounts: str) -> Callable[[F], F]:
     """What the sheet of sweeps shows, by default ``amounts``."""
 
     def add(function: F) -> F:
-        function = click.option("--psi", default=0.7, show_default=True, type=PSI, help="Truncation of the pictures.")(function)
-        function = click.option("--seeds", default=SEEDS, show_default=True, help="Of the pictures on the sheet.")(function)
-        text = "Sigmas on the sheet."
+        function = click.option("--psi", default=0.7, show_default=True, type=PSI, help="Truncation of the images.")(function)
+        function = click.option("--seeds", default=SEEDS, show_default=True, help="Seeds of the images on the sheet.")(function)
+        text = "Amounts on the sheet, in sigmas."
         return click.option("--amounts", default=amounts, show_default=True, metavar="FROM:TO:COUNT", help=text)(function)
 
     return add
 
 
 def layers_option(function: F) -> F:
-    return click.option("--layers", help="Rows of ws to look at and to move: 0-3, coarse, middle, fine.")(function)
+    return click.option("--layers", help="Layers to analyse and to edit: 0-3, coarse, middle or fine.")(function)
 
 
 def folder_option(function: F) -> F:
-    return click.option("--out", type=click.Path(file_okay=False), required=True, help="Folder.")(function)
+    return click.option("--out", type=click.Path(file_okay=False), required=True, help="Output folder.")(function)
 
 
 @click.command()
-@click.option("--count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Components.")
-@click.option("--samples", default=100_000, show_default=True, type=click.IntRange(1, 10_000_000), help="Random w.")
-@click.option("--layers", help="Rows of ws that they move: 0-3, coarse, middle, fine.")
+@click.option("--count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Number of components.")
+@click.option("--samples", default=100_000, show_default=True, type=click.IntRange(1, 10_000_000), help="Number of random w.")
+@click.option("--layers", help="Layers that the directions edit: 0-3, coarse, middle or fine.")
 @model_option()
 @look_options("-3:3:7")
 @folder_option
@@ -70,9 +70,9 @@ def pca(
     seed: int,
     device: str,
 ) -> None:
-    """Find directions along which random w spread most (GANSpace); no labels needed.
+    """Find the principal components of w (GANSpace). Needs no labels.
 
-    Written are pc-00.safetensors and so on, and sheet.png, on which one sees what they do; "directions name" names them.
+    Writes pc-00.safetensors, pc-01.safetensors, ... and sheet.png, which shows what they do. Use "directions name" to name one.
 
     \b
     Example:
@@ -95,16 +95,17 @@ def pca(
 
 
 @click.command()
-@click.option("--count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Directions.")
+@click.option("--count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Number of directions.")
 @layers_option
 @model_option()
 @look_options("-3:3:7")
 @folder_option
 @device_option
 def sefa(count: int, layers: str | None, model_name: str, amounts: str, seeds: str, psi: float, out: str, device: str) -> None:
-    """Find directions that move the styles most (SeFa); no labels needed.
+    """Find the directions that change the styles most (SeFa). Needs no labels.
 
-    Written are sefa-00.safetensors and so on, and sheet.png, on which one sees what they do; "directions name" names them.
+    Writes sefa-00.safetensors, sefa-01.safetensors, ... and sheet.png, which shows what they do. Use "directions name" to name
+    one.
 
     \b
     Example:
@@ -118,18 +119,18 @@ def sefa(count: int, layers: str | None, model_name: str, amounts: str, seeds: s
 
 
 @click.command()
-@click.option("--count", default=20, show_default=True, type=click.IntRange(1, 1000), help="Channels.")
+@click.option("--count", default=20, show_default=True, type=click.IntRange(1, 1000), help="Number of channels.")
 @click.option(
-    "--samples", default=32, show_default=True, type=click.IntRange(1, 100_000), help="Random pictures to measure them on."
+    "--samples", default=32, show_default=True, type=click.IntRange(1, 100_000), help="Random images to measure them on."
 )
 @click.option(
     "--amount",
     default=3.0,
     show_default=True,
     type=Finite(-LARGEST_AMOUNT, LARGEST_AMOUNT),
-    help="Sigmas by which they are moved for that.",
+    help="Amount by which the measurement moves them, in sigmas.",
 )
-@click.option("--layers", help="Rows of ws whose styles to look at: 0-3, coarse, middle, fine.")
+@click.option("--layers", help="Layers whose channels to analyse: 0-3, coarse, middle or fine.")
 @model_option()
 @look_options("-8:8:7")
 @folder_option
@@ -148,9 +149,9 @@ def channels(
     seed: int,
     device: str,
 ) -> None:
-    """Find style channels that change one place (StyleSpace); no labels needed.
+    """Find style channels with a local effect (StyleSpace). Needs no labels.
 
-    Written are s-LAYER-CHANNEL.safetensors and sheet.png, on which one sees what they do; "directions name" names them.
+    Writes s-LAYER-CHANNEL.safetensors files and sheet.png, which shows what they do. Use "directions name" to name one.
 
     \b
     Example:
@@ -184,15 +185,15 @@ def channels(
 @click.command()
 @click.argument("file", metavar="FILE")
 @click.argument("name")
-@click.option("--flip", is_flag=True, help="The other way round.")
-@click.option("--layers", help="Rows of ws that it moves: 0-3, coarse, middle, fine; by default as before.")
+@click.option("--flip", is_flag=True, help="Reverse the direction.")
+@click.option("--layers", help="Layers that it edits: 0-3, coarse, middle or fine (default: unchanged).")
 @model_option(None)
-@click.option("--out", type=click.Path(), help="Direction file (.safetensors); by default NAME in your folder.")
-@click.option("--force", is_flag=True, help="Take a name that is in use.")
+@click.option("--out", type=click.Path(), help="Direction file (.safetensors) (default: NAME in your folder).")
+@click.option("--force", is_flag=True, help="Replace your direction of the same name, or hide the bundled one.")
 def name(file: str, name: str, flip: bool, layers: str | None, model_name: str | None, out: str | None, force: bool) -> None:
-    """Call the component in FILE by a NAME, and keep it among your directions.
+    """Give the direction in FILE a NAME and copy it to your directions folder.
 
-    Your folder is LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions; "latentedit edit --set NAME=2" finds it there.
+    The folder is LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions. "latentedit edit --set NAME=2" finds the direction there.
 
     \b
     Example:
@@ -213,11 +214,11 @@ def name(file: str, name: str, flip: bool, layers: str | None, model_name: str |
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME|FILE...")
-@click.option("--latent", "latent_file", metavar="FILE", help="Picture to start from, instead of random ones.")
-@click.option("--hold", metavar="NAME,...", help="Keep these scores.")
+@click.option("--latent", "latent_file", metavar="FILE", help="Latent to start from, instead of random ones.")
+@click.option("--hold", metavar="NAME,...", help="Directions whose scores must not change.")
 @model_option(None)
 @look_options("-3:3:7")
-@click.option("--out", type=click.Path(), required=True, help="Picture.")
+@click.option("--out", type=click.Path(), required=True, help="Image to write.")
 @click.option("--force", is_flag=True, help="Accept a latent and directions of another generator.")
 @device_option
 def sheet(
@@ -232,7 +233,7 @@ def sheet(
     force: bool,
     device: str,
 ) -> None:
-    """Draw what directions do, a row each: random pictures, or a latent's, moved by some sigmas.
+    """Draw a contact sheet of directions, one per row, applied to random images or to a latent.
 
     \b
     Example:
@@ -258,12 +259,12 @@ def sheet(
 
 
 def _bundled(direction: "Direction") -> str:
-    """Name of the model that ``direction`` was found on."""
+    """Return the name of the bundled model that ``direction`` belongs to."""
     from latentedit.model.bundled import bundled_with
 
     found = bundled_with(direction.fingerprint)
     if found is None:
-        raise Error(f"direction {direction.name} needs the generator {direction.fingerprint[:12]}; name its file with --model")
+        raise Error(f"direction {direction.name} needs the generator {direction.fingerprint[:12]}; give its file with --model")
     return found
 
 

@@ -1,4 +1,4 @@
-"""``demo``: the whole main job on bundled things."""
+"""``demo``: inversion and editing of the bundled portrait."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 AMOUNTS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 FIRST = {"smile": 1.5, "glasses": 2.0, "turn": 1.0, "grey-hair": 2.0}
-"""Sliders of the large picture, and how far they are moved."""
+"""Sliders of the large image, and their amounts."""
 TUNE_STEPS, TUNE_RATE = 80, 2e-3
-"""Of moving the generator towards the photo, for the usual number of steps of the search; in proportion for others."""
+"""Pivotal tuning, for the default number of search steps; other numbers of steps are scaled in proportion."""
 LARGE, SMALL = 256, 160
-"""Sides of the pictures on the sheets, in pixels."""
+"""Sides of the images on the sheets, in pixels."""
 
 
 def portrait() -> Path:
-    """The portrait that comes along: a person of the Face Research Lab London Set who is in no training picture.
+    """Return the path of the bundled portrait: a person of the Face Research Lab London Set who is not in the training data.
 
     L. DeBruine and B. Jones, 2017, figshare 10.6084/m9.figshare.5047666, CC BY 4.0; cut and scaled.
     """
@@ -38,15 +38,15 @@ def portrait() -> Path:
 
 
 @click.command()
-@click.option("--photo", type=click.Path(), help="A portrait of your own (default: the one that comes with latentedit).")
-@click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder for pictures and latent file.")
+@click.option("--photo", type=click.Path(), help="Portrait to use (default: the bundled one).")
+@click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder for images and the latent file.")
 @click.option("--steps", default=100, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
 @device_option
 @seed_option
 def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> None:
-    """Invert a portrait into faces128 and move every slider that ships with it.
+    """Invert a portrait into faces128 and apply every bundled slider to it.
 
-    The generator is tuned to the portrait, as by "latentedit invert --tune". Writes demo.png (photo, inversion, four edits),
+    The generator is tuned to the portrait, as with "latentedit invert --tune". Writes demo.png (photo, inversion, four edits),
     sliders.png (every slider from -2 to +2), smiling.jpg (an edit pasted back into the photo) and portrait.safetensors (the
     latent file, for "latentedit edit").
 
@@ -80,7 +80,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     latent.crop = quad
     if tuning is None:
         save_latent(folder / "portrait.safetensors", latent)
-        raise Interrupted(f"interrupted; the best so far is in {folder / 'portrait.safetensors'}")
+        raise Interrupted(f"interrupted; the best result so far is in {folder / 'portrait.safetensors'}")
     tuning.put_into(latent)
     directions = {name: read_direction(file) for name, file in sorted(shipped(fingerprint(generator)).items())}
     chosen = {name: amount for name, amount in FIRST.items() if name in directions}
@@ -98,7 +98,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     say_written(drawn)
 
     rows = []
-    with progress_bar(len(directions) * len(AMOUNTS), "rendering", "picture") as bar:
+    with progress_bar(len(directions) * len(AMOUNTS), "rendering", "image") as bar:
         for name, direction in directions.items():
             strip = []
             for amount in AMOUNTS:
@@ -118,12 +118,12 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     save_latent(folder / "portrait.safetensors", latent)
     say_written(folder / "portrait.safetensors")
     found = result.distances[0]
-    click.echo(f"PSNR {found['psnr']:.1f} dB, tuned {tuning.after['psnr']:.1f} dB")
-    click.echo(f"distance from the model's own w {found['w_distance']:.2f} (its own: about 1)")
+    click.echo(f"PSNR {found['psnr']:.1f} dB, after tuning {tuning.after['psnr']:.1f} dB")
+    click.echo(f"distance from the mean w {found['w_distance']:.2f} (random w: about 1)")
 
 
 def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[Inversion, Tuning | None]":
-    """The usual inversion into W+, with the model's own noise, and the generator tuned to the portrait; None after Ctrl-C."""
+    """Invert into W+ with the model's own noise and tune the generator to the portrait; the tuning is None after Ctrl-C."""
     from latentedit.inversion.encoder import encode
     from latentedit.inversion.face_weights import face_weights
     from latentedit.inversion.perceptual import choose
@@ -188,7 +188,7 @@ def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[In
 
 
 def moved(generator: "Generator", latent: "Latent", direction: "Direction", amount: float) -> "Tensor":
-    """The picture of ``latent`` moved by ``amount`` sigmas."""
+    """Render ``latent`` moved by ``amount`` sigmas."""
     from dataclasses import replace
 
     from latentedit.latent.editing import edit

@@ -1,4 +1,4 @@
-"""``directions``: find, list and show edit directions."""
+"""``directions``: find, list and inspect edit directions."""
 
 from pathlib import Path
 
@@ -14,23 +14,23 @@ from latentedit.cli.reports import compare, condition, report
 
 @click.group()
 def directions() -> None:
-    """Find, list and show edit directions."""
+    """Find, list and inspect edit directions."""
 
 
 @directions.command("import")
 @click.argument("file", type=click.Path())
-@click.option("--name", help="Of the direction; by default the file's.")
-@click.option("--component", type=click.IntRange(0), help="Of a GANSpace file, counted from 0.")
-@click.option("--layers", help="Rows of ws that it moves: 0-3, coarse, middle, fine.")
+@click.option("--name", help="Name of the direction (default: the file's name).")
+@click.option("--component", type=click.IntRange(0), help="Component of a GANSpace file, counted from 0.")
+@click.option("--layers", help="Layers that it edits: 0-3, coarse, middle or fine.")
 @model_option()
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
 @device_option
 def import_command(
     file: str, name: str | None, component: int | None, layers: str | None, model_name: str, out: str, device: str
 ) -> None:
-    """Take over a published direction: a .npy, .npz or .pt of shape [D], [1, D], [L, D] or [1, L, D], or GANSpace's.
+    """Import a published direction: a .npy, .npz or .pt of shape [D], [1, D], [L, D] or [1, L, D], or a GANSpace file.
 
-    Its norm is set to 1 and its sigma measured on the model, so that amounts mean the same as those of other sliders.
+    The vector is normalised and its sigma is measured on the model, so that amounts compare with those of other sliders.
 
     \b
     Example:
@@ -53,7 +53,7 @@ def import_command(
 @directions.command("list")
 @model_option(None)
 def list_command(model_name: str | None) -> None:
-    """Directions at hand: your own, and those that ship.
+    """List the available directions: your own and the bundled ones.
 
     \b
     Example:
@@ -76,9 +76,9 @@ def list_command(model_name: str | None) -> None:
 
 @directions.command()
 @click.argument("name", metavar="NAME|FILE")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(name: str, as_json: bool) -> None:
-    """What is known of a direction: where it came from, how well it holds.
+    """Show the origin and the quality figures of a direction.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""``edit``: sliders, sweeps and grids of them, pasted back into the photo if wanted."""
+"""``edit``: sliders, sweeps and grids, optionally pasted back into the photo."""
 
 import functools
 from dataclasses import replace
@@ -35,29 +35,36 @@ if TYPE_CHECKING:
     "sets",
     multiple=True,
     metavar="NAME=[:]AMOUNT[@LAYERS]",
-    help="Move by AMOUNT sigmas, or with a colon to that score; repeatable.",
+    help="Slider and amount: 1 is the usual difference between two random faces (one sigma). With a colon, set the score to"
+    " this value instead. Repeatable.",
 )
-@click.option("--hold", metavar="NAME,...", help="Keep these scores, and move those of --set by exactly their amounts.")
+@click.option(
+    "--hold",
+    metavar="NAME,...",
+    help="Sliders whose scores must not change, while those of --set change by exactly their amounts.",
+)
 @click.option(
     "--sweep",
     "sweeps",
     multiple=True,
     metavar="NAME=FROM:TO:COUNT",
-    help="A strip of pictures, or a video as .mp4, .webm or .gif; a second one makes it a grid.",
+    help="Write a strip of images, or a video if --out is .mp4, .webm or .gif. A second --sweep makes a grid.",
 )
-@click.option("--paste-back", "photo", metavar="PHOTO", help="Put the edited crop back into this photo, which it came from.")
-@click.option(
-    "--difference", is_flag=True, help="With --paste-back: add what the edit changed, and keep the photo's own detail."
-)
+@click.option("--paste-back", "photo", metavar="PHOTO", help="Paste the edited crop back into the photo it came from.")
+@click.option("--difference", is_flag=True, help="With --paste-back: add only the change, and keep the photo's own detail.")
 @click.option(
     "--feather",
     default=0.15,
     show_default=True,
     type=Finite(0, 0.5),
-    help="Share of the crop's side over which its edge fades.",
+    help="Width of the crop's faded edge, as a share of its side.",
 )
-@click.option("--out", type=click.Path(), required=True, help="Picture, latent (.safetensors), or folder for several.")
-@click.option("--force", is_flag=True, help="Accept latents and directions of another generator, and another photo.")
+@click.option(
+    "--out", type=click.Path(), required=True, help="Image or latent (.safetensors) to write; a folder for several latents."
+)
+@click.option(
+    "--force", is_flag=True, help="Accept latents and directions of another generator, and a photo that does not match."
+)
 @recursive_option
 @megapixels_option
 @device_option
@@ -75,12 +82,14 @@ def edit(
     recursive: bool,
     device: str,
 ) -> None:
-    """Apply attribute sliders to each LATENT and write the picture.
+    """Apply attribute sliders to each LATENT and write the image.
 
-    In a folder it is called as LATENT is, or NAME-edited beside LATENT itself or where a picture of your own has that name.
-    NAME is a direction file, one of your own (LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions), or one that ships for the
-    model; "latentedit directions list" shows them. LAYERS is a range such as 0-3, or coarse, middle, fine. Directions in style
-    space move the latent's style offsets.
+    NAME is a direction file, one of your own directions (LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions), or a bundled
+    direction; "latentedit directions list" shows them. LAYERS is a range such as 0-3, or coarse, middle, fine. Directions in
+    style space change the latent's style offsets.
+
+    In a folder, the image has the name of LATENT. It becomes NAME-edited next to LATENT, or if it would replace an image of
+    yours.
 
     \b
     Example:
@@ -104,7 +113,7 @@ def edit(
     moves = [parse_move(text) for text in sets]
     swept = [parse_sweep(text) for text in sweeps]
     if not moves and not swept and photo is None:
-        raise Error("nothing to do: give at least one --set NAME=AMOUNT, or --sweep NAME=FROM:TO:COUNT")
+        raise Error("nothing to do: add at least one --set NAME=AMOUNT or --sweep NAME=FROM:TO:COUNT")
     files = expand(latents, LATENTS, "latent files", recursive=recursive)
     names = distinct(files)
     theirs = {f"{name}.png".casefold() for name in names.values()}
@@ -113,17 +122,17 @@ def edit(
     if several and target.suffix:
         raise Error(f"{len(files)} latents need a folder as --out, got {out}")
     if swept and target.suffix == ".safetensors":
-        raise Error("--sweep writes a picture; give --out a picture's name")
+        raise Error("--sweep writes an image; give --out an image name")
     if len(swept) > 2:
-        raise Error(f"a grid has two --sweep, got {len(swept)}")
+        raise Error(f"a grid takes two --sweep, got {len(swept)}")
     if target.suffix in ENDINGS and len(swept) != 1:
-        raise Error("a video is of one sweep; give --sweep NAME=FROM:TO:COUNT")
+        raise Error("a video needs exactly one --sweep NAME=FROM:TO:COUNT")
     if hold and not moves and not swept:
-        raise Error("--hold goes with --set or --sweep")
+        raise Error("--hold needs --set or --sweep")
     if difference and photo is None:
-        raise Error("--difference goes with --paste-back")
+        raise Error("--difference needs --paste-back")
     if photo is not None and (several or swept or target.suffix in ("", ".safetensors")):
-        raise Error("--paste-back goes with one latent, without --sweep, and a picture as --out")
+        raise Error("--paste-back needs one latent, no --sweep, and an image as --out")
 
     def work(path: Path) -> None:
         latent = load_latent(path)
@@ -149,7 +158,7 @@ def edit(
             latent = moved(latent, moves)
         place = target
         if not target.suffix:
-            # Beside the latent, its name is that of the picture which it was inverted to.
+            # Next to the latent, NAME.png is the image that the inversion rendered.
             beside = target.resolve() == path.parent.resolve()
             place = own_path(target / f"{names[path]}{'-edited' if beside else ''}.png", "edited", theirs)
         if swept:
@@ -193,7 +202,7 @@ def edit(
 
 
 def _amount(generator: "Generator", latent: "Latent", direction: "Direction", step: Move) -> float:
-    """In sigmas; of an absolute target what is missing to it."""
+    """Return the amount in sigmas; for an absolute target, the distance to it."""
     from latentedit.directions.sweeps import check_movable
 
     check_movable(direction)
@@ -204,16 +213,16 @@ def _amount(generator: "Generator", latent: "Latent", direction: "Direction", st
 
 def _crop_of(latent: "Latent") -> list[list[float]]:
     if latent.crop is None:
-        raise Error("this latent does not say where in a photo it belongs; --paste-back needs one made by latentedit invert")
+        raise Error("this latent has no crop position; --paste-back needs a latent made by latentedit invert")
     return latent.crop
 
 
 def _check_source(latent: "Latent", photo: str) -> None:
-    """Raise `Error` for another file than the one that the latent remembers, where it does."""
+    """Raise `Error` if the latent remembers its source and ``photo`` is another file."""
     from latentedit.latent.latent_file import describe_source
 
     _crop_of(latent)
     if latent.source and latent.source.get("sha256") != describe_source(photo)["sha256"]:
         raise Error(
-            f"{photo}: not the photo that this latent was made from ({latent.source.get('name')}); --force pastes anyway"
+            f"{photo}: not the photo that this latent was made from ({latent.source.get('name')}); use --force to paste anyway"
         )

@@ -1,4 +1,4 @@
-"""``encoder``: training the network that reads w off pictures."""
+"""``encoder``: training the network that predicts w from images."""
 
 from pathlib import Path
 
@@ -18,17 +18,25 @@ from latentedit.errors import Error, Interrupted
 
 @click.group()
 def encoder() -> None:
-    """Train an encoder, from which searches start next to the answer."""
+    """Train an encoder, which gives inversions a better starting point."""
 
 
 @encoder.command()
 @click.argument("model_name", metavar="MODEL")
-@click.option("--data", type=click.Path(), help="Photographs besides, as for train; of the model's size.")
-@click.option("--steps", default=5000, show_default=True, type=click.IntRange(1), help="Of training.")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(2), help="Pictures a step.")
-@click.option("--max-minutes", type=Finite(0, 1e7), help="Stop after this time; the same command goes on.")
-@click.option("--probes", default=2000, show_default=True, type=click.IntRange(1), help="To measure the curvature by.")
-@click.option("--out", type=click.Path(), help="By default NAME.encoder.safetensors beside MODEL, where it is found by itself.")
+@click.option("--data", type=click.Path(), help="Additional photos: a training set of the model's size.")
+@click.option("--steps", default=5000, show_default=True, type=click.IntRange(1), help="Training steps.")
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(2), help="Images per step.")
+@click.option("--max-minutes", type=Finite(0, 1e7), help="Stop after this time; run again to resume.")
+@click.option(
+    "--probes",
+    default=2000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of random probes for the Gauss-Newton preconditioner.",
+)
+@click.option(
+    "--out", type=click.Path(), help="Encoder file (default: NAME.encoder.safetensors next to MODEL, where it is found)."
+)
 @perceptual_options
 @device_option
 @seed_option
@@ -45,10 +53,10 @@ def train(
     device: str,
     seed: int,
 ) -> None:
-    """Train an encoder for MODEL from its own pictures, whose w are known.
+    """Train an encoder for MODEL on images that MODEL generates, whose w are known.
 
-    Ctrl-C and --max-minutes write the encoder as it is; the same command goes on from the training state beside it, until
-    --steps are done.
+    Ctrl-C and --max-minutes stop the training and save the encoder. Run the same command again to resume, until --steps are
+    done.
 
     \b
     Example:
@@ -68,7 +76,7 @@ def train(
     model = read_model(model_name, device)
     path = Path(model.path)
     if out is None and path.parent == BUNDLED:
-        raise Error("this model comes with latentedit; say where its encoder goes with --out")
+        raise Error("this model is bundled with latentedit; name the encoder file with --out")
     target = Path(out) if out else path.with_name(path.stem + ENCODER)
     state = target.with_name(target.name + ".state.pt")
     focus = face_weights(model.framing, model.generator.resolution)
@@ -110,8 +118,8 @@ def train(
     save_encoder(target, model, facts)
     say_written(target)
     if trainer.interrupted:
-        raise Interrupted(f"interrupted at step {trainer.step_number} of {steps}; the same command goes on")
+        raise Interrupted(f"interrupted at step {trainer.step_number} of {steps}; run the same command again to resume")
     if trainer.step_number < steps:
-        click.echo(f"at step {trainer.step_number} of {steps}; the same command goes on", err=True)
+        click.echo(f"stopped at step {trainer.step_number} of {steps}; run the same command again to resume", err=True)
     else:
         state.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""``directions fit``: from labels, or from a classifier, to a direction."""
+"""``directions fit``: a direction from labels or from a classifier."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,16 +30,18 @@ if TYPE_CHECKING:
 
 
 def label_options(function: Any) -> Any:
-    """Options that say which labels count, and for whom."""
+    """Add the options that select labels."""
     mirror = click.Choice(["none", "keep", "swap"])
-    text = "Label of a mirrored photograph: not used, the same, or the opposite one (left and right)."
+    text = "Mirrored photos: not used, with the same label, or with the opposite label (left and right)."
     for option in (
         click.option("--mirror", type=mirror, default="keep", show_default=True, help=text),
-        click.option("--exclude", multiple=True, metavar="GROUP", help="Group to leave out; repeatable."),
-        click.option("--group", metavar="COLUMN", help="Column of the person; people are never split between folds."),
-        click.option("--negative", multiple=True, metavar="VALUE", help="Value that counts as no; by default all others."),
-        click.option("--positive", multiple=True, metavar="VALUE", help="Value that counts as yes; repeatable."),
-        click.option("--column", help="Column of the labels, in a CSV."),
+        click.option("--exclude", multiple=True, metavar="GROUP", help="Group to leave out. Repeatable."),
+        click.option("--group", metavar="COLUMN", help="Column that identifies the person; a person is never in two folds."),
+        click.option(
+            "--negative", multiple=True, metavar="VALUE", help="Value that means no (default: all others). Repeatable."
+        ),
+        click.option("--positive", multiple=True, metavar="VALUE", help="Value that means yes. Repeatable."),
+        click.option("--column", help="Column of the CSV that holds the labels."),
     ):
         function = option(function)
     return function
@@ -49,51 +51,61 @@ def label_options(function: Any) -> Any:
 @click.argument("table", metavar="[CSV|FOLDER]", type=click.Path(), required=False)
 @label_options
 @click.option(
-    "--balance", metavar="COLUMN,...", help="Columns that the labels go along with; they are made independent of them."
+    "--balance",
+    metavar="COLUMN,...",
+    help="Columns that correlate with the labels; samples are weighted to make the labels independent of them.",
 )
-@click.option("--order", metavar="VALUE,...", help="Values from least to most, for a slider of degrees.")
-@click.option("--each", is_flag=True, help="A direction for every class against the others; --out is a folder.")
-@click.option("--name", help="Of the direction; by default the column's.")
+@click.option("--order", metavar="VALUE,...", help="Values from least to most, for ordered labels.")
+@click.option("--each", is_flag=True, help="Fit one direction per class against all others; --out is a folder.")
+@click.option("--name", help="Name of the direction (default: the column's name).")
 @model_option()
 @click.option(
     "--method",
     type=click.Choice(["transfer", "invert"]),
     default="transfer",
     show_default=True,
-    help="For photographs: score random pictures by a classifier, or invert every photograph.",
+    help="For photos: train a classifier on them and score random images with it, or invert every photo.",
 )
 @click.option(
     "--probe",
     type=click.Choice(["auto", "svc", "logistic", "lda", "ridge"]),
     default="auto",
     show_default=True,
-    help="Linear model; auto is svc, logistic for few labels, ridge for numbers.",
+    help="Linear model. auto: svc, or logistic for few labels, or ridge for numbers.",
 )
 @click.option(
-    "--space", type=click.Choice(["w", "w+", "s", "z"]), default="w", show_default=True, help="Where the direction lies."
+    "--space", type=click.Choice(["w", "w+", "s", "z"]), default="w", show_default=True, help="Latent space of the direction."
 )
-@click.option("--confident", type=Finite(0, 0.5, min_open=True), help="Share at either end of the scores to fit to.")
-@click.option("--keep", metavar="NAME,...|auto", help="Directions whose scores must stay; auto proposes them.")
-@click.option("--classifier", type=click.Path(), help="ONNX file that scores random pictures, instead of labels.")
+@click.option(
+    "--confident", type=Finite(0, 0.5, min_open=True), help="Fit to this share of the samples at either end of the scores."
+)
+@click.option("--keep", metavar="NAME,...|auto", help="Directions whose scores must not change; auto selects them.")
+@click.option("--classifier", type=click.Path(), help="ONNX classifier that scores random images; replaces labels.")
 @click.option(
     "--output",
     default=-1,
     show_default=True,
     type=click.IntRange(-1000, 1000),
-    help="Which of the classifier's numbers; -1 is the last.",
+    help="Index of the classifier's output; -1 is the last.",
 )
-@click.option("--size", default=224, show_default=True, type=click.IntRange(1), help="Of the pictures it takes, in pixels.")
+@click.option("--size", default=224, show_default=True, type=click.IntRange(1), help="Input size of the classifier, in pixels.")
 @click.option(
     "--prepare",
     type=click.Choice(["imagenet", "unit", "signed"]),
     default="imagenet",
     show_default=True,
-    help="Colours that it takes: ImageNet's normalisation, 0 to 1, or -1 to 1.",
+    help="Input range of the classifier: ImageNet normalisation, 0 to 1, or -1 to 1.",
 )
-@click.option("--grey", is_flag=True, help="It takes pictures of one channel.")
-@click.option("--layers", help="Rows of ws to look at and to move: 0-3, coarse, middle, fine.")
-@click.option("--samples", default=6000, show_default=True, type=click.IntRange(100), help="Random pictures to score.")
-@click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Of inversion, a photograph.")
+@click.option("--grey", is_flag=True, help="The classifier takes greyscale images.")
+@click.option("--layers", help="Layers to analyse and to edit: 0-3, coarse, middle or fine.")
+@click.option("--samples", default=6000, show_default=True, type=click.IntRange(100), help="Number of random images to score.")
+@click.option(
+    "--steps",
+    default=150,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Optimisation steps per photo, with --method invert.",
+)
 @crop_options
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
 @megapixels_option
@@ -129,12 +141,12 @@ def fit(
     out: str,
     device: str,
 ) -> None:
-    """Fit a direction to labelled samples, or to what a classifier says of random pictures.
+    """Fit a direction to labelled samples, or to a classifier's scores of random images.
 
-    Labels come in a CSV with a "file" column (photographs, or latent files such as those of "directions sample"), or as a
-    folder with a sub-folder for every class. Rows without a label are left out, and so are photographs that cannot be read or
-    show no face; these are listed. Where another column predicts the labels, a line says so: what the slider moves may be that,
-    and --balance weighs the samples so that it tells nothing.
+    Labels are a CSV with a "file" column (photos, or latent files such as those of "directions sample"), or a folder with one
+    sub-folder per class. Rows without a label are skipped. Photos that cannot be read or show no face are listed and skipped.
+    A warning says when another column predicts the labels, because the slider may then change that attribute instead; --balance
+    weights the samples to prevent it.
 
     \b
     Example:
@@ -146,21 +158,21 @@ def fit(
     from latentedit.latent.editing import parse_layers
 
     if each and (positive or negative or order):
-        raise Error("--each makes a direction for every class; it goes without --positive, --negative and --order")
+        raise Error("--each fits every class; it cannot be used with --positive, --negative or --order")
     if not each and not out.endswith(".safetensors"):
         raise Error(f"--out must end in .safetensors, got {out}")
     if balance and classifier is not None:
-        raise Error("--balance goes with labels, not with --classifier")
+        raise Error("--balance needs labels; it cannot be used with --classifier")
     if (table is None) == (classifier is None):
-        raise Error("give either labels (a CSV or a folder) or --classifier FILE")
+        raise Error("give either labels (a CSV or a folder) or --classifier FILE, and not both")
     if space == "z" and layers:
-        raise Error("a direction in z moves all layers; leave out --layers")
+        raise Error("a direction in z edits all layers; leave out --layers")
     model = read_model(model_name, device)
     rows = parse_layers(layers, model.generator.num_ws) if layers else None
     common: dict[str, Any] = {"kind": probe, "space": space, "layers": rows, "examine": True}
     if classifier is not None:
         if name is None or each:
-            raise Error("--classifier needs a --name, and goes without --each")
+            raise Error("--classifier needs --name, and cannot be used with --each")
         found = [_from_classifier(classifier, output, size, prepare, grey, model, name, samples, confident, common)]
     else:
         assert table is not None
@@ -187,15 +199,15 @@ def fit(
             measured = direction
             direction = kept(direction, keep, model, direction.name)
             if direction is not measured:
-                click.echo(f"  what follows was measured before {', '.join(direction.report['kept'])} were held:")
+                click.echo(f"  before conditioning on {', '.join(direction.report['kept'])}:")
                 _print_report(measured)
-                click.echo("  after that:")
+                click.echo("  after conditioning:")
         place = Path(out) / f"{direction.name}.safetensors" if each else Path(out)
         direction.save(place)
         _print_report(direction)
         say_written(place)
         if direction.space == "z":
-            click.echo("a direction in z moves random pictures (directions sheet), not latents: edit cannot take it", err=True)
+            click.echo("a direction in z works on random images (directions sheet); edit cannot apply it to latents", err=True)
 
 
 def _from_classifier(
@@ -214,9 +226,9 @@ def _from_classifier(
 
     classifier = OnnxClassifier(file, output, size, prepare, 1 if grey else 3)
     if common["space"] in ("z", "w+"):
-        raise Error("random pictures are scored in w; --space is w or s here")
+        raise Error("a classifier scores random images in w; --space must be w or s here")
     share: dict[str, Any] = {"confident": confident} if confident is not None else {}
-    with progress_bar(samples, "rendering", "picture") as bar:
+    with progress_bar(samples, "rendering", "image") as bar:
         return fit_from_scores(
             classifier,
             generator=model.generator,
@@ -230,14 +242,14 @@ def _from_classifier(
 
 
 def _warn(tables: "list[tuple[str, LabelTable]]", balanced: list[str]) -> None:
-    """Tell of other columns that predict the labels, but for those that are ``balanced``."""
+    """Warn of other columns that predict the labels, except those that are ``balanced``."""
     from latentedit.directions.balancing import telling_columns
 
     for title, labels in tables:
         for column, auc in telling_columns(labels):
             if column not in balanced:
-                said = f"{title}: the column {column} predicts these labels (AUC {auc:.2f}); the direction may move that"
-                click.echo(f"{said}. --balance {column} makes them independent of it", err=True)
+                said = f"{title}: the column {column} predicts these labels (AUC {auc:.2f}); the direction may change it"
+                click.echo(f"{said}. Use --balance {column} to make the labels independent of it", err=True)
 
 
 def _from_tables(
@@ -265,7 +277,7 @@ def _from_tables(
     if confident is not None and method == "transfer":
         common = {**common, "confident": confident}
     elif confident is not None:
-        raise Error("--confident is for scores; inverted photographs have labels")
+        raise Error("--confident needs scores; it cannot be used with --method invert")
     crops = read_crops(paths, model, crop, aligned)
     images = torch.cat(list(crops.values()))
     found = []
@@ -273,7 +285,7 @@ def _from_tables(
         labels = labels.only(set(crops))
         chosen = images
         if balance:
-            rows = balanced_rows(labels, balance, copies=1)  # every copy of a photograph is looked at again
+            rows = balanced_rows(labels, balance, copies=1)  # every copy of a photo is augmented anew
             chosen, labels = images[rows], balanced(labels, rows)
         named = {**common, "name": title}
         found.append(_from_photos(chosen, labels, model, method, mirror, samples, steps, named))
@@ -295,7 +307,7 @@ def _from_latents(
         elif isinstance(latent.settings.get("seed"), int) and not latent.settings.get("edits"):
             found.append(sample_z(latent.settings["seed"], model.generator.z_dim))
         else:
-            raise Error(f"{path}: its z is not known; --space z is for latents of latentedit directions sample")
+            raise Error(f"{path}: its z is unknown; --space z needs latents of latentedit directions sample")
     share: dict[str, Any] = {"confident": 2 * confident} if confident is not None else {}
     return probe.fit(
         torch.cat(found), labels.values, generator=model.generator, name=name, groups=labels.groups, **share, **common
@@ -303,7 +315,7 @@ def _from_latents(
 
 
 def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> "dict[Path, Tensor]":
-    """``[1, C, R, R]`` of photographs as `read_crops`, or of latent files with the model's own noise."""
+    """Return ``[1, C, R, R]`` of photos as `read_crops` does, or of latent files with the model's own noise."""
     import torch
 
     if not are_latents(paths):
@@ -315,17 +327,17 @@ def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: 
 
 
 def are_latents(paths: list[Path]) -> bool:
-    """Whether ``paths`` are latent files; `Error` for some of each kind."""
+    """Return whether ``paths`` are latent files; raise `Error` for a mixture."""
     from latentedit.formats.load_latent import ENDINGS
 
     latents = [path.suffix in ENDINGS for path in paths]
     if any(latents) and not all(latents):
-        raise Error("the labels name both latent files and photographs; use one kind")
+        raise Error("the labels name both latent files and photos; use only one kind")
     return all(latents)
 
 
 def own_latents(paths: list[Path], model: "Model") -> "list[Latent]":
-    """Latent files, all of the model's own generator."""
+    """Load latent files, all of which must belong to the model."""
     from latentedit.formats.load_latent import load_latent
     from latentedit.networks.fingerprint import fingerprint
 
@@ -343,10 +355,10 @@ def own_latents(paths: list[Path], model: "Model") -> "list[Latent]":
 
 
 def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> "dict[Path, Tensor]":
-    """``[1, C, R, R]`` of photographs; those that cannot be read, or show no face, are listed and left out.
+    """Return ``[1, C, R, R]`` of photos; those that cannot be read or show no face are listed and skipped.
 
     Raises:
-        Error: none of them can be used.
+        Error: no photo can be used.
     """
     from latentedit.io.images import open_image, open_reduced
     from latentedit.photo.alignment import crop_tensor
@@ -364,11 +376,11 @@ def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: boo
                 wrong.append(str(error))
             bar.update(1)
     if not crops:
-        raise Error(wrong[0] if len(wrong) == 1 else f"none of the {len(paths)} photographs can be used; the first: {wrong[0]}")
+        raise Error(wrong[0] if len(wrong) == 1 else f"none of the {len(paths)} photos can be used; the first: {wrong[0]}")
     for message in wrong:
-        say(f"left out: {message}", err=True)
+        say(f"skipped: {message}", err=True)
     if wrong:
-        say(f"{len(wrong)} of {len(paths)} photographs left out", err=True)
+        say(f"skipped {len(wrong)} of {len(paths)} photos", err=True)
     return crops
 
 
@@ -385,12 +397,12 @@ def _from_photos(
     from latentedit.directions import fit_from_inversions, fit_from_photos
 
     if common["space"] == "z":
-        raise Error("photographs have no z; --space is w, w+ or s for them")
+        raise Error("photos have no z; --space must be w, w+ or s")
     if method == "transfer" and common["space"] == "w+":
-        raise Error("random pictures have one w for all layers; --space w+ goes with --method invert")
+        raise Error("random images have the same w in all layers; --space w+ needs --method invert")
     if model.discriminator is None:
-        raise Error(f"{model.path}: has no discriminator, whose features photographs are judged by; use latent files")
-    with progress_bar(len(images), "transferring" if method == "transfer" else "inverting", "picture") as bar:
+        raise Error(f"{model.path}: has no discriminator, whose features are needed to classify photos; use latent files")
+    with progress_bar(len(images), "transferring" if method == "transfer" else "inverting", "image") as bar:
 
         def report(done: int, total: int) -> None:
             bar.total = total

@@ -1,4 +1,4 @@
-"""``invert``: from photographs to latents, one or a folder of them."""
+"""``invert``: from photos to latents, one or a folder of them."""
 
 import json
 import os
@@ -46,18 +46,18 @@ if TYPE_CHECKING:
     from latentedit.inversion.projector import Inversion
 
 SHEET_ROWS = 40
-"""Of the contact sheet."""
+"""Rows of the contact sheet."""
 LARGE = 256
-"""Pixels from which on it is told beforehand how long a search takes, and photos are searched one by one."""
+"""Resolution from which the duration is estimated beforehand and photos are inverted one by one."""
 BATCH = 8
-"""Photos that are searched together, of smaller models."""
+"""Photos per batch for smaller models."""
 FRAMES, HOLD = 120, 24
-"""Pictures of a search in its video, and how often the last one is shown at its end."""
+"""Frames of a search in its video, and how often the last frame is repeated at the end."""
 
 
 @contextmanager
 def keeping(result: "Inversion") -> Iterator[None]:
-    """Ctrl-C in the block ends it, and what the search has found before is kept."""
+    """End the block on Ctrl-C, and keep what the search had found before."""
     try:
         yield
     except KeyboardInterrupt:
@@ -79,68 +79,82 @@ class Job:
 @click.command()
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @model_option()
-@click.option("--out", type=click.Path(), required=True, help="Folder for latent files and pictures.")
+@click.option("--out", type=click.Path(), required=True, help="Folder for latent files and images.")
 @click.option(
     "--space",
     type=click.Choice(["w", "w+", "s"]),
     default="w+",
     show_default=True,
-    help="One w, one a layer, or style channels besides.",
+    help="Latent space: one w (w), one w per layer (w+), or w+ with style offsets (s).",
 )
 @click.option(
     "--method",
     type=click.Choice(["quasi-newton", "adam"]),
     default="quasi-newton",
     show_default=True,
-    help="Search; adam is the published projector.",
+    help="Optimiser; adam is the published projector.",
 )
 @click.option(
-    "--steps", type=click.IntRange(0), help="Optimisation steps: 100, or 1000 by adam; 0 takes the encoder's output as is."
+    "--steps",
+    type=click.IntRange(0),
+    help="Optimisation steps (default: 100, or 1000 with adam). 0 uses the encoder's output as is.",
 )
 @click.option(
     "--init",
     type=click.Choice(["auto", "mean", "encoder"]),
     default="auto",
     show_default=True,
-    help="Where the search begins; auto is the encoder for quasi-newton, where there is one.",
+    help="Starting point. auto: the encoder's output with quasi-newton, if the model has an encoder; otherwise the mean w.",
 )
-@click.option("--encoder", "encoder_file", metavar="FILE", help="Encoder of the model, if not beside it.")
-@click.option("--patience", type=click.IntRange(1), help="End when so many steps have brought nothing.")
-@click.option("--restarts", default=0, show_default=True, type=click.IntRange(0), help="Further searches from elsewhere.")
+@click.option("--encoder", "encoder_file", metavar="FILE", help="Encoder file, if it is not next to the model.")
+@click.option("--patience", type=click.IntRange(1), help="Stop after this many steps without improvement.")
+@click.option(
+    "--restarts", default=0, show_default=True, type=click.IntRange(0), help="Additional searches from other starting points."
+)
 @click.option(
     "--noise",
     type=click.Choice(["optimise", "frozen", "off"]),
     default="optimise",
     show_default=True,
-    help="Noise maps: found too, the model's own, or none.",
+    help="Noise maps: optimised, the model's own, or none.",
 )
 @click.option(
     "--prior-weight",
     default=0.1,
     show_default=True,
     type=WEIGHT,
-    help="Holds w near the mean; more resembles less and edits better.",
+    help="Weight that keeps w near its mean. Higher values lower fidelity and improve editability.",
 )
 @click.option(
-    "--delta-weight", default=0.0, show_default=True, type=WEIGHT, help="Draws W+ towards W, where sliders mean more; try 0.01."
+    "--delta-weight",
+    default=0.0,
+    show_default=True,
+    type=WEIGHT,
+    help="Weight that keeps the layers of W+ similar, which improves editability; try 0.01.",
 )
 @click.option(
-    "--adversarial-weight", default=0.0, show_default=True, type=WEIGHT, help="Keeps w among the model's own; try 0.1."
+    "--adversarial-weight",
+    default=0.0,
+    show_default=True,
+    type=WEIGHT,
+    help="Weight of a latent discriminator, which keeps w realistic; try 0.1.",
 )
-@click.option("--tune", is_flag=True, help="Then move the generator a little towards the photo; kept in the latent file.")
+@click.option("--tune", is_flag=True, help="Then tune the generator to the photo; the latent file stores the change.")
 @click.option("--tune-steps", default=200, show_default=True, type=click.IntRange(1), help="Steps of --tune.")
-@click.option("--mask", metavar="FILE", help="Picture of the crop's shape: white counts, black does not.")
+@click.option("--mask", metavar="FILE", help="Image of the crop's shape: white pixels count, black ones do not.")
 @crop_options
 @face_options
 @framing_option
 @perceptual_options
 @click.option(
-    "--batch", type=click.IntRange(1), help="Photos searched together: 8, or 1 from 256 px on; on CUDA as many as fit."
+    "--batch",
+    type=click.IntRange(1),
+    help="Photos per batch (default: 8, or 1 for models of 256 px and more; on CUDA as many as fit).",
 )
-@click.option("--video", is_flag=True, help="Write NAME.mp4 of the search too.")
-@click.option("--remember-source", is_flag=True, help="Keep the photo's name and SHA-256 in the latent file.")
-@click.option("--again", is_flag=True, help="Do photos anew that are in the folder's index.csv already.")
-@click.option("--json", "as_json", is_flag=True, help="Print what became of every photo as JSON, an object a line.")
+@click.option("--video", is_flag=True, help="Also write a video of the search, NAME.mp4.")
+@click.option("--remember-source", is_flag=True, help="Store the photo's name and SHA-256 in the latent file.")
+@click.option("--again", is_flag=True, help="Reprocess photos that index.csv lists as done.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result of every photo as JSON, one object per line.")
 @recursive_option
 @megapixels_option
 @device_option
@@ -180,14 +194,15 @@ def invert(
     device: str,
     seed: int,
 ) -> None:
-    """Find the latent whose picture is nearest to each PHOTO (or each picture of a folder).
+    """Find the latent that reproduces each PHOTO (or each image in a folder).
 
-    Writes NAME.safetensors, NAME.png (the picture it renders) and NAME-compare.png (photo, with the found noise, with the
-    model's own noise) a photo, and a row of index.csv. The same command again skips photos that are done; one bad photo does
-    not stop the others. Started by torchrun, the processes share the photos. Ctrl-C keeps the best so far.
+    For every photo it writes NAME.safetensors (the latent), NAME.png (the image it renders), NAME-compare.png (photo, image
+    with the optimised noise, image with the model's own noise) and a row of index.csv. If a photo fails, the others are still
+    processed. Run the same command again to resume; it skips photos that are done. Ctrl-C keeps the best result so far.
+    Started by torchrun, the processes share the photos.
 
-    NAME is the photo's; NAME-ENDING or FOLDER-NAME where photos share it, and NAME-inverted where it would take the place of a
-    photo, or of the latent of another one.
+    NAME is the photo's name. Photos that share a name become NAME-ENDING or FOLDER-NAME. A file that would replace a photo, or
+    the latent of another photo, becomes NAME-inverted.
 
     \b
     Example:
@@ -219,7 +234,7 @@ def invert(
     from latentedit.photo.checks import Domain, foreign, remarks
     from latentedit.photo.landmarks import available
 
-    everything = expand(photos, EXTENSIONS, "pictures", recursive=recursive, photos=True)
+    everything = expand(photos, EXTENSIONS, "images", recursive=recursive, photos=True)
     files = share(everything)
     model = read_model(model_name, device, framing)
     generator = model.generator
@@ -230,12 +245,12 @@ def invert(
         load_encoder(encoder_file, model)
     encoder = model.encoder if init == "encoder" or (init == "auto" and method == "quasi-newton") else None
     if init == "encoder" and encoder is None:
-        raise Error(f'{model_name} has no encoder; "latentedit encoder train" makes one')
+        raise Error(f'{model_name} has no encoder; train one with "latentedit encoder train"')
     steps = STEPS[method] if steps is None else steps
     if not steps and encoder is None:
-        raise Error("--steps 0 needs an encoder to begin with")
+        raise Error("--steps 0 needs an encoder")
     if tune and space == "s":
-        raise Error("--tune goes with --space w and w+")
+        raise Error("--tune needs --space w or w+")
     own, curvature = fingerprint(generator), model.curvature
     unmeasured = (
         method == "quasi-newton"
@@ -246,8 +261,8 @@ def invert(
     if generator.resolution >= LARGE:
         cost = estimate(model, generator.device)
         total = cost.step_seconds * steps * (restarts + 1) / 60
-        once = f", and {cost.step_seconds * PROBES / 60:.2g} more once for this model" if unmeasured else ""
-        click.echo(f"a photo takes about {total:.2g} minutes and {cost.step_gb:.2g} GB{once}, to a factor of two", err=True)
+        once = f", plus {cost.step_seconds * PROBES / 60:.2g} minutes once for this model" if unmeasured else ""
+        click.echo(f"estimate, within a factor of two: {total:.2g} minutes and {cost.step_gb:.2g} GB per photo{once}", err=True)
     statistics = WStatistics.of(generator)
     critic = Critic(generator, statistics) if adversarial_weight else None
     if method == "quasi-newton" and steps and curvature is None:
@@ -296,12 +311,12 @@ def invert(
     written: deque[tuple[Path, Future[None]]] = deque()
 
     def record(**facts: Any) -> None:
-        """With --json, an object for every face, or photo, whatever became of it."""
+        """Print, with --json, one object for every face, or photo, whether it succeeded or not."""
         if as_json:
             click.echo(json.dumps(facts))
 
     def prepare(path: Path) -> list[Job]:
-        """Its faces that are still to be done; by another thread, so that the model need not wait for it."""
+        """Return the faces of a photo that are still to be done; runs in another thread, so that the model need not wait."""
         own_key = ""
         try:
             # Rectangles and landmarks are in pixels of the photo as it is.
@@ -323,7 +338,7 @@ def invert(
         for suffix, quad, warnings in quads:
             name = names.of(path, suffix, own_key)
             if not again and index.has(f"{name}.safetensors", own_key):
-                say(f"{path.name}: done before", err=True)
+                say(f"{path.name}: already done", err=True)
                 record(photo=str(path), latent=f"{name}.safetensors", status="done before")
                 continue
             target = crop_tensor(photo, quad, generator.resolution, generator.channels)
@@ -342,7 +357,7 @@ def invert(
                 solve()
 
     def settle(count: int) -> None:
-        """Raise what went wrong in writing the first ``count`` that have not been asked yet."""
+        """Raise the errors of writing the first ``count`` results that are not checked yet."""
         asked = [written.popleft() for _ in range(count)]
         wrong = [(path, str(error)) for path, future in asked if (error := future.exception()) is not None]
         if wrong:
@@ -401,7 +416,7 @@ def invert(
             for _, message in several.found:
                 say(f"latentedit: {message}", err=True)
         if interrupted:
-            raise Interrupted("interrupted; the best so far is kept, the same command goes on")
+            raise Interrupted("interrupted; the best result so far is kept, run the same command again to resume")
 
     def finish(job: Job, result: "Inversion", number: int, seconds: float, frames: list[Any]) -> None:
         started, one = time.monotonic(), slice(number, number + 1)
@@ -437,7 +452,7 @@ def invert(
     def write(
         job: Job, latent: Any, result: "Inversion", number: int, shown: "Tensor", frames: list[Any], seconds: float
     ) -> None:
-        """By another thread, too."""
+        """Write the files of a face; runs in another thread."""
         nonlocal done
         started, one = time.monotonic(), slice(number, number + 1)
         path, name, interrupted = job.path, job.name, bool(result.settings.get("interrupted"))
@@ -446,7 +461,10 @@ def invert(
         save_image(shown, folder / f"{name}.png")
         if video:
             say_video(save_video(folder / f"{name}.mp4", [*frames, *[shown] * HOLD]), folder / f"{name}.mp4")
-        pictures, captions = [job.target, result.image[one], result.image_own_noise[one]], ["photo", "found noise", "own noise"]
+        pictures, captions = (
+            [job.target, result.image[one], result.image_own_noise[one]],
+            ["photo", "optimised noise", "own noise"],
+        )
         if latent.tuned:
             pictures, captions = [*pictures, shown], [*captions, "tuned"]
         save_image(contact_sheet.sheet([contact_sheet.Row(path.name, pictures, captions)]), folder / f"{name}-compare.png")
@@ -463,14 +481,14 @@ def invert(
             return
         say(
             f"{path.name}: {measure.name} {found['perceptual']:.4f} / {found['perceptual_own_noise']:.4f}, PSNR"
-            f" {found['psnr']:.1f} / {found['psnr_own_noise']:.1f} dB (found / own noise); distance from the model's own w"
-            f" {found['w_distance']:.2f} (its own: about 1; farther than {found['w_percentile']:.0f} % of them)"
+            f" {found['psnr']:.1f} / {found['psnr_own_noise']:.1f} dB (optimised / own noise); distance from the mean w"
+            f" {found['w_distance']:.2f} (random w: about 1; more than {found['w_percentile']:.0f} % of them)"
         )
         say(f"{path.name}: {result.verdict(number)}")
         if latent.tuned:
             say(
-                f"{path.name}: tuned to {latent.distances['psnr_tuned']:.1f} dB; compressing the generator's difference"
-                f" left the picture within {latent.settings['tune_loss_db']:.0f} dB of itself"
+                f"{path.name}: PSNR after tuning {latent.distances['psnr_tuned']:.1f} dB; PSNR between the images with the"
+                f" compressed and the full change of the generator {latent.settings['tune_loss_db']:.0f} dB"
             )
         for ending in (".safetensors", ".png", "-compare.png"):
             say_written(folder / f"{name}{ending}")
@@ -481,16 +499,16 @@ def invert(
         try:
             save_image(contact_sheet.sheet(rows[:SHEET_ROWS]), sheet)
             say(f"wrote {sheet}", err=as_json)
-        except Error as error:  # what went wrong with the photos is told too
+        except Error as error:  # errors of the photos are reported too
             say(f"latentedit: {error}", err=True)
-        click.echo(f"{done} photos, {done / (time.monotonic() - began) * 60:.1f} a minute", err=True)
+        click.echo(f"{done} photos, {done / (time.monotonic() - began) * 60:.1f} per minute", err=True)
 
     try:
         with ThreadPoolExecutor(1) as writer, ahead(files, prepare, together) as following:
 
             def work(path: Path) -> None:
                 wrong: list[tuple[Path, str]] = []
-                # The last one also does those that wait, and what is wrong with it does not hide what is wrong with them.
+                # The last photo also processes those that wait, and its errors must not hide theirs.
                 parts: list[Callable[[], None]] = [lambda: collect(following())]
                 if path == files[-1]:
                     parts += [solve, lambda: settle(len(written))]
@@ -512,7 +530,7 @@ def invert(
 
             each(files, work)
     except KeyboardInterrupt as error:
-        raise Interrupted(f"interrupted; photos that are done: {done}, which are kept; the same command goes on") from error
+        raise Interrupted(f"interrupted; {done} photos are done and kept, run the same command again to resume") from error
     finally:
         if len(rows) > 1:
             overview()

@@ -1,4 +1,4 @@
-"""``directions sample`` and ``directions label``: random pictures, and labels given to them by hand."""
+"""``directions sample`` and ``directions label``: random images, and labelling by hand."""
 
 import re
 import shlex
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Samples.")
-@click.option("--attribute", "attributes", multiple=True, metavar="NAME", help="Column for its labels; repeatable.")
-@click.option("--psi", default=1.0, show_default=True, type=PSI, help="Truncation: 1 is none, smaller is more typical.")
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the first sample; the others count on.")
+@click.option("--count", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Number of samples.")
+@click.option("--attribute", "attributes", multiple=True, metavar="NAME", help="Attribute to label; adds a column. Repeatable.")
+@click.option(
+    "--psi", default=1.0, show_default=True, type=PSI, help="Truncation: 1 means none, smaller values give more typical images."
+)
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the first sample; the others count up.")
 @model_option()
-@click.option("--out", type=click.Path(), required=True, help="Folder of pictures, latents and labels.csv.")
+@click.option("--out", type=click.Path(), required=True, help="Folder for images, latents and labels.csv.")
 @device_option
 def sample(count: int, attributes: tuple[str, ...], psi: float, seed: int, model_name: str, out: str, device: str) -> None:
-    """Draw random samples to be labelled: pictures, their latents, a sheet of all, and a labels.csv with empty columns.
+    """Generate random samples to label: images, latents, a contact sheet, and labels.csv with empty columns.
 
     \b
     Example:
@@ -34,7 +36,7 @@ def sample(count: int, attributes: tuple[str, ...], psi: float, seed: int, model
     from latentedit.networks.fingerprint import fingerprint
 
     generator = read_model(model_name, device).generator
-    with progress_bar(count, "rendering", "picture") as bar:
+    with progress_bar(count, "rendering", "image") as bar:
         table = write_samples(
             generator,
             fingerprint(generator),
@@ -46,27 +48,27 @@ def sample(count: int, attributes: tuple[str, ...], psi: float, seed: int, model
             progress=lambda done, _: bar.update(done - bar.n),
         )
     say_written(table)
-    click.echo(f"go on with: latentedit directions label {shlex.quote(str(table))} --column {(*attributes, 'NAME')[0]}")
+    click.echo(f"next: latentedit directions label {shlex.quote(str(table))} --column {(*attributes, 'NAME')[0]}")
 
 
 @click.command()
 @click.argument("table", metavar="CSV", type=click.Path())
-@click.option("--column", required=True, help="Column of the labels; added if it is missing.")
+@click.option("--column", required=True, help="Column for the labels; added if missing.")
 @click.option(
     "--order",
     type=click.Choice(["uncertain", "file"]),
     default="uncertain",
     show_default=True,
-    help="Those first of which a probe of the answers so far is least sure, or as in the CSV.",
+    help="Start with the samples that a probe of the answers so far is least certain about, or follow the CSV.",
 )
 @seed_option
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page; by default the system chooses.")
-@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the page (default: chosen by the system).")
+@click.option("--no-browser", is_flag=True, help="Print the address, do not open a browser.")
 def label(table: str, column: str, order: str, seed: int, port: int, no_browser: bool) -> None:
-    """Label the samples of CSV by hand, on a page that only this machine can open.
+    """Label the samples of CSV by hand, on a web page that only this machine can open.
 
-    CSV has a "file" column of latent files or photographs, and may have a "picture" column of what to show. Every answer is
-    in it at once: Done, Ctrl-C or a power cut lose nothing, and the same command goes on.
+    CSV needs a "file" column with latent files or photos. A "picture" column names other images to show. Every answer is saved
+    at once, so the Done button, Ctrl-C or a power failure lose nothing. Run the same command again to continue.
 
     \b
     Example:
@@ -78,20 +80,20 @@ def label(table: str, column: str, order: str, seed: int, port: int, no_browser:
         labelling = _read(table, column, order, seed)
         if labelling.next() is None:
             count = len(labelling.samples)
-            raise Error(f"{table}: all {count} samples have a label in {column!r}; empty those to ask about again")
+            raise Error(f"{table}: all {count} samples have a label in {column!r}; clear the labels that you want to change")
         interrupted = _ask(labelling, port, not no_browser)
     reached = labelling.progress()
     click.echo(f"{column}: {reached.yes} yes, {reached.no} no, {reached.left} left")
     if min(reached.yes, reached.no) >= 2:
-        click.echo(f"go on with: {fit_command(labelling, table)}")
+        click.echo(f"next: {fit_command(labelling, table)}")
     else:
-        click.echo("a direction needs at least 2 of each; the same command goes on")
+        click.echo("a direction needs at least 2 of each; run the same command again to continue")
     if interrupted:
-        raise Interrupted(f"interrupted; every answer is in {table}")
+        raise Interrupted(f"interrupted; all answers are saved in {table}")
 
 
 def _read(table: str, column: str, order: str, seed: int) -> "Labelling":
-    """The table, with a progress bar for as long as files are read."""
+    """Read the table, with a progress bar."""
     from latentedit.directions.labelling.session import Labelling
 
     bars: list[Any] = []
@@ -106,13 +108,13 @@ def _read(table: str, column: str, order: str, seed: int) -> "Labelling":
 
 
 def _ask(labelling: "Labelling", port: int, browser: bool) -> bool:
-    """Serve the page until it is done; whether Ctrl-C ended it."""
+    """Serve the page until it is done, and return whether Ctrl-C ended it."""
     import webbrowser
 
     from latentedit.directions.labelling.server import LabelPage, doorway
 
     page = LabelPage(labelling, port)
-    click.echo(f"{page.address}\nis the page, should none open by itself; its Done button or Ctrl-C here ends this program")
+    click.echo(f"{page.address}\nOpen this page if your browser does not. Its Done button, or Ctrl-C here, ends the program.")
     with ExitStack() as stack:
         if browser:
             webbrowser.open(stack.enter_context(doorway(page.address)))
@@ -120,7 +122,7 @@ def _ask(labelling: "Labelling", port: int, browser: bool) -> bool:
 
 
 def fit_command(labelling: "Labelling", table: str) -> str:
-    """What makes a direction of the labels."""
+    """Return the command that fits a direction to the labels."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", labelling.column).strip("-_") or "direction"
     words = ["latentedit", "directions", "fit", table, "--column", labelling.column]
     words += ["--name", name] if name != labelling.column else []

@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 @click.group()
 def latent() -> None:
-    """Latents of other tools, in and out."""
+    """Import and export latents of other tools."""
 
 
 @latent.command("import")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @model_option(None)
-@click.option("--out", type=click.Path(), required=True, help="Folder for latent files and pictures.")
+@click.option("--out", type=click.Path(), required=True, help="Folder for latent files and images.")
 @recursive_option
 @device_option
 def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive: bool, device: str) -> None:
-    """Make latent files, with pictures beside them, of every latent in FILE.
+    """Convert every latent in FILE to a latent file, and render its image.
 
-    They are named after FILE, or after its folder too where several files share a name; NAME-imported where another latent
-    or a picture of your own is there.
+    Accepts projected_w.npz of NVIDIA's projectors, latents.pt of e4e, the .pt of rosinality's projector, and .npy arrays of
+    shape [N, layers, width].
 
-    Read are projected_w.npz of NVIDIA's projectors, latents.pt of e4e, the .pt of rosinality's projector, and arrays [N,
-    layers, width] in .npy.
+    The results are named after FILE, and after its folder if several files share a name. A file that would replace another
+    latent or an image of yours becomes NAME-imported.
 
     \b
     Example:
@@ -54,10 +54,10 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive:
     from latentedit.latent.latent_file import save_latent
 
     if model_name is None:
-        raise Error("these files do not say which generator they belong to; name it with --model")
+        raise Error("these files do not name their generator; add --model")
     model = read_model(model_name, device)
     generator = model.generator
-    sources = list(dict.fromkeys(expand(files, ENDINGS, "files of latents", recursive=recursive)))
+    sources = list(dict.fromkeys(expand(files, ENDINGS, "latent files", recursive=recursive)))
     names = distinct(sources)
     written: set[str] = set()
 
@@ -66,7 +66,7 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive:
             _belongs(path, found, model)
             found.ws = found.rows(generator.num_ws)
             found.settings = {"imported": path.name}
-            # Those of one latent are called as their file is, others as they are called in it.
+            # A file with one latent gives it its own name; a file with several names each of them.
             name = f"{names[path]}{inner.removeprefix(path.stem)}" if inner.startswith(path.stem) else inner
             place = _free_place(Path(out), name, found, written)
             save_image(found.render(generator), place.with_name(f"{place.stem}.png"))
@@ -77,7 +77,7 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive:
 
 
 def _free_place(folder: Path, name: str, latent: "Latent", written: set[str]) -> Path:
-    """Where ``latent`` is written: NAME, or NAME-imported, -2 ... where another latent or a picture of the user's own is."""
+    """Return the path for ``latent``: NAME, or NAME-imported, -2 ... if another latent or an image of the user is there."""
     from latentedit.formats.load_latent import load_latent
     from latentedit.io.images import is_free
 
@@ -105,18 +105,18 @@ def _belongs(path: Path, found: "Latent", model: "Model") -> None:
     generator = model.generator
     rows, width = found.ws.shape[1:]
     if rows not in (1, generator.num_ws) or width != generator.w_dim:
-        raise Error(f"{path}: latents of {rows} x {width}; this generator has {generator.num_ws} x {generator.w_dim}")
+        raise Error(f"{path}: latents of {rows} x {width}; this generator needs {generator.num_ws} x {generator.w_dim}")
     shapes = [tuple(map_.shape) for map_ in found.noise or []]
     if shapes and shapes != generator.synthesis.noise_shapes:
-        raise Error(f"{path}: its noise maps are of other sizes than this generator's")
+        raise Error(f"{path}: the sizes of its noise maps do not match this generator")
     found.check_generator(fingerprint(generator), model.path)
 
 
 @latent.command()
 @click.argument("source", metavar="LATENT")
-@click.option("--out", type=click.Path(), required=True, help="A .npz, as NVIDIA's projector writes it.")
+@click.option("--out", type=click.Path(), required=True, help="File to write: a .npz as NVIDIA's projector writes it.")
 def export(source: str, out: str) -> None:
-    """Write LATENT as projected_w.npz; what has no place there (noise maps, a tuned generator, style offsets) is named.
+    """Write LATENT as projected_w.npz. What this format cannot hold (noise maps, a tuned generator, style offsets) is listed.
 
     \b
     Example:
@@ -127,7 +127,7 @@ def export(source: str, out: str) -> None:
 
     found = load_latent(source)
     if not out.endswith(".npz"):
-        raise Error(f"{out}: latents of other tools are written as .npz")
+        raise Error(f"{out}: --out must end in .npz")
     save_projection(out, found)
     for what in lost(found):
         click.echo(f"left out: {what}", err=True)
@@ -145,7 +145,7 @@ def _pair(first: str, second: str, model_name: str | None, device: str, force: b
     b.ws = b.rows(model.generator.num_ws)
     if a.styles or b.styles:
         raise Error(
-            f"{first if a.styles else second}: has style offsets, which belong to its own w; invert with --space w or w+"
+            f"{first if a.styles else second}: has style offsets, which only fit its own w; invert with --space w or w+"
         )
     return a, b, model
 
@@ -165,13 +165,13 @@ def _write(latent: "Latent", model: "Model", out: str, note: Sequence[str]) -> N
 @click.command()
 @click.argument("first", metavar="LATENT")
 @click.argument("second", metavar="OTHER")
-@click.option("--layers", default="coarse", show_default=True, help="Rows taken from OTHER: 0-3, coarse, middle, fine.")
+@click.option("--layers", default="coarse", show_default=True, help="Layers to take from OTHER: 0-3, coarse, middle or fine.")
 @model_option(None)
-@click.option("--out", type=click.Path(), required=True, help="Picture, or latent (.safetensors).")
+@click.option("--out", type=click.Path(), required=True, help="Image or latent (.safetensors) to write.")
 @click.option("--force", is_flag=True, help="Accept latents of another generator.")
 @device_option
 def mix(first: str, second: str, layers: str, model_name: str | None, out: str, force: bool, device: str) -> None:
-    """Style mixing: LATENT with some layers of OTHER; their noise maps, and what tuning changed in them, come along.
+    """Combine LATENT with some layers of OTHER (style mixing). Noise maps and generator tuning of these layers come along.
 
     \b
     Example:
@@ -188,13 +188,13 @@ def mix(first: str, second: str, layers: str, model_name: str | None, out: str, 
 @click.command()
 @click.argument("first", metavar="LATENT")
 @click.argument("second", metavar="OTHER")
-@click.option("--count", default=7, show_default=True, type=click.IntRange(2, 50), help="Pictures.")
+@click.option("--count", default=7, show_default=True, type=click.IntRange(2, 50), help="Number of images.")
 @model_option(None)
-@click.option("--out", type=click.Path(), required=True, help="Picture (a strip), or video as .mp4, .webm or .gif.")
+@click.option("--out", type=click.Path(), required=True, help="Image (a strip), or video (.mp4, .webm or .gif).")
 @click.option("--force", is_flag=True, help="Accept latents of another generator.")
 @device_option
 def interpolate(first: str, second: str, count: int, model_name: str | None, out: str, force: bool, device: str) -> None:
-    """A strip of pictures on the straight line from LATENT to OTHER; found noise and tuned generators go in step.
+    """Interpolate linearly from LATENT to OTHER, including noise maps and tuned generators.
 
     \b
     Example:

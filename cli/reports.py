@@ -1,4 +1,4 @@
-"""``directions report``, ``compare`` and ``condition``: what a direction does, and to what else."""
+"""``directions report``, ``compare`` and ``condition``: the effect and the side effects of a direction."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ def parse_question(text: str) -> tuple[str, str | None, str | None]:
 
 
 def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, pictures: int) -> tuple["Effect", list[float]]:
-    """The effect of ``direction`` on random pictures, and that of every layer alone, asked of the judge in that file."""
+    """Measure ``direction`` on random images, and every layer alone, with the attribute classifier in the file ``judge``."""
     from latentedit.directions.effects import AMOUNTS, effect_of_layers, measure_effect, question
     from latentedit.latent.w_statistics import sample_w, sample_z
     from latentedit.metrics import load_judge
@@ -44,7 +44,7 @@ def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, 
         base = sample_z(1, generator.z_dim, pictures)
     else:
         base = sample_w(generator, pictures, seed=1)[:, None].expand(-1, generator.num_ws, -1)
-    with progress_bar(len(AMOUNTS), "asking the judge", "amount") as bar:
+    with progress_bar(len(AMOUNTS), "measuring", "amount") as bar:
         effect = measure_effect(
             generator,
             direction,
@@ -70,7 +70,7 @@ def own_direction(name: str, model: "Model") -> "Direction":
 
 
 def known_directions(model: "Model") -> list["Direction"]:
-    """The user's own and those that ship, for this generator."""
+    """Return the user's own and the bundled directions of this generator."""
     from latentedit.directions.direction import read_direction
     from latentedit.directions.registry import own_directions, shipped
     from latentedit.networks.fingerprint import fingerprint
@@ -80,25 +80,27 @@ def known_directions(model: "Model") -> list["Direction"]:
 
 
 def judge_options(function: Any) -> Any:
-    function = click.option("--pictures", default=PICTURES, show_default=True, type=click.IntRange(2), help="To ask about.")(
-        function
-    )
-    text = "What to ask: an attribute of the judge, HEAD:YES, or HEAD:YES/NO; by default the direction's name."
+    function = click.option(
+        "--pictures", default=PICTURES, show_default=True, type=click.IntRange(2), help="Number of random images to measure on."
+    )(function)
+    text = "Attribute of the classifier: HEAD, HEAD:YES, or HEAD:YES/NO (default: the direction's name)."
     function = click.option("--ask", metavar="HEAD[:YES[/NO]]", help=text)(function)
-    return click.option("--judge", type=click.Path(), help="File of an independent classifier (docs/formats.md).")(function)
+    return click.option("--judge", type=click.Path(), help="Independent attribute classifier (docs/formats.md).")(function)
 
 
 @click.command()
 @click.argument("name", metavar="NAME|FILE")
 @judge_options
 @model_option()
-@click.option("--out", type=click.Path(), required=True, help="Folder for the direction with its report, card and curves.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option(
+    "--out", type=click.Path(), required=True, help="Folder for the direction with its report, and for its card and curves."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @device_option
 def report(
     name: str, judge: str | None, ask: str | None, pictures: int, model_name: str, out: str, as_json: bool, device: str
 ) -> None:
-    """What a direction does: what it moves besides, and, if a judge is at hand, how often pictures come to show it.
+    """Report the side effects of a direction and, with --judge, its success rate.
 
     \b
     Example:
@@ -128,9 +130,9 @@ def report(
 @model_option()
 @device_option
 def compare(names: tuple[str, ...], judge: str | None, ask: str | None, pictures: int, model_name: str, device: str) -> None:
-    """Several directions side by side, and what each does to the scores of the others.
+    """Compare several directions, and show how much each changes the scores of the others.
 
-    With --judge all are asked the same --ask.
+    With --judge, the same --ask applies to all of them.
 
     \b
     Example:
@@ -148,15 +150,17 @@ def compare(names: tuple[str, ...], judge: str | None, ask: str | None, pictures
 
 @click.command()
 @click.argument("name", metavar="NAME|FILE")
-@click.option("--keep", required=True, metavar="NAME,...|auto", help="Directions whose scores must stay; auto proposes them.")
-@click.option("--name", "called", help="Of the new direction; by default the old one's with -alone.")
+@click.option(
+    "--keep", required=True, metavar="NAME,...|auto", help="Directions whose scores must not change; auto selects them."
+)
+@click.option("--name", "called", help="Name of the new direction (default: the old name with -alone).")
 @model_option()
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
 @device_option
 def condition(name: str, keep: str, called: str | None, model_name: str, out: str, device: str) -> None:
-    """A direction that leaves the scores of others exactly as they are, however correlated they may be.
+    """Make a direction that does not change the scores of others, however correlated they are.
 
-    It is another direction, with a name of its own; "directions report" measures what it does.
+    The result is a new direction with its own name. Use "directions report" to measure its effect.
 
     \b
     Example:
@@ -169,12 +173,15 @@ def condition(name: str, keep: str, called: str | None, model_name: str, out: st
     found = kept(direction, keep, model, called)
     found.save(out)
     if found is not direction:
-        say(f"{found.name}: holds {', '.join(found.report['kept'])}; cosine {found.report['cosine_with_unconditioned']}")
+        say(
+            f"{found.name}: keeps {', '.join(found.report['kept'])}; cosine with the original"
+            f" {found.report['cosine_with_unconditioned']}"
+        )
     say_written(out)
 
 
 def kept(direction: "Direction", keep: str, model: "Model", name: str | None = None) -> "Direction":
-    """``direction`` conditioned on those named, or on those that its leakage proposes; itself where that is none."""
+    """Return ``direction`` conditioned on those named, or on those that its leakage selects; itself if there are none."""
     from latentedit.directions.conditioning import conditioned, to_keep
 
     generator = model.generator
@@ -182,7 +189,7 @@ def kept(direction: "Direction", keep: str, model: "Model", name: str | None = N
         others = [d for d in known_directions(model) if d.name != direction.name and d.space in ("w", "w+")]
         chosen = to_keep(direction, others, generator.num_ws, generator.w_dim)
         if not chosen:
-            click.echo(f"{direction.name} moves no known direction by 0.2 sigmas a sigma: nothing to keep")
+            click.echo(f"{direction.name} changes no known direction by 0.2 sigmas per sigma or more: nothing to keep")
             return direction
     else:
         chosen = [own_direction(name, model) for name in keep.split(",")]

@@ -29,31 +29,39 @@ SHEET_ROWS, SHEET_COLUMNS = 8, 10
 
 @click.group()
 def dataset() -> None:
-    """Make and inspect training sets."""
+    """Create and inspect training sets."""
 
 
 @dataset.command()
 @click.argument("source", type=click.Path())
-@click.option("--size", required=True, type=click.IntRange(4, 4096), help="Side of the squares in pixels, a power of two.")
 @click.option(
-    "--crop", default="centre", show_default=True, metavar="centre|face|X,Y,SIZE", help="Which square of every picture."
+    "--size", required=True, type=click.IntRange(4, 4096), help="Side of the square images in pixels, a power of two."
 )
 @click.option(
-    "--fit", type=click.Choice(["crop", "pad", "skip"]), default="crop", show_default=True, help="Pictures that are not square."
+    "--crop", default="centre", show_default=True, metavar="centre|face|X,Y,SIZE", help="Which square to take from each image."
+)
+@click.option(
+    "--fit",
+    type=click.Choice(["crop", "pad", "skip"]),
+    default="crop",
+    show_default=True,
+    help="How to treat images that are not square.",
 )
 @click.option(
     "--background",
     type=click.Choice(["white", "black", "skip"]),
     default="white",
     show_default=True,
-    help="What transparent pictures are laid on.",
+    help="Background for transparent images.",
 )
-@click.option("--colour", type=click.Choice(["grey", "rgb"]), default="rgb", show_default=True, help="Channels.")
-@click.option("--eyes", metavar="AX,AY,BX,BY", help="With --crop face: where eyes go, in fractions of the side.")
-@click.option("--labels", metavar="FILE.csv|folders", help="Classes: a CSV with a file column, or the sub-folders' names.")
+@click.option("--colour", type=click.Choice(["grey", "rgb"]), default="rgb", show_default=True, help="Colour channels.")
+@click.option("--eyes", metavar="AX,AY,BX,BY", help="With --crop face: position of the eyes, in fractions of the side.")
+@click.option(
+    "--labels", metavar="FILE.csv|folders", help="Class labels: a CSV with a file column, or the names of the sub-folders."
+)
 @click.option("--column", help="Column of the CSV that holds the class.")
-@click.option("--renderings", is_flag=True, help="Take pictures that latentedit rendered too.")
-@click.option("--out", type=click.Path(), required=True, help="Training set: a .zip, or a new folder.")
+@click.option("--renderings", is_flag=True, help="Include images that latentedit rendered.")
+@click.option("--out", type=click.Path(), required=True, help="Training set to write: a .zip or a new folder.")
 @megapixels_option
 def build(
     source: str,
@@ -68,8 +76,10 @@ def build(
     renderings: bool,
     out: str,
 ) -> None:
-    """Cut the pictures of SOURCE (a folder or zip) to squares of one size and store them; unreadable ones are listed and
-    skipped. Sub-folders are read too, hidden files are not. The labels of a dataset.json in SOURCE are kept.
+    """Crop and scale the images of SOURCE (a folder or zip) to squares of one size.
+
+    Unreadable files are listed and skipped. Sub-folders are included, hidden files are not. The labels of a dataset.json in
+    SOURCE are kept.
 
     \b
     Example:
@@ -79,7 +89,7 @@ def build(
     from latentedit.training.preparation import Preparation, class_labels, prepared
 
     if eyes and crop != "face":
-        raise Error("--eyes goes with --crop face")
+        raise Error("--eyes needs --crop face")
     preparation = Preparation(
         size,
         cast(Any, crop if crop in ("centre", "face") else tuple(parse_numbers(crop, 3, "--crop"))),
@@ -105,17 +115,17 @@ def build(
         for message in skipped:
             say(message if message.startswith("left out") else f"skipped {message}", err=True)
     if len(classes) == 1:
-        say(f"warning: all pictures have one class, {classes.pop()!r}; labels tell nothing apart", err=True)
+        say(f"warning: all images have the same class, {classes.pop()!r}, so the labels are useless", err=True)
     bad = sum(not message.startswith("left out") for message in skipped)
-    click.echo(f"{count} pictures of {size} x {size}, {colour}" + (f"; {bad} skipped" if bad else ""))
+    click.echo(f"{count} images of {size} x {size}, {colour}" + (f"; {bad} skipped" if bad else ""))
     say_written(out)
 
 
 @dataset.command()
 @click.argument("data", type=click.Path())
-@click.option("--sheet", type=click.Path(), help="Write a contact sheet: a row a label, or 80 pictures evenly spaced.")
+@click.option("--sheet", type=click.Path(), help="Contact sheet to write: one row per label, or 80 evenly spaced images.")
 def info(data: str, sheet: str | None) -> None:
-    """Counts, sizes and balance of labels of a training set (zip or folder), and how fast it loads.
+    """Show the size, the label balance and the loading speed of a training set (zip or folder).
 
     \b
     Example:
@@ -126,11 +136,11 @@ def info(data: str, sheet: str | None) -> None:
 
     pictures = load_pictures(data)
     colour = "grey" if pictures.channels == 1 else "RGB"
-    click.echo(f"{len(pictures)} pictures of {pictures.resolution} x {pictures.resolution}, {colour}")
+    click.echo(f"{len(pictures)} images of {pictures.resolution} x {pictures.resolution}, {colour}")
     counts = pictures.labels.sum(dim=0).int().tolist()
     for label, count in enumerate(counts):
         name = f" ({pictures.label_names[label]})" if pictures.label_names else ""
-        say(f"label {label}{name}: {count} pictures, {count / len(pictures):.1%}")
+        say(f"label {label}{name}: {count} images, {count / len(pictures):.1%}")
     click.echo(f"loads at {loading_rate(pictures):.0f} images/s")
     click.echo(f"sha256 {pictures.digest()}")
     if sheet:
@@ -160,38 +170,44 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
 
 @click.command()
 @click.argument("data", type=click.Path())
-@click.option("--out", type=click.Path(), required=True, help="Folder of the run; run again to resume.")
+@click.option("--out", type=click.Path(), required=True, help="Folder for the run. Run the same command again to resume.")
 @click.option("--preset", default="small", show_default=True, help="Name of a preset, or a TOML file.")
-@click.option("--kimg", type=Finite(0, 1e9, min_open=True), help="Stop after this many thousand pictures.")
-@click.option("--max-minutes", type=Finite(0, 1e7), help="Stop after this time, with a snapshot.")
-@click.option("--snapshot-kimg", type=Finite(0, 1e9, min_open=True), help="Thousand pictures between snapshots.")
-@click.option("--batch", type=click.IntRange(1, 65536), help="Pictures a step, over all processes.")
-@click.option("--micro-batch", type=click.IntRange(1, 65536), help="Pictures at once on a device; smaller needs less memory.")
-@click.option("--learning-rate", type=Finite(0, 10, min_open=True), help="Of both networks.")
+@click.option("--kimg", type=Finite(0, 1e9, min_open=True), help="Stop after this many thousand images.")
+@click.option("--max-minutes", type=Finite(0, 1e7), help="Stop after this time and write a snapshot.")
+@click.option("--snapshot-kimg", type=Finite(0, 1e9, min_open=True), help="Thousands of images between snapshots.")
+@click.option("--batch", type=click.IntRange(1, 65536), help="Images per step, over all processes.")
+@click.option(
+    "--micro-batch", type=click.IntRange(1, 65536), help="Images at a time per device; smaller values need less memory."
+)
+@click.option("--learning-rate", type=Finite(0, 10, min_open=True), help="Learning rate of both networks.")
 @click.option("--gamma", type=Finite(0, 1e6), help="Weight of the R1 penalty.")
-@click.option("--augment", help="Group of augmentations (bg, bgc, ...), or none.")
-@click.option("--augment-p", type=Finite(0, 1), help="Strength of the augmentation at the start, 0 to 1.")
-@click.option("--mirror/--no-mirror", default=None, help="Show every picture mirrored as well.")
-@click.option("--swap", "swaps", multiple=True, metavar="LABEL=LABEL", help="Labels that change places in a mirrored picture.")
+@click.option("--augment", help="Augmentations (bg, bgc, upright, ...), or none.")
+@click.option("--augment-p", type=Finite(0, 1), help="Initial augmentation strength, 0 to 1.")
+@click.option("--mirror/--no-mirror", default=None, help="Also train on the mirrored images.")
 @click.option(
-    "--freeze-d", type=click.IntRange(0, 1000), help="Discriminator layers, from the picture on, that stay as they are."
-)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="Of the blocks from 16 x 16 up.")
-@click.option("--eyes", metavar="AX,AY,BX,BY", help="Where eyes lie in these pictures, in fractions of the side.")
-@click.option("--mouth", metavar="X,Y", help="Where the mouth lies.")
-@click.option("--init-from", metavar="MODEL", help="Start from the weights of this model, as far as they fit.")
-@click.option("--held-out", type=click.Path(), help="Pictures not to train on; what the discriminator makes of them is logged.")
-@click.option(
-    "--metrics", metavar="NAME,...", help="Measure every snapshot, as latentedit metrics does; the best by kid (fid) is kept."
+    "--swap", "swaps", multiple=True, metavar="LABEL=LABEL", help="Labels that a mirrored image exchanges. Repeatable."
 )
 @click.option(
-    "--features", help="Network for --metrics: inception, efficientnet-lite0, or the file of a judge (see latentedit metrics)."
+    "--freeze-d", type=click.IntRange(0, 1000), help="Number of discriminator layers, from the image on, to keep fixed."
 )
-@click.option("--tensorboard", is_flag=True, help="Write event files too (pip install 'latentedit[tensorboard]').")
-@click.option("--no-graphs", is_flag=True, help="On CUDA, launch every operation by itself: slower, for finding faults.")
-@click.option("--accept-changes", is_flag=True, help="Resume although options or data have changed.")
-@click.option("--dry-run", is_flag=True, help="Print what would run, with an estimate of memory and time.")
-@click.option("--seed", type=SEED, help="Of every random draw.")
+@click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="Precision of the blocks from 16 x 16 up."
+)
+@click.option("--eyes", metavar="AX,AY,BX,BY", help="Position of the eyes in the images, in fractions of the side.")
+@click.option("--mouth", metavar="X,Y", help="Position of the mouth, in fractions of the side.")
+@click.option("--init-from", metavar="MODEL", help="Start from the weights of this model where names and shapes match.")
+@click.option("--held-out", type=click.Path(), help="Images not to train on; the discriminator's outputs for them are logged.")
+@click.option(
+    "--metrics",
+    metavar="NAME,...",
+    help="Measure every snapshot, as latentedit metrics does, and keep the best by kid (or fid).",
+)
+@click.option("--features", help="Network for --metrics: inception, efficientnet-lite0, or a file (see latentedit metrics).")
+@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard event files (pip install 'latentedit[tensorboard]').")
+@click.option("--no-graphs", is_flag=True, help="Do not use CUDA graphs: slower, for debugging.")
+@click.option("--accept-changes", is_flag=True, help="Resume even if options or data have changed.")
+@click.option("--dry-run", is_flag=True, help="Print the configuration with an estimate of memory and time, and stop.")
+@click.option("--seed", type=SEED, help="Random seed.")
 @device_option
 def train(
     data: str,
@@ -223,10 +239,10 @@ def train(
     seed: int | None,
     device: str,
 ) -> None:
-    """Train a generator on DATA, a zip or folder of squares ("latentedit dataset build").
+    """Train a generator on DATA, a training set made by "latentedit dataset build".
 
-    The same command again goes on from the last snapshot. Ctrl-C finishes the step, writes a snapshot and stops. With --eyes
-    the model file says how faces are framed, so that "align" and "invert" can crop new photographs. Started by torchrun, the
+    Run the same command again to resume from the last snapshot. Ctrl-C finishes the step, writes a snapshot and stops. --eyes
+    stores the framing of faces in the model file, so that "align" and "invert" can crop new photos. Started by torchrun, the
     processes share the work.
 
     \b
@@ -238,7 +254,7 @@ def train(
     from latentedit.training import join_world, load_pictures, load_preset
     from latentedit.training import train as run
 
-    load_preset(preset)  # a wrong name is told before anything is read
+    load_preset(preset)  # reports a wrong name before anything is read
     where = resolve_device(device)
     world = join_world(where.type)
     if where.type == "cuda" and world.size > 1:
@@ -260,19 +276,19 @@ def train(
         seed=seed,
     )
     if swaps and not config.mirror:
-        raise Error("--swap goes with --mirror")
+        raise Error("--swap needs --mirror")
     pictures.swap_when_mirrored(dict(_pair(text) for text in swaps))
     if world.leads:
         labels = f", {pictures.labels.shape[1]} labels" if pictures.labels.shape[1] else ""
         click.echo(
-            f"{len(pictures)} pictures of {pictures.resolution} x {pictures.resolution}, {pictures.channels} channels{labels}"
+            f"{len(pictures)} images of {pictures.resolution} x {pictures.resolution}, {pictures.channels} channels{labels}"
         )
     if dry_run:
         if world.leads:
             _describe(config, pictures, str(where), world)
         return
     if features and not metrics:
-        raise Error("--features goes with --metrics")
+        raise Error("--features needs --metrics")
     if metrics:
         unseen = load_pictures(held_out) if held_out else None
         names = metrics.split(",")
@@ -325,13 +341,13 @@ def _describe(config: "TrainingConfig", pictures: "PictureSet", device: str, wor
     from latentedit.training import Trainer
     from latentedit.training.estimate import estimate
 
-    Trainer(config, pictures, "cpu", world)  # says what could not be built
+    Trainer(config, pictures, "cpu", world)  # raises errors of the configuration
     processes = world.size
     guess = estimate(config, pictures.shape, pictures.labels.shape[1], torch.device(device), processes)
     click.echo(config.toml().rstrip())
     click.echo("")
     click.echo(f"generator {guess.parameters_g:,} parameters, discriminator {guess.parameters_d:,}")
-    click.echo(f"about {guess.memory_gb:.1f} GB on each of {processes} device{'s' * (processes > 1)} ({device})")
+    click.echo(f"about {guess.memory_gb:.1f} GB per device, on {processes} device{'s' * (processes > 1)} ({device})")
     hours = config.kimg * guess.hours_per_mimg / 1000
     click.echo(f"about {guess.images_per_second:.3g} images/s: {hours:,.1f} hours for {config.kimg:,.0f} kimg")
 
@@ -346,11 +362,11 @@ def _pair(text: str) -> tuple[str, str]:
 def _framing(eyes: str | None, mouth: str | None) -> dict[str, Any] | None:
     if eyes is None:
         if mouth is not None:
-            raise Error("--mouth goes with --eyes")
+            raise Error("--mouth needs --eyes")
         return None
     ax, ay, bx, by = parse_numbers(eyes, 4, "--eyes")
     if not all(0 <= number <= 1 for number in (ax, ay, bx, by)) or ax >= bx:
-        raise Error(f"--eyes takes fractions of the side from 0 to 1, the eye at the viewer's left first; got {eyes}")
+        raise Error(f"--eyes takes fractions of the side from 0 to 1, first the eye on the left of the image; got {eyes}")
     framing: dict[str, Any] = {"kind": "face", "eyes": [[ax, ay], [bx, by]]}
     if mouth is not None:
         place = parse_numbers(mouth, 2, "--mouth")

@@ -61,14 +61,14 @@ def test_a_folder_is_done_once(tmp_path: Path, tiny_file: Path) -> None:
     Image.new("L", (24, 24), 90).save(photos / "1.png")  # another picture under the same name
     (out / "2.safetensors").unlink()
     again = works("invert", photos, "--model", tiny_file, "--out", out, *STEPS)
-    assert again.stderr.count("done before") == 1
+    assert again.stderr.count("already done") == 1
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     assert after["0.safetensors"] == before["0.safetensors"]
     assert after["1.safetensors"] != before["1.safetensors"]
     other = works("invert", photos, "--model", tiny_file, "--out", out, "--aligned", "--steps", "4")
-    assert "done before" not in other.stderr
+    assert "already done" not in other.stderr
     anew = works("invert", photos / "0.png", "--model", tiny_file, "--out", out, "--aligned", "--steps", "4", "--again")
-    assert "done before" not in anew.stderr
+    assert "already done" not in anew.stderr
 
 
 def test_processes_share_the_photos(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,8 +151,8 @@ def test_pasted_back(tmp_path: Path, tiny_file: Path) -> None:
     works(*pasted, tmp_path / "other.png", "--force", "--out", tmp_path / "x.png")
     works("sample", tiny_file, "--seeds", "1", "--out", tmp_path / "drawn.safetensors")
     drawn = ("edit", tmp_path / "drawn.safetensors", "--model", tiny_file, "--paste-back", tmp_path / "photo.png")
-    assert "does not say where in a photo it belongs" in complaint(*drawn, "--out", tmp_path / "x.png")
-    assert "--paste-back goes with one latent" in complaint(*drawn, "--out", tmp_path / "x.safetensors")
+    assert "has no crop position" in complaint(*drawn, "--out", tmp_path / "x.png")
+    assert "--paste-back needs one latent" in complaint(*drawn, "--out", tmp_path / "x.safetensors")
 
 
 def test_remarks() -> None:

@@ -134,7 +134,7 @@ def test_conditional_sample(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     save_model(path, Model(tiny_generator(c_dim=3)))
     works("sample", path, "--class", "2", "--seeds", "0", "--out", tmp_path / "c.png")
-    assert "this model is conditional: give --class 0 to 2" in complaint("sample", path, "--out", tmp_path / "c.png")
+    assert "this model is conditional: --class must be 0 to 2" in complaint("sample", path, "--out", tmp_path / "c.png")
 
 
 def test_model_info(tiny_file: Path) -> None:
@@ -203,7 +203,7 @@ def test_edit(tmp_path: Path, tiny_file: Path, latent_file: Path, direction_file
     assert grid.shape[3] == strip.shape[3]
     assert grid.shape[2] > 1.9 * strip.shape[2]
     three = ["--sweep", f"{direction_file}=-1:1:2"] * 3
-    assert "a grid has two --sweep, got 3" in run(*common, *three, "--out", tmp_path / "cube.png").stderr
+    assert "a grid takes two --sweep, got 3" in run(*common, *three, "--out", tmp_path / "cube.png").stderr
     works("edit", latent_file, latent_file, "--model", tiny_file, "--set", f"{direction_file}=1", "--out", tmp_path / "several")
     assert (tmp_path / "several" / "me.png").is_file()
 
@@ -283,8 +283,8 @@ def test_refine(tmp_path: Path, tiny_file: Path, direction_file: Path) -> None:
     numbers = folder / "numbers.csv"
     numbers.write_text("file,age\n" + "".join(f"{tmp_path / f'{i}.png'},{i}\n" for i in range(6)))
     assert "yes and no alone" in complaint(*common[:3], numbers, *common[4:], "--column", "age")
-    assert "needs a --positive" in complaint(*common, "--column", "bright", "--negative", "no")
-    assert "take each other's place" in complaint(*common, "--column", "bright", "--positive", "yes", "--mirror", "swap")
+    assert "needs --positive" in complaint(*common, "--column", "bright", "--negative", "no")
+    assert "needs both" in complaint(*common, "--column", "bright", "--positive", "yes", "--mirror", "swap")
     assert "no column 'hat'" in complaint(*common, "--column", "bright", "--positive", "yes", "--hold", "hat")
     assert "layers 0-99 lie outside" in complaint(*common, "--column", "bright", "--positive", "yes", "--layers", "0-99")
 
@@ -311,8 +311,8 @@ def test_dataset_and_train(tmp_path: Path) -> None:
     out = tmp_path / "set.zip"
     result = works("dataset", "build", photos, "--size", "16", "--colour", "grey", "--out", out)
     assert "skipped" in result.stderr
-    assert "6 pictures of 16 x 16, grey" in result.stdout
-    assert "6 pictures of 16 x 16, grey" in works("dataset", "info", out).stdout
+    assert "6 images of 16 x 16, grey" in result.stdout
+    assert "6 images of 16 x 16, grey" in works("dataset", "info", out).stdout
     run_folder = tmp_path / "run"
     common = ["train", out, "--out", run_folder, "--batch", "4", "--precision", "fp32"]
     works(*common, "--kimg", "0.008", "--eyes", "0.3,0.4,0.7,0.4", "--mouth", "0.5,0.8")
@@ -326,7 +326,7 @@ def test_dry_run(tmp_path: Path, faces_zip: Path) -> None:
     out = works("train", faces_zip, "--out", tmp_path / "run", "--preset", "cifar", "--kimg", "1", "--dry-run").stdout
     assert not (tmp_path / "run").exists()
     assert "images/s" in out
-    assert "GB on each of 1 device" in out
+    assert "GB per device, on 1 device" in out
     (tmp_path / "again.toml").write_text(out.split("\n", 1)[1].split("\ngenerator ")[0])
     assert load_preset(str(tmp_path / "again.toml")) == load_preset("cifar").changed(kimg=1.0)
 
@@ -344,9 +344,9 @@ def test_metrics(tmp_path: Path, faces_zip: Path, tiny_file: Path, monkeypatch: 
     assert re.search(r"ppl_discriminator\S*_z_full_crop", text)  # with ST-LPIPS where it is installed
     assert "inversion_psnr_own_noise" in text
     assert "nothing to separate" in complaint("metrics", tiny_file, *judge, "--metrics", "separability")
-    assert "name it with --data" in complaint("metrics", tiny_file, *judge)
+    assert "add --data" in complaint("metrics", tiny_file, *judge)
     assert "got beauty" in complaint("metrics", tiny_file, "--metrics", "beauty")
-    assert "separability asks a judge" in complaint("metrics", tiny_file, "--metrics", "separability")
+    assert "separability needs an attribute classifier" in complaint("metrics", tiny_file, "--metrics", "separability")
     assert "name them with --held-out" in complaint("metrics", tiny_file, "--metrics", "inversion")
     assert "weights-inception" in complaint("metrics", tiny_file, "--data", faces_zip)
     other = ["--data", faces_zip, "--features", tiny_file, "--count", "20"]
@@ -362,8 +362,8 @@ def test_sample_of_a_class(tmp_path: Path, tiny_file: Path) -> None:
     works("sample", path, "--class", "left", "--seeds", "3", "--out", tmp_path / "a.safetensors")
     assert load_latent(tmp_path / "a.safetensors").settings == {"seed": 3, "psi": 0.7, "class": "left"}
     into = ["--out", tmp_path / "x.safetensors"]
-    assert "give --class 0 to 1 (left, right)" in complaint("sample", path, "--class", "up", *into)
-    assert "give --class 0 to 1 (left, right)" in complaint("sample", path, *into)
+    assert "--class must be 0 to 1 (left, right)" in complaint("sample", path, "--class", "up", *into)
+    assert "--class must be 0 to 1 (left, right)" in complaint("sample", path, *into)
     assert "a latent file holds one picture" in complaint("sample", path, "--class", "0", "--seeds", "0-1", *into)
     assert "this one has no labels" in complaint("sample", tiny_file, "--class", "0", *into)
 
@@ -416,8 +416,8 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
         (["invert", empty, *into], "empty: no pictures in this folder"),
         (["invert", wall, *into], "wall.png: no face found"),
         (["invert", wall, *into, "--crop", "1,2"], "--crop takes 3 finite numbers"),
-        (["invert", wall, *into, "--crop", "500,0,64"], "--crop 500,0,64 lies outside the picture of 100 x 100"),
-        (["invert", wall, *into, "--crop", "0,0,64", "--aligned"], "exclude each other"),
+        (["invert", wall, *into, "--crop", "500,0,64"], "--crop 500,0,64 lies outside the image of 100 x 100"),
+        (["invert", wall, *into, "--crop", "0,0,64", "--aligned"], "cannot be used together"),
         (["invert", wall, *into, "--aligned", "--device", "cuda:99"], "device 'cuda:99' is not available"),
         (["invert", wall, "--model", latent_file, "--out", out], "expected a latentedit-model file, found latentedit-latent"),
         (["invert", wall, "--model", "faces99", "--out", out], "faces99: no such model file"),
@@ -485,4 +485,4 @@ def test_holding_and_absolute_amounts(tmp_path: Path) -> None:
     assert "NAME=:SCORE" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=:x", *out)
     assert "no direction file" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=1", "--hold", "tur", *out)
     photo = ("--paste-back", tmp_path / "x.jpg")
-    assert "--hold goes with" in complaint("edit", tmp_path / "a.safetensors", "--hold", "turn", *photo, *out)
+    assert "--hold needs" in complaint("edit", tmp_path / "a.safetensors", "--hold", "turn", *photo, *out)

@@ -262,7 +262,10 @@ def test_a_discriminator_says_whether_channels_stay_real() -> None:
         (lambda: style_channels(GENERATOR, 1, samples=0), "at least 1 sample"),
         (lambda: style_channels(GENERATOR, 1, amount=0.0), "an amount above 0"),
         (lambda: sweep_sheet(GENERATOR, [], [1.0]), "at least one direction"),
-        (lambda: parse_amounts("1:inf:3", "--amounts takes FROM:TO:COUNT"), "--amounts takes FROM:TO:COUNT with 2 to 50"),
+        (
+            lambda: parse_amounts("1:inf:3", "--amounts takes FROM:TO:COUNT"),
+            "--amounts takes FROM:TO:COUNT with a COUNT of 2 to 50",
+        ),
     ],
 )
 def test_what_cannot_be_found(make: object, message: str) -> None:

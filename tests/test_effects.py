@@ -210,7 +210,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("fit", "--out", "x.safetensors"), "give either labels"),
         (
             ("fit", table, "--column", "hair", "--each", "--order", "a,b", "--model", model, "--out", "x"),
-            "--each makes a direction",
+            "--each fits every class",
         ),
         (
             ("fit", table, "--column", "hair", "--order", "long", "--model", model, "--out", "x.safetensors"),

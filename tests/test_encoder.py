@@ -146,7 +146,7 @@ def test_commands(tmp_path: Path, tiny_file: Path) -> None:
 
     Image.fromarray(np.full((16, 16), 90, np.uint8)).save(tmp_path / "me.png")
     command = ("encoder", "train", str(tiny_file), "--steps", "4", "--batch", "4", "--probes", "8")
-    assert "the same command goes on" in run(*command, "--max-minutes", "0")
+    assert "run the same command again to resume" in run(*command, "--max-minutes", "0")
     assert (tmp_path / "tiny.encoder.safetensors.state.pt").is_file()
     assert "wrote" in run(*command)
     assert not (tmp_path / "tiny.encoder.safetensors.state.pt").is_file()
@@ -175,4 +175,4 @@ def test_commands(tmp_path: Path, tiny_file: Path) -> None:
     run(*photo, "--steps", "0", "--encoder", str(tmp_path / "elsewhere.safetensors"), "--out", str(tmp_path / "given"))
     bundled = CliRunner().invoke(main, ["encoder", "train", "faces128", "--steps", "1"])
     assert bundled.exit_code == 1
-    assert "say where its encoder goes with --out" in bundled.output
+    assert "name the encoder file with --out" in bundled.output

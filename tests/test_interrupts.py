@@ -63,7 +63,7 @@ def nth(count: int, function: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize("where", ["latentedit.formats.load_model.load_model", "latentedit.latent.w_statistics.WStatistics.of"])
 def test_before_the_first_photo(photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setattr(where, press)
-    assert stopped(*inverted(photos, tiny_file)) == "latentedit: interrupted; what was written before is kept"
+    assert stopped(*inverted(photos, tiny_file)) == "latentedit: interrupted; files that were already written are kept"
 
 
 def test_between_two_photos(photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_between_two_photos(photos: Path, tiny_file: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("latentedit.inversion.projector.invert", nth(2, projector.invert))
     line = stopped(*inverted(photos, tiny_file))
-    assert line == "latentedit: interrupted; photos that are done: 1, which are kept; the same command goes on"
+    assert line == "latentedit: interrupted; 1 photos are done and kept, run the same command again to resume"
     assert (photos.parent / "latents" / "0.safetensors").is_file()
     assert not (photos.parent / "latents" / "1.safetensors").exists()
 
@@ -79,7 +79,7 @@ def test_between_two_photos(photos: Path, tiny_file: Path, monkeypatch: pytest.M
 def test_while_tuning_the_search_is_kept(photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latentedit.inversion.pivotal_tuning.tune", press)
     line = stopped(*inverted(photos, tiny_file, "--tune"))
-    assert line == "latentedit: interrupted; the best so far is kept, the same command goes on"
+    assert line == "latentedit: interrupted; the best result so far is kept, run the same command again to resume"
     latent = load_latent(photos.parent / "latents" / "0.safetensors")
     assert latent.tuned == {}
     assert latent.settings["interrupted"] is True

@@ -580,7 +580,7 @@ def test_command(tmp_path: Path, made: tuple[Path, np.ndarray[Any, Any]], table:
     assert result.stdout.splitlines()[0] == opened[0]
     assert f"hat: {yes} yes, {8 - yes} no, 32 left" in result.stdout
     expected = f"latentedit directions fit {table} --column hat --model MODEL --out hat.safetensors"
-    assert result.stdout.splitlines()[-1] == f"go on with: {expected}"
+    assert result.stdout.splitlines()[-1] == f"next: {expected}"
 
 
 def led_to(door: str) -> str:

@@ -55,7 +55,7 @@ def test_amounts_and_seeds_of_options() -> None:
     for text in ("turn=nan:1:3", "turn=0:inf:3", "turn=-1e9:0:3"):
         with pytest.raises(Error, match="--sweep takes"):
             parse_sweep(text)
-    with pytest.raises(Error, match="5-3 runs backwards, write 3-5"):
+    with pytest.raises(Error, match="write 3-5 instead of 5-3"):
         parse_seeds("1,5-3")
     with pytest.raises(Error, match="layers 9-3 run backwards; write 3-9"):
         parse_layers("9-3", 12)
@@ -68,7 +68,7 @@ def test_crops_and_landmarks_stay_by_the_photo() -> None:
     photo, model = Image.new("RGB", (100, 80)), Model(tiny_generator(), None, FRAMING)
     assert quad_of(photo, model, "-20,-20,140", False, "x.png") == quad_of_window(-20, -20, 140)
     for crop in ("0,0,99999", "-500,0,520"):
-        with pytest.raises(Error, match=rf"x.png: --crop {crop} reaches far beyond the picture of 100 x 80 pixels"):
+        with pytest.raises(Error, match=rf"x.png: --crop {crop} extends far beyond the image of 100 x 80 pixels"):
             quad_of(photo, model, crop, False, "x.png")
 
     def framed(landmarks: str) -> None:
@@ -78,7 +78,7 @@ def test_crops_and_landmarks_stay_by_the_photo() -> None:
     for marks in ("0,0,99999,0,50,50", "-5,10,30,10,20,30"):
         with pytest.raises(Error, match=rf"x.png: --landmarks {marks} lie outside the picture of 100 x 80 pixels"):
             framed(marks)
-    with pytest.raises(Error, match="the crop around --landmarks 0,40,100,40,50,60 reaches far beyond"):
+    with pytest.raises(Error, match="the crop around --landmarks 0,40,100,40,50,60 extends far beyond"):
         framed("0,40,100,40,50,60")
     check_quad(quad_of_window(0, 0, 80), photo, "x.png")
 

@@ -109,7 +109,7 @@ def test_invert_beside_the_photo(tmp_path: Path, tiny_file: Path) -> None:
     state = everything(folder)
     again = works("invert", folder, "--model", tiny_file, "--out", folder, *STEPS)
     assert "left out 2: me-inverted-compare.png, me-inverted.png (rendered by latentedit, no photographs;" in again.stderr
-    assert "me.png: done before" in again.stderr
+    assert "me.png: already done" in again.stderr
     assert everything(folder) == state
 
 
@@ -136,7 +136,7 @@ def test_a_later_photo_of_the_same_name_gets_a_name_of_its_own(tmp_path: Path, t
     assert {path.name for path in out.glob("*.safetensors")} == {"I.safetensors", "I-inverted.safetensors"}
     shutil.copytree(tmp_path / "y", tmp_path / "copy")  # the same photo from elsewhere
     again = works("invert", tmp_path / "copy" / "I.png", "--model", tiny_file, "--out", out, *STEPS)
-    assert len(list(out.glob("*.safetensors"))) == 3 or "done before" in again.stderr
+    assert len(list(out.glob("*.safetensors"))) == 3 or "already done" in again.stderr
 
 
 def test_relative_names_from_two_folders(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +298,7 @@ def test_names_that_are_not_utf8_or_move_the_cursor(tmp_path: Path, tiny_file: P
     assert ",=" not in text
     assert "'=HYPERLINK.safetensors" in text
     assert "\x1b" not in text
-    assert works(*command).stderr.count("done before") == 4
+    assert works(*command).stderr.count("already done") == 4
 
 
 def test_the_limit_of_megapixels_is_an_option(tmp_path: Path, tiny_file: Path) -> None:
@@ -333,9 +333,9 @@ def test_one_bad_photo_does_not_end_a_fit(tmp_path: Path, tiny_file: Path) -> No
     command = ("directions", "fit", tmp_path / "photos.csv", "--column", "dark", "--model", tiny_file, "--aligned")
     done = works(*command, "--samples", "200", "--out", tmp_path / "dark.safetensors")
     assert (tmp_path / "dark.safetensors").is_file()
-    assert "left out: " in done.stderr
+    assert "skipped: " in done.stderr
     assert "07.png: not a picture" in done.stderr
-    assert "1 of 24 photographs left out" in done.stderr
+    assert "skipped 1 of 24 photos" in done.stderr
 
 
 def test_every_photo_counts_that_the_disk_has_no_room_for(

@@ -315,7 +315,7 @@ def test_a_common_top_folder_is_no_class(tmp_path: Path) -> None:
 def test_a_single_class_is_warned_of(tmp_path: Path) -> None:
     source = zipped(tmp_path / "in.zip", {f"left/{i}.png": png(i) for i in range(2)})
     command = ("dataset", "build", source, "--size", "16", "--out", tmp_path / "out.zip")
-    assert "warning: all pictures have one class, 'left'" in works(*command, "--labels", "folders").stderr
+    assert "warning: all images have the same class, 'left'" in works(*command, "--labels", "folders").stderr
     assert "warning" not in works(*command).stderr
 
 
@@ -347,7 +347,7 @@ def test_hidden_files_and_other_kinds(tmp_path: Path) -> None:
     assert skipped[1] == "left out 2: g.txt, h.txt (.txt)"
     shown = works("dataset", "build", folder, "--size", "16", "--out", tmp_path / "out.zip")
     assert "left out 2: g.txt, h.txt (.txt)" in shown.stderr
-    assert "3 pictures of 16 x 16" in shown.stdout
+    assert "3 images of 16 x 16" in shown.stdout
 
 
 def test_renderings_are_no_photographs(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_edited_without_importing(tmp_path: Path, tiny_file: Path) -> None:
     drawn = again.render(load_generator(tiny_file))
     assert torch.allclose(load_image(tmp_path / "moved.png"), from_uint8(to_uint8(drawn)), atol=1e-6)
     line = complaint("edit", tmp_path / "w.npz", *move, "--out", tmp_path / "y.png")
-    assert "does not say which generator it belongs to; name it with --model" in line
+    assert "does not name its generator; add --model" in line
     np.savez(tmp_path / "wide.npz", w=np.zeros((1, 3, 5)))
     assert "this latent has 3 x 5 numbers, the generator takes 6 x 12" in complaint(
         "edit", tmp_path / "wide.npz", "--model", tiny_file, *move, "--out", tmp_path / "y.png"
@@ -110,8 +110,8 @@ def test_what_is_refused(tmp_path: Path, tiny_file: Path) -> None:
         "latent", "import", tmp_path / "g.npz", "--model", tiny_file, "--out", tmp_path
     )
     np.save(tmp_path / "one.npy", np.zeros((1, 6, 12)))
-    assert "latents of other tools are written as .npz" in complaint(
+    assert "--out must end in .npz" in complaint(
         "latent", "export", tmp_path / "one.npy", "--out", tmp_path / "x.pt"
     )
-    assert "name it with --model" in complaint("latent", "import", tmp_path / "a.npy", "--out", tmp_path)
+    assert "add --model" in complaint("latent", "import", tmp_path / "a.npy", "--out", tmp_path)
     assert not (tmp_path / "in").exists()

@@ -70,7 +70,7 @@ def test_of_a_slider_and_of_a_search(tmp_path: Path, tiny_file: Path) -> None:
     works(*search, "--video")
     assert len(means(tmp_path / "out" / "me.mp4")) == 12 + 24  # every step, and the result held
     move = ("--set", f"{tmp_path / 'x.safetensors'}=1", "--out", tmp_path / "y.mp4")
-    assert "a video is of one sweep" in complaint("edit", tmp_path / "a.safetensors", "--model", tiny_file, *move)
+    assert "a video needs exactly one --sweep" in complaint("edit", tmp_path / "a.safetensors", "--model", tiny_file, *move)
 
 
 def test_a_video_that_browsers_may_not_play_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_fetched_once_and_used_by_name(tmp_path: Path, entry: Entry, server: Ser
     assert (record["sha256"], record["bytes"], record["address"]) == (checksum(entry.path), len(server.data), server.address)
     works("sample", "net", "--seeds", "1", "--out", tmp_path / "x.png")
     assert load_model("net").generator.resolution == 32
-    assert "already there, and whole" in works("model", "fetch", "net").stdout
+    assert "already downloaded, checksum correct" in works("model", "fetch", "net").stdout
     assert len(server.requests) == 1
     assert "here" in works("model", "zoo").stdout
 
@@ -265,4 +265,4 @@ def test_the_list() -> None:
         assert entry.path.suffix in (".pkl", ".pth"), name
     assert entries["ada-ffhq"].address.endswith("/stylegan2-ada-pytorch/pretrained/ffhq.pkl")
     assert "ada-ffhq" in works("model", "zoo", "--json").stdout
-    assert "no published network has this name" in complaint("model", "fetch", "faces128")
+    assert "unknown published network" in complaint("model", "fetch", "faces128")
