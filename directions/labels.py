@@ -106,8 +106,9 @@ def read_labels(
     Args:
         table: a CSV, whose ``file_column`` names files relative to it, or a folder, whose sub-folders are the classes.
         column: of the CSV.
-        positive, negative: values that mean 1 and 0. With neither, the column holds numbers, or yes and no; with one of them,
-            all other values are the other class; with both, samples with further values are left out.
+        positive: values that mean 1.
+        negative: values that mean 0. With neither, the column holds numbers, or yes and no; with one of the two, all other
+            values are the other class; with both, samples with further values are left out.
         order: values from least to most, which count 0, 1, 2 ...
         group: column of the group (person) that a sample belongs to.
         exclude: groups to leave out.

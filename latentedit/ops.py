@@ -52,7 +52,8 @@ def upfirdn2d(
     Args:
         x: ``[N, C, H, W]``.
         filter: ``[kh, kw]`` or, for a separable filter, ``[k]``.
-        up, down: integer factors, the same for both axes.
+        up: integer factor, the same for both axes.
+        down: integer factor, the same for both axes.
         padding: ``(x0, x1, y0, y1)`` or one number, in pixels of the upsampled picture; negative values crop.
         gain: factor on the output; ``up ** 2`` keeps the brightness of an upsampled picture.
         flip_filter: False is a true convolution (the filter is flipped), True a correlation.

@@ -21,7 +21,8 @@ class Judge(nn.Module):
     """Convolutions with batch normalisation, then one linear layer for several attributes.
 
     Args:
-        channels, resolution: of the pictures ``[N, C, R, R]`` in [-1, 1].
+        channels: C of the pictures ``[N, C, R, R]`` in [-1, 1].
+        resolution: R of the pictures.
         heads: for every attribute its classes; two classes have one logit (that of the second).
         layers: width, kernel size and stride of every convolution. None means the four of `WIDTHS`,
             3 x 3, each followed by maximum pooling.
