@@ -92,7 +92,7 @@ SLIDERS = {
         certain=0.3,
     ),
     "turn": Slider(
-        "looks to the right of the picture",
+        "looks to the right of the image",
         "yaw",
         ("face_width", "mouth_width"),
         ends=(2.6, -3.6),
@@ -103,7 +103,7 @@ SLIDERS = {
     "femininity": Slider("looks like a woman", "woman", ("beard", "face_width"), options=EVERYWHERE),
     "grey-hair": Slider("grey hair", "grey_hair", (), HAIR, options=QUICK),
     "bald": Slider("bald", "bald", (), HAIR, options=QUICK),
-    "background": Slider("light backdrop", ends=(0.9, -0.9), options=LIT),
+    "background": Slider("light background", ends=(0.9, -0.9), options=LIT),
     "light": Slider("light on the face", ends=(0.9, -0.9), options=LIT),
     "warmth": Slider("warm light", ends=(0.9, -0.9), options=RefineOptions(steps=25, batch=6)),
 }
