@@ -65,6 +65,14 @@ def test_files_and_pictures_named_are_there(page: str) -> None:
         assert (ROOT / target).exists(), target
 
 
+@pytest.mark.parametrize("page", [*PAGES, *REFERENCE_PAGES])
+def test_links_lead_to_headings(page: str) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", (ROOT / page).read_text()):
+        text = ((ROOT / page).parent / target).read_text() if target else (ROOT / page).read_text()
+        headings = [re.sub(r"[^\w -]", "", line).strip().lower() for line in re.findall(r"^#+ (.*)", text, re.M)]
+        assert anchor in [heading.replace(" ", "-") for heading in headings], f"{target}#{anchor}"
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_nothing_is_left_to_fill_in(page: str) -> None:
     text = (ROOT / page).read_text()
