@@ -39,7 +39,7 @@ class OnnxClassifier:
         if prepare not in PREPARATIONS:
             raise Error(f"preparation must be one of {', '.join(PREPARATIONS)}, got {prepare!r}")
         if channels not in (1, 3):
-            raise Error(f"a classifier takes pictures of 1 or 3 channels, got {channels}")
+            raise Error(f"a classifier takes images of 1 or 3 channels, got {channels}")
         if not Path(path).is_file():
             raise Error(f"{path}: no such file")
         self.path, self.output, self.size, self.prepare, self.channels = path, output, size, prepare, channels
@@ -61,9 +61,9 @@ class OnnxClassifier:
                 self.network.setInput(np.ascontiguousarray(((picture - mean) / std)[None]))
                 numbers = np.ravel(self.network.forward())
             except cv2.error as error:
-                raise Error(f"{self.path}: fails on a picture of {self.size} pixels ({_first_line(error)})") from error
+                raise Error(f"{self.path}: fails on an image of {self.size} pixels ({_first_line(error)})") from error
             if not -len(numbers) <= self.output < len(numbers):
-                raise Error(f"{self.path}: gives {len(numbers)} numbers a picture; there is no output {self.output}")
+                raise Error(f"{self.path}: gives {len(numbers)} numbers per image; there is no output {self.output}")
             found.append(float(numbers[self.output]))
         return np.array(found, dtype=np.float64)
 

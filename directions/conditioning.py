@@ -57,7 +57,7 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
     """
     _linear([direction, *keep])
     if not keep:
-        raise Error("say which directions to keep")
+        raise Error("name at least one direction to keep")
     ws = torch.zeros(1, generator.num_ws, generator.w_dim)
     gradients = torch.stack([gradient_of_score(ws, d) for d in keep]).double()
     first, last = direction.layers or (0, generator.num_ws - 1)
@@ -70,7 +70,7 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
     old = direction.vector.double().flatten()
     new = old - rows.T @ (rows @ old)
     if float(new.norm()) < 1e-3:
-        raise Error(f"nothing of {direction.name} is left when {', '.join(d.name for d in keep)} must not move")
+        raise Error(f"nothing of {direction.name} is left if {', '.join(d.name for d in keep)} must not change")
     vector = unit(new).reshape(direction.vector.shape)
     sigma = measure_sigma(vector, generator)
     mean = sample_w(generator).mean(dim=0).cpu()[None, None].expand(1, generator.num_ws, -1)

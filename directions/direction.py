@@ -74,7 +74,7 @@ class Direction:
         if not math.isfinite(self.intercept):
             raise Error(f"a direction's intercept must be a finite number, got {quoted(self.intercept)}")
         if self.layers is not None and not _are_layers(self.layers):
-            raise Error("a direction's layers must be the first and the last row of ws, two whole numbers")
+            raise Error("a direction's layers must be two whole numbers, the first and the last layer")
 
     def score(self, ws: Tensor, generator: Generator | None = None, styles: Sequence[Tensor] = ()) -> Tensor:
         """Of ``ws [N, num_ws, w_dim]``: ``[N]``, in the probe's raw units; divide by ``sigma`` for sigmas.
@@ -85,7 +85,7 @@ class Direction:
         """
         if self.space == "s":
             if generator is None:
-                raise Error(f"direction {self.name} is one in style space, whose scores need the generator")
+                raise Error(f"direction {self.name} is in style space; its scores need the generator")
             return style_score(generator, ws, styles, self, self.intercept)
         return score(ws, self, self.intercept)
 
@@ -161,7 +161,7 @@ def check_generator(direction: Direction, own: str, name: str, *, force: bool | 
     """`Error` unless ``own`` is the fingerprint of the direction's generator, or ``force``; None where there is no choice."""
     if direction.fingerprint != own and not force:
         found_on = f"direction {direction.name} was found on the generator {direction.fingerprint[:12]}"
-        way = "" if force is None else "; --force applies it all the same"
+        way = "" if force is None else "; use --force to apply it anyway"
         raise Error(f"{found_on}, {name} is {own[:12]}{way}")
 
 
@@ -170,14 +170,14 @@ def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tupl
 
     Args:
         flip: reverse it; scores change their sign.
-        layers: first and last row of ws that it moves; None leaves them.
+        layers: first and last layer that it edits; None leaves them.
 
     Raises:
         Error: not a name, or a style channel outside ``layers``.
     """
     own = direction.layers
     if direction.space == "s" and layers is not None and own is not None and not layers[0] <= own[0] <= own[1] <= layers[1]:
-        raise Error(f"direction {direction.name} is in the layers {own[0]}-{own[1]}, which {layers[0]}-{layers[1]} leaves out")
+        raise Error(f"direction {direction.name} is in layers {own[0]}-{own[1]}, outside of {layers[0]}-{layers[1]}")
     sign = -1.0 if flip else 1.0
     return replace(
         direction,
@@ -194,5 +194,5 @@ def unit(vector: Tensor) -> Tensor:
     """``vector`` scaled to Frobenius norm 1, float32."""
     norm = float(vector.double().norm())
     if not norm > 0:
-        raise Error("the probe found nothing: its weights are all zero")
+        raise Error("the probe found no direction: all its weights are zero")
     return (vector.double() / norm).to(torch.float32)

@@ -1,4 +1,4 @@
-"""What pictures do when a slider moves, as an independent judge sees it."""
+"""The effect of a slider on images, measured with an independent attribute classifier."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ from latentedit.photo.checks import Domain
 
 AMOUNTS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 WHOLE = 1.0
-"""Distance from the generator's own pictures (`latentedit.photo.checks.Domain`) up to which a picture counts as whole."""
+"""Distance from the generator's own images (`latentedit.photo.checks.Domain`) up to which an image is in-domain."""
 MOST_BROKEN = 0.1
-"""Share of broken pictures more than at amount 0 with which an amount is still within the range."""
+"""An amount is within the in-domain range if at most this share more images are out of domain than at amount 0."""
 BATCH = 32
 
 Score = Callable[[Tensor], Tensor]
@@ -33,24 +33,24 @@ Score = Callable[[Tensor], Tensor]
 
 
 def question(judge: Judge, head: str, yes: str | None = None, no: str | None = None) -> Score:
-    """What ``judge`` says to whether a picture is ``yes`` (and not ``no``), as log odds.
+    """Return a score: the log odds of the attribute classifier ``judge`` that an image is ``yes`` (and not ``no``).
 
-    For a head of two classes neither is needed; for one of several, ``yes`` against ``no``, or against all others.
+    A head of two classes needs neither; for a head of several, the score is ``yes`` against ``no``, or against all others.
 
     Raises:
         Error: no such head or class.
     """
     if head not in judge.heads:
-        raise Error(f"this judge knows {', '.join(judge.heads)}; not {head}")
+        raise Error(f"this classifier has the attributes {', '.join(judge.heads)}; not {head}")
     classes = judge.heads[head]
     for one in (yes, no):
         if one is not None and one not in classes:
-            raise Error(f"{head} of this judge has the classes {', '.join(classes)}; not {one}")
+            raise Error(f"{head} of this classifier has the classes {', '.join(classes)}; not {one}")
     if len(classes) == 2:
         sign = -1.0 if yes == classes[0] else 1.0
         return lambda images: sign * judge(images)[head]
     if yes is None:
-        raise Error(f"{head} of this judge has the classes {', '.join(classes)}; say which one is meant: {head}:{classes[-1]}")
+        raise Error(f"{head} of this classifier has the classes {', '.join(classes)}; choose one, such as {head}:{classes[-1]}")
     here = classes.index(yes)
     if no is not None:
         there = classes.index(no)
@@ -69,8 +69,7 @@ def moved_pictures(
     styles: Sequence[Tensor] = (),
     noise: Noise = "const",
 ) -> Tensor:
-    """Pictures ``[N, C, H, W]`` of ``ws [N, num_ws, w_dim]``, or z ``[N, z_dim]`` for a direction in z, moved by ``amount``
-    sigmas."""
+    """Render ``ws [N, num_ws, w_dim]`` (z ``[N, z_dim]`` for a direction in z) moved by ``amount`` sigmas: ``[N, C, H, W]``."""
     pictures = []
     for start in range(0, len(ws), BATCH):
         part = ws[start : start + BATCH].to(generator.device)
@@ -88,17 +87,17 @@ def moved_pictures(
 
 @dataclass(frozen=True)
 class Effect:
-    """Of one direction on the same pictures at several amounts."""
+    """The effect of one direction on the same images at several amounts."""
 
     amounts: tuple[float, ...]
     scores: np.ndarray[Any, np.dtype[np.float64]]
-    """``[amounts, N]`` of the judge for the direction's own attribute; above 0 is yes."""
+    """``[amounts, N]``: log odds of the direction's own attribute; above 0 means yes."""
     others: dict[str, np.ndarray[Any, np.dtype[np.float64]]]
-    """Of other attributes."""
+    """The same for other attributes."""
     domain: np.ndarray[Any, np.dtype[np.float64]] | None
-    """``[amounts, N]``: distance from the generator's own pictures."""
+    """``[amounts, N]``: distance from the generator's own images."""
     recognised: np.ndarray[Any, np.dtype[np.float64]] | None = None
-    """``[amounts]``: share of the pictures that, of all N at amount 0, are nearest to their own, in discriminator features."""
+    """``[amounts]``: identity preservation, the share of images whose closest image at amount 0 is their own."""
 
     def _at(self, amount: float) -> int:
         if amount not in self.amounts:
@@ -106,19 +105,22 @@ class Effect:
         return self.amounts.index(amount)
 
     def brought_over(self, amount: float) -> tuple[float, int]:
-        """Share of the pictures on the other side that ``amount`` brings over, and their number."""
+        """Return the success rate: the share of the images without the attribute that show it at ``amount``, and their number.
+
+        For a negative amount, it is the share of the images with the attribute that lose it.
+        """
         sign = 1.0 if amount > 0 else -1.0
         other = sign * self.scores[self._at(0.0)] <= 0
         there = sign * self.scores[self._at(amount)] > 0
         return (float(there[other].mean()) if other.any() else float("nan")), int(other.sum())
 
     def side_effects(self, amount: float) -> dict[str, float]:
-        """Of every other attribute the share of pictures whose answer changes."""
+        """Return, for every other attribute, the share of images whose answer changes."""
         at, zero = self._at(amount), self._at(0.0)
         return {name: float(((s[at] > 0) != (s[zero] > 0)).mean()) for name, s in self.others.items()}
 
     def whole(self) -> tuple[float, float] | None:
-        """The amounts around 0 at which hardly more pictures are broken than at 0."""
+        """Return the in-domain range: the amounts around 0 at which hardly more images are out of domain than at 0."""
         if self.domain is None:
             return None
         broken = (self.domain > WHOLE).mean(axis=1)
@@ -132,7 +134,7 @@ class Effect:
         return self.amounts[low], self.amounts[high]
 
     def summary(self) -> dict[str, Any]:
-        """As a report keeps it."""
+        """Return the figures as a report stores them."""
         facts: dict[str, Any] = {
             "pictures": self.scores.shape[1],
             "amounts": list(self.amounts),
@@ -165,13 +167,14 @@ def measure_effect(
     styles: Sequence[Tensor] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Effect:
-    """Ask ``judge`` about pictures of ``ws`` at all ``amounts``, rendered with the generator's own noise.
+    """Measure ``direction`` on images of ``ws`` at all ``amounts``, rendered with the generator's own noise.
 
     Args:
         ws: ``[N, num_ws, w_dim]``, or z ``[N, z_dim]`` for a direction in z.
-        others: judges of attributes that should stay as they are.
-        discriminator: the generator's, to see where pictures stop looking like its own, and like themselves.
-        styles: offsets, where latents have them.
+        judge: scores the direction's own attribute.
+        others: scores of attributes that should not change.
+        discriminator: the generator's, to measure the in-domain range and identity preservation.
+        styles: style offsets of the latents, if they have any.
     """
     ordered = tuple(sorted({0.0, *map(float, amounts)}))
     domain = Domain.of(generator, discriminator) if discriminator is not None else None
@@ -196,16 +199,16 @@ def measure_effect(
 
 
 def _recognised(features: Sequence[np.ndarray[Any, Any]], zero: int) -> np.ndarray[Any, Any]:
-    """Of features ``[N, features]`` at every amount the share nearest to their own at the amount number ``zero``."""
+    """Return, for features ``[N, features]`` at every amount, the share closest to their own at the amount number ``zero``."""
     space = make_pipeline(StandardScaler(), Normalizer()).fit(features[zero])
     own = space.transform(features[zero])
     return np.array([((space.transform(x) @ own.T).argmax(axis=1) == np.arange(len(x))).mean() for x in features])
 
 
 def effect_of_layers(generator: Generator, direction: Direction, ws: Tensor, judge: Score, amount: float = 2.0) -> list[float]:
-    """How much an edit of one row of ws alone moves the judge's mean log odds, row by row."""
+    """Return, for every layer, how much an edit of that layer alone changes the mean log odds of ``judge``."""
     if direction.space not in ("w", "w+"):
-        raise Error(f"direction {direction.name} is in the space {direction.space}, which has no layers to try")
+        raise Error(f"direction {direction.name} is in the space {direction.space}, which has no layers to measure")
 
     def mean(pictures: Tensor) -> float:
         return float(judge(pictures).mean())

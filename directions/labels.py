@@ -73,13 +73,13 @@ class TextLabels:
         """As 0 and 1, or as numbers; see `read_labels`."""
         yes, no = set(positive), set(negative)
         if order and (yes or no):
-            raise Error("an order of values and positive or negative ones exclude each other")
+            raise Error("an order of values cannot be used with positive or negative values")
         values = [
             _value(text, place, self.attribute, yes, no, order) for text, place in zip(self.texts, self.places, strict=True)
         ]
         rows = [i for i, value in enumerate(values) if value is not None]
         if not rows:
-            raise Error(f"{self.source}: no sample has a label of {self.attribute!r} that is asked for")
+            raise Error(f"{self.source}: no sample has a usable label of {self.attribute!r}")
         found = np.array([values[i] for i in rows], dtype=np.float64)
         if len(set(found)) < 2:
             raise Error(
@@ -135,7 +135,7 @@ def read_texts(
             raise Error(f"{path}: a folder of sub-folders has neither columns nor groups")
         return _from_folders(path)
     if column is None:
-        raise Error(f"{path}: say which column holds the labels")
+        raise Error(f"{path}: name the column of the labels with --column")
     names, *cells = list(read_csv(path, column=file_column)) or [[]]
     rows = [dict(zip(names, row, strict=False)) for row in cells]
     for needed in [file_column, column, *([group] if group else [])]:
@@ -168,7 +168,7 @@ def read_texts(
         for name, words in others.items():
             words.append(row.get(name, "").strip())
     if not paths:
-        raise Error(f"{path}: no row has a label in column {column!r} that is asked for")
+        raise Error(f"{path}: no row has a usable label in column {column!r}")
     return TextLabels(path, column, paths, texts, groups if group else None, places, others)
 
 
@@ -182,7 +182,7 @@ def _from_folders(path: Path) -> TextLabels:
     for sample, _ in found:
         outputs.given(sample)
     if len({name for _, name in found}) < 2:
-        raise Error(f"{path}: expected a CSV file, or a folder with two or more sub-folders of samples, one a class")
+        raise Error(f"{path}: expected a CSV file, or a folder with two or more sub-folders of samples, one per class")
     return TextLabels(
         path, path.name, [sample for sample, _ in found], [name for _, name in found], None, [str(s) for s, _ in found]
     )
@@ -206,7 +206,7 @@ def _value(text: str, place: str, attribute: str, yes: set[str], no: set[str], o
     try:
         number = float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
     except ValueError as error:
-        raise Error(f"{place}: {attribute} is {text!r}, neither a number nor yes or no; say --positive VALUE") from error
+        raise Error(f"{place}: {attribute} is {text!r}, neither a number nor yes or no; use --positive VALUE") from error
     if not math.isfinite(number):
-        raise Error(f"{place}: {attribute} is {text!r}, which is no finite number")
+        raise Error(f"{place}: {attribute} is {text!r}, which is not a finite number")
     return number

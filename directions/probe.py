@@ -96,7 +96,7 @@ def fit(
         few_or_many = binary and (min(values.sum(), (1 - values).sum()) < FEW or len(values) > MANY)
         kind = "ridge" if not binary else "logistic" if few_or_many else "svc"
     if kind != "ridge" and not binary:
-        raise Error(f"the {kind} probe needs labels 0 and 1; use ridge for numbers, or the most confident of them")
+        raise Error(f"the {kind} probe needs labels 0 and 1; use ridge for numbers, or only the most confident samples")
     scale = float(np.sqrt(x.var(axis=0).mean())) or 1.0
     coordinates = Coordinates.of(generator, space, layers)
     estimator = probe(kind, strength, balanced)
@@ -182,7 +182,7 @@ class Coordinates:
         if not 0 <= first <= last < generator.num_ws:
             raise Error(f"layers {first}-{last} lie outside this network, whose layers are 0-{generator.num_ws - 1}")
         if space == "z" and layers:
-            raise Error("a direction in z moves all layers")
+            raise Error("a direction in z edits all layers")
         if space == "w+":
             shape: tuple[int, ...] = (generator.num_ws, generator.w_dim)
             moved = torch.zeros(shape, dtype=torch.bool)
@@ -231,7 +231,7 @@ def _confident(values: Array, share: float) -> tuple[Array, Array] | None:
     if share == 1:
         return None
     if len(np.unique(values)) == 2:
-        raise Error("labels of two classes have no most confident ones; give scores, or take all")
+        raise Error("a confident share needs scores; labels of two classes have no most confident samples")
     count = int(len(values) * share / 2)
     if count < 2:
         raise Error(
@@ -262,7 +262,7 @@ def _samples(
         raise Error(f"{'z' if space == 'z' else 'ws'} must have shape {expected}, got {list(ws.shape)}")
     values = np.asarray(labels, dtype=np.float64)
     if values.shape != (len(ws),) or (groups is not None and len(groups) != len(ws)):
-        raise Error(f"expected {len(ws)} labels and groups, one a sample, got {values.shape}")
+        raise Error(f"expected {len(ws)} labels and groups, one per sample, got {values.shape}")
     if np.isinf(values).any():
         raise Error("labels must be finite; NaN marks a missing one")
     if not bool(torch.isfinite(ws).all()):

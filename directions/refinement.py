@@ -81,7 +81,7 @@ class PhotoScores:
         wanted = [*ends, *others]
         for images, labels in wanted:
             if set(np.unique(labels)) != {0.0, 1.0}:
-                raise Error("pictures can follow yes and no alone; say which values mean yes, or give labels of 0 and 1")
+                raise Error("refine needs labels of two classes; name the values that mean yes, or give labels of 0 and 1")
             classifier = PhotoClassifier(discriminator, images, labels, mirror="none", examine=False)
             self.classifiers.append(classifier)
             if progress:

@@ -44,10 +44,10 @@ def shipped(fingerprint: str | None = None) -> dict[str, Path]:
 
 
 def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Path:
-    """The file of a direction: a path, else a name in the user's folder, else one that ships for ``fingerprint``.
+    """Return the file of a direction: a path, a name in the user's folder, or the name of a bundled one for ``fingerprint``.
 
     Raises:
-        Error: none found; the message lists the names there are.
+        Error: not found; the message lists the known names.
     """
     text = os.fspath(name)
     if Path(text).is_file():
@@ -57,11 +57,11 @@ def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None)
         if text in table:
             return table[text]
     known = ", ".join(sorted({*own, *ours})) or "none"
-    raise Error(f"{text}: no direction file and no direction of that name; for this generator there are: {known}")
+    raise Error(f"{text}: no direction file or direction of this name; the directions of this generator are: {known}")
 
 
 def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Direction:
-    """The direction called ``name`` (see `find_direction`), or in that file."""
+    """Load a direction by its name or its file (see `find_direction`)."""
     return read_direction(find_direction(name, fingerprint))
 
 
@@ -73,7 +73,7 @@ def free_path(direction: Direction, out: str | os.PathLike[str] | None = None, *
     """
     path = Path(out) if out is not None else user_folder() / f"{direction.name}.safetensors"
     if not force and path.exists():
-        raise Error(f"{path} exists; choose another name, or --force replaces it")
+        raise Error(f"{path} exists; choose another name, or replace it with --force")
     if not force and direction.name in shipped(direction.fingerprint):
-        raise Error(f"a direction {direction.name} ships for this generator; choose another name, or --force hides that one")
+        raise Error(f"a bundled direction has the name {direction.name}; choose another name, or hide that one with --force")
     return path

@@ -1,4 +1,4 @@
-"""The report of a direction: as JSON in its file, as a Markdown card, and as a picture of its curves."""
+"""The report of a direction: as JSON in its file, as a Markdown card, and as an image of its curves."""
 
 import io
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ def with_report(
     effect: Effect | None = None,
     by_layer: Sequence[float] = (),
 ) -> Direction:
-    """``direction`` with what can be said of it beside the probe's own figures.
+    """Return ``direction`` with a report that goes beyond the probe's own figures.
 
     Args:
-        others: known directions of the same generator, whose scores should stay; those of the same name are passed over.
+        others: known directions of the same generator, whose scores should not change; those of the same name are skipped.
         effect: as `latentedit.directions.effects.measure_effect` measured it.
         by_layer: as `latentedit.directions.effects.effect_of_layers` measured it.
     """
@@ -49,12 +49,12 @@ def with_report(
 
 
 def _named(direction: Direction) -> AbstractContextManager[None]:
-    """Turns what goes wrong with a report of another form, which a file may have, into an `Error` that says so."""
+    """Turn the failures of a report with an unexpected form, which a file may have, into an `Error` that says so."""
     return complete(f"direction {direction.name}", "report")
 
 
 def card(direction: Direction) -> str:
-    """The report as Markdown; `Error` where it has another form than `with_report` gives it."""
+    """Return the report as Markdown; raise `Error` if its form is not that of `with_report`."""
     with _named(direction):
         return _card(direction)
 
@@ -64,59 +64,59 @@ def _card(direction: Direction) -> str:
     layers = f"layers {direction.layers[0]}-{direction.layers[1]}" if direction.layers else "all layers"
     lines = [f"# {direction.name}", "", f"Space {direction.space}, {layers}, generator `{direction.fingerprint[:12]}`.", ""]
     facts: list[tuple[str, str]] = []
-    for prefix, what in (("", "probe"), ("photo_", "classifier of photographs")):
+    for prefix, what in (("", "probe"), ("photo_", "photo classifier")):
         for key, figure in (("auc", "AUC"), ("r2", "R2"), ("r", "correlation")):
             if f"{prefix}{key}" in r:
                 text = f"{r[prefix + key]:.3f}"
                 if f"{prefix}{key}_interval" in r:
                     low, high = r[f"{prefix}{key}_interval"]
                     text += f" ({low:.3f} to {high:.3f})"
-                facts.append((f"{figure} of the {what}, on data that it did not see", text))
+                facts.append((f"{figure} of the {what} on held-out data", text))
                 if r.get(f"{prefix}{key}_shuffled") is not None:
-                    facts.append(("the same with shuffled labels", f"{r[f'{prefix}{key}_shuffled']:.3f}"))
+                    facts.append((f"{figure} with shuffled labels", f"{r[f'{prefix}{key}_shuffled']:.3f}"))
     if "samples" in r:
-        of = f", of {r['groups']} groups" if r.get("groups") else ""
+        of = f", in {r['groups']} groups" if r.get("groups") else ""
         facts.append(("labelled latents", f"{r['samples']}{of}"))
     if r.get("angle") is not None:
         facts.append(("angle between directions from resampled labels", f"{r['angle']:.0f} degrees"))
     if r.get("layers_alone"):
         first = direction.layers[0] if direction.layers else 0
         alone = ", ".join(f"{first + i}: {value:.2f}" for i, value in enumerate(r["layers_alone"]))
-        facts.append(("AUC (or R2) of probes that see one layer alone", alone))
+        facts.append(("AUC (or R2) of probes of a single layer", alone))
     if r.get("telling_layers"):
         low, high = r["telling_layers"]
-        facts.append(("layers that tell nine tenths of it", f"`--layers {low}-{high}`"))
+        facts.append(("layers that reach nine tenths of it", f"`--layers {low}-{high}`"))
     if r.get("gain_of_doubling") is not None:
-        facts.append(("twice the labels would bring about", f"+{r['gain_of_doubling']:.3f}"))
+        facts.append(("expected gain from twice the labels", f"+{r['gain_of_doubling']:.3f}"))
     if r.get("kept"):
-        facts.append(("holds", ", ".join(r["kept"])))
+        facts.append(("does not change", ", ".join(r["kept"])))
     if "leakage" in r:
         moved = ", ".join(f"{name} {value:+.2f}" for name, value in r["leakage"].items())
-        facts.append(("moves other scores, in sigmas a sigma", moved))
+        facts.append(("change of other scores, in sigmas per sigma", moved))
         if r.get("keep"):
-            facts.append(("to be held (0.2 sigmas or more a sigma)", f"`--keep {','.join(r['keep'])}`"))
+            facts.append(("scores worth keeping (change of 0.2 or more)", f"`--keep {','.join(r['keep'])}`"))
     effect = r.get("effect")
     if effect:
         for amount, (share, count) in effect["brought_over"].items():
-            facts.append((f"judge: brought over by {amount} sigmas", f"{share:.0%} of {count}"))
+            facts.append((f"success rate at {amount} sigmas", f"{share:.0%} of {count}"))
         for amount, share in effect.get("side_effects_over_random", {}).items():
-            facts.append((f"judge: other answers that change at {amount}, more than by a random direction", f"{share:+.1%}"))
+            facts.append((f"side effects at {amount} sigmas, minus those of a random direction", f"{share:+.1%}"))
         for amount, shares in effect.get("side_effects", {}).items():
             changed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-            facts.append((f"judge: other answers that change at {amount}", changed))
+            facts.append((f"side effects at {amount} sigmas", changed))
         if effect.get("whole"):
             low, high = effect["whole"]
-            facts.append(("pictures stay whole", f"from {low:+g} to {high:+g} sigmas"))
+            facts.append(("in-domain images", f"from {low:+g} to {high:+g} sigmas"))
         if effect.get("recognised"):
             known = ", ".join(
                 f"{share:.0%} at {a:+g}"
                 for a, share in zip(effect["amounts"], effect["recognised"], strict=True)
                 if abs(a) in (1.0, 2.0)
             )
-            facts.append((f"nearest to themselves among {effect['pictures']} unmoved pictures", known))
+            facts.append((f"identity preservation among {effect['pictures']} images", known))
     if r.get("proposed_layers"):
         low, high = r["proposed_layers"]
-        facts.append(("layers that bring nine tenths of the effect", f"{low}-{high}"))
+        facts.append(("layers with nine tenths of the effect", f"{low}-{high}"))
     lines += [line for sentence in in_words(r) for line in (f"**{sentence[0].upper()}{sentence[1:]}.**", "")]
     lines += ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in facts), ""]
     if direction.provenance:
@@ -129,7 +129,7 @@ def _plain(value: Any) -> str:
 
 
 def plot(direction: Direction) -> Image.Image:
-    """Curves of the report: the judge's answers over the amounts, the learning curve, the leakage; those that there are."""
+    """Plot the report: the classifier's answers over the amounts, the learning curve and the leakage, as far as measured."""
     with _named(direction):
         return _plot(direction)
 
@@ -150,16 +150,16 @@ def _plot(direction: Direction) -> Image.Image:
         axes = figure.add_subplot(1, len(panels), place + 1)
         if kind == "effect":
             axes.plot(effect["amounts"], effect["yes"], "o-")
-            axes.set(xlabel="amount, sigmas", ylabel="share the judge says yes to", ylim=(-0.03, 1.03))
+            axes.set(xlabel="amount, sigmas", ylabel="share with the attribute", ylim=(-0.03, 1.03))
             if effect.get("recognised"):
-                axes.plot(effect["amounts"], effect["recognised"], ":", color="tab:grey", label="nearest to themselves")
+                axes.plot(effect["amounts"], effect["recognised"], ":", color="tab:grey", label="identity preserved")
             if effect.get("whole"):
-                axes.axvspan(*effect["whole"], alpha=0.12, color="tab:green", label="pictures whole")
+                axes.axvspan(*effect["whole"], alpha=0.12, color="tab:green", label="in-domain")
             if effect.get("whole") or effect.get("recognised"):
                 axes.legend(fontsize=8, loc="upper left")
         elif kind == "layers":
             axes.bar(range(len(layers)), layers)
-            axes.set(xlabel="layer moved alone, by 2 sigmas", ylabel="log odds more of the judge")
+            axes.set(xlabel="single layer, edited by 2 sigmas", ylabel="change of the classifier's log odds")
         elif kind == "curve":
             axes.plot([n for n, _ in curve], [v for _, v in curve], "o-")
             axes.set(xlabel="labels", ylabel="AUC" if "auc" in r else "R2", xscale="log")
@@ -167,7 +167,7 @@ def _plot(direction: Direction) -> Image.Image:
             axes.barh(list(leaks), list(leaks.values()))
             axes.axvline(0, color="black", linewidth=0.8)
             axes.axvspan(-LEAKS, LEAKS, alpha=0.12, color="tab:green")
-            axes.set(xlabel="sigmas a sigma")
+            axes.set(xlabel="sigmas per sigma")
     if not panels:
         figure.text(0.5, 0.4, "nothing measured yet", ha="center")
     buffer = io.BytesIO()
@@ -177,9 +177,9 @@ def _plot(direction: Direction) -> Image.Image:
 
 
 def compared(directions: Sequence[Direction], generator: Generator) -> str:
-    """A Markdown table of several directions, and of what each does to the scores of the others."""
+    """Return a Markdown table of several directions, and of how much each changes the scores of the others."""
     lines = [
-        "| | space | held-out | +2 brings over | -2 brings over | side effects, most | whole |",
+        "| | space | held-out | success rate at +2 | success rate at -2 | largest side effect | in-domain |",
         "|---|---|---|---|---|---|---|",
     ]
     for d in directions:
@@ -190,7 +190,7 @@ def compared(directions: Sequence[Direction], generator: Generator) -> str:
         matrix = leakage(linear, generator.num_ws, generator.w_dim)
         lines += [
             "",
-            "| one sigma of ... moves | " + " | ".join(d.name for d in linear) + " |",
+            "| one sigma of ... changes | " + " | ".join(d.name for d in linear) + " |",
             "|---" * (len(linear) + 1) + "|",
         ]
         for d, row in zip(linear, matrix, strict=True):

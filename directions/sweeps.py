@@ -58,7 +58,7 @@ def move_latent(
 def check_movable(direction: Direction) -> None:
     """`Error` for a direction that no latent can be moved along."""
     if direction.space == "z":
-        raise Error(f"direction {direction.name} is one in z, and a latent's z is not known; it moves random pictures alone")
+        raise Error(f"direction {direction.name} is in z, and the z of a latent is unknown; it only works on random images")
 
 
 def check_holdable(directions: Sequence[Direction]) -> None:
@@ -66,7 +66,7 @@ def check_holdable(directions: Sequence[Direction]) -> None:
     for direction in directions:
         if direction.space not in ("w", "w+"):
             raise Error(
-                f"direction {direction.name} is one in the space {direction.space}; scores can be held for w and w+ alone"
+                f"direction {direction.name} is in the space {direction.space}; only directions in w and w+ can be held"
             )
 
 
@@ -93,7 +93,7 @@ def sweep_sheet(
     """
     bases = [_Base(latent)] if latent is not None else [_random_base(generator, seed, psi) for seed in seeds]
     if not directions or not amounts or not bases:
-        raise Error("a sheet of sweeps needs at least one direction, one amount and one picture to start from")
+        raise Error("a contact sheet needs at least one direction, one amount and one image to start from")
     captions, rows = [f"{amount:+.1f}" for amount in amounts], []
     for direction in directions:
         for line in [[base] for base in bases] if len(directions) == 1 else [bases]:

@@ -187,7 +187,7 @@ def fit_from_scores(
     pictures = render_all(generator, w, progress)
     found = np.concatenate([np.asarray(score(batch), dtype=np.float64).reshape(-1) for batch in pictures.split(BATCH)])
     if found.shape != (samples,):
-        raise Error(f"a score must give one number a picture; got {len(found)} for {samples} pictures")
+        raise Error(f"a score must give one number per image; got {len(found)} for {samples} images")
     answers = set(np.unique(found[np.isfinite(found)])) <= {0.0, 1.0}  # yes and no, and nothing between them
     if confident == 0.5 and kind != "ridge" and not answers:
         found = np.where(np.isnan(found), np.nan, found > np.nanmedian(found))

@@ -150,26 +150,26 @@ def gain_of_doubling(curve: Sequence[tuple[int, float]]) -> float | None:
 
 
 def in_words(report: Mapping[str, Any]) -> list[str]:
-    """What the figures of a report allow to say, a sentence each, where they are not told from chance.
+    """Return a sentence for every figure of a report that cannot be distinguished from chance.
 
-    Intervals shrink with the square root of the number of labels (people, where they are known), which tells how many would
-    do if the figure stayed the same.
+    Intervals shrink with the square root of the number of labels (of people, if they are known). This gives the number that
+    would suffice if the figure stayed the same.
     """
     found = []
-    for prefix, what in (("", "the probe"), ("photo_", "the classifier of photographs")):
+    for prefix, what in (("", "the probe"), ("photo_", "the photo classifier")):
         for key, name, chance in (("auc", "AUC", 0.5), ("r2", "R2", 0.0)):
             value, interval = report.get(f"{prefix}{key}"), report.get(f"{prefix}{key}_interval")
             if value is None or interval is None or interval[0] > chance:
                 continue
             people = report.get(f"{prefix}groups")
             count, unit = (people, "people") if people else (report.get(f"{prefix}samples") or 0, "labels")
-            seen = f"{what} cannot be told from chance: its {name} of {value:.2f} may be"
-            seen += f" from {interval[0]:.2f} to {interval[1]:.2f}"
+            seen = f"{what} may be no better than chance: the interval of its {name} of {value:.2f} is"
+            seen += f" {interval[0]:.2f} to {interval[1]:.2f}"
             if value <= chance:
-                found.append(f"{seen}; nothing in these labels shows it, more of them may not help")
+                found.append(f"{seen}; these labels show no effect, and more labels may not help")
                 continue
             needed = count * ((value - interval[0]) / (value - chance)) ** 2 * MARGIN
-            enough = f"; about {_two_digits(needed)} {unit} would do in place of {count}" if count else ""
+            enough = f"; about {_two_digits(needed)} {unit} would be enough, there are {count}" if count else ""
             found.append(f"{seen}{enough}")
     return found
 

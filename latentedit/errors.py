@@ -66,7 +66,7 @@ class Error(ValueError):
 
 
 class Interrupted(Error):  # noqa: N818 - what it is called where it is caught
-    """Ctrl-C ended the work before its time; the message says what was kept. Commands end with status 130."""
+    """Ctrl-C ended the work early; the message says what was kept. Commands end with status 130."""
 
 
 def check_number(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> None:

@@ -167,10 +167,10 @@ def test_remarks() -> None:
     assert of(0.5) == ""
     assert "too dark: mean brightness" in of(-0.98 * 4 / 3)
     assert "too bright: mean brightness" in of(1.2)
-    assert "hardly any contrast" in of(0.01)
-    assert "too small: the crop is 20 pixels wide and is enlarged to 64" in of(0.5, quad_of_window(40, 40, 20))
-    assert "of the crop lie outside the photo" in of(0.5, quad_of_window(50, 0, 100))
-    assert "not like this model's pictures: 2.0 times as far" in foreign(2.0)[0]
+    assert "too little contrast" in of(0.01)
+    assert "too small: the crop is 20 pixels wide and is upsampled to 64" in of(0.5, quad_of_window(40, 40, 20))
+    assert "of the crop is outside the photo" in of(0.5, quad_of_window(50, 0, 100))
+    assert "unlike this model's images: 2.0 times as far" in foreign(2.0)[0]
     assert not foreign(1.2)
 
 
@@ -280,7 +280,7 @@ def test_index(tmp_path: Path) -> None:
     assert not Index(tmp_path).has("a.safetensors", one)
     assert len(rows(tmp_path)) == 2
     (tmp_path / "index.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(Error, match="not an index that latentedit wrote"):
+    with pytest.raises(Error, match="not an index written by latentedit"):
         Index(tmp_path)
 
 
@@ -310,7 +310,7 @@ def test_indexes_that_hold_anything(tmp_path: Path) -> None:
         assert Index(tmp_path).rows["new"]["key"] == "k"
     for data in (b"latent,status\na\n", b"x" * 200_000, b"\xff"):
         (tmp_path / "index.csv").write_bytes(data)
-        with pytest.raises(Error, match="index.csv: not an index that latentedit wrote"):
+        with pytest.raises(Error, match="index.csv: not an index written by latentedit"):
             Index(tmp_path)
 
 

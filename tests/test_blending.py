@@ -82,7 +82,7 @@ def test_what_was_found_for_one_w_does_not_stay() -> None:
     for latent in (interpolated(generator, a, b, 0.5), mixed(generator, a, b, (0, 1))):
         assert latent.settings == {"edits": ["turn=1"]}
         assert latent.distances == {}
-    with pytest.raises(Error, match="style offsets belong to their own w"):
+    with pytest.raises(Error, match="style offsets only fit their own w"):
         mixed(generator, a, replace(b, styles=[torch.zeros(1, 4)]), (0, 1))
 
 
@@ -101,10 +101,10 @@ def test_commands(tmp_path: Path, tiny_file: Path) -> None:
 
     told = works("latent", "export", files[0], "--out", tmp_path / "w.npz").stderr
     assert [line.removeprefix("left out: ") for line in told.splitlines()] == [
-        "the generator's tuned difference, by which it draws the photo",
+        "the generator's tuning to the photo",
         "the noise maps",
         "the generator's fingerprint",
-        "where in the photo the crop lies",
+        "the position of the crop in the photo",
         "settings and distances",
     ]
     assert np.load(tmp_path / "w.npz")["w"].shape == (1, generator.num_ws, 12)

@@ -529,7 +529,7 @@ def test_latents_of_other_kinds_and_shapes(tmp_path: Path, tiny_file: Path) -> N
         ({"ws": torch.zeros(1, 5, 12)}, "this latent has 5 x 12 numbers, the generator takes 6 x 12"),
         ({"ws": torch.zeros(1, 6, 11)}, "this latent has 6 x 11 numbers, the generator takes 6 x 12"),
         ({"ws": ws, "noise/00": torch.zeros(4, 4)}, "noise maps must have shape [1, 1, h, w]"),
-        ({"ws": ws, "noise/00": torch.zeros(1, 1, 4, 4)}, "this latent's noise maps are of other sizes than the generator's"),
+        ({"ws": ws, "noise/00": torch.zeros(1, 1, 4, 4)}, "the sizes of this latent's noise maps do not match the generator"),
         ({"ws": ws, "styles/00": torch.zeros(1, 3)}, "this latent's style offsets do not fit the generator"),
     ):
         bad = latent(tensors)
@@ -559,10 +559,10 @@ def test_products_that_no_memory_holds(tmp_path: Path) -> None:
         ({"layers": [[10**6, 3, 1]]}, "width must be a whole number"),
         ({"layers": [[8, 3]]}, "the judge is incomplete"),
         ({"layers": 3}, "1 to 100 layers, found 3"),
-        ({"layers": [[16384, 63, 1]] * 5}, "tensors are not those"),
+        ({"layers": [[16384, 63, 1]] * 5}, "tensors do not match"),
         ({"heads": [1]}, "two classes or more"),
         ({"heads": {"a": []}}, "two classes or more"),
-        ({"heads": {"a": [1, 2]}}, "classes must have names"),
+        ({"heads": {"a": [1, 2]}}, "classes of a classifier must have names"),
         ({"heads": None}, "two classes or more"),
     ],
 )
@@ -756,7 +756,7 @@ def test_tampered_states_of_encoders(tmp_path: Path) -> None:
     cases: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
         (lambda s: s.update(step="x"), "step must be a whole number of at least 0, found 'x'"),
         (lambda s: s.update(curvature=torch.full((2, 6, 12), float("nan"))), "curvature has values that are not finite"),
-        (lambda s: s.update(curvature=torch.zeros(2, 6, 11)), "curvature is that of another encoder"),
+        (lambda s: s.update(curvature=torch.zeros(2, 6, 11)), "curvature belongs to another encoder"),
         (lambda s: s["encoder"]["stem.weight"].fill_(float("inf")), "encoder/stem.weight has values that are not finite"),
         (lambda s: s["optimiser"]["state"][0].update(exp_avg=torch.zeros(1)), "optimiser/0/exp_avg has [1], expected"),
         (lambda s: s.pop("step"), "not a training state of an encoder, or damaged"),
@@ -768,7 +768,7 @@ def test_tampered_states_of_encoders(tmp_path: Path) -> None:
         torch.save(state, path)
         line = refused(lambda path: train_encoder(encoder_trainer(generator, 2), path), path)
         assert message in line
-        assert "remove it to begin anew" in line
+        assert "remove it to start again" in line
 
 
 @pytest.mark.parametrize(

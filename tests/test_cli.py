@@ -282,7 +282,7 @@ def test_refine(tmp_path: Path, tiny_file: Path, direction_file: Path) -> None:
     table.write_text(pictures)
     numbers = folder / "numbers.csv"
     numbers.write_text("file,age\n" + "".join(f"{tmp_path / f'{i}.png'},{i}\n" for i in range(6)))
-    assert "yes and no alone" in complaint(*common[:3], numbers, *common[4:], "--column", "age")
+    assert "labels of two classes" in complaint(*common[:3], numbers, *common[4:], "--column", "age")
     assert "needs --positive" in complaint(*common, "--column", "bright", "--negative", "no")
     assert "needs both" in complaint(*common, "--column", "bright", "--positive", "yes", "--mirror", "swap")
     assert "no column 'hat'" in complaint(*common, "--column", "bright", "--positive", "yes", "--hold", "hat")
@@ -347,10 +347,10 @@ def test_metrics(tmp_path: Path, faces_zip: Path, tiny_file: Path, monkeypatch: 
     assert "add --data" in complaint("metrics", tiny_file, *judge)
     assert "got beauty" in complaint("metrics", tiny_file, "--metrics", "beauty")
     assert "separability needs an attribute classifier" in complaint("metrics", tiny_file, "--metrics", "separability")
-    assert "name them with --held-out" in complaint("metrics", tiny_file, "--metrics", "inversion")
+    assert "add --held-out" in complaint("metrics", tiny_file, "--metrics", "inversion")
     assert "weights-inception" in complaint("metrics", tiny_file, "--data", faces_zip)
     other = ["--data", faces_zip, "--features", tiny_file, "--count", "20"]
-    assert "not judged by the discriminator it was trained against" in complaint("metrics", tiny_file, *other)
+    assert "cannot be measured with the discriminator it was trained with" in complaint("metrics", tiny_file, *other)
 
 
 def test_sample_of_a_class(tmp_path: Path, tiny_file: Path) -> None:
@@ -364,7 +364,7 @@ def test_sample_of_a_class(tmp_path: Path, tiny_file: Path) -> None:
     into = ["--out", tmp_path / "x.safetensors"]
     assert "--class must be 0 to 1 (left, right)" in complaint("sample", path, "--class", "up", *into)
     assert "--class must be 0 to 1 (left, right)" in complaint("sample", path, *into)
-    assert "a latent file holds one picture" in complaint("sample", path, "--class", "0", "--seeds", "0-1", *into)
+    assert "a latent file holds one latent" in complaint("sample", path, "--class", "0", "--seeds", "0-1", *into)
     assert "this one has no labels" in complaint("sample", tiny_file, "--class", "0", *into)
 
 
@@ -426,7 +426,7 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
         (["edit", latent_file, "--model", other, "--set", axis, "--out", out], "this latent belongs to the generator"),
         (
             ["edit", latent_file, "--model", tiny_file, "--set", "hat=1", "--out", out],
-            "hat: no direction file and no direction",
+            "hat: no direction file or direction",
         ),
         (["edit", latent_file, "--model", tiny_file, "--set", axis + "@9-12", "--out", out], "layers 9-12 lie outside"),
         (["edit", latent_file, "--model", tiny_file, "--out", out], "nothing to do"),

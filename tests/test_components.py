@@ -334,7 +334,7 @@ def test_a_sheet_shows_the_moved_pictures() -> None:
     for wrong in (dict(latent=latent), dict(hold=[directions[1]])):
         with pytest.raises(Error, match="a latent's z is not known"):
             sweep_sheet(generator, directions[:1], amounts, **wrong)
-    with pytest.raises(Error, match="scores can be held for w and w"):
+    with pytest.raises(Error, match="only directions in w and w"):
         sweep_sheet(generator, directions[3:], amounts, hold=[directions[1]])
     with pytest.raises(Error, match="does not fit z of 7 numbers"):
         sweep_sheet(tiny_generator(z_dim=7), directions[:1], amounts)
@@ -424,14 +424,14 @@ def test_naming(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
     channel = style_channels(generator, 1, samples=1, layers=(2, 2))[0]
     channel.save(tmp_path / "s.safetensors")
     text = complaint("directions", "name", tmp_path / "s.safetensors", "x", "--layers", "0-1", "--model", tiny_file)
-    assert "is in the layers 2-2, which 0-1 leaves out" in text
+    assert "is in layers 2-2, outside of 0-1" in text
     assert sorted(file.name for file in own.iterdir()) == ["beard.safetensors"]
 
 
 def test_names_of_shipped_directions_are_taken(tmp_path: Path, faces128: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     own = folder_of(tmp_path, monkeypatch)
     factorised(faces128.generator, 1)[0].save(tmp_path / "sefa.safetensors")
-    assert "a direction turn ships for this generator" in complaint("directions", "name", tmp_path / "sefa.safetensors", "turn")
+    assert "a bundled direction has the name turn" in complaint("directions", "name", tmp_path / "sefa.safetensors", "turn")
     assert not own.exists()
     works("directions", "name", tmp_path / "sefa.safetensors", "turn", "--force", "--layers", "fine")
     assert load_direction("turn", fingerprint(faces128.generator)).layers == (8, faces128.generator.num_ws - 1)
@@ -486,8 +486,8 @@ def test_editing_along_style_directions(
         (("--set", f"{paths['z']}=1"), "a latent's z is not known"),
         (("--set", f"{paths['z']}=:1"), "a latent's z is not known"),
         (("--sweep", f"{paths['z']}=-1:1:3"), "a latent's z is not known"),
-        (("--set", f"{paths['s']}=1", "--hold", paths["w"]), "scores can be held for w and w+ alone"),
-        (("--set", f"{paths['w']}=1", "--hold", paths["s"]), "scores can be held for w and w+ alone"),
+        (("--set", f"{paths['s']}=1", "--hold", paths["w"]), "only directions in w and w+ can be held"),
+        (("--set", f"{paths['w']}=1", "--hold", paths["s"]), "only directions in w and w+ can be held"),
     ]:
         assert message in complaint("edit", file, *model, *words, "--out", tmp_path / "bad.png")
     assert not (tmp_path / "bad.png").exists()

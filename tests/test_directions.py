@@ -156,7 +156,7 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert getattr(again, name) == getattr(d, name)
     monkeypatch.setenv("LATENTEDIT_DIRECTIONS", str(tmp_path))
     assert load_direction("mine", fingerprint(GENERATOR)).name == "mine"
-    with pytest.raises(Error, match="for this generator there are: none"):
+    with pytest.raises(Error, match="the directions of this generator are: none"):
         find_direction("mine", "0" * 64)
     with pytest.raises(Error, match=f"direction mine was found on the generator {d.fingerprint[:12]}, other is 000000000000"):
         check_generator(d, "0" * 64, "other")
@@ -178,7 +178,7 @@ def test_labels(tmp_path: Path) -> None:
     assert len(read_labels(table, "pose", positive=["left"], group="who", exclude=["x"]).paths) == 2
     for options, message in [
         ({"column": "hat"}, "no column 'hat'; there are file, pose, age, who"),
-        ({"column": "pose"}, "line 2: pose is 'left', neither a number nor yes or no; say --positive"),
+        ({"column": "pose"}, "line 2: pose is 'left', neither a number nor yes or no; use --positive"),
         ({"column": "age", "group": "team"}, "no column 'team'"),
         ({"column": "pose", "positive": ["left"], "group": "who", "exclude": ["x", "y"]}, "no row has a label"),
         ({"column": "pose", "positive": ["back"]}, "all 4 labels of 'pose' are the same"),

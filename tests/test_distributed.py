@@ -141,9 +141,9 @@ def test_two_processes(whole: Passes, at_once: int, tmp_path: Path) -> None:
 def test_batches_that_cannot_be_cut() -> None:
     with pytest.raises(Error, match="a batch of 16 cannot be divided among 3 processes"):
         Trainer(CUT, pictures(), world=World(0, 3))
-    with pytest.raises(Error, match="no multiple of 5 pictures at once on 1 processes"):
+    with pytest.raises(Error, match="not a multiple of a micro-batch of 5 on 1 processes"):
         Trainer(CUT.changed(micro_batch=5), pictures())
-    with pytest.raises(Error, match="2 pictures at once do not hold whole minibatch-deviation groups of 4"):
+    with pytest.raises(Error, match="a micro-batch of 2 is not a multiple of the minibatch-deviation group of 4"):
         Trainer(CUT.changed(micro_batch=2), pictures())
 
 

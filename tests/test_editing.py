@@ -105,7 +105,7 @@ def test_style_directions_move_styles_by_sigmas(architecture: str) -> None:
     assert [bool(offset.any()) for offset in one] == [row == 1 for row in rows]
     assert [s.shape[1] for s in generator.synthesis.styles(ws)] == [size for _, size in generator.synthesis.style_layers]
     assert not torch.equal(render(generator, ws, "const", moved), render(generator, ws))
-    with pytest.raises(Error, match="space s and cannot move ws"):
+    with pytest.raises(Error, match="space s cannot edit ws"):
         edit(ws, d, 1.0)
     with pytest.raises(Error, match="needs? the generator"):
         d.score(ws)

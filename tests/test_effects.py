@@ -132,8 +132,11 @@ def test_questions_to_a_judge() -> None:
     against_all = question(judge, "pose", "left")(images)
     odds = torch.softmax(logits["pose"], dim=1)[:, 1]
     torch.testing.assert_close(against_all, torch.log(odds / (1 - odds)))
-    for head, yes, message in (("hair", None, "this judge knows glasses, pose"), ("pose", "up", "the classes straight"),
-                               ("pose", None, "say which one is meant")):  # fmt: skip
+    for head, yes, message in (
+        ("hair", None, "this classifier has the attributes glasses, pose"),
+        ("pose", "up", "the classes straight"),
+        ("pose", None, "choose one"),
+    ):
         with pytest.raises(Error, match=message):
             question(judge, head, yes)
 
@@ -148,8 +151,8 @@ def test_report_card_and_curves(bright: Direction, tmp_path: Path) -> None:
     d = with_report(bright, GENERATOR, others=[bright, other], effect=effect, by_layer=by_layer)
     assert set(d.report["leakage"]) == {"other"}
     text = card(d)
-    for piece in ("# bright", "AUC of the probe", "brought over by +2 sigmas", "other answers that change", "other +",
-                  "nine tenths of the effect | 1-2", "nearest to themselves"):  # fmt: skip
+    for piece in ("# bright", "AUC of the probe", "success rate at +2 sigmas", "side effects at", "other +",
+                  "nine tenths of the effect | 1-2", "identity preservation"):  # fmt: skip
         assert piece in text, piece
     assert plot(d).size[0] > plot(bright).size[0]
     d.save(tmp_path / "d.safetensors")
@@ -217,14 +220,14 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "not in the order long",
         ),
         (("fit", "--classifier", "absent.onnx", "--name", "x", "--model", model, "--out", "x.safetensors"), "no such file"),
-        (("fit", table, "--out", "x.safetensors"), "say which column"),
+        (("fit", table, "--out", "x.safetensors"), "name the column"),
         (("condition", "smile", "--keep", "smile", "--model", model, "--out", "x.safetensors"), "nothing of smile is left"),
-        (("condition", "smile", "--keep", "absent", "--model", model, "--out", "x.safetensors"), "no direction of that name"),
+        (("condition", "smile", "--keep", "absent", "--model", model, "--out", "x.safetensors"), "direction of this name"),
         (
             ("report", "smile", "--model", model, "--judge", judge, "--ask", "beard", "--out", "x"),
-            "this judge knows smile, pose",
+            "this classifier has the attributes smile, pose",
         ),
-        (("report", "smile", "--model", model, "--judge", judge, "--ask", "pose", "--out", "x"), "say which one is meant"),
+        (("report", "smile", "--model", model, "--judge", judge, "--ask", "pose", "--out", "x"), "choose one"),
         (("report", "hair", "--out", "x"), "no direction"),
     ]:
         assert message in complaint("directions", *words), words

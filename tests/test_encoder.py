@@ -55,7 +55,7 @@ def test_learns_to_read_w() -> None:
 def test_photographs_take_part() -> None:
     training = trainer(tiny_generator(), photos=photographs())
     assert {"w 0 photos", "w 2 photos"} <= training.step().keys()
-    with pytest.raises(Error, match=r"photographs have shape \[3, 16, 16\], the generator draws \[1, 16, 16\]"):
+    with pytest.raises(Error, match=r"photos have shape \[3, 16, 16\], the images of the generator \[1, 16, 16\]"):
         trainer(tiny_generator(), photos=photographs(channels=3))
 
 
@@ -75,7 +75,7 @@ def test_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     again = train_encoder(going_on, tmp_path / "state.pt")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
-    with pytest.raises(Error, match=r"state.pt: the training state is that of another encoder; remove it"):
+    with pytest.raises(Error, match=r"state.pt: the training state belongs to another encoder; remove it"):
         train_encoder(trainer(tiny_generator(1), 6), tmp_path / "state.pt")
     (tmp_path / "state.pt").write_bytes(b"nothing")
     with pytest.raises(Error, match="not a training state of an encoder"):
@@ -114,9 +114,9 @@ def test_in_the_model_file_and_beside_it(tmp_path: Path) -> None:
         torch.testing.assert_close(read.encoder.stem.weight, model.encoder.stem.weight, atol=1e-3, rtol=1e-3)
         assert read.curvature.factors.shape == (5, 6, 12)
         assert fingerprint(read.generator) == fingerprint(model.generator)
-    with pytest.raises(Error, match="holds the encoder of a model, not the model"):
+    with pytest.raises(Error, match="contains only an encoder, not a model"):
         load_model(beside)
-    with pytest.raises(Error, match="an encoder for the generator"):
+    with pytest.raises(Error, match="this encoder belongs to the generator"):
         load_encoder(beside, Model(tiny_generator(1)))
     with pytest.raises(Error, match="this model file has no encoder"):
         load_encoder(alone, Model(model.generator))

@@ -592,7 +592,7 @@ def test_every_command_takes_every_format(tmp_path: Path, network: Any, name: st
     search = ("invert", out / "x.png", "--model", file, "--aligned", "--steps", "3", "--out", out / "found")
     if model.discriminator is None:
         line = complaint(*search, "--perceptual", "discriminator")
-        assert "no discriminator to compare pictures with" in line
+        assert "no discriminator to compare images with" in line
         return
     works(*search)
     arguments = ("--model", file, "--out", out / "fit.safetensors")

@@ -100,7 +100,7 @@ def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sent.append(figures)
 
     monkeypatch.setattr(training_loop, "time", Later())
-    with pytest.raises(Interrupted, match="model.safetensors and the state are written, the same command goes on"):
+    with pytest.raises(Interrupted, match="model.safetensors and the state are written, run the same command again to resume"):
         train(CONFIG.changed(kimg=10.0), pictures(), tmp_path / "run", report=report)
     assert (tmp_path / "run" / "state.pt").is_file()
 

@@ -90,7 +90,7 @@ def test_precision_and_recall() -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(Error, match=r"shapes \[n, D\] and \[m, D\], got \[5, 3\] and \[5, 4\]"):
         kid(normal(0, 5, 3), normal(0, 5, 4))
-    with pytest.raises(Error, match="at least 5 pictures of either kind are needed, got 4 and 9"):
+    with pytest.raises(Error, match="at least 5 images of either kind are needed, got 4 and 9"):
         precision_recall(normal(0, 4, 3), normal(0, 9, 3))
 
 
@@ -155,7 +155,7 @@ def test_judge_file(tmp_path: Path) -> None:
     save_judge(tmp_path / "judge.safetensors", judge, {})
     again = load_judge(tmp_path / "judge.safetensors")
     assert torch.equal(again(image)["pose"], judge(image)["pose"])
-    with pytest.raises(Error, match=r"takes pictures \[N, 1, 16, 16\]"):
+    with pytest.raises(Error, match=r"takes images \[N, 1, 16, 16\]"):
         judge(torch.rand(1, 3, 16, 16))
     features = load_features(str(tmp_path / "judge.safetensors"))
     assert features.name == "judge"
@@ -185,7 +185,7 @@ def test_features_of_a_set_are_kept(tmp_path: Path) -> None:
 def test_a_contestant_does_not_judge(tmp_path: Path) -> None:
     generator, discriminator = tiny_generator(), tiny_discriminator()
     own = discriminator_features(discriminator, "digest", fingerprint(generator))
-    with pytest.raises(Error, match="not judged by the discriminator it was trained against"):
+    with pytest.raises(Error, match="cannot be measured with the discriminator it was trained with"):
         of_generator(own, generator, 4)
     save_model(tmp_path / "other.safetensors", Model(tiny_generator(1), tiny_discriminator(1)))
     other = load_features(str(tmp_path / "other.safetensors"))
@@ -207,7 +207,7 @@ def test_measures(tmp_path: Path) -> None:
     assert list(during(model)) == ["metric/kid", "metric/precision", "metric/recall"]
     save_judge(tmp_path / "judge.safetensors", Judge(1, 16, {"hat": ("no", "yes")}).eval(), {})
     everything = ["kid", "ppl", "separability", "inversion"]
-    with pytest.raises(Error, match="name them with --held-out"):
+    with pytest.raises(Error, match="add --held-out"):
         measure_of(everything, pictures(), str(tmp_path / "judge.safetensors"))
     all_of_it = measure_of(everything, pictures(), str(tmp_path / "judge.safetensors"), held_out=pictures(3, 2))(model)
     assert next(iter(all_of_it)) == "metric/kid"
@@ -219,7 +219,7 @@ def test_measures(tmp_path: Path) -> None:
     with pytest.raises(Error, match="name one of them as well"):
         measure_of(["precision"], pictures(), str(tmp_path / "other.safetensors"))
     wide = PictureSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(3, 0), list("abc"))
-    with pytest.raises(Error, match=r"draws pictures of shape \(1, 16, 16\), the data set has \(1, 8, 8\)"):
+    with pytest.raises(Error, match=r"generates images of shape \(1, 16, 16\), the training set has \(1, 8, 8\)"):
         measure(model, wide, network)
 
 
@@ -256,7 +256,9 @@ def test_efficientnet_asks_for_its_package(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_inception_is_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(Error, match=rf"need {INCEPTION_FILE} \(91 MB\), which is not fetched unasked: put it at .*--features"):
+    with pytest.raises(
+        Error, match=rf"need {INCEPTION_FILE} \(91 MB\), which latentedit does not download: put it at .*--features"
+    ):
         load_features("inception")
     (tmp_path / INCEPTION_FILE).write_bytes(b"another")
     with pytest.raises(Error, match=r"is 6726825d[0-9a-f]{56}; the file is damaged or another"):

@@ -24,7 +24,7 @@ def test_plain_weights_without_a_mean_or_an_architecture(tmp_path: Path) -> None
     model = load_model(tmp_path / "plain.pt")
     assert torch.allclose(model.generator.mapping.w_avg, sample_w(generator).mean(dim=0), atol=1e-4)
     assert any("no running mean of w" in note for note in model.notes)
-    assert any("does not say clamping" in note for note in model.notes)
+    assert any("does not contain clamping" in note for note in model.notes)
 
     save_plain(tmp_path / "whole.pt", Model(generator))
     assert load_model(tmp_path / "whole.pt").notes == []
@@ -61,4 +61,4 @@ def test_a_mean_of_zero_is_told(tmp_path: Path) -> None:
     generator.mapping.w_avg.zero_()
     save_model(tmp_path / "zero.safetensors", Model(generator))
     told = works("sample", tmp_path / "zero.safetensors", "--seeds", "0", "--out", tmp_path / "x.png").stderr
-    assert "zero.safetensors: the running mean of w in the file is zero, as if never measured" in told
+    assert "zero.safetensors: the running mean of w in the file is zero, so it was probably never measured" in told

@@ -90,7 +90,7 @@ def test_without_discriminator(tmp_path: Path) -> None:
 
 
 def test_damage_is_named(tmp_path: Path, tiny_file: Path) -> None:
-    with pytest.raises(Error, match=r"no such model file; models that come with latentedit: faces128, faces128-v1;"):
+    with pytest.raises(Error, match=r"no such model file; bundled models: faces128, faces128-v1;"):
         load_model("faces65")
     with pytest.raises(Error, match="no such model file"):
         load_model(tmp_path / "absent.safetensors")

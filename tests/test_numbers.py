@@ -57,7 +57,7 @@ def test_amounts_and_seeds_of_options() -> None:
             parse_sweep(text)
     with pytest.raises(Error, match="write 3-5 instead of 5-3"):
         parse_seeds("1,5-3")
-    with pytest.raises(Error, match="layers 9-3 run backwards; write 3-9"):
+    with pytest.raises(Error, match="layers go from low to high: write 3-9 instead of 9-3"):
         parse_layers("9-3", 12)
     for text in ("0,0,nan", "0,0,inf", "0,0"):
         with pytest.raises(Error, match="--crop takes 3 finite numbers"):
@@ -99,7 +99,7 @@ def test_functions_take_no_nan(tmp_path: Path) -> None:
         with pytest.raises(Error, match=f"{next(iter(options))} must be a finite number from 0, got"):
             invert(generator, image, steps=1, discriminator=tiny_discriminator(), **options)  # type: ignore[arg-type]
     poisoned = Latent(ws * float("nan"), None, "", "w+")
-    with pytest.raises(Error, match="x.safetensors: not written, as the latent has values that are no numbers"):
+    with pytest.raises(Error, match="x.safetensors: not written, because the latent has values that are not numbers"):
         save_latent(tmp_path / "x.safetensors", poisoned)
     assert not (tmp_path / "x.safetensors").exists()
     with pytest.raises(Error, match="share must be a finite number from 0 to 1, got 2"):

@@ -83,7 +83,7 @@ def test_fade() -> None:
     assert np.array_equal(weights, weights.T)
     with pytest.raises(Error, match="feather must be between"):
         paste_back(photo(), Image.new("RGB", (8, 8)), TILTED, feather=0.7)
-    with pytest.raises(Error, match="a square picture"):
+    with pytest.raises(Error, match="must be square"):
         paste_back(photo(), Image.new("RGB", (8, 9)), TILTED)
 
 
@@ -124,7 +124,7 @@ def test_differences_keep_the_photos_own_detail() -> None:
     result = np.asarray(paste_back(rough, brighter, TILTED, before=before)).astype(int) - np.asarray(rough)
     assert result[57, 62] == 20
     assert result.min() == 0
-    with pytest.raises(Error, match="the picture before the edit is L"):
+    with pytest.raises(Error, match="the image before the edit is L"):
         paste_back(rough, brighter, TILTED, before=before.resize((8, 8)))
 
 
@@ -142,5 +142,5 @@ def test_another_photo_is_refused() -> None:
         latent = Latent(torch.zeros(1, 6, 12), None, "", "w+", quad, {}, distances)
         check_belongs(right, latent, rendered, "right.png")
         for other in (wrong, right.resize((70, 70)), right.transpose(Image.Transpose.ROTATE_180)):
-            with pytest.raises(Error, match=r"other.png: where the latent's crop lies, the photo shows .* else .*--force"):
+            with pytest.raises(Error, match=r"other.png: the photo does not show the latent's image .*--force"):
                 check_belongs(other, latent, rendered, "other.png")

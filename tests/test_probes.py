@@ -107,7 +107,7 @@ def test_conditioning_is_exact_for_several_correlated_ones_and_layers() -> None:
         assert float(alone.score(mean)) / alone.sigma == pytest.approx(float(base.score(mean)) / base.sigma, abs=1e-3)
     with pytest.raises(Error, match="nothing of d is left"):
         conditioned(direction(common), [direction(common, "same")], GENERATOR)
-    with pytest.raises(Error, match="say which directions to keep"):
+    with pytest.raises(Error, match="name at least one direction to keep"):
         conditioned(direction(common), [], GENERATOR)
 
 
@@ -189,7 +189,7 @@ def test_style_space_and_z() -> None:
     assert in_z.sigma == pytest.approx(1.0, abs=0.03)
     with pytest.raises(Error, match=r"z must have shape \[N, 12\]"):
         fit(ws, labels, generator=GENERATOR, space="z")
-    with pytest.raises(Error, match="in z moves all layers"):
+    with pytest.raises(Error, match="in z edits all layers"):
         fit(z, z[:, 3].numpy(), generator=GENERATOR, space="z", layers=(0, 1))
 
 
@@ -208,7 +208,7 @@ def test_scores_of_any_callable() -> None:
     assert float(render_all(GENERATOR, w + step).mean() - render_all(GENERATOR, w - step).mean()) > 0.05
     numbers = fit_from_scores(brightness, generator=GENERATOR, name="bright", samples=400, kind="ridge")
     assert float(numbers.vector @ d.vector) > 0.5
-    with pytest.raises(Error, match="one number a picture"):
+    with pytest.raises(Error, match="one number per image"):
         fit_from_scores(lambda images: images.mean(dim=(2, 3)).repeat(1, 2), generator=GENERATOR, name="x", samples=100)
 
 
@@ -341,18 +341,18 @@ def test_log_odds_are_the_classifier_s_own() -> None:
 def test_what_cannot_be_told_from_chance_is_said_in_words() -> None:
     said = in_words({"auc": 0.68, "auc_interval": [0.47, 0.89], "samples": 30})
     assert said == [
-        "the probe cannot be told from chance: its AUC of 0.68 may be from 0.47 to 0.89;"
-        " about 49 labels would do in place of 30"
+        "the probe may be no better than chance: the interval of its AUC of 0.68 is 0.47 to 0.89;"
+        " about 49 labels would be enough, there are 30"
     ]
     assert (
-        "about 20 people would do in place of 12"
+        "about 20 people would be enough, there are 12"
         in in_words({"auc": 0.68, "auc_interval": [0.47, 0.89], "samples": 30, "groups": 12})[0]
     )
     assert in_words({"auc": 0.68, "auc_interval": [0.55, 0.8], "samples": 30}) == []
-    assert "more of them may not help" in in_words({"auc": 0.45, "auc_interval": [0.3, 0.6], "samples": 30})[0]
+    assert "more labels may not help" in in_words({"auc": 0.45, "auc_interval": [0.3, 0.6], "samples": 30})[0]
     photo = in_words({"auc": 0.9, "auc_interval": [0.8, 0.95], "photo_auc": 0.6, "photo_auc_interval": [0.4, 0.8]})
-    assert photo == ["the classifier of photographs cannot be told from chance: its AUC of 0.60 may be from 0.40 to 0.80"]
-    assert "its R2 of 0.05" in in_words({"r2": 0.05, "r2_interval": [-0.1, 0.2], "samples": 50})[0]
+    assert photo == ["the photo classifier may be no better than chance: the interval of its AUC of 0.60 is 0.40 to 0.80"]
+    assert "of its R2 of 0.05" in in_words({"r2": 0.05, "r2_interval": [-0.1, 0.2], "samples": 50})[0]
 
 
 def test_enough_labels_are_enough() -> None:

@@ -68,7 +68,7 @@ def test_e4e_and_rosinality(tmp_path: Path, tiny_file: Path) -> None:
     torch.save(torch.randn(11, rows, 12), tmp_path / "latents.pt")
     names = [name for name, _ in load_projections(tmp_path / "latents.pt")]
     assert (names[0], names[-1]) == ("latents-00", "latents-10")
-    with pytest.raises(Error, match='holds 11 latents; "latentedit latent import" makes a file of each'):
+    with pytest.raises(Error, match='holds 11 latents; "latentedit latent import" writes a file for each'):
         load_latent(tmp_path / "latents.pt")
     noise = [torch.randn(shape) for shape in generator.synthesis.noise_shapes]
     one: dict[str, Any] = {"img": torch.zeros(3, 16, 16), "latent": torch.randn(12), "noise": noise}
@@ -103,15 +103,13 @@ def test_what_is_refused(tmp_path: Path, tiny_file: Path) -> None:
     assert "found [1, 1, 6, 12]" in message("c.npy", np.zeros((1, 1, 6, 12)))
     assert "expected numbers, found <U1" in message("d.npy", np.array(["a"]))
     noise = [torch.zeros(1, 1, 3, 3)]
-    assert "noise maps are of other sizes" in message("e.pt", {"x": {"latent": torch.zeros(12), "noise": noise}})
+    assert "sizes of its noise maps do not match" in message("e.pt", {"x": {"latent": torch.zeros(12), "noise": noise}})
     assert "expected noise maps [1, 1, h, w]" in message("f.pt", {"x": {"latent": torch.zeros(12), "noise": torch.zeros(3)}})
     (tmp_path / "g.npz").write_bytes(b"PK\x03\x04" + bytes(100))
     assert "not a numpy file of numbers, or damaged" in complaint(
         "latent", "import", tmp_path / "g.npz", "--model", tiny_file, "--out", tmp_path
     )
     np.save(tmp_path / "one.npy", np.zeros((1, 6, 12)))
-    assert "--out must end in .npz" in complaint(
-        "latent", "export", tmp_path / "one.npy", "--out", tmp_path / "x.pt"
-    )
+    assert "--out must end in .npz" in complaint("latent", "export", tmp_path / "one.npy", "--out", tmp_path / "x.pt")
     assert "add --model" in complaint("latent", "import", tmp_path / "a.npy", "--out", tmp_path)
     assert not (tmp_path / "in").exists()

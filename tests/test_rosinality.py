@@ -65,8 +65,8 @@ def test_what_is_missing_is_measured_or_drawn_and_told(tmp_path: Path) -> None:
     state = {name: tensor for name, tensor in DOCUMENT["g_ema"].items() if not name.startswith("noises.")}
     torch.save({"g_ema": state}, tmp_path / "old.pt")
     result = works("model", "convert", tmp_path / "old.pt", tmp_path / "new.safetensors")
-    assert "old.pt: the file has no running mean of w; taken is the mean of 10 000 random w" in result.stderr
-    assert "old.pt: the file has no noise maps; drawn are random ones of the seed 0" in result.stderr
+    assert "old.pt: the file has no running mean of w; the mean of 10 000 random w replaces it" in result.stderr
+    assert "old.pt: the file has no noise maps; random maps of seed 0 replace them" in result.stderr
 
     one, two = load_model(tmp_path / "old.pt"), load_model(tmp_path / "new.safetensors")
     assert fingerprint(one.generator) == fingerprint(two.generator)

@@ -88,7 +88,7 @@ def test_the_best_snapshot_is_kept(tmp_path: Path) -> None:
     assert [record["metric/kid"] for record in snapshots] == [5.0, 2.0, 3.0, 4.0]
     for name in ("logits_train", "logits_held_out", "logits_generated", "spread_real", "spread_fake", "r_t"):
         assert all(math.isfinite(record[name]) for record in snapshots), name
-    with pytest.raises(Error, match=r"held-out pictures have shape \(1, 16, 16\), the training set \(1, 8, 8\)"):
+    with pytest.raises(Error, match=r"held-out images have shape \(1, 16, 16\), the training set \(1, 8, 8\)"):
         large = PictureSet(torch.zeros(2, 1, 16, 16, dtype=torch.uint8), torch.zeros(2, 0), ["a", "b"])
         train(CONFIG, pictures(), tmp_path / "other", held_out=large)
 

@@ -446,7 +446,7 @@ def test_style_mixing_reaches_the_layers_in_use() -> None:
 def test_growing_is_checked() -> None:
     with pytest.raises(Error, match="grow_from must be a power of two from 4 to 16, got 32"):
         Trainer(growing(grow_from=32), pictures(4))
-    with pytest.raises(Error, match='only networks of architecture "stylegan1" grow'):
+    with pytest.raises(Error, match='progressive growing needs the architecture "stylegan1"'):
         Trainer(growing(generator={"channel_base": 64}), pictures(4))
 
 

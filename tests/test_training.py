@@ -183,7 +183,7 @@ def test_ctrl_c_writes_a_snapshot(tmp_path: Path) -> None:
         told = process.stderr.read().decode()
     assert process.returncode == 130, told
     model = tmp_path / "run" / "model.safetensors"
-    expected = f"latentedit: interrupted; {model} and the state are written, the same command goes on"
+    expected = f"latentedit: interrupted; {model} and the state are written, run the same command again to resume"
     assert told.splitlines()[-1] == expected
     assert load_model(model).provenance["images_seen"] > 0
     assert (tmp_path / "run" / "state.pt").exists()

@@ -78,7 +78,7 @@ def test_what_does_not_fit() -> None:
         with_deltas(generator, {"b8.conv0.bias": torch.zeros(3)})
     with pytest.raises(Error, match="is incomplete"):
         expand({"b8.conv0.weight/u": torch.zeros(3, 2)})
-    with pytest.raises(Error, match="one picture is tuned to at a time"):
+    with pytest.raises(Error, match="tuned to one image at a time"):
         tune(generator, image.repeat(2, 1, 1, 1), ws, None, perceptual, 3)
     with pytest.raises(Error, match="steps must be at least 1"):
         tune(generator, image, ws, None, perceptual, 0)

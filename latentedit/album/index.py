@@ -69,7 +69,7 @@ class Index:
             self.rows = {row["latent"]: row for row in self._read() if row["latent"]}
         except (Error, csv.Error) as error:
             reason = str(error).removeprefix(f"{self.path}: ")
-            raise Error(f"{self.path}: not an index that latentedit wrote ({reason})") from error
+            raise Error(f"{self.path}: not an index written by latentedit ({reason})") from error
 
     def _read(self) -> Iterator[dict[str, str]]:
         # Line by line, as no cell has line breaks: a quote that a torn row leaves open must not swallow the rows after it.

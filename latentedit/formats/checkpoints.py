@@ -21,7 +21,7 @@ from latentedit.networks.config import LARGEST, width_options
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.networks.generator import Generator, GeneratorConfig
 
-UNSAID = "the file does not say clamping, the mapping's learning rate and the discriminator's groups; taken are the usual ones"
+UNSAID = "the file does not contain clamping, mapping learning rate and discriminator groups; the usual values are used"
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Model:

@@ -40,10 +40,7 @@ def find_model(name: str | os.PathLike[str]) -> Path:
                 f" of {text} need its own file, which is in the repository's history (latentedit/bundled at version 0.1.0)"
             )
         known = ", ".join(bundled_names())
-        raise Error(
-            f"{text}: no such model file; models that come with latentedit: {known};"
-            ' "latentedit model zoo" lists published ones'
-        )
+        raise Error(f'{text}: no such model file; bundled models: {known}; "latentedit model zoo" lists published ones')
     return Path(text)
 
 
@@ -71,7 +68,9 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
     model.framing = model.framing or framing
     model.path = str(path)
     if not bool(model.generator.mapping.w_avg.any()):
-        model.notes.append("the running mean of w in the file is zero, as if never measured; truncation draws to it")
+        model.notes.append(
+            "the running mean of w in the file is zero, so it was probably never measured; truncation moves latents towards it"
+        )
     return model
 
 
@@ -85,7 +84,7 @@ def _read(path: Path) -> Model:
         header, tensors = read_tensors(path, FORMAT, VERSION)
         return build_native(path, header, tensors)
     if is_picture(path):
-        raise Error(f"{path}: a picture, not a model file")
+        raise Error(f"{path}: an image, not a model file")
     if start.lstrip()[:1] == b"<":
         raise Error(f"{path}: a web page, not a network; the download went wrong")
     if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and LEGACY in start):

@@ -1,4 +1,4 @@
-"""What files of networks leave out and what takes its place: measured or drawn from a fixed seed, and always told."""
+"""Replacements for missing parts of network files: measured, or random with a fixed seed, and always reported."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from latentedit.model.model import Model
 from latentedit.networks.generator import Generator
 
 NOISE_SEED = 0
-AVERAGE = f"the file has no running mean of w; taken is the mean of {SAMPLES:,} random w".replace(",", " ")
-NOISE = f"the file has no noise maps; drawn are random ones of the seed {NOISE_SEED}, which the pictures' details depend on"
+AVERAGE = f"the file has no running mean of w; the mean of {SAMPLES:,} random w replaces it".replace(",", " ")
+NOISE = f"the file has no noise maps; random maps of seed {NOISE_SEED} replace them, and the details of images depend on them"
 
 
 def drawn_noise(shapes: Sequence[Sequence[int]]) -> list[Tensor]:

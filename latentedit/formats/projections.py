@@ -54,7 +54,7 @@ def load_projection(path: str | os.PathLike[str]) -> Latent:
     """The latent of a file that holds one; see `load_projections`."""
     found = load_projections(path)
     if len(found) != 1:
-        raise Error(f'{path}: holds {len(found)} latents; "latentedit latent import" makes a file of each')
+        raise Error(f'{path}: holds {len(found)} latents; "latentedit latent import" writes a file for each')
     return found[0][1]
 
 
@@ -68,11 +68,11 @@ def save_projection(path: str | os.PathLike[str], latent: Latent) -> None:
 def lost(latent: Latent) -> list[str]:
     """What `save_projection` leaves out of ``latent``, in words; the picture of what it writes differs by the first three."""
     parts = {
-        "the generator's tuned difference, by which it draws the photo": bool(latent.tuned),
+        "the generator's tuning to the photo": bool(latent.tuned),
         "the style offsets": bool(latent.styles),
         "the noise maps": latent.noise is not None,
         "the generator's fingerprint": bool(latent.fingerprint),
-        "where in the photo the crop lies": latent.crop is not None,
+        "the position of the crop in the photo": latent.crop is not None,
         "the photo's name and SHA-256": latent.source is not None,
         "settings and distances": bool(latent.settings or latent.distances),
     }
@@ -97,7 +97,7 @@ def _ws(path: str | os.PathLike[str], array: Any) -> Tensor:
 def _rosinality(path: str | os.PathLike[str], entry: dict[Any, Any]) -> Latent:
     ws, noise = _ws(path, entry["latent"]), entry.get("noise")
     if len(ws) != 1:
-        raise Error(f"{path}: expected one latent a picture, found {len(ws)}")
+        raise Error(f"{path}: expected one latent per image, found {len(ws)}")
     if noise is None:
         return _latent(ws)
     if not isinstance(noise, list) or not all(isinstance(map_, np.ndarray) and map_.ndim == 4 for map_ in noise):

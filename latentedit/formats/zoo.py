@@ -90,15 +90,15 @@ def find(name: str) -> Path | None:
     if recorded is not None and recorded != checksum(entry.path):
         raise Error(
             f"{entry.path}: not the file that was downloaded (its SHA-256 differs from the one recorded then);"
-            f" delete it and fetch it anew: latentedit model fetch {name}"
+            f" delete it and download it again: latentedit model fetch {name}"
         )
     return entry.path
 
 
 def how(entry: Entry) -> str:
-    """How to come by the file."""
+    """Return a sentence that says how to get the file."""
     if entry.by_hand:
-        return f"{_put(entry)} (a browser has to fetch it)"
+        return f"{_put(entry)} (only a browser can download it)"
     return f'"latentedit model fetch {entry.name}" downloads it; without a network, {_put(entry)}'
 
 
@@ -141,11 +141,11 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
         found = checksum(entry.path)
         wanted = expected or _recorded(entry)
         if wanted is not None and wanted != found:
-            raise Error(f"{entry.path}: its SHA-256 is {found}, expected {wanted}; delete it and fetch it anew")
+            raise Error(f"{entry.path}: its SHA-256 is {found}, expected {wanted}; delete it and download it again")
         _write_record(entry, found, entry.path.stat().st_size)
         return entry.path, False
     if entry.by_hand:
-        raise Error(f"{entry.name} cannot be downloaded by a program: {how(entry)}")
+        raise Error(f"{entry.name} cannot be downloaded automatically: {how(entry)}")
     part = _part(entry)
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -160,21 +160,23 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
             os.replace(part, entry.path)
             _notes(part).unlink(missing_ok=True)
     except ssl.SSLError as error:
-        raise Error(f"{entry.address}: the connection is not safe, or broke off ({error.reason})") from error
+        raise Error(f"{entry.address}: the connection is not secure, or was interrupted ({error.reason})") from error
     except urllib.error.HTTPError as error:
         raise Error(f"{entry.address}: the server answers {error.code} {error.reason}; {_put(entry)}") from error
     except urllib.error.URLError as error:
         raise Error(f"{entry.address} cannot be reached ({error.reason}); {_put(entry)}") from error
     except http.client.HTTPException as error:
-        raise Error(f"{entry.address}: a broken answer ({type(error).__name__}); run the command again to go on") from error
+        raise Error(
+            f"{entry.address}: an invalid response ({type(error).__name__}); run the command again to resume"
+        ) from error
     except (TimeoutError, ConnectionError) as error:
-        raise Error(f"{entry.address}: the transfer broke off ({error}); run the command again to go on") from error
+        raise Error(f"{entry.address}: the download was interrupted ({error}); run the command again to resume") from error
     except OSError as error:
         raise Error(f"cannot write {part}: {error.strerror or error}") from error
     except ValueError as error:
         if isinstance(error, Error):
             raise
-        raise Error(f"{entry.address}: led to an address that is none ({error})") from error
+        raise Error(f"{entry.address}: redirected to an invalid address ({error})") from error
     return entry.path, True
 
 
@@ -219,7 +221,7 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
         start = there if resumed else 0
         total = start + int(length) if length and length.isdecimal() else None
         if total is not None and total < SMALLEST:
-            raise Error(f"{entry.address}: the server sent {total} bytes, which is no network; {_put(entry)}")
+            raise Error(f"{entry.address}: the server sent {total} bytes, which is not a network; {_put(entry)}")
         if total is not None and total > LARGEST:
             raise Error(f"{entry.address}: {total / 2**30:.0f} GiB, more than any published network")
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
@@ -240,10 +242,10 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
             os.fsync(file.fileno())
     if total is None and count < SMALLEST:
         part.unlink()
-        raise Error(f"{entry.address}: the server sent {count} bytes, which is no network; {_put(entry)}")
+        raise Error(f"{entry.address}: the server sent {count} bytes, which is not a network; {_put(entry)}")
     if total is not None and count != total:
         raise Error(
-            f"{entry.address}: the transfer broke off after {count:,} of {total:,} bytes; run the command again to go on"
+            f"{entry.address}: the download was interrupted after {count:,} of {total:,} bytes; run the command again to resume"
         )
 
 
@@ -253,7 +255,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         allowed = ("https://",) if req.full_url.startswith("https://") else ("https://", "http://")
         if not newurl.startswith(allowed):
-            raise Error(f"{req.full_url}: the server leads to {newurl[:100]}, which is not followed")
+            raise Error(f"{req.full_url}: the server redirects to {newurl[:100]}, which is not allowed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

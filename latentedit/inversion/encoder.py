@@ -145,7 +145,7 @@ def encode(
     config = encoder.config
     sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)
     if (config.resolution, config.channels, config.num_ws, config.w_dim) != sizes:
-        raise Error("this encoder was trained for a generator of other sizes")
+        raise Error("this encoder was trained for a generator of a different size")
     statistics = statistics or WStatistics.of(generator)
     mean, colouring = statistics.mean.to(image.device), statistics.colouring.to(image.device)
     u = torch.zeros(len(image), config.num_ws, config.w_dim, device=image.device)

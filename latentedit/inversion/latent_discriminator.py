@@ -1,8 +1,8 @@
-"""A critic of w: tells a model's own w from others that have the same mean and covariance.
+"""The latent discriminator: distinguishes a model's random w from others with the same mean and covariance.
 
-e4e (Tov et al. 2021, section 4.2) keeps an encoder's output among real w by a discriminator trained beside it. Here nothing is
-trained beside: the others are normal, of several widths, so that the critic learns once a model what the Mahalanobis distance
-does not see (noise-contrastive estimation, Gutmann and Hyvarinen 2010).
+e4e (Tov et al. 2021, section 4.2) keeps an encoder's output realistic with a discriminator that is trained together with the
+encoder. Here the negative samples are normal vectors of several widths instead. The discriminator is trained once per model and
+learns what the Mahalanobis distance cannot measure (noise-contrastive estimation, Gutmann and Hyvarinen 2010).
 """
 
 import torch
@@ -18,7 +18,7 @@ SPREADS = (0.7, 1.6)
 
 
 class Critic:
-    """Of whitened rows, see `latentedit.latent.w_statistics.WStatistics`."""
+    """A latent discriminator for whitened w, see `latentedit.latent.w_statistics.WStatistics`."""
 
     def __init__(self, generator: Generator, statistics: WStatistics, seed: int = 0) -> None:
         device = generator.device
@@ -42,5 +42,5 @@ class Critic:
         self.network.requires_grad_(False)
 
     def penalty(self, u: Tensor) -> Tensor:
-        """softplus(-logit) of rows ``[N, rows, w_dim]``, averaged over them: ``[N]``; near 0 for the model's own."""
+        """Return softplus(-logit) of ``u [N, layers, w_dim]``, averaged over layers: ``[N]``; near 0 for random w."""
         return F.softplus(-self.network(u)).mean(dim=(1, 2))

@@ -249,15 +249,15 @@ def choose(
     device: str | torch.device = "cpu",
     focus: Tensor | None = None,
 ) -> tuple[Perceptual, str]:
-    """The distance that ``kind`` stands for, and one line that says which it is and why.
+    """Return the distance that ``kind`` names, and one line that says which it is and why.
 
     Args:
-        kind: "lpips", "stlpips", "discriminator" or "auto": LPIPS where its backbone is given or cached, else the
-            discriminator and ST-LPIPS together where that is installed, else the one of them that there is.
-        focus: how much every pixel counts for the discriminator's distance (`latentedit.inversion.face_weights`).
+        kind: "lpips", "stlpips", "discriminator" or "auto". "auto" is LPIPS if its backbone is given or cached; otherwise the
+            discriminator together with ST-LPIPS, or the one of them that is available.
+        focus: weights of the pixels for the discriminator's distance (`latentedit.inversion.face_weights`).
 
     Raises:
-        Error: what ``kind`` needs is not there. Nothing is ever downloaded.
+        Error: the weights that ``kind`` needs are missing. Nothing is ever downloaded.
     """
     if kind not in KINDS:
         raise Error(f"perceptual distance must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}")
@@ -265,7 +265,7 @@ def choose(
     if kind == "lpips" or (kind == "auto" and (weights is not None or file.is_file())):
         if not file.is_file():
             raise Error(
-                f"LPIPS needs {VGG_FILE} ({VGG_BYTES / 2**20:.0f} MB), which is not fetched unasked: put it at"
+                f"LPIPS needs {VGG_FILE} ({VGG_BYTES / 2**20:.0f} MB), which latentedit does not download: put it at"
                 f" {file} or name it with --perceptual-weights"
             )
         return LpipsDistance(file, device), f"perceptual distance: LPIPS (VGG) with {file}"
@@ -285,10 +285,10 @@ def choose(
 
     if discriminator is None:
         raise Error(
-            f"this model file has no discriminator to compare pictures with; give {VGG_FILE} with"
+            f"this model file has no discriminator to compare images with; give {VGG_FILE} with"
             f" --perceptual-weights, or {ADVICE}"
         )
-    reason = f" ({why}; {ADVICE} adds a distance learnt from people's judgements)" if kind == "auto" else ""
+    reason = f" ({why}; {ADVICE} adds a distance learned from human judgements)" if kind == "auto" else ""
     return DiscriminatorDistance(discriminator, focus), f"perceptual distance: {own}{reason}"
 
 

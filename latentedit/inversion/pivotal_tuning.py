@@ -82,7 +82,7 @@ def tune(
         Error: more than one picture, or fewer than one step.
     """
     if len(image) != 1 or len(ws) != 1:
-        raise Error(f"one picture is tuned to at a time, got {len(image)} and {len(ws)} latents")
+        raise Error(f"the generator is tuned to one image at a time, got {len(image)} images and {len(ws)} latents")
     if steps < 1:
         raise Error(f"steps must be at least 1, got {steps}")
     device = generator.device

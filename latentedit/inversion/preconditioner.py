@@ -1,8 +1,8 @@
-"""How strongly pictures answer to steps in w: the mean curvature of the projector's loss, by which its steps are scaled.
+"""The Gauss-Newton preconditioner: the mean curvature of the projector's loss, which scales the steps of the search.
 
-The loss is a sum of squares, so that its curvature is about J^T J (Gauss-Newton), J being the derivative of features and
-pixels. For a vector v of random signs E[(J^T v)(J^T v)^T] = J^T J, and J^T v costs one backward pass (Hutchinson 1990).
-Averaged over the generator's own pictures it fits others well enough to be computed once a model.
+The loss is a sum of squares, so its curvature is about J^T J (Gauss-Newton), where J is the derivative of features and pixels.
+For a vector v of random signs, E[(J^T v)(J^T v)^T] = J^T J, and J^T v costs one backward pass (Hutchinson 1990). The mean over
+the generator's own images also suits other images, so it is computed only once per model.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from latentedit.networks.generator import Generator
 
 FORMAT, VERSION = "latentedit-curvature", 1
 PROBES = 64
-"""Backward passes that serve for a search; more make it a little quicker."""
+"""Number of backward passes that suffices for a search; more make the search a little faster."""
 RANK = 256
-"""Factors kept at most."""
+"""Largest number of factors that are kept."""
 BATCH = 8
 DAMPING = 3e-5
-"""Curvature that every direction is taken to have at least, as a share of the sum over all."""
+"""Smallest curvature assumed for any direction, as a share of the sum over all directions."""
 MIXED, OFFSET, PSI = 0.5, 0.3, 0.8
 """Share of the samples that change to another w at some layer, the largest deviation of their rows, and their truncation."""
 

@@ -1,6 +1,6 @@
-"""The projector: finds the w (or one w a layer) and noise maps whose picture is nearest to a given one.
+"""The projector: finds the w (or one w per layer) and the noise maps that reproduce a given image.
 
-The loss is that of Karras et al. 2020 (StyleGAN2), appendix D, with every sum taken picture by picture.
+The loss is that of Karras et al. 2020 (StyleGAN2), appendix D, with every sum computed per image.
 """
 
 import os
@@ -24,13 +24,13 @@ from latentedit.networks.generator import Generator
 from latentedit.runtime.devices import tf32
 
 STEPS = {"quasi-newton": 100, "adam": 1000}
-"""Usual number of steps of a method."""
+"""Default number of steps of every method."""
 PIXEL_WEIGHT = 15.0
-"""Of the mean squared difference of pixels; measured in docs/photo.md, as is the weight of the face."""
+"""Weight of the mean squared difference of the pixels; docs/photo.md has measurements, also for the weight of the face."""
 PRIOR_WEIGHT = 0.1
-"""Of the squared distance of w from its mean: what it costs in likeness is small, what it brings to edits is not."""
+"""Weight of the squared distance of w from its mean: it lowers fidelity a little and improves editability a lot."""
 STYLE_WEIGHT = 0.01
-"""Of the mean squared style offset, in standard deviations of the style."""
+"""Weight of the mean squared style offset, in standard deviations of the style."""
 
 Method = Literal["quasi-newton", "adam"]
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -38,37 +38,37 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 @dataclass
 class Inversion:
-    """What `invert` found for ``N`` pictures."""
+    """The result of `invert` for ``N`` images."""
 
     ws: Tensor
     """``[N, num_ws, w_dim]``."""
     noise: list[Tensor]
     """Maps ``[N, 1, h, w]``, coarse to fine."""
     image: Tensor
-    """``[N, C, H, W]``, rendered one by one with the found noise."""
+    """``[N, C, H, W]``, rendered one by one with the optimised noise."""
     image_own_noise: Tensor
     """The same w with the generator's own noise."""
     history: dict[str, Tensor]
-    """Perceptual, pixel, noise and prior terms of every step, each ``[steps, N]``."""
+    """Terms of the loss (perceptual, pixel, noise, prior) at every step, each ``[steps, N]``."""
     distances: list[dict[str, float]]
-    """A picture: perceptual distance and PSNR (dB) with the found and the generator's own noise, distance from its w."""
+    """Per image: perceptual distance and PSNR (dB) with the optimised and the generator's own noise, and distance in w."""
     space: str
     fingerprint: str
     settings: dict[str, Any] = field(default_factory=dict)
     styles: list[Tensor] = field(default_factory=list)
-    """Offsets ``[N, I]`` of the styles that ``ws`` gives, for the space "s"; empty in others."""
+    """Offsets ``[N, I]`` to add to the styles computed from ``ws``, in the space "s"; empty in other spaces."""
 
     def verdict(self, index: int = 0) -> str:
-        """How far edits of this latent can be trusted, in a sentence."""
+        """Return a sentence that says how well sliders will work on this latent."""
         found = self.distances[index]
         far, gap = found["w_percentile"], found["psnr"] - found["psnr_own_noise"]
         if far <= 95:
-            word = "lies where the model's own pictures do: sliders mean what they say"
+            word = "close to the model's random latents: sliders work as usual"
         elif found["w_distance"] <= 2:
-            word = "lies at the edge of the model's own pictures: edit in small amounts"
+            word = "at the edge of the model's random latents: use small amounts"
         else:
-            word = "lies far from the model's own pictures: sliders may do something else"
-        return word + (f"; {gap:.0f} dB of the likeness are in the noise, which no slider moves" if gap > 3 else "")
+            word = "far from the model's random latents: sliders may have other effects"
+        return word + (f"; {gap:.0f} dB of the PSNR come from the noise maps, which no slider changes" if gap > 3 else "")
 
     def latent(self, index: int = 0) -> Latent:
         noise = [map_[index : index + 1].clone() for map_ in self.noise]
@@ -77,14 +77,14 @@ class Inversion:
         return Latent(ws, noise, self.fingerprint, self.space, None, self.settings, self.distances[index], styles=styles)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the latent file of a single picture; for several use ``result.latent(i)``."""
+        """Write the latent file of a single image; for several use ``result.latent(i)``."""
         if len(self.ws) != 1:
-            raise Error(f"this result holds {len(self.ws)} pictures; save them one by one with result.latent(i)")
+            raise Error(f"this result holds {len(self.ws)} images; save them one by one with result.latent(i)")
         save_latent(path, self.latent())
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of pictures ``[N, C, H, W]`` in [-1, 1]: ``[N]``."""
+    """Compute the peak signal-to-noise ratio in dB of images ``[N, C, H, W]`` in [-1, 1]: ``[N]``."""
     return 10 * torch.log10(4 / (a.clamp(-1, 1) - b.clamp(-1, 1)).square().mean(dim=(1, 2, 3)).clamp(min=1e-10))
 
 
@@ -118,42 +118,42 @@ def invert(
     progress: Progress | None = None,
     watch: Callable[[int, Tensor], None] | None = None,
 ) -> Inversion:
-    """Invert pictures: search the w, and the noise maps, whose picture is nearest.
+    """Invert images: search for the w and the noise maps that reproduce them.
 
-    "quasi-newton" takes 100 or so steps that know how strongly pictures answer to every direction of w, with the generator's
-    own noise, and then a few for the noise maps. "adam" is the published projector: a thousand steps on both, with noise added
-    to w that fades. Of every picture the step with the smallest loss counts. Ctrl-C ends the search and gives what has been
-    found until then, with ``settings["interrupted"]`` set.
+    "quasi-newton" takes about 100 steps, scaled by a Gauss-Newton preconditioner: most of them on w with the generator's own
+    noise, then some on the noise maps. "adam" is the published projector: a thousand steps on both, with noise that is added to
+    w and fades. The result for every image is the step with its smallest loss. Ctrl-C ends the search and returns the best
+    result so far, with ``settings["interrupted"]`` set.
 
     Args:
-        image: ``[N, C, resolution, resolution]`` in [-1, 1]; every picture is inverted as if it were alone.
-        space: "w" (one w), "w+" (one a layer) or "s" (W+, and then offsets of every style channel: Wu et al. 2021).
-        steps: None for 100, or 1000 by Adam; 0 takes ``start`` as it is.
-        start: ``[N, num_ws, w_dim]`` to begin at, e.g. from `latentedit.inversion.encoder.encode`; None for the mean w.
-        curvature: of this generator; None measures it, which takes as long as 64 steps.
-        learning_rate: of Adam.
+        image: ``[N, C, resolution, resolution]`` in [-1, 1]; the images of a batch do not influence one another.
+        space: "w" (one w), "w+" (one per layer) or "s" (W+, then offsets of every style channel: Wu et al. 2021).
+        steps: None for 100, or 1000 with Adam; 0 returns ``start`` as it is.
+        start: starting point ``[N, num_ws, w_dim]``, e.g. from `latentedit.inversion.encoder.encode`; None for the mean w.
+        curvature: the Gauss-Newton preconditioner of this generator; None measures it, which takes as long as 64 steps.
+        learning_rate: learning rate of Adam.
         initial_noise: standard deviation of the noise that Adam adds to w at the start, in units of sqrt(E |w - mean|^2).
         noise_weight: weight of `latentedit.inversion.noise_regulariser.noise_regulariser`.
         pixel_weight: weight of the mean squared difference of pixels.
-        prior_weight: weight of the squared Mahalanobis distance of w from the generator's own (over w_dim, averaged over
-            rows), without which pictures foreign to the generator end where no edit means anything; the published
-            projector has no such term, 0 gives its behaviour.
-        delta_weight: weight of the mean squared distance of the rows of w from their mean, in units of sqrt(E |w - mean|^2):
-            draws W+ towards W, where edits mean more (Tov et al. 2021, section 4.2, hold an encoder's output near W so).
-        adversarial_weight: weight of `latentedit.inversion.latent_discriminator.Critic`, which sees whether rows look like the
-            generator's own w.
+        prior_weight: weight of the squared Mahalanobis distance of w from its mean (divided by w_dim, averaged over layers).
+            Without it, images that are unlike the training data end in latents that cannot be edited. The published projector
+            has no such term; 0 gives its behaviour.
+        delta_weight: weight of the mean squared distance of the layers' w from their mean, in units of sqrt(E |w - mean|^2).
+            It keeps W+ close to W, which improves editability (Tov et al. 2021, section 4.2, do so for an encoder).
+        adversarial_weight: weight of the latent discriminator (`latentedit.inversion.latent_discriminator.Critic`), which keeps
+            the w realistic.
         noise: "optimise" the maps, keep the generator's own ("frozen"), or render without ("off").
-        critic: for ``adversarial_weight``; None trains one, which takes seconds.
-        mask: ``[1 or N, 1, resolution, resolution]``, 1 where the picture counts and 0 where it does not.
-        focus: how much every pixel counts, ``[1, 1, resolution, resolution]`` of mean 1 (`latentedit.inversion.face_weights`);
-            None for all the same. A ``perceptual`` that is given by name gets it too.
-        restarts: further searches, from random w; of every picture the best counts.
-        patience: end a search when no picture's loss has improved for so many steps.
-        progress: called after every step with its number, the number of all steps and the mean terms.
-        watch: called after every step with its number and the pictures drawn in it, ``[N, C, H, W]``.
+        critic: the latent discriminator for ``adversarial_weight``; None trains one, which takes seconds.
+        mask: ``[1 or N, 1, resolution, resolution]``, 1 for pixels that count and 0 for others.
+        focus: weights of the pixels, ``[1, 1, resolution, resolution]`` of mean 1 (`latentedit.inversion.face_weights`); None
+            for equal weights. A ``perceptual`` that is given by name uses them as well.
+        restarts: additional searches from random w; the best result of every image counts.
+        patience: stop a search after this many steps without an improvement for any image.
+        progress: called after every step with its number, the total number of steps and the mean terms of the loss.
+        watch: called after every step with its number and the images rendered in it, ``[N, C, H, W]``.
 
     Raises:
-        Error: a wrong shape, space or number of steps, or no perceptual distance to be had.
+        Error: a wrong shape, space or number of steps, or no perceptual distance is available.
     """
     expected = (generator.channels, generator.resolution, generator.resolution)
     if image.ndim != 4 or image.shape[1:] != expected:

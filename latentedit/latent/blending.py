@@ -57,7 +57,7 @@ def mixed(generator: Generator, a: Latent, b: Latent, layers: Sequence[int]) -> 
 
 def _check(a: Latent, b: Latent) -> None:
     if a.styles or b.styles:
-        raise Error("style offsets belong to their own w and cannot be blended; invert with --space w or w+")
+        raise Error("style offsets only fit their own w and cannot be blended; invert with --space w or w+")
 
 
 def _neutral(latent: Latent, ws: Tensor) -> Latent:

@@ -45,7 +45,7 @@ def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
             raise Error(f"layers must be a range such as 0-3, or one of {', '.join(NAMED_LAYERS)}, got {text!r}")
         first, last = int(parts[0]), int(parts[-1])
     if first > last:
-        raise Error(f"layers {text} run backwards; write {last}-{first}")
+        raise Error(f"layers go from low to high: write {last}-{first} instead of {text}")
     if last >= num_ws:
         raise Error(f"layers {text} lie outside this network, whose layers are 0-{num_ws - 1}")
     return first, last
@@ -92,7 +92,7 @@ def edit_holding(
     lengths = gradients.norm(dim=1)
     correlations = gradients @ gradients.T / lengths[:, None] / lengths
     if float(torch.linalg.eigvalsh(correlations)[0]) < 1e-6:
-        raise Error("these directions cannot be moved and held at the same time: one of them follows from the others")
+        raise Error("these directions cannot be edited and held at the same time: they are linearly dependent")
     missing = wanted - gradients @ step.flatten()
     correction = gradients.T @ torch.linalg.solve(gradients @ gradients.T, missing)
     return torch.add(ws, (step + correction.reshape(step.shape)).to(ws))
@@ -106,7 +106,7 @@ def step_of(ws: Tensor, direction: Movable, layers: str | tuple[int, int] | None
 
 def _on_rows(ws: Tensor, direction: Movable, added: Tensor, layers: str | tuple[int, int] | None = None) -> Tensor:
     if direction.space not in ("w", "w+"):
-        raise Error(f"this direction is one in the space {direction.space} and cannot move ws; edit_styles moves styles")
+        raise Error(f"a direction in the space {direction.space} cannot edit ws; use edit_styles for style space")
     if ws.ndim != 3:
         raise Error(f"ws must have shape [N, num_ws, w_dim], got {list(ws.shape)}")
     if added.shape not in (ws.shape[2:], ws.shape[1:]):
@@ -167,7 +167,7 @@ def edit_styles(
 def _style_step(generator: Generator, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
     """``[channels]``: what one raw unit of the score adds to all styles."""
     if direction.space != "s" or direction.scale is None:
-        raise Error(f"a direction in the space {direction.space} moves ws, not styles")
+        raise Error(f"a direction in the space {direction.space} edits ws, not styles")
     layers_of = generator.synthesis.style_layers
     channels = sum(size for _, size in layers_of)
     if direction.vector.shape != (channels,):

@@ -53,7 +53,7 @@ class Latent:
         """
         self.fingerprint = self.fingerprint or own
         if own != self.fingerprint and not force:
-            way = "" if force is None else "; --force renders it all the same"
+            way = "" if force is None else "; use --force to render it anyway"
             raise Error(f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]}{way}")
 
     def check_shapes(self, generator: Generator) -> None:
@@ -63,7 +63,7 @@ class Latent:
             raise Error(f"this latent has {rows} x {width} numbers, the generator takes {generator.num_ws} x {generator.w_dim}")
         shapes = [tuple(map_.shape) for map_ in self.noise or []]
         if shapes and shapes != generator.synthesis.noise_shapes:
-            raise Error("this latent's noise maps are of other sizes than the generator's")
+            raise Error("the sizes of this latent's noise maps do not match the generator")
         sizes = [size for _, size in generator.synthesis.style_layers]
         if self.styles and [offset.shape[-1] for offset in self.styles] != sizes:
             raise Error("this latent's style offsets do not fit the generator")
@@ -116,13 +116,13 @@ def check_writable(path: str | os.PathLike[str], latent: Latent) -> None:
     """Raise `Error` where ``latent`` has numbers that no reader would take."""
     tensors = [latent.ws, *(latent.noise or []), *(latent.styles or []), *(latent.tuned or {}).values()]
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-        raise Error(f"{path}: not written, as the latent has values that are no numbers")
+        raise Error(f"{path}: not written, because the latent has values that are not numbers")
 
 
 def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
     """Write a latent file, atomically."""
     if latent.ws.ndim != 3 or latent.ws.shape[0] != 1:
-        raise Error(f"a latent file holds one picture: ws must have shape [1, num_ws, w_dim], got {list(latent.ws.shape)}")
+        raise Error(f"a latent file holds one latent: ws must have shape [1, num_ws, w_dim], got {list(latent.ws.shape)}")
     check_writable(path, latent)
     tensors = {"ws": latent.ws.float()}
     for index, map_ in enumerate(latent.noise or []):

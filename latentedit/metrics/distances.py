@@ -33,7 +33,7 @@ def _check(real: Tensor, fake: Tensor, least: int = 2) -> None:
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise Error(f"features must have shapes [n, D] and [m, D], got {list(real.shape)} and {list(fake.shape)}")
     if min(len(real), len(fake)) < least:
-        raise Error(f"at least {least} pictures of either kind are needed, got {len(real)} and {len(fake)}")
+        raise Error(f"at least {least} images of either kind are needed, got {len(real)} and {len(fake)}")
 
 
 def _filled(metric: Any, real: Tensor, fake: Tensor) -> Any:

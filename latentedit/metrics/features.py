@@ -66,8 +66,8 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
     file = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if not file.is_file():
         raise Error(
-            f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), which is not fetched unasked:"
-            f" put it at {file}, or give another network with --features, such as {EFFICIENTNET}"
+            f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), which latentedit does not"
+            f" download: put it at {file}, or give another network with --features, such as {EFFICIENTNET}"
         )
     check_sha256(file, INCEPTION_SHA256, INCEPTION_FILE)
     network = _inception(read_weights(file)).eval().to(device)
@@ -221,7 +221,7 @@ def of_generator(
         Error: the features are those of the discriminator that this generator was trained against.
     """
     if features.belongs_to is not None and features.belongs_to == fingerprint(generator):
-        raise Error("a generator is not judged by the discriminator it was trained against; name another network")
+        raise Error("a generator cannot be measured with the discriminator it was trained with; name another network")
     parts = []
     for start in range(0, count, BATCH):
         n = min(BATCH, count - start)

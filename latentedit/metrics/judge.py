@@ -1,4 +1,4 @@
-"""A judge: a small classifier of pictures, trained on photographs, that is independent of generators and probes."""
+"""The attribute classifier: a small network trained on photos, which is independent of generators and probes."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ class Judge(nn.Module):
         """Activations before the linear layer, ``[N, num_features]``."""
         expected = (self.channels, self.resolution, self.resolution)
         if image.ndim != 4 or image.shape[1:] != expected:
-            raise Error(f"this judge takes pictures [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
+            raise Error(f"this classifier takes images [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
 
         x = image if self.reduction == 1 else F.avg_pool2d(image, self.reduction)
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -81,7 +81,7 @@ class Judge(nn.Module):
 
 
 def save_judge(path: str | os.PathLike[str], judge: Judge, provenance: Mapping[str, object]) -> None:
-    """Write a judge; what was trained on, and how, goes into the header."""
+    """Write an attribute classifier; ``provenance`` (its training data and method) goes into the header."""
     header = {
         "channels": judge.channels,
         "resolution": judge.resolution,
@@ -95,7 +95,7 @@ def save_judge(path: str | os.PathLike[str], judge: Judge, provenance: Mapping[s
 
 
 def load_judge(path: str | os.PathLike[str]) -> Judge:
-    """Read a judge, in evaluation mode.
+    """Read an attribute classifier, in evaluation mode.
 
     Raises:
         Error: no such file, or one of another kind.
@@ -105,7 +105,7 @@ def load_judge(path: str | os.PathLike[str]) -> Judge:
         judge = _built(header)
         expected = judge.state_dict()
         if {name: tensor.shape for name, tensor in tensors.items()} != {name: t.shape for name, t in expected.items()}:
-            raise Error(f"{path}: the tensors are not those of the judge that the header speaks of")
+            raise Error(f"{path}: the tensors do not match the classifier in the header")
         weights = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
         for name, tensor in weights.items():
             check_numbers(path, name, tensor)
@@ -114,7 +114,7 @@ def load_judge(path: str | os.PathLike[str]) -> Judge:
 
 
 def _built(header: Mapping[str, Any]) -> Judge:
-    """The judge that a header speaks of; nothing is allocated for its tensors."""
+    """Build the classifier that a header describes; nothing is allocated for its tensors."""
     # Files from before there was a choice of layers have none of the last three.
     layers, reduction, fields = header.get("layers"), header.get("reduction", 1), header.get("fields", 2)
     channels, resolution, heads = header["channels"], header["resolution"], header["heads"]
@@ -122,14 +122,14 @@ def _built(header: Mapping[str, Any]) -> Judge:
     _check_whole(1, 64, fields=fields)
     if layers is not None:
         if not isinstance(layers, list) or not 1 <= len(layers) <= 100:
-            raise Error(f"a judge has 1 to 100 layers, found {quoted(layers)}")
+            raise Error(f"a classifier has 1 to 100 layers, found {quoted(layers)}")
         for width, kernel, stride in layers:
             _check_whole(1, WIDEST, width=width)
             _check_whole(1, 64, kernel=kernel, stride=stride)
     if not isinstance(heads, dict) or not all(isinstance(c, list) and len(c) >= 2 for c in heads.values()):
-        raise Error("a judge's heads must have two classes or more each")
+        raise Error("each head of a classifier must have two classes or more")
     if not all(isinstance(name, str) for classes in heads.values() for name in classes):
-        raise Error("a judge's classes must have names")
+        raise Error("the classes of a classifier must have names")
     with torch.device("meta"):
         return Judge(channels, resolution, heads, layers, reduction, fields)
 
@@ -137,4 +137,4 @@ def _built(header: Mapping[str, Any]) -> Judge:
 def _check_whole(least: int, most: int, **values: Any) -> None:
     for name, value in values.items():
         if type(value) is not int or not least <= value <= most:
-            raise Error(f"a judge's {name} must be a whole number from {least} to {most}, found {quoted(value)}")
+            raise Error(f"a classifier's {name} must be a whole number from {least} to {most}, found {quoted(value)}")

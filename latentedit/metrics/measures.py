@@ -51,10 +51,10 @@ def measure(
     check_metrics(metrics)
     generator = model.generator
     if features.belongs_to is not None and features.belongs_to == model.provenance.get("started_from"):
-        raise Error("a generator is not judged by the discriminator that its training started with; name another network")
+        raise Error("a generator cannot be measured with the discriminator its training started from; name another network")
     expected = (generator.channels, generator.resolution, generator.resolution)
     if data.shape != expected:
-        raise Error(f"the model draws pictures of shape {expected}, the data set has {data.shape}")
+        raise Error(f"the model generates images of shape {expected}, the training set has {data.shape}")
     real = of_pictures(features, data, mirror=mirror, progress=progress)
     fake = of_generator(features, generator, count, seed, progress)
     found: dict[str, float] = {}
@@ -76,7 +76,7 @@ def steps_of(data: PictureSet, metrics: Sequence[str], count: int) -> int:
 def check_metrics(metrics: Sequence[str]) -> None:
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or not metrics:
-        raise Error(f"metrics are {', '.join(METRICS)}, got {', '.join(unknown) or 'none'}")
+        raise Error(f"metrics must be of {', '.join(METRICS)}; got {', '.join(unknown) or 'none'}")
 
 
 def separability_of(
@@ -107,7 +107,7 @@ def separability_of(
     scores = {name: torch.cat(values) for name, values in parts.items()}
     scores = {name: odds for name, odds in scores.items() if bool((odds > 0).any()) and not bool((odds > 0).all())}
     if not scores:
-        raise Error("the judge gives all pictures the same answers; nothing to separate")
+        raise Error("the classifier gives all images the same answers; nothing to separate")
     return {f"separability_{space}": linear_separability(x, scores)[0] for space, x in (("z", z), ("w", w))}
 
 
@@ -187,7 +187,7 @@ def measure_of(
     if distances[0] == "precision":
         raise Error("the best snapshot is kept by kid or fid; name one of them as well")
     if "inversion" in others and held_out is None:
-        raise Error("inversion needs pictures that were not trained on; name them with --held-out")
+        raise Error("inversion needs images that were not used for training; add --held-out")
     network = load_features(features, device)
     judge = load_judge(features).to(device) if "separability" in others else None
     of_pictures(network, data, mirror=mirror)

@@ -50,7 +50,7 @@ def linear_separability(latents: Tensor, scores: dict[str, Tensor], keep: float 
         chosen = np.argsort(-np.abs(odds), kind="stable")[: max(int(len(odds) * keep), 2)]
         truth = odds[chosen] > 0
         if truth.all() or not truth.any():
-            raise Error(f"the classifier gives all pictures the same answer for {name!r}; nothing to separate")
+            raise Error(f"the classifier gives all images the same answer for {name!r}; nothing to separate")
         scaled = StandardScaler().fit_transform(x[chosen])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -111,7 +111,7 @@ def load_encoder(path: str | os.PathLike[str], model: Model) -> None:
     own = fingerprint(model.generator)
     if header.get("fingerprint") != own:
         found = fingerprint_in(path, header)
-        raise Error(f"{path}: an encoder for the generator {found[:12]}, this one is {own[:12]}")
+        raise Error(f"{path}: this encoder belongs to the generator {found[:12]}, the model is {own[:12]}")
     with complete(path, "model"):
         _take_encoder(model, header, tensors, path)
 
@@ -132,7 +132,7 @@ def _take_encoder(model: Model, header: dict[str, Any], tensors: dict[str, Tenso
 
 def build_native(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     if header.get("generator") is None and header.get("encoder"):
-        raise Error(f"{path}: holds the encoder of a model, not the model; give it with --encoder")
+        raise Error(f"{path}: contains only an encoder, not a model; give it with --encoder")
     with complete(path, "model"):
         generator = with_weights(Generator, GeneratorConfig(**_options(header, "generator")), _part(tensors, "g_ema/"), path)
         raw: Generator | None = None

@@ -51,7 +51,7 @@ def with_weights(
             raise Error(f"{path}: {name_of_kind} tensor {name} claims more numbers than the file holds")
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()}
     if sum(t.numel() * 4 for t in tensors.values()) > 4 * sum(storages.values()) + SLACK:
-        raise Error(f"{path}: the {name_of_kind}'s tensors are the same numbers again and again")
+        raise Error(f"{path}: the {name_of_kind}'s tensors share the same numbers")
     # Copies, as networks of one file may share tensors.
     weights = {name: tensor.detach().to(torch.float32, copy=True).contiguous() for name, tensor in tensors.items()}
     for name, tensor in weights.items():

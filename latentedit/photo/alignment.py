@@ -67,22 +67,22 @@ def faces_for(
     """The faces of ``image`` that a model of this ``framing`` can be given, at least one, the largest first.
 
     Args:
-        ways: options that the user can give; the messages speak of no others.
+        ways: options that the user can give; messages suggest no others.
 
     Raises:
-        Error: the framing does not say where faces belong, or no face was found; the message says how to go on.
+        Error: the framing does not define the position of faces, or no face was found; the message suggests what to do.
     """
     if not framing or "eyes" not in framing:
         forms = {"--framing": "--framing ffhq", "--crop": "--crop X,Y,SIZE", "--aligned": "--aligned"}
         given = " or ".join(form for way, form in forms.items() if way in ways)
-        advice = f"give {given}" if given else '"latentedit model convert --framing ffhq" writes one that does'
-        raise Error(f"{name}: this model's file does not say how faces are framed; {advice}")
+        advice = f"add {given}" if given else 'use "latentedit model convert --framing ffhq" to write one that does'
+        raise Error(f"{name}: the model file does not define the framing of faces; {advice}")
     faces = find_faces(image, detector)
     if not faces:
         given = ", or ".join(text for way, text in WAYS.items() if way in ways)
-        advice = f"give {given}" if given else "take another photo"
-        more = "" if detector or available() else f"; {EXTRA} finds more"
-        limit = "" if detector or available() else f" of {SMALLEST_FACE:.0%} of the shorter side or more"
+        advice = f"add {given}" if given else "use another photo"
+        more = "" if detector or available() else f"; {EXTRA} finds more faces"
+        limit = "" if detector or available() else f" of at least {SMALLEST_FACE:.0%} of the shorter side"
         raise Error(f"{name}: no face found{limit}; {advice}{more}")
     return faces
 
@@ -94,7 +94,7 @@ def nth_face(faces: Sequence[Face], number: int, name: str = "picture") -> Face:
         Error: there are fewer.
     """
     if number > len(faces):
-        raise Error(f"{name}: faces found: {len(faces)}; --face {number} is not among them")
+        raise Error(f"{name}: --face {number} does not exist, only {len(faces)} found")
     return faces[number - 1]
 
 

@@ -1,4 +1,4 @@
-"""What is likely to go wrong with a photo, told before the work is done."""
+"""Warnings about a photo, given before the work starts."""
 
 import hashlib
 from contextlib import suppress
@@ -19,23 +19,23 @@ from latentedit.photo.alignment import Quad
 
 FORMAT, VERSION = "latentedit-domain", 1
 SAMPLES = 48
-"""Pictures of the model's own that a crop is compared with; fewer where they are large."""
+"""Number of the model's random images that a crop is compared with; fewer for large images."""
 DARK, BRIGHT, FLAT = 0.12, 0.92, 0.04
-"""Mean and standard deviation of brightness (0 to 1) beyond which a crop is remarked upon."""
+"""Limits of the mean and standard deviation of brightness (0 to 1) beyond which there is a warning."""
 OUTSIDE = 0.2
 """Share of the crop that may lie outside the photo."""
 FOREIGN = 1.5
-"""Times the distance of the model's own pictures."""
+"""Limit of the distance, in multiples of the usual distance of the model's random images."""
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Where a model's own pictures lie in the features of its discriminator."""
+    """The distribution of a model's random images in the features of its discriminator."""
 
     mean: Tensor
     std: Tensor
     usual: float
-    """Distance that 95 % of the model's own pictures stay below."""
+    """Distance that 95 % of the model's random images do not reach."""
 
     @classmethod
     @torch.no_grad()
@@ -93,25 +93,25 @@ def _distance(row: Tensor, mean: Tensor, std: Tensor) -> float:
 
 
 def foreign(distance: float) -> list[str]:
-    """A sentence about a crop whose `Domain.distance` is too large, if it is."""
+    """Return a warning about a crop whose `Domain.distance` is too large; an empty list if it is not."""
     if distance <= FOREIGN:
         return []
-    return [f"not like this model's pictures: {distance:.1f} times as far from them as they are from one another"]
+    return [f"unlike this model's images: {distance:.1f} times as far from them as they are from one another"]
 
 
 def remarks(photo: Image.Image, quad: Quad, crop: Tensor) -> list[str]:
-    """Sentences about a crop that will not come out well; an empty list where nothing is amiss.
+    """Return warnings about a crop that will not invert well; an empty list if there are none.
 
     Args:
-        photo: upright.
-        quad: the crop's corners in it, in pixels.
-        crop: what is inverted, ``[1, C, H, W]`` in [-1, 1].
+        photo: the photo, upright.
+        quad: the crop's corners in the photo, in pixels.
+        crop: the image to invert, ``[1, C, H, W]`` in [-1, 1].
     """
     found = []
     corners = np.array(quad)
     side, size = float(np.hypot(*(corners[1] - corners[0]))), crop.shape[-1]
     if side < 0.7 * size:
-        found.append(f"too small: the crop is {side:.0f} pixels wide and is enlarged to {size}")
+        found.append(f"too small: the crop is {side:.0f} pixels wide and is upsampled to {size}")
     brightness = (crop.mean(dim=1) + 1) / 2
     mean, spread = float(brightness.mean()), float(brightness.std())
     if mean < DARK:
@@ -119,10 +119,10 @@ def remarks(photo: Image.Image, quad: Quad, crop: Tensor) -> list[str]:
     elif mean > BRIGHT:
         found.append(f"too bright: mean brightness {mean:.0%}")
     elif spread < FLAT:
-        found.append(f"hardly any contrast: brightness varies by {spread:.0%}")
+        found.append(f"too little contrast: brightness varies by {spread:.0%}")
     grid = np.stack(np.meshgrid(np.linspace(0, 1, 21), np.linspace(0, 1, 21)), axis=-1).reshape(-1, 2)
     points = corners[0] + grid @ np.stack([corners[1] - corners[0], corners[3] - corners[0]])
     outside = float(((points < 0) | (points > photo.size)).any(axis=1).mean())
     if outside > OUTSIDE:
-        found.append(f"{outside:.0%} of the crop lie outside the photo, where it is continued by reflection")
+        found.append(f"{outside:.0%} of the crop is outside the photo and is filled by reflection")
     return found

@@ -20,16 +20,16 @@ WAYS = {
     "--aligned": "--aligned if it is a crop already",
     "--face-detector": "another detector with --face-detector FILE",
 }
-"""What can be given where no face is found, by option; not every command has them all."""
+"""What the user can do if no face is found, by option; not every command has all of them."""
 
 
 def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = None) -> list[Face]:
-    """Finds faces, largest first; an empty list where there are none.
+    """Find faces, largest first; returns an empty list if there are none.
 
     Args:
-        detector: the file of a YuNet network (``face_detection_yunet_*.onnx`` of OpenCV's model zoo), which finds turned faces
-            and mouths too. None takes dlib's 68 landmarks where the extra ``latentedit[faces]`` is installed, and the
-            Haar cascades that come with OpenCV where it is not or finds nothing.
+        detector: the file of a YuNet network (``face_detection_yunet_*.onnx`` of OpenCV's model zoo), which also finds rotated
+            faces and mouths. None uses dlib's 68 landmarks if ``latentedit[faces]`` is installed, and OpenCV's Haar cascades if
+            it is not, or if dlib finds nothing.
 
     Raises:
         Error: the detector cannot be read.
@@ -41,12 +41,12 @@ def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = Non
     faces = find_by_landmarks(image)
     if faces:
         return faces
-    unseen = "dlib sees no face, only OpenCV's cascades do"
+    unseen = "dlib found no face, only OpenCV's cascades did"
     return [replace(face, doubts=(unseen, *face.doubts)) for face in find_by_cascade(image)]
 
 
 def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
-    """Says in one sentence what is doubtful about ``face`` and the way out; an empty list where nothing is.
+    """Return one sentence about what is doubtful about ``face`` and what to do; an empty list if nothing is.
 
     Args:
         ways: options that can be given.
@@ -54,9 +54,9 @@ def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
     if not face.doubts:
         return []
     given = " or ".join(way for way in ("--landmarks", "--crop") if way in ways)
-    way = f"look at the crop, or give {given}" if given else "look at the crop"
+    way = f"check the crop, or add {given}" if given else "check the crop"
     if not available():
-        way = f"look at the crop; {EXTRA} aligns by 68 landmarks"
+        way = f"check the crop; {EXTRA} aligns by 68 landmarks"
     return [f"the face may be framed wrongly: {', '.join(face.doubts)}; {way}"]
 
 

@@ -146,9 +146,9 @@ def _face_in(grey: Any, box: Sequence[float]) -> Face:
     upright = sum(pair) / 2 - along * sum(EYES_IN_SQUARE) / 2
     again = _find_eyes(grey, upright, along)
     if again is None:
-        doubts.append("the eyes are not found again when the face is turned upright")
+        doubts.append("the eyes were not found again after the face was turned upright")
     elif abs(np.log(abs(again[1] - again[0]) / abs(across))) > ODD_CHANGE:
-        doubts.append("the eyes are found elsewhere when the face is turned upright")
+        doubts.append("the eyes were found elsewhere after the face was turned upright")
     left, right = again or pair
 
     across = right - left
@@ -157,7 +157,7 @@ def _face_in(grey: Any, box: Sequence[float]) -> Face:
         doubts.append(f"the eyes lie at an angle of {abs(angle):.0f} degrees")
     size = float(np.log(4 * abs(across) / side))
     if abs(size) > ODD_SIZE:
-        doubts.append(f"the eyes are too {'far apart' if size > 0 else 'near together'} for such a face")
+        doubts.append(f"the eyes are too {'far apart' if size > 0 else 'close together'} for a face of this size")
 
     # The box and the eyes err independently and about equally in size.
     half = across / 2 * np.exp(-BOX_SHARE * size)

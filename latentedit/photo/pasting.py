@@ -38,14 +38,14 @@ def check_belongs(photo: Image.Image, latent: Latent, rendered: Tensor, name: st
     here = crop_tensor(photo, latent.crop, rendered.shape[3], rendered.shape[1])
     if expected is not None:
         found = float(psnr(here, rendered.cpu())[0])
-        wrong, text = found < expected - FARTHER, f"{found:.1f} dB from its picture, {expected:.1f} dB when it was found"
+        wrong, text = found < expected - FARTHER, f"PSNR {found:.1f} dB, expected {expected:.1f} dB"
     else:
         small = [torch.nn.functional.adaptive_avg_pool2d(image.mean(dim=1), 16) for image in (here, rendered.cpu())]
         alike = float(torch.corrcoef(torch.stack([image.flatten() for image in small]))[0, 1])
-        wrong, text = not alike >= ALIKE, f"a correlation of {alike:.2f} with its picture"
+        wrong, text = not alike >= ALIKE, f"correlation {alike:.2f}"
     if wrong:
-        what = "where the latent's crop lies, the photo shows something else"
-        raise Error(f"{name}: {what} ({text}); --force pastes anyway")
+        what = "the photo does not show the latent's image at the position of its crop"
+        raise Error(f"{name}: {what} ({text}); use --force to paste anyway")
 
 
 def fade(size: int, feather: float = FEATHER) -> Any:
@@ -76,7 +76,7 @@ def paste_back(
         raise Error(f"feather must be between 0 and 0.5, got {feather}")
     size = picture.width
     if picture.size != (size, size):
-        raise Error(f"a square picture can be pasted, got {picture.width} x {picture.height}")
+        raise Error(f"the image to paste must be square, got {picture.width} x {picture.height}")
     corners = np.array(quad, dtype=np.float64)
     left, top = np.floor(corners.min(axis=0)).clip(0, photo.size).astype(int)
     right, bottom = np.ceil(corners.max(axis=0)).clip(0, photo.size).astype(int)
@@ -91,7 +91,7 @@ def paste_back(
     if before is not None:
         if (before.size, before.mode) != (picture.size, picture.mode):
             raise Error(
-                f"the picture before the edit is {before.mode} {before.size}, the edited one {picture.mode} {picture.size}"
+                f"the image before the edit is {before.mode} {before.size}, the edited one {picture.mode} {picture.size}"
             )
         drawn = drawn - np.asarray(before).astype(np.float32)
     new = cv2.warpAffine(drawn, transform, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **where)

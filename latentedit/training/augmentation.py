@@ -239,7 +239,7 @@ class AugmentPipe(nn.Module):
         """Affine map of RGB, ``[N, 4, 4]``."""
         if channels not in (1, 3):
             if self.brightness or self.contrast or self.lumaflip or self.hue or self.saturation:
-                raise Error(f"colour augmentation needs pictures of 1 or 3 channels, got {channels}")
+                raise Error(f"colour augmentation needs images of 1 or 3 channels, got {channels}")
             return None
         p = self.p
         identity = torch.eye(4, device=draw.device, dtype=draw.dtype)

@@ -64,7 +64,7 @@ def save_curves(log: str | os.PathLike[str], path: str | os.PathLike[str]) -> No
                 axis.plot(x, y, label=label, marker="." if len(points) < 40 else None, linewidth=1)
         axis.set_title(title, fontsize=9)
         axis.tick_params(labelsize=7)
-        axis.set_xlabel("thousands of pictures", fontsize=7)
+        axis.set_xlabel("thousands of images", fontsize=7)
         if axis.lines:
             axis.legend(fontsize=7)
     for axis in list(axes.flat)[len(panels) :]:

@@ -62,7 +62,7 @@ class PictureSet:
         source_digest: str | None = None,
     ) -> None:
         if len(labels) != len(pixels):
-            raise Error(f"{len(pixels)} pictures but {len(labels)} labels")
+            raise Error(f"{len(pixels)} images but {len(labels)} labels")
         self.pixels, self.labels, self.names, self.label_names = pixels, labels, list(names), list(label_names)
         self.shape: tuple[int, ...] = tuple(pixels.shape[1:])
         self.swap = torch.arange(labels.shape[1])
@@ -218,7 +218,9 @@ class PictureSource:
             found = [name for name in self._archive().namelist() if not name.endswith("/")]
             for name in found:  # what is read here may be written elsewhere under the same name
                 if name.startswith(("/", "\\")) or DRIVE.match(name) or ".." in name.replace("\\", "/").split("/"):
-                    raise Error(f"{path}: the name {name[:100]!r} in it points outside; made to do harm, or by a broken tool")
+                    raise Error(
+                        f"{path}: the name {name[:100]!r} in it points outside; the file is malicious, or damaged"
+                    )
         else:
             raise Error(f"{path}: no such folder or zip file")
         found = [name for name in found if not hidden(name)]
@@ -265,7 +267,9 @@ class PictureSource:
         if size > LARGEST_FILE:
             raise Error(f"{self.path}: {name} has {size / 2**20:.0f} MB, more than {LARGEST_FILE / 2**20:.0f} MB")
         if packed is not None and size > DENSE and size > DENSEST * max(packed, 1):
-            raise Error(f"{self.path}: {name} is {packed} bytes that unpack to {size / 2**20:.0f} MB; made to do harm")
+            raise Error(
+                f"{self.path}: {name} is {packed} bytes that unpack to {size / 2**20:.0f} MB; the file may be malicious"
+            )
 
     def digest(self, names: Sequence[str], labels: Tensor) -> str:
         digest = hashlib.sha256()
@@ -326,7 +330,7 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
     source = PictureSource(Path(path))
     names = sorted(name for name in source.names if name.lower().endswith(EXTENSIONS))
     if not names:
-        raise Error(f"{path}: no pictures ({', '.join(EXTENSIONS)}) in it")
+        raise Error(f"{path}: no images ({', '.join(EXTENSIONS)}) in it")
     labels, label_names = _read_labels(source, names)
     first = _decode(source, names[0])
     if len(names) * first.nbytes > in_memory:
@@ -383,7 +387,7 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
         if vectors.ndim != 2 or not bool(vectors.isfinite().all()):
             raise Error(f"{path}: {LABELS} has labels that are no finite numbers")
         return vectors, []
-    raise Error(f"{path}: {LABELS} must have a whole number, or a list of numbers, for every picture")
+    raise Error(f"{path}: {LABELS} must have a whole number, or a list of numbers, for every image")
 
 
 def portable(name: str) -> str:
@@ -415,9 +419,9 @@ def write_pictures(
             write(name, buffer.getvalue())
             found[name] = labels(name) if labels else None
         if not found:
-            raise Error(f"{path}: no picture to write into it")
+            raise Error(f"{path}: there are no images to write")
         if labels is not None and all(label is None for label in found.values()):
-            raise Error(f"{path}: none of the pictures has a label, although labels were asked for")
+            raise Error(f"{path}: none of the images has a label, although labels were asked for")
         if any(label is not None for label in found.values()):
             bare = [name for name, label in found.items() if label is None]
             if bare:
@@ -434,7 +438,7 @@ def write_pictures(
             fill(lambda name, data: archive.writestr(zipfile.ZipInfo(name), data))
     else:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise Error(f"{path}: is there already; give a new folder, or a name that ends in .zip")
+            raise Error(f"{path}: already exists; give a new folder, or a name that ends in .zip")
         with replacing_folder(path) as partial:
 
             def write(name: str, data: bytes) -> None:
@@ -457,7 +461,7 @@ def _check_replaceable(path: Path) -> None:
         ours = False
     if not ours:
         raise Error(
-            f"{path}: is there already, and latentedit did not write it; give the output another name, or remove that file"
+            f"{path}: already exists, and latentedit did not write it; give the output another name, or remove that file"
         )
 
 

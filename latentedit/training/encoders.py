@@ -64,10 +64,10 @@ class EncoderTrainer:
         if steps < 1 or batch < 2:
             raise Error(f"steps must be at least 1 and batch at least 2, got {steps} and {batch}")
         if not 0 < photo_share < 1:
-            raise Error(f"the share of photographs must lie between 0 and 1, got {photo_share}")
+            raise Error(f"the share of photos must lie between 0 and 1, got {photo_share}")
         if photos is not None and photos.shape != (generator.channels, generator.resolution, generator.resolution):
             raise Error(
-                f"the photographs have shape {list(photos.shape)}, the generator draws"
+                f"the photos have shape {list(photos.shape)}, the images of the generator"
                 f" [{generator.channels}, {generator.resolution}, {generator.resolution}]"
             )
         self.generator, self.perceptual, self.curvature, self.photos = generator, perceptual, curvature, photos
@@ -171,7 +171,7 @@ class EncoderTrainer:
             Error: the state of another generator's encoder, or of one of other sizes.
         """
         if state["config"] != self.encoder.config.as_dict() or state["fingerprint"] != fingerprint(self.generator):
-            raise Error("the training state is that of another encoder")
+            raise Error("the training state belongs to another encoder")
         step = state["step"]
         if type(step) is not int or not 0 <= step < 2**53:
             raise Error(f"the training state's step must be a whole number of at least 0, found {quoted(step)}")
@@ -187,7 +187,7 @@ def _curvature(state: dict[str, Any], config: EncoderConfig | None = None) -> Cu
     if not isinstance(factors, Tensor) or factors.ndim != 3 or not factors.is_floating_point():
         raise Error("the training state's curvature must be a tensor of three axes")
     if config is not None and tuple(factors.shape[1:]) != (config.num_ws, config.w_dim):
-        raise Error("the training state's curvature is that of another encoder")
+        raise Error("the training state's curvature belongs to another encoder")
     check_finite("curvature", factors)
     return Curvature(factors.float())
 
@@ -245,9 +245,9 @@ def _explaining(path: str | os.PathLike[str]) -> Iterator[None]:
         said = str(error)
         if said.startswith(f"{path}: "):  # what the reader says
             said = f"not a training state of an encoder, or damaged: {said.removeprefix(f'{path}: ')}"
-        raise Error(f"{path}: {said}; remove it to begin anew") from error
+        raise Error(f"{path}: {said}; remove it to start again") from error
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise Error(f"{path}: not a training state of an encoder, or damaged; remove it to begin anew") from error
+        raise Error(f"{path}: not a training state of an encoder, or damaged; remove it to start again") from error
 
 
 def _save(path: Path, trainer: EncoderTrainer) -> None:

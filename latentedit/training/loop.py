@@ -89,11 +89,11 @@ def train(
     """
     out = Path(out)
     if held_out is not None and held_out.shape != data.shape:
-        raise Error(f"held-out pictures have shape {held_out.shape}, the training set {data.shape}")
+        raise Error(f"held-out images have shape {held_out.shape}, the training set {data.shape}")
     if held_out is not None:
         unknown = set(held_out.label_names) - set(data.label_names)
         if unknown or (not held_out.label_names and held_out.labels.shape[1] != data.labels.shape[1]):
-            raise Error("held-out pictures must have the labels that the training set has")
+            raise Error("held-out images must have the labels that the training set has")
     trainer = Trainer(config, data, device, world, graphs=graphs)
     tell = notice or (lambda line: None)
     with ExitStack() as begun:
@@ -155,7 +155,9 @@ def train(
             if stop:
                 break
         if interrupted.is_set():
-            raise Interrupted(f"interrupted; {out / 'model.safetensors'} and the state are written, the same command goes on")
+            raise Interrupted(
+                f"interrupted; {out / 'model.safetensors'} and the state are written, run the same command again to resume"
+            )
     return out / "model.safetensors"
 
 
@@ -271,7 +273,7 @@ def _read_best(path: Path) -> dict[str, Any]:
     found = read_json(path)
     kinds = {"kimg": str, "name": str, "value": int | float}
     if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
-        raise Error(f"{path}: expected kimg, name and value of the best snapshot; remove it to begin anew")
+        raise Error(f"{path}: expected kimg, name and value of the best snapshot; remove it to start again")
     return found
 
 

@@ -67,7 +67,7 @@ class Preparation:
             left, top, side = self.crop
             if left < 0 or top < 0 or side < 1 or left + side > width or top + side > height:
                 window = ",".join(f"{number:g}" for number in self.crop)
-                raise Error(f"{name}: the rectangle {window} lies outside the picture of {width} x {height}")
+                raise Error(f"{name}: the rectangle {window} lies outside the image of {width} x {height}")
             return picture, (left, top, left + side, top + side)
         if width != height and self.fit == "skip":
             raise Error(f"{name}: is {width} x {height}, not square")
@@ -102,13 +102,13 @@ def prepared(
     skipped += unread(source.others)
     names = [name for name in sorted(source.names) if name.lower().endswith(EXTENSIONS)]
     if not names:
-        raise Error(f"{path}: no pictures ({', '.join(EXTENSIONS)}) in it")
+        raise Error(f"{path}: no images ({', '.join(EXTENSIONS)}) in it")
     taken: set[str] = set()
     for name in names:
         try:
             with opened(io.BytesIO(source.read(name)), name) as file:
                 if not renderings and note_in(file).startswith(EDITED):
-                    raise Error(f"{name}: rendered by latentedit, no photograph; --renderings takes such pictures too")
+                    raise Error(f"{name}: rendered by latentedit; use --renderings to include such images")
                 picture = preparation.square(file, name)
         except Error as error:
             skipped.append(str(error))
@@ -148,16 +148,16 @@ def class_labels(
         return lambda name: name.split("/")[0] if "/" in name else None
     if labels is not None:
         if column is None:
-            raise Error("labels from a CSV file need the name of its column (--column)")
+            raise Error("labels from a CSV file need --column, the name of the column")
         table = _csv_labels(Path(labels), column, root)
         return table.get
     if column is not None:
-        raise Error("--column names a column of the CSV file of labels; give that with --labels")
+        raise Error("--column needs a CSV file of labels; give it with --labels")
     document, numbers = PictureSource(root).labels()
     try:
         names = document.get("label_names") or []
         if any(not isinstance(label, int) for label in numbers.values()):
-            raise Error(f"{path}: {LABELS} has labels that are vectors of numbers, which cannot be carried over")
+            raise Error(f"{path}: {LABELS} has vector labels, which cannot be kept")
         found = {name: str(names[label]) if names else str(label) for name, label in numbers.items()}
     except (TypeError, KeyError, IndexError) as error:
         raise Error(f"{path}: {LABELS} is not NVIDIA's list of names and numbers ({error})") from error

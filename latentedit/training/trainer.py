@@ -107,7 +107,7 @@ class Trainer:
     def _check_growing(self) -> None:
         start, full = self.config.grow_from, self.g.resolution
         if start and (self.g.config.architecture, self.d.config.architecture) != ("stylegan1", "stylegan1"):
-            raise Error('only networks of architecture "stylegan1" grow; grow_from must be 0 for others')
+            raise Error('progressive growing needs the architecture "stylegan1"; grow_from must be 0 for others')
         if start and (start & (start - 1) or not 4 <= start <= full):
             raise Error(f"grow_from must be a power of two from 4 to {full}, got {start}")
 
@@ -135,13 +135,13 @@ class Trainer:
         batch, world = self.config.batch, self.world.size
         at_once = self.config.micro_batch or batch // world
         if batch % world:
-            raise Error(f"a batch of {batch} cannot be divided among {world} processes; choose --batch accordingly")
+            raise Error(f"a batch of {batch} cannot be divided among {world} processes; change --batch")
         if batch % (world * at_once):
-            raise Error(f"a batch of {batch} is no multiple of {at_once} pictures at once on {world} processes")
+            raise Error(f"a batch of {batch} is not a multiple of a micro-batch of {at_once} on {world} processes")
         count = batch // at_once
         group = self.d.config.mbstd_group_size if self.d.config.mbstd_channels else 1
         if count > 1 and at_once % min(group, batch):
-            raise Error(f"{at_once} pictures at once do not hold whole minibatch-deviation groups of {group}")
+            raise Error(f"a micro-batch of {at_once} is not a multiple of the minibatch-deviation group of {group}")
         mine = range(self.world.rank * count // world, (self.world.rank + 1) * count // world)
         return [range(index, batch, count) for index in mine]
 
@@ -416,7 +416,7 @@ class Trainer:
         weights = [sum(p.double().sum() for p in network.parameters()) for network in (self.g, self.d, self.g_ema)]
         facts = torch.tensor([self.images_seen, self.steps, data, *(float(w) for w in weights)], dtype=torch.float64)
         if not self.world.same(facts.to(self.device)):
-            raise Error("the processes start from different states or data: every one must see the same --out and data set")
+            raise Error("the processes start from different states or data; all must use the same --out and training set")
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly; plain values and tensors only."""
@@ -449,16 +449,16 @@ class Trainer:
             raise Error(f"the training state has version {quoted(state.get('version'))}, expected {STATE_VERSION}")
         missing = self.state().keys() - state.keys() - {"started_from"}
         if missing:
-            raise Error(f"not a whole training state: it has no {sorted(missing)[0]}")
+            raise Error(f"incomplete training state: {sorted(missing)[0]} is missing")
         ours, theirs = self.config.as_dict(), state["config"]
         if not isinstance(theirs, dict):
             raise Error(f"the training state's config must be options by name, found {quoted(theirs)}")
         different = [name for name in ours if name not in FREE_TO_CHANGE and name in theirs and ours[name] != theirs[name]]
         if different and not accept_changes:
             changes = ", ".join(f"{name} (was {_option(theirs[name])}, is {ours[name]})" for name in different)
-            raise Error(f"the run was started with other options: {changes}; use a new --out, or --accept-changes")
+            raise Error(f"the run was started with other options: {changes}; use another --out, or --accept-changes")
         if state["data"] != self.data.digest() and not accept_changes:
-            raise Error("the run was started with other data; use a new --out, or --accept-changes")
+            raise Error("the run was started with other data; use another --out, or --accept-changes")
         self._check_counters(state)
         for name in ("g", "d", "g_ema"):
             restore_network(getattr(self, name), state, name)
