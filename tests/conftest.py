@@ -1,10 +1,13 @@
 """Small networks and files that many tests share."""
 
+import copyreg
 import os
+import sys
 import tempfile
+import types
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import pytest
 import torch
 
@@ -14,40 +17,14 @@ from latentedit.formats.load_model import load_model
 from latentedit.model.bundled import LATEST
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
-from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.networks.fingerprint import fingerprint
-from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.photo.framing import FRAMINGS
+from tests.helpers import SHARED_DATA, tiny_discriminator, tiny_generator
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 _cache = tempfile.TemporaryDirectory(prefix="latentedit-tests-")
 os.environ["LATENTEDIT_CACHE"] = _cache.name
 torch.set_num_threads(1)  # the networks here are too small to gain from more
-
-SHARED = Path(__file__).parent.parent.parent / "shared"
-SHARED_DATA = SHARED / "data"
-TINY = {"resolution": 16, "channels": 1, "channel_base": 128, "channel_max": 16}
-
-
-def hopper() -> Path:
-    """The portrait of Grace Hopper that comes with matplotlib (US Navy, public domain); tests know its coordinates."""
-    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-
-
-def tiny_generator(seed: int = 0, **changes: object) -> Generator:
-    torch.manual_seed(seed)
-    options = {**TINY, "z_dim": 12, "w_dim": 12, "mapping_layers": 2, **changes}
-    generator = Generator(GeneratorConfig(**options))  # type: ignore[arg-type]
-    with torch.no_grad():
-        for layer in generator.synthesis.layers:
-            layer.noise_strength.fill_(0.1)
-        generator.mapping.w_avg.normal_()
-    return generator.eval().requires_grad_(False)
-
-
-def tiny_discriminator(seed: int = 0, **changes: object) -> Discriminator:
-    torch.manual_seed(seed)
-    return Discriminator(DiscriminatorConfig(**{**TINY, **changes})).eval().requires_grad_(False)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
@@ -94,3 +71,21 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the photographs are not here ({SHARED_DATA})")
     return SHARED_DATA
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A class that pickles as dnnlib's does."""
+    for name in ("dnnlib", "dnnlib.tflib", "dnnlib.tflib.network"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+
+    class Network:
+        def __init__(self, state: Any) -> None:
+            self.state = state
+
+        def __reduce__(self) -> Any:
+            return copyreg.__newobj__, (Network,), self.state  # type: ignore[attr-defined]
+
+    Network.__module__, Network.__qualname__ = "dnnlib.tflib.network", "Network"
+    sys.modules["dnnlib.tflib.network"].Network = Network  # type: ignore[attr-defined]
+    return Network

@@ -29,8 +29,8 @@ from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import load_pictures, load_preset, write_pictures
 from latentedit.training import train as train_model
 from latentedit.training.encoders import EncoderTrainer, saved_curvature, train_encoder
-from tests.test_hostile import seeds
-from tests.test_training import CONFIG
+from tests.foreign_files import seeds
+from tests.helpers import CONFIG
 
 Use = Callable[[Path], Any]
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\n%%BeginProlog\n%%EndProlog\nshowpage\n%%EOF\n"

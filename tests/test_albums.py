@@ -23,7 +23,7 @@ from latentedit.latent.latent_file import Latent
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.photo.alignment import quad_of_window
 from latentedit.photo.checks import Domain, foreign, remarks
-from tests.test_cli import complaint, run, works
+from tests.helpers import complaint, run, works
 
 STEPS = ("--aligned", "--steps", "3")
 

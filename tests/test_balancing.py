@@ -11,7 +11,7 @@ from latentedit.directions import fit, read_labels
 from latentedit.directions.balancing import balanced, balanced_rows, telling_columns
 from latentedit.directions.labels import LabelTable
 from latentedit.errors import Error
-from tests.conftest import tiny_generator
+from tests.helpers import tiny_generator
 
 GENERATOR = tiny_generator()
 TEETH, BACKDROP = torch.eye(12)[0], torch.eye(12)[1]

@@ -14,8 +14,7 @@ from latentedit.latent.deltas import compress, expand
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
-from tests.conftest import tiny_generator
-from tests.test_cli import run, works
+from tests.helpers import run, tiny_generator, works
 
 
 def tuned_latent(generator: Generator, seed: int, rank: int | None = 1) -> Latent:

@@ -40,15 +40,9 @@ from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import load_preset, train
 from latentedit.training.curves import read_log, save_curves
 from latentedit.training.encoders import train_encoder
-from tests.conftest import tiny_generator
-from tests.test_cli import complaint, works
-from tests.test_encoder import trainer as encoder_trainer
-from tests.test_hostile import Instructions, genforce_state, nvidia_pickle, rezipped, small, storage, tensorflow_state
-from tests.test_stylegan1 import pickled
-from tests.test_tensorflow import network
-from tests.test_training import CONFIG, pictures
-
-__all__ = ["network"]  # a fixture
+from tests.foreign_files import Instructions, genforce_state, nvidia_pickle, pickled, rezipped, small, storage, tensorflow_state
+from tests.helpers import CONFIG, complaint, pictures, tiny_generator, works
+from tests.helpers import trainer as encoder_trainer
 
 SECONDS, MEGABYTES = 5.0, 300
 

@@ -11,10 +11,8 @@ import click
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from latentedit.cli.main import main
 from latentedit.cli.models import parse_seeds
 from latentedit.cli.moves import Move, parse_move, parse_sweep
 from latentedit.directions import Direction, load_direction
@@ -31,58 +29,9 @@ from latentedit.model.model import Model
 from latentedit.model.native import save_model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import load_preset, write_pictures
-from tests.conftest import hopper, tiny_discriminator, tiny_generator
+from tests.helpers import commands, complaint, hopper, run, tiny_discriminator, tiny_generator, works
 
 ROOT = Path(__file__).parent.parent
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def works(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result
-
-
-def complaint(*arguments: object) -> str:
-    """The one line on stderr of a command that must fail with status 1."""
-    result = run(*arguments)
-    assert result.exit_code == 1, result.output + repr(result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("perceptual distance:")]
-    lines = [line for line in lines if line and "%|" not in line]  # progress bars
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("latentedit: ")
-    advised = set(re.findall(r"--[a-z][a-z-]*", re.sub(r'"latentedit [^"]*"|\bwith \w+ --\w+', "", lines[0])))
-    assert advised <= options_of([str(argument) for argument in arguments]), lines[0]
-    return lines[0]
-
-
-def options_of(words: list[str]) -> set[str]:
-    """The options of the command that ``words`` begin with, and those that the user wrote."""
-    command: click.Command = main
-    for word in words:
-        found = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
-        if found is None:
-            break
-        command = found
-    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    return {*own, *(word for word in words if word.startswith("--"))}
-
-
-def commands(group: click.Group = main, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
-    found: list[tuple[tuple[str, ...], click.Command]] = []
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            found += commands(command, (*prefix, name))
-        else:
-            found.append(((*prefix, name), command))
-    return found
 
 
 @pytest.fixture

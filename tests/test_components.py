@@ -27,8 +27,7 @@ from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
 from latentedit.networks.layers import FullyConnected
 from latentedit.networks.synthesis import SynthesisBlock, SynthesisLayer, ToRGB
-from tests.conftest import tiny_discriminator, tiny_generator
-from tests.test_cli import complaint, works
+from tests.helpers import complaint, tiny_discriminator, tiny_generator, works
 
 GENERATOR = tiny_generator()
 SHIFTED = tiny_generator(c_dim=3)

@@ -13,9 +13,8 @@ from latentedit.io.images import load_image
 from latentedit.model.cost import AT_ONCE, estimate, fitting, photos_at_once
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
-from tests.conftest import tiny_discriminator, tiny_generator
-from tests.test_cli import works
-from tests.test_stylegan1 import random_discriminator, random_generator
+from tests.foreign_files import random_discriminator, random_generator
+from tests.helpers import tiny_discriminator, tiny_generator, works
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import torch
 
 from latentedit.networks.generator import Generator
 from latentedit.runtime.devices import exact_rendering, tf32
-from tests.conftest import tiny_generator
+from tests.helpers import tiny_generator
 
 CUDA = torch.device("cuda")
 

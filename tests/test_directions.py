@@ -24,7 +24,7 @@ from latentedit.errors import Error
 from latentedit.latent.w_statistics import sample_w
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
-from tests.conftest import tiny_discriminator, tiny_generator
+from tests.helpers import tiny_discriminator, tiny_generator
 
 GENERATOR = tiny_generator()
 CARDS = Path(__file__).parent.parent / "docs" / "cards"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from latentedit.errors import Error
 from latentedit.training import Trainer, TrainingConfig, World, join_world
-from tests.test_training import CONFIG, pictures
+from tests.helpers import CONFIG, pictures
 
 Passes = dict[str, dict[str, torch.Tensor]]
 CUT = CONFIG.changed(batch=16, augment="bgcfnc", augment_p=0.5, precision="fp32")

@@ -20,10 +20,8 @@ from latentedit.formats.load_model import load_generator
 from latentedit.metrics import Judge, save_judge
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import write_pictures
-from tests.conftest import hopper
+from tests.helpers import hopper, onnx_mean, works
 from tests.reference_nets import REFERENCE
-from tests.test_cli import works
-from tests.test_effects import onnx_mean
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "docs/directions.md", "docs/faces128.md", "docs/networks.md", "docs/photo.md", "docs/train.md"]

@@ -8,7 +8,7 @@ from latentedit.errors import Error
 from latentedit.latent.editing import edit, edit_holding, edit_styles, interpolate, mix, parse_layers, score
 from latentedit.latent.latent_file import render
 from latentedit.latent.w_statistics import sample_w, style_statistics
-from tests.conftest import tiny_generator
+from tests.helpers import tiny_generator
 
 UNIT = torch.zeros(4).index_fill(0, torch.tensor([1]), 1.0)
 

@@ -13,7 +13,6 @@ from latentedit.cli.main import main
 from latentedit.errors import Error
 from latentedit.formats.load_model import load_model
 from latentedit.inversion.encoder import Encoder, EncoderConfig, encode
-from latentedit.inversion.perceptual import DiscriminatorDistance
 from latentedit.inversion.preconditioner import Curvature
 from latentedit.io.native_file import read_header
 from latentedit.latent.w_statistics import WStatistics
@@ -22,14 +21,8 @@ from latentedit.model.native import load_encoder, save_encoder, save_model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
 from latentedit.training.data import PictureSet
-from latentedit.training.encoders import EncoderTrainer, train_encoder
-from tests.conftest import tiny_discriminator, tiny_generator
-
-
-def trainer(generator: Generator, steps: int = 30, photos: PictureSet | None = None, seed: int = 0) -> EncoderTrainer:
-    perceptual = DiscriminatorDistance(tiny_discriminator())
-    curvature = Curvature.of(generator, perceptual, WStatistics.of(generator), 32)
-    return EncoderTrainer(generator, perceptual, curvature, steps, photos=photos, batch=8, seed=seed)
+from latentedit.training.encoders import train_encoder
+from tests.helpers import tiny_discriminator, tiny_generator, trainer
 
 
 def photographs(count: int = 9, channels: int = 1, side: int = 16) -> PictureSet:

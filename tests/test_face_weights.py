@@ -7,7 +7,7 @@ from latentedit.inversion.face_weights import STRENGTH, at_size, face_weights
 from latentedit.inversion.perceptual import DiscriminatorDistance, choose, distance
 from latentedit.inversion.projector import invert
 from latentedit.photo.framing import FRAMINGS
-from tests.conftest import tiny_discriminator, tiny_generator
+from tests.helpers import tiny_discriminator, tiny_generator
 
 
 def test_the_face_counts_and_the_mean_is_one() -> None:

@@ -13,7 +13,7 @@ from latentedit.photo.face import Face
 from latentedit.photo.faces import find_faces
 from latentedit.photo.framing import FRAMINGS
 from latentedit.photo.haar import find_by_cascade
-from tests.conftest import hopper
+from tests.helpers import hopper
 
 FRAMING = {"kind": "face", "eyes": [[0.36, 0.47], [0.64, 0.47]]}
 

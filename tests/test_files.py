@@ -20,7 +20,7 @@ from latentedit.io.csv_table import read_csv
 from latentedit.io.files import TEMPORARY, is_picture, read_text, replacing, replacing_folder, sweep, write_bytes
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.training import train
-from tests.test_training import CONFIG, pictures
+from tests.helpers import CONFIG, pictures
 
 
 def test_replaces_or_leaves(tmp_path: Path) -> None:

@@ -19,9 +19,7 @@ from latentedit.ops import fir_taps, upfirdn2d
 from latentedit.training import train, write_pictures
 from latentedit.training.losses import r1_penalty
 from latentedit.training.path_length import path_lengths
-from tests.conftest import tiny_discriminator, tiny_generator
-from tests.test_cli import works
-from tests.test_training import CONFIG, pictures
+from tests.helpers import CONFIG, pictures, tiny_discriminator, tiny_generator, works
 
 pytestmark = [
     pytest.mark.gpu,

@@ -16,8 +16,7 @@ from latentedit.inversion.search import TERMS, Search
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.runtime.cuda_graphs import Graphs, Replayed
 from latentedit.training import PictureSet, Trainer, TrainingConfig
-from tests.conftest import tiny_discriminator, tiny_generator
-from tests.test_training import CONFIG, pictures
+from tests.helpers import CONFIG, pictures, tiny_discriminator, tiny_generator
 
 FORBIDDEN = {
     "aten::_local_scalar_dense": "asks the device for a number",

@@ -8,162 +8,36 @@ import pickle
 import pickletools
 import subprocess
 import sys
-import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from latentedit.directions import Direction
 from latentedit.errors import Error
 from latentedit.formats.checkpoints import save_plain
 from latentedit.formats.load_model import load_model
 from latentedit.formats.pickle_allow_list import ALLOWED, read_pickle
 from latentedit.formats.projections import load_projections
 from latentedit.formats.rosinality import save_rosinality
-from latentedit.inversion.encoder import Encoder, EncoderConfig
-from latentedit.inversion.preconditioner import Curvature
-from latentedit.latent.latent_file import Latent, save_latent
-from latentedit.model.model import Model
 from latentedit.model.native import save_model
-from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.fingerprint import fingerprint
-from latentedit.networks.generator import Generator
-from tests.conftest import tiny_discriminator, tiny_generator
-from tests.test_cli import complaint, works
-from tests.test_stylegan1 import as_tensorflow, pickled, published_synthesis
-from tests.test_tensorflow import network
-
-__all__ = ["network"]  # a fixture
+from tests.foreign_files import (
+    Instructions,
+    NvidiaPickler,
+    Persistent,
+    nvidia_pickle,
+    rezipped,
+    seeds,
+    small,
+    storage,
+)
+from tests.helpers import complaint, works
 
 ROOT = Path(__file__).parent.parent
-SMALL = {"resolution": 8, "channels": 3, "channel_base": 32, "channel_max": 4}
-
-
-def small() -> Model:
-    generator = tiny_generator(**SMALL, z_dim=4, w_dim=4)
-    return Model(generator, tiny_discriminator(**SMALL), raw_generator=tiny_generator(1, **SMALL, z_dim=4, w_dim=4))
-
-
-class Instructions:
-    """Pickles as an attacker writes them: instruction by instruction."""
-
-    def __init__(self) -> None:
-        self.code = b"\x80\x04"
-
-    def name(self, module: str, name: str) -> "Instructions":
-        self.code += b"c" + module.encode() + b"\n" + name.encode() + b"\n"
-        return self
-
-    def value(self, value: object) -> "Instructions":
-        self.code += pickle.dumps(value, 2)[2:-1]
-        return self
-
-    def __add__(self, code: bytes) -> "Instructions":
-        self.code += code
-        return self
-
-    def write(self, path: Path) -> Path:
-        path.write_bytes(self.code + b".")
-        return path
-
-
-def nvidia_pickle(path: Path, model: Model, protocol: int = 2) -> Path:
-    """``model`` as stylegan2-ada-pytorch pickles it, with source code that must not run."""
-
-    def tensor(value: torch.Tensor) -> Any:
-        return value.detach().clone()
-
-    def module(name: str, attributes: dict[str, Any], parts: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
-        return Persistent(
-            name, {**attributes, "_modules": parts, "_parameters": {k: tensor(v) for k, v in tensors.items()}, "_buffers": {}}
-        )
-
-    def own(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-        return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix) and "." not in k[len(prefix) :]}
-
-    def layer(state: dict[str, torch.Tensor], prefix: str, **attributes: Any) -> Any:
-        affine = {"affine": module("FullyConnectedLayer", {}, {}, own(state, f"{prefix}affine."))}
-        return module("Layer", attributes, affine if f"{prefix}affine.weight" in state else {}, own(state, prefix))
-
-    def filtered(block: Any) -> Any:
-        block.state["_buffers"]["resample_filter"] = torch.outer(*[torch.tensor([1.0, 3, 3, 1]) / 8] * 2)
-        return block
-
-    def generator(network: Generator) -> Any:
-        state, config = network.state_dict(), network.config
-        blocks = {}
-        for r in config.block_resolutions:
-            prefix = f"synthesis.b{r}."
-            names = [name for name in ("conv0", "conv1", "torgb") if f"{prefix}{name}.weight" in state]
-            layers = {name: layer(state, f"{prefix}{name}.", use_noise=True, conv_clamp=None) for name in names}
-            blocks[f"b{r}"] = filtered(module("SynthesisBlock", {"architecture": "skip"}, layers, own(state, prefix)))
-        mapping = {f"fc{i}": layer(state, f"mapping.fc{i}.", bias_gain=0.01) for i in range(config.mapping_layers)}
-        sizes = {"z_dim": config.z_dim, "w_dim": config.w_dim, "c_dim": 0, "num_layers": config.mapping_layers}
-        parts = {
-            "synthesis": module("SynthesisNetwork", {"img_channels": config.channels}, blocks, {}),
-            "mapping": module("MappingNetwork", sizes, mapping, own(state, "mapping.")),
-        }
-        return module("Generator", {}, parts, {})
-
-    def discriminator(network: Discriminator) -> Any:
-        state, config = network.state_dict(), network.config
-        blocks = {}
-        for r in config.block_resolutions:
-            names = sorted({name.split(".")[1] for name in state if name.startswith(f"b{r}.")})
-            layers = {name: layer(state, f"b{r}.{name}.", conv_clamp=None) for name in names}
-            blocks[f"b{r}"] = filtered(module("DiscriminatorBlock", {"architecture": "resnet"}, layers, {}))
-        head = {name: layer(state, f"b4.{name}.") for name in ("conv", "fc", "out")}
-        head["mbstd"] = module("MinibatchStdLayer", {"group_size": 4, "num_channels": 1}, {}, {})
-        blocks["b4"] = module("DiscriminatorEpilogue", {}, head, {})
-        return module("Discriminator", {"img_channels": config.channels, "c_dim": 0}, blocks, {})
-
-    assert model.discriminator is not None
-    document = {"G_ema": generator(model.generator), "D": discriminator(model.discriminator), "training_set_kwargs": {}}
-    buffer = io.BytesIO()
-    _Pickler(buffer, protocol).dump(document)
-    path.write_bytes(buffer.getvalue())
-    return path
-
-
-class Persistent:
-    def __init__(self, class_name: str, state: dict[str, Any]) -> None:
-        self.class_name, self.state = class_name, state
-
-
-class _Pickler(pickle._Pickler):
-    """Writes `Persistent` objects under the name that NVIDIA's code gives them."""
-
-    def save_global(self, obj: Any, name: str | None = None) -> None:
-        if obj is _reconstruct:
-            writer: Any = self
-            writer.write(b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n")
-            writer.memoize(obj)
-        else:
-            super().save_global(obj, name)  # type: ignore[misc]
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, Persistent):
-            meta = {
-                "type": "class",
-                "version": 6,
-                "module_src": "raise SystemExit",
-                "class_name": obj.class_name,
-                "state": obj.state,
-            }
-            return _reconstruct, (meta,)
-        return NotImplemented
-
-    dispatch: ClassVar[Any] = {**pickle._Pickler.dispatch, type(lambda: 0): save_global}
-
-
-def _reconstruct(meta: Any) -> None:
-    raise AssertionError("never called")
 
 
 def test_the_pickle_made_here_is_one(tmp_path: Path) -> None:
@@ -306,19 +180,6 @@ def test_functions_of_torch_and_numpy(tmp_path: Path, value: Reduced) -> None:
     assert not Path("/tmp/latentedit-mark").exists()
 
 
-def storage(count: int, claimed: int | None = None) -> bytes:
-    """``count`` floats as torch's older format stores them, with the number of them as ``claimed``."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        whole = torch.zeros(count).storage()
-    torch.save(whole, buffer, _use_new_zipfile_serialization=False)
-    data = buffer.getvalue()
-    if claimed is not None:
-        data = data.replace(b"K" + bytes([count]) + b"N", b"\x8a\x08" + claimed.to_bytes(8, "little") + b"N")
-    return data
-
-
 def rebuilt(data: bytes, offset: object, size: object, stride: object) -> Instructions:
     code = Instructions().name("torch._utils", "_rebuild_tensor_v2") + b"("
     code.name("torch.storage", "_load_from_bytes").value((data,)) + b"R"
@@ -360,17 +221,6 @@ def test_views_are_no_weights(tmp_path: Path) -> None:
     torch.save(document, tmp_path / "x.pt")
     with pytest.raises(Error, match="a tensor that claims more numbers than its storage has"):
         load_model(tmp_path / "x.pt")
-
-
-def rezipped(
-    source: Path, target: Path, change: Callable[[str, bytes], bytes | None], method: int = zipfile.ZIP_STORED
-) -> Path:
-    with zipfile.ZipFile(source) as a, zipfile.ZipFile(target, "w", method) as b:
-        for name in a.namelist():
-            data = change(name, a.read(name))
-            if data is not None:
-                b.writestr(name, data)
-    return target
 
 
 def test_archives(tmp_path: Path) -> None:
@@ -444,7 +294,7 @@ def modules_within(path: Path, count: int) -> Path:
         "mapping": Persistent("Mapping", {"_modules": {}, "_parameters": {}, "_buffers": {}}),
     }
     buffer = io.BytesIO()
-    _Pickler(buffer, 2).dump({"G_ema": Persistent("Generator", {"_modules": parts, "_parameters": {}, "_buffers": {}})})
+    NvidiaPickler(buffer, 2).dump({"G_ema": Persistent("Generator", {"_modules": parts, "_parameters": {}, "_buffers": {}})})
     path.write_bytes(buffer.getvalue())
     return path
 
@@ -480,56 +330,6 @@ def test_sizes_in_headers_are_not_believed(tmp_path: Path) -> None:
         with pytest.raises(Error, match=message) as caught:
             load_model(tmp_path / "x.safetensors")
         assert len(str(caught.value)) < 600
-
-
-def seeds(folder: Path, network: Any) -> dict[str, tuple[Path, str]]:
-    """A small file of every format that is read, and what it is read as."""
-    model = small()
-    generator = model.generator
-    sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)
-    encoder = Encoder(EncoderConfig(*sizes, channel_base=32, channel_max=4, hidden=4, passes=1))
-    curvature = Curvature(torch.ones(2, generator.num_ws, generator.w_dim))
-    save_model(folder / "native.safetensors", replace(model, encoder=encoder, curvature=curvature))
-    save_rosinality(folder / "rosinality.pt", model)
-    save_plain(folder / "plain.pt", model)
-    torch.save(genforce_state(), folder / "genforce.pth")
-    torch.save(
-        torch.load(folder / "rosinality.pt", weights_only=True), folder / "legacy.pt", _use_new_zipfile_serialization=False
-    )
-    nvidia_pickle(folder / "nvidia.pkl", model)
-    first = tensorflow_state()
-    pickled(folder / "tensorflow.pkl", network, first, None, first)
-    noise = [torch.zeros(shape) for shape in generator.synthesis.noise_shapes]
-    offsets = [torch.zeros_like(style[:1]) for style in generator.synthesis.styles(torch.zeros(1, generator.num_ws, 4))]
-    latent = Latent(torch.zeros(1, generator.num_ws, 4), noise, fingerprint(generator), "s", styles=offsets)
-    save_latent(folder / "latent.safetensors", latent)
-    np.savez(folder / "projected_w.npz", w=latent.ws.numpy())
-    torch.save({"me.png": {"latent": latent.ws[0], "noise": noise}}, folder / "projected.pt")
-    np.save(folder / "boundary.npy", np.ones((1, 4)))
-    Direction("smile", torch.tensor([1.0, 0, 0, 0]), 0.0, 1.0, fingerprint(generator)).save(folder / "direction.safetensors")
-    kinds = {"latent.safetensors": "latent", "projected_w.npz": "latents", "projected.pt": "latents", "boundary.npy": "array"}
-    kinds["direction.safetensors"] = "direction"
-    return {path.name: (path, kinds.get(path.name, "model")) for path in sorted(folder.iterdir())}
-
-
-def genforce_state() -> dict[str, torch.Tensor]:
-    state, _ = published_synthesis()
-    small = {}
-    for name, tensor in state.items():
-        if any(f"layer{i}." in name for i in range(4, 8)) or "output2" in name or "output3" in name:
-            continue
-        axes = [slice(0, min(n, 4)) if n >= 32 else slice(None) for n in tensor.shape]
-        small[name] = tensor[tuple(axes)].clone()
-    for layer in range(4):
-        name = f"synthesis.layer{layer}.epilogue.style_mod.dense"
-        small[f"{name}.linear.weight"] = torch.zeros(8, 4)
-        small[f"{name}.wscale.bias"] = torch.zeros(8)
-    small["truncation.truncation"] = torch.ones(1, 4, 1)
-    return small
-
-
-def tensorflow_state() -> dict[str, Any]:
-    return as_tensorflow(genforce_state(), fused=False)
 
 
 FORMATS = (
@@ -628,7 +428,7 @@ def test_other_generators_are_named(
 
     inside = {"synthesis": module("SynthesisNetwork", all_of(synthesis)), "mapping": module("MappingNetwork", all_of(mapping))}
     buffer = io.BytesIO()
-    _Pickler(buffer, 2).dump({"G_ema": module(name, {**all_of(parts), **inside})})
+    NvidiaPickler(buffer, 2).dump({"G_ema": module(name, {**all_of(parts), **inside})})
     (tmp_path / "x.pkl").write_bytes(buffer.getvalue())
     with pytest.raises(
         Error, match=f"x.pkl: {message}, not a StyleGAN2 generator; only StyleGAN and StyleGAN2 networks can be read"
@@ -747,7 +547,7 @@ def test_every_protocol_of_the_pytorch_layout(tmp_path: Path, protocol: int) -> 
     model = small()
     value = Persistent("x", {"_non_persistent_buffers_set": {"a", "b"}, "array": np.arange(6, dtype="f4").reshape(2, 3)})
     buffer = io.BytesIO()
-    _Pickler(buffer, protocol).dump({"G_ema": None, "x": value})
+    NvidiaPickler(buffer, protocol).dump({"G_ema": None, "x": value})
     (tmp_path / "x.pkl").write_bytes(buffer.getvalue())
     found = read_pickle(tmp_path / "x.pkl")["x"]
     assert set(found["_non_persistent_buffers_set"]) == {"a", "b"}

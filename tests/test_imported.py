@@ -10,8 +10,7 @@ import torch
 from latentedit.directions import import_direction, load_direction
 from latentedit.errors import Error
 from latentedit.latent.w_statistics import sample_w
-from tests.conftest import tiny_generator
-from tests.test_cli import complaint, works
+from tests.helpers import complaint, tiny_generator, works
 
 RNG = np.random.default_rng(0)
 ROW = RNG.normal(size=12) * 3

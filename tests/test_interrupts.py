@@ -19,8 +19,7 @@ from latentedit.io.images import to_pil
 from latentedit.latent.w_statistics import sample_z
 from latentedit.training import loop as training_loop
 from latentedit.training import train, write_pictures
-from tests.test_cli import run
-from tests.test_training import CONFIG, pictures
+from tests.helpers import CONFIG, pictures, run
 
 
 def press(*_: Any, **__: Any) -> Any:

@@ -21,7 +21,7 @@ from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
 from latentedit.runtime.torchvision_stubs import import_with_torchvision
-from tests.conftest import tiny_discriminator, tiny_generator
+from tests.helpers import tiny_discriminator, tiny_generator
 
 
 def pictures(generator: Generator, count: int) -> torch.Tensor:

@@ -17,7 +17,7 @@ from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.training.preparation import class_labels
-from tests.conftest import tiny_generator
+from tests.helpers import tiny_generator
 
 
 def table(folder: Path, text: str, names: tuple[str, ...] = ("a.png", "b.png", "c.png")) -> Path:

@@ -41,8 +41,7 @@ from latentedit.io.images import load_image, open_image, to_uint8
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.latent.w_statistics import sample_w
 from latentedit.networks.fingerprint import fingerprint
-from tests.conftest import tiny_generator
-from tests.test_cli import complaint, works
+from tests.helpers import complaint, tiny_generator, works
 
 PLANTED = np.arange(1.0, 13.0) - 5
 

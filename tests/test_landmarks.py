@@ -21,7 +21,7 @@ from latentedit.photo.faces import find_by_landmarks, find_faces, warnings_of
 from latentedit.photo.framing import FRAMINGS
 from latentedit.photo.haar import find_by_cascade
 from latentedit.photo.landmarks import EXTRA, available, centres, find_landmarks
-from tests.conftest import hopper
+from tests.helpers import hopper
 
 with_extra = pytest.mark.skipif(not available(), reason=f"dlib and its predictor are not installed ({EXTRA})")
 

@@ -17,8 +17,7 @@ from latentedit.io.locks import alone
 from latentedit.training import train
 from latentedit.training.encoders import EncoderTrainer, train_encoder
 from latentedit.training.loop import LOCK
-from tests.conftest import tiny_discriminator, tiny_generator
-from tests.test_training import CONFIG, pictures
+from tests.helpers import CONFIG, pictures, tiny_discriminator, tiny_generator
 
 OWNER = f"process {os.getpid()} on {socket.gethostname()}"
 

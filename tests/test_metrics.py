@@ -39,7 +39,7 @@ from latentedit.model.model import Model
 from latentedit.model.native import save_model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import PictureSet
-from tests.conftest import tiny_discriminator, tiny_generator
+from tests.helpers import tiny_discriminator, tiny_generator
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,8 @@ from latentedit.formats.load_model import load_model
 from latentedit.latent.w_statistics import sample_w
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
-from tests.conftest import tiny_generator
-from tests.test_cli import works
-from tests.test_stylegan1 import published_synthesis
+from tests.foreign_files import published_synthesis
+from tests.helpers import tiny_generator, works
 
 
 def test_plain_weights_without_a_mean_or_an_architecture(tmp_path: Path) -> None:

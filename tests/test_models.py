@@ -17,7 +17,7 @@ from latentedit.model.model import Model
 from latentedit.model.native import round_to_half, save_model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.photo.framing import FRAMINGS
-from tests.conftest import tiny_discriminator, tiny_generator
+from tests.helpers import tiny_discriminator, tiny_generator
 
 
 def test_half_precision_is_exact_once_rounded(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from latentedit.networks.modulation import (
     prefers_folding,
 )
 from latentedit.ops import fir_filter
-from tests.conftest import tiny_discriminator, tiny_generator
+from tests.helpers import tiny_discriminator, tiny_generator
 
 ARCHITECTURES = ["skip", "resnet", "orig"]
 FIR = fir_filter([1, 3, 3, 1])

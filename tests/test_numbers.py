@@ -18,8 +18,7 @@ from latentedit.latent.editing import edit, edit_holding, parse_layers
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.model.model import Model
 from latentedit.photo.alignment import quad_of_window
-from tests.conftest import tiny_discriminator, tiny_generator
-from tests.test_cli import commands, complaint, run
+from tests.helpers import commands, complaint, run, tiny_discriminator, tiny_generator
 
 NUMBERS = [
     (path, parameter)

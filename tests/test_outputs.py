@@ -16,7 +16,7 @@ from latentedit.io import outputs
 from latentedit.io.files import write_bytes
 from latentedit.io.folders import distinct, listing
 from latentedit.io.images import CUT, EDITED, is_rendering, note_of, open_image, save_image
-from tests.test_cli import complaint, run, works
+from tests.helpers import complaint, run, works
 
 STEPS = ("--aligned", "--steps", "2")
 
@@ -73,7 +73,7 @@ def test_devices_are_left_alone(tmp_path: Path) -> None:
 def test_every_parameter_of_every_command_is_an_input_or_an_output() -> None:
     """A parameter that takes a new file must be in OUTPUTS, or the second run would be refused."""
     from latentedit.cli.main import OUTPUTS
-    from tests.test_cli import commands
+    from tests.helpers import commands
 
     writes = (
         "write",

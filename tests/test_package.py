@@ -1,6 +1,7 @@
 """Layout and import rules (docs: CONTRIBUTING)."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,13 @@ def test_the_graph_of_imports_has_every_file(imports: grimp.ImportGraph) -> None
             parts = path.relative_to(folder).with_suffix("").parts
             there.add(".".join([room, *parts]).removesuffix(".__init__"))
     assert imports.modules == there
+
+
+def test_no_test_module_imports_another() -> None:
+    """What several share is in a module without tests, so that one can be moved or run alone."""
+    for path in (ROOT / "tests").glob("*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not re.match(r"(from|import) tests\.(test_|conftest)", line), f"{path.name}: {line}"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["invert", "--help"], ["train", "--help"]])

@@ -15,7 +15,7 @@ from latentedit.latent.latent_file import Latent
 from latentedit.latent.w_statistics import sample_z
 from latentedit.photo.alignment import crop, crop_tensor, quad_of_window
 from latentedit.photo.pasting import check_belongs, fade, paste_back, save_like
-from tests.conftest import tiny_generator
+from tests.helpers import tiny_generator
 
 TILTED = [[40.0, 20.0], [100.0, 35.0], [85.0, 95.0], [25.0, 80.0]]
 

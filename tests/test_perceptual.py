@@ -21,7 +21,7 @@ from latentedit.inversion.perceptual import (
 )
 from latentedit.inversion.preconditioner import cached_file
 from latentedit.runtime.torchvision_stubs import import_with_torchvision
-from tests.conftest import tiny_discriminator
+from tests.helpers import tiny_discriminator
 
 installed = pytest.mark.skipif(
     stlpips_file() is None, reason="the package stlpips-pytorch is not installed (latentedit[perceptual])"

@@ -17,7 +17,7 @@ from latentedit.training import PictureSet, load_pictures, write_pictures
 from latentedit.training.data import StoredPictureSet
 from latentedit.training.loop import loading_rate
 from latentedit.training.preparation import Preparation, class_labels, prepared
-from tests.test_cli import complaint, works
+from tests.helpers import complaint, works
 
 
 def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:

@@ -33,7 +33,7 @@ from latentedit.errors import Error
 from latentedit.latent.editing import edit, edit_styles
 from latentedit.latent.w_statistics import sample_w, sample_z, style_statistics
 from latentedit.networks.fingerprint import fingerprint
-from tests.conftest import tiny_discriminator, tiny_generator
+from tests.helpers import tiny_discriminator, tiny_generator
 
 GENERATOR = tiny_generator()
 NUM, DIM = GENERATOR.num_ws, GENERATOR.w_dim

@@ -13,7 +13,7 @@ from latentedit.formats.load_model import load_generator
 from latentedit.formats.projections import load_projections
 from latentedit.io.images import from_uint8, load_image, to_uint8
 from latentedit.networks.fingerprint import fingerprint
-from tests.test_cli import complaint, works
+from tests.helpers import complaint, works
 
 
 def test_nvidia_there_and_back(tmp_path: Path, tiny_file: Path) -> None:

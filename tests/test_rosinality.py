@@ -13,9 +13,8 @@ from latentedit.latent.w_statistics import sample_w
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
 from latentedit.networks.fingerprint import fingerprint
-from tests.conftest import tiny_discriminator, tiny_generator
+from tests.helpers import complaint, tiny_discriminator, tiny_generator, works
 from tests.reference_nets import REFERENCE, arrays, relative_error
-from tests.test_cli import complaint, works
 
 FILE = REFERENCE / "rosinality_32.pt"
 DATA = arrays("rosinality_32.npz")

@@ -20,8 +20,7 @@ from latentedit.training import PictureSet, Trainer, load_preset, train
 from latentedit.training.curves import read_log, save_curves
 from latentedit.training.estimate import estimate
 from latentedit.training.loop import thin
-from tests.conftest import tiny_discriminator, tiny_generator
-from tests.test_training import CONFIG, NETWORK, pictures
+from tests.helpers import CONFIG, NETWORK, pictures, tiny_discriminator, tiny_generator
 
 
 def labelled(count: int = 12) -> PictureSet:

@@ -19,7 +19,7 @@ from latentedit.latent.latent_file import save_latent
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
-from tests.conftest import tiny_discriminator, tiny_generator
+from tests.helpers import tiny_discriminator, tiny_generator
 
 
 def minimise(loss: "Loss", start: Tensor, steps: int) -> QuasiNewton:

@@ -1,7 +1,6 @@
 """The first StyleGAN: its published numbers, its files, and growing."""
 
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +18,15 @@ from latentedit.io.images import load_image
 from latentedit.latent.w_statistics import sample_w
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
-from latentedit.networks.discriminator import DiscriminatorConfig, GrowingDiscriminator
+from latentedit.networks.discriminator import GrowingDiscriminator
 from latentedit.networks.fingerprint import fingerprint
-from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.networks.generator import GeneratorConfig
 from latentedit.networks.progressive import enlarge, shrink, with_lod
 from latentedit.networks.stylegan1 import adain
 from latentedit.training import PictureSet, Trainer, TrainingConfig
-from tests.conftest import SHARED
-from tests.reference_nets import arrays, relative_error
-from tests.test_cli import complaint, works
-from tests.test_tensorflow import network
-
-__all__ = ["network"]  # a fixture
-
-SMALL = GeneratorConfig(16, z_dim=8, w_dim=8, mapping_layers=2, channel_base=64, channel_max=8, architecture="stylegan1")
-
-
-def random_generator(config: GeneratorConfig = SMALL, seed: int = 0) -> Generator:
-    torch.manual_seed(seed)
-    generator = Generator(config).eval().requires_grad_(False)
-    for tensor in generator.state_dict().values():
-        if tensor.ndim:
-            tensor += torch.randn_like(tensor) * 0.1
-    return generator
-
-
-def random_discriminator(channel_base: int = 64) -> GrowingDiscriminator:
-    torch.manual_seed(1)
-    config = DiscriminatorConfig(16, channel_base=channel_base, channel_max=8, architecture="stylegan1", mbstd_group_size=2)
-    discriminator = GrowingDiscriminator(config).eval().requires_grad_(False)
-    for parameter in discriminator.parameters():
-        parameter.add_(torch.randn_like(parameter) * 0.1)
-    return discriminator
+from tests.foreign_files import as_tensorflow, pickled, published_synthesis, random_discriminator, random_generator
+from tests.helpers import SHARED, complaint, works
+from tests.reference_nets import relative_error
 
 
 def test_matches_the_published_numbers() -> None:
@@ -66,17 +42,6 @@ def test_matches_the_published_numbers() -> None:
     assert relative_error(ws, data["out/ws_truncated"]) <= 1e-4
     assert relative_error(generator.synthesis(ws), data["out/image"]) <= 1e-4
     assert relative_error(generator.synthesis(torch.from_numpy(data["out/wplus"])), data["out/image_wplus"]) <= 1e-4
-
-
-def published_synthesis() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The published network but for its mapping, which is replaced by two random layers."""
-    data = arrays("stylegan1_32_synthesis.npz")
-    state = {key[2:]: torch.from_numpy(data[key]) for key in data if key.startswith("G/")}
-    torch.manual_seed(0)
-    for layer in range(2):
-        state[f"mapping.dense{layer}.linear.weight"] = torch.randn(512, 512) * 100
-        state[f"mapping.dense{layer}.wscale.bias"] = torch.randn(512) * 10
-    return state, data
 
 
 def test_synthesis_matches_without_the_large_file(tmp_path: Path) -> None:
@@ -166,53 +131,6 @@ def test_adain_is_instance_normalisation() -> None:
     )
 
 
-def as_tensorflow(state: dict[str, Tensor], fused: bool) -> dict[str, Any]:
-    """The state of a pickled network with the same weights, as the first StyleGAN's code wrote it."""
-    levels = sum(name.startswith("synthesis.output") and name.endswith("bias") for name in state)
-    width = state["truncation.w_avg"].numel()
-    settings = {"num_channels": 3, "resolution": 2 ** (levels + 1), "label_size": 0, "mapping_layers": 2, "fused_scale": fused}
-    settings |= {"latent_size": width, "dlatent_size": width}
-    mapping: list[Any] = []
-    synthesis: list[Any] = [("lod", state["synthesis.lod"].numpy())]
-
-    def add(to: list[Any], name: str, tensor: Tensor, axes: tuple[int, ...] | None = None) -> None:
-        to.append((name, np.ascontiguousarray(tensor.numpy() if axes is None else tensor.numpy().transpose(axes))))
-
-    for layer in range(2):
-        add(mapping, f"Dense{layer}/weight", state[f"mapping.dense{layer}.linear.weight"], (1, 0))
-        add(mapping, f"Dense{layer}/bias", state[f"mapping.dense{layer}.wscale.bias"])
-    add(synthesis, "4x4/Const/const", state["synthesis.layer0.first_layer"])
-    for layer in range(2 * levels):
-        r = 4 * 2 ** (layer // 2)
-        name = f"{r}x{r}/" + (("Const", "Conv") if r == 4 else ("Conv0_up", "Conv1"))[layer % 2]
-        there = f"synthesis.layer{layer}"
-        if layer:
-            weight = state[f"{there}.conv.weight"]
-            add(synthesis, f"{name}/weight", weight.flip(2, 3) if fused and name.endswith("up") else weight, (2, 3, 1, 0))
-        add(synthesis, f"{name}/bias", state[f"{there}.epilogue.bias"])
-        add(synthesis, f"{name}/Noise/weight", state[f"{there}.epilogue.apply_noise.weight"])
-        add(synthesis, f"noise{layer}", state[f"{there}.epilogue.apply_noise.noise"])
-        add(synthesis, f"{name}/StyleMod/weight", state[f"{there}.epilogue.style_mod.dense.linear.weight"], (1, 0))
-        add(synthesis, f"{name}/StyleMod/bias", state[f"{there}.epilogue.style_mod.dense.wscale.bias"])
-    for index in range(levels):
-        add(synthesis, f"ToRGB_lod{levels - 1 - index}/weight", state[f"synthesis.output{index}.conv.weight"], (2, 3, 1, 0))
-        add(synthesis, f"ToRGB_lod{levels - 1 - index}/bias", state[f"synthesis.output{index}.bias"])
-
-    def part(name: str, variables: list[Any], components: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "version": 3,
-            "name": name,
-            "static_kwargs": settings,
-            "components": components,
-            "build_module_src": "raise SystemExit",
-            "build_func_name": name,
-            "variables": variables,
-        }
-
-    own = [("dlatent_avg", state["truncation.w_avg"].numpy())]
-    return part("G_style", own, {"mapping": part("G_mapping", mapping, {}), "synthesis": part("G_synthesis", synthesis, {})})
-
-
 def discriminator_as_tensorflow(ours: GrowingDiscriminator) -> dict[str, Any]:
     state, variables = ours.state_dict(), [("lod", np.float32(0))]
     names = {"conv0": "Conv0", "conv1": "Conv1_down", "conv": "Conv", "fc": "Dense0", "out": "Dense1"}
@@ -233,14 +151,6 @@ def discriminator_as_tensorflow(ours: GrowingDiscriminator) -> dict[str, Any]:
         "build_func_name": "D_basic",
         "variables": variables,
     }
-
-
-def pickled(path: Path, network: Any, *states: dict[str, Any] | None) -> Path:
-    def wrapped(state: dict[str, Any]) -> Any:
-        return network({**state, "components": {name: wrapped(part) for name, part in state["components"].items()}})
-
-    path.write_bytes(pickle.dumps(tuple(state and wrapped(state) for state in states), 4))
-    return path
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -1,9 +1,6 @@
 """NVIDIA's TensorFlow pickles against their own numbers, and what is refused of them."""
 
-import copyreg
 import pickle
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +33,6 @@ def test_conversion_keeps_the_fingerprint(tmp_path: Path) -> None:
     model = load_model(FILE)
     save_model(tmp_path / "native.safetensors", model)
     assert fingerprint(load_model(tmp_path / "native.safetensors").generator) == fingerprint(model.generator)
-
-
-@pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A class that pickles as dnnlib's does."""
-    for name in ("dnnlib", "dnnlib.tflib", "dnnlib.tflib.network"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-
-    class Network:
-        def __init__(self, state: Any) -> None:
-            self.state = state
-
-        def __reduce__(self) -> Any:
-            return copyreg.__newobj__, (Network,), self.state  # type: ignore[attr-defined]
-
-    Network.__module__, Network.__qualname__ = "dnnlib.tflib.network", "Network"
-    sys.modules["dnnlib.tflib.network"].Network = Network  # type: ignore[attr-defined]
-    return Network
 
 
 def rewritten(path: Path, network: Any, change: Any, protocol: int = 4) -> Path:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,27 +18,11 @@ from latentedit.formats.load_model import load_model
 from latentedit.model.model import Model
 from latentedit.networks.discriminator import DiscriminatorConfig
 from latentedit.networks.generator import GeneratorConfig
-from latentedit.training import PictureSet, Trainer, TrainingConfig, load_pictures, load_preset, presets, train, write_pictures
+from latentedit.training import PictureSet, Trainer, load_pictures, load_preset, presets, train, write_pictures
 from latentedit.training.augmentation import AugmentPipe, preset
 from latentedit.training.losses import fake_loss, generator_loss, r1_penalty, real_loss
 from latentedit.training.path_length import path_lengths
-
-NETWORK = {"channel_base": 64, "channel_max": 8}
-CONFIG = TrainingConfig(
-    generator={**NETWORK, "z_dim": 8, "w_dim": 8, "mapping_layers": 1},
-    discriminator=NETWORK,
-    batch=4,
-    mirror=True,
-    augment="bgc",
-    ada_kimg=0.5,
-    kimg=0.04,
-    snapshot_kimg=0.02,
-)
-
-
-def pictures(seed: int = 0, count: int = 10) -> PictureSet:
-    pixels = np.random.default_rng(seed).integers(0, 255, (count, 1, 8, 8), dtype=np.uint8)
-    return PictureSet(torch.from_numpy(pixels), torch.zeros(count, 0), [f"{i}.png" for i in range(count)])
+from tests.helpers import CONFIG, NETWORK, pictures
 
 
 def test_losses_in_closed_form() -> None:

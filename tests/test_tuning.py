@@ -17,8 +17,7 @@ from latentedit.inversion.pivotal_tuning import tune
 from latentedit.inversion.projector import psnr
 from latentedit.io.images import load_image
 from latentedit.latent.deltas import compress, expand, with_deltas
-from tests.conftest import tiny_discriminator, tiny_generator
-from tests.test_cli import works
+from tests.helpers import tiny_discriminator, tiny_generator, works
 
 
 def case() -> tuple[Any, Any, Tensor, Tensor]:

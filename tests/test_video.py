@@ -10,7 +10,7 @@ from PIL import Image
 
 from latentedit.errors import Error
 from latentedit.io.video import save_video, there_and_back
-from tests.test_cli import complaint, works
+from tests.helpers import complaint, works
 
 
 def frames(count: int = 6) -> list[torch.Tensor]:

@@ -12,9 +12,9 @@ from latentedit.formats.checkpoints import load_checkpoint, save_plain
 from latentedit.formats.load_model import load_model
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
-from tests.conftest import tiny_discriminator, tiny_generator
+from tests.foreign_files import published_synthesis
+from tests.helpers import tiny_discriminator, tiny_generator
 from tests.reference_nets import REFERENCE
-from tests.test_stylegan1 import published_synthesis
 
 ROSINALITY = REFERENCE / "rosinality_32.pt"
 

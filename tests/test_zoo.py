@@ -14,8 +14,8 @@ from latentedit.errors import Error
 from latentedit.formats import zoo
 from latentedit.formats.load_model import load_model
 from latentedit.formats.zoo import Entry, catalogue, checksum, fetch
+from tests.helpers import complaint, works
 from tests.reference_nets import REFERENCE
-from tests.test_cli import complaint, works
 
 NETWORK = REFERENCE / "nvidia_32_resnet_generator_clamp.pkl"
 
