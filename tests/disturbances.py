@@ -145,6 +145,7 @@ class Kills(Running):
         table = scratch / "labels" / "labels.csv"
         line = ["directions", "label", str(table), "--column", "new", "--order", "file", "--no-browser"]
         confirmed: dict[int, str] = {}
+        sample = 0
         with page(line) as (child, ask):
             signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
             signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.15 * case.extra["fraction"])
@@ -158,7 +159,7 @@ class Kills(Running):
         lost = [
             number
             for number, value in confirmed.items()
-            if rows[number + 1][-1] != value and not self._next(rows, number, confirmed)
+            if rows[number + 1][-1] != value and number != sample  # whose answer was on its way
         ]
         if lost:
             return Outcome("lost", f"{len(lost)} of {len(confirmed)} confirmed answers")
@@ -166,10 +167,6 @@ class Kills(Running):
             ask("/answer", {"sample": 0, "value": "1"})
             ask("/done", {})
         return left_behind(scratch) or Outcome(None, "killed")
-
-    def _next(self, rows: list[list[str]], number: int, confirmed: dict[int, str]) -> bool:
-        """Whether it may be the answer that was on its way when the page was killed: the one after the last confirmed."""
-        return number == (list(confirmed)[-1] + 1) % 12 and len(confirmed) == 12
 
 
 class Disk(Running):
