@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentedit.cli.common import device_option, progress_bar, read_model, say_written, seed_option
+from latentedit.cli.common import MOST, device_option, progress_bar, read_model, say_written, seed_option
 from latentedit.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def portrait() -> Path:
 @click.command()
 @click.option("--photo", type=click.Path(), help="Portrait to use (default: the bundled one).")
 @click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder for images and the latent file.")
-@click.option("--steps", default=100, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
+@click.option("--steps", default=100, show_default=True, type=click.IntRange(1, MOST), help="Optimisation steps.")
 @device_option
 @seed_option
 def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> None:

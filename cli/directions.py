@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from latentedit.cli import components
-from latentedit.cli.common import device_option, model_option, print_facts, read_model, say, say_written
+from latentedit.cli.common import MOST, device_option, model_option, print_facts, read_model, say, say_written
 from latentedit.cli.fitting import fit
 from latentedit.cli.labelling import label, sample
 from latentedit.cli.refining import refine
@@ -20,7 +20,7 @@ def directions() -> None:
 @directions.command("import")
 @click.argument("file", type=click.Path())
 @click.option("--name", help="Name of the direction (default: the file's name).")
-@click.option("--component", type=click.IntRange(0), help="Component of a GANSpace file, counted from 0.")
+@click.option("--component", type=click.IntRange(0, MOST), help="Component of a GANSpace file, counted from 0.")
 @click.option("--layers", help="Layers that it edits: 0-3, coarse, middle or fine.")
 @model_option()
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from latentedit.cli.common import (
+    MOST,
     Finite,
     device_option,
     perceptual_options,
@@ -24,14 +25,14 @@ def encoder() -> None:
 @encoder.command()
 @click.argument("model_name", metavar="MODEL")
 @click.option("--data", type=click.Path(), help="Additional photos: a training set of the model's size.")
-@click.option("--steps", default=5000, show_default=True, type=click.IntRange(1), help="Training steps.")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(2), help="Images per step.")
+@click.option("--steps", default=5000, show_default=True, type=click.IntRange(1, MOST), help="Training steps.")
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(2, MOST), help="Images per step.")
 @click.option("--max-minutes", type=Finite(0, 1e7), help="Stop after this time; run again to resume.")
 @click.option(
     "--probes",
     default=2000,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST),
     help="Number of random probes for the Gauss-Newton preconditioner.",
 )
 @click.option(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import (
+    MOST,
     Finite,
     crop_options,
     device_option,
@@ -88,7 +89,9 @@ def label_options(function: Any) -> Any:
     type=click.IntRange(-1000, 1000),
     help="Index of the classifier's output; -1 is the last.",
 )
-@click.option("--size", default=224, show_default=True, type=click.IntRange(1), help="Input size of the classifier, in pixels.")
+@click.option(
+    "--size", default=224, show_default=True, type=click.IntRange(1, 4096), help="Input size of the classifier, in pixels."
+)
 @click.option(
     "--prepare",
     type=click.Choice(["imagenet", "unit", "signed"]),
@@ -98,12 +101,14 @@ def label_options(function: Any) -> Any:
 )
 @click.option("--grey", is_flag=True, help="The classifier takes greyscale images.")
 @click.option("--layers", help="Layers to analyse and to edit: 0-3, coarse, middle or fine.")
-@click.option("--samples", default=6000, show_default=True, type=click.IntRange(100), help="Number of random images to score.")
+@click.option(
+    "--samples", default=6000, show_default=True, type=click.IntRange(100, MOST), help="Number of random images to score."
+)
 @click.option(
     "--steps",
     default=150,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST),
     help="Optimisation steps per photo, with --method invert.",
 )
 @crop_options

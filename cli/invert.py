@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import (
+    MOST,
     WEIGHT,
     Framed,
     SeveralError,
@@ -96,7 +97,7 @@ class Job:
 )
 @click.option(
     "--steps",
-    type=click.IntRange(0),
+    type=click.IntRange(0, MOST),
     help="Optimisation steps (default: 100, or 1000 with adam). 0 uses the encoder's output as is.",
 )
 @click.option(
@@ -107,9 +108,13 @@ class Job:
     help="Starting point. auto: the encoder's output with quasi-newton, if the model has an encoder; otherwise the mean w.",
 )
 @click.option("--encoder", "encoder_file", metavar="FILE", help="Encoder file, if it is not next to the model.")
-@click.option("--patience", type=click.IntRange(1), help="Stop after this many steps without improvement.")
+@click.option("--patience", type=click.IntRange(1, MOST), help="Stop after this many steps without improvement.")
 @click.option(
-    "--restarts", default=0, show_default=True, type=click.IntRange(0), help="Additional searches from other starting points."
+    "--restarts",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, MOST),
+    help="Additional searches from other starting points.",
 )
 @click.option(
     "--noise",
@@ -140,7 +145,7 @@ class Job:
     help="Weight of a latent discriminator, which keeps w realistic; try 0.1.",
 )
 @click.option("--tune", is_flag=True, help="Then tune the generator to the photo; the latent file stores the change.")
-@click.option("--tune-steps", default=200, show_default=True, type=click.IntRange(1), help="Steps of --tune.")
+@click.option("--tune-steps", default=200, show_default=True, type=click.IntRange(1, MOST), help="Steps of --tune.")
 @click.option("--mask", metavar="FILE", help="Image of the crop's shape: white pixels count, black ones do not.")
 @crop_options
 @face_options
@@ -148,7 +153,7 @@ class Job:
 @perceptual_options
 @click.option(
     "--batch",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST),
     help="Photos per batch (default: 8, or 1 for models of 256 px and more; on CUDA as many as fit).",
 )
 @click.option("--video", is_flag=True, help="Also write a video of the search, NAME.mp4.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import (
+    MOST,
     PSI,
     device_option,
     framing_option,
@@ -61,7 +62,9 @@ def class_number(model: "Model", label: str | None) -> int | None:
     "--psi", default=0.7, show_default=True, type=PSI, help="Truncation: 1 means none, smaller values give more typical images."
 )
 @click.option(
-    "--cutoff", type=click.IntRange(0), help="Truncate only this many layers, from the first (the first StyleGAN's gallery: 8)."
+    "--cutoff",
+    type=click.IntRange(0, MOST),
+    help="Truncate only this many layers, from the first (the first StyleGAN's gallery: 8).",
 )
 @click.option("--class", "label", help="Label for a conditional model: number or name.")
 @click.option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import crop_options, device_option, model_option, progress_bar, read_model, say, say_written
+from latentedit.cli.common import MOST, crop_options, device_option, model_option, progress_bar, read_model, say, say_written
 from latentedit.cli.fitting import label_options, read_pictures
 from latentedit.cli.reports import own_direction
 from latentedit.errors import Error
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     "--light/--no-light", "hold_light", default=True, show_default=True, help="Keep the brightness (mean grey value) constant."
 )
 @click.option("--layers", help="Layers to edit: 0-3, coarse, middle or fine (default: the direction's own).")
-@click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Optimisation steps.")
+@click.option("--steps", default=150, show_default=True, type=click.IntRange(1, MOST), help="Optimisation steps.")
 @click.option(
-    "--batch", default=12, show_default=True, type=click.IntRange(1), help="Images per step, each edited in both directions."
+    "--batch",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1, MOST),
+    help="Images per step, each edited in both directions.",
 )
 @model_option()
 @crop_options

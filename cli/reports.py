@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import device_option, model_option, print_facts, progress_bar, read_model, say, say_written
+from latentedit.cli.common import MOST, device_option, model_option, print_facts, progress_bar, read_model, say, say_written
 from latentedit.errors import Error
 
 if TYPE_CHECKING:
@@ -81,7 +81,11 @@ def known_directions(model: "Model") -> list["Direction"]:
 
 def judge_options(function: Any) -> Any:
     function = click.option(
-        "--pictures", default=PICTURES, show_default=True, type=click.IntRange(2), help="Number of random images to measure on."
+        "--pictures",
+        default=PICTURES,
+        show_default=True,
+        type=click.IntRange(2, MOST),
+        help="Number of random images to measure on.",
     )(function)
     text = "Attribute of the classifier: HEAD, HEAD:YES, or HEAD:YES/NO (default: the direction's name)."
     function = click.option("--ask", metavar="HEAD[:YES[/NO]]", help=text)(function)

@@ -89,7 +89,7 @@ PATHS = (
     *("{good}/boundary.npy", "{good}/holiday.jpg", "{good}/run", "{good}/run/state.pt", "{good}/preset.toml", "{good}"),
     *("{out}", "{out}/no/such/file", "{out}/x.safetensors", "{out}/x.png", "{out}/x.unknown", "{out}/x", "{out}/" + "n" * 300),
     *("{out}/\udcff\udcfe.png", "{out}/new\nline.png", "{out}/\x1b[31m.png", "a\x00b", "*.png", "file:///x", "con", "~"),
-    *(".", "..", "/", "", "-", "--", "/dev/null", "/dev/zero", "/proc/self/mem", "/nonexistent/x.png"),
+    *(".", "..", "/", "", "-", "--", "/dev/null", "/dev/zero", "/proc/self/mem", "/proc/nonexistent/x.png"),
 )
 TEXTS = (
     *dict.fromkeys(str(value) for value in ODD if not isinstance(value, dict | list)),

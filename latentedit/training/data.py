@@ -218,9 +218,7 @@ class PictureSource:
             found = [name for name in self._archive().namelist() if not name.endswith("/")]
             for name in found:  # what is read here may be written elsewhere under the same name
                 if name.startswith(("/", "\\")) or DRIVE.match(name) or ".." in name.replace("\\", "/").split("/"):
-                    raise Error(
-                        f"{path}: the name {name[:100]!r} in it points outside; the file is malicious, or damaged"
-                    )
+                    raise Error(f"{path}: the name {name[:100]!r} in it points outside; the file is malicious, or damaged")
         else:
             raise Error(f"{path}: no such folder or zip file")
         found = [name for name in found if not hidden(name)]
