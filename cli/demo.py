@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentedit.cli.common import MOST, device_option, progress_bar, read_model, say_written, seed_option
+from latentedit.cli.common import (
+    MOST,
+    device_option,
+    progress_bar,
+    read_model,
+    say_written,
+    seed_option,
+)
+from latentedit.cli.looks import onlooker_of
 from latentedit.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -56,6 +64,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     """
     from latentedit.directions.direction import read_direction
     from latentedit.directions.registry import shipped
+    from latentedit.inversion.verdict import judge
     from latentedit.io import contact_sheet
     from latentedit.io.images import open_image, own_path, save_image, to_pil
     from latentedit.latent.latent_file import save_latent
@@ -115,11 +124,17 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
         drawn = own_path(folder / "smiling.jpg", "latentedit")
         save_like(paste_back(picture, smiling, quad, before=before), drawn, path)
         say_written(drawn)
+    look = onlooker_of(model).look(latent)
+    look.put_into(latent)
     save_latent(folder / "portrait.safetensors", latent)
     say_written(folder / "portrait.safetensors")
     found = result.distances[0]
     click.echo(f"PSNR {found['psnr']:.1f} dB, after tuning {tuning.after['psnr']:.1f} dB")
     click.echo(f"distance from the mean w {found['w_distance']:.2f} (random w: about 1)")
+    verdict = judge(latent.distances, look)
+    click.echo(str(verdict))
+    if limits := verdict.limits():
+        click.echo(limits)
 
 
 def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[Inversion, Tuning | None]":

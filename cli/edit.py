@@ -15,9 +15,11 @@ from latentedit.cli.common import (
     megapixels_option,
     model_option,
     recursive_option,
+    say,
     say_video,
     say_written,
 )
+from latentedit.cli.looks import Limits, onlooker_of
 from latentedit.cli.moves import Move, direction_for, model_for, parse_move, parse_sweep
 from latentedit.errors import Error
 
@@ -140,22 +142,26 @@ def edit(
         generator = model.generator
         unedited = latent.render(generator) if photo is not None else None
         before = replace(latent)
+        limits = Limits(latent)
         named = functools.cache(lambda name: direction_for(name, model, force))
         held = [named(name) for name in hold.split(",")] if hold else []
 
-        def moved(latent: "Latent", steps: list[Move]) -> "Latent":
+        def moved(latent: "Latent", steps: list[Move], limits: Limits) -> "Latent":
             wanted = [(named(step.name), step) for step in steps]
             if not held:
                 for direction, step in wanted:
                     amount = _amount(generator, latent, direction, step)
+                    limits.count(direction, amount, step.layers)
                     latent = move_latent(generator, latent, direction, amount, step.layers)
                 return latent
             check_holdable([*(direction for direction, _ in wanted), *held])
             amounts = [(d, _amount(generator, latent, d, step), step.layers) for d, step in wanted]
+            for move in amounts:
+                limits.count(*move)
             return replace(latent, ws=edit_holding(latent.ws, amounts, held))
 
         if moves:
-            latent = moved(latent, moves)
+            latent = moved(latent, moves, limits)
         place = target
         if not target.suffix:
             # Next to the latent, NAME.png is the image that the inversion rendered.
@@ -166,7 +172,8 @@ def edit(
             down = [[Move(outer[0][0], amount, None)] for amount in outer[0][1]] if outer else [[]]
             rows = []
             for start in down:
-                pictures = [moved(latent, [*start, Move(name, amount, None)]).render(generator) for amount in amounts]
+                steps = [[*start, Move(name, amount, None)] for amount in amounts]
+                pictures = [moved(latent, step, limits.branch()).render(generator) for step in steps]
                 title = ", ".join([path.stem, *(f"{Path(m.name).stem} {m.amount:+.1f}" for m in start)])
                 rows.append(
                     contact_sheet.Row(f"{title}: {Path(name).stem}", pictures, [f"{amount:+.1f}" for amount in amounts])
@@ -182,6 +189,8 @@ def edit(
             }
             latent.space = "s" if latent.styles else "w" if bool((latent.ws == latent.ws[:, :1]).all()) else "w+"
             latent.distances = {}
+            # What was seen of sliders was seen from where the latent was before.
+            onlooker_of(model).look(latent).put_into(latent)
             save_latent(place, latent)
         elif photo is not None:
             assert unedited is not None
@@ -196,6 +205,8 @@ def edit(
             save_like(pasted, place, photo)
         else:
             save_image(latent.render(generator), place)
+        for line in limits.lines():
+            say(f"{path.name}: {line}", err=True)
         say_written(place)
 
     each(files, work)

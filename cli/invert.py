@@ -37,6 +37,7 @@ from latentedit.cli.common import (
     say_written,
     seed_option,
 )
+from latentedit.cli.looks import onlooker_of
 from latentedit.errors import Error, Interrupted
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from latentedit.inversion.projector import Inversion
+    from latentedit.inversion.verdict import Verdict
 
 SHEET_ROWS = 40
 """Rows of the contact sheet."""
@@ -227,6 +229,7 @@ def invert(
     from latentedit.inversion.preconditioner import PROBES, Curvature, cached_file
     from latentedit.inversion.projector import PIXEL_WEIGHT, STEPS
     from latentedit.inversion.projector import invert as run
+    from latentedit.inversion.verdict import judge
     from latentedit.io import contact_sheet
     from latentedit.io.images import EXTENSIONS, load_image, open_image, open_reduced, own_path, save_image
     from latentedit.io.video import save_video
@@ -282,6 +285,7 @@ def invert(
                 progress=lambda n: bar.update(n - bar.n) if bar else None,
             )
     domain = Domain.cached(generator, model.discriminator, own) if model.discriminator is not None else None
+    onlooker = onlooker_of(model, domain)
     counts = (load_image(mask, generator.resolution, 1) + 1) / 2 if mask else None
     search: dict[str, Any] = {
         "method": method,
@@ -444,8 +448,12 @@ def invert(
                 tuning.put_into(latent)
                 shown = latent.render(generator).cpu()
         latent.crop = job.quad
+        look = None if result.settings.get("interrupted") else onlooker.look(latent)
+        verdict = judge(latent.distances, look)
+        if look is not None:
+            look.put_into(latent)
         seconds += time.monotonic() - started
-        written.append((path, writer.submit(attempt, job, latent, result, number, shown, frames, seconds)))
+        written.append((path, writer.submit(attempt, job, latent, result, number, shown, frames, seconds, verdict)))
 
     def attempt(job: Job, *rest: Any) -> None:
         try:
@@ -455,7 +463,14 @@ def invert(
             raise
 
     def write(
-        job: Job, latent: Any, result: "Inversion", number: int, shown: "Tensor", frames: list[Any], seconds: float
+        job: Job,
+        latent: Any,
+        result: "Inversion",
+        number: int,
+        shown: "Tensor",
+        frames: list[Any],
+        seconds: float,
+        verdict: "Verdict",
     ) -> None:
         """Write the files of a face; runs in another thread."""
         nonlocal done
@@ -481,7 +496,8 @@ def invert(
         done += 1
         if as_json:
             facts |= {name: value for name, value in latent.distances.items() if name.endswith("_tuned")}
-            facts |= {"verdict": result.verdict(number), "remarks": job.remarks, "crop": job.quad, "interrupted": interrupted}
+            facts |= {"verdict": str(verdict), "verdict_parts": verdict.facts(), "remarks": job.remarks}
+            facts |= {"crop": job.quad, "interrupted": interrupted}
             record(**facts, status="interrupted" if interrupted else "ok")
             return
         say(
@@ -489,7 +505,9 @@ def invert(
             f" {found['psnr']:.1f} / {found['psnr_own_noise']:.1f} dB (optimised / own noise); distance from the mean w"
             f" {found['w_distance']:.2f} (random w: about 1; more than {found['w_percentile']:.0f} % of them)"
         )
-        say(f"{path.name}: {result.verdict(number)}")
+        say(f"{path.name}: {verdict}")
+        if limits := verdict.limits():
+            say(f"{path.name}: {limits}")
         if latent.tuned:
             say(
                 f"{path.name}: PSNR after tuning {latent.distances['psnr_tuned']:.1f} dB; PSNR between the images with the"

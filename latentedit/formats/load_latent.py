@@ -6,7 +6,7 @@ from pathlib import Path
 from latentedit.errors import Error
 from latentedit.io.files import is_picture
 from latentedit.io.native_file import read_tensors
-from latentedit.latent.latent_file import FORMAT, VERSION, Latent, _check_header, _floats
+from latentedit.latent.latent_file import FORMAT, VERSION, Latent, _check_header, _floats, safe_in
 
 ENDINGS = (".safetensors", ".npz", ".npy", ".pt")
 """Of the files that `load_latent` reads, wherever a latent is named."""
@@ -46,5 +46,6 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
         distances=header.get("distances") or {},
         source=header.get("source"),
         styles=offsets,
+        safe=safe_in(header),
         tuned={name.removeprefix("tuned/"): tensor for name, tensor in tensors.items() if name.startswith("tuned/")},
     )

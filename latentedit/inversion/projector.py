@@ -16,6 +16,7 @@ from latentedit.inversion.latent_discriminator import Critic
 from latentedit.inversion.perceptual import Perceptual, choose, distance
 from latentedit.inversion.preconditioner import Curvature
 from latentedit.inversion.search import FIRST_PART, RESTART_PSI, NoiseMode, Search
+from latentedit.inversion.verdict import Look, Verdict, judge
 from latentedit.latent.latent_file import Latent, render, save_latent
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.networks.discriminator import Discriminator
@@ -51,24 +52,17 @@ class Inversion:
     history: dict[str, Tensor]
     """Terms of the loss (perceptual, pixel, noise, prior) at every step, each ``[steps, N]``."""
     distances: list[dict[str, float]]
-    """Per image: perceptual distance and PSNR (dB) with the optimised and the generator's own noise, and distance in w."""
+    """Per image: perceptual distance and PSNR (dB) with the optimised and the generator's own noise, perceptual distance of the
+    model's average image, and distance in w."""
     space: str
     fingerprint: str
     settings: dict[str, Any] = field(default_factory=dict)
     styles: list[Tensor] = field(default_factory=list)
     """Offsets ``[N, I]`` to add to the styles computed from ``ws``, in the space "s"; empty in other spaces."""
 
-    def verdict(self, index: int = 0) -> str:
-        """Return a sentence that says how well sliders will work on this latent."""
-        found = self.distances[index]
-        far, gap = found["w_percentile"], found["psnr"] - found["psnr_own_noise"]
-        if far <= 95:
-            word = "close to the model's random latents: sliders work as usual"
-        elif found["w_distance"] <= 2:
-            word = "at the edge of the model's random latents: use small amounts"
-        else:
-            word = "far from the model's random latents: sliders may have other effects"
-        return word + (f"; {gap:.0f} dB of the PSNR come from the noise maps, which no slider changes" if gap > 3 else "")
+    def verdict(self, index: int = 0, look: Look | None = None) -> Verdict:
+        """How far edits of this latent can be trusted; the better known if someone looked (`latentedit.photo.looking`)."""
+        return judge(self.distances[index], look)
 
     def latent(self, index: int = 0) -> Latent:
         noise = [map_[index : index + 1].clone() for map_ in self.noise]
@@ -282,12 +276,14 @@ def _finish(search: Search, statistics: WStatistics, settings: dict[str, Any]) -
 
     found = torch.cat([picture(i, [m[i : i + 1] for m in maps]) for i in range(len(ws))])
     own = torch.cat([picture(i, "const") for i in range(len(ws))])
+    average = generator.synthesis(statistics.mean.to(generator.device).expand(1, generator.num_ws, -1))
     away = statistics.distance(ws)
     columns = {
         "perceptual": distance(perceptual.features(found), target),
         "psnr": psnr(found, image),
         "perceptual_own_noise": distance(perceptual.features(own), target),
         "psnr_own_noise": psnr(own, image),
+        "perceptual_average": distance(perceptual.features(average), target),
         "w_distance": away,
         "w_percentile": torch.tensor([statistics.percentile(float(value)) for value in away]),
     }

@@ -64,7 +64,7 @@ def _neutral(latent: Latent, ws: Tensor) -> Latent:
     """With ``ws``, and without what was found or measured for the w before: seed, settings of the search, distances."""
     space = "w" if bool((ws == ws[:, :1]).all()) else "w+"
     kept = {name: value for name, value in latent.settings.items() if name == "edits"}
-    return replace(latent, ws=ws, space=space, settings=kept, distances={})
+    return replace(latent, ws=ws, space=space, settings=kept, distances={}, safe=None)
 
 
 def _maps(generator: Generator, latent: Latent) -> list[Tensor]:

@@ -19,6 +19,8 @@ from latentedit.networks.noise import Noise
 FORMAT, VERSION = "latentedit-latent", 1
 CORNERS = 1e7
 """Pixels from a photo's own corner beyond which no crop lies."""
+MOST_SLIDERS, LARGEST = 1000, 1000
+"""Whose safe amounts a file may have, and the largest of these in sigmas."""
 
 
 @dataclass
@@ -43,6 +45,9 @@ class Latent:
     """Difference of the generator for this photo, as `latentedit.latent.deltas.compress` gives it; empty without tuning."""
     styles: list[Tensor] = field(default_factory=list)
     """Offsets ``[1, I]`` of the styles that ``ws`` gives, in order of use; empty but for the space "s"."""
+    safe: dict[str, tuple[float, float]] | None = None
+    """Sliders that ship for the generator, and the lowest and highest amount in sigmas at which the picture was seen to stay
+    one of its own; None where nobody looked."""
 
     def check_generator(self, own: str, name: str, *, force: bool | None = None) -> None:
         """`Error` unless ``own`` is the fingerprint of this latent's generator, or ``force``; a latent of another tool, which
@@ -136,6 +141,7 @@ def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
         "settings": latent.settings,
         "distances": latent.distances,
         "source": latent.source,
+        "safe": None if latent.safe is None else {name: list(ends) for name, ends in latent.safe.items()},
         "versions": versions(),
     }
     write_tensors(path, FORMAT, VERSION, header, tensors)
@@ -143,7 +149,8 @@ def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
 
 def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
     """Raise `Error` where what a latent file says of itself is of another kind than it should be."""
-    for name, kind in (("settings", dict), ("distances", dict), ("source", dict), ("crop", list), ("space", str)):
+    kinds = {"settings": dict, "distances": dict, "source": dict, "safe": dict, "crop": list, "space": str}
+    for name, kind in kinds.items():
         if header.get(name) is not None and not isinstance(header[name], kind):
             raise Error(f"{path}: a latent file's {name} must be a {kind.__name__}")
     if not isinstance(header.get("fingerprint"), str):
@@ -158,6 +165,22 @@ def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
     crop = header.get("crop")
     if crop is not None and not _is_quad(crop):
         raise Error(f"{path}: a latent file's crop must be four corners of two numbers")
+    safe = header.get("safe") or {}
+    if len(safe) > MOST_SLIDERS or not all(_are_ends(ends) for ends in safe.values()):
+        raise Error(f"{path}: a latent file's safe amounts must be a lowest and a highest one for every slider")
+
+
+def safe_in(header: dict[str, Any]) -> dict[str, tuple[float, float]] | None:
+    """The safe amounts of a checked header; None in files of before there were any."""
+    found = header.get("safe")
+    return None if found is None else {name: (float(low), float(high)) for name, (low, high) in found.items()}
+
+
+def _are_ends(ends: Any) -> bool:
+    if not isinstance(ends, list) or len(ends) != 2:
+        return False
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
+    return numbers and -LARGEST <= ends[0] <= 0 <= ends[1] <= LARGEST
 
 
 def _is_quad(crop: list[Any]) -> bool:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from latentedit.errors import Error
 from latentedit.photo.face import Face
-from latentedit.photo.haar import DETECTION_SIDE, find_by_cascade
-from latentedit.photo.landmarks import EXTRA, available, centres, find_landmarks
+from latentedit.photo.haar import DETECTION_SIDE, find_by_cascade, seen_by_cascades
+from latentedit.photo.landmarks import EXTRA, available, centres, detects, find_landmarks
 
 WAYS = {
     "--crop": "the square around it with --crop X,Y,SIZE",
@@ -43,6 +43,13 @@ def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = Non
         return faces
     unseen = "dlib found no face, only OpenCV's cascades did"
     return [replace(face, doubts=(unseen, *face.doubts)) for face in find_by_cascade(image)]
+
+
+def sees_face(image: Image.Image) -> bool:
+    """Whether there is a face in a crop: by dlib's detector where it is at hand, else by two of OpenCV's cascades."""
+    if available():
+        return detects(image)
+    return seen_by_cascades(image)
 
 
 def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:

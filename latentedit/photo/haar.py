@@ -91,6 +91,12 @@ def find_by_cascade(image: Image.Image) -> list[Face]:
     return doubted
 
 
+def seen_by_cascades(image: Image.Image) -> bool:
+    """Whether two of the cascades see the same face, which fills most of the picture."""
+    boxes = _cascade_boxes(np.asarray(image.convert("L")), *LOOKS[0])
+    return any(seen > 1 for *_, seen in boxes)
+
+
 def _cascade_boxes(grey: Any, larger: int, smallest: float) -> list[tuple[float, float, float, int]]:
     """Horizontal and vertical centre and width of the boxes around faces, and how many cascades see each; see `LOOKS`."""
     scale = min(larger * DETECTION_SIDE / min(grey.shape), LONGEST_SIDE / max(grey.shape))

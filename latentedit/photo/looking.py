@@ -1,0 +1,139 @@
+"""What becomes of an inverted picture along sliders, by looking: it is moved, drawn, and shown to the discriminator."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from latentedit.inversion.verdict import AMOUNTS, WHOLE, Look
+from latentedit.io.images import to_pil
+from latentedit.latent.deltas import expand, with_deltas
+from latentedit.latent.editing import Movable, edit, edit_styles
+from latentedit.latent.latent_file import Latent, render
+from latentedit.networks.discriminator import Discriminator
+from latentedit.networks.generator import Generator
+from latentedit.networks.noise import Noise
+from latentedit.photo.checks import Domain
+from latentedit.photo.faces import sees_face
+from latentedit.photo.landmarks import available
+
+TOGETHER = 24 * 128**2
+"""Pixels of the pictures that are drawn at once."""
+
+Move = tuple[str, float]
+"""A slider's name and an amount in sigmas."""
+
+
+@dataclass(frozen=True)
+class Onlooker:
+    """Who looks at the pictures of one model."""
+
+    generator: Generator
+    discriminator: Discriminator | None = None
+    domain: Domain | None = None
+    """Where the model's own pictures lie in the features of ``discriminator``."""
+    sliders: Mapping[str, Movable] | None = None
+    """Directions of this generator, by name; those in z are left out, as no latent can be moved along them."""
+    faces: bool = False
+    """Whether the model draws faces, which a face finder can look for."""
+
+    @torch.no_grad()
+    def look(self, latent: Latent) -> Look:
+        """Say whether the picture of ``latent`` is one of the model's own, and how far along every slider it stays so.
+
+        The largest amount is tried first, and where that breaks the picture, half of it, and then half of what is left:
+        the pictures of all sliders that are still in question are drawn together. What is whole at an amount is taken to be
+        whole at smaller ones. Nothing is drawn that no one would look at.
+        """
+        discriminator, domain = self.discriminator, self.domain
+        if discriminator is None or domain is None or not bool(latent.ws.isfinite().all()):
+            return Look()
+
+        scene = _Scene.of(self.generator, latent)
+        unmoved = scene.draw([latent.ws], [latent.styles])
+        away = domain.distances(discriminator, unmoved)[0]
+        face = sees_face(to_pil(unmoved)) if self.faces else None
+        if not away <= WHOLE or face is False:
+            # Moved, it would be no better.
+            return Look(away, face, dict.fromkeys(self._movable(), (0.0, 0.0)))
+
+        def whole(moves: Sequence[Move]) -> list[bool]:
+            found: list[bool] = []
+            count = max(TOGETHER // self.generator.resolution**2, 1)
+            for start in range(0, len(moves), count):
+                pictures = self._moved(scene, moves[start : start + count])
+                distances = domain.distances(discriminator, pictures)
+                found += [d <= WHOLE and seen(picture) for d, picture in zip(distances, pictures, strict=True)]
+            return found
+
+        def seen(picture: Tensor) -> bool:
+            # The cascades take longer than the drawing: without the faster finder the discriminator decides alone.
+            return not face or not available() or sees_face(to_pil(picture[None]))
+
+        ends = [(name, sign) for name in self._movable() for sign in (-1.0, 1.0)]
+        reached = _farthest(ends, whole)
+        return Look(away, face, {name: (-reached[name, -1.0], reached[name, 1.0]) for name in self._movable()})
+
+    def _movable(self) -> list[str]:
+        return [name for name, slider in (self.sliders or {}).items() if slider.space != "z"]
+
+    def _moved(self, scene: "_Scene", moves: Sequence[Move]) -> Tensor:
+        """The pictures of the scene's latent after each of ``moves``, ``[N, C, H, W]``."""
+        assert self.sliders is not None
+        rows, styles = [], []
+        latent = scene.latent
+        for name, amount in moves:
+            slider = self.sliders[name]
+            in_styles = slider.space == "s"
+            rows.append(latent.ws if in_styles else edit(latent.ws, slider, amount))
+            moved = edit_styles(self.generator, latent.styles, slider, amount) if in_styles else latent.styles
+            styles.append(moved)
+        return scene.draw(rows, styles)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A latent, and what it is drawn with."""
+
+    generator: Generator
+    """Tuned where the latent is."""
+    latent: Latent
+    """On the generator's device."""
+    noise: Noise
+
+    @classmethod
+    def of(cls, generator: Generator, latent: Latent) -> "_Scene":
+        device = generator.device
+        noise: Noise = "const" if latent.noise is None else [map_.to(device) for map_ in latent.noise]
+        ws = latent.rows(generator.num_ws).to(device)
+        styles = [offset.to(device) for offset in latent.styles]
+        if latent.tuned:
+            generator = with_deltas(generator, expand(latent.tuned, dict(generator.synthesis.named_parameters())))
+        return cls(generator, replace(latent, ws=ws, styles=styles), noise)
+
+    def draw(self, rows: Sequence[Tensor], styles: Sequence[Sequence[Tensor]]) -> Tensor:
+        """The pictures ``[N, C, H, W]`` of as many w and style offsets, which may be empty."""
+        ws = torch.cat(list(rows))
+        if not any(styles):
+            return render(self.generator, ws, self.noise)
+
+        none = [torch.zeros(1, size) for _, size in self.generator.synthesis.style_layers]
+        columns = zip(*(offsets or none for offsets in styles), strict=True)
+        return render(self.generator, ws, self.noise, [torch.cat([part.to(ws) for part in column]) for column in columns])
+
+
+def _farthest(
+    ends: Sequence[tuple[str, float]], whole: Callable[[Sequence[Move]], list[bool]]
+) -> dict[tuple[str, float], float]:
+    """The largest of `AMOUNTS` at every end (a slider and a sign) that ``whole`` says yes to; 0 where there is none."""
+    below = dict.fromkeys(ends, -1)
+    above = dict.fromkeys(ends, len(AMOUNTS))
+    tried = dict.fromkeys(ends, len(AMOUNTS) - 1)
+    while tried:
+        answers = whole([(name, sign * AMOUNTS[index]) for (name, sign), index in tried.items()])
+        for (end, index), yes in zip(tried.items(), answers, strict=True):
+            bound = below if yes else above
+            bound[end] = index
+        tried = {end: (below[end] + above[end]) // 2 for end in ends if above[end] - below[end] > 1}
+    return {end: AMOUNTS[index] if index >= 0 else 0.0 for end, index in below.items()}
