@@ -1,16 +1,19 @@
 """What a training run is told: options, presets, and their checks."""
 
-import json
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from latentedit.errors import Error, quoted, reason
 from latentedit.io.budget import read_toml
 from latentedit.training.augmentation import preset
 
 PRESETS = Path(__file__).parent / "presets"
+SWITCHED_OFF = ("ema_rampup", "ada_target")
+"""Options of which None says that they are not used, which a file says by false."""
 
 
 @dataclass(frozen=True)
@@ -129,18 +132,12 @@ class TrainingConfig:
     def toml(self) -> str:
         """As a preset file."""
         options = self.as_dict()
-        tables = {name: options.pop(name) for name in ("generator", "discriminator")}
-        # What is null because it is not set is left out; what is null because it is switched off is false.
-        lines = [f"{key} = {_toml(value)}" for key, value in options.items() if value is not None or key != "micro_batch"]
-        for name, table in tables.items():
-            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
-        return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return "false" if value is None else json.dumps(value)
+        # TOML has no null. What is null because it is switched off is false; what is null because it is not set is left out.
+        for name in SWITCHED_OFF:
+            options[name] = False if options[name] is None else options[name]
+        for name in ("generator", "discriminator"):
+            options[name] = {key: value for key, value in options[name].items() if value is not None}
+        return tomli_w.dumps({name: value for name, value in options.items() if value is not None})
 
 
 FREE_TO_CHANGE = ("kimg", "snapshot_kimg", "micro_batch")
@@ -166,8 +163,7 @@ def load_preset(name: str, resolution: int = 256, processes: int = 1) -> Trainin
         raise Error(f"{name}: no such preset or file; presets: {', '.join(presets())}")
     try:
         options = read_toml(path)
-        # TOML has no null: false switches these off.
-        options.update({key: None for key in ("ema_rampup", "ada_target") if options.get(key) is False})
+        options.update({key: None for key in SWITCHED_OFF if options.get(key) is False})
         return TrainingConfig(**options)
     except (Error, TypeError) as error:
         said = reason(error).removeprefix(f"{path}: ")
