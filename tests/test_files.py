@@ -17,7 +17,7 @@ from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_model
 from latentedit.io import files
 from latentedit.io.csv_table import read_csv
-from latentedit.io.files import TEMPORARY, is_picture, read_text, replacing, replacing_folder, sweep, write_bytes
+from latentedit.io.files import TEMPORARY, cache_folder, is_picture, read_text, replacing, replacing_folder, sweep, write_bytes
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.training import train
 from tests.helpers import CONFIG, pictures
@@ -246,3 +246,18 @@ def test_pictures_are_called_pictures(tmp_path: Path) -> None:
             load_direction(path)
     (tmp_path / "tensors").write_bytes(b"BM\0\0\0\0\0\0{}")
     assert not is_picture(tmp_path / "tensors")
+
+
+def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever filled it with an earlier version finds it there; an empty variable is one that is not set."""
+    monkeypatch.setenv("LATENTEDIT_CACHE", "mine")
+    assert cache_folder() == Path("mine")
+    monkeypatch.setenv("LATENTEDIT_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if sys.platform == "linux":
+        assert cache_folder() == tmp_path / "cache" / "latentedit"
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        assert cache_folder() == tmp_path / ".cache" / "latentedit"
+    assert cache_folder().is_absolute()
+    assert not cache_folder().exists()

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import platformdirs
+
 from latentedit.errors import Error
 from latentedit.io import outputs
 
@@ -223,10 +225,8 @@ def _umask() -> int:
 
 def cache_folder() -> Path:
     """Where features of data sets and published networks are kept: LATENTEDIT_CACHE, or latentedit in the user's cache."""
-    if "LATENTEDIT_CACHE" in os.environ:
-        return Path(os.environ["LATENTEDIT_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    return Path(base) / "latentedit"
+    named = os.environ.get("LATENTEDIT_CACHE")
+    return Path(named) if named else platformdirs.user_cache_path("latentedit", appauthor=False, opinion=False)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, in_place: bool = False) -> None:
