@@ -1,15 +1,14 @@
 """Scores from a classifier in an ONNX file, by OpenCV's own reader of such files."""
 
 import os
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
 from latentedit.errors import Error
+from latentedit.formats.onnx import read_onnx, run
 
 PREPARATIONS = {
     "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -30,7 +29,7 @@ class OnnxClassifier:
         channels: 3, or 1 for networks that take grey pictures.
 
     Raises:
-        Error: no such file, not to be read, or fewer outputs.
+        Error: no such file, or not to be read (`latentedit.formats.onnx.read_onnx`).
     """
 
     def __init__(
@@ -40,13 +39,8 @@ class OnnxClassifier:
             raise Error(f"preparation must be one of {', '.join(PREPARATIONS)}, got {prepare!r}")
         if channels not in (1, 3):
             raise Error(f"a classifier takes images of 1 or 3 channels, got {channels}")
-        if not Path(path).is_file():
-            raise Error(f"{path}: no such file")
         self.path, self.output, self.size, self.prepare, self.channels = path, output, size, prepare, channels
-        try:
-            self.network: Any = cv2.dnn.readNetFromONNX(os.fspath(path))
-        except cv2.error as error:
-            raise Error(f"{path}: OpenCV cannot read it as an ONNX network ({_first_line(error)})") from error
+        self.network = read_onnx(path, (channels, size, size))
 
     def __call__(self, images: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
         """``[N]``."""
@@ -57,17 +51,10 @@ class OnnxClassifier:
         mean, std = (np.array(part, dtype=np.float32)[: self.channels, None, None] for part in PREPARATIONS[self.prepare])
         found = []
         for picture in x.numpy():  # one by one, as many files have a batch of 1 written into them
-            try:
-                self.network.setInput(np.ascontiguousarray(((picture - mean) / std)[None]))
-                numbers = np.ravel(self.network.forward())
-            except cv2.error as error:
-                raise Error(f"{self.path}: fails on an image of {self.size} pixels ({_first_line(error)})") from error
+            numbers = np.ravel(run(self.path, self.network, np.ascontiguousarray(((picture - mean) / std)[None])))
             if not -len(numbers) <= self.output < len(numbers):
                 raise Error(f"{self.path}: gives {len(numbers)} numbers per image; there is no output {self.output}")
+            if not np.isfinite(numbers[self.output]):
+                raise Error(f"{self.path}: gives {numbers[self.output]} for an image, expected a finite number")
             found.append(float(numbers[self.output]))
         return np.array(found, dtype=np.float64)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:120]

@@ -22,7 +22,7 @@ from latentedit.io.contact_sheet import Row, sheet
 from latentedit.io.images import save_image
 from latentedit.latent.w_statistics import sample_z
 
-PEOPLE = ("london-122", "london-018", "london-014", "london-045")
+PEOPLE = ("london-014", "london-045", "london-025")
 LARGE, SMALL = 256, 128
 
 

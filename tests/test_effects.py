@@ -30,10 +30,13 @@ from latentedit.latent.editing import edit
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.latent.w_statistics import sample_w, sample_z, style_statistics
 from latentedit.metrics import Judge, save_judge
-from latentedit.model.model import Model
+from latentedit.model.model import Model, fingerprint, save_model
 from latentedit.model.native import save_model
 from latentedit.networks.fingerprint import fingerprint
+from tests.conftest import tiny_discriminator, tiny_generator
 from tests.helpers import complaint, onnx_mean, tiny_discriminator, tiny_generator, works
+from tests.onnx_files import mean
+from tests.test_cli import complaint, works
 
 GENERATOR = tiny_generator()
 NUM, DIM = GENERATOR.num_ws, GENERATOR.w_dim
@@ -258,6 +261,11 @@ def test_labels_from_folders_and_degrees(tmp_path: Path) -> None:
         read_labels(csv, "hair")
 
 
+def onnx_mean(path: Path, size: int) -> None:
+    """The smallest ONNX file that says something: the mean of all pixels."""
+    path.write_bytes(mean(size))
+
+
 def test_a_classifier_in_an_onnx_file(tmp_path: Path) -> None:
     onnx_mean(tmp_path / "mean.onnx", 16)
     classifier = OnnxClassifier(tmp_path / "mean.onnx", size=16, prepare="signed", channels=1)
@@ -268,7 +276,7 @@ def test_a_classifier_in_an_onnx_file(tmp_path: Path) -> None:
     with pytest.raises(Error, match="there is no output 3"):
         OnnxClassifier(tmp_path / "mean.onnx", output=3, size=16, prepare="unit", channels=1)(images)
     (tmp_path / "bad.onnx").write_bytes(b"not a network")
-    with pytest.raises(Error, match="cannot read it as an ONNX network"):
+    with pytest.raises(Error, match="not an ONNX network, or damaged"):
         OnnxClassifier(tmp_path / "bad.onnx")
     model = tmp_path / "tiny.safetensors"
     save_model(model, Model(GENERATOR, tiny_discriminator(), None, {}))

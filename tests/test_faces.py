@@ -8,12 +8,19 @@ from PIL import Image
 
 from latentedit.errors import Error
 from latentedit.io.images import open_image
-from latentedit.photo.alignment import crop, quad_for, quad_from_eyes, quad_from_face, quad_of_window
+from latentedit.photo.alignment import (
+    crop,
+    quad_for,
+    quad_from_eyes,
+    quad_from_face,
+    quad_of_window,
+)
 from latentedit.photo.face import Face
 from latentedit.photo.faces import find_faces
 from latentedit.photo.framing import FRAMINGS
 from latentedit.photo.haar import find_by_cascade
 from tests.helpers import hopper
+from tests.onnx_files import yunet
 
 FRAMING = {"kind": "face", "eyes": [[0.36, 0.47], [0.64, 0.47]]}
 
@@ -123,14 +130,14 @@ def test_yunet_through_opencv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     class Detector:
         @staticmethod
         def create(model: str, config: str, size: tuple[int, int]) -> "Detector":
-            assert size == (200, 100)
+            assert size == (200, 100)  # of which OpenCV makes multiples of 32
             return Detector()
 
         def detect(self, image: object) -> tuple[int, object]:
             return 1, rows
 
     monkeypatch.setattr("cv2.FaceDetectorYN", Detector)
-    (tmp_path / "yunet.onnx").write_bytes(b"x")
+    (tmp_path / "yunet.onnx").write_bytes(yunet(224, 128))
     faces = find_faces(Image.new("RGB", (200, 100)), tmp_path / "yunet.onnx")
     assert [face.box[2] for face in faces] == [60, 30]
     assert faces[0].left_eye == (60, 30)

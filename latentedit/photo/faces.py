@@ -3,16 +3,13 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import cv2
-import numpy as np
 from PIL import Image
 
-from latentedit.errors import Error
 from latentedit.photo.face import Face
-from latentedit.photo.haar import DETECTION_SIDE, find_by_cascade, seen_by_cascades
+from latentedit.photo.haar import find_by_cascade, seen_by_cascades
 from latentedit.photo.landmarks import EXTRA, available, centres, detects, find_landmarks
+from latentedit.photo.yunet import find_by_yunet
 
 WAYS = {
     "--crop": "the square around it with --crop X,Y,SIZE",
@@ -35,7 +32,7 @@ def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = Non
         Error: the detector cannot be read.
     """
     if detector is not None:
-        return _find_by_yunet(image, detector)
+        return find_by_yunet(image, detector)
     if not available():
         return find_by_cascade(image)
     faces = find_by_landmarks(image)
@@ -75,24 +72,4 @@ def find_by_landmarks(image: Image.Image) -> list[Face]:
         (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
         box = (float(left), float(top), float(right - left), float(bottom - top))
         faces.append(Face(box, left_eye, right_eye, True, mouth, points))
-    return faces
-
-
-def _find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Face]:
-    if not Path(model).is_file():
-        raise Error(f"{model}: no such file; a YuNet model is face_detection_yunet_2023mar.onnx of OpenCV's model zoo")
-    pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
-    scale = min(1.0, 2 * DETECTION_SIDE / max(image.size))
-    work = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
-    try:
-        found = cv2.FaceDetectorYN.create(os.fspath(model), "", (work.shape[1], work.shape[0])).detect(work)[1]
-    except cv2.error as error:
-        raise Error(f"{model}: not a YuNet face detector that this OpenCV can read") from error
-    faces = []
-    for row in sorted([] if found is None else found, key=lambda row: -float(row[2])):
-        values = [float(value) / scale for value in row[:14]]
-        # The person's right eye, which is the viewer's left, comes first; then nose and corners of the mouth.
-        mouth = ((values[10] + values[12]) / 2, (values[11] + values[13]) / 2)
-        box = (values[0], values[1], values[2], values[3])
-        faces.append(Face(box, (values[4], values[5]), (values[6], values[7]), True, mouth))
     return faces

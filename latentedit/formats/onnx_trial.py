@@ -1,0 +1,83 @@
+"""Opens an ONNX file and gives it one picture, in a process of its own, as OpenCV crashes over some damaged files.
+
+    python onnx_trial.py FILE CHANNELS HEIGHT WIDTH MEMORY COMPUTATIONS [OUTPUT NUMBERS]...
+
+The status is 0 where it may be opened in earnest; else the last line of the output says why not, as far as that is known. It
+imports nothing of latentedit, so that it begins at once.
+"""
+
+import os
+import sys
+
+import cv2
+import numpy as np
+
+OPENING, COPIES = 200 << 20, 6
+"""Bytes that opening a network may take, beside so many times those of its file."""
+SECONDS, RATE = 5, 16 << 20
+"""Of processor time to open one, and the bytes of a file that are read in a second."""
+SPEED = 1_000_000_000
+"""Computations a second at least."""
+
+
+def limit(memory: int, seconds: float) -> None:
+    """Lets this process take ``memory`` bytes and ``seconds`` more than it has; where the system has no limits, it has none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for what, taken, more in (
+        (resource.RLIMIT_AS, _addresses(), memory),
+        (resource.RLIMIT_CPU, sum(os.times()[:2]), seconds),
+    ):
+        hard = resource.getrlimit(what)[1]
+        most = int(taken + more) + 1
+        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _addresses() -> int:
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # systems without /proc, whose limit does not bind either
+        return 1 << 40
+
+
+def attempt(file: str, shape: list[int], most_memory: int, most_computed: int, outputs: dict[str, int]) -> str | None:
+    """Why the network in ``file`` cannot be used; None where it can."""
+    size = os.path.getsize(file)
+    limit(OPENING + COPIES * size, SECONDS + size / RATE)
+    network = cv2.dnn.readNetFromONNX(file)
+    memory, computed = network.getMemoryConsumption(shape)[1], network.getFLOPS(shape)
+    if not 0 <= memory <= most_memory or not 0 <= computed <= most_computed:
+        return (
+            f"it needs {memory >> 20} MB and {computed:.1g} computations for a picture,"
+            f" expected at most {most_memory >> 20} MB and {most_computed:.1g}"
+        )
+    limit(OPENING + COPIES * size + 2 * memory, SECONDS + computed / SPEED)
+    network.setInput(np.zeros(shape, dtype=np.float32))
+    found = network.forward(list(outputs)) if outputs else [network.forward()]
+    for (name, count), numbers in zip(outputs.items(), found, strict=False):
+        if numbers.size != count or numbers.dtype != np.float32:
+            return f"it gives {numbers.size} numbers as {name}, expected {count}"
+    return None
+
+
+def main(arguments: list[str]) -> int:
+    file, *numbers = arguments[:6]
+    channels, height, width, memory, computed = (int(number) for number in numbers)
+    outputs = {name: int(count) for name, count in zip(arguments[6::2], arguments[7::2], strict=True)}
+    cv2.setNumThreads(0)
+    try:
+        found = attempt(file, [1, channels, height, width], memory, computed, outputs)
+    except (cv2.error, MemoryError, ValueError) as error:
+        lines = [line.removeprefix(">").strip() for line in str(error).splitlines()]
+        found = " ".join(line for line in lines if line) or type(error).__name__
+    if found:
+        print(found)
+    return int(found is not None)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""Faces by YuNet, a network of OpenCV's model zoo."""
+
+import os
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from latentedit.errors import Error
+from latentedit.formats.onnx import silent, try_onnx
+from latentedit.photo.face import Face
+from latentedit.photo.haar import DETECTION_SIDE
+
+YUNET = "face_detection_yunet_2023mar.onnx of OpenCV's model zoo"
+YUNET_STRIDES = (8, 16, 32)
+YUNET_OUTPUTS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
+"""What it gives for each square of so many pixels: numbers, by the names of outputs."""
+
+
+def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Face]:
+    """Find faces with the network in the file ``model``, largest first.
+
+    Raises:
+        Error: no such file, or no YuNet network that OpenCV can read.
+    """
+    if not os.path.isfile(model):
+        raise Error(f"{model}: no such file; a YuNet model is {YUNET}")
+    pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+    scale = min(1.0, 2 * DETECTION_SIDE / max(image.size))
+    work = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    check_yunet(model, work.shape[1], work.shape[0])
+    try:
+        with silent():
+            found = cv2.FaceDetectorYN.create(os.fspath(model), "", (work.shape[1], work.shape[0])).detect(work)[1]
+    except cv2.error as error:
+        raise Error(f"{model}: not a YuNet face detector that this OpenCV can read") from error
+    rows = [] if found is None else [row for row in found if np.isfinite(row).all() and row[2] > 0 and row[3] > 0]
+    faces = []
+    for row in sorted(rows, key=lambda row: -float(row[2])):
+        values = [float(value) / scale for value in row[:14]]
+        # The person's right eye, which is the viewer's left, comes first; then nose and corners of the mouth.
+        mouth = ((values[10] + values[12]) / 2, (values[11] + values[13]) / 2)
+        box = (values[0], values[1], values[2], values[3])
+        faces.append(Face(box, (values[4], values[5]), (values[6], values[7]), True, mouth))
+    return faces
+
+
+def check_yunet(model: str | os.PathLike[str], width: int, height: int) -> None:
+    """See that the file is a YuNet network: OpenCV takes as many numbers from its outputs as such a network gives.
+
+    Raises:
+        Error: it is no such network, damaged, or needs too much.
+    """
+    padded = [-(-side // YUNET_STRIDES[-1]) * YUNET_STRIDES[-1] for side in (height, width)]
+    outputs = {
+        f"{name}_{stride}": numbers * (padded[0] // stride) * (padded[1] // stride)
+        for name, numbers in YUNET_OUTPUTS.items()
+        for stride in YUNET_STRIDES
+    }
+    try:
+        try_onnx(model, (3, padded[0], padded[1]), outputs)
+    except Error as error:
+        text = str(error).removeprefix(f"{model}: ")
+        raise Error(f"{model}: not a YuNet face detector that this OpenCV can read, such as {YUNET} ({text})") from error
