@@ -17,6 +17,7 @@ from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.training import PictureSet, TrainingConfig
 from latentedit.training.encoders import EncoderTrainer
+from tests.onnx_files import mean
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 SHARED_DATA = SHARED / "data"
@@ -110,31 +111,8 @@ def pictures(seed: int = 0, count: int = 10) -> PictureSet:
 
 
 def onnx_mean(path: Path, size: int) -> None:
-    """The smallest ONNX file that says something: the mean of all pixels (ReduceMean), written by hand."""
-
-    def field(number: int, payload: bytes | int | str) -> bytes:
-        if isinstance(payload, int):
-            return varint(number << 3) + varint(payload)
-        data = payload.encode() if isinstance(payload, str) else payload
-        return varint(number << 3 | 2) + varint(len(data)) + data
-
-    def varint(value: int) -> bytes:
-        out = b""
-        while True:
-            value, low = value >> 7, value & 127
-            out += bytes([low | (128 if value else 0)])
-            if not value:
-                return out
-
-    def tensor(name: str, shape: tuple[int, ...]) -> bytes:
-        dims = b"".join(field(1, field(1, n)) for n in shape)
-        return field(1, name) + field(2, field(1, field(1, 1) + field(2, dims)))
-
-    axes = field(1, "axes") + b"".join(field(8, n) for n in (1, 2, 3)) + field(20, 7)
-    keep = field(1, "keepdims") + field(3, 1) + field(20, 2)
-    node = field(1, "x") + field(2, "y") + field(4, "ReduceMean") + field(5, axes) + field(5, keep)
-    graph = field(1, node) + field(2, "g") + field(11, tensor("x", (1, 1, size, size))) + field(12, tensor("y", (1, 1, 1, 1)))
-    path.write_bytes(field(1, 7) + field(7, graph) + field(8, field(1, "") + field(2, 11)))
+    """The smallest ONNX file that says something: the mean of all pixels."""
+    path.write_bytes(mean(size))
 
 
 def trainer(generator: Generator, steps: int = 30, photos: PictureSet | None = None, seed: int = 0) -> EncoderTrainer:

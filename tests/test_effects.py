@@ -30,13 +30,10 @@ from latentedit.latent.editing import edit
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.latent.w_statistics import sample_w, sample_z, style_statistics
 from latentedit.metrics import Judge, save_judge
-from latentedit.model.model import Model, fingerprint, save_model
+from latentedit.model.model import Model
 from latentedit.model.native import save_model
 from latentedit.networks.fingerprint import fingerprint
-from tests.conftest import tiny_discriminator, tiny_generator
 from tests.helpers import complaint, onnx_mean, tiny_discriminator, tiny_generator, works
-from tests.onnx_files import mean
-from tests.test_cli import complaint, works
 
 GENERATOR = tiny_generator()
 NUM, DIM = GENERATOR.num_ws, GENERATOR.w_dim
@@ -257,13 +254,8 @@ def test_labels_from_folders_and_degrees(tmp_path: Path) -> None:
     with pytest.raises(Error, match=r"line 4: 0.png is 'long' here and 'none' before"):
         read_labels(csv, "hair", positive=["long"])
     csv.write_text("file,hair\n0.png,inf\n1.png,3\n")
-    with pytest.raises(Error, match="no finite number"):
+    with pytest.raises(Error, match="not a finite number"):
         read_labels(csv, "hair")
-
-
-def onnx_mean(path: Path, size: int) -> None:
-    """The smallest ONNX file that says something: the mean of all pixels."""
-    path.write_bytes(mean(size))
 
 
 def test_a_classifier_in_an_onnx_file(tmp_path: Path) -> None:

@@ -151,7 +151,12 @@ def test_a_trial_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path = written(tmp_path / "x.onnx", classifier())
     started: list[Any] = []
     keep = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda *words, **options: started.append(words) or keep(*words, **options))
+
+    def told(*words: Any, **options: Any) -> Any:
+        started.append(words)
+        return keep(*words, **options)
+
+    monkeypatch.setattr(subprocess, "run", told)
     for _ in range(2):
         read_onnx(path, (3, 16, 16))
     assert len(started) == 1
@@ -188,7 +193,7 @@ def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
         [value("y", (1, 1))],
     )
     scores = OnnxClassifier(written(tmp_path / "x.onnx", data), size=8)
-    with pytest.raises(Error, match="gives nan for a picture, expected a finite number"):
+    with pytest.raises(Error, match="gives nan for an image, expected a finite number"):
         scores(torch.ones(1, 3, 8, 8))
 
 

@@ -80,7 +80,7 @@ def test_an_editable_install_works_on_a_checkout_without_links(tmp_path: Path) -
         "print(latentedit.__file__, latentedit.cli.main.__file__, latentedit.directions.__file__, sep='\\n')"
     )
     libraries = sysconfig.get_path("purelib")
-    command = [sys.executable, "-I", "-S", "-c", code, site, libraries]  # -S: without the install that tests run in
+    command = [sys.executable, "-I", "-S", "-c", code, str(site), libraries]  # -S: without the install that tests run in
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     expected = ["latentedit/__init__.py", "cli/main.py", "directions/__init__.py"]
     assert done.stdout.splitlines() == [str(checkout / name) for name in expected]
