@@ -1,6 +1,6 @@
-"""Edit directions: finding them with and without labels, judging them, keeping them in files.
+"""Edit directions: finding them with and without labels, measuring them, and storing them in files.
 
-The names load on first use: applying a direction needs neither scikit-learn nor what finds directions.
+The names load on first use, so that applying a direction does not import scikit-learn.
 """
 
 import importlib

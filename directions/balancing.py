@@ -1,7 +1,7 @@
-"""Labels that go along with something else: told, and made independent of it.
+"""Labels that correlate with other columns: detecting this, and making the labels independent of these columns.
 
-Where most of those who smile were photographed before one backdrop, a probe of smiles learns the backdrop, and folds of the
-same table praise it.
+If most people who smile were photographed in front of the same background, a probe of smiles learns the background, and
+cross-validation on the same table does not reveal it.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from latentedit.directions.labels import LabelTable
 from latentedit.errors import Error
 
 TELLING = 0.7
-"""AUC from which on a column is said to predict the labels."""
+"""AUC from which a column counts as predicting the labels."""
 FEWEST, MOST_VALUES = 20, 20
 """Labels, and at most so many values of a column, to say anything at all."""
 COPIES = 4
@@ -24,10 +24,10 @@ Array = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 def telling_columns(labels: LabelTable) -> list[tuple[str, float]]:
-    """Other columns by which the labels could be guessed, and with which AUC; the most telling one first.
+    """Return other columns that predict the labels, with their AUC, the highest first.
 
-    The guess for a half of the samples is the mean label that their values have in the other half, so that values of few
-    samples do not seem to tell.
+    The prediction for one half of the samples is the mean label of the same value in the other half, so that rare values do not
+    seem to predict anything.
     """
     found = []
     y = (labels.values > np.median(labels.values)).astype(float) if not labels.binary else labels.values
@@ -54,16 +54,16 @@ def _guessed(y: Any, place: Any, learnt: Any) -> float:
 
 
 def balanced_rows(labels: LabelTable, columns: Sequence[str], copies: int = COPIES, seed: int = 0) -> Array:
-    """Rows of ``labels``, some of them several times, among which the labels are independent of ``columns``.
+    """Return rows of ``labels``, some of them repeated, among which the labels are independent of ``columns``.
 
-    Weights are whole numbers: how often a sample counts. A combination of the columns' values in which all labels are the same
-    says nothing of the label and is left out; in the others every label is as frequent as in all of them together.
+    Weights are whole numbers, the counts of a sample. A combination of column values in which all labels are the same carries
+    no information and is left out. In every other combination, each label is as frequent as in all of them together.
 
     Args:
-        copies: how often a sample counts that is neither rare nor frequent.
+        copies: count of a sample that is neither rare nor frequent.
 
     Raises:
-        Error: no such column, degrees instead of classes, or nothing is left.
+        Error: no such column, numbers instead of classes, or nothing is left.
     """
     for column in columns:
         if column not in labels.others:
@@ -93,7 +93,7 @@ def balanced_rows(labels: LabelTable, columns: Sequence[str], copies: int = COPI
 
 
 def balanced(labels: LabelTable, rows: Array) -> LabelTable:
-    """The table of these ``rows``; copies of a sample are in one group, so that no fold has one on either side."""
+    """Return the table of these ``rows``; copies of a sample are in one group, so that no fold separates them."""
     groups = labels.groups or [str(path) for path in labels.paths]
     return LabelTable(
         [labels.paths[i] for i in rows],

@@ -1,4 +1,4 @@
-"""Single style channels that change one thing (StyleSpace, Wu et al. 2021), found without labels."""
+"""Single style channels with a local effect (StyleSpace, Wu et al. 2021), found without labels."""
 
 from collections.abc import Callable
 
@@ -37,28 +37,28 @@ def style_channels(
     layers: Layers = None,
     progress: Progress | None = None,
 ) -> list[Direction]:
-    """The ``count`` single style channels that change pictures most in one place (StyleSpace, Wu et al. 2021, section 4).
+    """Find the ``count`` style channels with the strongest local effect (StyleSpace, Wu et al. 2021, section 4).
 
-    All channels are screened by derivatives (`screen`), and the best of them measured by rendering pictures with the channel
-    moved ``amount`` standard deviations either way. Both rank by ``effect * ((locality - 1/4) / (3/4))^2``: a channel that
-    changes all places alike, such as brightness, is worth nothing, and locality weighs more, as a weak effect can be had by
-    a larger amount but nothing makes a spread one local.
+    All channels are screened by derivatives (`screen`). The best of them are measured on images with the channel moved by
+    ``amount`` standard deviations in both directions. Both rank by ``effect * ((locality - 1/4) / (3/4))^2``. A channel that
+    changes the whole image, such as brightness, has the rank 0. Locality weighs more than effect, because a larger amount makes
+    a weak effect stronger, but nothing makes a global effect local.
 
     Args:
-        discriminator: with it reports say ``realism``, by how much its logits fall (negative) at ``amount``.
-        samples: random pictures for the measurement.
-        psi: their truncation: places mean something where pictures have a common layout, which the rarest ones leave.
-        layers: first and last row of ws whose styles are looked at; None for all.
-        progress: told how many steps are done, and of how many.
+        discriminator: if given, reports contain ``realism``, the (negative) change of its logits at ``amount``.
+        samples: number of random images for the measurement.
+        psi: their truncation. Places in the image are only comparable if images have a common layout.
+        layers: first and last layer whose channels are analysed; None for all.
+        progress: called with the number of finished steps and of all steps.
 
     Returns:
-        Directions in the space "s" named ``s-LL-CCC`` by style layer and channel. Reports say ``effect``, the root mean square
-        change of the picture (in [-1, 1]) for one standard deviation; ``locality``, the share of the squared change inside the
-        quarter of the 8 x 8 places where it is largest (1: local, 0.25: everywhere); ``place``, row and column of its centre in
-        fractions of the picture.
+        Directions in the space "s" named ``s-LL-CCC`` by style layer and channel. Reports contain ``effect``, the root mean
+        square change of the image (in [-1, 1]) for one standard deviation; ``locality``, the share of the squared change inside
+        the quarter of the 8 x 8 places where it is largest (1: local, 0.25: everywhere); and ``place``, row and column of its
+        centre in fractions of the image.
 
     Raises:
-        Error: more channels than there are, no samples, layers outside the network, or another discriminator's size.
+        Error: too many channels, no samples, layers outside the network, or a discriminator of a different size.
     """
     mean, std = style_statistics(generator)
     sizes = [size for _, size in generator.synthesis.style_layers]

@@ -19,17 +19,17 @@ PREPARATIONS = {
 
 
 class OnnxClassifier:
-    """Pictures ``[N, C, H, W]`` in [-1, 1] to one output of a network that takes ``[N, 3 or 1, size, size]``.
+    """A score from an ONNX network that takes ``[N, 3 or 1, size, size]``; its input here is ``[N, C, H, W]`` in [-1, 1].
 
     Args:
-        path: the ``.onnx`` file; nothing in it is executed but the operations that OpenCV knows.
-        output: which of the numbers that it gives for a picture; negative ones count from the end.
-        size: side of the pictures it takes.
+        path: the ``.onnx`` file; only operations that OpenCV knows are executed.
+        output: index of the network's output; negative ones count from the end.
+        size: side of its input images.
         prepare: one of `PREPARATIONS`.
-        channels: 3, or 1 for networks that take grey pictures.
+        channels: 3, or 1 for networks that take greyscale images.
 
     Raises:
-        Error: no such file, or not to be read (`latentedit.formats.onnx.read_onnx`).
+        Error: the file does not exist or cannot be read (`latentedit.formats.onnx.read_onnx`).
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Directions without labels: principal components of w, and the affine layers factorised.
+"""Shared parts of PCA and SeFa, which find directions without labels.
 
-Nothing here knows what a direction means; `latentedit.directions.sweeps` draws them, and who looks at the sheet names them.
+The directions have no meaning yet: `latentedit.directions.sweeps` draws them on a contact sheet, and the user names them.
 """
 
 from collections.abc import Callable

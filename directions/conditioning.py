@@ -1,4 +1,4 @@
-"""Directions that leave others alone, and what an edit along one does to the scores of others."""
+"""Conditioning of directions on others, and the effect of an edit on the scores of other directions (leakage)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,13 +15,13 @@ from latentedit.latent.w_statistics import sample_w
 from latentedit.networks.generator import Generator
 
 LEAKS = 0.2
-"""Sigmas of another score for a sigma of an edit, from which on it is proposed to be kept."""
+"""Change of another score, in sigmas per sigma of an edit, from which keeping that score is suggested."""
 SAME = 0.95
-"""Leakage, both ways, from which on two directions are taken for the same attribute."""
+"""Leakage, in both directions, from which two directions count as the same attribute."""
 
 
 def leakage(directions: Sequence[Direction], num_ws: int, w_dim: int) -> Tensor:
-    """``[n, n]``: by how many of its sigmas the score of column j moves when an edit moves along row i by one sigma."""
+    """Return ``[n, n]``: the change of the score of direction j, in its sigmas, for an edit along direction i by one sigma."""
     ws = torch.zeros(1, num_ws, w_dim)
     _linear(directions)
     steps = torch.stack([step_of(ws, d) for d in directions]).flatten(1).double()
@@ -31,7 +31,7 @@ def leakage(directions: Sequence[Direction], num_ws: int, w_dim: int) -> Tensor:
 
 
 def to_keep(direction: Direction, others: Sequence[Direction], num_ws: int, w_dim: int) -> list[Direction]:
-    """Those of ``others`` that an edit along ``direction`` moves by 0.2 sigmas a sigma or more, but not the same attribute."""
+    """Return those of ``others`` that ``direction`` changes by 0.2 sigmas per sigma or more, except for the same attribute."""
     found = []
     for other in others:
         matrix = leakage([direction, other], num_ws, w_dim)
@@ -42,18 +42,19 @@ def to_keep(direction: Direction, others: Sequence[Direction], num_ws: int, w_di
 
 
 def conditioned(direction: Direction, keep: Sequence[Direction], generator: Generator, *, name: str | None = None) -> Direction:
-    """``direction`` without its part that moves the scores of ``keep`` (InterFaceGAN's conditional manipulation, Shen et al.
-    2020, section 3.3, for any number of attributes at once and exact for correlated ones).
+    """Return ``direction`` without the part that changes the scores of ``keep``.
 
-    It is exact for directions of some layers and for refined ones too, as long as the edit moves the direction's own layers.
-    The undecided point is put as many sigmas from the mean w as before. What a report said of ``direction`` does not hold any
-    more: the new one has the cosine with what it was, what it holds, and what it still moves of them (`leakage`).
+    This is InterFaceGAN's conditional manipulation (Shen et al. 2020, section 3.3) for any number of attributes at once, and
+    exact for correlated ones. It is also exact for directions of some layers and for refined ones, as long as the edit uses the
+    direction's own layers. The point where the score is 0 is as many sigmas from the mean w as before. The report of
+    ``direction`` no longer applies. The new report has the cosine with the original direction, the directions that are kept,
+    and the remaining changes of their scores (`leakage`).
 
     Args:
-        name: of the new direction; None adds "-alone" to the old one.
+        name: name of the new direction; None adds "-alone" to the old name.
 
     Raises:
-        Error: nothing is left, or directions of other spaces than W and W+.
+        Error: nothing is left, or a direction is not in W or W+.
     """
     _linear([direction, *keep])
     if not keep:

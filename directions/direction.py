@@ -21,7 +21,7 @@ from latentedit.networks.generator import Generator
 FORMAT, VERSION = "latentedit-direction", 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 FACTS = 5000
-"""Things in a report; pages and pictures are made of them."""
+"""Largest number of values in a report; pages and images are made from them."""
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,25 @@ class Direction:
 
     name: str
     vector: Tensor
-    """``[w_dim]`` (space "w"), ``[num_ws, w_dim]`` ("w+"), all style channels one after another ("s") or ``[z_dim]`` ("z"); of
-    Frobenius norm 1."""
+    """``[w_dim]`` (space "w"), ``[num_ws, w_dim]`` ("w+"), one number per style channel ("s") or ``[z_dim]`` ("z"); its
+    Frobenius norm is 1."""
     intercept: float
-    """The score ``<vector, x> + intercept`` is 0 where the probe is undecided; in "s" x is divided by ``scale``."""
+    """The score is ``<vector, x> + intercept``; it is 0 where the probe is undecided. In "s", x is divided by ``scale``."""
     sigma: float
     """Standard deviation of the score over 10,000 random w: the unit of an edit's amount."""
     fingerprint: str
-    """Of the generator it was found on."""
+    """Fingerprint of its generator."""
     layers: tuple[int, int] | None = None
-    """First and last row of ws that it moves; None for all."""
+    """First and last layer that it edits; None for all."""
     report: dict[str, Any] = field(default_factory=dict)
-    """How well the probe does on data it was not fitted to."""
+    """Figures of the probe on held-out data, and others."""
     provenance: dict[str, Any] = field(default_factory=dict)
     space: str = ""
-    """"w", "w+", "s" or "z"; "" stands for "w" or "w+", by the vector's shape."""
+    """"w", "w+", "s" or "z"; "" means "w" or "w+", according to the vector's shape."""
     scale: Tensor | None = None
-    """Standard deviation of every style channel over 10,000 random w, only in the space "s"."""
+    """Standard deviation of every style channel over 10,000 random w; only in the space "s"."""
     step: Tensor | None = None
-    """``[num_ws, w_dim]``: what an edit by one sigma adds to ws, where that is more than ``sigma * vector`` (`refine`)."""
+    """``[num_ws, w_dim]``: an edit by one sigma adds this to ws instead of ``sigma * vector`` (made by `refine`)."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
@@ -77,11 +77,11 @@ class Direction:
             raise Error("a direction's layers must be two whole numbers, the first and the last layer")
 
     def score(self, ws: Tensor, generator: Generator | None = None, styles: Sequence[Tensor] = ()) -> Tensor:
-        """Of ``ws [N, num_ws, w_dim]``: ``[N]``, in the probe's raw units; divide by ``sigma`` for sigmas.
+        """Return the score of ``ws [N, num_ws, w_dim]``, ``[N]``, in raw units of the probe; divide by ``sigma`` for sigmas.
 
         Args:
-            generator: needed in the space "s", whose styles are computed from ws.
-            styles: offsets ``[N, I]`` of the styles, where a latent has them.
+            generator: required in the space "s", to compute styles from ws.
+            styles: style offsets ``[N, I]``, if the latent has any.
         """
         if self.space == "s":
             if generator is None:
@@ -120,7 +120,7 @@ def save_direction(path: str | os.PathLike[str], direction: Direction) -> None:
 
 
 def read_direction(path: str | os.PathLike[str]) -> Direction:
-    """Read a direction file; `Error` where it is missing, damaged or another kind of file."""
+    """Read a direction file; raise `Error` if it is missing, damaged or another kind of file."""
     header, tensors = read_tensors(path, FORMAT, VERSION)
     with complete(path, "direction"):
         _check_header(header)
@@ -158,7 +158,7 @@ def _check_header(header: dict[str, Any]) -> None:
 
 
 def check_generator(direction: Direction, own: str, name: str, *, force: bool | None = None) -> None:
-    """`Error` unless ``own`` is the fingerprint of the direction's generator, or ``force``; None where there is no choice."""
+    """Raise `Error` unless ``own`` is the fingerprint of the direction's generator; ``force`` is None if it is no option."""
     if direction.fingerprint != own and not force:
         found_on = f"direction {direction.name} was found on the generator {direction.fingerprint[:12]}"
         way = "" if force is None else "; use --force to apply it anyway"
@@ -166,14 +166,14 @@ def check_generator(direction: Direction, own: str, name: str, *, force: bool | 
 
 
 def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tuple[int, int] | None = None) -> Direction:
-    """``direction`` under another name, what it was called noted in its provenance.
+    """Return ``direction`` under another name; its provenance records the old name.
 
     Args:
-        flip: reverse it; scores change their sign.
+        flip: reverse the direction; scores change their sign.
         layers: first and last layer that it edits; None leaves them.
 
     Raises:
-        Error: not a name, or a style channel outside ``layers``.
+        Error: an invalid name, or a style channel outside ``layers``.
     """
     own = direction.layers
     if direction.space == "s" and layers is not None and own is not None and not layers[0] <= own[0] <= own[1] <= layers[1]:

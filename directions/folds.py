@@ -1,4 +1,4 @@
-"""Cross-validation folds that never split a group, and what a probe says of samples that it did not see."""
+"""Cross-validation folds that never split a group, and held-out scores of a probe."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tuple[Array, Array]]:
-    """Train and test indices of up to 5 folds; a group is never in both."""
+    """Return the train and test indices of up to 5 folds; a group is never in both."""
     if groups is not None:
         count = len(set(groups))
         if count < 2:
@@ -48,7 +48,7 @@ def predictions(
     binary: bool,
     fitted_one: Callable[[], None] = lambda: None,
 ) -> list[Array]:
-    """Of every fold the scores of the samples that were held out; ``fitted_one`` is called after every fit."""
+    """Return the scores of the held-out samples of every fold; ``fitted_one`` is called after every fit."""
     found = []
     for train, test in folds:
         fitted = clone(estimator).fit(x[train], labels[train])
@@ -58,19 +58,19 @@ def predictions(
 
 
 def figure(labels: Array, scores: Array, binary: bool) -> float:
-    """ROC AUC of two classes, R2 of numbers."""
+    """Return the ROC AUC of two classes, or the R2 of numbers."""
     return float(roc_auc_score(labels, scores) if binary else r2_score(labels, scores))
 
 
 def held_out(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[float]:
-    """`figure` of every held-out fold; ``x [n, features]``, ``labels [n]``."""
+    """Return the `figure` of every held-out fold; ``x [n, features]``, ``labels [n]``."""
     folds = splits(labels, groups, binary)
     scores = predictions(estimator, x, labels, folds, binary)
     return [figure(labels[test], s, binary) for (_, test), s in zip(folds, scores, strict=True)]
 
 
 def _rows_of(members: Array, drawn: Array) -> Array:
-    """The samples of every group in ``drawn``, one after the other; ``members [n]``, groups from 0."""
+    """Return the samples of every group in ``drawn``, in order; ``members [n]`` are group numbers from 0."""
     order, counts = np.argsort(members, kind="stable"), np.bincount(members)
     first = np.cumsum(counts) - counts
     lengths = counts[drawn]

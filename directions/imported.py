@@ -1,4 +1,4 @@
-"""Directions that others published: plain arrays, and the components of GANSpace."""
+"""Import of published directions: plain arrays, and the components of GANSpace."""
 
 import os
 from pathlib import Path
@@ -20,13 +20,13 @@ GANSPACE = (("comp", "mean", "std"), ("lat_comp", "lat_mean", "lat_stdev"))
 
 
 def read_array(path: str | os.PathLike[str], component: int | None = None) -> tuple[Tensor, dict[str, Any]]:
-    """The one vector in a ``.npy``, ``.npz`` or ``.pt``, float64, and what else the file says of it.
+    """Return the vector in a ``.npy``, ``.npz`` or ``.pt`` as float64, and further facts in the file.
 
     Args:
-        component: of a GANSpace file (mean, standard deviations and components), counted from 0.
+        component: component of a GANSpace file (with mean, standard deviations and components), counted from 0.
 
     Raises:
-        Error: no such file, damaged, several arrays, or anything but numbers.
+        Error: the file does not exist, is damaged, has several arrays, or has anything but numbers.
     """
     found = read_arrays(path)
     facts: dict[str, Any] = {}
@@ -61,11 +61,11 @@ def import_direction(
     component: int | None = None,
     layers: tuple[int, int] | None = None,
 ) -> Direction:
-    """A published direction as one of ours, for ``generator``.
+    """Import a published direction for ``generator``.
 
-    Shapes ``[w_dim]``, ``[1, w_dim]``, ``[num_ws, w_dim]`` and ``[1, num_ws, w_dim]``; rows that are all equal become a W
-    direction. The norm is set to 1 and the original one recorded, sigma is measured, and the score is 0 at the mean w, as
-    nothing is known of where the attribute begins.
+    Accepts the shapes ``[w_dim]``, ``[1, w_dim]``, ``[num_ws, w_dim]`` and ``[1, num_ws, w_dim]``. If all layers are equal, the
+    result is a direction in W. The norm is set to 1 and the original norm is recorded. Sigma is measured. The score is 0 at the
+    mean w, because the file does not say where the attribute begins.
 
     Raises:
         Error: see `read_array`; a shape that does not fit ``generator``; a vector of zeros or NaN.

@@ -16,21 +16,21 @@ from latentedit.io.csv_table import read_csv
 from latentedit.io.images import EXTENSIONS
 
 ENDINGS = (*EXTENSIONS, *LATENTS)
-"""Of the files in sub-folders that count as samples."""
+"""Endings of the files in sub-folders that count as samples."""
 YES, NO = ("yes", "y", "true", "t", "on"), ("no", "n", "false", "f", "off")
-"""How people write 1 and 0, in any case."""
+"""Accepted words for 1 and 0; upper and lower case are the same."""
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Files with one attribute's labels."""
+    """Files with the labels of one attribute."""
 
     paths: list[Path]
     values: np.ndarray[tuple[int], np.dtype[np.float64]]
-    """0 and 1, or numbers, ``[n]``."""
+    """Labels 0 and 1, or numbers, ``[n]``."""
     groups: list[str] | None
-    """Of every sample, e.g. the person; samples of a group are never split between folds."""
+    """Group of every sample, e.g. the person; samples of a group are never split between folds."""
     others: dict[str, list[str]] = field(default_factory=dict)
     """The table's other columns as they are written, by name."""
 
@@ -39,7 +39,7 @@ class LabelTable:
         return set(np.unique(self.values)) == {0.0, 1.0}
 
     def only(self, paths: Container[Path]) -> "LabelTable":
-        """The rows of those files.
+        """Return the table of those files only.
 
         Raises:
             Error: their labels are all the same.
@@ -57,7 +57,7 @@ class LabelTable:
 
 @dataclass(frozen=True)
 class TextLabels:
-    """Files and labels as they are written, without those that have none."""
+    """Files and labels as they are written in the table, without files that have no label."""
 
     source: Path
     attribute: str
@@ -65,12 +65,12 @@ class TextLabels:
     texts: list[str]
     groups: list[str] | None
     places: list[str]
-    """Of every sample, for messages."""
+    """Place of every sample in the table, for messages."""
     others: dict[str, list[str]] = field(default_factory=dict)
     """The table's other columns."""
 
     def numbers(self, positive: Iterable[str] = (), negative: Iterable[str] = (), order: Sequence[str] = ()) -> LabelTable:
-        """As 0 and 1, or as numbers; see `read_labels`."""
+        """Convert the labels to 0 and 1, or to numbers; see `read_labels`."""
         yes, no = set(positive), set(negative)
         if order and (yes or no):
             raise Error("an order of values cannot be used with positive or negative values")
@@ -101,21 +101,21 @@ def read_labels(
     exclude: Iterable[str] = (),
     file_column: str = "file",
 ) -> LabelTable:
-    """Labels as numbers. Samples with an empty label, or "nan", are left out.
+    """Read labels as numbers. Samples with an empty label, or "nan", are left out.
 
     Args:
         table: a CSV, whose ``file_column`` names files relative to it, or a folder, whose sub-folders are the classes.
-        column: of the CSV.
+        column: column of the CSV that holds the labels.
         positive: values that mean 1.
-        negative: values that mean 0. With neither, the column holds numbers, or yes and no; with one of the two, all other
-            values are the other class; with both, samples with further values are left out.
-        order: values from least to most, which count 0, 1, 2 ...
+        negative: values that mean 0. With neither, the column holds numbers, or yes and no. With one of the two, all other
+            values are the other class. With both, samples with other values are left out.
+        order: values from least to most, which become 0, 1, 2 ...
         group: column of the group (person) that a sample belongs to.
         exclude: groups to leave out.
 
     Raises:
-        Error: no such file or column, a sample that does not exist, a value that is no number, one class only, a sample with
-            two different labels.
+        Error: a missing file or column, a sample that does not exist, a value that is not a number, a single class, or a sample
+            with two different labels.
     """
     return read_texts(table, column, group=group, exclude=exclude, file_column=file_column).numbers(positive, negative, order)
 
@@ -128,7 +128,7 @@ def read_texts(
     exclude: Iterable[str] = (),
     file_column: str = "file",
 ) -> TextLabels:
-    """Labels as they are written; arguments and errors as of `read_labels`."""
+    """Read labels as they are written; arguments and errors are those of `read_labels`."""
     path = Path(table)
     if path.is_dir():
         if column is not None or group is not None:

@@ -22,22 +22,22 @@ def principal_components(
     layers: Layers = None,
     progress: Progress | None = None,
 ) -> list[Direction]:
-    """The ``count`` directions along which random w spread most, in W (GANSpace, Haerkoenen et al. 2020, section 2.2).
+    """Find the first ``count`` principal components of w (GANSpace, Haerkoenen et al. 2020, section 2.2).
 
-    Mean and scatter matrix are summed over chunks, so that memory does not grow with ``samples`` and the result is that of an
-    exact analysis of all of them.
+    Mean and scatter matrix are summed over chunks. The result is exact, and memory does not grow with ``samples``.
 
     Args:
-        samples: w, those of `latentedit.latent.w_statistics.sample_w` for ``seed``.
-        layers: first and last row of ws that the directions move; None for all.
-        progress: told how many samples are done, and of how many.
+        samples: number of random w, those of `latentedit.latent.w_statistics.sample_w` for ``seed``.
+        layers: first and last layer that the directions edit; None for all.
+        progress: called with the number of finished samples and of all samples.
 
     Returns:
-        ``pc-00``, ``pc-01``, ... by falling variance, the largest absolute entry of each positive, scored 0 at the mean w.
-        Reports say ``explained``, the share of the variance of w, and ``cumulative``, that of all up to it.
+        Directions ``pc-00``, ``pc-01``, ... by decreasing variance. The largest absolute entry of each is positive, and the
+        score is 0 at the mean w. Reports contain ``explained``, the share of the variance of w, and ``cumulative``, the share
+        of all components so far.
 
     Raises:
-        Error: more components than w or samples allow, or layers outside the network.
+        Error: too many components for w or for the samples, or layers outside the network.
     """
     check_count(generator, count, generator.w_dim, "dimensions of w", layers)
     if samples <= count:

@@ -1,4 +1,4 @@
-"""Linear probes: from labelled latents to a direction, with what is known of its worth."""
+"""Linear probes: from labelled latents to a direction with quality figures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ features up to which its Newton steps, which need their square, are the quickest
 
 
 def probe(kind: str, strength: float = 1.0, balanced: bool = True) -> Any:
-    """An unfitted scikit-learn estimator; ``strength`` is C of svc and logistic and 1 / alpha of ridge, lda finds its own."""
+    """Return an unfitted scikit-learn estimator; ``strength`` is C of svc and logistic and 1 / alpha of ridge."""
     weight = "balanced" if balanced else None
     if kind == "svc":
         return LinearSVC(C=strength, class_weight=weight, max_iter=20_000, random_state=0)
@@ -61,10 +61,10 @@ def fit(
     examine: bool = False,
     provenance: dict[str, Any] | None = None,
 ) -> Direction:
-    """Fit a linear probe to labelled latents and make its normal a direction.
+    """Fit a linear probe to labelled latents and return its normal as a direction.
 
-    After InterFaceGAN (Shen et al. 2020, section 3), which discards the intercept; here it is kept, so that a score of 0
-    means undecided, and sigma is measured, so that amounts compare.
+    The method is that of InterFaceGAN (Shen et al. 2020, section 3). Unlike there, the intercept is kept, so that a score of 0
+    means undecided, and sigma is measured, so that amounts are comparable.
 
     Args:
         ws: ``[N, num_ws, w_dim]`` or ``[N, w_dim]``; for the space "z" ``[N, z_dim]``.
@@ -72,17 +72,18 @@ def fit(
         kind: "svc", "logistic", "lda" (linear discriminant, covariance shrunk after Ledoit and Wolf 2004), "ridge" (numbers),
             or "auto": ridge for numbers, logistic for fewer than 50 labels of the smaller class or more than 20,000 samples,
             else svc.
-        space: "w" (the mean of the rows of ``layers``), "w+" (those rows one by one), "s" (the styles that they drive) or "z".
-        groups: ``[N]``; samples of one group (a person, a picture and its mirror image) stay together in the folds.
-        strength: C of the probe on coordinates scaled to unit mean square; small values regularise.
+        space: "w" (the mean of ws over ``layers``), "w+" (these layers one by one), "s" (their styles) or "z".
+        groups: ``[N]``; samples of one group (a person, an image and its mirror image) stay together in the folds.
+        strength: C of the probe on coordinates scaled to unit mean square; smaller values regularise more.
         confident: share of the samples, those with the lowest and the highest numbers, that become the two classes, as in the
-            published training of boundaries (0.02 at either end there: 0.04 here); 1 takes all.
-        balanced: whether both classes count the same.
-        examine: whether the report gets a learning curve, the angle between directions from resampled labels and, in "w+", what
-            every row tells alone, with the range of rows that tell most; some thirty more fits, and five a row.
+            published training of boundaries (0.02 at each end there is 0.04 here); 1 takes all.
+        balanced: whether both classes have equal weight.
+        examine: whether to add to the report a learning curve, the angle between directions from resampled labels and, in "w+",
+            figures of probes of each layer alone with the range of layers that predict most. This takes some thirty more fits,
+            and five more per layer.
 
     Raises:
-        Error: shapes that do not fit, a single class, too few samples.
+        Error: shapes that do not match, a single class, or too few samples.
     """
     x, values, members = _samples(ws, labels, generator, space, groups, layers)
     if len(np.unique(values)) < 2:
@@ -149,7 +150,7 @@ def fit(
 
 
 def fit_classes(ws: Tensor, labels: Sequence[str], *, name: str = "direction", **options: Any) -> dict[str, Direction]:
-    """A direction for every class against all others, named NAME-CLASS; "" marks a missing label. Options as of `fit`."""
+    """Fit a direction NAME-CLASS for every class against all others; "" marks a missing label. Options are those of `fit`."""
     classes = sorted({label for label in labels if label})
     if len(classes) < 2:
         raise Error(f"all labels are {classes[0]!r}; a direction needs two classes" if classes else "there are no labels")

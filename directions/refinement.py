@@ -1,8 +1,8 @@
-"""Directions made better by looking at pictures: the probe's direction is only where this search begins.
+"""Refinement of a direction on images; the probe's direction is only the starting point of this optimisation.
 
-A probe is linear and looks at w; pictures are neither. Here every row of ws gets a step of its own, and the steps follow the
-gradient of what classifiers of photographs say of the moved pictures, as long as other answers, the light and the
-discriminator's opinion stay.
+A probe is linear and only uses w, but images depend on w nonlinearly. Here every layer gets its own step. The steps follow the
+gradient of classifiers of photos on the edited images, with penalties for changes of other answers, of brightness and of the
+discriminator's output.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,13 +24,13 @@ from latentedit.networks.generator import Generator
 
 RATE = 0.05
 AMOUNT = 2.0
-"""Sigmas at which pictures are looked at."""
+"""Amount, in sigmas, at which images are evaluated."""
 MARGIN = 1.0
-"""Log odds by which a classifier should be sure."""
+"""Log odds that a classifier should reach."""
 LIGHT = 10.0
 """Weight of the squared change of the mean grey value."""
 SHIFT, CONTRAST, BRIGHTNESS, GRAIN = 3, 0.2, 0.15, 0.05
-"""What pictures are changed by, at random, before classifiers see them, lest the search please them by invisible means."""
+"""Random changes of images before classification, so that the optimisation cannot exploit invisible patterns."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Scores = Callable[[Tensor], Tensor]
@@ -38,32 +38,32 @@ Scores = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """How `refine` searches, and what counts how much beside the attribute itself."""
+    """Options of `refine`: the optimiser, and the weights of penalties."""
 
     steps: int = 150
-    """Of Adam."""
+    """Learning rate of Adam."""
     batch: int = 12
-    """Pictures that are moved either way in a step."""
+    """Images per step, each edited in both directions."""
     hold: float = 1.0
-    """Weight of the divergence of every other answer."""
+    """Weight of the change of every other answer (Kullback-Leibler divergence)."""
     hold_light: bool = True
-    """Whether the mean grey value should stay."""
+    """Whether to keep the brightness (the mean grey value)."""
     real: float = 1.0
-    """Weight of what pictures lose in the discriminator's eyes."""
+    """Weight of the decrease of the discriminator's output."""
     typical: float = 0.06
-    """Weight of the squared length of a row's step, in standard deviations of w."""
+    """Weight of the squared length of a layer's step, in standard deviations of w."""
     outside: float = 0.0
-    """Weight of the mean squared change of pixels outside the region where the attribute is seen."""
+    """Weight of the mean squared change of pixels outside the region where the attribute is visible."""
     seed: int = 0
 
 
 class PhotoScores:
-    """Classifiers of photographs, through one discriminator's features: scores for `refine`.
+    """Classifiers on the features of one discriminator, trained on photos: the scores for `refine`.
 
     Args:
-        ends: images ``[N, C, H, W]`` with 0 and 1, those at the positive end, and the same for the negative end; with mirrored
-            copies where those are wanted. Without a second, the negative end is what is not the positive one.
-        others: images with 0 and 1, for every answer that should stay.
+        ends: images ``[N, C, H, W]`` with labels 0 and 1 for the positive end, and optionally the same for the negative end;
+            include mirrored copies if wanted. Without the second, the negative end is the opposite of the positive one.
+        others: images with labels 0 and 1, for every attribute that should not change.
 
     Raises:
         Error: labels that are not 0 and 1.
@@ -106,22 +106,21 @@ def refine(
     region: Tensor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Direction:
-    """``direction`` with a step of its own for every row of ws, by which pictures moved by +-2 sigmas come to show the
-    attribute, or to lose it.
+    """Return ``direction`` with an optimised step for every layer, so that edits by +-2 sigmas add or remove the attribute.
 
-    The score stays what it was, and an edit by one sigma still moves it by one sigma; what the step does besides is found by
-    Adam on pictures of random w, and of ``base``.
+    The score does not change, and an edit by one sigma still changes it by one sigma. Adam optimises the rest of the step on
+    images of random w, and of ``base``.
 
     Args:
-        scores: pictures ``[N, C, H, W]`` in [-1, 1] to log odds ``[N, 2 + others]``, differentiable: that they are at the
-            positive end, at the negative end, and of answers that should stay. The judge that the direction is
-            measured by must not be among them.
-        discriminator: the generator's; pictures should not become less real in its eyes.
-        base: ``[M, num_ws, w_dim]``, such as inversions of photographs, from which every other picture is taken.
-        region: ``[1, 1, H, W]`` from 0 to 1, where the attribute is seen; for ``options.outside``.
+        scores: a differentiable function from images ``[N, C, H, W]`` in [-1, 1] to log odds ``[N, 2 + others]``: of the
+            positive end, of the negative end, and of attributes that should not change. Do not use the attribute classifier
+            with which you measure the direction.
+        discriminator: the generator's; its output for the images should not decrease.
+        base: ``[M, num_ws, w_dim]``, such as inversions of photos, used for every second image.
+        region: ``[1, 1, H, W]`` from 0 to 1, where the attribute is visible; for ``options.outside``.
 
     Raises:
-        Error: a direction of another space than W and W+.
+        Error: a direction that is not in W or W+.
     """
     if direction.space not in ("w", "w+"):
         raise Error(f"only directions in W and W+ can be refined; {direction.name} is in the space {direction.space}")

@@ -1,4 +1,4 @@
-"""Where directions are found by name: the user's folder, and those that ship."""
+"""Directions by name: those in the user's folder, and the bundled ones."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 
 def user_folder() -> Path:
-    """Where a user's own directions are looked up by name: ``LATENTEDIT_DIRECTIONS``, or ``~/.latentedit/directions``."""
+    """Return the folder of the user's own directions: ``LATENTEDIT_DIRECTIONS``, or ``~/.latentedit/directions``."""
     named = os.environ.get("LATENTEDIT_DIRECTIONS")
     return Path(named) if named else Path.home() / ".latentedit" / "directions"
 
@@ -31,12 +31,12 @@ def _in_folder(folder: Path, fingerprint: str | None) -> dict[str, Path]:
 
 
 def own_directions(fingerprint: str | None = None) -> dict[str, Path]:
-    """Names and files of the user's own directions, for one generator or for all."""
+    """Return names and files of the user's own directions, for one generator or for all."""
     return _in_folder(user_folder(), fingerprint)
 
 
 def shipped(fingerprint: str | None = None) -> dict[str, Path]:
-    """Names and files of the directions that come with the package, for one generator or for all."""
+    """Return names and files of the bundled directions, for one generator or for all."""
     found: dict[str, Path] = {}
     for folder in sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []:
         found.update(_in_folder(folder, fingerprint))
@@ -66,10 +66,10 @@ def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None)
 
 
 def free_path(direction: Direction, out: str | os.PathLike[str] | None = None, *, force: bool = False) -> Path:
-    """Where to keep ``direction``: ``out``, or its name in the user's folder.
+    """Return where to store ``direction``: ``out``, or its name in the user's folder.
 
     Raises:
-        Error: that file exists, or a direction of that name ships for its generator, unless ``force``.
+        Error: without ``force``, the file exists, or a bundled direction has this name.
     """
     path = Path(out) if out is not None else user_folder() / f"{direction.name}.safetensors"
     if not force and path.exists():

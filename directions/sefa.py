@@ -1,4 +1,4 @@
-"""SeFa: directions without labels, from the weights of the affine layers alone."""
+"""SeFa: directions without labels, from the weights of the affine layers only."""
 
 import torch
 import torch.nn.functional as F
@@ -11,20 +11,21 @@ from latentedit.networks.synthesis import ToRGB
 
 
 def factorised(generator: Generator, count: int = 20, *, layers: Layers = None) -> list[Direction]:
-    """The ``count`` directions in W that move the styles most (SeFa, Shen and Zhou 2021, section 3), from the weights alone.
+    """Find the ``count`` directions in W that change the styles most (SeFa, Shen and Zhou 2021, section 3).
 
-    They are the eigenvectors of ``A^T A``, the rows of A being those of the affine layers ``w -> style``, a layer for a row of
-    ws: its convolution's, and for the last row of StyleGAN2 the last ToRGB's; other ToRGBs share their row with a convolution
-    and are left out. Every row of A is scaled to length 1, as in the authors' code, and with reason: a network stays the same
-    when a channel's row and bias are multiplied by a number and the weights it modulates divided by it, so a row's length says
-    nothing of its channel. The gain of `latentedit.networks.layers.FullyConnected` cancels likewise.
+    They are the eigenvectors of ``A^T A``. The rows of A are those of the affine layers ``w -> style``, with one affine layer
+    for each layer of ws: that of its convolution, and for the last layer of StyleGAN2 that of the last ToRGB. (The other ToRGBs
+    share their w with a convolution.) Every row of A is scaled to length 1, as in the authors' code. The reason: if a channel's
+    row and bias are multiplied by a number, and the weights that it modulates are divided by it, the network does not change.
+    So the length of a row has no meaning. The gain of `latentedit.networks.layers.FullyConnected` cancels for the same reason.
 
     Args:
-        layers: first and last row of ws whose affine layers are taken, and that the directions move; None for all.
+        layers: first and last layer whose affine layers are used, and that the directions edit; None for all.
 
     Returns:
-        ``sefa-00``, ``sefa-01``, ... by falling eigenvalue, signs and scores as in `principal_components`. Reports say
-        ``eigenvalue``, the sum of squared changes over the channels for a step of length 1, and ``share``, that of all.
+        Directions ``sefa-00``, ``sefa-01``, ... by decreasing eigenvalue; signs and scores as in `principal_components`.
+        Reports contain ``eigenvalue``, the sum of squared changes over the channels for a step of length 1, and ``share``, its
+        share of the total.
 
     Raises:
         Error: more directions than w has dimensions, or layers outside the network.

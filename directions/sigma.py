@@ -1,4 +1,4 @@
-"""Sigma: the standard deviation of a direction's score over random w, in which amounts are given."""
+"""Sigma: the standard deviation of a direction's score over random w, which is the unit of amounts."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from latentedit.networks.generator import Generator
 
 
 def measure_sigma(vector: Tensor, generator: Generator, space: str = "", scale: Tensor | None = None) -> float:
-    """Standard deviation of ``<vector, x>`` over 10,000 random latents (psi 1, seed 0)."""
+    """Compute the standard deviation of ``<vector, x>`` over 10,000 random latents (psi 1, seed 0)."""
     if space == "z":
         return float((sample_z(0, generator.z_dim, SAMPLES) @ vector).std())
     w = sample_w(generator).cpu()

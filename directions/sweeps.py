@@ -1,4 +1,4 @@
-"""Sweeps along directions of any space, on a sheet to look at and name what one sees."""
+"""Contact sheets of sweeps along directions of any space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.networks.generator import Generator
 
 LARGEST = 256
-"""Pictures are shown at most this large."""
+"""Largest side of the images on a sheet, in pixels."""
 
 
 @dataclass(frozen=True)
 class _Base:
-    """A picture to start from, and for a random one the z and label it was drawn with."""
+    """An image to start from; for a random one with its z and label."""
 
     latent: Latent
     z: Tensor | None = None
@@ -37,14 +37,14 @@ def move_latent(
     layers: str | tuple[int, int] | None = None,
     hold: Sequence[Direction] = (),
 ) -> Latent:
-    """``latent`` moved by ``amount`` sigmas along a ``direction`` of W, W+ (its ws) or style space (its style offsets).
+    """Return ``latent`` moved by ``amount`` sigmas along a ``direction`` in W, W+ (its ws) or style space (its style offsets).
 
     Args:
-        layers: rows of ws to move; None takes the direction's own.
-        hold: directions of W or W+ whose scores stay (`latentedit.latent.editing.edit_holding`).
+        layers: layers to edit; None uses the direction's own.
+        hold: directions in W or W+ whose scores do not change (`latentedit.latent.editing.edit_holding`).
 
     Raises:
-        Error: a direction in z, as a latent's z is not known; style directions together with held ones; see `edit`.
+        Error: a direction in z, because a latent's z is unknown; a style direction together with ``hold``; see `edit`.
     """
     check_movable(direction)
     if hold:
@@ -56,13 +56,13 @@ def move_latent(
 
 
 def check_movable(direction: Direction) -> None:
-    """`Error` for a direction that no latent can be moved along."""
+    """Raise `Error` for a direction that cannot be applied to latents."""
     if direction.space == "z":
         raise Error(f"direction {direction.name} is in z, and the z of a latent is unknown; it only works on random images")
 
 
 def check_holdable(directions: Sequence[Direction]) -> None:
-    """`Error` unless all the scores can be held or moved together."""
+    """Raise `Error` unless all scores can be edited or held together."""
     for direction in directions:
         if direction.space not in ("w", "w+"):
             raise Error(
@@ -80,13 +80,14 @@ def sweep_sheet(
     latent: Latent | None = None,
     hold: Sequence[Direction] = (),
 ) -> Image.Image:
-    """One row a direction, and in it ``amounts`` (in sigmas, the captions) of every base picture next to one another; a single
-    direction has a row for every base picture.
+    """Draw a contact sheet with one row per direction, which shows all ``amounts`` (in sigmas) for every base image.
+
+    A single direction has one row per base image.
 
     Args:
-        seeds: of the base pictures, random ones truncated to ``psi``.
-        latent: the base picture instead.
-        hold: directions whose scores stay.
+        seeds: seeds of the base images, which are random and truncated to ``psi``.
+        latent: a latent that replaces the random base images.
+        hold: directions whose scores do not change.
 
     Raises:
         Error: nothing to draw; a direction in z together with ``latent`` or ``hold``; see `move_latent`.
@@ -104,7 +105,7 @@ def sweep_sheet(
 
 
 def title(direction: Direction) -> str:
-    """The name, and what the direction's report says of it in a few words."""
+    """Return the name with a short summary of the direction's report."""
     with complete(f"direction {direction.name}", "report"):  # a file may hold one of another form
         return _title(direction)
 

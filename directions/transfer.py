@@ -1,7 +1,7 @@
-"""Directions from labelled photographs, by two ways: score transfer and inversion.
+"""Directions from labelled photos, by one of two methods: score transfer and inversion.
 
-*Transfer* trains a classifier on discriminator features of the photographs, lets it score pictures of random w, and fits
-the probe to the w it is surest of. *Inversion* projects every photograph into W and fits the probe to those.
+*Transfer* trains a classifier on discriminator features of the photos, scores images of random w with it, and fits the probe to
+the w with the most certain scores. *Inversion* projects every photo into W and fits the probe to the results.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,17 +27,17 @@ from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
 
 POOLED = 4
-"""Side that feature maps are averaged to, so that a classifier sees where as well as what."""
+"""Side to which feature maps are averaged, so that a classifier also knows positions."""
 RANDOM_W = 6000
 CONFIDENT = 0.25
-"""Share of the random w, at either end, that the probe is fitted to."""
+"""Share of the random w, at each end of the scores, to which the probe is fitted."""
 TYPICAL = 0.5
-"""Share of the random pictures that are kept, those most like the photographs: of others the classifier knows nothing."""
+"""Share of the random images that are kept, those most similar to the photos; the classifier is unreliable for others."""
 COMPONENTS, NEIGHBOURS = 48, 5
 BATCH = 32
 
 FIT = 0.03
-"""What fitting a classifier takes for every picture, in the time that looking at the picture takes."""
+"""Time to fit a classifier, per image, relative to the time for computing the features of the image."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Progress = Callable[[int, int], None]
@@ -47,9 +47,9 @@ Progress = Callable[[int, int], None]
 def discriminator_features(
     discriminator: Discriminator, images: Tensor, done: Callable[[int], None] = lambda count: None
 ) -> Array:
-    """Activations of every block averaged to 4 x 4 positions, ``[N, C, H, W] -> [N, features]``.
+    """Compute the activations of every block averaged to 4 x 4 positions, ``[N, C, H, W] -> [N, features]``.
 
-    ``done`` is called with the number of pictures of every batch.
+    ``done`` is called with the number of images of every batch.
     """
     rows = []
     for batch in images.split(BATCH):
@@ -64,9 +64,9 @@ def _pooled(discriminator: Discriminator, images: Tensor) -> list[Tensor]:
 
 
 def mirrored(images: Tensor, labels: Array, groups: Sequence[Any] | None, mirror: str) -> tuple[Tensor, Array, list[Any]]:
-    """Pictures with their mirrored copies, labels and groups; a copy is in the group of its original.
+    """Add mirrored copies to images, labels and groups; a copy is in the group of its original.
 
-    ``mirror`` is "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite one: left and right).
+    ``mirror`` is "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite label: left and right).
     """
     if mirror not in ("none", "keep", "swap"):
         raise Error(f"mirror must be none, keep or swap, got {mirror!r}")
@@ -78,15 +78,15 @@ def mirrored(images: Tensor, labels: Array, groups: Sequence[Any] | None, mirror
 
 
 class PhotoClassifier:
-    """Logistic regression, or ridge regression of numbers, on standardised discriminator features of photographs.
+    """A photo classifier: logistic regression, or ridge regression of numbers, on standardised discriminator features.
 
     Args:
         images: ``[N, C, H, W]``.
         labels: ``[N]`` of 0 and 1, or numbers.
-        groups: people, so that the reported AUC is that for unseen ones.
-        mirror: "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite one: left and right).
-        examine: whether its AUC is measured, which takes some more fits.
-        done: called with a share of the work whenever that is done; the shares add up to `work`.
+        groups: the people, so that the reported AUC is that for unseen people.
+        mirror: "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite label: left and right).
+        examine: whether to measure the AUC, which takes some more fits.
+        done: called with the amount of work that was just finished; all amounts add up to `work`.
     """
 
     def __init__(
@@ -114,13 +114,13 @@ class PhotoClassifier:
 
     @staticmethod
     def work(images: int, mirror: str) -> float:
-        """How much there is to do for so many photographs, in pictures looked at."""
+        """Return the amount of work for this many photos, in units of computing the features of one image."""
         return images * (1 if mirror == "none" else 2) * (1 + 10 * FIT)
 
     def score(self, images: Tensor) -> tuple[Array, Array]:
-        """Log odds of class 1, or the number, and the distance from the nearest photographs: ``[N, C, H, W] -> [N], [N]``.
+        """Return the log odds of class 1, or the number, and the distance from the photos: ``[N, C, H, W] -> [N], [N]``.
 
-        The distance is the mean of that to five neighbours in whitened principal components of the features.
+        The distance is the mean distance to the five nearest photos in whitened principal components of the features.
         """
         x = discriminator_features(self.discriminator, images)
         scores: Array = self.estimator.decision_function(x) if self.binary else self.estimator.predict(x)
@@ -129,9 +129,9 @@ class PhotoClassifier:
 
 
 def log_odds(classifiers: Sequence[PhotoClassifier], images: Tensor) -> Tensor:
-    """Of class 1 of every classifier, differentiable in ``images [N, C, H, W]``: ``[N, classifiers]``.
+    """Return the log odds of class 1 of every classifier, differentiable in ``images [N, C, H, W]``: ``[N, classifiers]``.
 
-    All must look through the same discriminator, which is run once.
+    All must use the same discriminator, which is run once.
     """
     x = torch.cat(_pooled(classifiers[0].discriminator, images), dim=1)
     columns = []
@@ -144,7 +144,7 @@ def log_odds(classifiers: Sequence[PhotoClassifier], images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def render_all(generator: Generator, w: Tensor, progress: Progress | None = None) -> Tensor:
-    """Pictures of ``w [N, w_dim]`` with the generator's own noise: ``[N, C, H, W]``."""
+    """Render ``w [N, w_dim]`` with the generator's own noise: ``[N, C, H, W]``."""
     pictures = []
     size = max(BATCH * 64**2 // generator.resolution**2, 1)  # so many that progress shows more than once a second
     for start in range(0, len(w), size):
@@ -171,15 +171,15 @@ def fit_from_scores(
     provenance: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Direction:
-    """A direction from what ``score`` says of random pictures: any classifier, or any measurement.
+    """Fit a direction to the scores of random images by any classifier or measurement.
 
     Args:
-        score: pictures ``[N, C, H, W]`` in [-1, 1] to numbers ``[N]``; NaN where it has nothing to say.
-        confident: share of the pictures at either end of the scores that the probe is fitted to; 0.5 takes all. With the
-            ridge probe, which wants numbers, all count.
+        score: a function from images ``[N, C, H, W]`` in [-1, 1] to numbers ``[N]``; NaN means no score.
+        confident: share of the images, at each end of the scores, to which the probe is fitted; 0.5 takes all. The ridge probe,
+            which uses numbers, always takes all.
 
     Raises:
-        Error: numbers of another count, or as `latentedit.directions.fit` has them.
+        Error: a wrong number of scores, or the errors of `latentedit.directions.fit`.
     """
     if not 0 < confident <= 0.5:
         raise Error(f"the confident share at either end must be from 0 to 0.5, got {confident}")
@@ -231,15 +231,14 @@ def fit_from_photos(
     provenance: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Direction:
-    """A direction in W by score transfer; arguments as `PhotoClassifier` and `fit` have them.
+    """Fit a direction in W by score transfer; the arguments are those of `PhotoClassifier` and `fit`.
 
-    Of ``samples`` random pictures the share ``typical`` that is most like the photographs counts, and of those the share
-    ``confident`` at either end of the scores. Without the first, the probe learns what sets the photographs' collection apart
-    from the rest of what the generator draws.
+    Of ``samples`` random images, the share ``typical`` that is most similar to the photos is used, and of these the share
+    ``confident`` at each end of the scores. Without the first selection, the probe would learn the difference between the
+    collection of photos and other images of the generator.
 
-    ``progress`` is called from the first photograph on, with the work done and all of it, in pictures looked at or drawn.
-    The report holds the classifier's AUC on photographs of unseen people (``photo_*``) and the probe's on random w that it
-    was not fitted to.
+    ``progress`` is called from the first photo on, with the finished and the total work, in images analysed or rendered. The
+    report contains the classifier's AUC on photos of unseen people (``photo_*``) and the probe's AUC on held-out random w.
     """
     total = round(PhotoClassifier.work(len(images), mirror)) + 2 * samples  # rendered, and looked at
     reached = 0.0
@@ -305,7 +304,7 @@ def fit_from_inversions(
     provenance: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Direction:
-    """A direction in W by inverting every photograph ``[N, C, H, W]`` for ``steps``; arguments as `fit_from_photos`."""
+    """Fit a direction in W to photos ``[N, C, H, W]`` inverted with ``steps`` each; arguments as for `fit_from_photos`."""
     images, labels, members = mirrored(images, labels, groups, mirror)
     ws = inverted_photos(generator, discriminator, images, steps=steps, progress=progress)
     direction = fit(
@@ -335,7 +334,7 @@ def inverted_photos(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tensor:
-    """ws ``[N, num_ws, w_dim]`` of photographs ``[N, C, H, W]``, inverted in batches."""
+    """Invert photos ``[N, C, H, W]`` in batches and return ws ``[N, num_ws, w_dim]``."""
     statistics, found = WStatistics.of(generator), []
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]

@@ -1,4 +1,4 @@
-"""What is known of a probe from data that it was not fitted to: folds, interval, learning curve, stability."""
+"""Quality of a probe on held-out data: cross-validation, interval, learning curve, stability."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,10 +27,10 @@ def quality(
     binary: bool,
     fitted_one: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """ROC AUC (R2 for numbers) over held-out folds with its 95 % interval, and the same with shuffled labels.
+    """Compute ROC AUC (R2 for numbers) over held-out folds with its 95 % interval, and the same with shuffled labels.
 
-    The interval is that of a bootstrap over samples, or over groups where there are some, of the held-out scores; what other
-    folds or labels would have brought is not in it. ``fitted_one`` is called after every fit, of which there are up to ten.
+    The interval comes from a bootstrap of the held-out scores over samples, or over groups if there are any. It does not
+    include the variation from other folds or labels. ``fitted_one`` is called after every fit, of which there are up to ten.
     """
     name = "auc" if binary else "r2"
     folds = splits(labels, groups, binary)
@@ -133,10 +133,10 @@ def learning_curve(
 
 
 def gain_of_doubling(curve: Sequence[tuple[int, float]]) -> float | None:
-    """How much the last figure of a learning curve would rise with twice the labels.
+    """Estimate how much the last figure of a learning curve would rise with twice the labels.
 
-    Where what is missing to 1 falls by a constant factor with every doubling, as errors do that fall with a power of the number
-    of samples, it falls by that factor once more.
+    The estimate assumes that the distance to 1 falls by the same factor with every doubling, as for errors that follow a power
+    of the number of samples.
     """
     if len(curve) < 2 or curve[-2][1] >= 1:
         return None
@@ -197,7 +197,7 @@ def stability(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | N
 
 
 def by_layer(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool, layers: int) -> list[float]:
-    """Held-out AUC (or R2) of probes that see one of ``layers`` rows alone; ``x [N, layers * w_dim]``: ``[layers]``."""
+    """Return the held-out AUC (or R2) of probes of each single layer, ``[layers]``; ``x [N, layers * w_dim]``."""
     folds = splits(labels, groups, binary)
     found = []
     for part in np.split(x, layers, axis=1):
@@ -208,10 +208,10 @@ def by_layer(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | No
 
 
 def propose_layers(effects: Sequence[float], share: float = 0.9) -> tuple[int, int]:
-    """The shortest range of rows that holds ``share`` of all effects that have the sign of their sum.
+    """Return the shortest range of layers with ``share`` of all effects that have the sign of their sum.
 
     Raises:
-        Error: there is none.
+        Error: no layer has an effect.
     """
     values = np.asarray(effects, dtype=np.float64)
     values = np.maximum(values if values.sum() >= 0 else -values, 0)
