@@ -1,4 +1,4 @@
-"""Every kind of latent file is read here."""
+"""Reads every kind of latent file."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,14 @@ from latentedit.io.native_file import read_tensors
 from latentedit.latent.latent_file import FORMAT, VERSION, Latent, _check_header, _floats, safe_in
 
 ENDINGS = (".safetensors", ".npz", ".npy", ".pt")
-"""Of the files that `load_latent` reads, wherever a latent is named."""
+"""Endings of the files that `load_latent` reads."""
 
 
 def load_latent(path: str | os.PathLike[str]) -> Latent:
-    """Read a latent file, or that of another tool with one latent in it (`latentedit.formats.projections`).
+    """Read a latent file, or a file of another tool that contains one latent (`latentedit.formats.projections`).
 
     Raises:
-        Error: no such file, damaged, or another kind of file.
+        Error: the file does not exist, is damaged, or is another kind of file.
     """
     if Path(path).is_file() and is_picture(path):
         raise Error(f'{path}: a photo, not a latent; invert it first: "latentedit invert {path} --out latents"')

@@ -1,4 +1,4 @@
-"""Every kind of model file is read here: native ones, those of other tools, and networks by name."""
+"""Reads every kind of model file: native files, those of other tools, and networks by name."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:
-    """The file that a bundled name, a path, or the name of a published network (`latentedit.formats.zoo`) stands for."""
+    """Return the file of a bundled name, a path, or the name of a published network (`latentedit.formats.zoo`)."""
     text = os.fspath(name)
     bundled = bundled_file(text)
     if bundled is not None:
@@ -49,7 +49,7 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
     (rosinality's, genforce's, or NVIDIA's names).
 
     Raises:
-        Error: no such file, damaged, or a kind of network that cannot be represented.
+        Error: the file does not exist, is damaged, or contains an unsupported kind of network.
     """
     path = find_model(name)
     framing = _published_framing(name)
@@ -102,7 +102,7 @@ def _read(path: Path) -> Model:
 
 
 def _check_facts(model: Model) -> None:
-    """Raise `Error` where what a file says of itself is of another kind than it should be."""
+    """Raise `Error` if a value in the header of a model file has the wrong type."""
     if not isinstance(model.provenance, dict):
         raise Error("the header's provenance must be an object")
     check_framing(model.framing)
@@ -115,7 +115,7 @@ def _check_facts(model: Model) -> None:
 
 
 def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """How the pictures of a published network are framed, which its file does not say."""
+    """Return the framing of a published network, which its file does not define; None for other models."""
     if Path(name).suffix or Path(name).exists():
         return None
     from latentedit.formats import zoo
@@ -129,12 +129,12 @@ def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def load_generator(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Generator:
-    """The generator of a model file or bundled model (``"faces128"``), ready to render; see `load_model`."""
+    """Load the generator of a model file or a bundled model (``"faces128"``), ready to render; see `load_model`."""
     return load_model(name, device).generator
 
 
 def load_discriminator(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Discriminator:
-    """The discriminator of a model file; `Error` where the file has none. See `load_model`."""
+    """Load the discriminator of a model file; raise `Error` if the file has none. See `load_model`."""
     discriminator = load_model(name, device).discriminator
     if discriminator is None:
         raise Error(f"{name}: this model file has no discriminator")

@@ -1,4 +1,4 @@
-"""The encoder: a network that reads w off a picture, in a few passes that each see what the last one missed.
+"""The encoder: a network that predicts w from an image, in a few passes that each correct the one before.
 
 After pSp (Richardson et al. 2021), e4e (Tov et al. 2021: one w and offsets from it) and ReStyle (Alaluf et al. 2021: feedback
 of the rendered picture).
@@ -18,7 +18,7 @@ from latentedit.networks.config import check_whole
 from latentedit.networks.generator import Generator
 
 LARGEST = 256
-"""Larger pictures are reduced to this side."""
+"""Larger images are reduced to this side."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class EncoderConfig:
     w_dim: int
     channel_base: int = 1536
     channel_max: int = 160
-    """Feature maps at a side of r: min(channel_base // r, channel_max)."""
+    """Number of feature maps at a side of r: min(channel_base // r, channel_max)."""
     hidden: int = 256
     passes: int = 3
-    """As many passes as it was trained with."""
+    """Number of passes, as in training."""
 
     def __post_init__(self) -> None:
         check_whole("encoder", self, resolution=(8, 16384), passes=(1, 32))
@@ -52,7 +52,7 @@ class EncoderConfig:
 
     @classmethod
     def of(cls, generator: Generator) -> "EncoderConfig":
-        """The usual size for ``generator``: 3.4 million weights at 128 px and 256 dimensions."""
+        """Return the default size for ``generator``: 3.4 million weights at 128 px and 256 dimensions."""
         wide = generator.w_dim > 256
         return cls(
             generator.resolution,
@@ -83,7 +83,7 @@ class _Halving(nn.Module):
 
 
 class Encoder(nn.Module):
-    """From a picture, what is rendered now and where in w that is, to the step towards the picture.
+    """Predicts the step in w towards an image, from the image, the present rendering and its w.
 
     All w are in whitened coordinates u, with w = mean + u @ `WStatistics.colouring`.
     """
@@ -105,11 +105,11 @@ class Encoder(nn.Module):
                 layer.weight.mul_(0.1)
 
     def forward(self, image: Tensor, rendered: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps for all rows ``[N, 1, w_dim]`` and for each ``[N, num_ws, w_dim]``, in whitened coordinates.
+        """Return steps for all layers together ``[N, 1, w_dim]`` and for each ``[N, num_ws, w_dim]``, in whitened w.
 
         Args:
             image, rendered: ``[N, C, resolution, resolution]`` in [-1, 1].
-            u: ``[N, num_ws, w_dim]``, what ``rendered`` was rendered from.
+            u: ``[N, num_ws, w_dim]``, the whitened w of ``rendered``.
         """
         x = torch.cat([image, image - rendered], dim=1)
         if x.shape[-1] > LARGEST:
@@ -133,14 +133,14 @@ def encode(
     passes: int | None = None,
     statistics: WStatistics | None = None,
 ) -> Tensor:
-    """``[N, num_ws, w_dim]`` for pictures ``[N, C, resolution, resolution]`` in [-1, 1], without any search.
+    """Predict ws ``[N, num_ws, w_dim]`` of images ``[N, C, resolution, resolution]`` in [-1, 1], without any search.
 
     Args:
-        space: "w" gives equal rows.
-        passes: of feedback; None for as many as the encoder was trained with.
+        space: "w" gives the same w for all layers.
+        passes: number of passes; None for as many as in training.
 
     Raises:
-        Error: an encoder for other sizes than the generator's.
+        Error: the encoder belongs to a generator of a different size.
     """
     config = encoder.config
     sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)

@@ -1,4 +1,4 @@
-"""Pivotal tuning (Roich et al. 2021): the generator itself moves a little, so that it draws a photo from a w that edits well.
+"""Pivotal tuning (Roich et al. 2021): the generator is changed a little, so that it reproduces a photo from an editable w.
 
 Only the difference to the generator is kept, in half precision and as products of thin matrices where that loses nothing
 visible.
@@ -23,32 +23,32 @@ from latentedit.runtime.cuda_graphs import Graphs, Replayed
 from latentedit.runtime.devices import tf32
 
 VISIBLE = 45.0
-"""dB between the tuned picture and that of the compressed difference, from which on nobody sees one."""
+"""PSNR in dB, between the images with the full and the compressed change, from which no difference is visible."""
 RANKS = (1, 2, 4, 8, 16, 32)
 NEARBY = 0.5
-"""How far from the pivot, towards random w, pictures are held as they were."""
+"""Distance from the pivot, towards random w, at which images are kept as they were."""
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass
 class Tuning:
-    """A generator's difference for one photo."""
+    """The change of a generator for one photo."""
 
     deltas: Deltas
     stored: dict[str, Tensor]
-    """The same as it goes into a file: ``NAME`` in half precision, or ``NAME/u`` and ``NAME/v`` whose product it is."""
+    """The same as files store it: ``NAME`` in half precision, or the factors ``NAME/u`` and ``NAME/v`` of a product."""
     loss_db: float
-    """PSNR of the picture with ``deltas`` against that before they were compressed."""
+    """PSNR between the images with the compressed and the full change."""
     rank: int | None
-    """Of the products; None where whole matrices are stored."""
+    """Rank of the products; None if whole matrices are stored."""
     before: dict[str, float]
     after: dict[str, float]
     """Perceptual distance and PSNR, before and after tuning."""
     steps: int
 
     def put_into(self, latent: Latent) -> None:
-        """Make ``latent``, whose pivot this is, one of the tuned generator."""
+        """Store the tuning in ``latent``, which must be the pivot."""
         latent.tuned = self.stored
         latent.settings = {**latent.settings, "tune_steps": self.steps, "tune_rank": self.rank, "tune_loss_db": self.loss_db}
         latent.distances = {**latent.distances, **{f"{name}_tuned": value for name, value in self.after.items()}}
@@ -69,17 +69,17 @@ def tune(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tuning:
-    """Move the synthesis network until it draws ``image [1, C, H, W]`` from the pivot ``ws [1, num_ws, w_dim]``.
+    """Tune the synthesis network to render ``image [1, C, H, W]`` from the pivot ``ws [1, num_ws, w_dim]``.
 
     Args:
-        noise: maps as found with the pivot; None for the generator's own.
-        focus: how much every pixel counts, ``[1, 1, H, W]`` of mean 1 (`latentedit.inversion.face_weights`);
-            None for all the same.
+        noise: the pivot's noise maps; None for the generator's own.
+        focus: weights of the pixels, ``[1, 1, H, W]`` of mean 1 (`latentedit.inversion.face_weights`); None for equal
+            weights.
         locality_weight: of the distance between what the tuned and the untouched generator draw near the pivot (Roich et al.
             2021, section 3.3); 0 switches it off.
 
     Raises:
-        Error: more than one picture, or fewer than one step.
+        Error: more than one image, or fewer than one step.
     """
     if len(image) != 1 or len(ws) != 1:
         raise Error(f"the generator is tuned to one image at a time, got {len(image)} images and {len(ws)} latents")

@@ -1,4 +1,4 @@
-"""Two latents to one, with everything that makes their pictures: rows of w, noise maps, and tuned generators."""
+"""Mixing and interpolation of two latents with all their parts: ws, noise maps, and tuned generators."""
 
 import re
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from latentedit.latent.latent_file import Latent
 from latentedit.networks.generator import Generator
 
 Stored = dict[str, Tensor]
-"""A tuned difference as `latentedit.latent.deltas.compress` gives it."""
+"""The change of a tuned generator, as `latentedit.latent.deltas.compress` returns it."""
 
 
 def interpolated(generator: Generator, a: Latent, b: Latent, t: float) -> Latent:
-    """The latent a share ``t`` of the way from ``a`` to ``b``: w, noise maps and tuned differences go in step.
+    """Return the latent at the share ``t`` of the way from ``a`` to ``b``: w, noise maps and tuned generators together.
 
     Raises:
-        Error: style offsets, which belong to their own w.
+        Error: a latent has style offsets, which only fit its own w.
     """
     _check(a, b)
     ws = torch.lerp(a.rows(generator.num_ws), b.rows(generator.num_ws), t)
@@ -33,13 +33,13 @@ def interpolated(generator: Generator, a: Latent, b: Latent, t: float) -> Latent
 
 
 def mixed(generator: Generator, a: Latent, b: Latent, layers: Sequence[int]) -> Latent:
-    """``a`` with the rows (first, last) of ``layers`` of ``b``, and whatever else those layers draw with.
+    """Return ``a`` with ``layers`` (first, last) of ``b``, with everything that these layers need.
 
-    The noise maps and the tuned difference of a layer come from the latent that its row comes from. Where in a photo the
-    picture belongs is known from ``a``, or from ``b`` where all rows are its own.
+    The noise maps and the tuning of a layer come from the same latent as its w. The crop in the photo comes from ``a``, or from
+    ``b`` if all layers are from ``b``.
 
     Raises:
-        Error: style offsets, which belong to their own w.
+        Error: a latent has style offsets, which only fit its own w.
     """
     _check(a, b)
     first, last = layers
@@ -61,7 +61,7 @@ def _check(a: Latent, b: Latent) -> None:
 
 
 def _neutral(latent: Latent, ws: Tensor) -> Latent:
-    """With ``ws``, and without what was found or measured for the w before: seed, settings of the search, distances."""
+    """Return the latent with other ``ws``, and without seed, search settings and distances, which belong to the w before."""
     space = "w" if bool((ws == ws[:, :1]).all()) else "w+"
     kept = {name: value for name, value in latent.settings.items() if name == "edits"}
     return replace(latent, ws=ws, space=space, settings=kept, distances={}, safe=None)
@@ -74,7 +74,7 @@ def _maps(generator: Generator, latent: Latent) -> list[Tensor]:
 
 
 def _weighted(a: Stored, share_a: float, b: Stored, share_b: float) -> Stored:
-    """The weighted sum of two differences; products stay products, whose ranks add up, so that the sum is exact."""
+    """Return the weighted sum of two changes; products stay products and their ranks add up, so that the sum is exact."""
     from latentedit.latent.deltas import expand
 
     if not a and not b:
@@ -108,7 +108,7 @@ def _scaled(stored: Stored, share: float) -> Stored:
 
 
 def _rows_of_parameters(generator: Generator) -> dict[str, int]:
-    """The row of w that drives every layer of the synthesis network, by the layer's name ("b8.conv0")."""
+    """Return the index in ws of every layer of the synthesis network, by the layer's name ("b8.conv0")."""
     rows: dict[str, int] = {}
     row = 0
     blocks: list[Any] = list(generator.synthesis.blocks)

@@ -1,4 +1,4 @@
-"""Editing arithmetic on ws: moving along directions, mixing, interpolating, layer ranges."""
+"""Arithmetic on ws: edits along directions, mixing, interpolation, layer ranges."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,11 +10,11 @@ from latentedit.errors import Error, check_number
 from latentedit.networks.generator import Generator
 
 NAMED_LAYERS = {"coarse": (0, 3), "middle": (4, 7), "fine": (8, 10**6), "all": (0, 10**6)}
-"""Rows of ws: coarse drives 4 x 4 and 8 x 8, middle 16 x 16 and 32 x 32, fine the rest (StyleGAN, section 3.1)."""
+"""Layers by name: coarse is 4 x 4 and 8 x 8, middle is 16 x 16 and 32 x 32, fine is the rest (StyleGAN, section 3.1)."""
 
 
 class Movable(Protocol):
-    """What an edit needs to know of a direction; `latentedit.directions.Direction` is one."""
+    """The attributes of a direction that an edit needs; `latentedit.directions.Direction` has them."""
 
     @property
     def vector(self) -> Tensor: ...
@@ -31,10 +31,10 @@ class Movable(Protocol):
 
 
 def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
-    """``"0-3"``, ``"5"``, ``"coarse"``, ``"middle"``, ``"fine"`` or ``"all"`` as the first and last row of ws (inclusive).
+    """Parse ``"0-3"``, ``"5"``, ``"coarse"``, ``"middle"``, ``"fine"`` or ``"all"`` into the first and the last layer.
 
     Raises:
-        Error: not a range, or outside the network's ``num_ws`` rows.
+        Error: not a range, or outside the network's ``num_ws`` layers.
     """
     if text in NAMED_LAYERS:
         first, last = NAMED_LAYERS[text]
@@ -54,15 +54,15 @@ def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
 def edit(ws: Tensor, direction: Movable, amount: float, layers: str | tuple[int, int] | None = None) -> Tensor:
     """Move ``ws [N, num_ws, w_dim]`` by ``amount`` sigmas along ``direction``.
 
-    A direction in W ``[w_dim]`` is added to every row of its layers; one in W+ ``[num_ws, w_dim]``, or a refined one, row by
-    row.
+    A direction in W ``[w_dim]`` is added to each of its layers. A direction in W+ ``[num_ws, w_dim]``, or a refined one, has a
+    step of its own for every layer.
 
     Args:
-        amount: in standard deviations of the direction's score over random w, so that sliders compare.
-        layers: rows to move, as `parse_layers` takes them or (first, last); None takes the direction's own.
+        amount: in standard deviations of the direction's score over random w, so that sliders are comparable.
+        layers: layers to edit, as a text for `parse_layers` or (first, last); None uses the direction's own.
 
     Raises:
-        Error: shapes of another network, or layers outside it.
+        Error: shapes that do not fit the network, or layers outside it.
     """
     check_number("an edit's amount", amount)
     return ws + amount * step_of(ws, direction, layers)
@@ -71,8 +71,9 @@ def edit(ws: Tensor, direction: Movable, amount: float, layers: str | tuple[int,
 def edit_holding(
     ws: Tensor, moves: Sequence[tuple[Movable, float, str | tuple[int, int] | None]], held: Sequence[Movable]
 ) -> Tensor:
-    """Move ``ws [N, num_ws, w_dim]`` along several directions at once so that every score moves by its own amount exactly, and
-    those of ``held`` directions not at all.
+    """Move ``ws [N, num_ws, w_dim]`` along several directions at once, and keep the scores of the ``held`` directions.
+
+    Every score changes by exactly its own amount, and the scores of ``held`` directions do not change.
 
     To the sum of the plain edits comes the shortest step that corrects the scores (least squares, minimum norm). It is exact
     for any set of correlated directions, as long as none of them follows from the others.
@@ -81,7 +82,7 @@ def edit_holding(
         moves: (direction, amount in sigmas, layers) as `edit` takes them.
 
     Raises:
-        Error: as `edit`, or directions that cannot be told apart.
+        Error: as for `edit`, or linearly dependent directions.
     """
     for _, amount, _ in moves:
         check_number("an edit's amount", amount)
@@ -99,7 +100,7 @@ def edit_holding(
 
 
 def step_of(ws: Tensor, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
-    """``[num_ws, w_dim]``: what an edit by one sigma adds to the rows that it moves."""
+    """Return ``[num_ws, w_dim]``: what an edit by one sigma adds to ws; zero in layers that it does not change."""
     own = direction.sigma * direction.vector if direction.step is None else direction.step
     return _on_rows(ws, direction, own, layers)
 
@@ -127,7 +128,7 @@ def _range(chosen: str | tuple[int, int] | None, num_ws: int) -> tuple[int, int]
 
 
 def gradient_of_score(ws: Tensor, direction: Movable) -> Tensor:
-    """``[num_ws, w_dim]``: of `score` with respect to ws."""
+    """Return the gradient of `score` with respect to ws, ``[num_ws, w_dim]``."""
     rows = _on_rows(ws, direction, direction.vector)
     if direction.vector.ndim == 2:
         return direction.vector.to(ws)
@@ -142,13 +143,13 @@ def edit_styles(
     amount: float,
     layers: str | tuple[int, int] | None = None,
 ) -> list[Tensor]:
-    """Offsets of the styles ``[N, I]``, in order of use, moved by ``amount`` sigmas along a ``direction`` of style space.
+    """Return style offsets ``[N, I]``, in order of use, moved by ``amount`` sigmas along a ``direction`` in style space.
 
-    Every channel counts in its own standard deviations (Wu et al. 2021, "StyleSpace Analysis", measure channels so).
+    Every channel is measured in its own standard deviations, as in Wu et al. 2021, "StyleSpace Analysis".
 
     Args:
-        styles: the offsets so far, as `latentedit.latent.latent_file.Latent.styles` has them; empty for none.
-        layers: rows of ws whose styles move; None takes the direction's own.
+        styles: the offsets before the edit, as in `latentedit.latent.latent_file.Latent.styles`; empty for none.
+        layers: layers whose styles to edit; None uses the direction's own.
 
     Raises:
         Error: a direction of another space or network, or layers outside it.
@@ -165,7 +166,7 @@ def edit_styles(
 
 
 def _style_step(generator: Generator, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
-    """``[channels]``: what one raw unit of the score adds to all styles."""
+    """Return what one raw unit of the score adds to all styles, ``[channels]``."""
     if direction.space != "s" or direction.scale is None:
         raise Error(f"a direction in the space {direction.space} edits ws, not styles")
     layers_of = generator.synthesis.style_layers
@@ -181,7 +182,7 @@ def _style_step(generator: Generator, direction: Movable, layers: str | tuple[in
 def style_score(
     generator: Generator, ws: Tensor, styles: Sequence[Tensor], direction: Movable, intercept: float = 0.0
 ) -> Tensor:
-    """``<v, s / scale> + intercept``: ``[N]``, s being the styles of ``ws [N, num_ws, w_dim]`` plus the offsets ``styles``."""
+    """Return ``<v, s / scale> + intercept``, ``[N]``; s are the styles of ``ws [N, num_ws, w_dim]`` plus ``styles``."""
     _style_step(generator, direction)  # for its checks
     own = generator.synthesis.styles(ws.to(generator.device))
     if styles:
@@ -193,7 +194,7 @@ def style_score(
 
 
 def score(ws: Tensor, direction: Movable, intercept: float = 0.0) -> Tensor:
-    """``<v, x> + intercept`` of ``ws [N, num_ws, w_dim]``: ``[N]``; for a W direction the mean over its layers."""
+    """Return the score ``<v, x> + intercept`` of ``ws [N, num_ws, w_dim]``, ``[N]``; in W, x is the mean over the layers."""
     vector = direction.vector.to(ws)
     if vector.ndim == 2:
         return (ws * vector).sum(dim=(1, 2)) + intercept
@@ -202,13 +203,13 @@ def score(ws: Tensor, direction: Movable, intercept: float = 0.0) -> Tensor:
 
 
 def interpolate(a: Tensor, b: Tensor, count: int) -> Tensor:
-    """``count`` ws on the straight line from ``a`` to ``b``, each ``[1, num_ws, w_dim]``: ``[count, num_ws, w_dim]``."""
+    """Interpolate linearly from ``a`` to ``b``, each ``[1, num_ws, w_dim]``, in ``count`` steps: ``[count, num_ws, w_dim]``."""
     steps = torch.linspace(0, 1, count).to(a)[:, None, None]
     return torch.lerp(a, b, steps)
 
 
 def mix(base: Tensor, other: Tensor, layers: Sequence[int]) -> Tensor:
-    """``base`` with the rows (first, last) of ``layers`` taken from ``other``, each ``[N, num_ws, w_dim]``: style mixing."""
+    """Mix styles: return ``base`` with ``layers`` (first, last) of ``other``, each ``[N, num_ws, w_dim]``."""
     first, last = layers
     mixed = base.clone()
     mixed[:, first : last + 1] = other[:, first : last + 1]

@@ -1,4 +1,4 @@
-"""Latent files: everything needed to render one picture again (docs/formats.md)."""
+"""Latent files: everything needed to render an image again (docs/formats.md)."""
 
 import hashlib
 import os
@@ -18,43 +18,44 @@ from latentedit.networks.noise import Noise
 
 FORMAT, VERSION = "latentedit-latent", 1
 CORNERS = 1e7
-"""Pixels from a photo's own corner beyond which no crop lies."""
+"""Largest distance of a crop's corner from the corner of its photo, in pixels."""
 MOST_SLIDERS, LARGEST = 1000, 1000
-"""Whose safe amounts a file may have, and the largest of these in sigmas."""
+"""Number of sliders whose safe amounts a file may list, and the largest such amount in sigmas."""
 
 
 @dataclass
 class Latent:
-    """One picture in a generator's latent space."""
+    """A latent: one image in the latent space of a generator."""
 
     ws: Tensor
     """``[1, num_ws, w_dim]``."""
     noise: list[Tensor] | None
-    """Maps ``[1, 1, h, w]``, coarse to fine; None stands for the generator's own."""
+    """Noise maps ``[1, 1, h, w]``, coarse to fine; None means the generator's own."""
     fingerprint: str
-    """Of the generator that it belongs to (`latentedit.networks.fingerprint.fingerprint`); "" where a file does not say."""
+    """Fingerprint of its generator (`latentedit.networks.fingerprint.fingerprint`); "" if the file does not name it."""
     space: str
-    """"w" (equal rows), "w+" or "s"."""
+    """"w" (the same w in all layers), "w+" or "s"."""
     crop: list[list[float]] | None = None
     """Corners of the crop in the source photo, in pixels: upper left, upper right, lower right, lower left."""
     settings: dict[str, Any] = field(default_factory=dict)
     distances: dict[str, float] = field(default_factory=dict)
     source: dict[str, str] | None = None
-    """Name and SHA-256 of the photo, only where asked for."""
+    """Name and SHA-256 of the photo; only stored on request."""
     tuned: dict[str, Tensor] = field(default_factory=dict)
-    """Difference of the generator for this photo, as `latentedit.latent.deltas.compress` gives it; empty without tuning."""
+    """Change of the generator for this photo, compressed by `latentedit.latent.deltas.compress`; empty without tuning."""
     styles: list[Tensor] = field(default_factory=list)
-    """Offsets ``[1, I]`` of the styles that ``ws`` gives, in order of use; empty but for the space "s"."""
+    """Offsets ``[1, I]`` to add to the styles computed from ``ws``, in order of use; empty except in the space "s"."""
     safe: dict[str, tuple[float, float]] | None = None
     """Sliders that ship for the generator, and the lowest and highest amount in sigmas at which the picture was seen to stay
     one of its own; None where nobody looked."""
 
     def check_generator(self, own: str, name: str, *, force: bool | None = None) -> None:
-        """`Error` unless ``own`` is the fingerprint of this latent's generator, or ``force``; a latent of another tool, which
-        says nothing of its generator, is believed to be of this one.
+        """Raise `Error` unless ``own`` is the fingerprint of this latent's generator, or ``force`` is set.
+
+        A latent of another tool has no fingerprint; it is assumed to belong to this generator.
 
         Args:
-            force: None where the user has no such choice.
+            force: None if the user has no such option.
         """
         self.fingerprint = self.fingerprint or own
         if own != self.fingerprint and not force:
@@ -62,7 +63,7 @@ class Latent:
             raise Error(f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]}{way}")
 
     def check_shapes(self, generator: Generator) -> None:
-        """`Error` unless rows, noise maps and style offsets are those of ``generator``."""
+        """Raise `Error` unless layers, noise maps and style offsets fit ``generator``."""
         rows, width = self.ws.shape[1:]
         if rows not in (1, generator.num_ws) or width != generator.w_dim:
             raise Error(f"this latent has {rows} x {width} numbers, the generator takes {generator.num_ws} x {generator.w_dim}")
@@ -74,12 +75,12 @@ class Latent:
             raise Error("this latent's style offsets do not fit the generator")
 
     def rows(self, num_ws: int) -> Tensor:
-        """``ws``, of which other tools store one row where all are equal."""
+        """Return ``ws`` with one w per layer; other tools store a single w if all are equal."""
         return self.ws.expand(-1, num_ws, -1) if self.ws.shape[1] == 1 else self.ws
 
     @torch.no_grad()
     def render(self, generator: Generator) -> Tensor:
-        """The picture, ``[1, C, H, W]``; the same bytes every time on one machine."""
+        """Render the image, ``[1, C, H, W]``; the result is bit-identical every time on one machine."""
         device = generator.device
         noise: Noise = "const" if self.noise is None else [map_.to(device) for map_ in self.noise]
         if self.tuned:
@@ -91,7 +92,7 @@ class Latent:
 
 @torch.no_grad()
 def render(generator: Generator, ws: Tensor, noise: Noise = "const", styles: Sequence[Tensor] = ()) -> Tensor:
-    """Pictures ``[N, C, H, W]`` of ``ws``, whose styles are moved by the offsets ``styles``, each ``[N, I]``.
+    """Render ``ws`` with the offsets ``styles``, each ``[N, I]``, added to its styles: ``[N, C, H, W]``.
 
     Raises:
         Error: offsets for another network.
@@ -118,7 +119,7 @@ def versions() -> dict[str, str]:
 
 
 def check_writable(path: str | os.PathLike[str], latent: Latent) -> None:
-    """Raise `Error` where ``latent`` has numbers that no reader would take."""
+    """Raise `Error` if ``latent`` has numbers that readers refuse."""
     tensors = [latent.ws, *(latent.noise or []), *(latent.styles or []), *(latent.tuned or {}).values()]
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
         raise Error(f"{path}: not written, because the latent has values that are not numbers")
@@ -148,7 +149,7 @@ def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
 
 
 def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
-    """Raise `Error` where what a latent file says of itself is of another kind than it should be."""
+    """Raise `Error` if a value in the header of a latent file has the wrong type."""
     kinds = {"settings": dict, "distances": dict, "source": dict, "safe": dict, "crop": list, "space": str}
     for name, kind in kinds.items():
         if header.get(name) is not None and not isinstance(header[name], kind):
@@ -199,5 +200,5 @@ def _floats(path: str | os.PathLike[str], name: str, tensor: Tensor) -> Tensor:
 
 
 def describe_source(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Name and SHA-256 of a photo, for latent files that are asked to remember it."""
+    """Return the name and SHA-256 of a photo, for latent files that store them."""
     return {"name": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}

@@ -1,4 +1,4 @@
-"""What a generator's own w look like: the mean, spread and shape of 10,000 of them."""
+"""Statistics of a generator's random w: the mean, spread and covariance of 10,000 of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MANY_LABELS = 1000
 
 
 def sample_z(seed: int, z_dim: int, count: int = 1) -> Tensor:
-    """``numpy.random.RandomState(seed).randn(count, z_dim)`` as float32: the z that the field's tools draw for a seed."""
+    """Draw ``numpy.random.RandomState(seed).randn(count, z_dim)`` as float32, as other StyleGAN tools do for a seed."""
     return torch.from_numpy(np.random.RandomState(seed).randn(count, z_dim).astype(np.float32))
 
 
@@ -24,8 +24,9 @@ def one_hot(classes: Tensor, c_dim: int) -> Tensor:
 
 
 def random_labels(generator: Generator, seed: int | np.random.RandomState, count: int) -> Tensor | None:
-    """One-hot labels ``[count, c_dim]`` at their training frequencies (equal ones where those are not known), on the
-    generator's device; None for an unconditional network. ``seed`` may be a stream to draw on from.
+    """Draw one-hot labels ``[count, c_dim]`` on the generator's device; returns None for an unconditional network.
+
+    Labels have their training frequencies, or equal ones if these are unknown. ``seed`` may be a random stream to continue.
     """
     if not generator.c_dim:
         return None
@@ -37,7 +38,7 @@ def random_labels(generator: Generator, seed: int | np.random.RandomState, count
 
 @torch.no_grad()
 def sample_w(generator: Generator, count: int = SAMPLES, seed: int = STATISTICS_SEED) -> Tensor:
-    """``[count, w_dim]`` at psi 1, on the generator's device."""
+    """Draw random w ``[count, w_dim]`` at psi 1, on the generator's device."""
     if generator.c_dim > MANY_LABELS:  # one-hot labels of all at once would take gigabytes
         return torch.cat(list(w_chunks(generator, count, seed, MANY_LABELS // 2)))
     z = sample_z(seed, generator.z_dim, count).to(generator.device)
@@ -46,7 +47,7 @@ def sample_w(generator: Generator, count: int = SAMPLES, seed: int = STATISTICS_
 
 @torch.no_grad()
 def w_chunks(generator: Generator, count: int, seed: int, chunk: int) -> Iterator[Tensor]:
-    """The w of `sample_w`, at most ``chunk`` at a time."""
+    """Yield the w of `sample_w`, at most ``chunk`` at a time."""
     draws, labels = np.random.RandomState(seed), np.random.RandomState(seed)
     for start in range(0, count, chunk):
         size = min(chunk, count - start)
@@ -56,12 +57,12 @@ def w_chunks(generator: Generator, count: int, seed: int, chunk: int) -> Iterato
 
 @dataclass(frozen=True)
 class WStatistics:
-    """Of 10,000 random w."""
+    """Statistics of 10,000 random w."""
 
     mean: Tensor
     """``[w_dim]``."""
     std: float
-    """sqrt(E |w - mean|^2), the length scale of the projector's noise."""
+    """The length scale of the projector's noise, sqrt(E |w - mean|^2)."""
     whitening: Tensor
     """``[w_dim, w_dim]``, symmetric: (w - mean) @ whitening has unit covariance."""
     colouring: Tensor
@@ -84,7 +85,7 @@ class WStatistics:
         return cls(mean, std, whitening, colouring, distances)
 
     def distance(self, ws: Tensor) -> Tensor:
-        """Mahalanobis distance from the mean over sqrt(w_dim), averaged over rows: about 1 for the generator's own w.
+        """Compute the Mahalanobis distance from the mean, divided by sqrt(w_dim), averaged over layers: about 1 for random w.
 
         ``ws`` is ``[N, num_ws, w_dim]``; the result ``[N]``.
         """
@@ -92,13 +93,13 @@ class WStatistics:
         return whitened.square().mean(dim=2).sqrt().mean(dim=1)
 
     def percentile(self, distance: float) -> float:
-        """Share of the generator's own w, in per cent, that lie nearer to the mean than ``distance``."""
+        """Return the percentage of random w that are closer to the mean than ``distance``."""
         return 100 * float((self.distances < distance).float().mean())
 
 
 @torch.no_grad()
 def style_statistics(generator: Generator) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation ``[channels]`` of all style channels one after another, over 10,000 random w."""
+    """Compute the mean and standard deviation ``[channels]`` of all style channels in order, over 10,000 random w."""
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for w in sample_w(generator).split(1000):
         styles = generator.synthesis.styles(w[:, None].expand(-1, generator.num_ws, -1))

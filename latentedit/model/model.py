@@ -1,4 +1,4 @@
-"""Model files: a generator, its discriminator and what is known of them in one safetensors file (docs/formats.md)."""
+"""A model in memory: a generator with its discriminator, encoder and provenance (docs/formats.md describes the file)."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,21 +11,21 @@ from latentedit.networks.generator import Generator
 
 @dataclass
 class Model:
-    """What a model file holds."""
+    """The contents of a model file."""
 
     generator: Generator
     """The moving average of the weights, in evaluation mode."""
     discriminator: Discriminator | None = None
     framing: dict[str, Any] | None = None
-    """How photographs are cropped for this model: see docs/formats.md."""
+    """Framing of the crops that this model was trained on, see docs/formats.md."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Data, images seen, settings, licence of the weights."""
     path: str = ""
     raw_generator: Generator | None = None
-    """The generator before averaging, where the file has it."""
+    """The generator before averaging, if the file contains it."""
     encoder: Encoder | None = None
-    """From the file itself, or from NAME.encoder.safetensors beside it."""
+    """The encoder in the file itself, or in NAME.encoder.safetensors next to it."""
     curvature: Curvature | None = None
-    """Measured when the encoder was trained."""
+    """The Gauss-Newton preconditioner, measured when the encoder was trained."""
     notes: list[str] = field(default_factory=list)
-    """Sentences for whoever uses it: what its file leaves out, and what takes its place."""
+    """Messages to the user about parts that are missing in the file, and their replacements."""

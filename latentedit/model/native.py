@@ -1,4 +1,4 @@
-"""Model files: a generator, its discriminator and what is known of them in one safetensors file (docs/formats.md)."""
+"""Model files: a generator, its discriminator, encoder and provenance in one safetensors file (docs/formats.md)."""
 
 import os
 from collections.abc import Mapping
@@ -22,15 +22,15 @@ FORMAT, VERSION = "latentedit-model", 1
 
 
 ENCODER = ".encoder.safetensors"
-"""Ending of a file beside a model that holds its encoder alone."""
+"""Ending of a file next to a model that contains only its encoder."""
 
 
 @torch.no_grad()
 def round_to_half(model: Model) -> None:
-    """Round the generator's convolutions and the whole discriminator, in place, to what half precision holds.
+    """Round the generator's convolutions and the whole discriminator, in place, to half precision.
 
-    The fingerprint changes. These are nearly all of the bytes; mapping and styles of the generator stay as they are, as an
-    error there moves the whole picture.
+    The fingerprint changes. These weights are nearly all of the bytes. The mapping and the styles of the generator are not
+    rounded, because an error there changes the whole image.
 
     Raises:
         Error: a weight that is too large for half precision.
@@ -45,12 +45,12 @@ def round_to_half(model: Model) -> None:
 
 
 def _is_halved(name: str, tensor: Tensor) -> bool:
-    """Whether a file in half precision stores the tensor ``name`` (with its prefix) so."""
+    """Return whether a file in half precision stores the tensor ``name`` (with its prefix) in half precision."""
     return tensor.ndim == 4 or name.startswith("d/")
 
 
 def _parts(model: Model) -> dict[str, nn.Module]:
-    """The networks of ``model`` but for its encoder, by the prefix of their tensors."""
+    """Return the networks of ``model`` without its encoder, by the prefix of their tensors."""
     parts = {"g_ema": model.generator, "g": model.raw_generator, "d": model.discriminator}
     return {prefix: network for prefix, network in parts.items() if network is not None}
 
@@ -59,8 +59,8 @@ def save_model(path: str | os.PathLike[str], model: Model, *, half: bool = False
     """Write ``model`` as a native file, atomically.
 
     Args:
-        half: store most weights in half the bytes. They must be rounded before (`round_to_half`), so that the file holds
-            exactly the generator that its fingerprint names.
+        half: store most weights in half precision. They must be rounded before (`round_to_half`), so that the file contains
+            exactly the generator of its fingerprint.
     """
     tensors: dict[str, Tensor] = {}
     for prefix, network in _parts(model).items():
@@ -80,7 +80,7 @@ def save_model(path: str | os.PathLike[str], model: Model, *, half: bool = False
 
 
 def _encoder_tensors(model: Model) -> dict[str, Tensor]:
-    """In half precision, which no inversion notices."""
+    """Return the encoder's tensors in half precision, which does not affect inversions."""
     if model.encoder is None:
         return {}
     tensors = {f"e/{name}": tensor.half() for name, tensor in model.encoder.state_dict().items()}
@@ -88,7 +88,7 @@ def _encoder_tensors(model: Model) -> dict[str, Tensor]:
 
 
 def save_encoder(path: str | os.PathLike[str], model: Model, provenance: Mapping[str, Any]) -> None:
-    """Write the encoder of ``model`` alone; beside the model's own file, as NAME.encoder.safetensors, it is found by itself."""
+    """Write only the encoder of ``model``; it is found automatically as NAME.encoder.safetensors next to the model's file."""
     assert model.encoder is not None
     header = {
         "generator": None,
@@ -100,10 +100,10 @@ def save_encoder(path: str | os.PathLike[str], model: Model, provenance: Mapping
 
 
 def load_encoder(path: str | os.PathLike[str], model: Model) -> None:
-    """Give ``model`` the encoder in a file.
+    """Load the encoder in a file into ``model``.
 
     Raises:
-        Error: no encoder in it, or that of another generator.
+        Error: the file has no encoder, or the encoder belongs to another generator.
     """
     header, tensors = read_tensors(path, FORMAT, VERSION)
     if not header.get("encoder"):

@@ -1,4 +1,4 @@
-"""What a generator is built from: its configuration, and the precisions it computes in."""
+"""The configuration of a generator, and the precisions it computes in."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -11,15 +11,15 @@ from latentedit.errors import Error, quoted
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST, DEEPEST, LONGEST = 16384, 100, 16
-"""Pixels a side, layers of a mapping network, and taps of a filter beyond which a file's words are not believed."""
+"""Largest resolution, number of mapping layers and number of filter taps that are accepted from a file."""
 WIDEST, LABELS = 4096, 32768
-"""The same of the numbers in a z or w, of which ten thousand are drawn at once, and of labels."""
+"""Largest size of a z or w, of which ten thousand are drawn at once, and largest number of labels."""
 LOWEST_REDUCED = 16
 """Blocks below this resolution stay float32 whatever the precision: they cost nothing and carry the composition."""
 
 
 def block_dtype(precision: Precision, resolution: int, parameters: torch.dtype) -> torch.dtype:
-    """The type that a block computes in: that of its ``parameters`` unless a reduced one is asked for and the block large."""
+    """Return the type of a block: that of its ``parameters``, or a reduced one if ``precision`` says so and it is large."""
     return DTYPES[precision] if precision != "fp32" and resolution >= LOWEST_REDUCED else parameters
 
 
@@ -28,9 +28,9 @@ class GeneratorConfig:
     """Everything needed to build a generator; stored in every model file."""
 
     resolution: int
-    """Picture side in pixels, a power of two of at least 8."""
+    """Side of the image in pixels, a power of two of at least 8."""
     channels: int = 3
-    """1 (grey) or 3 (RGB), or any other number of output channels."""
+    """Number of output channels: 1 (greyscale), 3 (RGB), or any other."""
     z_dim: int = 512
     w_dim: int = 512
     c_dim: int = 0
@@ -38,16 +38,16 @@ class GeneratorConfig:
     mapping_layers: int = 8
     mapping_lr_multiplier: float = 0.01
     channel_base: int = 32768
-    """Feature maps at resolution r: min(channel_base // r, channel_max)."""
+    """Number of feature maps at resolution r: min(channel_base // r, channel_max)."""
     channel_max: int = 512
     channel_widths: tuple[int, ...] = ()
-    """Feature maps at 4, 8, 16 ... px, where they do not follow that rule."""
+    """Numbers of feature maps at 4, 8, 16 ... px, if they do not follow that rule."""
     architecture: str = "skip"
     """"skip", "resnet" or "orig" (StyleGAN2, figure 7), or "stylegan1" (Karras et al. 2019)."""
     conv_clamp: float | None = None
     """Activations are clamped to this magnitude; 256 in networks trained in half precision."""
     resample_filter: tuple[float, ...] = ()
-    """Taps of the separable low-pass filter; () takes the published ones, 1 3 3 1, or 1 2 1 for "stylegan1"."""
+    """Taps of the separable low-pass filter; () means the published ones, 1 3 3 1, or 1 2 1 for "stylegan1"."""
 
     def __post_init__(self) -> None:
         check_architecture(self.resolution, self.architecture, self.channels)
@@ -75,7 +75,7 @@ class GeneratorConfig:
 
 
 def check_whole(what: str, config: object, **limits: tuple[int, int]) -> None:
-    """Raise `Error` unless the attributes named in ``limits`` are whole numbers from the one to the other."""
+    """Raise `Error` unless the attributes named in ``limits`` are whole numbers within these limits."""
     for name, (least, most) in limits.items():
         value = getattr(config, name)
         if not isinstance(value, int) or not least <= value <= most:
@@ -83,7 +83,7 @@ def check_whole(what: str, config: object, **limits: tuple[int, int]) -> None:
 
 
 def check_architecture(resolution: int, architecture: str, channels: int) -> None:
-    """Raise `Error` unless the values that both networks share can be built."""
+    """Raise `Error` unless the values that both networks share are valid."""
     if not isinstance(resolution, int) or not 8 <= resolution <= LARGEST or resolution & (resolution - 1):
         raise Error(f"resolution must be a power of two from 8 to {LARGEST}, got {quoted(resolution)}")
     if architecture not in ("skip", "resnet", "orig", "stylegan1"):
@@ -93,12 +93,12 @@ def check_architecture(resolution: int, architecture: str, channels: int) -> Non
 
 
 def features(resolution: int, channel_base: int, channel_max: int, widths: tuple[int, ...]) -> int:
-    """Feature maps at ``resolution``."""
+    """Return the number of feature maps at ``resolution``."""
     return widths[resolution.bit_length() - 3] if widths else min(channel_base // resolution, channel_max)
 
 
 def width_options(widths: dict[int, int]) -> dict[str, Any]:
-    """The options of a configuration that give the feature maps ``widths`` by resolution."""
+    """Return the configuration options that result in ``widths``, the numbers of feature maps by resolution."""
     most, finest = max(widths.values()), max(widths)
     base = widths[finest] * finest
     regular = all(min(base // r, most) == width for r, width in widths.items())
@@ -107,7 +107,7 @@ def width_options(widths: dict[int, int]) -> dict[str, Any]:
 
 
 def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:
-    """``taps``, or the published ones where none are given."""
+    """Return ``taps``, or the published ones if there are none."""
     if not isinstance(taps, list | tuple):
         raise Error(f"a resampling filter is a list of taps, got {quoted(taps)}")
     if not taps:

@@ -1,4 +1,4 @@
-"""The fingerprint of a generator: which network a latent or a direction belongs to."""
+"""The fingerprint of a generator, which identifies the network of a latent or a direction."""
 
 import hashlib
 import os
@@ -12,11 +12,11 @@ from latentedit.networks.generator import Generator
 
 
 def fingerprint(generator: Generator) -> str:
-    """SHA-256 that identifies what a generator draws, as 64 hexadecimal digits.
+    """Compute the SHA-256 that identifies a generator, as 64 hexadecimal digits.
 
-    Over the parameter names in sorted order, each followed by a zero byte, the number of its dimensions and each
-    dimension as little-endian uint32, and its values as little-endian float32; noise constants included, the running
-    mean of w excluded. Any lossless conversion keeps it.
+    It covers the parameter names in sorted order, each followed by a zero byte, the number of its dimensions and each
+    dimension as little-endian uint32, and its values as little-endian float32. Noise constants are included, the running mean
+    of w is not. A lossless conversion does not change it.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(generator.state_dict().items()):
@@ -29,7 +29,7 @@ def fingerprint(generator: Generator) -> str:
 
 
 def fingerprint_in(path: str | os.PathLike[str], header: Mapping[str, Any]) -> str:
-    """The fingerprint that a file's header states; `Error` where it states none."""
+    """Return the fingerprint in a file's header; raise `Error` if there is none."""
     found = header.get("fingerprint")
     if not isinstance(found, str):
         raise Error(f"{path}: the header's fingerprint must be 64 hexadecimal digits, found {quoted(found)}")

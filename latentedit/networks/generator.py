@@ -19,7 +19,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         self.label_frequencies: list[float] | None = None
-        """Share of the training pictures that has each label, where that is known."""
+        """Share of the training images with each label, if known."""
         self.synthesis: SynthesisNetwork | AdaINSynthesis = (
             AdaINSynthesis(config) if config.architecture == "stylegan1" else SynthesisNetwork(config)
         )

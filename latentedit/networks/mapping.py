@@ -9,9 +9,9 @@ from latentedit.networks.truncation import truncate
 
 
 class MappingNetwork(nn.Module):
-    """z and label to w: ``[N, z_dim], [N, c_dim] -> [N, num_ws, w_dim]``.
+    """The mapping network from z and label to w: ``[N, z_dim], [N, c_dim] -> [N, num_ws, w_dim]``.
 
-    With ``num_ws`` None the result is ``[N, w_dim]`` (the label mapping of the discriminator, where ``z_dim`` is 0).
+    If ``num_ws`` is None, the result is ``[N, w_dim]`` (the label mapping of the discriminator, where ``z_dim`` is 0).
     """
 
     w_avg: Tensor
@@ -38,7 +38,7 @@ class MappingNetwork(nn.Module):
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def map(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
-        """w before broadcasting and truncation, ``[N, w_dim]``."""
+        """Compute w before broadcasting and truncation, ``[N, w_dim]``."""
         parts = []
         if self.z_dim:
             if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
@@ -63,7 +63,7 @@ class MappingNetwork(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
-        """w for every layer; ``truncation_psi`` draws the first ``truncation_cutoff`` (None: all) to the mean."""
+        """Compute w for every layer; ``truncation_psi`` truncates the first ``truncation_cutoff`` layers (None: all)."""
         check_number("truncation_psi", truncation_psi)
         w = self.map(z, c)
         if self.num_ws is None:
@@ -73,5 +73,5 @@ class MappingNetwork(nn.Module):
 
     @torch.no_grad()
     def update_average(self, w: Tensor, beta: float = 0.998) -> None:
-        """Move the running mean towards the mean of ``w [N, w_dim]``; ``beta`` a call, as in training."""
+        """Update the running mean with the mean of ``w [N, w_dim]``; ``beta`` is its decay per call."""
         self.w_avg.lerp_(w.to(self.w_avg.dtype).mean(dim=0), 1 - beta)
