@@ -1,4 +1,4 @@
-"""Latents in the files of other projectors and encoders, read and written."""
+"""Reads and writes latents in the files of other projectors and encoders."""
 
 import io
 import os
@@ -19,17 +19,19 @@ __all__ = ["ENDINGS", "load_projection", "load_projections", "lost", "save_proje
 
 
 def load_projections(path: str | os.PathLike[str]) -> list[tuple[str, Latent]]:
-    """Names and latents, one a picture, of
+    """Read the names and latents in a file of another tool, one latent per image.
+
+    Supported files:
 
     - NVIDIA's ``projected_w.npz``: ``w [N, num_ws, w_dim]``;
-    - e4e's ``latents.pt`` (and its kin): a tensor ``[N, num_ws, w_dim]``; a ``.npy`` of such an array;
-    - the ``.pt`` of rosinality's projector: by picture name ``latent [w_dim]`` or ``[num_ws, w_dim]``, and ``noise``.
+    - ``latents.pt`` of e4e and similar tools: a tensor ``[N, num_ws, w_dim]``; a ``.npy`` of such an array;
+    - the ``.pt`` of rosinality's projector: for every image name ``latent [w_dim]`` or ``[num_ws, w_dim]``, and ``noise``.
 
-    Such files do not say which generator they belong to: the latents' fingerprint is empty, and a latent of one row, ``[1,
-    1, w_dim]``, stands for any number of equal ones.
+    These files do not name their generator, so the latents' fingerprint is empty. A latent of shape ``[1, 1, w_dim]`` means the
+    same w in all layers.
 
     Raises:
-        Error: none of these, or damaged.
+        Error: another kind of file, or a damaged one.
     """
     found, stem = read_arrays(path), Path(path).stem
     if isinstance(found, dict) and isinstance(found.get("noises"), list):  # as its older versions wrote it
@@ -51,7 +53,7 @@ def load_projections(path: str | os.PathLike[str]) -> list[tuple[str, Latent]]:
 
 
 def load_projection(path: str | os.PathLike[str]) -> Latent:
-    """The latent of a file that holds one; see `load_projections`."""
+    """Read the latent of a file that contains exactly one; see `load_projections`."""
     found = load_projections(path)
     if len(found) != 1:
         raise Error(f'{path}: holds {len(found)} latents; "latentedit latent import" writes a file for each')
@@ -59,14 +61,14 @@ def load_projection(path: str | os.PathLike[str]) -> Latent:
 
 
 def save_projection(path: str | os.PathLike[str], latent: Latent) -> None:
-    """Write ``w [1, num_ws, w_dim]`` float32 as NVIDIA's projector does; for what has no place there see `lost`."""
+    """Write ``w [1, num_ws, w_dim]`` float32 as NVIDIA's projector does; `lost` lists what this format cannot hold."""
     buffer = io.BytesIO()
     np.savez(buffer, w=latent.ws.float().numpy())
     write_bytes(path, buffer.getvalue())
 
 
 def lost(latent: Latent) -> list[str]:
-    """What `save_projection` leaves out of ``latent``, in words; the picture of what it writes differs by the first three."""
+    """List what `save_projection` leaves out of ``latent``; the first three items change the image."""
     parts = {
         "the generator's tuning to the photo": bool(latent.tuned),
         "the style offsets": bool(latent.styles),
@@ -85,7 +87,7 @@ def _latent(ws: Tensor, noise: list[Tensor] | None = None) -> Latent:
 
 
 def _ws(path: str | os.PathLike[str], array: Any) -> Tensor:
-    """``[N, num_ws, w_dim]``; one axis is a w, two are the rows of one latent."""
+    """Return ``[N, num_ws, w_dim]``; an array of one axis is a w, one of two axes is one latent."""
     ws = torch.from_numpy(numbers(path, array, np.float32))
     while ws.ndim < 3:
         ws = ws[None]

@@ -1,7 +1,7 @@
-"""Networks that others publish: where they are, under what licence, and their download when it is asked for.
+"""Published networks: their addresses, licences, and download on request.
 
-Nothing is fetched by naming one. The publishers state no checksums, so that of the first download is recorded beside the file
-and compared whenever it is used; a checksum of the user's own is compared before anything is kept.
+Naming a network does not download it. The publishers give no checksums, so the checksum of the first download is recorded next
+to the file and compared whenever the file is used. A checksum given by the user is compared before the file is kept.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from latentedit.io.locks import alone
 CATALOGUE = Path(__file__).parent / "zoo.toml"
 CHUNK = 1 << 20
 TIMEOUT = 30
-"""Seconds without an answer."""
+"""Timeout of the server, in seconds."""
 SMALLEST, LARGEST = 100_000, 4 << 30
 
 Progress = Callable[[int, int | None], None]
@@ -43,14 +43,14 @@ class Entry:
     architecture: str
     licence: str
     source: str
-    """Where the publisher says so."""
+    """Where the publisher states the licence."""
     labels: int = 0
     megabytes: int | None = None
-    """As far as it is known."""
+    """Size of the file, if known."""
     framing: str | None = None
-    """Of its pictures: a name in `latentedit.photo.framing.FRAMINGS`."""
+    """Framing of its images: a name in `latentedit.photo.framing.FRAMINGS`."""
     by_hand: bool = False
-    """Whether the address is one for browsers."""
+    """Whether only a browser can download from the address."""
 
     @property
     def path(self) -> Path:
@@ -58,12 +58,12 @@ class Entry:
 
     @property
     def record(self) -> Path:
-        """What is known of the file that was downloaded."""
+        """Path of the record of the downloaded file."""
         return self.path.with_name(f"{self.path.name}.json")
 
 
 def catalogue() -> dict[str, Entry]:
-    """All networks by name."""
+    """Return all published networks by name."""
     entries = {}
     for publisher in tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))["publisher"]:
         for network in publisher.pop("networks"):
@@ -76,10 +76,10 @@ def catalogue() -> dict[str, Entry]:
 
 
 def find(name: str) -> Path | None:
-    """The file of the network ``name`` in the cache, after its checksum; None where no network has that name.
+    """Return the file of the network ``name`` in the cache, with its checksum verified; None if the name is unknown.
 
     Raises:
-        Error: it is not there yet, or not what was downloaded.
+        Error: the file is not downloaded yet, or has changed since.
     """
     entry = catalogue().get(name)
     if entry is None:
@@ -107,7 +107,7 @@ def _put(entry: Entry) -> str:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Compute the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -121,18 +121,18 @@ def _recorded(entry: Entry) -> str | None:
 
 
 def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = None) -> tuple[Path, bool]:
-    """Download a network to the cache, going on where an earlier attempt broke off.
+    """Download a network to the cache, or resume an interrupted download.
 
     Args:
         sha256: expected checksum; without one, that of the first download is recorded.
-        progress: called with the bytes that are there and the bytes in all, where the server says how many.
+        progress: called with the number of downloaded bytes and of all bytes, if the server states it.
 
     Returns:
         The file, and whether it was downloaded now.
 
     Raises:
-        Error: the network cannot be reached, the transfer broke off (run again to go on), the server sent something else, the
-            checksum is another, or another process fetches it.
+        Error: the server cannot be reached, the download was interrupted (run again to resume), the server sent another file,
+            the checksum is wrong, or another process is downloading the file.
     """
     expected = sha256.lower() if sha256 else None
     if expected is not None and (len(expected) != 64 or set(expected) - set("0123456789abcdef")):

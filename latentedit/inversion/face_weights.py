@@ -1,4 +1,4 @@
-"""How much every pixel of a face crop counts: people recognise a face by its inside, not by the backdrop."""
+"""Pixel weights for face crops: people recognise a face by its inside, not by the background."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,18 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STRENGTH = 4.0
-"""How much more a pixel of the face counts than one of the backdrop."""
+"""Weight of a pixel in the face relative to one in the background."""
 ACROSS, ALONG, BELOW = 1.08, 1.28, 0.42
-"""Half axes of the face's ellipse, and how far its centre lies below the eyes, in distances between the eyes."""
+"""Half axes of the face's ellipse, and the distance of its centre below the eyes, in units of the eye distance."""
 SOFTNESS = 6.0
-"""Steepness of its edge; 6 lets the weight fall over about a third of the half axis."""
+"""Steepness of its edge; with 6 the weight falls over about a third of the half axis."""
 
 
 def face_weights(framing: Mapping[str, Any] | None, size: int, strength: float = STRENGTH) -> Tensor | None:
-    """Weights ``[1, 1, size, size]`` of mean 1, high inside the ellipse of a face; None where no framing is known.
+    """Return weights ``[1, 1, size, size]`` of mean 1, high inside the ellipse of a face; None if the framing is unknown.
 
     Args:
-        framing: where crops have their eyes (docs/formats.md), as `latentedit.model.model.Model.framing` says.
+        framing: the framing of the crops (docs/formats.md), from `latentedit.model.model.Model.framing`.
         size: side of the crops in pixels.
         strength: weight inside over weight outside; 1 gives equal weights.
     """
@@ -37,6 +37,6 @@ def face_weights(framing: Mapping[str, Any] | None, size: int, strength: float =
 
 
 def at_size(weights: Tensor, height: int, width: int) -> Tensor:
-    """``weights [1, 1, H, W]`` averaged to ``[1, 1, height, width]``, again of mean 1."""
+    """Average ``weights [1, 1, H, W]`` to ``[1, 1, height, width]``, again with mean 1."""
     found = F.interpolate(weights, size=(height, width), mode="area")
     return found / found.mean()

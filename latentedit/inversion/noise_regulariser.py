@@ -1,4 +1,4 @@
-"""The noise regulariser: noise maps are held white, so that they take no picture (StyleGAN2, appendix D)."""
+"""The noise regulariser keeps noise maps white, so that they cannot store image content (StyleGAN2, appendix D)."""
 
 from collections.abc import Iterator
 
@@ -11,11 +11,11 @@ SMALLEST_LEVEL = 8
 
 
 def noise_regulariser(maps: list[Tensor]) -> Tensor:
-    """How far noise maps ``[N, 1, h, w]`` are from white, picture by picture: ``[N]``.
+    """Measure how far noise maps ``[N, 1, h, w]`` are from white noise, per image: ``[N]``.
 
-    The squared autocorrelation at a shift of one pixel, over every level of a pyramid down to 8 x 8 (StyleGAN2,
-    appendix D). Levels are averaged 2 x 2 and multiplied by 2 as in the paper, which keeps unit variance at every level;
-    the published code leaves the factor out, so that there coarse levels hardly count.
+    It is the squared autocorrelation at a shift of one pixel, summed over all levels of a pyramid down to 8 x 8 (StyleGAN2,
+    appendix D). Levels are averaged 2 x 2 and multiplied by 2 as in the paper, which keeps unit variance at every level. The
+    published code omits the factor, so that coarse levels hardly count there.
     """
     return torch.cat([squared for _, squared in _autocorrelations(maps)], dim=1).sum(dim=1)
 
@@ -38,7 +38,7 @@ def _autocorrelations(maps: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
 
 
 def whiten(maps: list[Tensor], sweeps: int) -> None:
-    """Move ``maps``, in place, to where `noise_regulariser` vanishes, and to mean 0 and variance 1.
+    """Change ``maps``, in place, so that `noise_regulariser` is zero, the mean 0 and the variance 1.
 
     A sweep is half a Gauss-Newton step: an autocorrelation over n pixels has a gradient of squared length 2 / n.
     """

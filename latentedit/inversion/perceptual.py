@@ -1,7 +1,7 @@
 """Perceptual distances: LPIPS, Shift-Tolerant LPIPS, features of a discriminator, and sums of them.
 
-All give features whose squared Euclidean distance is the perceptual distance, so that those of a
-target picture are computed once.
+All return features whose squared Euclidean distance is the perceptual distance, so that those of a
+target image are computed only once.
 """
 
 import hashlib
@@ -33,10 +33,10 @@ VGG_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
 another file with those takes minutes to find.
 """
 LPIPS_SIZE = 256
-"""Larger pictures are reduced to this side before LPIPS, as in the published projector."""
+"""Larger images are reduced to this side before LPIPS, as in the published projector."""
 STLPIPS_PACKAGE = "stlpips_pytorch"
 STLPIPS_LEAST = 32
-"""Smaller pictures are enlarged to this side before ST-LPIPS, whose blurs need a few pixels."""
+"""Smaller images are enlarged to this side before ST-LPIPS, whose blurs need a few pixels."""
 DISCRIMINATOR_WEIGHT = 1.0
 """Share of the discriminator's distance in what `choose` takes for "auto" ..."""
 STLPIPS_WEIGHT = 0.3
@@ -46,7 +46,7 @@ ADVICE = 'pip install "latentedit[perceptual]"'
 
 
 class Perceptual(Protocol):
-    """A distance between pictures ``[N, C, H, W]`` in [-1, 1]."""
+    """A distance between images ``[N, C, H, W]`` in [-1, 1]."""
 
     name: str
 
@@ -55,7 +55,7 @@ class Perceptual(Protocol):
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Distance of two sets of `Perceptual.features`, ``[N, K] -> [N]``."""
+    """Return the distance of two sets of `Perceptual.features`, ``[N, K] -> [N]``."""
     return (a - b).square().sum(dim=1)
 
 
@@ -65,13 +65,13 @@ def _unit(x: Tensor) -> Tensor:
 
 
 class DiscriminatorDistance:
-    """Unit-normalised discriminator activations after every block, averaged over positions and blocks.
+    """A distance of unit-normalised discriminator activations after every block, averaged over positions and blocks.
 
-    The comparison is that of LPIPS (Zhang et al. 2018, eq. 1) with a network that was trained on the model's own kind of
-    pictures and equal weights. It needs no download and works in grey; its numbers are not LPIPS numbers.
+    It is computed as LPIPS (Zhang et al. 2018, eq. 1), but with equal weights and a network that was trained on the same kind
+    of images as the model. It needs no download and works with greyscale images. Its values do not compare with those of LPIPS.
 
     Args:
-        focus: how much every pixel counts, ``[1, 1, H, W]`` of mean 1, as `latentedit.inversion.face_weights` gives it.
+        focus: weights of the pixels, ``[1, 1, H, W]`` of mean 1, from `latentedit.inversion.face_weights`.
     """
 
     def __init__(self, discriminator: Discriminator, focus: Tensor | None = None) -> None:
@@ -93,9 +93,9 @@ class LpipsDistance:
     """LPIPS with VGG-16 (Zhang et al. 2018), through the ``lpips`` package's own layers and weights.
 
     Args:
-        weights: the backbone's file; None builds a random backbone, which only tests want.
-        dtype: of the backbone's convolutions; None for half precision on CUDA and float32 elsewhere. Everything after them
-            is float32, and distances agree to 1 %.
+        weights: the backbone's file; None builds a random backbone, for tests only.
+        dtype: type of the backbone's convolutions; None for half precision on CUDA and float32 elsewhere. Everything after
+            them is float32, and distances agree to 1 %.
     """
 
     name = "lpips"
@@ -161,18 +161,18 @@ class _ScaledGradient(torch.autograd.Function):
 
 
 class StlpipsDistance:
-    """Shift-Tolerant LPIPS is LPIPS with a network that blurs before it drops pixels.
+    """Shift-Tolerant LPIPS: LPIPS with a network that blurs before it subsamples.
 
     It is that of Ghildyal and Liu (2022). The weights are read from the package
-    ``stlpips-pytorch``. Its code is not imported, because it needs IPython and unpickles whatever
-    its file holds. Its distance is reproduced, the first two layers being computed as one.
+    ``stlpips-pytorch``. Its code is not imported, because it needs IPython and unpickles any
+    content of its file. The distance is reproduced here, with the first two layers computed as one.
 
     Args:
-        network: "alex", or "vgg", which takes about five times as long and serves as a second
-            opinion.
+        network: "alex", or "vgg", which takes about five times as long and is used as an
+            independent measurement.
 
     Raises:
-        Error: the package is not installed, or its file holds something else.
+        Error: the package is not installed, or its file has other contents.
     """
 
     def __init__(
@@ -202,10 +202,10 @@ class StlpipsDistance:
 
 
 class CombinedDistance:
-    """A weighted sum of distances is a distance.
+    """A weighted sum of distances.
 
     Args:
-        parts: distances and their weights; each takes pictures as the others do.
+        parts: distances and their weights; all must take the same images.
 
     Raises:
         Error: no parts, or a weight that is not positive.

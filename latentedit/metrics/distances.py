@@ -43,17 +43,17 @@ def _filled(metric: Any, real: Tensor, fake: Tensor) -> Any:
 
 
 def fid(real: Tensor, fake: Tensor) -> float:
-    """Fréchet distance of two Gaussians fitted to the features (Heusel et al. 2017). Biased upwards for few pictures."""
+    """Compute the Fréchet distance of two Gaussians fitted to the features (Heusel et al. 2017); too high for few images."""
     _check(real, fake)
     metric = import_with_torchvision("torchmetrics.image.fid").FrechetInceptionDistance(feature=_Identity(real.shape[1]))
     return float(_filled(metric.set_dtype(torch.float64), real.double(), fake.double()))
 
 
 def kid(real: Tensor, fake: Tensor, seed: int = 0, progress: Callable[[int], None] | None = None) -> float:
-    """Squared maximum mean discrepancy under a cubic kernel (Bińkowski et al. 2018), unbiased: the figure for small sets.
+    """Compute the unbiased squared maximum mean discrepancy with a cubic kernel (Bińkowski et al. 2018), for small sets too.
 
-    The mean over 100 subsets of 1000 pictures, or of as many as the smaller set has; over all at once where both sets are
-    that small. ``progress`` is told of every subset.
+    It is the mean over 100 subsets of 1000 images, or of as many as the smaller set has, or over all images at once if both
+    sets are that small. ``progress`` is called after every subset.
     """
     _check(real, fake)
     size = min(len(real), len(fake), SUBSET_SIZE)
@@ -77,7 +77,7 @@ def kid(real: Tensor, fake: Tensor, seed: int = 0, progress: Callable[[int], Non
 
 
 def precision_recall(real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
-    """Share of generated pictures within the manifold of the real ones, and the other way round (Kynkäänniemi et al. 2019)."""
+    """Compute precision (generated images in the manifold of real ones) and recall (the reverse; Kynkäänniemi et al. 2019)."""
     _check(real, fake, neighbours + 2)
     module = import_with_torchvision("torch_fidelity.metric_prc")
     options = {"prc_neighborhood": neighbours, "prc_batch_size": 10000, "save_cpu_ram": False, "verbose": False}

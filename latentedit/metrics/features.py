@@ -33,35 +33,35 @@ Progress = Callable[[int], None]
 
 INCEPTION_FILE, INCEPTION_MB = "weights-inception-2015-12-05-6726825d.pth", 91
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""Of that file of torch-fidelity's, whose name carries the first digits."""
+"""SHA-256 of torch-fidelity's file, whose name contains the first digits."""
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of the weights in the package."""
+"""SHA-256 of the weights in the package."""
 BATCH = 16
 """A bar moves at least once a second on two cores."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """A feature network: any function of pictures ``[N, C, H, W]`` in [-1, 1] to ``[N, D]``."""
+    """A feature network: any function from images ``[N, C, H, W]`` in [-1, 1] to ``[N, D]``."""
 
     function: Callable[[Tensor], Tensor]
     name: str
-    """For people and messages."""
+    """Name of the network in messages."""
     digest: str
     """Identifies the network in the cache."""
     belongs_to: str | None = None
-    """Fingerprint of the generator that it was trained against, which it must not judge."""
+    """Fingerprint of the generator that it was trained with, which it must not measure."""
 
 
 def inception_features(weights: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu") -> Features:
     """The Inception network of FID and KID (2048 features), from torch-fidelity.
 
     Args:
-        weights: the file; by default where torch hub caches it. Nothing is downloaded.
+        weights: the file (default: the one in torch hub's cache). Nothing is downloaded.
 
     Raises:
-        Error: the file is not there, or is another one.
+        Error: the file is missing, or is not the published one.
     """
     file = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if not file.is_file():
@@ -94,13 +94,13 @@ def _inception(state: dict[str, Tensor]) -> torch.nn.Module:
 
 
 def efficientnet_features(device: str | torch.device = "cpu") -> Features:
-    """The 1280 features of EfficientNet-Lite0, which knows ImageNet and nothing of ours.
+    """The 1280 features of EfficientNet-Lite0, an ImageNet classifier.
 
-    It stands in where Inception's weights are not at hand. Its figures compare with one another,
-    not with Inception's.
+    It replaces Inception if its weights are not available. Its figures can be compared with one another, but not with
+    Inception's.
 
     Raises:
-        Error: the package that holds the weights is not installed, or holds others.
+        Error: the package with the weights is not installed, or contains other weights.
     """
     file = weights_file()
     if file is None:
@@ -134,17 +134,17 @@ def discriminator_features(discriminator: Discriminator, digest: str, belongs_to
 
 
 def judge_features(judge: Judge, digest: str) -> Features:
-    """What a judge sees before it decides, see `Judge.features`."""
+    """Features of an attribute classifier, see `Judge.features`."""
     return Features(judge.features, "judge", digest)
 
 
 def load_features(
     name: str, device: str | torch.device = "cpu", inception_weights: str | os.PathLike[str] | None = None
 ) -> Features:
-    """ "inception", "efficientnet-lite0", the file of a judge, or a model (file or bundled name) whose discriminator is taken.
+    """Load "inception", "efficientnet-lite0", an attribute classifier (file), or the discriminator of a model (file or name).
 
     Raises:
-        Error: no such file, one of another kind, or a model without discriminator.
+        Error: the file does not exist or is of another kind, or the model has no discriminator.
     """
     if name == "inception":
         return inception_features(inception_weights, device)
@@ -173,10 +173,10 @@ def of_pictures(
     mirror: bool = False,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Features of every picture of a set, ``[n, D]`` float32 on the CPU; kept in `cache_folder` for the next time.
+    """Compute the features of every image of a training set, ``[n, D]`` float32 on the CPU, and cache them in `cache_folder`.
 
-    With ``mirror`` the mirrored pictures are added, as training with mirroring shows them. ``progress``
-    is told how many pictures were done since it was last told, also when the cache had them.
+    With ``mirror``, the mirrored images are included, as in training with mirroring. ``progress`` is called with the number of
+    images since the last call, also if they were cached.
     """
     key = hashlib.sha256(f"{data.digest()} {features.digest} {mirror}".encode()).hexdigest()
     path = cache_folder() / "features" / f"{key}.npy"
@@ -213,12 +213,12 @@ def of_generator(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Features of ``count`` random pictures at psi 1 with random noise, ``[count, D]``.
+    """Compute the features of ``count`` random images at psi 1 with random noise, ``[count, D]``.
 
-    ``progress`` is told how many pictures were done since it was last told.
+    ``progress`` is called with the number of images since the last call.
 
     Raises:
-        Error: the features are those of the discriminator that this generator was trained against.
+        Error: ``features`` is the discriminator that this generator was trained with.
     """
     if features.belongs_to is not None and features.belongs_to == fingerprint(generator):
         raise Error("a generator cannot be measured with the discriminator it was trained with; name another network")

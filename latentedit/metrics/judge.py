@@ -14,21 +14,21 @@ from latentedit.io.native_file import check_numbers, read_tensors, write_tensors
 FORMAT, VERSION = "latentedit-judge", 1
 WIDTHS = (24, 48, 64, 96)
 WIDEST = 16384
-"""Channels, and pixels a side, beyond which a file's words are not believed."""
+"""Largest number of channels and largest resolution that are accepted from a file."""
 
 
 class Judge(nn.Module):
-    """Convolutions with batch normalisation, then one linear layer for several attributes.
+    """The attribute classifier: convolutions with batch normalisation, then one linear layer for several attributes.
 
     Args:
-        channels: C of the pictures ``[N, C, R, R]`` in [-1, 1].
-        resolution: R of the pictures.
-        heads: for every attribute its classes; two classes have one logit (that of the second).
+        channels: C of the images ``[N, C, R, R]`` in [-1, 1].
+        resolution: R of the images.
+        heads: the classes of every attribute; two classes have one logit (that of the second).
         layers: width, kernel size and stride of every convolution. None means the four of `WIDTHS`,
             3 x 3, each followed by maximum pooling.
-        reduction: pictures are first averaged over squares of so many pixels, so that nothing finer
-            than that can sway the judge.
-        fields: the last activations are averaged over so many fields across and down.
+        reduction: images are first averaged over squares of this many pixels, so that finer detail
+            cannot influence the classifier.
+        fields: the last activations are averaged over this many fields in each axis.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Judge(nn.Module):
         return F.adaptive_avg_pool2d(x, self.fields).flatten(1)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Logits of every attribute: ``[N]`` for two classes, else ``[N, classes]``."""
+        """Return the logits of every attribute: ``[N]`` for two classes, otherwise ``[N, classes]``."""
         logits = self.head(F.dropout(self.features(image), 0.3, self.training))
         parts = logits.split(self._sizes(), dim=1)
         return {name: part[:, 0] if part.shape[1] == 1 else part for name, part in zip(self.heads, parts, strict=True)}
@@ -98,7 +98,7 @@ def load_judge(path: str | os.PathLike[str]) -> Judge:
     """Read an attribute classifier, in evaluation mode.
 
     Raises:
-        Error: no such file, or one of another kind.
+        Error: the file does not exist, or is of another kind.
     """
     header, tensors = read_tensors(path, FORMAT, VERSION)
     with complete(path, "judge"):

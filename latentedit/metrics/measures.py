@@ -1,4 +1,4 @@
-"""Several figures of a model at once, for `latentedit metrics` and for snapshots of a training run."""
+"""Several metrics of a model at once, for `latentedit metrics` and for snapshots of a training run."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -22,12 +22,12 @@ from latentedit.model.model import Model
 from latentedit.training.data import PictureSet
 
 METRICS = ("kid", "fid", "precision")
-"""Distances from a data set; "precision" gives recall as well."""
+"""Distances from a training set; "precision" also gives recall."""
 OTHERS = ("ppl", "separability", "inversion")
-"""What needs no data set: path length, a judge's questions, held-out pictures."""
+"""Metrics that need no training set: path length, separability by an attribute classifier, inversion of held-out images."""
 BATCH = 32
 DURING_TRAINING = 1000
-"""Pictures that a snapshot is measured by."""
+"""Number of images for measuring a snapshot."""
 
 
 def measure(
@@ -41,12 +41,12 @@ def measure(
     mirror: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Distances of ``count`` random pictures from ``data`` in the eyes of ``features``.
+    """Measure the distances of ``count`` random images from ``data`` with the network ``features``.
 
-    ``progress`` is told how many steps were done since it was last told, of `steps_of`.
+    ``progress`` is called with the number of steps since the last call; `steps_of` gives the total.
 
     Raises:
-        Error: an unknown metric, or a set of pictures of another size.
+        Error: an unknown metric, or a training set of another image size.
     """
     check_metrics(metrics)
     generator = model.generator
@@ -69,7 +69,7 @@ def measure(
 
 
 def steps_of(data: PictureSet, metrics: Sequence[str], count: int) -> int:
-    """How far the bar of `measure` goes: a step a picture, and one a subset of KID, which takes about as long."""
+    """Return the number of steps of `measure`: one per image, and one per subset of KID, which takes about as long."""
     return len(data) + count + (SUBSETS if "kid" in metrics else 0)
 
 
@@ -82,11 +82,12 @@ def check_metrics(metrics: Sequence[str]) -> None:
 def separability_of(
     model: Model, judge: Judge, count: int, *, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, float]:
-    """`linear_separability` in z and w, by the judge's answers for ``count`` random pictures; attributes of several classes
-    count as one question a class. Attributes that all pictures have, or none, are left out.
+    """Compute `linear_separability` in z and w from a classifier's answers for ``count`` random images.
+
+    An attribute of several classes counts as one attribute per class. Attributes that all images have, or none, are left out.
 
     Raises:
-        Error: nothing is left.
+        Error: no attribute is left.
     """
     generator = model.generator
     z = sample_z(seed, generator.z_dim, count).to(generator.device)
@@ -120,7 +121,7 @@ def inversion_of(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Medians over ``pictures`` of the distances that `latentedit.invert` reaches in W in ``steps``."""
+    """Invert ``pictures`` into W with `latentedit.invert` and ``steps``, and return the medians of the distances."""
     found: dict[str, list[float]] = {}
     for start in range(0, len(pictures), BATCH):
         rows = range(start, min(start + BATCH, len(pictures)))
@@ -154,7 +155,7 @@ def path_length_of(
     perceptual_weights: str | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """`perceptual_path_length` under a name that says which distance it is by: ``ppl_lpips_w_end`` and the like."""
+    """Compute `perceptual_path_length` under a name that includes its distance, such as ``ppl_lpips_w_end``."""
     distance, _ = choose("auto", model.discriminator, perceptual_weights, model.generator.device)
     name = f"ppl_{distance.name}_{space}_{sampling}{'_crop' * crop}"
     return {name: perceptual_path_length(model.generator, distance, space, sampling, count, crop=crop, seed=seed)}
@@ -169,14 +170,15 @@ def measure_of(
     mirror: bool = False,
     held_out: PictureSet | None = None,
 ) -> Callable[[Model], dict[str, float]]:
-    """A function for `latentedit.training.train` that measures a snapshot: distances and separability by 1000 random
-    pictures, path length by 100 pairs, inversion of at most 8 ``held_out`` pictures in 100 steps.
+    """Return a function for `latentedit.training.train` that measures a snapshot.
 
-    The features of ``data`` are taken at once, so that a network that does not fit it fails before the training.
+    Distances and separability use 1000 random images, path length uses 100 pairs, and inversion uses at most 8 ``held_out``
+    images and 100 steps. The features of ``data`` are computed immediately, so that an unsuitable network fails before the
+    training starts.
 
     Raises:
-        Error: unknown metrics, neither kid nor fid among them (the best snapshot is kept by the first), or something missing
-            that one of them needs.
+        Error: unknown metrics, neither kid nor fid among them (the first of these selects the best snapshot), or a missing
+            input of one of them.
     """
     metrics = [name.strip() for name in metrics]
     distances = [name for name in metrics if name in METRICS]

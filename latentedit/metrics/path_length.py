@@ -37,14 +37,13 @@ def perceptual_path_length(
     batch: int = 8,
     seed: int = 0,
 ) -> float:
-    """Mean perceptual distance between pictures a step of 1e-4 apart on a path between two random latents, over 1e-8.
+    """Compute the mean perceptual distance of images 1e-4 apart on a path between two random latents, divided by 1e-8.
 
-    Comparable with published figures only with LPIPS (VGG) as ``perceptual``; with another distance it is a figure of its own.
-    The lowest and highest 1 % are left out.
+    Only values with LPIPS (VGG) as ``perceptual`` are comparable with published ones. The lowest and highest 1 % are left out.
 
     Args:
-        sampling: anywhere on the path, or at its start.
-        crop: only the face, in FFHQ's framing.
+        sampling: "full" samples the whole path, "end" only its start.
+        crop: measure only the face, in FFHQ's framing.
     """
     if space not in ("z", "w") or sampling not in ("full", "end"):
         raise Error(f'space must be "z" or "w" and sampling "full" or "end", got {space!r} and {sampling!r}')

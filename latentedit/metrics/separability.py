@@ -1,4 +1,4 @@
-"""Linear separability (Karras et al. 2019, section 4.2): can a plane in latent space tell what a classifier tells?"""
+"""Linear separability (Karras et al. 2019, section 4.2): how well a plane in latent space predicts a classifier's answers."""
 
 import math
 import warnings
@@ -24,18 +24,18 @@ def conditional_entropy(
 
 
 def linear_separability(latents: Tensor, scores: dict[str, Tensor], keep: float = 0.5) -> tuple[float, dict[str, float]]:
-    """exp of the summed conditional entropies of attributes given a linear support vector machine's answer; 1 is the best.
+    """Return exp of the sum of the attributes' conditional entropies given the answers of a linear SVM; 1 is the best.
 
     Args:
         latents: z or w, ``[n, D]``.
-        scores: a classifier's log odds of every attribute, ``[n]``, for the pictures of those latents.
-        keep: share of the pictures, those of the most confident answers, that counts.
+        scores: a classifier's log odds of every attribute, ``[n]``, for the images of those latents.
+        keep: share of the images to use, those with the most confident answers.
 
     Returns:
         The score, and every attribute's conditional entropy in nats.
 
     Raises:
-        Error: shapes that do not fit; an attribute that all pictures have, or none.
+        Error: shapes that do not match, or an attribute that all images have, or none.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.preprocessing import StandardScaler

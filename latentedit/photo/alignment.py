@@ -1,4 +1,4 @@
-"""Alignment: from a face to the square around it, as the model's training pictures were cut."""
+"""Alignment: from a face to the square around it, as the model's training images were cropped."""
 
 import os
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def quad_of_window(left: float, top: float, size: float) -> Quad:
 
 
 def quad_from_eyes(left_eye: Sequence[float], right_eye: Sequence[float], framing: dict[str, Any]) -> Quad:
-    """The square that puts both eyes where the model's ``framing`` has them (rotated and scaled, not stretched)."""
+    """Return the square that aligns both eyes with the model's ``framing`` (rotated and scaled, not stretched)."""
     (ax, ay), (bx, by) = framing["eyes"]
     # As complex numbers: photo = origin + turn * crop, solved for two points.
     turn = (complex(*right_eye) - complex(*left_eye)) / (complex(bx, by) - complex(ax, ay))
@@ -36,10 +36,10 @@ def quad_from_eyes(left_eye: Sequence[float], right_eye: Sequence[float], framin
 
 
 def quad_from_face(face: Face, framing: dict[str, Any]) -> Quad:
-    """The square around ``face`` that a model of this ``framing`` was trained on.
+    """Return the square around ``face`` that a model of this ``framing`` expects.
 
-    FFHQ's alignment (Karras et al. 2018, appendix C) is computed from eye and mouth centres; a mouth that was not found is
-    taken to lie where an average one does. Other framings bring the eyes to their places.
+    FFHQ's alignment (Karras et al. 2018, appendix C) is computed from the centres of eyes and mouth. If the mouth was not
+    found, it is assumed at its average position. Other framings only align the eyes.
     """
     if framing.get("kind") != "ffhq":
         return quad_from_eyes(face.left_eye, face.right_eye, framing)
@@ -64,7 +64,7 @@ def faces_for(
     detector: str | os.PathLike[str] | None = None,
     ways: Sequence[str] = ("--framing", "--crop", "--aligned"),
 ) -> list[Face]:
-    """The faces of ``image`` that a model of this ``framing`` can be given, at least one, the largest first.
+    """Find the faces of ``image`` for a model of this ``framing``: at least one, the largest first.
 
     Args:
         ways: options that the user can give; messages suggest no others.
@@ -88,10 +88,10 @@ def faces_for(
 
 
 def nth_face(faces: Sequence[Face], number: int, name: str = "picture") -> Face:
-    """Face ``number``, the first being 1.
+    """Return face ``number``, counted from 1.
 
     Raises:
-        Error: there are fewer.
+        Error: there are fewer faces.
     """
     if number > len(faces):
         raise Error(f"{name}: --face {number} does not exist, only {len(faces)} found")
@@ -107,17 +107,17 @@ def quad_for(
     number: int = 1,
     ways: Sequence[str] = ("--framing", "--crop", "--aligned"),
 ) -> Quad:
-    """The crop of ``image`` that a model of this ``framing`` expects around face ``number``, the largest being 1.
+    """Find the crop of ``image`` that a model of this ``framing`` expects around face ``number``; the largest face is 1.
 
     Raises:
-        Error: no such face found; the message says how to go on.
+        Error: the face was not found; the message suggests what to do.
     """
     face = nth_face(faces_for(image, framing, name, detector=detector, ways=ways), number, name)
     return quad_from_face(face, framing or {})
 
 
 def crop(image: Image.Image, quad: Quad, size: int) -> Image.Image:
-    """``image`` inside ``quad`` at ``size`` x ``size`` pixels; outside the picture it is continued by reflection."""
+    """Resample ``image`` inside ``quad`` to ``size`` x ``size`` pixels; parts outside the image are filled by reflection."""
     corners = np.array(quad, dtype=np.float64)
     side = float(np.hypot(*(corners[1] - corners[0])))
     if side < 1:
@@ -144,5 +144,5 @@ def _is_window(corners: Any, image: Image.Image) -> bool:
 
 
 def crop_tensor(image: Image.Image, quad: Quad, size: int, channels: int) -> Tensor:
-    """As `crop`, as float ``[1, channels, size, size]`` in [-1, 1]."""
+    """Return the result of `crop` as float ``[1, channels, size, size]`` in [-1, 1]."""
     return to_tensor(crop(image, quad, size).convert("L" if channels == 1 else "RGB"))

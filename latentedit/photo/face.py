@@ -1,4 +1,4 @@
-"""A face in a picture, and what is doubtful about it."""
+"""A face in an image, and doubts about it."""
 
 from dataclasses import dataclass, field
 
@@ -7,18 +7,18 @@ from latentedit.photo.landmarks import Landmarks
 
 @dataclass(frozen=True)
 class Face:
-    """A face in a picture, in pixels."""
+    """A face in an image, in pixels."""
 
     box: tuple[float, float, float, float]
     """left, top, width, height."""
     left_eye: tuple[float, float]
-    """The eye at the viewer's left."""
+    """The eye on the left of the image."""
     right_eye: tuple[float, float]
     eyes_found: bool
-    """False where the eyes are taken from the box."""
+    """False if the positions of the eyes are estimated from the box."""
     mouth: tuple[float, float] | None = None
-    """Its centre, where the detector tells."""
+    """The mouth's centre, if the detector finds it."""
     landmarks: Landmarks | None = field(default=None, compare=False, repr=False)
-    """dlib's 68 points, ``[68, 2]``, where they are known."""
+    """dlib's 68 landmarks, ``[68, 2]``, if known."""
     doubts: tuple[str, ...] = ()
-    """Why the crop around this face may be wrong; empty where nothing speaks against it."""
+    """Reasons why the crop around this face may be wrong; empty if there are none."""

@@ -1,4 +1,4 @@
-"""From a photo to the crop a model was trained on: face finding, framing, resampling."""
+"""Face detection, with landmarks, OpenCV's cascades or a YuNet model."""
 
 import os
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
 
 
 def find_by_landmarks(image: Image.Image) -> list[Face]:
-    """Finds faces by dlib's 68 landmarks, largest first; needs the extra ``latentedit[faces]``."""
+    """Find faces by dlib's 68 landmarks, largest first; needs the extra ``latentedit[faces]``."""
     faces = []
     for points in find_landmarks(image):
         left_eye, right_eye, mouth = centres(points)

@@ -1,4 +1,4 @@
-"""The framing of a model: how photographs are cropped for it (docs/formats.md)."""
+"""The framing of a model: how photos are cropped for it (docs/formats.md)."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from latentedit.errors import Error, quoted
 
 
 def check_framing(framing: Any) -> None:
-    """Raise `Error` unless ``framing`` is what a file may say of how photographs are cropped (docs/formats.md)."""
+    """Raise `Error` unless ``framing`` is a valid framing of a model file (docs/formats.md)."""
     if not isinstance(framing, dict | None):
         raise Error(f"the header's framing must be an object, found {quoted(framing)}")
     found = framing or {}
@@ -22,12 +22,12 @@ def check_framing(framing: Any) -> None:
 
 
 def _are_eyes(eyes: Any) -> bool:
-    """Whether ``eyes`` are two points, the first one farther to the left."""
+    """Return whether ``eyes`` are two points, of which the first is further left."""
     return isinstance(eyes, list) and len(eyes) == 2 and all(_is_point(eye) for eye in eyes) and eyes[0][0] < eyes[1][0]
 
 
 def _is_point(point: Any) -> bool:
-    """Whether ``point`` is one near a crop, whose sides are 1."""
+    """Return whether ``point`` is in or near a crop with sides of 1."""
     return isinstance(point, list) and len(point) == 2 and all(is_number(part) and abs(part) <= 100 for part in point)
 
 

@@ -1,4 +1,4 @@
-"""A rendered crop put back into the photo that it came from."""
+"""Pasting a rendered crop back into the photo that it came from."""
 
 import os
 from typing import Any
@@ -21,16 +21,16 @@ GPS, MAKER_NOTE, EXIF_IFD, ORIENTATION, DESCRIPTION = 0x8825, 0x927C, 0x8769, 0x
 
 
 FARTHER = 3.0
-"""dB by which a photo may be farther from a latent's picture than when that was found; copies that were saved anew are less."""
+"""Largest decrease of the PSNR between photo and latent, in dB; saving a copy of the photo again changes it by less."""
 ALIKE = 0.5
-"""Least correlation of small grey pictures, where a latent does not say how near its picture was."""
+"""Smallest correlation of small greyscale images, used if the latent file has no PSNR."""
 
 
 def check_belongs(photo: Image.Image, latent: Latent, rendered: Tensor, name: str) -> None:
-    """Raise `Error` where the crop of ``photo`` is not what ``latent`` was made from.
+    """Raise `Error` if ``latent`` was not made from the crop of ``photo``.
 
     Args:
-        rendered: the latent's own picture before this edit, ``[1, C, R, R]``.
+        rendered: the latent's own image before this edit, ``[1, C, R, R]``.
     """
     if latent.crop is None:
         return
@@ -49,7 +49,7 @@ def check_belongs(photo: Image.Image, latent: Latent, rendered: Tensor, name: st
 
 
 def fade(size: int, feather: float = FEATHER) -> Any:
-    """Weights ``[size, size]`` float32: 1 inside, falling to 0 at the edge over ``feather`` of the side."""
+    """Return weights ``[size, size]`` float32: 1 inside, falling to 0 at the edge over ``feather`` of the side."""
     position = (np.arange(size) + 0.5) / size
     edge = np.clip(np.minimum(position, 1 - position) / max(feather, 1e-6), 0, 1)
     smooth = edge * edge * (3 - 2 * edge)
@@ -59,15 +59,15 @@ def fade(size: int, feather: float = FEATHER) -> Any:
 def paste_back(
     photo: Image.Image, picture: Image.Image, quad: Quad, *, feather: float = FEATHER, before: Image.Image | None = None
 ) -> Image.Image:
-    """``photo`` with ``picture`` where its crop was; outside ``quad`` every pixel stays as it is.
+    """Paste ``picture`` into ``photo`` at the position of its crop; pixels outside ``quad`` do not change.
 
     Args:
-        photo: upright, "L" or "RGB", as `latentedit.io.images.open_image` gives it.
-        picture: square; a grey one changes the brightness of a colour photo and leaves its colours.
+        photo: upright, "L" or "RGB", as `latentedit.io.images.open_image` returns it.
+        picture: a square image; a greyscale one changes only the brightness of a colour photo.
         quad: corners of the crop in the photo, in pixels.
         feather: 0 to 0.5, see `fade`.
-        before: what the model drew before the edit, of the size and mode of ``picture``. Where it is given, the difference of
-            both is added to the photo, which keeps its own detail; else ``picture`` takes the photo's place.
+        before: the rendering before the edit, of the size and mode of ``picture``. If given, only the difference is added to
+            the photo, which keeps its own detail; otherwise ``picture`` replaces the photo.
 
     Raises:
         Error: the crop lies outside the photo, or ``feather`` is out of range.
@@ -112,7 +112,7 @@ def paste_back(
 
 
 def _inside(corners: Any, width: int, height: int) -> Any:
-    """Whether the centre of every pixel lies in the square of ``corners``: ``[height, width]`` bool."""
+    """Return whether the centre of every pixel lies in the square of ``corners``: ``[height, width]`` bool."""
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     inside = np.ones((height, width), dtype=bool)
     for axis in (corners[1] - corners[0], corners[3] - corners[0]):
@@ -128,11 +128,12 @@ def _mixed(base: Any, new: Any, share: Any, *, add: bool) -> Any:
 
 
 def save_like(picture: Image.Image, path: str | os.PathLike[str], photo: str | os.PathLike[str]) -> None:
-    """Write ``picture`` with the EXIF data of the file ``photo``, but for place, thumbnail and maker's notes, upright, and with
-    a description that says it is edited.
+    """Write ``picture`` upright, with the EXIF data of the file ``photo`` and a description that says that it is edited.
+
+    The position, the thumbnail and the maker's notes of the photo are left out.
 
     Raises:
-        Error: ``photo`` cannot be read, unknown ending, or the file cannot be written.
+        Error: ``photo`` cannot be read, the ending is unknown, or the file cannot be written.
     """
     kind = check_picture(path)
     with opened(photo, os.fspath(photo)) as file:

@@ -1,4 +1,4 @@
-"""What a training run is told: options, presets, and their checks."""
+"""Options of a training run: their checks and presets."""
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,7 +18,7 @@ SWITCHED_OFF = ("ema_rampup", "ada_target")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Options of a run. ``kimg`` counts thousands of real pictures shown to the discriminator."""
+    """Options of a run. ``kimg`` counts thousands of real images shown to the discriminator."""
 
     generator: dict[str, Any] = field(default_factory=dict)
     """Overrides for `GeneratorConfig`; resolution, channels and c_dim come from the data."""
@@ -26,9 +26,9 @@ class TrainingConfig:
     """Overrides for `DiscriminatorConfig`."""
     batch: int = 32
     micro_batch: int | None = None
-    """Pictures at once on a device, to save memory; None is the batch divided by the processes. It changes rounding only."""
+    """Images at a time per device, to save memory; None means the batch divided by the processes. Changes only rounding."""
     learning_rate: float = 0.0025
-    """Adam, for both networks, before the adjustment for lazy regularisation (StyleGAN2, appendix B)."""
+    """Learning rate of Adam for both networks, before the adjustment for lazy regularisation (StyleGAN2, appendix B)."""
     r1_gamma: float = 1.0
     """Weight of the R1 penalty."""
     r1_interval: int = 16
@@ -37,32 +37,32 @@ class TrainingConfig:
     path_interval: int = 4
     path_decay: float = 0.01
     style_mixing: float = 0.9
-    """Probability that a picture is made from two w."""
+    """Style mixing: the probability that an image is generated from two w."""
     ema_kimg: float = 10.0
     """Half-life of the moving average of the generator's weights."""
     ema_rampup: float | None = 0.05
-    """The half-life is at most this fraction of the pictures seen; None for no ramp-up."""
+    """The half-life is at most this fraction of the images seen; None for no ramp-up."""
     grow_from: int = 0
-    """Side of the pictures that training begins with (first StyleGAN only); 0 trains at the full size from the start."""
+    """Progressive growing (first StyleGAN only): the initial image size; 0 trains at the full size from the start."""
     grow_kimg: float = 600.0
-    """Thousands of pictures at each size while growing ..."""
+    """Thousands of images at each size during progressive growing ..."""
     fade_kimg: float = 600.0
     """... and while the next one is faded in (Karras et al. 2018, figure 2)."""
     freeze_d: int = 0
-    """Discriminator layers, counted from the picture, that are not trained (FreezeD, Mo et al. 2020)."""
+    """Number of discriminator layers, counted from the image, that are not trained (FreezeD, Mo et al. 2020)."""
     augment: str = "bgc"
     """Augmentations, see `latentedit.training.augmentation.preset`, or "none"."""
     augment_p: float = 0.0
-    """Strength of the augmentation at the start: the probability of every transformation."""
+    """Initial augmentation strength: the probability of every transformation."""
     ada_target: float | None = 0.6
-    """The share of real pictures judged real (mean sign of the logits) that the strength is steered towards; None keeps
-    the strength."""
+    """Target of adaptive augmentation: the mean sign of the discriminator's logits for real images; None keeps the
+    strength."""
     ada_kimg: float = 500.0
-    """Thousands of pictures in which the strength can move by 1."""
+    """Thousands of images in which the strength can change by 1."""
     mirror: bool = False
-    """Show every picture mirrored as well."""
+    """Whether to train on mirrored images as well."""
     precision: str = "fp32"
-    """Of the blocks from 16 x 16 up: fp32, bf16, fp16, or auto (see `latentedit.runtime.devices.auto_precision`)."""
+    """Precision of the blocks from 16 x 16 up: fp32, bf16, fp16, or auto (`latentedit.runtime.devices.auto_precision`)."""
     seed: int = 0
     kimg: float = 25000.0
     snapshot_kimg: float = 20.0
@@ -93,7 +93,7 @@ class TrainingConfig:
                 raise Error(f"{name} must be between 0 and 1, got {getattr(self, name)}")
 
     def _check_kinds(self) -> None:
-        """Raise `Error` where an option is of another kind than its default, as one from a file can be."""
+        """Raise `Error` if an option has another type than its default, as one from a file may have."""
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name in ("generator", "discriminator"):
@@ -115,9 +115,9 @@ class TrainingConfig:
         return asdict(self)
 
     def lod(self, images_seen: int, resolution: int) -> float:
-        """Level of detail after ``images_seen`` pictures: log2 of how many times coarser than ``resolution`` they are.
+        """Return the level of detail after ``images_seen`` images: log2 of ``resolution`` over the present image size.
 
-        Every size is trained alone for ``grow_kimg`` and then the next is faded in linearly over ``fade_kimg``.
+        Every size is trained alone for ``grow_kimg``; then the next one is faded in linearly over ``fade_kimg``.
         """
         if not self.grow_from:
             return 0.0
@@ -141,7 +141,7 @@ class TrainingConfig:
 
 
 FREE_TO_CHANGE = ("kimg", "snapshot_kimg", "micro_batch")
-"""Options that a resumed run may give anew."""
+"""Options that may change when a run is resumed."""
 
 
 AUTO = "auto"
@@ -152,9 +152,9 @@ def presets() -> list[str]:
 
 
 def load_preset(name: str, resolution: int = 256, processes: int = 1) -> TrainingConfig:
-    """The preset called ``name``, or the TOML file at that path.
+    """Load the preset called ``name``, or the TOML file at that path.
 
-    "auto" chooses by ``resolution`` and the number of ``processes`` (one a GPU); the others do not look at them.
+    "auto" chooses by ``resolution`` and the number of ``processes`` (one per GPU); other presets ignore these.
     """
     if name == AUTO:
         return _auto(resolution, processes)
@@ -171,7 +171,7 @@ def load_preset(name: str, resolution: int = 256, processes: int = 1) -> Trainin
 
 
 def _auto(resolution: int, processes: int) -> TrainingConfig:
-    """The published rule for new data: everything from the resolution and the number of GPUs (ADA, released code)."""
+    """Return the published configuration for new data, from the resolution and the number of GPUs (ADA, released code)."""
     batch = max(min(processes * min(4096 // resolution, 32), 64), processes)
     widths = {"channel_base": 32768 if resolution >= 512 else 16384, "channel_max": 512}
     return TrainingConfig(

@@ -1,4 +1,4 @@
-"""Training sets: a stored zip or a folder of square pictures of one size, with labels in NVIDIA's ``dataset.json``."""
+"""Training sets: a stored zip or a folder of square images of one size, with labels in NVIDIA's ``dataset.json``."""
 
 import hashlib
 import io
@@ -43,14 +43,14 @@ AHEAD = 64
 
 
 class PictureSet:
-    """Square pictures of one size, with one-hot labels ``[n, c_dim]``.
+    """A training set: square images of one size, with one-hot labels ``[n, c_dim]``.
 
     Args:
         pixels: uint8 ``[n, C, H, W]`` in memory.
         labels: float ``[n, c_dim]``; c_dim is 0 without labels.
-        names: of the pictures.
-        label_names: one a label, or none.
-        source_digest: identifies the data where it is cheaper than hashing the pixels.
+        names: names of the images.
+        label_names: one name per label, or none.
+        source_digest: identifies the data, if that is cheaper than hashing the pixels.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class PictureSet:
         return self.pixels[list(rows)]
 
     def swap_when_mirrored(self, pairs: Mapping[str, str]) -> None:
-        """Give mirrored pictures the other label of each pair (left and right): names of labels, or their numbers.
+        """Exchange the labels of each pair (left and right) in mirrored images; labels are given by name or number.
 
         Raises:
-            Error: a label that is not there, or that is in two pairs.
+            Error: an unknown label, or a label in two pairs.
         """
         known = {name: i for i, name in enumerate(self.label_names)} | {str(i): i for i in range(self.labels.shape[1])}
         for one, other in pairs.items():
@@ -133,10 +133,10 @@ class PictureSet:
         return found
 
     def batch(self, positions: Iterable[int], seed: int, mirror: bool) -> tuple[Tensor, Tensor]:
-        """Pictures ``[N, C, H, W]`` in [-1, 1] and labels ``[N, c_dim]`` at ``positions`` of an endless shuffled stream.
+        """Return images ``[N, C, H, W]`` in [-1, 1] and labels ``[N, c_dim]`` at ``positions`` of an endless shuffled stream.
 
-        Every epoch is a permutation drawn from ``seed`` and the epoch's number alone, so a position means the same
-        picture in every process. With ``mirror`` an epoch shows every picture as it is and mirrored.
+        Every epoch is a permutation that only depends on ``seed`` and the epoch's number, so a position means the same image in
+        every process. With ``mirror``, an epoch contains every image as it is and mirrored.
         """
         chosen = self.chosen(positions, seed, mirror)
         rows = [i % len(self) for i in chosen]
@@ -147,7 +147,7 @@ class PictureSet:
         return from_uint8(pictures), labels
 
     def digest(self) -> str:
-        """SHA-256 of the pictures and labels: tells a resumed run whether the data is still the same."""
+        """Return the SHA-256 of images and labels, by which a resumed run recognises its data."""
         if self._digest is None:
             digest = hashlib.sha256(np.array(self.pixels.shape, dtype="<u4").tobytes())
             digest.update(self.pixels.numpy().tobytes())
@@ -318,12 +318,12 @@ def _common_top(names: Sequence[str]) -> str:
 
 
 def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> PictureSet:
-    """Read a zip or folder that `write_pictures` (or NVIDIA's dataset tool) wrote.
+    """Read a zip or folder written by `write_pictures` (or NVIDIA's dataset tool).
 
-    Sets of more than ``in_memory`` bytes, decoded, are decoded as they are wanted.
+    If the decoded images take more than ``in_memory`` bytes, they are decoded on demand.
 
     Raises:
-        Error: nothing there, no pictures, pictures that are not square or not all of one size, labels that do not fit.
+        Error: a missing file, no images, images that are not square or not all of one size, or labels that do not match.
     """
     source = PictureSource(Path(path))
     names = sorted(name for name in source.names if name.lower().endswith(EXTENSIONS))
@@ -399,14 +399,14 @@ def write_pictures(
     pictures: Iterable[tuple[str, Image.Image]],
     labels: Callable[[str], str | None] | None = None,
 ) -> int:
-    """Write ``(name, picture)`` pairs as PNGs, into an uncompressed zip (``path`` ends in .zip) or a folder; returns how many.
+    """Write ``(name, picture)`` pairs as PNGs to an uncompressed zip (``path`` ends in .zip) or a folder; returns their number.
 
-    ``labels`` gives the label of a name; they are numbered in sorted order and kept in NVIDIA's ``dataset.json``, with their
-    names beside. The bytes depend on the pictures alone, not on the time of writing. The zip or folder is there whole or
-    not at all.
+    ``labels`` maps a name to its label. Labels are numbered in sorted order and stored with their names in NVIDIA's
+    ``dataset.json``. The bytes depend only on the images, not on the time of writing. The zip or folder is either complete or
+    absent.
 
     Raises:
-        Error: nothing to write, or a picture without a label among others that have one.
+        Error: nothing to write, or some images have no label although others do.
     """
     path, found = Path(path), dict[str, str | None]()
 

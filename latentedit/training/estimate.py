@@ -1,4 +1,4 @@
-"""What a run would take, before it is started: memory, and time."""
+"""Estimates of the memory and the time of a training run."""
 
 from dataclasses import dataclass
 
@@ -30,13 +30,13 @@ class Estimate:
 
 
 def estimate(config: TrainingConfig, shape: tuple[int, ...], c_dim: int, device: torch.device, processes: int = 1) -> Estimate:
-    """Counts the work of one picture through both networks, without computing it, and times one convolution.
+    """Estimate a run: count the operations of both networks for one image without computing them, and time one convolution.
 
     Args:
-        shape: (channels, height, width) of the pictures.
+        shape: (channels, height, width) of the images.
         c_dim: number of labels.
 
-    The memory counts what autograd keeps at float32; the time is good to a factor of two.
+    The memory includes what autograd keeps at float32. The time is correct within a factor of two.
     """
     sizes = {"resolution": shape[-1], "channels": shape[0], "c_dim": c_dim}
     with torch.device("meta"):

@@ -62,25 +62,26 @@ def train(
     report: Report | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Path:
-    """Train until ``config.kimg``, or go on where the folder ``out`` stands; returns the model file.
+    """Train until ``config.kimg``, or resume the run in the folder ``out``; returns the model file.
 
-    ``out`` receives ``state.pt`` (enough to resume), ``model.safetensors`` (the newest), ``model-KIMG.safetensors`` and
-    ``fakes-KIMG.png`` a snapshot (thinned: see `thin`), ``options.json``, ``log.jsonl`` and ``curves.png``; with ``measure``
-    also ``model-best.safetensors`` and ``best.json``. Ctrl-C ends the step and writes a snapshot.
+    Every snapshot writes to ``out``: ``state.pt`` (enough to resume), ``model.safetensors`` (the newest),
+    ``model-KIMG.safetensors`` and ``fakes-KIMG.png`` (old ones are removed by `thin`), ``options.json``, ``log.jsonl`` and
+    ``curves.png``; with ``measure`` also ``model-best.safetensors`` and ``best.json``. Ctrl-C finishes the step and writes a
+    snapshot.
 
     Args:
-        max_minutes: stop after this time, with a snapshot.
-        framing: how photographs are cropped for this data; kept in the model file.
-        init_from: weights that a new run starts from, as far as they fit; of no effect on one that is resumed.
-        held_out: pictures that are not trained on; what the discriminator makes of them is logged.
-        measure: figures of merit of a snapshot, e.g. from `latentedit.metrics`; the first is the one that the best snapshot is
-            kept by, smaller is better.
+        max_minutes: stop after this time and write a snapshot.
+        framing: the framing of the data, which the model file stores.
+        init_from: a model whose weights a new run starts from, where they match; a resumed run ignores it.
+        held_out: images that are not used for training; the discriminator's outputs for them are logged.
+        measure: measures a snapshot, e.g. with `latentedit.metrics`; the first metric selects the best snapshot, lower is
+            better.
         accept_changes: resume although options or data differ from those the run was started with.
-        tensorboard: write event files as well (needs the package of that name).
-        graphs: make steps by CUDA graphs where that is possible (`Trainer`).
+        tensorboard: also write event files (needs the package of that name).
+        graphs: use CUDA graphs where possible (`Trainer`).
         world: the processes that share the work, from `join_world`; the first one writes.
         report: called about once a second with the figures of the log.
-        notice: called with a line that the user should see once.
+        notice: called with a message for the user.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM, with the snapshot written.

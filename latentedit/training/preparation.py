@@ -1,4 +1,4 @@
-"""From pictures of any kind to the squares that a network is trained on."""
+"""Preparation of training sets: from any images to squares of one size."""
 
 import io
 import math
@@ -23,17 +23,17 @@ from latentedit.training.data import LABELS, PictureSource, portable
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to every picture."""
+    """How every image is prepared."""
 
     size: int
     """Side of the squares in pixels, a power of two of at least 8."""
     crop: Literal["centre", "face"] | tuple[float, float, float] = "centre"
-    """"centre": what ``fit`` says; "face": the square that puts the eyes where ``framing`` has them; or left, top, side."""
+    """"centre": according to ``fit``; "face": the square that aligns the eyes with ``framing``; or left, top, side."""
     fit: Literal["crop", "pad", "skip"] = "crop"
-    """Pictures that are not square: their central square, bars of the border's colour beside them, or not at all."""
+    """Images that are not square: take the central square, pad with the border's colour, or skip."""
     grey: bool = False
     background: Literal["white", "black", "skip"] = "white"
-    """What transparent pictures are laid on; "skip" leaves them out."""
+    """Background for transparent images; "skip" leaves them out."""
     framing: dict[str, Any] | None = None
     """For "face"; FFHQ's by default."""
 
@@ -90,13 +90,13 @@ def prepared(
     *,
     renderings: bool = True,
 ) -> Iterator[tuple[str, Image.Image]]:
-    """(name, square) for every picture of a folder or zip; why others cannot be used is added to ``skipped``.
+    """Yield (name, square) for every image of a folder or zip; the reasons for skipped ones are added to ``skipped``.
 
-    ``sources`` receives, for every name given out, that of the file it came from. Without ``renderings``, pictures that
-    latentedit rendered are left out.
+    ``sources`` maps every yielded name to the name of its file. Without ``renderings``, images that latentedit rendered are
+    skipped.
 
     Raises:
-        Error: no such folder or zip, or no pictures in it.
+        Error: the folder or zip does not exist, or has no images.
     """
     source = PictureSource(Path(path))
     skipped += unread(source.others)
@@ -133,12 +133,12 @@ def _free(name: str, taken: set[str]) -> str:
 def class_labels(
     path: str | os.PathLike[str], labels: str | None = None, column: str | None = None
 ) -> Callable[[str], str | None] | None:
-    """A function from the name of a picture in ``path`` to its label.
+    """Return a function from the name of an image in ``path`` to its label.
 
     Args:
-        path: the folder or zip of the pictures.
+        path: the folder or zip of the images.
         labels: a CSV file with a ``file`` column (relative to itself, or to ``path``) and ``column``; "folders" for the first
-            sub-folder of every picture; None for the ``dataset.json`` in ``path``, if there is one.
+            sub-folder of every image; None for the ``dataset.json`` in ``path``, if there is one.
 
     Raises:
         Error: the CSV cannot be read, has no such column or names a file twice with different labels.
