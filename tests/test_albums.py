@@ -55,7 +55,7 @@ def test_a_folder_is_done_once(tmp_path: Path, tiny_file: Path) -> None:
         "0.safetensors": "ok", "1.safetensors": "ok", "2.safetensors": "ok", "bad.safetensors": "failed",
     }  # fmt: skip
     assert float(found["0.safetensors"]["psnr"]) > 0
-    assert "not a picture" in found["bad.safetensors"]["remarks"]
+    assert "not an image" in found["bad.safetensors"]["remarks"]
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     (photos / "bad.jpg").unlink()
     Image.new("L", (24, 24), 90).save(photos / "1.png")  # another picture under the same name
@@ -97,7 +97,7 @@ def test_together_as_one_by_one(tmp_path: Path, tiny_file: Path) -> None:
             "invert", photos, "--model", tiny_file, "--out", out, "--batch", batch, "--aligned", "--steps", 6, "--video"
         )
         assert result.exit_code == 1
-        assert "z.png: not a picture" in result.stderr
+        assert "z.png: not an image" in result.stderr
         assert sorted(row["status"] for row in rows(out)) == ["failed", "ok", "ok", "ok"]
         found[batch] = [load_latent(out / f"{i}.safetensors") for i in range(3)]
         for i in range(3):
@@ -381,7 +381,7 @@ def test_json_has_a_record_for_every_photo(tmp_path: Path, tiny_file: Path) -> N
         assert result.exit_code == 1
         facts = [json.loads(line) for line in result.stdout.splitlines()]
         assert len(facts) == 3
-        assert "not a picture" in next(fact["error"] for fact in facts if fact["status"] == "failed")
+        assert "not an image" in next(fact["error"] for fact in facts if fact["status"] == "failed")
         return {Path(fact["photo"]).name: fact["status"] for fact in facts}
 
     assert records() == {"0.png": "ok", "1.png": "ok", "bad.png": "failed"}

@@ -123,7 +123,7 @@ def test_a_bad_photo_does_not_stop_the_others(tmp_path: Path, tiny_file: Path) -
     Image.new("RGBA", (30, 20), 90).save(folder / "c.png")
     result = run("invert", folder, "--model", tiny_file, "--out", tmp_path / "out", "--steps", 1, "--aligned")
     assert result.exit_code == 1
-    assert "b.png: not a picture" in result.stderr
+    assert "b.png: not an image" in result.stderr
     assert "latentedit: 1 of 3 failed" in result.stderr
     assert {p.name for p in (tmp_path / "out").glob("*.safetensors")} == {"a.safetensors", "c.safetensors"}
 
@@ -227,7 +227,7 @@ def test_refine(tmp_path: Path, tiny_file: Path, direction_file: Path) -> None:
     works(*common[:3], latents, *common[4:], "--column", "bright", "--positive", "yes")
     first = latents.read_text().splitlines()[1].split(",")[0]
     table.write_text(f"{pictures}{folder / first},yes,p9\n")
-    assert "both latent files and photographs" in complaint(*common, "--column", "bright", "--positive", "yes")
+    assert "both latent files and photos" in complaint(*common, "--column", "bright", "--positive", "yes")
     table.write_text(pictures)
     numbers = folder / "numbers.csv"
     numbers.write_text("file,age\n" + "".join(f"{tmp_path / f'{i}.png'},{i}\n" for i in range(6)))
@@ -359,7 +359,7 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
     fitted = ["--model", tiny_file, "--out", tmp_path / "d.safetensors", "--aligned"]
     axis = f"{direction_file}=1"
     cases: list[tuple[list[object], str]] = [
-        (["invert", text, *into, "--aligned"], "text.png: not a picture"),
+        (["invert", text, *into, "--aligned"], "text.png: not an image"),
         (["invert", cut, *into, "--aligned"], "cut.png: damaged or truncated"),
         (["invert", small, *into, "--aligned"], "small.png: 3 x 3 pixels is too small"),
         (["invert", empty, *into], "empty: no pictures in this folder"),
@@ -381,7 +381,10 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
         (["edit", latent_file, "--model", tiny_file, "--out", out], "nothing to do"),
         (["edit", tiny_file, "--model", tiny_file, "--set", axis, "--out", out], "expected a latentedit-latent file"),
         (["edit", latent_file, second_file, "--set", axis, "--out", tmp_path / "x.png"], "2 latents need a folder"),
-        (["edit", latent_file, "--model", tiny_file, "--set", axis, "--out", tmp_path / "x.xyz"], "pictures are written as"),
+        (
+            ["edit", latent_file, "--model", tiny_file, "--set", axis, "--out", tmp_path / "x.xyz"],
+            "the name of an image must end in",
+        ),
         (["directions", "fit", tmp_path / "no.csv", "--column", "hat", *fitted], "no.csv: not a readable CSV file"),
         (["directions", "fit", table, "--column", "coat", *fitted], "no column 'coat'; there are file, hat"),
         (["directions", "fit", table, "--column", "hat", *fitted], "all 1 labels of 'hat' are the same"),
@@ -391,7 +394,7 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
         (["dataset", "info", text], "text.png: not a readable zip"),
         (["train", empty, "--out", out], "empty: no pictures"),
         (["train", empty, "--out", out, "--preset", "huge"], "huge: no such preset"),
-        (["demo", "--photo", text, "--out", out], "text.png: not a picture"),
+        (["demo", "--photo", text, "--out", out], "text.png: not an image"),
         (["model", "info", text], "not a latentedit-model file"),
     ]
     for arguments, message in cases:

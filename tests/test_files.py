@@ -240,9 +240,9 @@ def test_pictures_are_called_pictures(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(path)
         with pytest.raises(Error, match=rf'me.{ending}: a photo, not a latent; invert it first: "latentedit invert '):
             load_latent(path)
-        with pytest.raises(Error, match=rf"me.{ending}: a picture, not a model file"):
+        with pytest.raises(Error, match=rf"me.{ending}: an image, not a model file"):
             load_model(path)
-        with pytest.raises(Error, match=rf"me.{ending}: a picture, not a latentedit-direction file"):
+        with pytest.raises(Error, match=rf"me.{ending}: an image, not a latentedit-direction file"):
             load_direction(path)
     (tmp_path / "tensors").write_bytes(b"BM\0\0\0\0\0\0{}")
     assert not is_picture(tmp_path / "tensors")

@@ -92,7 +92,7 @@ def test_bad_pictures(tmp_path: Path) -> None:
     cut.write_bytes(whole.read_bytes()[:2000])
     small = saved(tmp_path, Image.new("L", (3, 3)), "small.png")
     for path, message in [
-        (text, "not a picture"),
+        (text, "not an image"),
         (cut, "damaged or truncated"),
         (small, "3 x 3 pixels is too small"),
         (tmp_path / "absent.png", "no such file"),
@@ -114,7 +114,7 @@ def test_written_pictures_say_what_they_are(tmp_path: Path) -> None:
             assert not again.getexif().get_ifd(0x8825)
             text = again.info["Description"] if name == "out.png" else again.getexif()[0x010E]
             assert "synthetic or edited" in text
-    with pytest.raises(Error, match="pictures are written as one of .png"):
+    with pytest.raises(Error, match="the name of an image must end in one of .png"):
         save_image(torch.zeros(1, 8, 8), tmp_path / "out.xyz")
     with pytest.raises(Error, match=r"shape \[1 or 3, H, W\], got \[2, 8, 8\]"):
         save_image(torch.zeros(2, 8, 8), tmp_path / "out.png")
@@ -154,11 +154,11 @@ def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "photos").mkdir()
     for name in ("holiday.jpg", "holiday.png"):
         (tmp_path / "photos" / name).write_bytes(EPS)
-        with pytest.raises(Error, match="not a picture that Pillow can read"):
+        with pytest.raises(Error, match="not an image that Pillow can read"):
             open_image(tmp_path / "photos" / name)
-        with pytest.raises(Error, match="not a picture that Pillow can read"):
+        with pytest.raises(Error, match="not an image that Pillow can read"):
             encoded(tmp_path / "photos" / name)
-        with pytest.raises(Error, match="not a picture that Pillow can read"):
+        with pytest.raises(Error, match="not an image that Pillow can read"):
             save_like(Image.new("RGB", (9, 9)), tmp_path / "out.png", tmp_path / "photos" / name)
         assert note_of(tmp_path / "photos" / name) == ""
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
@@ -166,9 +166,9 @@ def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest
     for source in (tmp_path / "photos", tmp_path / "photos.zip"):
         skipped: list[str] = []
         assert list(prepared(source, Preparation(16), skipped)) == []
-        assert all("not a picture that Pillow can read" in line for line in skipped)
+        assert all("not an image that Pillow can read" in line for line in skipped)
         assert skipped
-        with pytest.raises(Error, match="not a picture that Pillow can read"):
+        with pytest.raises(Error, match="not an image that Pillow can read"):
             load_pictures(source)
 
 
@@ -292,13 +292,13 @@ def test_heic_names_what_reads_it(tmp_path: Path) -> None:
     if ".heic" in EXTENSIONS:
         pytest.skip("pillow-heif is installed")
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(12))
-    with pytest.raises(Error, match=r"a.heic: not a picture that Pillow can read; pip install \"latentedit\[heic\]\""):
+    with pytest.raises(Error, match=r"a.heic: not an image that Pillow can read; pip install \"latentedit\[heic\]\""):
         open_image(tmp_path / "a.heic")
 
 
 def test_pictures_are_written_in_few_formats(tmp_path: Path) -> None:
     for name in ("a.eps", "a.pdf", "a.ico", "a"):
-        with pytest.raises(Error, match="pictures are written as one of .png"):
+        with pytest.raises(Error, match="the name of an image must end in one of .png"):
             save_image(Image.new("RGB", (16, 16)), tmp_path / name)
     with pytest.raises(Error, match="JPEG does not take 70000 x 8 pixels"):
         save_image(Image.new("L", (70_000, 8)), tmp_path / "a.jpg")

@@ -70,7 +70,7 @@ def test_latents_of_other_tools_are_latents_everywhere(tmp_path: Path) -> None:
     assert are_latents(paths)
     assert [latent.rows(generator.num_ws).shape for latent in own_latents(paths, model)] == [ws.shape] * 4
     assert set(LATENTS) <= set(ENDINGS)
-    with pytest.raises(Error, match="both latent files and photographs"):
+    with pytest.raises(Error, match="both latent files and photos"):
         are_latents([*paths, tmp_path / "x.png"])
 
     np.savez(tmp_path / "wide.npz", w=np.zeros((1, 3, 7)))

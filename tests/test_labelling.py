@@ -320,7 +320,7 @@ def test_what_cannot_be_labelled(tmp_path: Path) -> None:
         ("", "the first line must name the columns"),
         ("file\n", "no row names a file"),
         ("file\nc.png\n", "line 2: no such file"),
-        ("file,picture\na.png,\nb.safetensors,c.png\n", "line 3: no such picture"),
+        ("file,picture\na.png,\nb.safetensors,c.png\n", "line 3: no such image"),
         (
             "file\nlonely.safetensors\n",
             "line 2: no picture of .*lonely.safetensors: neither in a column 'picture', nor lonely",
@@ -328,8 +328,8 @@ def test_what_cannot_be_labelled(tmp_path: Path) -> None:
         ("file,hat\na.png,maybe\n", "line 2: hat is 'maybe'; labels here are 1 or yes, 0 or no, or empty"),
         ("file,hat\na.png,1.0\n", "line 2: hat is '1.0'"),
         ("file,hat,hat\na.png,1,\n", "has 2 columns 'hat'"),
-        ("file\na.png\na.png\n", "line 3: a.png has a row before"),
-        ("file\na.png\nb.safetensors\n", "names both latent files and photographs"),
+        ("file\na.png\na.png\n", "line 3: a.png already has an earlier row"),
+        ("file\na.png\nb.safetensors\n", "names both latent files and photos"),
         ("file\nb.safetensors\nother.safetensors\n", "other.safetensors: belongs to the generator eeee"),
         ('file\n"a.png\n', "not a readable CSV file"),
         ("file\na\0.png\n", "labels.csv"),
@@ -444,7 +444,7 @@ def test_a_damaged_picture_does_not_end_the_program(page: LabelPage, table: Path
     finally:
         picture.write_bytes(whole)
     assert status == 409
-    assert "000.png: not a picture" in json.loads(body)["error"]
+    assert "000.png: not an image" in json.loads(body)["error"]
     assert request(page, "GET", "/state")[0] == 200
 
 
@@ -627,7 +627,7 @@ def test_two_pages_on_one_table(table: Path) -> None:
         with labelled_alone(link):
             for name in (table, link):
                 message = complaint("directions", "label", name, "--column", "hat", "--order", "file", "--no-browser")
-                expected = f"{name}: process {os.getpid()} on {socket.gethostname()} is working on it; wait for its end"
+                expected = f"{name}: process {os.getpid()} on {socket.gethostname()} is working on it; wait for it"
                 assert expected in message
     finally:
         link.unlink()

@@ -27,7 +27,7 @@ def test_one_owner_at_a_time(tmp_path: Path) -> None:
     with alone(lock, "the table"):
         assert lock.read_text() == f"latentedit: {OWNER}\n"
         for _ in range(2):  # who was refused changes nothing
-            refused = pytest.raises(Error, match=f"^the table: {OWNER} is working on it; wait for its end, or end it")
+            refused = pytest.raises(Error, match=f"^the table: {OWNER} is working on it; wait for it or stop it")
             with refused, alone(lock, "the table"):
                 raise AssertionError("never here")
     assert not lock.parent.exists()  # it was made for the lock
@@ -130,7 +130,7 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
         refused.append(str(caught.value))
 
     train(config, pictures(), out, report=meanwhile)
-    assert refused == [f"{out}: {OWNER} is working on it; wait for its end, or end it (lock {LOCK})"] * len(refused)
+    assert refused == [f"{out}: {OWNER} is working on it; wait for it or stop it (lock {LOCK})"] * len(refused)
     assert refused
     assert not (out / LOCK).exists()
     with pytest.raises(Error, match="started with other options"):
@@ -150,5 +150,5 @@ def test_two_trainings_of_one_encoder(tmp_path: Path) -> None:
         refused.append(str(caught.value))
 
     train_encoder(trainers[0], state, report=meanwhile)
-    assert refused == [f"{state}: {OWNER} is working on it; wait for its end, or end it (lock e.state.pt.lock)"]
+    assert refused == [f"{state}: {OWNER} is working on it; wait for it or stop it (lock e.state.pt.lock)"]
     assert [path.name for path in tmp_path.iterdir()] == ["e.state.pt"]

@@ -41,7 +41,7 @@ def test_the_rule_holds_where_files_are_written(tmp_path: Path) -> None:
         outputs.given(given)
         outputs.given(tmp_path / "absent.bin")
         for name in ("given.bin", "link.bin", "hard.bin", "../" + tmp_path.name + "/given.bin"):
-            with pytest.raises(Error, match="is an input of this command, and inputs are never written to"):
+            with pytest.raises(Error, match="is an input of this command, and inputs are never overwritten"):
                 write_bytes(tmp_path / name, b"theirs")
         write_bytes(tmp_path / "absent.bin", b"new")
         write_bytes(given, b"changed", in_place=True)
@@ -65,7 +65,7 @@ def test_a_number_that_a_new_file_inherits_is_no_input(tmp_path: Path, monkeypat
 def test_devices_are_left_alone(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(Error, match="is a device or the like"):
+    with pytest.raises(Error, match="is a device or similar"):
         write_bytes(pipe, b"x")
     assert pipe.is_fifo()
 
@@ -108,7 +108,7 @@ def test_invert_beside_the_photo(tmp_path: Path, tiny_file: Path) -> None:
     assert f"wrote {folder}/me-inverted.png" in first.stdout
     state = everything(folder)
     again = works("invert", folder, "--model", tiny_file, "--out", folder, *STEPS)
-    assert "left out 2: me-inverted-compare.png, me-inverted.png (rendered by latentedit, no photographs;" in again.stderr
+    assert "left out 2: me-inverted-compare.png, me-inverted.png (rendered by latentedit;" in again.stderr
     assert "me.png: already done" in again.stderr
     assert everything(folder) == state
 
@@ -194,7 +194,7 @@ def test_edits_beside_their_latents_and_over_photos(tmp_path: Path, tiny_file: P
     assert set(everything(tmp_path / "out")) == {"album-me.png", "other-me.png"}
     old = me.read_bytes()
     told = complaint("edit", album / "me.safetensors", *directions, "--out", me)
-    assert "me.png: is there already, and does not say that latentedit wrote it" in told
+    assert "me.png: already exists, and latentedit did not write it" in told
     assert me.read_bytes() == old
     works("edit", album / "me.safetensors", *directions, "--out", album / "me-edited.png")  # its own, again
     pasted = ("edit", album / "me.safetensors", "--model", tiny_file, "--paste-back", me, "--out")
@@ -251,8 +251,8 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, tiny_file: Path) -
     for name in ("e.heic", "f.HEIC", "notes.txt", "one.txt", "two.txt", "three.txt"):
         (folder / name).write_bytes(b"x")
     shown = works("invert", folder, "--model", tiny_file, "--out", tmp_path / "out", *STEPS).stderr
-    assert f"{folder}: left out 1: deep/ (sub-folders; --recursive looks into them)" in shown
-    assert "left out 1: drawn.jpg (rendered by latentedit, no photographs;" in shown
+    assert f"{folder}: left out 1: deep/ (sub-folders; --recursive includes them)" in shown
+    assert "left out 1: drawn.jpg (rendered by latentedit;" in shown
     assert 'left out 2: e.heic, f.HEIC (.heic; pip install "latentedit[heic]" reads them)' in shown
     assert "left out 4: notes.txt, one.txt, three.txt, ... (.txt)" in shown
     assert ".d.png" not in shown
@@ -334,7 +334,7 @@ def test_one_bad_photo_does_not_end_a_fit(tmp_path: Path, tiny_file: Path) -> No
     done = works(*command, "--samples", "200", "--out", tmp_path / "dark.safetensors")
     assert (tmp_path / "dark.safetensors").is_file()
     assert "skipped: " in done.stderr
-    assert "07.png: not a picture" in done.stderr
+    assert "07.png: not an image" in done.stderr
     assert "skipped 1 of 24 photos" in done.stderr
 
 

@@ -109,7 +109,7 @@ def test_metadata(tmp_path: Path) -> None:
     data = (tmp_path / "out.jpg").read_bytes()
     assert b"serial number" not in data
     assert data.count(b"\xff\xd8\xff") == 1  # no second picture within
-    with pytest.raises(Error, match="pictures are written as one of"):
+    with pytest.raises(Error, match="the name of an image must end in one of"):
         save_like(photo(), tmp_path / "out.xyz", tmp_path / "me.jpg")
     with Image.open(io.BytesIO(data)) as file:
         assert file.size == (150, 120)

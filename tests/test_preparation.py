@@ -57,7 +57,7 @@ def test_all_kinds_become_squares(photos: Path) -> None:
     assert {image.size for image in found.values()} == {(16, 16)}
     assert {image.mode for image in found.values()} == {"RGB"}
     assert len(skipped) == 1
-    assert skipped[0].startswith("right/e.png: not a picture")
+    assert skipped[0].startswith("right/e.png: not an image")
     grey, _ = squares(photos, Preparation(16, grey=True))
     assert {image.mode for image in grey.values()} == {"L"}
 

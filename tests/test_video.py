@@ -47,9 +47,9 @@ def test_there_and_back() -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     for name, pictures, message in (
-        ("a.avi", frames(), "videos are written as .mp4 or .webm or .gif"),
+        ("a.avi", frames(), "the name of a video must end in .mp4 or .webm or .gif"),
         ("a.mp4", [], "no pictures"),
-        ("a.mp4", [*frames(), torch.zeros(1, 8, 16)], "must be of one size"),
+        ("a.mp4", [*frames(), torch.zeros(1, 8, 16)], "must have the same size"),
     ):
         with pytest.raises(Error, match=message):
             save_video(tmp_path / name, pictures)

@@ -101,7 +101,7 @@ def _refuse_loss(path: Path) -> None:
     for column in dict.fromkeys(table.columns):
         found = sum(bool(table.cell(row, column)) for row in range(len(table.rows)))
         if found and column not in (FILE, PICTURE):
-            raise Error(f"{path}: has {found} labels of {column!r}, which would be lost; take another folder")
+            raise Error(f"{path}: has {found} labels of {column!r}, which would be lost; use another folder")
 
 
 def _small(image: Tensor) -> Tensor:

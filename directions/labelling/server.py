@@ -193,10 +193,10 @@ class Handler(BaseHTTPRequestHandler):
     def _check_origin(self, query: dict[str, list[str]]) -> None:
         port = self.server.server_port
         if self.headers.get_all("Host", []) not in ([f"{LOOPBACK}:{port}"], [f"localhost:{port}"]):
-            raise RefusedError(403, "this page is for this machine only")
+            raise RefusedError(403, "only this machine can open this page")
         given = self.headers.get("X-Token") or query.get("token", [""])[0]
         if not compare_digest(given.encode(errors="replace"), self.server.token.encode()):
-            raise RefusedError(403, "open the address that latentedit printed: it has the token")
+            raise RefusedError(403, "open the address that latentedit printed, it contains the token")
         self.server.know(self.connection)
 
     def _answer(self, path: str, query: dict[str, list[str]]) -> tuple[int, str, bytes]:

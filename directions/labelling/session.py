@@ -200,7 +200,7 @@ def _samples(table: Table) -> list[Sample]:
             continue
         where, path = f"{table.path}, line {record.line}", table.path.parent / file
         if file in found:
-            raise Error(f"{where}: {file} has a row before this one")
+            raise Error(f"{where}: {file} already has an earlier row")
         if not path.is_file():
             raise Error(f"{where}: no such file {path}")
         found[file] = Sample(len(found), row, file, path, _picture(table, path, table.cell(row, PICTURE), where))
@@ -208,7 +208,7 @@ def _samples(table: Table) -> list[Sample]:
         raise Error(f"{table.path}: no row names a file")
     samples = list(found.values())
     if len({sample.path.suffix in LATENTS for sample in samples}) > 1:
-        raise Error(f"{table.path}: names both latent files and photographs; use one kind")
+        raise Error(f"{table.path}: names both latent files and photos; use only one kind")
     return samples
 
 
@@ -216,15 +216,13 @@ def _picture(table: Table, path: Path, named: str, where: str) -> Path:
     """What to show of ``path``: the picture named, the file itself, or the picture of the same name beside it."""
     if named:
         if not (table.path.parent / named).is_file():
-            raise Error(f"{where}: no such picture {table.path.parent / named}")
+            raise Error(f"{where}: no such image {table.path.parent / named}")
         return table.path.parent / named
     if path.suffix.lower() in EXTENSIONS:
         return path
     beside = next((path.with_suffix(ending) for ending in EXTENSIONS if path.with_suffix(ending).is_file()), None)
     if beside is None:
-        raise Error(
-            f"{where}: no picture of {path}: neither in a column {PICTURE!r}, nor {path.stem}.png or the like beside it"
-        )
+        raise Error(f"{where}: no image for {path}: neither in a column {PICTURE!r}, nor {path.stem}.png or similar next to it")
     return beside
 
 

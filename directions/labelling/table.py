@@ -107,7 +107,7 @@ class Table:
         except OSError as error:
             raise Error(f"{self.path}: {error.strerror or error}") from error
         if not unchanged:
-            raise Error(f"{self.path}: another program has changed this file; start again, and nothing of it is lost")
+            raise Error(f"{self.path}: another program has changed this file; start the command again, nothing is lost")
         write_bytes(place, data, in_place=True)
         self._bytes = data
 

@@ -1,4 +1,4 @@
-"""What of a folder is read, and what is left out and said to be."""
+"""Selection of the files of a folder, and messages about the others."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +40,7 @@ def listing(folder: Path, endings: Sequence[str], *, recursive: bool = False, ph
         if path.suffix.lower() not in endings:
             found.leave(_kind(name), name)
         elif photos and is_rendering(path):
-            found.leave("rendered by latentedit, no photographs; name such a file itself to take it", name)
+            found.leave("rendered by latentedit; name such a file itself to include it", name)
         else:
             found.files.append(path)
     return found
@@ -58,9 +58,9 @@ def _visible(folder: Path, found: Listing, recursive: bool) -> Iterator[Path]:
         if path.is_file():
             yield path
         elif not path.is_dir():  # a pipe would be waited for, and a link may lead nowhere
-            found.leave("no ordinary files", path.name)
+            found.leave("not ordinary files", path.name)
         elif not recursive:
-            found.leave("sub-folders; --recursive looks into them", f"{path.name}/")
+            found.leave("sub-folders; --recursive includes them", f"{path.name}/")
         elif path.is_symlink():  # to a folder above, it would be followed for ever
             found.leave("links to folders", f"{path.name}/")
         else:

@@ -119,7 +119,7 @@ def _readable(name: str) -> Iterator[None]:
     except Error:
         raise
     except UnidentifiedImageError as error:
-        raise Error(f"{name}: not a picture that Pillow can read{_hint(name)}") from error
+        raise Error(f"{name}: not an image that Pillow can read{_hint(name)}") from error
     except PermissionError as error:
         raise Error(f"{name}: {error.strerror}") from error
     except MemoryError as error:
@@ -127,7 +127,7 @@ def _readable(name: str) -> Iterator[None]:
     # Decoders meet whatever the file makes them meet.
     except Exception as error:
         text = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise Error(f"{name}: damaged or truncated picture ({text})") from error
+        raise Error(f"{name}: damaged or truncated image ({text})") from error
 
 
 def _hint(name: str) -> str:
@@ -154,7 +154,7 @@ def _check_size(image: Image.Image, name: str) -> None:
     if found > most:
         raise Error(
             f"{name}: has {found:.0f} megapixels ({width} x {height}), more than {most:g};"
-            f" --megapixels {int(found) + 1} (or LATENTEDIT_MEGAPIXELS) reads it all the same, with"
+            f" --megapixels {int(found) + 1} (or LATENTEDIT_MEGAPIXELS) accepts it, with"
             f" about {found / 100:.1f} GB of memory"
         )
 
@@ -201,7 +201,7 @@ def open_reduced(source: str | os.PathLike[str]) -> tuple[Image.Image, int]:
 
 def _upright(image: Image.Image, name: str, background: tuple[int, int, int]) -> Image.Image:
     if min(image.size) < SMALLEST:
-        raise Error(f"{name}: {image.width} x {image.height} pixels is too small, {SMALLEST} x {SMALLEST} is the least")
+        raise Error(f"{name}: {image.width} x {image.height} pixels is too small, the minimum is {SMALLEST} x {SMALLEST}")
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
@@ -300,13 +300,12 @@ def check_picture(path: str | os.PathLike[str]) -> str:
     """
     kind = WRITTEN.get(Path(path).suffix.lower())
     if kind is None or (kind == "AVIF" and ".avif" not in EXTENSIONS):
-        raise Error(f"{path}: pictures are written as one of {', '.join(WRITTEN)}")
+        raise Error(f"{path}: the name of an image must end in one of {', '.join(WRITTEN)}")
     if outputs.in_force():
         outputs.check(path)
         if is_foreign(path):
             raise Error(
-                f"{path}: is there already, and does not say that latentedit wrote it; give the output another name,"
-                " or remove that file"
+                f"{path}: already exists, and latentedit did not write it; give the output another name, or remove that file"
             )
     return kind
 
@@ -381,7 +380,7 @@ def to_pil(image: Tensor) -> Image.Image:
     if image.ndim == 4 and image.shape[0] == 1:
         image = image[0]
     if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise Error(f"a picture to write must have shape [1 or 3, H, W], got {list(image.shape)}")
+        raise Error(f"an image to write must have shape [1 or 3, H, W], got {list(image.shape)}")
     array = to_uint8(image).permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 

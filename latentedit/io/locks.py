@@ -63,7 +63,7 @@ def _taken(path: Path, what: str | os.PathLike[str]) -> int:
             handle = os.open(path, flags, 0o666)
             owner = _owner(handle, path)
             if not _locked(handle):
-                raise Error(f"{os.fspath(what)}: {owner} is working on it; wait for its end, or end it (lock {path.name})")
+                raise Error(f"{os.fspath(what)}: {owner} is working on it; wait for it or stop it (lock {path.name})")
             if _still_there(handle, path):
                 _sign(handle, path)
                 return handle

@@ -43,7 +43,7 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
     """
     size = file_size(path)
     if is_picture(path):
-        raise Error(f"{path}: a picture, not a {kind} file")
+        raise Error(f"{path}: an image, not a {kind} file")
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")

@@ -78,9 +78,9 @@ def check(path: Place) -> None:
         Error: ``path`` is one, or no ordinary file but, say, a device.
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise Error(f"{path}: is a device or the like, not a file that can be written whole")
+        raise Error(f"{path}: is a device or similar, not a regular file")
     if is_given(path):
-        raise Error(f"{path}: is an input of this command, and inputs are never written to; give the output another name")
+        raise Error(f"{path}: is an input of this command, and inputs are never overwritten; give the output another name")
 
 
 def _identity(path: Path) -> Identity | None:

@@ -36,14 +36,14 @@ def save_video(path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: fl
     """
     suffix = Path(path).suffix.lower()
     if suffix not in ENDINGS:
-        raise Error(f"{path}: videos are written as {' or '.join(ENDINGS)}")
+        raise Error(f"{path}: the name of a video must end in {' or '.join(ENDINGS)}")
     if suffix == ".gif":
         check_picture(path)
     frames = [_frame(picture) for picture in pictures]
     if not frames:
-        raise Error(f"{path}: no pictures to make a video of")
+        raise Error(f"{path}: there are no images for a video")
     if len({frame.size for frame in frames}) > 1:
-        raise Error(f"{path}: the pictures of a video must be of one size")
+        raise Error(f"{path}: all images of a video must have the same size")
     with replacing(path) as temporary:
         if suffix == ".gif":
             said = {"duration": round(1000 / fps), "loop": 0, "comment": EDITED.encode()}
