@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from latentedit.cli import log
 from latentedit.cli.common import (
     device_option,
     each,
@@ -15,7 +16,6 @@ from latentedit.cli.common import (
     quads_of,
     read_model,
     recursive_option,
-    say,
     say_written,
 )
 
@@ -65,7 +65,7 @@ def align(
         photo = open_image(path) if landmarks else open_reduced(path)[0]
         for suffix, quad, warnings in quads_of(photo, model, str(path), face, landmarks, face_detector):
             for warning in warnings:
-                say(f"{path.name}: {warning}", err=True)
+                log.warn(f"{path.name}: {warning}")
             target = own_path(Path(out) / f"{names[path]}{suffix}.png", "crop", theirs)
             save_image(crop(photo, quad, model.generator.resolution), target, CUT)
             say_written(target)

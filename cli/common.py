@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from latentedit.cli import log
 from latentedit.errors import Error, Interrupted, printable
 from latentedit.io import outputs
 
@@ -99,7 +100,7 @@ def read_model(name: str, device: str, framing: str | None = None) -> "Model":
 
     model = load_model(name, resolve_device(device))
     for note in model.notes:
-        click.echo(f"{Path(model.path).name}: {note}", err=True)
+        log.remark(f"{Path(model.path).name}: {note}")
     if framing is not None:
         from latentedit.photo.framing import FRAMINGS
 
@@ -237,7 +238,7 @@ def expand(
         if not inside.files:
             raise Error("; ".join([f"{path}: no {what} in this folder", *inside.lines()]))
         for line in inside.lines() if photos else ():
-            say(f"{path}: {line}", err=True)
+            log.remark(f"{path}: {line}")
         found += inside.files
     if photos:
         once = {os.path.realpath(path): path for path in reversed(found)}
@@ -249,10 +250,13 @@ def expand(
 
 @contextmanager
 def progress_bar(total: int | None, what: str, unit: str = "step", scale: bool = False) -> Iterator[Any]:
-    """A tqdm bar on stderr; ``bar.update(n)``."""
+    """A tqdm bar on stderr; ``bar.update(n)``. With ``--quiet`` it is not shown."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=printable(what), unit=unit, unit_scale=scale, dynamic_ncols=True, mininterval=0.3) as bar:
+    hidden = {"disable": True} if log.is_quiet() else {}  # else TQDM_DISABLE counts
+    with tqdm(
+        total=total, desc=printable(what), unit=unit, unit_scale=scale, dynamic_ncols=True, mininterval=0.3, **hidden
+    ) as bar:
         yield bar
 
 
@@ -321,7 +325,7 @@ def say(line: str, err: bool = False) -> None:
 def say_video(note: str | None, path: str | Path) -> None:
     """Print the note of `latentedit.io.video.save_video`, if there is one, on stderr."""
     if note:
-        click.echo(f"{path}: {note}", err=True)
+        log.remark(f"{path}: {note}")
 
 
 def say_written(path: str | Path) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentedit.cli import log
 from latentedit.cli.common import (
     MOST,
     device_option,
@@ -80,7 +81,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     picture = open_image(path)
     face = faces_for(picture, model.framing or {}, str(path), ways=())[0]
     for warning in warnings_of(face, ways=()):
-        click.echo(warning, err=True)
+        log.warn(warning)
     quad = quad_from_face(face, model.framing or {})
     target = crop_tensor(picture, quad, generator.resolution, generator.channels)
 
@@ -151,7 +152,7 @@ def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[In
     generator = model.generator
     focus = face_weights(model.framing, generator.resolution)
     measure, line = choose("auto", model.discriminator, None, generator.device, focus)
-    click.echo(line, err=True)
+    log.remark(line)
     statistics = WStatistics.of(generator)
     curvature = model.curvature
     if curvature is None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from latentedit.cli import log
 from latentedit.cli.common import (
     MOST,
     Finite,
@@ -82,7 +83,7 @@ def train(
     state = target.with_name(target.name + ".state.pt")
     focus = face_weights(model.framing, model.generator.resolution)
     measure, line = choose(perceptual, model.discriminator, perceptual_weights, model.generator.device, focus)
-    click.echo(line, err=True)
+    log.remark(line)
     photos = load_pictures(data) if data else None
     statistics = WStatistics.of(model.generator)
     kept = saved_curvature(state)
@@ -121,6 +122,6 @@ def train(
     if trainer.interrupted:
         raise Interrupted(f"interrupted at step {trainer.step_number} of {steps}; run the same command again to resume")
     if trainer.step_number < steps:
-        click.echo(f"stopped at step {trainer.step_number} of {steps}; run the same command again to resume", err=True)
+        log.remark(f"stopped at step {trainer.step_number} of {steps}; run the same command again to resume")
     else:
         state.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentedit.cli import log
 from latentedit.cli.common import (
     MOST,
     Finite,
@@ -212,7 +213,7 @@ def fit(
         _print_report(direction)
         say_written(place)
         if direction.space == "z":
-            click.echo("a direction in z works on random images (directions sheet); edit cannot apply it to latents", err=True)
+            log.warn("a direction in z works on random images (directions sheet); edit cannot apply it to latents")
 
 
 def _from_classifier(
@@ -254,7 +255,7 @@ def _warn(tables: "list[tuple[str, LabelTable]]", balanced: list[str]) -> None:
         for column, auc in telling_columns(labels):
             if column not in balanced:
                 said = f"{title}: the column {column} predicts these labels (AUC {auc:.2f}); the direction may change it"
-                click.echo(f"{said}. Use --balance {column} to make the labels independent of it", err=True)
+                log.warn(f"{said}. Use --balance {column} to make the labels independent of it")
 
 
 def _from_tables(
@@ -383,9 +384,9 @@ def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: boo
     if not crops:
         raise Error(wrong[0] if len(wrong) == 1 else f"none of the {len(paths)} photos can be used; the first: {wrong[0]}")
     for message in wrong:
-        say(f"skipped: {message}", err=True)
+        log.warn(f"skipped: {message}")
     if wrong:
-        say(f"skipped {len(wrong)} of {len(paths)} photos", err=True)
+        log.warn(f"skipped {len(wrong)} of {len(paths)} photos")
     return crops
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentedit.cli import log
 from latentedit.cli.common import (
     MOST,
     WEIGHT,
@@ -248,7 +249,7 @@ def invert(
     generator = model.generator
     focus = face_weights(model.framing, generator.resolution)
     measure, line = choose(perceptual, model.discriminator, perceptual_weights, generator.device, focus)
-    click.echo(line, err=True)
+    log.remark(line)
     if encoder_file:
         load_encoder(encoder_file, model)
     encoder = model.encoder if init == "encoder" or (init == "auto" and method == "quasi-newton") else None
@@ -270,7 +271,7 @@ def invert(
         cost = estimate(model, generator.device)
         total = cost.step_seconds * steps * (restarts + 1) / 60
         once = f", plus {cost.step_seconds * PROBES / 60:.2g} minutes once for this model" if unmeasured else ""
-        click.echo(f"estimate, within a factor of two: {total:.2g} minutes and {cost.step_gb:.2g} GB per photo{once}", err=True)
+        log.remark(f"estimate, within a factor of two: {total:.2g} minutes and {cost.step_gb:.2g} GB per photo{once}")
     statistics = WStatistics.of(generator)
     critic = Critic(generator, statistics) if adversarial_weight else None
     if method == "quasi-newton" and steps and curvature is None:
@@ -347,7 +348,7 @@ def invert(
         for suffix, quad, warnings in quads:
             name = names.of(path, suffix, own_key)
             if not again and index.has(f"{name}.safetensors", own_key):
-                say(f"{path.name}: already done", err=True)
+                log.remark(f"{path.name}: already done")
                 record(photo=str(path), latent=f"{name}.safetensors", status="done before")
                 continue
             target = crop_tensor(photo, quad, generator.resolution, generator.channels)
@@ -360,7 +361,7 @@ def invert(
             if domain is not None and model.discriminator is not None:
                 job.remarks += foreign(domain.distance(model.discriminator, job.target.to(generator.device)))
             for remark in job.remarks:
-                say(f"{job.path.name}: {remark}", err=True)
+                log.warn(f"{job.path.name}: {remark}")
             waiting.append(job)
             if len(waiting) == together:
                 solve()
@@ -524,7 +525,7 @@ def invert(
             say(f"wrote {sheet}", err=as_json)
         except Error as error:  # errors of the photos are reported too
             say(f"latentedit: {error}", err=True)
-        click.echo(f"{done} photos, {done / (time.monotonic() - began) * 60:.1f} per minute", err=True)
+        log.remark(f"{done} photos, {done / (time.monotonic() - began) * 60:.1f} per minute")
 
     try:
         with ThreadPoolExecutor(1) as writer, ahead(files, prepare, together) as following:

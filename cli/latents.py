@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentedit.cli import log
 from latentedit.cli.common import (
     device_option,
     each,
@@ -130,7 +131,7 @@ def export(source: str, out: str) -> None:
         raise Error(f"{out}: --out must end in .npz")
     save_projection(out, found)
     for what in lost(found):
-        click.echo(f"left out: {what}", err=True)
+        log.warn(f"left out: {what}")
     say_written(out)
 
 

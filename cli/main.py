@@ -3,12 +3,14 @@
 import copy
 import functools
 import importlib
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from latentedit.cli import log
 from latentedit.errors import Error, Interrupted, printable
 from latentedit.io import outputs
 
@@ -91,23 +93,33 @@ class Lazy(click.Group):
             status = INTERRUPTED
         except Error as error:
             message = str(error)
+            logging.getLogger(__name__).debug("where the error came from", exc_info=error)
         except OSError as error:
             named = f"{error.filename}: " if error.filename else ""
             message = f"{named}{error.strerror or error}"
+            logging.getLogger(__name__).debug("where the error came from", exc_info=error)
         click.echo(f"latentedit: {printable(message)}", err=True)
         raise click.exceptions.Exit(status)
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="latentedit", prog_name="latentedit")
-def main() -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens on stderr; errors with their traceback.")
+@click.option("-q", "--quiet", is_flag=True, help="Print results, warnings and errors only: no remarks, no progress bars.")
+@click.pass_context
+def main(context: click.Context, verbose: bool, quiet: bool) -> None:
     """Invert photos into a StyleGAN2 generator, edit them with attribute sliders, create sliders, and train generators.
+
+    Options of all commands stand before the command: "latentedit --quiet invert me.jpg --out latents".
 
     \b
     Example:
       latentedit invert me.jpg --out latents
       latentedit edit latents/me.safetensors --set smile=1.5 --out me-smiling.png
     """
+    if verbose and quiet:
+        raise click.UsageError("--verbose and --quiet exclude each other")
+    context.call_on_close(log.start(verbose=verbose, quiet=quiet))
     wait_passively()
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentedit.cli import log
 from latentedit.cli.common import (
     MOST,
     PSI,
@@ -157,7 +158,7 @@ def convert(source: str, target: str, layout: str, framing: str | None) -> None:
             save_plain(target, found)
         else:
             for what in save_rosinality(target, found):
-                click.echo(f"left out: {what}", err=True)
+                log.warn(f"left out: {what}")
     else:
         raise Error(f"{target}: OUT must end in .safetensors or .pt")
     click.echo(f"fingerprint {fingerprint(found.generator)}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from latentedit.cli import log
 from latentedit.cli.common import (
     SEED,
     Finite,
@@ -113,9 +114,9 @@ def build(
         count = write_pictures(out, pictures, label_of if given else None)
     finally:
         for message in skipped:
-            say(message if message.startswith("left out") else f"skipped {message}", err=True)
+            log.warn(message if message.startswith("left out") else f"skipped {message}")
     if len(classes) == 1:
-        say(f"warning: all images have the same class, {classes.pop()!r}, so the labels are useless", err=True)
+        log.warn(f"warning: all images have the same class, {classes.pop()!r}, so the labels are useless")
     bad = sum(not message.startswith("left out") for message in skipped)
     click.echo(f"{count} images of {size} x {size}, {colour}" + (f"; {bad} skipped" if bad else ""))
     say_written(out)
@@ -302,7 +303,8 @@ def train(
     def report(figures: dict[str, float]) -> None:
         nonlocal bar
         if bar is None:
-            bar = tqdm(total=config.kimg, initial=figures["kimg"], unit="kimg", dynamic_ncols=True, bar_format=BAR)
+            hidden = {"disable": True} if log.is_quiet() else {}
+            bar = tqdm(total=config.kimg, initial=figures["kimg"], unit="kimg", dynamic_ncols=True, bar_format=BAR, **hidden)
         bar.n = figures["kimg"]
         measured = "".join(f", {k.removeprefix('metric/')} {v:.4g}" for k, v in figures.items() if k.startswith("metric/"))
         loading = f"{figures['images_per_second']:.0f} images/s (data alone {figures['loading_images_per_second']:.0f})"

@@ -1,5 +1,6 @@
 """Reads every kind of model file: native files, those of other tools, and networks by name."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
 from latentedit.photo.framing import check_framing, is_number
 
+LOG = logging.getLogger(__name__)
 LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 """What torch's older files of weights begin with, after two or three bytes."""
 
@@ -67,6 +69,7 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
         model.generator.label_frequencies = [float(share) for share in frequencies]
     model.framing = model.framing or framing
     model.path = str(path)
+    LOG.debug("read the model %s: %d px, %d layers", path, model.generator.resolution, model.generator.num_ws)
     if not bool(model.generator.mapping.w_avg.any()):
         model.notes.append(
             "the running mean of w in the file is zero, so it was probably never measured; truncation moves latents towards it"

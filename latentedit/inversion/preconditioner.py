@@ -6,6 +6,7 @@ the generator's own images also suits other images, so it is computed only once 
 """
 
 import hashlib
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from latentedit.io.native_file import read_tensors, write_tensors
 from latentedit.latent.w_statistics import WStatistics, sample_w
 from latentedit.networks.generator import Generator
 
+LOG = logging.getLogger(__name__)
 FORMAT, VERSION = "latentedit-curvature", 1
 PROBES = 64
 """Number of backward passes that suffices for a search; more make the search a little faster."""
@@ -119,9 +121,11 @@ class Curvature:
         try:
             factors = read_tensors(path, FORMAT, VERSION)[1]["factors"].float()
             if factors.shape[1:] == shape and bool(factors.isfinite().all()):
+                LOG.debug("the preconditioner is that of %s", path)
                 return cls(factors)
         except (Error, KeyError):
             pass
+        LOG.debug("the preconditioner is measured, and kept in %s", path)
         measured = cls.of(
             generator,
             perceptual,

@@ -1,5 +1,6 @@
 """Files that are whole or absent: atomic writes, and safetensors with a JSON header."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+LOG = logging.getLogger(__name__)
 TEMPORARY = ".latentedit-"
 """What the names of files that are being written begin with; the number of the process follows."""
 SWEEP_AGAIN = 60.0
@@ -59,6 +61,7 @@ def replacing(path: str | os.PathLike[str], *, in_place: bool = False) -> Iterat
             held = -1
         os.replace(temporary, path)
         sync_folder(path.parent)
+        LOG.debug("wrote %s", path)
     except OSError as error:
         raise Error(f"cannot write {path}: {error.strerror or error}") from error
     finally:

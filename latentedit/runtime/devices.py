@@ -1,5 +1,6 @@
 """Which device work runs on."""
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +10,15 @@ import torch
 
 from latentedit.errors import Error, quoted, reason
 
+LOG = logging.getLogger(__name__)
+
 
 def resolve_device(name: str = "auto") -> torch.device:
     """ "auto" is CUDA, then MPS, then the CPU; `Error` where a device that is named is not there."""
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        LOG.debug("device %s, with %d threads, by torch %s", found, torch.get_num_threads(), torch.__version__)
+        return torch.device(found)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).tolist()  # "meta" is a device too, which computes nothing

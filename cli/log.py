@@ -1,0 +1,60 @@
+"""What a command says on stderr besides its errors: remarks, warnings, and with -v what the package logs as it works."""
+
+import logging
+from collections.abc import Callable
+
+import click
+
+from latentedit.errors import printable
+
+LOGGER = logging.getLogger("latentedit")
+
+
+class _Stderr(logging.Handler):
+    """Writes to the stderr of the moment, which tests and progress bars replace."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lines = self.format(record).split("\n")
+        click.echo("\n".join(map(printable, lines)), err=True)
+
+
+class _Formatter(logging.Formatter):
+    """Remarks as they are; debug lines with the module that they are from."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{record.name}: {text}" if record.levelno <= logging.DEBUG else text
+
+
+def start(*, verbose: bool, quiet: bool) -> Callable[[], None]:
+    """Show the package's log on stderr until the function that this returns is called.
+
+    Args:
+        verbose: show debug lines too.
+        quiet: leave out remarks and progress bars, and keep warnings.
+    """
+    handler = _Stderr()
+    handler.setFormatter(_Formatter())
+    before = LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+
+    def stop() -> None:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(before)
+
+    return stop
+
+
+def remark(line: str) -> None:
+    """What is good to know, and neither a result nor an error; ``--quiet`` leaves it out."""
+    LOGGER.info("%s", line)
+
+
+def warn(line: str) -> None:
+    """What was left out of the work, or may be wrong with its result."""
+    LOGGER.warning("%s", line)
+
+
+def is_quiet() -> bool:
+    return not LOGGER.isEnabledFor(logging.INFO)
