@@ -17,12 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from latentedit.directions import Direction, load_direction
 from latentedit.directions.report import card, compared, plot
 from latentedit.directions.sweeps import title
 from latentedit.errors import Error, listed, quoted
+from latentedit.foreign.arrays import read_arrays
+from latentedit.foreign.checkpoints import save_plain
+from latentedit.foreign.projections import load_projections
+from latentedit.foreign.rosinality import save_rosinality
+from latentedit.foreign.torch_files import read_torch
 from latentedit.formats.arrays import read_arrays
 from latentedit.formats.checkpoints import save_plain
 from latentedit.formats.load_latent import load_latent
@@ -30,15 +36,18 @@ from latentedit.formats.load_model import load_model
 from latentedit.formats.projections import load_projections
 from latentedit.formats.rosinality import save_rosinality
 from latentedit.formats.torch_files import read_torch
+from latentedit.images import open_image
 from latentedit.inversion.perceptual import LpipsDistance
 from latentedit.io.budget import DEEPEST, NESTED, TEXT, check_things, parse_json, read_toml
 from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.latents import Latent, load_latent, save_latent
 from latentedit.metrics import Judge, inception_features, load_judge, save_judge
 from latentedit.metrics.features import _inception
 from latentedit.model.native import save_model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import load_preset, train
 from latentedit.training.curves import read_log, save_curves
+from latentedit.training.data import PictureSource, write_pictures
 from latentedit.training.encoders import train_encoder
 from tests.foreign_files import Instructions, genforce_state, nvidia_pickle, pickled, rezipped, small, storage, tensorflow_state
 from tests.helpers import CONFIG, complaint, pictures, tiny_generator, works
@@ -224,6 +233,71 @@ def native(path: Path, header: str, data: bytes = b"") -> Path:
     text = header.encode("utf-8", "surrogatepass")
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
     return path
+
+
+def directory(path: Path, count: int, labels: bytes | None = None) -> Path:
+    """A zip whose directory has ``count`` pictures, all of them the same empty member, and a ``dataset.json``."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", b"")
+        if labels is not None:
+            archive.writestr("dataset.json", labels)
+    data = path.read_bytes()
+    start, size = data.index(b"PK\1\2"), len(b"PK\1\2") + 42
+    entry, rest, end = data[start : start + size], data[start + size + 5 : -22], data[-22:]
+    names = (f"{number:05d}".encode() for number in range(count))
+    table = b"".join(entry + name for name in names) + rest
+    path.write_bytes(data[:start] + table + end[:12] + len(table).to_bytes(4, "little") + end[16:])
+    return path
+
+
+def test_data_sets_of_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted before anything is made of them."""
+    monkeypatch.setattr("latentedit.training.data.PICTURES", 2000)
+    monkeypatch.setattr("latentedit.training.data.EXTENSIONS", ("0", "1"))
+    assert PictureSource(directory(tmp_path / "x.zip", 2000)).names
+    with pytest.raises(Error, match="fewer than 2000 pictures; give a folder"):
+        write_pictures(tmp_path / "z.zip", ((f"{number}.png", Image.new("L", (1, 1))) for number in range(2000)))
+    path = directory(tmp_path / "y.zip", 2001)
+    monkeypatch.setattr(zipfile, "ZipInfo", None)
+    with pytest.raises(Error, match=r"y.zip: not a readable zip file \(an archive of more than 2000 members\)"):
+        PictureSource(path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (b'{"labels": [' + b"[]," * 1_100_000 + b"[]]}", "a JSON text of more than"),
+        (b'{"labels": [' + b'{"a":1},' * 300_000 + b"1]}", "a JSON text of more than"),
+        (b'{"labels": ' + b"[" * 100 + b"]" * 100 + b"}", "nested more than"),
+        (b" " * 5_000_000, "dataset.json has 5000000 bytes, expected at most"),
+        (b'{"labels": ["\x1b[31m"]}', "must be"),
+    ],
+)
+def test_labels_of_data_sets(tmp_path: Path, labels: bytes, message: str) -> None:
+    """In a zip and in a folder, whatever they are packed to."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(b"")
+    (folder / "dataset.json").write_bytes(labels)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", b"")
+        archive.writestr("dataset.json", labels)
+    with within_budget():
+        for path in (folder, tmp_path / "x.zip"):
+            assert message in refused(lambda path: PictureSource(path).labels(), path)
+
+
+def test_more_pictures_may_have_more_labels(tmp_path: Path) -> None:
+    """Vectors of forty numbers for every picture of a folder."""
+    rows = [[f"{number}.png", [0.123456] * 40] for number in range(600)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": rows}))
+    for number in range(600):
+        (tmp_path / f"{number}.png").touch()
+    source = PictureSource(tmp_path)
+    assert len(source.labels()[1]) == 600
+    text, things = source._label_text()
+    assert len(text) > 600 * 40 * 10
+    assert things >= 1_000_000 + 600 * 41
 
 
 def test_archives_of_many_members(tmp_path: Path) -> None:
@@ -784,6 +858,15 @@ def test_logs_with_other_lines(tmp_path: Path, run: Path, line: bytes) -> None:
     with within_budget():
         assert [record["kimg"] for record in read_log(path)] == [1.0, 2.0]
         save_curves(path, tmp_path / "curves.png")
+
+
+def test_logs_with_names_of_measures(tmp_path: Path) -> None:
+    """A line of thousands took minutes to draw, and a name with dollars was read as a formula."""
+    names = {"metric/$\\frac{$": 1.0, "metric/" + "x" * 5000: 1.0, **{f"metric/{number}": 1.0 for number in range(2000)}}
+    (tmp_path / "log.jsonl").write_text(json.dumps({"kimg": 1.0, **names}) + "\n")
+    with within_budget():
+        save_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    assert open_image(tmp_path / "curves.png").height < 2000
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[1]", '{"kimg": 3}', '{"kimg": "1", "name": "m", "value": "x"}', "\xff", "{"])

@@ -370,7 +370,7 @@ def test_zips_of_zeros_are_one_bad_picture(tmp_path: Path) -> None:
     assert list(found) == ["good.png"]
     assert "zeros.png is 32629 bytes that unpack to 32 MB" in skipped[0] or "unpack to 32 MB" in skipped[0]
     zipped(tmp_path / "json.zip", {"good.png": png(), "dataset.json": bytes(2**25)}, zipfile.ZIP_DEFLATED)
-    with pytest.raises(Error, match=r"dataset.json is \d+ bytes that unpack to 32 MB"):
+    with pytest.raises(Error, match=r"dataset.json has 33554432 bytes, expected at most"):
         load_pictures(tmp_path / "json.zip")
 
 
@@ -399,7 +399,7 @@ def test_labels_from_a_file_are_not_believed(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(png())
     for labels, message in (
         ([["0.png", 30_000_000], ["1.png", 0]], "has the label 30000000, but only 2 different ones"),
-        ([["0.png", 10**400], ["1.png", 0]], "has the label 1000"),
+        ([["0.png", 10**400], ["1.png", 0]], "has the label a number of 1329 bits"),
         ([["0.png", [1.0, float("nan")]], ["1.png", [0, 1]]], "no finite numbers"),
         ([["0.png", [1.0, float("inf")]], ["1.png", [0, 1]]], "no finite numbers"),
         ([["0.png", [10**400]], ["1.png", [1]]], "labels that are not numbers"),

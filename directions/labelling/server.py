@@ -25,6 +25,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from PIL import Image
 
+from latentedit.budget import parse_json
+from latentedit.directions.labelling import VALUES, Labelling, Sample
 from latentedit.directions.labelling.session import VALUES, Labelling, Sample
 from latentedit.errors import Error
 from latentedit.io.images import open_image
@@ -236,8 +238,8 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(415, "a request must be JSON")
         self._read = int(length)
         try:
-            body = json.loads(self.rfile.read(self._read))
-        except (ValueError, RecursionError) as error:
+            body = parse_json(self.rfile.read(self._read), LARGEST_BODY)
+        except Error as error:
             raise RefusedError(400, "not JSON") from error
         if not isinstance(body, dict):
             raise RefusedError(400, "a request must be a JSON object")

@@ -38,6 +38,10 @@ UNPACKED = 16 << 20
 """Bytes that an archive may grow by, whatever its size."""
 
 
+MEMBER = b"PK\x01\x02"
+"""What every entry of an archive's directory begins with."""
+
+
 class Budget:
     """What is left for one file of ``size`` bytes."""
 
@@ -68,7 +72,7 @@ def file_size(path: str | os.PathLike[str], most: int = LARGEST) -> int:
     Raises:
         Error: no such file, or one of more than ``most`` bytes.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # also where no system has such names
         raise Error(f"{path}: no such file")
     size = os.path.getsize(path)
     if size > most:
@@ -144,22 +148,29 @@ def _inside(value: Any) -> Iterable[Any]:
     yield from getattr(value, "__dict__", {}).values()
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value that a JSON text stands for.
+def parse_json(text: str | bytes, most: int = TEXT, things: int = THINGS) -> Any:
+    """The value that a JSON text of at most ``most`` bytes stands for, with at most about as many ``things`` in it.
 
     Raises:
-        Error: too long, too deep, or not JSON.
+        Error: too long, too many, too deep, or not JSON.
     """
-    if len(text) > TEXT:
-        raise Error(f"a JSON text of {len(text)} bytes, expected at most {TEXT}")
+    if len(text) > most:
+        raise Error(f"a JSON text of {len(text)} bytes, expected at most {most}")
+    # Counted before anything is built. There are at least as many values; dictionaries take the most memory.
+    if sum(_counted(text, sign) * weight for sign, weight in (("[", 1), (",", 1), ("{", 3))) > things:
+        raise Error(f"a JSON text of more than {things} values")
     try:
         value = json.loads(text)
     except RecursionError as error:
         raise Error(f"JSON nested more than {NESTED} deep") from error
     except ValueError as error:  # not UTF-8 either, or a number of thousands of digits
         raise Error(f"not JSON ({reason(error)})") from error
-    check_things(value, NESTED)
+    check_things(value, NESTED, things)
     return value
+
+
+def _counted(text: str | bytes, sign: str) -> int:
+    return text.count(sign) if isinstance(text, str) else text.count(sign.encode())
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -198,18 +209,26 @@ class _Directory(io.BufferedReader):
     """A file of which nothing large can be asked for while ``most`` is set, and never more than it has."""
 
     most: int | None = None
+    entries = 0
+    """Members that the directory may have, which is what is read while ``most`` is set."""
     whole = 0
     """Bytes of the file. What an archive says of a member's size is allocated before it is read."""
 
     def read(self, size: int | None = -1) -> bytes:
         if self.most is not None and size is not None and size > self.most:
             raise Error(f"an archive with a directory of {size} bytes, expected at most {self.most}")
-        return super().read(size if size is None else min(size, self.whole))
+        data = super().read(size if size is None else min(size, self.whole))
+        if self.most is not None and len(data) > 46 * self.entries and data.count(MEMBER) > self.entries:
+            raise Error(f"an archive of more than {self.entries} members")
+        return data
 
 
 @contextmanager
-def opened_zip(path: str | os.PathLike[str], entries: int = ENTRIES) -> Iterator[zipfile.ZipFile]:
+def opened_zip(path: str | os.PathLike[str], entries: int = ENTRIES, *, whole: bool = True) -> Iterator[zipfile.ZipFile]:
     """The archive in the file ``path``, whose members are known to be few enough and small enough to be read.
+
+    Args:
+        whole: all of it will be in memory at once; else whoever reads a member looks at its size, and at how it is packed.
 
     Raises:
         Error: not an archive, too many members, one packed in a way that torch and numpy do not use, or more bytes than such
@@ -220,6 +239,7 @@ def opened_zip(path: str | os.PathLike[str], entries: int = ENTRIES) -> Iterator
         file.whole = size
         # The directory is read at once and makes an object of every member.
         file.most = max(200 * entries, 1 << 17)
+        file.entries = entries
         try:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:
@@ -228,11 +248,11 @@ def opened_zip(path: str | os.PathLike[str], entries: int = ENTRIES) -> Iterator
         members = archive.infolist()
         if len(members) > entries:
             raise Error(f"an archive of {len(members)} members, expected at most {entries}")
-        if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+        if whole and any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
             raise Error("an archive with members that are neither stored nor deflated")
         if any(member.compress_size > size for member in members):  # so many bytes would be allocated
             raise Error("an archive with a member that is larger than the file")
         most = REPEATED * size + UNPACKED
-        if sum(member.file_size for member in members) > most:
+        if whole and sum(member.file_size for member in members) > most:
             raise Error(f"an archive that unpacks to more than {most} bytes")
         yield archive

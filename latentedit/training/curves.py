@@ -4,7 +4,9 @@ import io
 import os
 from typing import Any
 
-from latentedit.errors import Error
+from latentedit.budget import parse_json
+from latentedit.errors import Error, shown
+from latentedit.files import write_bytes
 from latentedit.io.budget import parse_json
 from latentedit.io.files import write_bytes
 
@@ -21,6 +23,8 @@ PANELS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 
 
+MEASURES = 12
+"""That are drawn; a log that was tampered with can name thousands."""
 LINE = 1 << 16
 """Bytes of a record; those that are written have less than a thousand."""
 
@@ -50,8 +54,9 @@ def save_curves(log: str | os.PathLike[str], path: str | os.PathLike[str]) -> No
     from matplotlib.figure import Figure
 
     records = read_log(log)
-    metrics = sorted({name for record in records for name in record if name.startswith("metric/")})
-    panels = [*PANELS, *((name.removeprefix("metric/"), {name: name.removeprefix("metric/")}) for name in metrics)]
+    metrics = sorted({name for record in records for name in record if name.startswith("metric/")})[:MEASURES]
+    measures = {name: shown(name.removeprefix("metric/")) for name in metrics}
+    panels = [*PANELS, *((called, {name: called}) for name, called in measures.items())]
     rows = -(-len(panels) // 3)
     figure = Figure(figsize=(12, 2.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
@@ -62,11 +67,12 @@ def save_curves(log: str | os.PathLike[str], path: str | os.PathLike[str]) -> No
             if points:
                 x, y = zip(*_averaged(points), strict=True)
                 axis.plot(x, y, label=label, marker="." if len(points) < 40 else None, linewidth=1)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=9, parse_math=False)
         axis.tick_params(labelsize=7)
         axis.set_xlabel("thousands of images", fontsize=7)
         if axis.lines:
-            axis.legend(fontsize=7)
+            for text in axis.legend(fontsize=7).get_texts():
+                text.set_parse_math(False)  # a name with dollars is no formula
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     buffer = io.BytesIO()

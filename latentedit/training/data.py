@@ -18,7 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit import outputs
+from latentedit.budget import TEXT, THINGS, opened_zip, parse_json
+from latentedit.errors import Error, quoted, reason, shown
+from latentedit.files import replacing, replacing_folder
+from latentedit.folders import hidden
+from latentedit.images import EXTENSIONS, from_uint8, open_image, opened
 from latentedit.io import outputs
 from latentedit.io.files import replacing, replacing_folder
 from latentedit.io.folders import hidden
@@ -28,6 +33,10 @@ LABELS = "dataset.json"
 WRITTEN_BY = b"latentedit"
 """The comment of zips that were written here, and may be replaced."""
 DRIVE = re.compile(r"[A-Za-z]:")
+PICTURES = 2**18
+"""Members of a zip at most; larger sets are folders."""
+PICTURE, LABEL, NUMBERS = 512, 1024, 64
+"""Bytes of a picture in a zip at least, where there are many; bytes of its label at most, and numbers and texts in it."""
 LARGEST_FILE = 2**28
 """Bytes of one picture's file, packed or not, or of a ``dataset.json``."""
 DENSE, DENSEST = 2**24, 100
@@ -211,9 +220,9 @@ class PictureSource:
         self.path = path
         self._local = threading.local()
         self._top = ""
-        if path.is_dir():
+        if os.path.isdir(path):
             found = [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()]
-        elif path.is_file():
+        elif os.path.isfile(path):
             outputs.given(path)
             found = [name for name in self._archive().namelist() if not name.endswith("/")]
             for name in found:  # what is read here may be written elsewhere under the same name
@@ -222,7 +231,7 @@ class PictureSource:
         else:
             raise Error(f"{path}: no such folder or zip file")
         found = [name for name in found if not hidden(name)]
-        if path.is_file():
+        if os.path.isfile(path):
             self._top = _common_top(found)
             found = [name.removeprefix(self._top) for name in found]
         else:
@@ -235,10 +244,11 @@ class PictureSource:
     def _archive(self) -> zipfile.ZipFile:
         try:
             if not hasattr(self._local, "archive"):  # one a thread: reading moves the file's position
-                self._local.archive = zipfile.ZipFile(self.path)
+                self._local.opened = opened_zip(self.path, PICTURES, whole=False)  # it closes the file when it goes
+                self._local.archive = self._local.opened.__enter__()
         # What is in the directory of an archive can be anything.
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeError, OverflowError) as error:
-            raise Error(f"{self.path}: not a readable zip file ({error})") from error
+        except (OSError, ValueError, OverflowError) as error:
+            raise Error(f"{self.path}: not a readable zip file ({reason(error)})") from error
         archive: zipfile.ZipFile = self._local.archive
         return archive
 
@@ -249,7 +259,7 @@ class PictureSource:
             Error: it cannot be read, or is larger than any picture.
         """
         try:
-            if self.path.is_dir():
+            if os.path.isdir(self.path):
                 self._check_size(name, (self.path / name).stat().st_size, None)
                 return (self.path / name).read_bytes()
             info = self._archive().getinfo(self._top + name)
@@ -258,8 +268,7 @@ class PictureSource:
         except Error:
             raise
         except Exception as error:  # damaged members fail in as many ways as there are compressions
-            text = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-            raise Error(f"{self.path}: {name} cannot be read ({text})") from error
+            raise Error(f"{self.path}: {shown(name)} cannot be read ({reason(error)})") from error
 
     def _check_size(self, name: str, size: int, packed: int | None) -> None:
         if size > LARGEST_FILE:
@@ -272,7 +281,7 @@ class PictureSource:
     def digest(self, names: Sequence[str], labels: Tensor) -> str:
         digest = hashlib.sha256()
         for name in names:
-            crc = zlib.crc32(self.read(name)) if self.path.is_dir() else self._archive().getinfo(self._top + name).CRC
+            crc = zlib.crc32(self.read(name)) if os.path.isdir(self.path) else self._archive().getinfo(self._top + name).CRC
             digest.update(f"{name} {crc}\n".encode("utf-8", "surrogateescape"))
         digest.update(labels.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
@@ -287,15 +296,25 @@ class PictureSource:
         """
         if LABELS not in self.names:
             return {}, {}
+        text, things = self._label_text()
         try:
-            document = json.loads(self.read(LABELS))
+            document = parse_json(text, len(text), things)
             rows = document.get("labels") or []
             return document, {self.plain(str(name)): label for name, label in rows}
-        except Error:
-            raise
-        except (ValueError, AttributeError, TypeError, RecursionError) as error:
-            text = str(error)[:100]
-            raise Error(f'{self.path}: {LABELS} must be {{"labels": [["name.png", 0], ...]}} ({text})') from error
+        except (ValueError, AttributeError, TypeError) as error:
+            raise Error(f'{self.path}: {LABELS} must be {{"labels": [["name.png", 0], ...]}} ({reason(error)})') from error
+
+    def _label_text(self) -> tuple[bytes, int]:
+        """The ``dataset.json``, and how many things may be in it: both may be the larger, the more pictures there are."""
+        pictures = len(self.names)
+        if os.path.isfile(self.path):  # in a zip a name needs few bytes where no picture is behind it
+            pictures = min(pictures, os.path.getsize(self.path) // PICTURE)
+            size = self._archive().getinfo(self._top + LABELS).file_size
+        else:
+            size = os.path.getsize(self.path / LABELS)
+        if size > TEXT + LABEL * pictures:
+            raise Error(f"{self.path}: {LABELS} has {size} bytes, expected at most {TEXT + LABEL * pictures}")
+        return self.read(LABELS), THINGS + NUMBERS * pictures
 
     def plain(self, name: str) -> str:
         """``name`` as a table of labels has it, with the separators of `names` and without the top folder."""
@@ -370,7 +389,7 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
             raise Error(f"{path}: {LABELS} names {len(label_names)} labels, but has number {count - 1}")
         if count > MOST_LABELS or (len(rows) * count > MOST_NUMBERS and count > 2 * len(set(rows))):
             raise Error(
-                f"{path}: {LABELS} has the label {str(max(rows))[:20]}, but only {len(set(rows))} different ones;"
+                f"{path}: {LABELS} has the label {quoted(max(rows))}, but only {len(set(rows))} different ones;"
                 " number them from 0 without gaps"
             )
         return torch.nn.functional.one_hot(torch.tensor(rows), count).float(), label_names
@@ -381,7 +400,7 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
         try:
             vectors = torch.tensor(rows, dtype=torch.float32)
         except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-            raise Error(f"{path}: {LABELS} has labels that are not numbers ({str(error)[:100]})") from error
+            raise Error(f"{path}: {LABELS} has labels that are not numbers ({reason(error)})") from error
         if vectors.ndim != 2 or not bool(vectors.isfinite().all()):
             raise Error(f"{path}: {LABELS} has labels that are no finite numbers")
         return vectors, []
@@ -412,6 +431,8 @@ def write_pictures(
 
     def fill(write: Callable[[str, bytes], None]) -> None:
         for name, picture in pictures:
+            if len(found) + 1 == PICTURES and path.suffix.lower() == ".zip":  # it could not be read again
+                raise Error(f"{path}: a zip has fewer than {PICTURES} pictures; give a folder, which has as many as there are")
             buffer = io.BytesIO()
             picture.save(buffer, "PNG", icc_profile=None)
             write(name, buffer.getvalue())
@@ -450,10 +471,10 @@ def write_pictures(
 
 def _check_replaceable(path: Path) -> None:
     """Refuse to put a data set in the place of an archive of the user's own."""
-    if not path.is_file() or path.stat().st_size == 0:
+    if not os.path.isfile(path) or path.stat().st_size == 0:
         return
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_zip(path, PICTURES, whole=False) as archive:
             ours = archive.comment == WRITTEN_BY
     except Exception:  # whatever it is, it is no data set of ours
         ours = False

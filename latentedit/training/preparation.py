@@ -11,10 +11,22 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from latentedit.errors import Error
+from latentedit.errors import Error, reason
+from latentedit.faces import FRAMINGS, crop, find_faces, quad_from_face
+from latentedit.files import read_csv
+from latentedit.folders import unread
+from latentedit.images import EDITED, EXTENSIONS, note_in, open_image, opened, resample, transparent
 from latentedit.io.csv_table import read_csv
 from latentedit.io.folders import unread
-from latentedit.io.images import EDITED, EXTENSIONS, note_in, open_image, opened, resample, transparent
+from latentedit.io.images import (
+    EDITED,
+    EXTENSIONS,
+    note_in,
+    open_image,
+    opened,
+    resample,
+    transparent,
+)
 from latentedit.photo.alignment import crop, quad_from_face
 from latentedit.photo.faces import find_faces
 from latentedit.photo.framing import FRAMINGS
@@ -160,7 +172,7 @@ def class_labels(
             raise Error(f"{path}: {LABELS} has vector labels, which cannot be kept")
         found = {name: str(names[label]) if names else str(label) for name, label in numbers.items()}
     except (TypeError, KeyError, IndexError) as error:
-        raise Error(f"{path}: {LABELS} is not NVIDIA's list of names and numbers ({error})") from error
+        raise Error(f"{path}: {LABELS} is not NVIDIA's list of names and numbers ({reason(error)})") from error
     return found.get if found else None
 
 
@@ -179,10 +191,10 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
         if not label:
             continue
         beside = table.parent / name
-        if not beside.is_file() and name not in known:  # as Windows writes it, or a shell completes it
+        if not os.path.isfile(beside) and name not in known:  # as Windows writes it, or a shell completes it
             name = source.plain(name)
             beside = table.parent / name
-        if root.is_dir() and beside.is_file() and beside.resolve().is_relative_to(root.resolve()):
+        if root.is_dir() and os.path.isfile(beside) and beside.resolve().is_relative_to(root.resolve()):
             name = beside.resolve().relative_to(root.resolve()).as_posix()
         if name not in known:
             raise Error(f"{table}, line {number}: no such file {name} in {root}")
