@@ -27,13 +27,18 @@ def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tu
             warnings.simplefilter("ignore")  # that a class has fewer samples than there are folds
             folds = list(by_group.split(labels, labels, list(groups)))
     else:
-        smallest = int(np.bincount(labels.astype(int)).min()) if binary else len(labels)
+        # Of numbers, every fold needs two to have a spread.
+        smallest = int(np.bincount(labels.astype(int)).min()) if binary else len(labels) // 2
         if smallest < 2:
-            raise Error(f"cross-validation needs at least 2 samples of every class, got {smallest}")
+            needed = f"2 samples of every class, got {smallest}" if binary else f"4 samples, got {len(labels)}"
+            raise Error(f"cross-validation needs at least {needed}")
         make = StratifiedKFold if binary else KFold
         folds = make(n_splits=min(FOLDS, smallest), shuffle=True, random_state=0).split(labels, labels)
     if not binary:
-        return list(folds)
+        wide = [(train, test) for train, test in folds if len(train) >= 2 and len(test) >= 2]
+        if not wide:
+            raise Error("no fold has two samples; larger groups, or none, are needed")
+        return wide
     both = [(train, test) for train, test in folds if len(set(labels[train])) == 2 and len(set(labels[test])) == 2]
     if not both:
         raise Error("no fold has samples of both classes; more groups, or none, are needed")

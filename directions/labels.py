@@ -19,6 +19,8 @@ ENDINGS = (*EXTENSIONS, *LATENTS)
 """Endings of the files in sub-folders that count as samples."""
 YES, NO = ("yes", "y", "true", "t", "on"), ("no", "n", "false", "f", "off")
 """Accepted words for 1 and 0; upper and lower case are the same."""
+LARGEST = 1e15
+"""Largest number that a label may be; the squares of larger ones are lost in sums."""
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
@@ -130,7 +132,7 @@ def read_texts(
 ) -> TextLabels:
     """Read labels as they are written; arguments and errors are those of `read_labels`."""
     path = Path(table)
-    if path.is_dir():
+    if os.path.isdir(path):
         if column is not None or group is not None:
             raise Error(f"{path}: a folder of sub-folders has neither columns nor groups")
         return _from_folders(path)
@@ -151,9 +153,9 @@ def read_texts(
         if not text or text.lower() == "nan" or member in left_out:
             continue
         sample = path.parent / row.get(file_column, "")
-        if not sample.is_file():  # as Windows writes it
+        if not os.path.isfile(sample):  # as Windows writes it
             sample = path.parent / row.get(file_column, "").replace("\\", "/")
-        if not sample.is_file():
+        if not os.path.isfile(sample):
             raise Error(f"{path}, line {number}: no such file {sample}")
         if sample in seen:
             if seen[sample] != text:
@@ -209,4 +211,6 @@ def _value(text: str, place: str, attribute: str, yes: set[str], no: set[str], o
         raise Error(f"{place}: {attribute} is {text!r}, neither a number nor yes or no; use --positive VALUE") from error
     if not math.isfinite(number):
         raise Error(f"{place}: {attribute} is {text!r}, which is not a finite number")
+    if abs(number) > LARGEST:
+        raise Error(f"{place}: {attribute} is {text!r}, expected a number between -{LARGEST:g} and {LARGEST:g}")
     return number

@@ -50,7 +50,7 @@ def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None)
         Error: not found; the message lists the known names.
     """
     text = os.fspath(name)
-    if Path(text).is_file():
+    if os.path.isfile(text):
         return Path(text)
     own, ours = own_directions(fingerprint), shipped(fingerprint)
     for table in (own, ours):

@@ -159,7 +159,7 @@ def in_words(report: Mapping[str, Any]) -> list[str]:
     for prefix, what in (("", "the probe"), ("photo_", "the photo classifier")):
         for key, name, chance in (("auc", "AUC", 0.5), ("r2", "R2", 0.0)):
             value, interval = report.get(f"{prefix}{key}"), report.get(f"{prefix}{key}_interval")
-            if value is None or interval is None or interval[0] > chance:
+            if value is None or interval is None or not np.isfinite([value, *interval]).all() or interval[0] > chance:
                 continue
             people = report.get(f"{prefix}groups")
             count, unit = (people, "people") if people else (report.get(f"{prefix}samples") or 0, "labels")

@@ -24,11 +24,6 @@ from latentedit.directions import Direction, load_direction
 from latentedit.directions.report import card, compared, plot
 from latentedit.directions.sweeps import title
 from latentedit.errors import Error, listed, quoted
-from latentedit.foreign.arrays import read_arrays
-from latentedit.foreign.checkpoints import save_plain
-from latentedit.foreign.projections import load_projections
-from latentedit.foreign.rosinality import save_rosinality
-from latentedit.foreign.torch_files import read_torch
 from latentedit.formats.arrays import read_arrays
 from latentedit.formats.checkpoints import save_plain
 from latentedit.formats.load_latent import load_latent
@@ -36,11 +31,10 @@ from latentedit.formats.load_model import load_model
 from latentedit.formats.projections import load_projections
 from latentedit.formats.rosinality import save_rosinality
 from latentedit.formats.torch_files import read_torch
-from latentedit.images import open_image
 from latentedit.inversion.perceptual import LpipsDistance
 from latentedit.io.budget import DEEPEST, NESTED, TEXT, check_things, parse_json, read_toml
+from latentedit.io.images import open_image
 from latentedit.latent.latent_file import Latent, save_latent
-from latentedit.latents import Latent, load_latent, save_latent
 from latentedit.metrics import Judge, inception_features, load_judge, save_judge
 from latentedit.metrics.features import _inception
 from latentedit.model.native import save_model

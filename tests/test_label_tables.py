@@ -7,15 +7,20 @@ import pytest
 import torch
 
 from latentedit.cli.fitting import are_latents, own_latents
-from latentedit.directions import read_labels
+from latentedit.directions import load_direction, read_labels
 from latentedit.directions.labelling.session import Labelling
 from latentedit.directions.labelling.table import Table
 from latentedit.directions.labels import ENDINGS
 from latentedit.errors import Error
 from latentedit.formats.load_latent import ENDINGS as LATENTS
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_model
+from latentedit.io.images import open_image
+from latentedit.io.native_file import read_header
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
+from latentedit.training import load_pictures, load_preset
 from latentedit.training.preparation import class_labels
 from tests.helpers import tiny_generator
 
@@ -76,3 +81,43 @@ def test_latents_of_other_tools_are_latents_everywhere(tmp_path: Path) -> None:
     np.savez(tmp_path / "wide.npz", w=np.zeros((1, 3, 7)))
     with pytest.raises(Error, match="wide.npz: latents of 3 x 7; this generator has 6 x 12"):
         own_latents([tmp_path / "wide.npz"], model)
+
+
+LONG = "x" * 5000
+
+
+def test_names_that_no_system_has(tmp_path: Path) -> None:
+    """They are files that are not there, wherever they stand."""
+    for text in (f"file,hat\n{LONG},1\n", f"file,picture,hat\na.png,{LONG},1\n", "file,hat\n\0,1\n"):
+        where = table(tmp_path, text)
+        with pytest.raises(Error, match="line 2: no such|not a readable CSV"):
+            Labelling(where, "hat")
+    where = table(tmp_path, f"file,hat\n{LONG},1\n")
+    with pytest.raises(Error, match="line 2: no such file"):
+        read_labels(where, "hat")
+    with pytest.raises(Error, match="line 2: no such file"):
+        class_labels(tmp_path, str(where), "hat")
+    for read in (load_model, load_latent, load_direction, load_preset, open_image, load_pictures, read_header_of):
+        for name in (LONG, f"{tmp_path}/{LONG}"):
+            with pytest.raises(Error, match="no such|no direction|xxx"):
+                read(name)
+
+
+def read_header_of(path: str) -> None:
+    read_header(path, "x", 1)
+
+
+@pytest.mark.parametrize("column", ["file", "hat"])
+def test_heads_with_a_carriage_return_within(tmp_path: Path, column: str) -> None:
+    where = table(tmp_path, "file,\rhat\na.png,1\n")
+    with pytest.raises(Error, match="labels.csv"):
+        read_labels(where, "age", file_column=column)
+    with pytest.raises(Error, match="labels.csv"):
+        Labelling(where, "hat")
+
+
+@pytest.mark.parametrize("text", ["1e308", "-1e16", "9" * 400])
+def test_numbers_too_large_for_sums(tmp_path: Path, text: str) -> None:
+    where = table(tmp_path, f"file,age\na.png,3\nb.png,{text}\nc.png,2\n")
+    with pytest.raises(Error, match="line 3: age is .*(expected a number between -1e\\+15 and 1e\\+15|not a finite number)"):
+        read_labels(where, "age")

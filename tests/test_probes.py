@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
 from latentedit.directions import (
     Direction,
@@ -26,6 +27,7 @@ from latentedit.directions import (
 )
 from latentedit.directions.conditioning import to_keep
 from latentedit.directions.direction import renamed
+from latentedit.directions.folds import splits
 from latentedit.directions.refinement import of_one_sigma
 from latentedit.directions.transfer import render_all
 from latentedit.directions.validation import gain_of_doubling, in_words, learning_curve, quality, stability
@@ -336,6 +338,20 @@ def test_log_odds_are_the_classifier_s_own() -> None:
     found = log_odds(classifiers, images)
     for i, one in enumerate(classifiers):
         np.testing.assert_allclose(found[:, i].detach().numpy(), one.score(images)[0], atol=1e-4)
+
+
+def test_folds_of_numbers_have_two_samples() -> None:
+    """A fold of one has no spread, and an R2 that is no number."""
+    x, labels = np.random.default_rng(0).normal(size=(9, 3)), np.arange(9.0)
+    for count in (4, 5, 7, 9):
+        folds = splits(labels[:count], None, binary=False)
+        assert all(len(train) >= 2 and len(test) >= 2 for train, test in folds)
+        assert np.isfinite(quality(Ridge(), x[:count], labels[:count], None, binary=False)["r2"])
+    with pytest.raises(Error, match="at least 4 samples, got 3"):
+        splits(labels[:3], None, binary=False)
+    with pytest.raises(Error, match="no fold has two samples"):
+        splits(labels[:4], list("abcd"), binary=False)
+    assert in_words({"r2": float("nan"), "r2_interval": [-1.0, 0.5], "samples": 7}) == []
 
 
 def test_what_cannot_be_told_from_chance_is_said_in_words() -> None:

@@ -25,10 +25,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from PIL import Image
 
-from latentedit.budget import parse_json
-from latentedit.directions.labelling import VALUES, Labelling, Sample
 from latentedit.directions.labelling.session import VALUES, Labelling, Sample
 from latentedit.errors import Error
+from latentedit.io.budget import parse_json
 from latentedit.io.images import open_image
 
 LOOPBACK = "127.0.0.1"

@@ -184,7 +184,7 @@ def labelled_alone(table: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         Error: another process labels it; no such file; its folder cannot be written, so that no answer could be either.
     """
-    if not Path(table).is_file():  # before a lock is left beside nothing
+    if not os.path.isfile(table):  # before a lock is left beside nothing
         raise Error(f"{table}: not a readable CSV file (no such file)")
     with alone(lock_of(table), table):
         yield
@@ -201,7 +201,7 @@ def _samples(table: Table) -> list[Sample]:
         where, path = f"{table.path}, line {record.line}", table.path.parent / file
         if file in found:
             raise Error(f"{where}: {file} already has an earlier row")
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise Error(f"{where}: no such file {path}")
         found[file] = Sample(len(found), row, file, path, _picture(table, path, table.cell(row, PICTURE), where))
     if not found:
@@ -215,12 +215,12 @@ def _samples(table: Table) -> list[Sample]:
 def _picture(table: Table, path: Path, named: str, where: str) -> Path:
     """What to show of ``path``: the picture named, the file itself, or the picture of the same name beside it."""
     if named:
-        if not (table.path.parent / named).is_file():
+        if not os.path.isfile(table.path.parent / named):
             raise Error(f"{where}: no such image {table.path.parent / named}")
         return table.path.parent / named
     if path.suffix.lower() in EXTENSIONS:
         return path
-    beside = next((path.with_suffix(ending) for ending in EXTENSIONS if path.with_suffix(ending).is_file()), None)
+    beside = next((path.with_suffix(ending) for ending in EXTENSIONS if os.path.isfile(path.with_suffix(ending))), None)
     if beside is None:
         raise Error(f"{where}: no image for {path}: neither in a column {PICTURE!r}, nor {path.stem}.png or similar next to it")
     return beside

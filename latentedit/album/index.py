@@ -88,7 +88,7 @@ class Index:
     def has(self, latent: str, found: str) -> bool:
         """Whether the latent of that name was made of a photo and with settings of the key ``found``, and is there."""
         row = self.rows.get(_plain(latent))
-        if row is None or row["status"] != "ok" or not (self.path.parent / latent).is_file():
+        if row is None or row["status"] != "ok" or not os.path.isfile(self.path.parent / latent):
             return False
         # Indexes of before have the second half alone.
         return row["key"] in (found, found[16:])

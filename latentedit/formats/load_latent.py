@@ -18,7 +18,7 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
     Raises:
         Error: the file does not exist, is damaged, or is another kind of file.
     """
-    if Path(path).is_file() and is_picture(path):
+    if os.path.isfile(path) and is_picture(path):
         raise Error(f'{path}: a photo, not a latent; invert it first: "latentedit invert {path} --out latents"')
     if Path(path).suffix in ENDINGS[1:]:
         from latentedit.formats.projections import load_projection

@@ -28,9 +28,9 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     bundled = bundled_file(text)
     if bundled is not None:
         return bundled
-    if Path(text).is_dir():
+    if os.path.isdir(text):
         raise Error(f"{text}: a folder, not a model file")
-    if not Path(text).is_file():
+    if not os.path.isfile(text):
         from latentedit.formats import zoo
 
         published = zoo.find(text)
@@ -119,7 +119,7 @@ def _check_facts(model: Model) -> None:
 
 def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Return the framing of a published network, which its file does not define; None for other models."""
-    if Path(name).suffix or Path(name).exists():
+    if Path(name).suffix or os.path.exists(name):
         return None
     from latentedit.formats import zoo
 

@@ -262,8 +262,8 @@ def choose(
     if kind not in KINDS:
         raise Error(f"perceptual distance must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}")
     file = Path(weights) if weights is not None else hub_cache()
-    if kind == "lpips" or (kind == "auto" and (weights is not None or file.is_file())):
-        if not file.is_file():
+    if kind == "lpips" or (kind == "auto" and (weights is not None or os.path.isfile(file))):
+        if not os.path.isfile(file):
             raise Error(
                 f"LPIPS needs {VGG_FILE} ({VGG_BYTES / 2**20:.0f} MB), which latentedit does not download: put it at"
                 f" {file} or name it with --perceptual-weights"

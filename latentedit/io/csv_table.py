@@ -28,7 +28,10 @@ def csv_delimiter(head: str, column: str = "file") -> str:
     Spreadsheets write semicolons where the comma is the decimal sign, and some programs tabs.
     """
     for delimiter in (",", ";", "\t"):
-        cells = next(csv.reader([head.strip()], delimiter=delimiter), [])
+        try:
+            cells = next(csv.reader([head.strip()], delimiter=delimiter), [])
+        except csv.Error:  # whoever reads the rows says so
+            continue
         if column in (cell.strip() for cell in cells):
             return delimiter
     return ","

@@ -104,7 +104,7 @@ def opened(file: str | os.PathLike[str] | io.BytesIO, name: str) -> Iterator[Ima
     """
     with _readable(name):
         if not isinstance(file, io.BytesIO):
-            if not Path(file).is_file():
+            if not os.path.isfile(file):
                 raise Error(f"{name}: no such file")
             outputs.given(file)
         with _header(file) as image:
@@ -183,7 +183,7 @@ def open_reduced(source: str | os.PathLike[str]) -> tuple[Image.Image, int]:
     """
     name = os.fspath(source)
     with _readable(name):
-        if not Path(source).is_file():
+        if not os.path.isfile(source):
             raise Error(f"{name}: no such file")
         outputs.given(source)
         with _header(source) as file:
@@ -289,7 +289,7 @@ def is_rendering(path: str | os.PathLike[str]) -> bool:
 def is_foreign(path: str | os.PathLike[str]) -> bool:
     """Whether a file is at ``path`` that does not say that latentedit wrote it; empty files count as none."""
     place = Path(path)
-    return place.is_file() and place.stat().st_size > 0 and not note_of(place).startswith(_OURS)
+    return os.path.isfile(place) and place.stat().st_size > 0 and not note_of(place).startswith(_OURS)
 
 
 def check_picture(path: str | os.PathLike[str]) -> str:

@@ -64,7 +64,7 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
         Error: the file is missing, or is not the published one.
     """
     file = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise Error(
             f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), which latentedit does not"
             f" download: put it at {file}, or give another network with --features, such as {EFFICIENTNET}"
@@ -151,7 +151,7 @@ def load_features(
     if name == EFFICIENTNET:
         return efficientnet_features(device)
     path = Path(name)
-    if path.is_file() and path.suffix == ".safetensors":
+    if os.path.isfile(path) and path.suffix == ".safetensors":
         try:
             return judge_features(load_judge(path).to(device), hashlib.sha256(path.read_bytes()).hexdigest())
         except Error as error:

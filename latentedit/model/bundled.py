@@ -22,7 +22,7 @@ def bundled_file(name: str) -> Path | None:
     if os.sep in name or name.endswith((".safetensors", ".pkl", ".pt", ".pth")):
         return None
     file = BUNDLED / f"{LATEST.get(name, name)}.safetensors"
-    return file if file.is_file() else None
+    return file if os.path.isfile(file) else None
 
 
 def bundled_names() -> list[str]:

@@ -1,6 +1,7 @@
 """Options of a training run: their checks and presets."""
 
 import math
+import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def load_preset(name: str, resolution: int = 256, processes: int = 1) -> Trainin
     if name == AUTO:
         return _auto(resolution, processes)
     path = PRESETS / f"{name}.toml" if name in presets() else Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise Error(f"{name}: no such preset or file; presets: {', '.join(presets())}")
     try:
         options = read_toml(path)

@@ -4,9 +4,7 @@ import io
 import os
 from typing import Any
 
-from latentedit.budget import parse_json
 from latentedit.errors import Error, shown
-from latentedit.files import write_bytes
 from latentedit.io.budget import parse_json
 from latentedit.io.files import write_bytes
 

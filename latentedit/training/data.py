@@ -18,13 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentedit import outputs
-from latentedit.budget import TEXT, THINGS, opened_zip, parse_json
 from latentedit.errors import Error, quoted, reason, shown
-from latentedit.files import replacing, replacing_folder
-from latentedit.folders import hidden
-from latentedit.images import EXTENSIONS, from_uint8, open_image, opened
 from latentedit.io import outputs
+from latentedit.io.budget import TEXT, THINGS, opened_zip, parse_json
 from latentedit.io.files import replacing, replacing_folder
 from latentedit.io.folders import hidden
 from latentedit.io.images import EXTENSIONS, from_uint8, open_image, opened

@@ -12,21 +12,9 @@ import numpy as np
 from PIL import Image
 
 from latentedit.errors import Error, reason
-from latentedit.faces import FRAMINGS, crop, find_faces, quad_from_face
-from latentedit.files import read_csv
-from latentedit.folders import unread
-from latentedit.images import EDITED, EXTENSIONS, note_in, open_image, opened, resample, transparent
 from latentedit.io.csv_table import read_csv
 from latentedit.io.folders import unread
-from latentedit.io.images import (
-    EDITED,
-    EXTENSIONS,
-    note_in,
-    open_image,
-    opened,
-    resample,
-    transparent,
-)
+from latentedit.io.images import EDITED, EXTENSIONS, note_in, open_image, opened, resample, transparent
 from latentedit.photo.alignment import crop, quad_from_face
 from latentedit.photo.faces import find_faces
 from latentedit.photo.framing import FRAMINGS
