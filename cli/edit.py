@@ -88,7 +88,7 @@ def edit(
 
     NAME is a direction file, one of your own directions (LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions), or a bundled
     direction; "latentedit directions list" shows them. LAYERS is a range such as 0-3, or coarse, middle, fine. Directions in
-    style space change the latent's style offsets.
+    style space change the latent's style offsets. A warning tells if an AMOUNT is larger than the safe amounts in the latent.
 
     In a folder, the image has the name of LATENT. It becomes NAME-edited next to LATENT, or if it would replace an image of
     yours.

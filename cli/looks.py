@@ -39,41 +39,43 @@ class Limits:
 
     def __init__(self, latent: "Latent") -> None:
         self._safe = latent.safe or {}
-        self._moved: dict[str, float] = {}
-        self._beyond: dict[tuple[str, bool], tuple[Direction, float]] = {}
+        self._moved: dict[str, tuple[Direction, float]] = {}
+        self._branches: list[Limits] = []
 
     def branch(self) -> "Limits":
-        """For one of several pictures that begin as moved so far."""
+        """For one of several pictures that begin as moved so far; without branches there is one picture."""
         branch = copy.copy(self)
         branch._moved = dict(self._moved)
+        branch._branches = []
+        self._branches.append(branch)
         return branch
 
     def count(self, direction: "Direction", amount: float, layers: str | None = None) -> None:
         """Note a move by ``amount`` sigmas."""
         name = direction.name
-        if layers is not None or name not in self._safe:
-            return
-        total = self._moved.get(name, 0.0) + amount
-        self._moved[name] = total
-        low, high = self._safe[name]
-        side = (name, total > 0)
-        farthest = self._beyond.get(side, (direction, 0.0))[1]
-        if not low <= total <= high and abs(total) > abs(farthest):
-            self._beyond[side] = direction, total
+        if layers is None and name in self._safe:
+            before = self._moved[name][1] if name in self._moved else 0.0
+            self._moved[name] = direction, before + amount
 
     def lines(self) -> list[str]:
-        """A sentence for every slider and way that was moved too far."""
-        found = []
-        for (name, _), (direction, amount) in self._beyond.items():
-            # The user may have a direction of the same name.
-            if not _ships(direction):
-                continue
-            ends = self._safe[name]
-            seen = f"the picture was seen to stay one of the model's own from {ends[0]:g} to {ends[1]:g}"
-            if not any(ends):
-                seen = "this slider was seen to break the picture with less"
-            found.append(f"{name} {amount:+g} is farther than is safe: {seen}")
-        return found
+        """A sentence for every slider and way that a picture was moved too far."""
+        farthest: dict[tuple[str, bool], tuple[Direction, float]] = {}
+        for picture in self._branches or [self]:
+            for name, (direction, amount) in picture._moved.items():
+                low, high = self._safe[name]
+                side = (name, amount > 0)
+                if not low <= amount <= high and (side not in farthest or abs(amount) > abs(farthest[side][1])):
+                    farthest[side] = direction, amount
+
+        # The user may have a direction of the same name.
+        return [self._line(name, amount) for (name, _), (direction, amount) in farthest.items() if _ships(direction)]
+
+    def _line(self, name: str, amount: float) -> str:
+        low, high = self._safe[name]
+        seen = f"the picture was seen to stay one of the model's own from {low:g} to {high:g}"
+        if low == high:
+            seen = "this slider was seen to break the picture with less"
+        return f"{name} {amount:+g} is farther than is safe: {seen}"
 
 
 def _ships(direction: "Direction") -> bool:

@@ -81,7 +81,8 @@ def make(folder: Path) -> None:
     corners = [[0.0, 0.0], [16.0, 0.0], [16.0, 16.0], [0.0, 16.0]]
     settings: dict[str, Any] = {"steps": 1, "edits": ["smile=1"]}
     ws = torch.linspace(-1, 1, model.generator.num_ws * 4).reshape(1, -1, 4)
-    save_latent(folder / "framed.safetensors", Latent(ws, noise, own, "w+", corners, settings, {"psnr": 10.0}))
+    latent = Latent(ws, noise, own, "w+", corners, settings, {"psnr": 10.0}, safe={"smile": (-1.5, 3.0)})
+    save_latent(folder / "framed.safetensors", latent)
     _pictures(folder)
     _labels(folder / "labels", model)
     _trainings(folder, model)
