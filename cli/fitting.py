@@ -211,6 +211,7 @@ def fit(
         place = Path(out) / f"{direction.name}.safetensors" if each else Path(out)
         direction.save(place)
         _print_report(direction)
+        _tell_of_background(direction, model)
         say_written(place)
         if direction.space == "z":
             log.warn("a direction in z works on random images (directions sheet); edit cannot apply it to latents")
@@ -425,6 +426,22 @@ def _from_photos(
         if method == "transfer":
             return fit_from_photos(images, labels.values, samples=samples, **shared)
         return fit_from_inversions(images, labels.values, steps=steps, **shared)
+
+
+def _tell_of_background(direction: "Direction", model: "Model") -> None:
+    """Say so where a slider moves what is behind faces, as it does when labels go along with the collection."""
+    from latentedit.directions.places import places
+
+    found = places(model.generator, direction, model.framing)
+    if found is None or not found.mainly_behind:
+        return
+    levels = f"by {found.border:.1f} grey levels a pixel (the face by {found.face:.1f})"
+    said = f"{direction.name}: the slider moves mainly the background, {levels}"
+    if direction.provenance.get("balanced"):
+        advice = "if that is not meant, these labels go along with something else than the columns of --balance"
+    else:
+        advice = "if that is not meant, --balance with a column of the background or the collection takes it out of the labels"
+    say(f"{said}; {advice}", err=True)
 
 
 def _print_report(direction: "Direction") -> None:

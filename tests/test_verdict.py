@@ -29,8 +29,7 @@ from latentedit.networks.fingerprint import fingerprint
 from latentedit.photo.checks import Domain
 from latentedit.photo.faces import sees_face
 from latentedit.photo.looking import Onlooker, _farthest
-from tests.conftest import hopper, tiny_discriminator, tiny_generator
-from tests.helpers import works
+from tests.helpers import hopper, tiny_discriminator, tiny_generator, works
 
 QUICK = ("--aligned", "--steps", 1, "--method", "adam", "--perceptual", "discriminator")
 FOUND = {
@@ -150,7 +149,8 @@ def test_along_the_sliders() -> None:
 
     middle = sorted(brightest(name, sign * 1.5) for name in "ab" for sign in (-1, 1))[1]
     assert looking.domain is not None
-    looking = replace(looking, domain=replace(looking.domain, usual=max(middle, brightest("a", 0.0)) + 1e-3))
+    usual = max(middle, brightest("a", 0.0)) + 1e-3
+    looking = replace(looking, domain=replace(looking.domain, usual=usual))
     look = looking.look(latent)
     assert look.face is None
     assert set(look.safe) == {"a", "b"}
@@ -158,10 +158,10 @@ def test_along_the_sliders() -> None:
         for end, sign in ((low, -1), (high, 1)):
             assert abs(end) in (0.0, *AMOUNTS)
             if end:
-                assert brightest(name, end) <= looking.domain.usual
+                assert brightest(name, end) <= usual
             if abs(end) < AMOUNTS[-1]:
                 more = AMOUNTS[(0.0, *AMOUNTS).index(abs(end))]
-                assert brightest(name, sign * more) > looking.domain.usual
+                assert brightest(name, sign * more) > usual
 
 
 def test_a_tuned_latent_is_drawn_with_its_own_generator() -> None:

@@ -23,6 +23,23 @@ def face_weights(framing: Mapping[str, Any] | None, size: int, strength: float =
         size: side of the crops in pixels.
         strength: weight inside over weight outside; 1 gives equal weights.
     """
+    axes = _axes(framing, size)
+    if axes is None:
+        return None
+    across, along = axes
+    inside = torch.sigmoid(SOFTNESS * (1 - across**2 - along**2))
+    weights = 1 + (strength - 1) * inside
+    return (weights / weights.mean())[None, None]
+
+
+def within_face(framing: Mapping[str, Any] | None, size: int, times: float = 1.0) -> Tensor | None:
+    """Which pixels ``[size, size]`` lie in that ellipse, or in one ``times`` as large; None where no framing is known."""
+    axes = _axes(framing, size)
+    return None if axes is None else axes[0] ** 2 + axes[1] ** 2 <= times**2
+
+
+def _axes(framing: Mapping[str, Any] | None, size: int) -> tuple[Tensor, Tensor] | None:
+    """How far every pixel ``[size, size]`` lies from the middle of the face, across and along, in half axes of its ellipse."""
     if not framing or "eyes" not in framing:
         return None
     (ax, ay), (bx, by) = framing["eyes"]
@@ -31,9 +48,7 @@ def face_weights(framing: Mapping[str, Any] | None, size: int, strength: float =
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     across = (x - (ax + bx) / 2) / (ACROSS * apart)
     along = (y - (ay + by) / 2 - BELOW * apart) / (ALONG * apart)
-    inside = torch.sigmoid(SOFTNESS * (1 - across**2 - along**2))
-    weights = 1 + (strength - 1) * inside
-    return (weights / weights.mean())[None, None]
+    return across, along
 
 
 def at_size(weights: Tensor, height: int, width: int) -> Tensor:
