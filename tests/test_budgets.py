@@ -30,10 +30,10 @@ from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_model
 from latentedit.formats.projections import load_projections
 from latentedit.formats.rosinality import save_rosinality
-from latentedit.formats.torch_files import read_torch
 from latentedit.inversion.perceptual import LpipsDistance
 from latentedit.io.budget import DEEPEST, NESTED, TEXT, check_things, parse_json, read_toml
 from latentedit.io.images import open_image
+from latentedit.io.torch_files import read_torch
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.metrics import Judge, inception_features, load_judge, save_judge
 from latentedit.metrics.features import _inception

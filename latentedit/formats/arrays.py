@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from latentedit.errors import Error, quoted, reason
-from latentedit.formats.torch_files import read_torch
 from latentedit.io.budget import check_things, file_size, opened_zip
+from latentedit.io.torch_files import read_torch
 
 ENDINGS = (".npy", ".npz", ".pt")
 MOST = 10_000

@@ -1,6 +1,6 @@
 """Files of weights (``.pt``, ``.pth``): whose layout one has, and the plain layout under NVIDIA's parameter names.
 
-They are read by `latentedit.formats.torch_files`, which executes nothing from them.
+They are read by `latentedit.io.torch_files`, which executes nothing from them.
 """
 
 import io
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from latentedit.errors import Error, complete
 from latentedit.formats import missing
-from latentedit.formats.torch_files import read_state
 from latentedit.io.files import write_bytes
+from latentedit.io.torch_files import read_state
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
 from latentedit.networks.config import LARGEST, width_options

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from latentedit.errors import Error, reason, shown
-from latentedit.formats.programs import Builder, Sealed, check_program
-from latentedit.formats.torch_files import Held, Storage, build_tensor, held_bytes, read_storage, same_tensor
 from latentedit.io.budget import Budget, check_things, file_size
+from latentedit.io.pickle_programs import Builder, Sealed, check_program
+from latentedit.io.torch_files import Held, Storage, build_tensor, held_bytes, read_storage, same_tensor
 
 __all__ = ["ALLOWED", "Array", "Held", "Record", "TensorflowNetwork", "read_pickle"]
 

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentedit.errors import Error, complete
-from latentedit.formats.torch_files import read_state
 from latentedit.inversion.face_weights import at_size
 from latentedit.io.budget import file_size
 from latentedit.io.native_file import check_numbers
+from latentedit.io.torch_files import read_state
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.layers import full
 from latentedit.runtime.torchvision_stubs import import_with_torchvision

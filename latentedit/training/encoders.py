@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from latentedit.errors import Error, quoted
-from latentedit.formats.torch_files import read_state
 from latentedit.inversion.encoder import Encoder, EncoderConfig
 from latentedit.inversion.perceptual import Perceptual, distance
 from latentedit.inversion.preconditioner import Curvature, sample_rows
 from latentedit.io.files import replacing
 from latentedit.io.locks import alone
+from latentedit.io.torch_files import read_state
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.networks.config import Precision
 from latentedit.networks.fingerprint import fingerprint

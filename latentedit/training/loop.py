@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from latentedit.errors import Error, Interrupted, complete
-from latentedit.formats.torch_files import read_state
 from latentedit.io.budget import read_json
 from latentedit.io.files import write_bytes
 from latentedit.io.images import from_uint8, grid, save_image
 from latentedit.io.locks import alone
+from latentedit.io.torch_files import read_state
 from latentedit.latent.w_statistics import sample_z
 from latentedit.model.model import Model
 from latentedit.model.native import save_model

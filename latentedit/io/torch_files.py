@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from latentedit.errors import Error, quoted, reason, shown
-from latentedit.formats.programs import WITH_STORAGES, Builder, Sealed, check_program
 from latentedit.io.budget import Budget, check_things, file_size, opened_zip
+from latentedit.io.pickle_programs import WITH_STORAGES, Builder, Sealed, check_program
 
 MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 """The number that torch's older format begins with."""
