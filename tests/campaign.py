@@ -9,6 +9,7 @@ Linux only.
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -239,6 +240,9 @@ def prepared(work: Path, seed: int) -> Place:
                 __import__(name)
             except Exception:  # a module that only another one can import
                 continue
+    # What was imported is there for good: no child need go through it, and thereby copy it, to find garbage of its own.
+    gc.collect()
+    gc.freeze()
     return place
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from latentedit.album.index import Index
 from latentedit.directions import Direction, load_direction, read_labels
+from latentedit.directions.classifiers import OnnxClassifier
 from latentedit.directions.imported import read_array
 from latentedit.directions.labelling.session import Labelling
 from latentedit.formats.load_latent import load_latent
@@ -26,11 +27,13 @@ from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.metrics import Judge, load_judge, save_judge
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
+from latentedit.photo.faces import find_faces
 from latentedit.training import load_pictures, load_preset, write_pictures
 from latentedit.training import train as train_model
 from latentedit.training.encoders import EncoderTrainer, saved_curvature, train_encoder
 from tests.foreign_files import seeds
 from tests.helpers import CONFIG
+from tests.onnx_files import classifier, yunet
 
 Use = Callable[[Path], Any]
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\n%%BeginProlog\n%%EndProlog\nshowpage\n%%EOF\n"
@@ -86,6 +89,8 @@ def make(folder: Path) -> None:
     _pictures(folder)
     _labels(folder / "labels", model)
     _trainings(folder, model)
+    (folder / "classifier.onnx").write_bytes(classifier())
+    (folder / "yunet.onnx").write_bytes(yunet())
     save_judge(folder / "judge.safetensors", Judge(3, 8, {"hat": ("no", "yes")}, [(4, 3, 1)]), {})
 
 
@@ -153,6 +158,14 @@ def logged(path: Path) -> Any:
     return [sorted(record) for record in read_log(path)]
 
 
+def scored(path: Path) -> Any:
+    return OnnxClassifier(path, size=16)(torch.ones(1, 3, 8, 8))
+
+
+def detected(path: Path) -> Any:
+    return find_faces(Image.new("RGB", (32, 32), "white"), path)
+
+
 MODELS = ("native.safetensors", "rosinality.pt", "plain.pt", "genforce.pth", "legacy.pt", "nvidia.pkl", "tensorflow.pkl")
 PICTURES = (
     *("photo.png", "photo.jpg", "photo.webp", "photo.bmp", "photo.tif", "photo.ppm"),
@@ -198,6 +211,12 @@ KINDS: tuple[Kind, ...] = (
         "interpolate {good}/labels/00.safetensors {file} {model} --count 2 --out {out}/x.png",
         "latent export {file} --out {out}/x.npz",
     ),
+    _kind(
+        "classifier.onnx",
+        scored,
+        "directions fit --classifier {file} --name x --size 16 --samples 100 {model} --out {out}/x.safetensors",
+    ),
+    _kind("yunet.onnx", detected),
     _kind("boundary.npy", read_array, "directions import {file} {model} --name a --out {out}/a.safetensors"),
     _kind(
         "direction.safetensors",
