@@ -48,12 +48,12 @@ def start(*, verbose: bool, quiet: bool) -> Callable[[], None]:
 
 def remark(line: str) -> None:
     """What is good to know, and neither a result nor an error; ``--quiet`` leaves it out."""
-    LOGGER.info("%s", line)
+    LOGGER.info("%s", printable(line))
 
 
 def warn(line: str) -> None:
     """What was left out of the work, or may be wrong with its result."""
-    LOGGER.warning("%s", line)
+    LOGGER.warning("%s", printable(line))
 
 
 def is_quiet() -> bool:

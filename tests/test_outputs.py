@@ -91,7 +91,8 @@ def test_every_parameter_of_every_command_is_an_input_or_an_output() -> None:
         for parameter in command.params:
             text = (getattr(parameter, "help", None) or "").lower()
             if parameter.name in ("out", "target") or (
-                getattr(parameter.type, "name", "") in ("path", "file", "directory") and text.startswith(writes)
+                getattr(parameter.type, "name", "") in ("path", "file", "directory")
+                and (text.startswith(writes) or "to write" in text)
             ):
                 found.add(parameter.name)
     assert found == OUTPUTS
@@ -262,7 +263,7 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, tiny_file: Path) -
     (tmp_path / "none").mkdir()
     save_image(Image.new("RGB", (24, 24)), tmp_path / "none" / "drawn.png")
     told = complaint("invert", tmp_path / "none", "--model", tiny_file, "--out", tmp_path / "x", *STEPS)
-    assert "no pictures in this folder; left out 1: drawn.png (rendered by latentedit" in told
+    assert "no images in this folder; left out 1: drawn.png (rendered by latentedit" in told
 
 
 def test_pipes_and_links_are_not_followed(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_pipes_and_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "ph" / "up").symlink_to(tmp_path)
     found = listing(tmp_path / "ph", (".png",), recursive=True, photos=True)
     assert [path.name for path in found.files] == ["a.png"]
-    assert found.lines() == ["left out 2: gone.png, pipe.png (no ordinary files)", "left out 1: up/ (links to folders)"]
+    assert found.lines() == ["left out 2: gone.png, pipe.png (not ordinary files)", "left out 1: up/ (links to folders)"]
 
 
 def test_a_file_named_twice_is_done_once(tmp_path: Path, tiny_file: Path) -> None:
