@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentedit.errors import Error
-from latentedit.formats.onnx import read_onnx, run
+from latentedit.io.onnx import read_onnx, run
 
 PREPARATIONS = {
     "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -29,7 +29,7 @@ class OnnxClassifier:
         channels: 3, or 1 for networks that take greyscale images.
 
     Raises:
-        Error: the file does not exist or cannot be read (`latentedit.formats.onnx.read_onnx`).
+        Error: the file does not exist or cannot be read (`latentedit.io.onnx.read_onnx`).
     """
 
     def __init__(

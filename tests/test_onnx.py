@@ -13,8 +13,8 @@ from PIL import Image
 
 from latentedit.directions.classifiers import OnnxClassifier
 from latentedit.errors import Error
-from latentedit.formats import onnx
-from latentedit.formats.onnx import check_onnx, read_onnx, run
+from latentedit.io import onnx
+from latentedit.io.onnx import check_onnx, read_onnx, run
 from latentedit.photo.faces import find_faces
 from tests.mutations import mutated
 from tests.onnx_files import classifier, field, floats, mean, network, node, small, tensor, value, varint, whole, yunet

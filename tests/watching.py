@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from latentedit.errors import Error
-from latentedit.formats import onnx
+from latentedit.io import onnx
 
 FAULTS = ("executions", "signals", "hangs", "memory", "tracebacks", "messages", "accepted", "lost")
 """What must not happen: something from outside is executed, or touches files and networks that are none of its business; a

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.formats.onnx import silent, try_onnx
+from latentedit.io.onnx import silent, try_onnx
 from latentedit.photo.face import Face
 from latentedit.photo.haar import DETECTION_SIDE
 
