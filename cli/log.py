@@ -36,6 +36,7 @@ def start(*, verbose: bool, quiet: bool) -> Callable[[], None]:
     handler = _Stderr()
     handler.setFormatter(_Formatter())
     before = LOGGER.level
+    LOGGER.disabled = False  # libraries that configure logging switch off what was there before
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 

@@ -122,4 +122,4 @@ def test_a_seed_is_not_believed_after_an_edit(tmp_path: Path, tiny_file: Path) -
     fit = ("directions", "fit", tmp_path / "labels.csv", "--column", "hat", "--space", "z", "--model", tiny_file)
     result = run(*fit, "--out", tmp_path / "d.safetensors")
     assert result.exit_code == 1
-    assert "its z is not known" in result.stderr.splitlines()[-1]
+    assert "its z is unknown" in result.stderr.splitlines()[-1]

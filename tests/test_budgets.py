@@ -466,11 +466,11 @@ def changed(path: Path, changes: dict[str, Any]) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layers": [0]}, "layers must be the first and the last"),
-        ({"layers": ["a", "b"]}, "layers must be the first and the last"),
-        ({"layers": [3, 1]}, "layers must be the first and the last"),
+        ({"layers": [0]}, "layers must be two whole numbers, the first and the last"),
+        ({"layers": ["a", "b"]}, "layers must be two whole numbers, the first and the last"),
+        ({"layers": [3, 1]}, "layers must be two whole numbers, the first and the last"),
         ({"layers": {"a": 1}}, "layers must be the first and the last"),
-        ({"layers": [0, 10**30]}, "layers must be the first and the last"),
+        ({"layers": [0, 10**30]}, "layers must be two whole numbers, the first and the last"),
         ({"fingerprint": 3}, "fingerprint must be 64 hexadecimal digits, found 3"),
         ({"fingerprint": None}, "fingerprint must be 64 hexadecimal digits, found None"),
         ({"report": [1]}, "report must be an object, found a list"),

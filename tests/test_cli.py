@@ -362,7 +362,7 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
         (["invert", text, *into, "--aligned"], "text.png: not an image"),
         (["invert", cut, *into, "--aligned"], "cut.png: damaged or truncated"),
         (["invert", small, *into, "--aligned"], "small.png: 3 x 3 pixels is too small"),
-        (["invert", empty, *into], "empty: no pictures in this folder"),
+        (["invert", empty, *into], "empty: no images in this folder"),
         (["invert", wall, *into], "wall.png: no face found"),
         (["invert", wall, *into, "--crop", "1,2"], "--crop takes 3 finite numbers"),
         (["invert", wall, *into, "--crop", "500,0,64"], "--crop 500,0,64 lies outside the image of 100 x 100"),
@@ -389,10 +389,10 @@ def test_bad_input_gets_one_line(tmp_path: Path, tiny_file: Path, latent_file: P
         (["directions", "fit", table, "--column", "coat", *fitted], "no column 'coat'; there are file, hat"),
         (["directions", "fit", table, "--column", "hat", *fitted], "all 1 labels of 'hat' are the same"),
         (["directions", "show", tiny_file], "expected a latentedit-direction file"),
-        (["dataset", "build", empty, "--size", "16", "--out", tmp_path / "e.zip"], "empty: no pictures"),
+        (["dataset", "build", empty, "--size", "16", "--out", tmp_path / "e.zip"], "empty: no images"),
         (["dataset", "build", empty, "--size", "17", "--out", tmp_path / "e.zip"], "size must be a power of two"),
         (["dataset", "info", text], "text.png: not a readable zip"),
-        (["train", empty, "--out", out], "empty: no pictures"),
+        (["train", empty, "--out", out], "empty: no images"),
         (["train", empty, "--out", out, "--preset", "huge"], "huge: no such preset"),
         (["demo", "--photo", text, "--out", out], "text.png: not an image"),
         (["model", "info", text], "not a latentedit-model file"),
@@ -433,7 +433,7 @@ def test_holding_and_absolute_amounts(tmp_path: Path) -> None:
     assert plain.settings["edits"] == ["glasses=:1.5"]
     works("edit", tmp_path / "a.safetensors", "--sweep", "turn=-1:1:3", "--hold", "glasses", "--out", tmp_path / "strip.png")
     out = ("--out", tmp_path / "x.png")
-    assert "follows from the others" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=1", "--hold", "turn", *out)
+    assert "linearly dependent" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=1", "--hold", "turn", *out)
     assert "NAME=:SCORE" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=:x", *out)
     assert "no direction file" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=1", "--hold", "tur", *out)
     photo = ("--paste-back", tmp_path / "x.jpg")

@@ -331,7 +331,7 @@ def test_a_sheet_shows_the_moved_pictures() -> None:
     held = move_latent(generator, latent, directions[1], 2.0, hold=[directions[2]])
     assert float(directions[2].score(held.ws) - directions[2].score(latent.ws)) == pytest.approx(0, abs=1e-5)
     for wrong in (dict(latent=latent), dict(hold=[directions[1]])):
-        with pytest.raises(Error, match="a latent's z is not known"):
+        with pytest.raises(Error, match="the z of a latent is unknown"):
             sweep_sheet(generator, directions[:1], amounts, **wrong)
     with pytest.raises(Error, match="only directions in w and w"):
         sweep_sheet(generator, directions[3:], amounts, hold=[directions[1]])
@@ -380,7 +380,7 @@ def test_commands_find_directions_and_draw_them(tmp_path: Path, tiny_file: Path)
         (("sefa", "--layers", "3-9", "--model", tiny_file), "layers 3-9 lie outside"),
         (("sefa", "--seeds", "0-20", "--model", tiny_file), "at most 20 seeds"),
         (("sheet", "absent"), "absent: no direction file"),
-        (("sheet", channels[0]), "needs the generator .*name its file with --model"),
+        (("sheet", channels[0]), "needs the generator .*give its file with --model"),
     ]:
         assert re.search(message, complaint("directions", *words, "--out", tmp_path / "bad.png")), message
     assert not (tmp_path / "bad.png").exists()
@@ -415,7 +415,7 @@ def test_naming(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
     for words, message in [
         (("a b",), "letters, digits"),
         (("../x",), "letters, digits"),
-        (("x", "--layers", "0-2"), "name its file with --model"),
+        (("x", "--layers", "0-2"), "give its file with --model"),
         (("x", "--layers", "0-99", "--model", tiny_file), "layers 0-99 lie outside"),
         (("x", "--out", tmp_path / "x.png"), "must end in .safetensors"),
     ]:
@@ -482,14 +482,14 @@ def test_editing_along_style_directions(
     assert float((row[1] - end).abs().mean()) < 0.05
     assert float((row[0] - end).abs().mean()) > 0.06
     for words, message in [
-        (("--set", f"{paths['z']}=1"), "a latent's z is not known"),
-        (("--set", f"{paths['z']}=:1"), "a latent's z is not known"),
-        (("--sweep", f"{paths['z']}=-1:1:3"), "a latent's z is not known"),
+        (("--set", f"{paths['z']}=1"), "the z of a latent is unknown"),
+        (("--set", f"{paths['z']}=:1"), "the z of a latent is unknown"),
+        (("--sweep", f"{paths['z']}=-1:1:3"), "the z of a latent is unknown"),
         (("--set", f"{paths['s']}=1", "--hold", paths["w"]), "only directions in w and w+ can be held"),
         (("--set", f"{paths['w']}=1", "--hold", paths["s"]), "only directions in w and w+ can be held"),
     ]:
         assert message in complaint("edit", file, *model, *words, "--out", tmp_path / "bad.png")
     assert not (tmp_path / "bad.png").exists()
-    assert "a latent's z is not known" in complaint(
+    assert "the z of a latent is unknown" in complaint(
         "directions", "sheet", paths["z"], "--latent", file, *model, "--out", tmp_path / "bad.png"
     )

@@ -199,7 +199,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for ending in ("safetensors", "md", "png"):
         assert (tmp_path / "r" / f"smile.{ending}").is_file()
     assert "hair" in (tmp_path / "r" / "smile.md").read_text()
-    assert "moves" in works("directions", "compare", "smile", "hair", "--model", model).output
+    assert "changes" in works("directions", "compare", "smile", "hair", "--model", model).output
     works("directions", "condition", "smile", "--keep", "hair", "--model", model, "--out", tmp_path / "alone.safetensors")
     twin = Direction("far", torch.eye(DIM)[0], 0.0, 1.0, own)
     away = conditioned(twin, [load_direction(mine / "smile.safetensors"), load_direction(mine / "hair.safetensors")], GENERATOR)

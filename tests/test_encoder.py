@@ -81,7 +81,7 @@ def test_every_kind_of_generator(architecture: str) -> None:
     encoder = Encoder(EncoderConfig.of(generator))
     image = torch.zeros(2, 1, 16, 16)
     assert encode(generator, encoder, image).shape == (2, generator.num_ws, generator.w_dim)
-    with pytest.raises(Error, match="other sizes"):
+    with pytest.raises(Error, match="a different size"):
         encode(tiny_generator(w_dim=16), encoder, image)
 
 

@@ -127,7 +127,7 @@ def test_demo_keeps_the_search(tmp_path: Path, stand_in: Path, monkeypatch: pyte
     monkeypatch.setattr(demo, "search", search)
     photo = Path(latentedit.__file__).parent / "bundled" / "portrait.jpg"
     line = stopped("demo", "--photo", photo, "--out", tmp_path)
-    assert line == f"latentedit: interrupted; the best so far is in {tmp_path / 'portrait.safetensors'}"
+    assert line == f"latentedit: interrupted; the best result so far is in {tmp_path / 'portrait.safetensors'}"
     assert load_latent(tmp_path / "portrait.safetensors").crop is not None
 
 

@@ -113,7 +113,7 @@ def test_latent_file_renders_the_same_bytes(tmp_path: Path) -> None:
         assert (again.crop, again.space, again.source) == (latent.crop, "w+", None)
         assert again.fingerprint == fingerprint(generator)
         assert again.distances == result.distances[index]
-    with pytest.raises(Error, match="holds 2 pictures"):
+    with pytest.raises(Error, match="holds 2 images"):
         result.save(tmp_path / "both.safetensors")
 
 

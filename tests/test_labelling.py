@@ -323,7 +323,7 @@ def test_what_cannot_be_labelled(tmp_path: Path) -> None:
         ("file,picture\na.png,\nb.safetensors,c.png\n", "line 3: no such image"),
         (
             "file\nlonely.safetensors\n",
-            "line 2: no picture of .*lonely.safetensors: neither in a column 'picture', nor lonely",
+            "line 2: no image for .*lonely.safetensors: neither in a column 'picture', nor lonely",
         ),
         ("file,hat\na.png,maybe\n", "line 2: hat is 'maybe'; labels here are 1 or yes, 0 or no, or empty"),
         ("file,hat\na.png,1.0\n", "line 2: hat is '1.0'"),

@@ -1,13 +1,15 @@
 """How much a command says: --quiet, -v and neither."""
 
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from latentedit.cli import log
-from latentedit.cli.common import progress_bar
 from tests.helpers import complaint, run, works
 
 LOGGER = logging.getLogger("latentedit")
@@ -74,17 +76,21 @@ def test_names_in_the_log_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> 
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_quiet_shows_no_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TQDM_DISABLE")
-    shown = {}
-    for quiet in (False, True):
-        stop = log.start(verbose=False, quiet=quiet)
-        with progress_bar(3, "working") as bar:
-            bar.update(3)
-        stop()
-        shown[quiet] = capsys.readouterr().err
-    assert "working" in shown[False]
-    assert shown[True] == ""
+PROGRESS = """
+import sys
+from latentedit.cli import log
+log.start(verbose=False, quiet=sys.argv[1] == "quiet")
+with progress_bar(3, "working") as bar:
+    bar.update(3)
+"""
+
+
+@pytest.mark.parametrize("how", ["usual", "quiet"])
+def test_quiet_shows_no_progress(how: str) -> None:
+    """In a process of its own, as tqdm reads TQDM_DISABLE when it is imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
+    done = subprocess.run([sys.executable, "-c", PROGRESS, how], capture_output=True, text=True, env=environment, check=True)
+    assert ("working" in done.stderr) == (how == "usual")
 
 
 def test_a_command_leaves_the_log_as_it_was() -> None:

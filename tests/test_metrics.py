@@ -214,7 +214,7 @@ def test_measures(tmp_path: Path) -> None:
     assert {f"metric/ppl_{choose('auto', model.discriminator)[0].name}_w_end", "metric/inversion_psnr_own_noise"} <= set(
         all_of_it
     )
-    with pytest.raises(Error, match="metrics are kid, fid, precision, got beauty"):
+    with pytest.raises(Error, match="metrics must be of kid, fid, precision; got beauty"):
         measure(model, pictures(), network, ["beauty"])
     with pytest.raises(Error, match="name one of them as well"):
         measure_of(["precision"], pictures(), str(tmp_path / "other.safetensors"))

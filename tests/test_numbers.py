@@ -74,7 +74,7 @@ def test_crops_and_landmarks_stay_by_the_photo() -> None:
 
     framed("40,40,60,40,50,60")
     for marks in ("0,0,99999,0,50,50", "-5,10,30,10,20,30"):
-        with pytest.raises(Error, match=rf"x.png: --landmarks {marks} lie outside the picture of 100 x 80 pixels"):
+        with pytest.raises(Error, match=rf"x.png: --landmarks {marks} lie outside the image of 100 x 80 pixels"):
             framed(marks)
     with pytest.raises(Error, match="the crop around --landmarks 0,40,100,40,50,60 extends far beyond"):
         framed("0,40,100,40,50,60")
@@ -106,7 +106,9 @@ def test_functions_take_no_nan(tmp_path: Path) -> None:
 
 def test_what_commands_say(tmp_path: Path, tiny_file: Path) -> None:
     out = ("--out", tmp_path / "x.png")
-    assert "--cutoff takes 0 to 6, the layers of this network; got 99" in complaint("sample", tiny_file, "--cutoff", 99, *out)
+    assert "--cutoff takes 0 to 6, the number of layers of this network; got 99" in complaint(
+        "sample", tiny_file, "--cutoff", 99, *out
+    )
     for arguments in (("--psi", "nan"), ("--psi", "1e9")):
         assert run("sample", tiny_file, *arguments, *out).exit_code == 2
     assert "0<=x<=4294967295" in run("invert", "--help").output

@@ -118,7 +118,9 @@ def test_no_test_module_imports_another() -> None:
     """What several share is in a module without tests, so that one can be moved or run alone."""
     for path in (ROOT / "tests").glob("*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():
-            assert not re.match(r"(from|import) tests\.(test_|conftest)", line), f"{path.name}: {line}"
+            found = re.match(r"(?:from|import) tests\.(test_\w+|conftest)", line)
+            # A script for another process may import the module that it is in.
+            assert found is None or found[1] == path.stem, f"{path.name}: {line}"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["invert", "--help"], ["train", "--help"]])

@@ -89,7 +89,7 @@ def test_rectangle(photos: Path) -> None:
     with Image.open(photos / "left" / "a.png") as whole:
         assert np.array_equal(np.asarray(found["left/a.png"]), np.asarray(whole.convert("RGB"))[4:12, 12:20])
     _, skipped = squares(photos, Preparation(8, crop=(12.0, 4.0, 25.0)))
-    assert "left/b.jpg: the rectangle 12,4,25 lies outside the picture of 20 x 50" in skipped
+    assert "left/b.jpg: the rectangle 12,4,25 lies outside the image of 20 x 50" in skipped
 
 
 def test_face_crop_puts_the_eyes_where_they_belong() -> None:

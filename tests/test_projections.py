@@ -95,7 +95,7 @@ def test_what_is_refused(tmp_path: Path, tiny_file: Path) -> None:
             np.save(path, value)  # type: ignore[arg-type]
         return complaint("latent", "import", path, "--model", tiny_file, "--out", tmp_path / "in")
 
-    assert "latents of 4 x 12; this generator has 6 x 12" in message("a.npy", np.zeros((2, 4, 12)))
+    assert "latents of 4 x 12; this generator needs 6 x 12" in message("a.npy", np.zeros((2, 4, 12)))
     assert "expected latents under the name w, or a single array; it has a, b" in message(
         "a.npz", {"a": np.ones(1), "b": np.ones(1)}
     )

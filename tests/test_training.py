@@ -243,7 +243,7 @@ def test_reading_pictures(tmp_path: Path) -> None:
     with pytest.raises(Error, match="3.png is 8 x 9, training needs squares"):
         load_pictures(folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(Error, match="no pictures"):
+    with pytest.raises(Error, match="no images"):
         load_pictures(tmp_path / "empty")
     (tmp_path / "bad.zip").write_text("x")
     with pytest.raises(Error, match="not a readable zip"):

@@ -89,7 +89,7 @@ def test_from_photo_to_edit(tmp_path: Path, tiny_file: Path) -> None:
     arguments = ("invert", tmp_path / "me.png", "--model", tiny_file, "--aligned", "--steps", "20")
     works(*arguments, "--out", tmp_path / "plain")
     told = works(*arguments, "--tune", "--tune-steps", "60", "--out", tmp_path / "tuned").stdout
-    assert "me.png: tuned to" in told
+    assert "me.png: PSNR after tuning" in told
     latent = load_latent(tmp_path / "tuned" / "me.safetensors")
     assert latent.tuned
     assert latent.distances["psnr_tuned"] > latent.distances["psnr"]

@@ -48,7 +48,7 @@ def test_there_and_back() -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     for name, pictures, message in (
         ("a.avi", frames(), "the name of a video must end in .mp4 or .webm or .gif"),
-        ("a.mp4", [], "no pictures"),
+        ("a.mp4", [], "there are no images"),
         ("a.mp4", [*frames(), torch.zeros(1, 8, 16)], "must have the same size"),
     ):
         with pytest.raises(Error, match=message):

@@ -171,7 +171,7 @@ def test_begun_anew_where_it_cannot_be_gone_on_with(entry: Entry, server: Server
     server.breaks_after = 60_000
     if how == "no mark":
         server.etag = None
-    with pytest.raises(Error, match="broke off"):
+    with pytest.raises(Error, match="was interrupted"):
         fetch(entry)
     server.breaks_after = None
     if how == "another version":
