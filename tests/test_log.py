@@ -79,6 +79,7 @@ def test_names_in_the_log_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> 
 PROGRESS = """
 import sys
 from latentedit.cli import log
+from latentedit.cli.common import progress_bar
 log.start(verbose=False, quiet=sys.argv[1] == "quiet")
 with progress_bar(3, "working") as bar:
     bar.update(3)
