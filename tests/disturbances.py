@@ -26,9 +26,6 @@ from tests.hostile_files import left_behind
 from tests.specimens import words
 from tests.watching import Outcome, command, current, escaped, judged
 
-PATIENCE = 120.0
-"""Seconds by the clock for a whole command."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -210,7 +207,7 @@ class Descriptors(Running):
 
 
 def run_apart(arguments: list[str], limit: Callable[[], None] = lambda: None, kill_after: float | None = None) -> Outcome:
-    """A command in a process of its own, which is killed after some seconds, or watched to its end."""
+    """A command in a process of its own, which is killed after some seconds, or awaited."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -228,7 +225,7 @@ def run_apart(arguments: list[str], limit: Callable[[], None] = lambda: None, ki
     os.close(writing)
     handle = os.pidfd_open(child)
     try:
-        ended = bool(select.select([handle], [], [], PATIENCE if kill_after is None else kill_after)[0])
+        ended = bool(select.select([handle], [], [], kill_after)[0])
         if not ended:
             os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
@@ -237,7 +234,7 @@ def run_apart(arguments: list[str], limit: Callable[[], None] = lambda: None, ki
         os.close(handle)
         os.close(reading)
     if not ended:
-        return Outcome("hangs", f"{PATIENCE:g} seconds") if kill_after is None else Outcome(None, "killed")
+        return Outcome(None, "killed")
     if os.WIFSIGNALED(status):
         return Outcome("signals", signal.Signals(os.WTERMSIG(status)).name)
     return Outcome(*json.loads(said)) if said else Outcome("signals", f"ended with status {os.WEXITSTATUS(status)}")
@@ -268,7 +265,7 @@ def page(line: Sequence[str]) -> Iterator[tuple[int, Ask]]:
                 raise RuntimeError(f"the page does not open: {said.read()}")
 
             def ask(path: str, body: dict[str, Any]) -> None:
-                connection = http.client.HTTPConnection(where, timeout=30)
+                connection = http.client.HTTPConnection(where)
                 try:
                     connection.request("POST", path, json.dumps(body), {"X-Token": token, "Content-Type": "application/json"})
                     answer = connection.getresponse()
@@ -279,10 +276,10 @@ def page(line: Sequence[str]) -> Iterator[tuple[int, Ask]]:
                     connection.close()
 
             yield child, ask
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
     finally:
-        if not select.select([handle := os.pidfd_open(child)], [], [], 10)[0]:
-            os.kill(child, signal.SIGKILL)
-        os.close(handle)
         os.waitpid(child, 0)
 
 

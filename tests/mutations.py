@@ -32,8 +32,8 @@ from latentedit.formats.projections import load_projections
 
 MEMORY = 300 << 20
 """Bytes that reading may take beyond those of the program itself."""
-SECONDS = 5
-"""Of the processor's time a file, and four times as long by the clock."""
+SECONDS, WAIT = 5, 600
+"""Of the processor's time a file, and by the clock, as a busy machine lets it wait."""
 READERS: dict[str, Callable[[Path], Any]] = {
     "model": load_model,
     "latent": load_latent,
@@ -269,7 +269,7 @@ def main(file: str, kind: str, folder: str, count: str) -> None:
     whole = refused = 0
     for number in range(int(count)):
         target.write_bytes(mutated(data, random.Random(number)))
-        signal.alarm(4 * SECONDS)
+        signal.alarm(WAIT)
         signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
         armed = True
         try:

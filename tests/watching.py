@@ -31,8 +31,10 @@ SECONDS, GRACE, PRESSED = 5.0, 5.0, 3
 """Of processor time for an item, as a busy machine takes longer by the clock; where Ctrl-C may end it, the seconds after each,
 and how often it is pressed: a search that is interrupted still draws what it has found.
 """
-WAIT = 180.0
-"""Seconds by the clock after which an item that uses no processor is stuck."""
+STILL, TRACE, WAIT = 180.0, 0.1, 3600.0
+"""By the clock, an item is stuck after so many seconds in which it computes less than so many, or after so many whatever it
+does: other work on the machine makes it wait, but hardly for a tenth of a second in three minutes.
+"""
 MEMORY = 300 << 20
 """Bytes above what the process had before."""
 ROOM = 3 << 30
@@ -257,6 +259,37 @@ def in_children(item: Item, numbers: Sequence[int], heard: Heard, *, own: Sequen
             os.close(reading)
 
 
+class Patience:
+    """Tells what is stuck from what a busy machine lets wait, by the processor time of a group of processes.
+
+    What waits for a program that it has started is not stuck while that one computes, so that all of them count.
+    """
+
+    def __init__(self, group: int) -> None:
+        self._group = group
+        self._begun = self._moved = time.monotonic()
+        self._computed = group_time(group)
+
+    def is_over(self) -> bool:
+        """Whether they have done nothing for too long; to be asked every now and then."""
+        now = time.monotonic()
+        computed = group_time(self._group)
+        if abs(computed - self._computed) >= TRACE:  # less than before where one has ended that nobody waited for
+            self._computed, self._moved = computed, now
+        return now - self._moved > STILL or now - self._begun > WAIT
+
+
+def group_time(group: int) -> float:
+    """Seconds of processor time that the processes of a group have taken, and those that they have waited for."""
+    ticks = 0
+    for process in os.listdir("/proc"):
+        if process.isdecimal():
+            with contextlib.suppress(OSError), open(f"/proc/{process}/stat") as file:
+                facts = file.read().rpartition(")")[2].split()  # from the third on: the second may hold blanks
+                ticks += sum(int(fact) for fact in facts[11:15]) if int(facts[2]) == group else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 current: list[Watch] = []
 """Of this child."""
 
@@ -285,18 +318,18 @@ def _batch(item: Item, numbers: Sequence[int], writing: int, own: Sequence[Path]
 
 def _listen(child: int, reading: int, left: list[int], heard: Heard, until: Callable[[], bool]) -> list[int]:
     """Hear a child out; returns the numbers that remain."""
-    pending, heard_at = b"", time.monotonic()
+    pending, patience = b"", Patience(child)
     stuck = stopped = False
     while True:
         if until():
             stopped = True
             break
         if not select.select([reading], [], [], 0.5)[0]:
-            stuck = time.monotonic() - heard_at > WAIT
+            stuck = patience.is_over()
             if stuck:
                 break
             continue
-        heard_at = time.monotonic()
+        patience = Patience(child)
         data = os.read(reading, 1 << 16)
         if not data:
             break
@@ -317,7 +350,7 @@ def _listen(child: int, reading: int, left: list[int], heard: Heard, until: Call
     if stopped or not left:
         return []
     if stuck:
-        heard(left[0], Outcome("hangs", f"nothing for {WAIT:g} seconds"))
+        heard(left[0], Outcome("hangs", "is stuck"))
     elif os.WIFSIGNALED(status):
         heard(left[0], Outcome("signals", signal.Signals(os.WTERMSIG(status)).name))
     else:
