@@ -299,6 +299,10 @@ def _from_tables(
     return found
 
 
+def _is_seed(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**32
+
+
 def _from_latents(
     labels: "LabelTable", model: "Model", name: str, confident: float | None, common: dict[str, Any]
 ) -> "Direction":
@@ -311,7 +315,7 @@ def _from_latents(
     for path, latent in zip(labels.paths, own_latents(labels.paths, model), strict=True):
         if common["space"] != "z":
             found.append(latent.rows(model.generator.num_ws))
-        elif isinstance(latent.settings.get("seed"), int) and not latent.settings.get("edits"):
+        elif _is_seed(latent.settings.get("seed")) and not latent.settings.get("edits"):
             found.append(sample_z(latent.settings["seed"], model.generator.z_dim))
         else:
             raise Error(f"{path}: its z is unknown; --space z needs latents of latentedit directions sample")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, complete, quoted
+from latentedit.errors import Error, complete, is_number, quoted
 from latentedit.io.budget import check_things
 from latentedit.io.native_file import check_numbers, read_tensors, write_tensors
 from latentedit.latent.editing import score, style_score
@@ -94,7 +94,7 @@ class Direction:
 
 
 def _are_layers(layers: tuple[Any, ...]) -> bool:
-    whole = len(layers) == 2 and all(isinstance(layer, int) for layer in layers)
+    whole = len(layers) == 2 and all(type(layer) is int for layer in layers)
     return whole and 0 <= layers[0] <= layers[1] < 1 << 20
 
 
@@ -153,7 +153,7 @@ def _check_header(header: dict[str, Any]) -> None:
         raise Error(f"a direction file's layers must be the first and the last, found {quoted(layers)}")
     for name in ("intercept", "sigma"):
         value = header[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+        if not is_number(value):
             raise Error(f"a direction file's {name} must be a finite number, found {quoted(value)}")
 
 

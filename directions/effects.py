@@ -142,7 +142,7 @@ class Effect:
             "yes": [round(float((row > 0).mean()), 3) for row in self.scores],
         }
         ends = [a for a in (-2.0, 2.0) if a in self.amounts]
-        facts["brought_over"] = {f"{a:+g}": [round(self.brought_over(a)[0], 3), self.brought_over(a)[1]] for a in ends}
+        facts["brought_over"] = {f"{a:+g}": [round(share, 3), of] for a in ends for share, of in [self.brought_over(a)] if of}
         if self.others:
             facts["side_effects"] = {
                 f"{a:+g}": {name: round(share, 3) for name, share in self.side_effects(a).items()} for a in ends

@@ -69,13 +69,21 @@ class Interrupted(Error):  # noqa: N818 - what it is called where it is caught
     """Ctrl-C ended the work early; the message says what was kept. Commands end with status 130."""
 
 
+def is_number(value: object, most: float = 1e300) -> bool:
+    """Whether ``value`` is a finite number of at most ``most`` on either side of 0, and neither true nor false.
+
+    A whole number from a file can be larger than any float: comparing it is safe, and converting it is not.
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most
+
+
 def check_number(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> None:
     """Raise `Error` unless ``value`` is a finite number from ``least`` to ``most``."""
-    if math.isfinite(value) and least <= value <= most:
+    if is_number(value) and least <= value <= most:
         return
     ends = [f"from {least:g}" if math.isfinite(least) else "", f"to {most:g}" if math.isfinite(most) else ""]
     expected = " ".join(["a finite number", *(end for end in ends if end)])
-    raise Error(f"{name} must be {expected}, got {value}")
+    raise Error(f"{name} must be {expected}, got {quoted(value)}")
 
 
 @contextmanager

@@ -481,7 +481,7 @@ def changed(path: Path, changes: dict[str, Any]) -> Path:
         ({"space": {}}, "cannot have shape|space"),
         ({"space": 7}, "space must be"),
         ({"sigma": "1"}, "sigma must be a finite number, found '1'"),
-        ({"sigma": 10**400}, "incomplete|sigma must be"),
+        ({"sigma": 10**400}, "sigma is a number of 1329 bits, expected a finite"),
         ({"intercept": [nested(3)]}, "intercept must be a finite number, found a list"),
     ],
 )
@@ -525,7 +525,7 @@ def test_reports_of_another_form(tmp_path: Path, report: dict[str, Any]) -> None
     ("changes", "message"),
     [
         ({"framing": {"eyes": [[0.3, 0.5], ["0.6", 0.5]]}}, "framing must give the centres of two eyes"),
-        ({"framing": {"eyes": [[0.3, 0.5], [10**400, 0.5]]}}, "framing must give the centres of two eyes"),
+        ({"framing": {"eyes": [[0.3, 0.5], [10**400, 0.5]]}}, "framing.eyes[1][0] is a number of 1329 bits"),
         ({"framing": {"eyes": [[0.3, 0.5], [0.6, 0.5]], "mouth": [1]}}, "framing must give the centre of the mouth"),
         ({"framing": {"eyes": [[0.3, 0.5], [0.6, 0.5]], "kind": "ffhq"}}, "must give the centres of eyes and mouth"),
         ({"framing": {"kind": [1]}}, "framing must be of a kind that has a name, found a list"),
@@ -555,8 +555,8 @@ def test_headers_of_models(tmp_path: Path, changes: dict[str, Any], message: str
         ({"settings": {"edits": "x"}}, "edits in a latent file's settings must be a list of texts"),
         ({"settings": {"edits": [1]}}, "edits in a latent file's settings must be a list of texts"),
         ({"crop": [[0, 0]]}, "crop must be four corners"),
-        ({"crop": [[0, 0], [1, 0], [1, 1], [0, float("nan")]]}, "crop must be four corners"),
-        ({"crop": [[0, 0], [1, 0], [1, 1], [0, 10**400]]}, "crop must be four corners"),
+        ({"crop": [[0, 0], [1, 0], [1, 1], [0, float("nan")]]}, "crop[3][1] is nan, expected a finite number"),
+        ({"crop": [[0, 0], [1, 0], [1, 1], [0, 10**400]]}, "crop[3][1] is a number of 1329 bits"),
         ({"crop": [0, 1, 2, 3]}, "crop must be four corners"),
         ({"source": {"name": 1}}, "source must be a name and a checksum"),
         ({"space": "x"}, "space must be w, w+ or s, found 'x'"),
@@ -668,7 +668,7 @@ def test_nested_toml(tmp_path: Path, text: str) -> None:
     [
         ("batch = []", "batch must be a number, got a list"),
         ("kimg = 'x'", "kimg must be a number, got 'x'"),
-        ("kimg = nan", "kimg must be a number greater than 0"),
+        ("kimg = nan", "kimg is nan, expected a finite number"),
         ("generator = 3", "generator must be a table, got 3"),
         ("augment = [['bgc']]", "augment must be a word, got a list"),
         ("mirror = 'yes'", "mirror must be true or false, got 'yes'"),
@@ -863,7 +863,19 @@ def test_logs_with_names_of_measures(tmp_path: Path) -> None:
     assert open_image(tmp_path / "curves.png").height < 2000
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", '{"kimg": 3}', '{"kimg": "1", "name": "m", "value": "x"}', "\xff", "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[1]",
+        '{"kimg": 3}',
+        '{"kimg": "1", "name": "m", "value": "x"}',
+        '{"kimg": "1", "name": "m", "value": NaN}',
+        '{"kimg": "1", "name": "m", "value": true}',
+        "\xff",
+        "{",
+    ],
+)
 def test_damaged_notes_of_the_best(tmp_path: Path, run: Path, text: str) -> None:
     """Told before any training, which would end at its next snapshot."""
     folder = tampered(run, tmp_path / "run", lambda state: None)

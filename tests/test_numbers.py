@@ -1,5 +1,9 @@
 """Numbers that options and functions take: every one has a range, and NaN and infinity are in none."""
 
+import json
+import math
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +15,18 @@ from PIL import Image
 from latentedit.cli.common import Finite, check_quad, parse_numbers, quad_of, quads_of
 from latentedit.cli.models import parse_seeds
 from latentedit.cli.moves import parse_move, parse_sweep
-from latentedit.directions import Direction
-from latentedit.errors import Error, check_number
+from latentedit.directions import Direction, load_direction
+from latentedit.errors import Error, check_number, quoted
+from latentedit.formats.load_latent import load_latent
 from latentedit.inversion.projector import invert
 from latentedit.latent.editing import edit, edit_holding, parse_layers
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.model.model import Model
+from latentedit.networks.config import GeneratorConfig
+from latentedit.networks.discriminator import DiscriminatorConfig
 from latentedit.photo.alignment import quad_of_window
-from tests.helpers import commands, complaint, run, tiny_discriminator, tiny_generator
+from latentedit.training import TrainingConfig, load_pictures, load_preset, presets, write_pictures
+from tests.helpers import commands, complaint, run, tiny_discriminator, tiny_generator, works
 
 NUMBERS = [
     (path, parameter)
@@ -102,6 +110,113 @@ def test_functions_take_no_nan(tmp_path: Path) -> None:
     assert not (tmp_path / "x.safetensors").exists()
     with pytest.raises(Error, match="share must be a finite number from 0 to 1, got 2"):
         check_number("share", 2, 0, 1)
+
+
+NONE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "1e999": math.inf, "9" * 400: int("9" * 400)}
+"""Numbers that are none, as a TOML file has them."""
+
+
+@pytest.mark.parametrize("text", NONE)
+def test_presets_have_finite_numbers(tmp_path: Path, text: str) -> None:
+    """Every option, also those of the networks, is refused by its name, in a file and in Python."""
+    options = [option.name for option in fields(TrainingConfig) if option.name not in ("generator", "discriminator")]
+    networks = [("generator", option.name) for option in fields(GeneratorConfig)]
+    networks += [("discriminator", option.name) for option in fields(DiscriminatorConfig)]
+    path = tmp_path / "x.toml"
+    for lines, name in (
+        *((f"{option} = {text}", option) for option in options),
+        *((f"[{network}]\n{option} = {text}", f"{network}.{option}") for network, option in networks),
+        *((f"[{network}]\n{option} = [1, {text}]", f"{network}.{option}[1]") for network, option in networks),
+        (f"[generator]\nx = {{ y = {text} }}", "generator.x.y"),
+    ):
+        path.write_text(lines)
+        with pytest.raises(Error) as caught:
+            load_preset(str(path))
+        shown = quoted(NONE[text])
+        assert str(caught.value) == f"{path}: not a training preset ({name} is {shown}, expected a finite number)"
+    for option in options:
+        with pytest.raises(Error, match=rf"^{option} must be .*, got"):
+            TrainingConfig(**{option: NONE[text]})  # type: ignore[arg-type]
+    for kind, resolution in ((GeneratorConfig, 16), (DiscriminatorConfig, 16)):
+        for number in ("conv_clamp", "channel_base", "channel_max", "mapping_layers"):
+            with pytest.raises(Error, match=number):
+                kind(resolution, **{number: NONE[text]})  # type: ignore[arg-type]
+
+
+def test_preset_options_have_ranges(tmp_path: Path) -> None:
+    for line in ("ema_rampup = -1", "ada_target = 2", "ada_target = -1.5", "augment_p = 1.5", "style_mixing = -0.1"):
+        (tmp_path / "x.toml").write_text(line)
+        with pytest.raises(Error, match=rf"{line.split()[0]} must be a finite number from"):
+            load_preset(str(tmp_path / "x.toml"))
+    for preset in presets():
+        assert TrainingConfig(**load_preset(preset).as_dict()) == load_preset(preset)
+
+
+def test_a_preset_without_numbers_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text("learning_rate = inf")
+    write_pictures(tmp_path / "x.zip", [(f"{i}.png", Image.new("RGB", (8, 8))) for i in range(4)])
+    said = complaint("train", tmp_path / "x.zip", "--preset", tmp_path / "x.toml", "--out", tmp_path / "run")
+    assert "x.toml: not a training preset (learning_rate is inf, expected a finite number)" in said
+    assert not (tmp_path / "run").exists()
+
+
+def changed_header(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the header of a native file."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    table = json.loads(data[8 : 8 + size])
+    header = json.loads(table["__metadata__"]["latentedit"])
+    change(header)
+    table["__metadata__"]["latentedit"] = json.dumps(header)
+    text = json.dumps(table).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 10**400, "x", True, None, [1]])
+def test_distances_of_a_latent_are_numbers(tmp_path: Path, value: Any) -> None:
+    """They decide whether a picture belongs to a photo."""
+    path = tmp_path / "x.safetensors"
+    save_latent(path, Latent(torch.zeros(1, 2, 4), None, "f" * 64, "w+", distances={"psnr": 20.0, "w_distance": math.nan}))
+    assert load_latent(path).distances == {"psnr": 20.0}
+    changed_header(path, lambda header: header["distances"].update(psnr=value))
+    with pytest.raises(Error, match=r"x.safetensors: (distances.psnr is .*, expected a finite|a latent file's distances must)"):
+        load_latent(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])
+def test_headers_have_finite_numbers(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "x.safetensors"
+    vector = torch.nn.functional.normalize(torch.arange(12.0), dim=0)
+    Direction("axis", vector, 0.0, 0.7, "f" * 64, report={"auc": math.nan}).save(path)
+    assert math.isnan(load_direction(str(path)).report["auc"])  # a figure that could not be measured
+    for name in ("sigma", "intercept", "name"):
+        Direction("axis", vector, 0.0, 0.7, "f" * 64).save(path)
+        changed_header(path, lambda header, name=name: header.update({name: value}))  # type: ignore[misc]
+        with pytest.raises(Error, match=rf"x.safetensors: {name} is .*, expected a finite number"):
+            load_direction(str(path))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30, True, 1.0, "1", None])
+def test_seeds_of_latents_are_seeds(tmp_path: Path, tiny_file: Path, seed: Any) -> None:
+    works("directions", "sample", "--model", tiny_file, "--count", 12, "--attribute", "hat", "--out", tmp_path / "x")
+    rows = (tmp_path / "x" / "labels.csv").read_text().splitlines()
+    table = [rows[0], *(row.rstrip(",") + f",{number % 2}" for number, row in enumerate(rows[1:]))]
+    (tmp_path / "x" / "labels.csv").write_text("\n".join(table) + "\n")
+    latent = tmp_path / "x" / rows[1].split(",")[0]
+    changed_header(latent, lambda header: header["settings"].update(seed=seed))
+    fit = ("directions", "fit", tmp_path / "x" / "labels.csv", "--column", "hat", "--space", "z", "--model", tiny_file)
+    said = complaint(*fit, "--samples", 100, "--out", tmp_path / "d.safetensors")
+    assert f"{latent.name}: its z is unknown" in said
+
+
+def test_labels_that_are_no_numbers_are_words(tmp_path: Path) -> None:
+    """Also "nan", which is neither smaller nor larger than anything, and would leave the classes in any order."""
+    names = ["2", "nan", "10", "inf", "a", "1e999", "1"]
+    for number, name in enumerate(names):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "in" / name / "x.png")
+    works("dataset", "build", tmp_path / "in", "--size", 8, "--labels", "folders", "--out", tmp_path / "x.zip")
+    assert load_pictures(tmp_path / "x.zip").label_names == ["1", "2", "10", "1e999", "a", "inf", "nan"]
 
 
 def test_what_commands_say(tmp_path: Path, tiny_file: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from latentedit.errors import Error, complete
+from latentedit.errors import Error, complete, is_number
 from latentedit.io.files import is_picture
 from latentedit.io.native_file import read_tensors
 from latentedit.model.bundled import RETIRED, bundled_file, bundled_names
@@ -15,7 +15,7 @@ from latentedit.model.model import Model
 from latentedit.model.native import ENCODER, FORMAT, VERSION, build_native, load_encoder
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
-from latentedit.photo.framing import check_framing, is_number
+from latentedit.photo.framing import check_framing
 
 LOG = logging.getLogger(__name__)
 LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
@@ -110,7 +110,7 @@ def _check_facts(model: Model) -> None:
         raise Error("the header's provenance must be an object")
     check_framing(model.framing)
     shares = model.provenance.get("label_frequencies")
-    if shares is not None and not (isinstance(shares, list) and all(is_number(share) and share >= 0 for share in shares)):
+    if shares is not None and not (isinstance(shares, list) and all(is_number(share, 1e15) and share >= 0 for share in shares)):
         raise Error("the header's label_frequencies must be a list of numbers")
     names = model.provenance.get("label_names")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str | int) for name in names)):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latentedit.errors import Error, reason
+from latentedit.errors import Error, is_number, quoted, reason, shown
 
 LARGEST = 4 << 30
 """Bytes of a file; the largest published network has 0.7 GB."""
@@ -134,6 +134,23 @@ def check_things(
             raise Error(f"more than {most} {what}, or the same ones again and again")
 
 
+def check_finite(root: Any, name: str = "", *, but: str | None = None) -> None:
+    """Raise `Error` by the name of a number in what was read from JSON or TOML that is infinite, or none at all.
+
+    Args:
+        but: a key of ``root`` beneath which there may be such numbers.
+    """
+    if isinstance(root, dict):
+        for key, value in root.items():
+            if key != but:
+                check_finite(value, f"{name}.{key}" if name else key)
+    elif isinstance(root, list):
+        for number, value in enumerate(root):
+            check_finite(value, f"{name}[{number}]")
+    elif isinstance(root, int | float) and not isinstance(root, bool) and not is_number(root):
+        raise Error(f"{shown(name)} is {quoted(root)}, expected a finite number")
+
+
 def _is_container(value: Any) -> bool:
     return isinstance(value, dict | list | tuple | set | frozenset)
 
@@ -174,10 +191,12 @@ def _counted(text: str | bytes, sign: str) -> int:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value in a JSON file; errors as `parse_json`, by the file's name."""
+    """The value in a JSON file; errors as `parse_json`, and for numbers that are not finite, by the file's name."""
     file_size(path, TEXT)
     try:
-        return parse_json(Path(path).read_bytes())
+        value = parse_json(Path(path).read_bytes())
+        check_finite(value)
+        return value
     except Error as error:
         raise Error(f"{path}: {error}") from error
 
@@ -186,7 +205,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The table in a TOML file.
 
     Raises:
-        Error: too long, too deep, or not TOML.
+        Error: too long, too deep, not TOML, or with a number that is not finite.
     """
     file_size(path, 1 << 16)
     try:
@@ -196,6 +215,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise Error(f"{path}: a TOML file with a line of more than {2 * NESTED} dots")
         table = tomllib.loads(text)
         check_things(table, NESTED)
+        check_finite(table)
     except RecursionError as error:
         raise Error(f"{path}: TOML nested more than {NESTED} deep") from error
     except Error as error:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentedit.errors import Error, quoted, reason, shown
-from latentedit.io.budget import ENTRIES, TEXT, file_size, parse_json
+from latentedit.io.budget import ENTRIES, TEXT, check_finite, file_size, parse_json
 from latentedit.io.files import is_picture, write_bytes
 
 HEADER = "latentedit"
@@ -66,6 +66,10 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
             f"{path}: written in format version {quoted(header.get('version'))}, this latentedit reads up to {version};"
             " upgrade it"
         )
+    try:
+        check_finite(header, but="report")  # a figure may be undefined, and nothing is computed from it
+    except Error as error:
+        raise Error(f"{path}: {error}") from error
     return header
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, quoted, shown
+from latentedit.errors import Error, is_number, quoted, shown
 from latentedit.io.native_file import check_numbers, write_tensors
 from latentedit.networks.generator import Generator
 from latentedit.networks.noise import Noise
@@ -140,7 +140,7 @@ def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
         "space": latent.space,
         "crop": latent.crop,
         "settings": latent.settings,
-        "distances": latent.distances,
+        "distances": {name: value for name, value in latent.distances.items() if is_number(value)},
         "source": latent.source,
         "safe": None if latent.safe is None else {name: list(ends) for name, ends in latent.safe.items()},
         "versions": versions(),
@@ -158,6 +158,8 @@ def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
         raise Error(f"{path}: a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint")
     if header.get("space") not in (None, "w", "w+", "s"):
         raise Error(f"{path}: a latent's space must be w, w+ or s, found {quoted(header['space'])}")
+    if not all(is_number(value) for value in (header.get("distances") or {}).values()):
+        raise Error(f"{path}: a latent file's distances must be numbers")
     edits = (header.get("settings") or {}).get("edits", [])
     if not isinstance(edits, list) or not all(isinstance(edit, str) for edit in edits):
         raise Error(f"{path}: the edits in a latent file's settings must be a list of texts")
@@ -180,14 +182,13 @@ def safe_in(header: dict[str, Any]) -> dict[str, tuple[float, float]] | None:
 def _are_ends(ends: Any) -> bool:
     if not isinstance(ends, list) or len(ends) != 2:
         return False
-    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
-    return numbers and -LARGEST <= ends[0] <= 0 <= ends[1] <= LARGEST
+    return all(is_number(end, LARGEST) for end in ends) and ends[0] <= 0 <= ends[1]
 
 
 def _is_quad(crop: list[Any]) -> bool:
     numbers = [part for corner in crop[:5] for part in (corner if isinstance(corner, list) else [None])]
     corners = len(crop) == 4 and all(isinstance(corner, list) and len(corner) == 2 for corner in crop)
-    return corners and all(isinstance(part, int | float) and -CORNERS < part < CORNERS for part in numbers)
+    return corners and all(is_number(part, CORNERS) for part in numbers)
 
 
 def _floats(path: str | os.PathLike[str], name: str, tensor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from latentedit.errors import Error, quoted
+from latentedit.errors import Error, is_number, quoted
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -14,6 +14,8 @@ LARGEST, DEEPEST, LONGEST = 16384, 100, 16
 """Largest resolution, number of mapping layers and number of filter taps that are accepted from a file."""
 WIDEST, LABELS = 4096, 32768
 """Largest size of a z or w, of which ten thousand are drawn at once, and largest number of labels."""
+LOUDEST = 1e30
+"""Largest clamp, and largest multiplier of a learning rate; float32 has still larger numbers."""
 LOWEST_REDUCED = 16
 """Blocks below this resolution stay float32 whatever the precision: they cost nothing and carry the composition."""
 
@@ -54,8 +56,8 @@ class GeneratorConfig:
         check_whole("generator", self, z_dim=(1, WIDEST), w_dim=(1, WIDEST), c_dim=(0, LABELS), mapping_layers=(1, DEEPEST))
         check_whole("generator", self, channel_base=(1, LARGEST**2), channel_max=(1, LARGEST))
         multiplier = self.mapping_lr_multiplier
-        if not isinstance(multiplier, int | float) or not 0 < multiplier < math.inf:
-            raise Error(f"generator config: mapping_lr_multiplier must be a number above 0, got {quoted(multiplier)}")
+        if not is_number(multiplier, LOUDEST) or multiplier <= 0:
+            raise Error(f"generator config: mapping_lr_multiplier must be a finite number above 0, got {quoted(multiplier)}")
         if self.architecture == "stylegan1" and self.conv_clamp is not None:
             raise Error("generator config: the first StyleGAN has no clamped activations")
         check_clamp(self.conv_clamp)
@@ -78,17 +80,17 @@ def check_whole(what: str, config: object, **limits: tuple[int, int]) -> None:
     """Raise `Error` unless the attributes named in ``limits`` are whole numbers within these limits."""
     for name, (least, most) in limits.items():
         value = getattr(config, name)
-        if not isinstance(value, int) or not least <= value <= most:
+        if type(value) is not int or not least <= value <= most:
             raise Error(f"{what} config: {name} must be a whole number from {least} to {most}, got {quoted(value)}")
 
 
 def check_architecture(resolution: int, architecture: str, channels: int) -> None:
     """Raise `Error` unless the values that both networks share are valid."""
-    if not isinstance(resolution, int) or not 8 <= resolution <= LARGEST or resolution & (resolution - 1):
+    if type(resolution) is not int or not 8 <= resolution <= LARGEST or resolution & (resolution - 1):
         raise Error(f"resolution must be a power of two from 8 to {LARGEST}, got {quoted(resolution)}")
     if architecture not in ("skip", "resnet", "orig", "stylegan1"):
         raise Error(f"architecture must be skip, resnet, orig or stylegan1, got {quoted(architecture)}")
-    if not isinstance(channels, int) or not 1 <= channels <= LARGEST:
+    if type(channels) is not int or not 1 <= channels <= LARGEST:
         raise Error(f"channels must be at least 1, got {quoted(channels)}")
 
 
@@ -112,7 +114,7 @@ def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:
         raise Error(f"a resampling filter is a list of taps, got {quoted(taps)}")
     if not taps:
         return (1, 2, 1) if architecture == "stylegan1" else (1, 3, 3, 1)
-    if len(taps) > LONGEST or not all(isinstance(tap, int | float) and math.isfinite(tap) for tap in taps):
+    if len(taps) > LONGEST or not all(is_number(tap) for tap in taps):
         raise Error(f"a resampling filter has at most {LONGEST} taps, all numbers; got {len(taps)}")
     largest = max(abs(tap) for tap in taps)
     if largest > 1e6 or abs(sum(taps)) <= 1e-6 * largest:  # it is divided by its sum
@@ -123,16 +125,16 @@ def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def check_clamp(clamp: float | None) -> None:
-    if clamp is not None and not (isinstance(clamp, int | float) and clamp > 0):
-        raise Error(f"conv_clamp must be a number greater than 0, got {quoted(clamp)}")
+    if clamp is not None and not (is_number(clamp, LOUDEST) and clamp > 0):
+        raise Error(f"conv_clamp must be a finite number greater than 0, got {quoted(clamp)}")
 
 
 def check_widths(resolution: int, channel_base: int, widths: tuple[int, ...] = ()) -> None:
-    if not isinstance(widths, list | tuple) or not all(isinstance(width, int) and width <= LARGEST for width in widths):
+    if not isinstance(widths, list | tuple) or not all(type(width) is int and width <= LARGEST for width in widths):
         raise Error(f"channel_widths must be a list of whole numbers of at most {LARGEST}")
     if widths and (len(widths) != resolution.bit_length() - 2 or min(widths) < 1):
         raise Error(
             f"channel_widths must name {resolution.bit_length() - 2} numbers of at least 1, from 4 px up, got {len(widths)}"
         )
-    if not isinstance(channel_base, int) or channel_base < resolution:
+    if type(channel_base) is not int or channel_base < resolution:
         raise Error(f"channel_base must be at least the resolution, {resolution}, got {quoted(channel_base)}")

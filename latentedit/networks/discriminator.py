@@ -57,6 +57,7 @@ class DiscriminatorConfig:
         check_widths(self.resolution, self.channel_base, self.channel_widths)
         check_whole("discriminator", self, mbstd_group_size=(1, 1 << 30), mbstd_channels=(0, LARGEST), c_dim=(0, LABELS))
         check_whole("discriminator", self, cmap_dim=(0, LARGEST), mapping_layers=(1, DEEPEST), channel_max=(1, LARGEST))
+        check_whole("discriminator", self, channel_base=(1, LARGEST**2))
         object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
         object.__setattr__(self, "resample_filter", usual_taps(self.architecture, self.resample_filter))
 

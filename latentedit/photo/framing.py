@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from latentedit.errors import Error, quoted
+from latentedit.errors import Error, is_number, quoted
 
 
 def check_framing(framing: Any) -> None:
@@ -28,11 +28,7 @@ def _are_eyes(eyes: Any) -> bool:
 
 def _is_point(point: Any) -> bool:
     """Return whether ``point`` is in or near a crop with sides of 1."""
-    return isinstance(point, list) and len(point) == 2 and all(is_number(part) and abs(part) <= 100 for part in point)
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
+    return isinstance(point, list) and len(point) == 2 and all(is_number(part, 100) for part in point)
 
 
 FRAMINGS: dict[str, dict[str, Any]] = {

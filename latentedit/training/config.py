@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from latentedit.errors import Error, quoted, reason
+from latentedit.errors import Error, check_number, is_number, quoted, reason
 from latentedit.io.budget import read_toml
 from latentedit.training.augmentation import preset
 
@@ -79,19 +79,20 @@ class TrainingConfig:
             least = 0 if name in ("grow_from", "freeze_d", "seed") else 1
             if not isinstance(value, int) or not least <= value < 2**32:
                 raise Error(f"{name} must be a whole number of at least {least} below 2^32, got {quoted(value)}")
-        for name in ("r1_gamma", "path_weight", "path_decay", "fade_kimg"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise Error(f"{name} must be a number of at least 0, got {getattr(self, name)}")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise Error(f"micro_batch must be at least 1, got {self.micro_batch}")
+        for name in ("r1_gamma", "path_weight", "path_decay", "fade_kimg", "ema_rampup"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), 0)
+        if self.ada_target is not None:
+            check_number("ada_target", self.ada_target, -1, 1)
+        if self.micro_batch is not None and not 1 <= self.micro_batch < 2**32:
+            raise Error(f"micro_batch must be at least 1 and below 2^32, got {quoted(self.micro_batch)}")
         for name in ("learning_rate", "kimg", "snapshot_kimg", "ada_kimg", "ema_kimg", "grow_kimg"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise Error(f"{name} must be a number greater than 0, got {getattr(self, name)}")
+            if not (is_number(getattr(self, name)) and getattr(self, name) > 0):
+                raise Error(f"{name} must be a finite number greater than 0, got {quoted(getattr(self, name))}")
         if self.snapshot_kimg < 0.001:
             raise Error(f"snapshot_kimg must be at least 0.001, got {self.snapshot_kimg}")
         for name in ("style_mixing", "augment_p"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise Error(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+            check_number(name, getattr(self, name), 0, 1)
 
     def _check_kinds(self) -> None:
         """Raise `Error` if an option has another type than its default, as one from a file may have."""
@@ -167,7 +168,7 @@ def load_preset(name: str, resolution: int = 256, processes: int = 1) -> Trainin
         options.update({key: None for key in SWITCHED_OFF if options.get(key) is False})
         return TrainingConfig(**options)
     except (Error, TypeError) as error:
-        said = reason(error).removeprefix(f"{path}: ")
+        said = str(error).removeprefix(f"{path}: ") if isinstance(error, Error) else reason(error)
         raise Error(f"{path}: not a training preset ({said})") from error
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import threading
@@ -375,7 +376,7 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
     if missing:
         raise Error(f"{path}: {LABELS} has no label for {missing[0]}")
     rows = [table[name] for name in names]
-    if all(isinstance(row, int) and row >= 0 for row in rows):
+    if all(type(row) is int and row >= 0 for row in rows):
         given = document.get("label_names") or []
         if not isinstance(given, list):
             raise Error(f"{path}: the label_names in {LABELS} must be a list of names")
@@ -483,6 +484,7 @@ def _check_replaceable(path: Path) -> None:
 def _numeric(label: str) -> tuple[int, float, str]:
     """Sorts numbers by value, before words."""
     try:
-        return (0, float(label), label)
+        number = float(label)
     except ValueError:
-        return (1, 0.0, label)
+        number = math.nan
+    return (0, number, label) if math.isfinite(number) else (1, 0.0, label)

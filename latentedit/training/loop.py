@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from latentedit.errors import Error, Interrupted, complete
+from latentedit.errors import Error, Interrupted, complete, is_number
 from latentedit.io.budget import read_json
 from latentedit.io.files import write_bytes
 from latentedit.io.images import from_uint8, grid, save_image
@@ -271,9 +271,9 @@ def _read_best(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    found = read_json(path)
-    kinds = {"kimg": str, "name": str, "value": int | float}
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+    found: dict[str, Any] = read_json(path)
+    words = isinstance(found, dict) and all(isinstance(found.get(name), str) for name in ("kimg", "name"))
+    if not words or not is_number(found.get("value")):
         raise Error(f"{path}: expected kimg, name and value of the best snapshot; remove it to start again")
     return found
 
