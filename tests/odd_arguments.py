@@ -163,7 +163,8 @@ class Arguments(Part):
         if any("\0" in word for word in filled):  # no shell can pass it on
             return Outcome(None, "refused")
         os.chdir(scratch / "out")
-        outcome = judged(lambda: command(filled), current[0], COMPUTED, interrupt=True)
+        told = [Path(word).absolute() for word in told_to_write(case.name, filled)]
+        outcome = judged(lambda: command(filled), current[0], COMPUTED, interrupt=True, told=told)
         os.chdir("/")
         if outcome.fault == "memory" and "MB" in outcome.detail:
             outcome = Outcome(None, "much memory")  # asked for, not smuggled in
@@ -190,6 +191,12 @@ class Arguments(Part):
         floats = {p.opts[-1] for p in found.params if isinstance(p.type, click.types.FloatParamType | click.FloatRange)}
         pairs = itertools.pairwise(case.arguments)
         return next((f"{name} {value}" for name, value in pairs if name in floats and value.strip("-") in ("nan", "inf")), None)
+
+
+def told_to_write(name: str, arguments: list[str]) -> list[str]:
+    """The outputs that are named in the ``arguments`` of the command called ``name``."""
+    named = [word for before, word in itertools.pairwise(arguments) if before in OUTPUTS]
+    return [*named, arguments[-1]] if name == "model convert" else named
 
 
 def commands() -> list[tuple[str, click.Command]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+import click
 import pytest
 import torch
 
@@ -85,6 +86,68 @@ def test_every_fault_is_seen(tmp_path: Path) -> None:
     assert found[7].detail.startswith("IndexError at test_campaign.py:")
     assert not outside.exists()
     assert (tmp_path / "kept").exists()
+
+
+def test_what_a_command_was_told_to_write_is_its_own_affair(tmp_path: Path) -> None:
+    """It meets what a user meets who may not write there; everything else is seen as before."""
+    own = tmp_path / "own"
+    own.mkdir()
+    told, folder, handle = tmp_path / "a" / "told.png", tmp_path / "folder", os.open(tmp_path, os.O_RDONLY)
+    for place in (told.parent, folder, folder / "deep"):
+        place.mkdir()
+    steps: dict[str, Callable[[], object]] = {
+        "told": lambda: told.write_text(""),
+        "beside": lambda: (told.parent / ".told-x").write_text(""),
+        "in a folder": lambda: (folder / "x").mkdir(),
+        "there already": lambda: os.makedirs(tmp_path, exist_ok=True),
+        "own": lambda: (own / "x").mkdir(),
+        "own by descriptor": lambda: os.mkdir("own/y", dir_fd=handle),
+        "elsewhere": lambda: (tmp_path / "x").write_text(""),
+        "deeper": lambda: (folder / "deep" / "x").write_text(""),
+        "makes": lambda: (tmp_path / "x").mkdir(),
+        "makes by descriptor": lambda: os.mkdir("x", dir_fd=handle),
+        "cuts": lambda: os.truncate(__file__, 10**6),
+        "dates": lambda: os.utime(__file__, (0, 0)),
+        "links": lambda: os.symlink(own, tmp_path / "x"),
+        "takes away": lambda: os.rename(__file__, own / "z"),
+        "runs": lambda: os.system(f"touch {told}"),
+        "runs in another way": lambda: subprocess.run(["touch", str(told)]),
+    }
+
+    def step(number: int) -> Outcome:
+        def work() -> Outcome:
+            try:
+                list(steps.values())[number]()
+            except PermissionError:
+                return Outcome(None, "may not")
+            return Outcome(None, "ok")
+
+        return judged(work, current[0], 600.0, told=[told, folder])
+
+    found: list[str] = []
+    in_children(
+        step,
+        range(len(steps)),
+        lambda _, outcome: found.append(outcome.fault or outcome.detail),
+        own=[own],
+        until=lambda: False,
+    )
+    os.close(handle)
+    assert found == ["may not"] * 3 + ["ok"] * 3 + ["executions"] * 10, dict(zip(steps, found, strict=True))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "deep", "folder", "own", "x", "y"]
+
+
+def test_outputs_of_commands_are_known() -> None:
+    """Every option that a command writes to: what the campaign does not know it would take for an execution."""
+    from tests.odd_arguments import OUTPUTS, commands, told_to_write
+
+    options = [p for _, command in commands() for p in command.params if isinstance(p.type, click.Path)]
+    helps = [(p.opts[-1], p.help or "") for p in options if isinstance(p, click.Option)]
+    writing = {name for name, text in helps if "write" in text or text.startswith(("Folder for", "Output folder"))}
+    assert "--out" in writing
+    assert writing <= set(OUTPUTS)
+    assert told_to_write("sample", ["sample", "x.pt", "--out", "/", "--seeds", "1"]) == ["/"]
+    assert told_to_write("model convert", ["model", "convert", "a", "/dev/zero"]) == ["/dev/zero"]
 
 
 def test_what_neither_computes_nor_ends_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

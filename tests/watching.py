@@ -5,6 +5,7 @@ through a pipe. A child that dies or hangs costs its item, and a new one goes on
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -41,7 +42,17 @@ ROOM = 3 << 30
 """Of addresses, so that what asks for too much does not take it from the machine."""
 RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "subprocess.Popen", "pty.spawn")
 CONNECTS = ("socket.connect", "socket.sendto", "socket.bind", "urllib.Request", "ftplib.", "smtplib.", "http.client.connect")
-CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.chmod", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
+CHANGES: dict[str, tuple[tuple[int, int], ...]] = {
+    **dict.fromkeys(("os.remove", "os.rmdir", "shutil.rmtree"), ((0, 1),)),
+    **dict.fromkeys(("os.mkdir", "os.chmod"), ((0, 2),)),
+    **dict.fromkeys(("os.chown", "os.utime"), ((0, 3),)),
+    **dict.fromkeys(("os.truncate", "os.setxattr", "os.removexattr"), ((0, -1),)),
+    **dict.fromkeys(("os.rename", "os.link"), ((0, 2), (1, 3))),
+    "os.symlink": ((1, 2),),
+}
+"""What changes files without opening them: where in its arguments the names are, each with the descriptor of the folder that it
+is relative to, -1 for none.
+"""
 
 
 TRIAL = (sys.executable, "-I", str(onnx.TRIAL))
@@ -69,17 +80,26 @@ class Outcome:
 class Watch:
     """An audit hook, asleep but within `armed`: executions, connections, and changes of files outside of ``own`` are noted,
     and prevented.
+
+    Whoever starts a command may tell it to write anywhere, which root can. Then the answer is that of the system to a user who
+    may not, and nothing is noted.
     """
 
     def __init__(self, own: Sequence[Path]) -> None:
         self.own = tuple(os.path.realpath(path) for path in own)
         self.found: list[str] = []
+        self._told: tuple[str, ...] = ()
         self._armed = False
         sys.addaudithook(self._hear)
 
     @contextlib.contextmanager
-    def armed(self) -> Iterator[None]:
+    def armed(self, told: Sequence[Path] = ()) -> Iterator[None]:
+        """
+        Args:
+            told: files or folders that the command is to write.
+        """
         self.found.clear()
+        self._told = tuple(os.path.realpath(path) for path in told)
         self._armed = True
         try:
             yield
@@ -96,16 +116,26 @@ class Watch:
         elif event == "open":
             mode, flags = arguments[1], arguments[2]
             writes = bool(set(mode or "") & set("wax+")) or bool((flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-            if writes and not self._owns(arguments[0]):
-                self._note(event, arguments)
-        elif event.startswith(CHANGES):
-            names = [name for name in arguments if isinstance(name, str | bytes | os.PathLike)]
-            folders = [number for number in arguments if type(number) is int and number > 2]  # that names are relative to
-            base = os.readlink(f"/proc/self/fd/{folders[-1]}") if folders and event != "os.chmod" else ""
-            if any(not self._owns(os.path.join(base, os.fsdecode(name))) for name in names):
-                self._note(event, arguments)
+            if writes:
+                self._changes(event, arguments, arguments[0])
+        elif event in CHANGES:
+            for name, folder in CHANGES[event]:
+                self._changes(event, arguments, _place(arguments, name, folder))
         elif event in ("exec", "compile", "ctypes.dlopen") and any(place in str(arguments) for place in self.own):
             self._note(event, arguments)
+
+    def _changes(self, event: str, arguments: tuple[Any, ...], name: Any) -> None:
+        if self._owns(name) or (event == "os.mkdir" and os.path.isdir(name)):  # of one that is there nothing is made
+            return
+        if self._is_told(os.path.realpath(os.fsdecode(name))):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+        self._note(event, arguments)
+
+    def _is_told(self, place: str) -> bool:
+        """Whether ``place`` is what the command was told to write, in it if that is a folder, or a hidden file beside it."""
+        folder, name = os.path.split(place)
+        beside = [os.path.dirname(told) for told in self._told] if name.startswith(".") else []
+        return place in self._told or folder in (*self._told, *beside)
 
     def _is_local(self, event: str, arguments: tuple[Any, ...]) -> bool:
         address = arguments[1] if event.startswith("socket.") and len(arguments) > 1 else None
@@ -123,11 +153,28 @@ class Watch:
         raise Executed(self.found[-1])
 
 
-def judged(work: Callable[[], Outcome], watch: Watch, seconds: float = SECONDS, *, interrupt: bool = False) -> Outcome:
+def _place(arguments: tuple[Any, ...], name: int, folder: int) -> Any:
+    """The name among ``arguments`` of an event, and its folder's before it where it is relative to a descriptor."""
+    found = arguments[name]
+    handle = arguments[folder] if 0 <= folder < len(arguments) else None
+    if isinstance(found, int) or not isinstance(handle, int) or handle < 0:
+        return found
+    return os.path.join(os.readlink(f"/proc/self/fd/{handle}"), os.fsdecode(found))
+
+
+def judged(
+    work: Callable[[], Outcome],
+    watch: Watch,
+    seconds: float = SECONDS,
+    *,
+    interrupt: bool = False,
+    told: Sequence[Path] = (),
+) -> Outcome:
     """``work``, with limits on what it does, how long it computes, and how much memory it takes.
 
     Args:
         seconds: of processor time. With ``interrupt`` Ctrl-C is pressed after them, `PRESSED` times, every `GRACE` seconds.
+        told: see `Watch.armed`.
     """
     times = iter([interrupt] * PRESSED)
 
@@ -143,7 +190,7 @@ def judged(work: Callable[[], Outcome], watch: Watch, seconds: float = SECONDS, 
     reset_peak()
     signal.setitimer(signal.ITIMER_PROF, seconds, GRACE)
     try:
-        with watch.armed():
+        with watch.armed(told):
             outcome = work()
     except Late:
         outcome = Outcome("hangs", f"more than {seconds:g} seconds")
