@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 @click.option(
     "--hold",
     metavar="NAME,...",
-    help="Sliders whose scores must not change, while those of --set change by exactly their amounts.",
+    help="Sliders whose scores must not change, while those of --set change by exactly their amounts. One that is in both"
+    " changes by exactly its own.",
 )
 @click.option(
     "--sweep",
@@ -144,7 +145,7 @@ def edit(
         before = replace(latent)
         limits = Limits(latent)
         named = functools.cache(lambda name: direction_for(name, model, force))
-        held = [named(name) for name in hold.split(",")] if hold else []
+        held = {name: named(name) for name in hold.split(",")} if hold else {}
 
         def moved(latent: "Latent", steps: list[Move], limits: Limits) -> "Latent":
             wanted = [(named(step.name), step) for step in steps]
@@ -154,11 +155,14 @@ def edit(
                     limits.count(direction, amount, step.layers)
                     latent = move_latent(generator, latent, direction, amount, step.layers)
                 return latent
-            check_holdable([*(direction for direction, _ in wanted), *held])
+            check_holdable([*(direction for direction, _ in wanted), *held.values()])
+            # What moves and is held changes by exactly its amount, and by nothing of the others.
+            moving = {step.name for step in steps}
+            still = [direction for name, direction in held.items() if name not in moving]
             amounts = [(d, _amount(generator, latent, d, step), step.layers) for d, step in wanted]
             for move in amounts:
                 limits.count(*move)
-            return replace(latent, ws=edit_holding(latent.ws, amounts, held))
+            return replace(latent, ws=edit_holding(latent.ws, amounts, still))
 
         if moves:
             latent = moved(latent, moves, limits)

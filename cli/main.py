@@ -24,6 +24,7 @@ COMMANDS = {
     "align": ("align", "align"),
     "invert": ("invert", "invert"),
     "edit": ("edit", "edit"),
+    "studio": ("studio", "studio"),
     "mix": ("latents", "mix"),
     "interpolate": ("latents", "interpolate"),
     "latent": ("latents", "latent"),

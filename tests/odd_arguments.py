@@ -17,6 +17,7 @@ POSITIONAL = {
     "PHOTO...": "{good}/photo.png",
     "LATENT...": "{good}/labels/00.safetensors",
     "LATENT": "{good}/labels/00.safetensors",
+    "[PHOTO|LATENT]": "{good}/labels/00.safetensors",
     "OTHER": "{good}/labels/01.safetensors",
     "MODEL": "{good}/native.safetensors",
     "IN": "{good}/native.safetensors",
@@ -34,7 +35,7 @@ POSITIONAL = {
 }
 """Good arguments by what they are called in the usage."""
 FOLDERS = (
-    *("align", "invert", "latent import", "train", "demo"),
+    *("align", "invert", "latent import", "train", "demo", "studio"),
     *("directions channels", "directions pca", "directions sefa", "directions sample", "directions report"),
 )
 """Commands whose --out is a folder."""
@@ -80,6 +81,7 @@ FLAGS = {
     "invert": ("--aligned",),
     "metrics": ("--count=10",),
     "directions label": ("--no-browser",),
+    "studio": ("--no-browser",),
     "directions fit": ("--aligned",),
     "directions refine": ("--aligned",),
 }
@@ -156,8 +158,10 @@ class Arguments(Part):
 
     def run(self, case: Case) -> Outcome:
         from latentedit.directions.labelling.server import LabelPage
+        from latentedit.studio.web.server import Studio
 
         LabelPage.run = LabelPage.server_close  # type: ignore[method-assign, assignment]  # nobody will press Done
+        Studio.run = lambda page, ready=None: page.close()  # type: ignore[method-assign, assignment, return-value]
         scratch, before = self.place.fresh(), self.place.signature()
         filled = self.place.filled(case.arguments)
         if any("\0" in word for word in filled):  # no shell can pass it on

@@ -433,7 +433,11 @@ def test_holding_and_absolute_amounts(tmp_path: Path) -> None:
     assert plain.settings["edits"] == ["glasses=:1.5"]
     works("edit", tmp_path / "a.safetensors", "--sweep", "turn=-1:1:3", "--hold", "glasses", "--out", tmp_path / "strip.png")
     out = ("--out", tmp_path / "x.png")
-    assert "linearly dependent" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=1", "--hold", "turn", *out)
+    both = ("--set", "turn=1", "--set", "smile=1", "--hold", "turn", "--out", tmp_path / "d.safetensors")
+    works("edit", tmp_path / "a.safetensors", *both)
+    turned = float(directions["turn"].score(load_latent(tmp_path / "d.safetensors").ws)[0])
+    first = float(directions["turn"].score(before)[0])
+    assert turned - first == pytest.approx(directions["turn"].sigma, abs=1e-3)
     assert "NAME=:SCORE" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=:x", *out)
     assert "no direction file" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=1", "--hold", "tur", *out)
     photo = ("--paste-back", tmp_path / "x.jpg")

@@ -20,8 +20,10 @@ def use_everything(place: Place) -> None:
     work here would be no test of anything.
     """
     from latentedit.directions.labelling.server import LabelPage
+    from latentedit.studio.web.server import Studio
 
-    keep = LabelPage.run
+    keep, kept = LabelPage.run, Studio.run
+    Studio.run = lambda page, ready=None: page.close()  # type: ignore[method-assign, assignment, return-value]
     LabelPage.run = LabelPage.server_close  # type: ignore[method-assign, assignment]
     shutil.copytree(place.good, place.work / "spare", symlinks=True)
     wrong = []
@@ -47,6 +49,7 @@ def use_everything(place: Place) -> None:
         outcome = command(place.filled(words))
         if outcome != Outcome(None, "ok"):
             wrong.append(f"{' '.join(words)}: {outcome}")
+    Studio.run = kept  # type: ignore[method-assign]
     LabelPage.run = keep  # type: ignore[method-assign, method-assign]
     damage(place, {})
     if wrong:

@@ -1,0 +1,84 @@
+"""``studio``: sliders in a browser."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latentedit.cli import log
+from latentedit.cli.common import device_option, framing_option, megapixels_option, model_option, read_model
+from latentedit.errors import Error
+
+if TYPE_CHECKING:
+    from latentedit.studio.session import Session
+
+
+@click.command()
+@click.argument("source", metavar="[PHOTO|LATENT]", type=click.Path(), required=False)
+@model_option()
+@click.option(
+    "--out", type=click.Path(), default="studio", show_default=True, help="Folder for what you save, and for the session."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the page (default: chosen by the system).")
+@click.option("--no-browser", is_flag=True, help="Print the address, do not open a browser.")
+@framing_option
+@megapixels_option
+@device_option
+def studio(
+    source: str | None, model_name: str, out: str, port: int, no_browser: bool, framing: str | None, device: str
+) -> None:
+    """Open the studio: a photo or a face with its sliders, on a web page that only this machine can open.
+
+    PHOTO is inverted on the page, LATENT is opened as it is; without either the page asks. The session is written after every
+    change into the folder of --out, and offered again the next time. Nothing else is written but what you save.
+
+    \b
+    Example:
+      latentedit studio me.jpg
+      latentedit studio latents/me.safetensors --out edits
+    """
+    from latentedit.io.files import is_picture
+    from latentedit.io.locks import alone
+    from latentedit.studio.keeping import Keeper
+    from latentedit.studio.session import Session
+
+    if source is not None and not Path(source).is_file():
+        raise Error(f"{source}: no such file")
+    keeper = Keeper(out)
+    keeper.prepare()
+    with alone(keeper.hidden / "lock", out):
+        model = read_model(model_name, device, framing)
+        session = Session(model, model_name, keeper)
+        try:
+            if source is not None and is_picture(source):
+                session.open_photo(source)
+            elif source is not None:
+                session.open_latent(source)
+            _serve(session, port, not no_browser)
+        finally:
+            session.close()
+
+
+def _serve(session: "Session", port: int, browser: bool) -> None:
+    """Serve the page until Ctrl-C."""
+    import webbrowser
+
+    from latentedit.studio.web.guard import doorway
+    from latentedit.studio.web.server import Studio
+
+    def pages(studio: Studio) -> None:
+        from latentedit.studio.web.app import build
+
+        build(studio, session)
+
+    page = Studio(pages, port=port, title="latentedit studio", uploads={"/upload": 40 * 2**20})
+    with ExitStack() as stack:
+
+        def ready() -> None:
+            click.echo(f"{page.address}\nOpen this page if your browser does not. Ctrl-C here ends the studio.")
+            if browser:
+                webbrowser.open(stack.enter_context(doorway(page.address)))
+
+        page.run(ready)
+    log.remark("the session is kept; run the same command again to go on")

@@ -1,0 +1,630 @@
+"""A session of the studio: the face, its sliders, what can be undone, and what is drawn. It knows nothing of pages."""
+
+import math
+import os
+import shlex
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentedit.errors import Error
+from latentedit.formats.load_latent import load_latent
+from latentedit.inversion.verdict import Look, judge
+from latentedit.io.images import save_image
+from latentedit.latent.editing import parse_layers
+from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.latent.w_statistics import random_labels, sample_z
+from latentedit.model.bundled import bundled_with
+from latentedit.model.model import Model
+from latentedit.networks.fingerprint import fingerprint
+from latentedit.photo.alignment import crop_tensor
+from latentedit.photo.checks import Domain
+from latentedit.photo.looking import Onlooker
+from latentedit.studio.history import History, State
+from latentedit.studio.keeping import Keeper, Kept, free_path
+from latentedit.studio.painter import Newest, Painter, encoded, moved, scores
+from latentedit.studio.photos import Crop, Photo, open_photo, preview, remarks_on, shown
+from latentedit.studio.searches import QUALITIES, STEPS, Progress, Search
+from latentedit.studio.sliders import Slider, sliders_of, with_ranges
+
+LARGEST_UPLOAD = 40 * 2**20
+"""Bytes of an uploaded photo."""
+FARTHEST = 1000.0
+"""Sigmas beyond which a slider's amount is a typing error, as on the command line."""
+PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
+
+
+@dataclass
+class Face:
+    """A latent that is open."""
+
+    key: str
+    latent: Latent
+    name: str
+    origin: str = ""
+    """Where it comes from, in words."""
+    file: Path | None = None
+    """The latent file that the user opened; None where the session's own is the only one."""
+    photo: Path | None = None
+    """The photo that it was made from."""
+    before: bytes = b""
+    """Its picture without edits, as the page gets it."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Its scores without edits, in sigmas."""
+    looked: bool = False
+    """Whether it is known how far its sliders go, as far as that can be found out."""
+    looking: bool = False
+    """Whether that is being found out."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the session's file says of it."""
+        photo, file = (None if path is None else str(path) for path in (self.photo, self.file))
+        return {"name": self.name, "origin": self.origin, "photo": photo, "file": file}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What was drawn for one position of the sliders."""
+
+    number: int
+    """Counts up; a page shows no picture older than the one it has."""
+    data: bytes
+    state: State
+    marks: Mapping[str, float]
+    """How far every slider's own score has moved from the face without edits, in sigmas."""
+    seconds: float
+
+
+class Session:
+    """What one person does with one model; safe to call from several threads.
+
+    Args:
+        model_name: as ``--model`` takes it.
+        keeper: where the session is kept, and the folder that files are saved in.
+        live: draw in a thread of its own; False draws at once, for tests.
+    """
+
+    def __init__(self, model: Model, model_name: str, keeper: Keeper, *, live: bool = True) -> None:
+        self.model, self.model_name, self.keeper = model, model_name, keeper
+        self.fingerprint = fingerprint(model.generator)
+        self.painter = Painter(model.generator)
+        self.faces: dict[str, Face] = {}
+        self.history = History()
+        self.live = self.history.state
+        self.picture: Picture | None = None
+        self.photo: Photo | None = None
+        self.remarks: list[str] = []
+        self.progress: Progress | None = None
+        self.progress_image = b""
+        self.search: Search | None = None
+        self.trouble = ""
+        """What went wrong last, in a sentence."""
+        self._own = sliders_of(self.fingerprint)
+        self._domain: Domain | None = None
+        self._listeners: list[Callable[[str], None]] = []
+        self._lock = threading.RLock()
+        self._number = 0
+        self._drawer = Newest(self._draw) if live else None
+        self._writer = Newest(self._write_now, "keeper") if live else None
+        self._closed = False
+
+    # -- Who is told
+
+    def listen(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Call ``listener`` with the name of what changes, from any thread; returns a function that ends this.
+
+        Names: "picture", "state", "faces", "photo", "search", "sliders", "trouble".
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def tell(self, what: str) -> None:
+        """Call the listeners."""
+        for listener in list(self._listeners):
+            listener(what)
+
+    def fail(self, error: BaseException) -> None:
+        """Note what went wrong, and tell."""
+        self.trouble = str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}"
+        self.tell("trouble")
+
+    def close(self) -> None:
+        """End the threads; a search keeps nothing."""
+        self._closed = True
+        if self.search is not None:
+            self.search.stop()
+        if self._drawer is not None:
+            self._drawer.close()
+        if self._writer is not None:
+            self._writer.wait()
+            self._writer.close()
+
+    # -- The face
+
+    @property
+    def face(self) -> Face | None:
+        return self.faces.get(self.live.face)
+
+    @property
+    def sliders(self) -> dict[str, Slider]:
+        """The sliders, with the ranges of the open face."""
+        return with_ranges(self._own, self.face.latent if self.face else None)
+
+    @property
+    def state(self) -> State:
+        return self.live
+
+    def add_slider(self, slider: Slider) -> None:
+        """Add a slider, or replace that of its name."""
+        with self._lock:
+            self._own = {**self._own, slider.name: slider}
+            for face in self.faces.values():
+                face.scores = scores(self.model.generator, face.latent, self._own)
+        self.tell("sliders")
+
+    def remove_slider(self, name: str) -> None:
+        """Remove a slider that is not saved; it must be at rest."""
+        with self._lock:
+            self._own = {key: slider for key, slider in self._own.items() if key != name}
+        self.tell("sliders")
+
+    def reload_sliders(self) -> None:
+        """Read the directions again, for those that were saved meanwhile; unnamed ones stay."""
+        with self._lock:
+            unnamed = {name: slider for name, slider in self._own.items() if slider.group == "Unnamed"}
+            self._own = {**sliders_of(self.fingerprint), **unnamed}
+            for face in self.faces.values():
+                face.scores = scores(self.model.generator, face.latent, self._own)
+        self.tell("sliders")
+
+    def open_latent(self, path: str | os.PathLike[str]) -> Face:
+        """Open a latent file of this model.
+
+        Raises:
+            Error: another kind of file, or a latent of another generator.
+        """
+        latent = load_latent(path)
+        latent.check_generator(self.fingerprint, self.model_name)
+        latent.check_shapes(self.model.generator)
+        latent.ws = latent.rows(self.model.generator.num_ws)
+        return self.show(latent, Path(path).stem, f"from {Path(path).name}", file=Path(path))
+
+    def random_latent(self, seed: int, psi: float) -> Latent:
+        """Return the latent of a random face, that of ``latentedit sample --seeds SEED --psi PSI``."""
+        generator = self.model.generator
+        labels = random_labels(generator, seed, 1)
+        with torch.no_grad():
+            ws = generator.mapping(sample_z(seed, generator.z_dim).to(generator.device), labels, psi).cpu()
+        return Latent(ws, None, self.fingerprint, "w", None, {"seed": seed, "psi": psi})
+
+    def show(
+        self, latent: Latent, name: str, origin: str, *, file: Path | None = None, photo: Path | None = None, keep: bool = False
+    ) -> Face:
+        """Open ``latent`` as the face, keep it, and draw it.
+
+        Args:
+            keep: leave the sliders where they are, as after a refined search.
+        """
+        with self._lock:
+            self.keeper.prepare()
+            key = self.keeper.add(latent)
+            face = self._known(Face(key, latent, name, origin, file, photo))
+            self.faces[key] = face
+            state = replace(self.live, face=key) if keep else State(key)
+            self._push(state)
+        self.tell("faces")
+        self.draw()
+        return face
+
+    def _known(self, face: Face) -> Face:
+        """Add a face's own picture and scores."""
+        face.before = encoded(self.painter.paint(face.latent))
+        face.scores = scores(self.model.generator, face.latent, self._own)
+        return face
+
+    # -- Sliders
+
+    def slide(self, name: str, amount: float) -> None:
+        """Move a slider while it is dragged; `settle` makes it a step that can be undone."""
+        self._slider(name)
+        if not math.isfinite(amount) or abs(amount) > FARTHEST:
+            raise Error(f"an amount lies between -{FARTHEST:g} and {FARTHEST:g} sigmas, got {amount}")
+        with self._lock:
+            if name in self.live.locks:
+                raise Error(f"{name} is locked")
+            self.live = self.live.moved(name, round(amount, 4))
+        self.draw()
+
+    def settle(self) -> None:
+        """Make where the sliders stand a step that can be undone, and write it."""
+        self._push(self.live)
+
+    def set_layers(self, name: str, layers: str | None) -> None:
+        """Limit a slider to ``layers``; None for its own.
+
+        Raises:
+            Error: not a range of this network's layers.
+        """
+        self._slider(name)
+        if layers:
+            parse_layers(layers, self.model.generator.num_ws)
+        self._push(self.live.layered(name, layers or None))
+        self.draw()
+
+    def lock(self, name: str, on: bool) -> None:
+        """Hold the score of a slider, or no longer.
+
+        Raises:
+            Error: a direction in style space, whose score cannot be held.
+        """
+        if on and not self._slider(name).holdable:
+            raise Error(f"{name} is a direction in style space, whose score cannot be held")
+        self._push(self.live.locked(name, on))
+        self.draw()
+
+    def reset(self, name: str | None = None) -> None:
+        """Set one slider to 0, or all of them, locks included."""
+        if name is None:
+            self._push(self.live.at_rest())
+        else:
+            self._push(self.live.layered(name, None).moved(name, 0.0))
+        self.draw()
+
+    def undo(self) -> None:
+        """Go one step back."""
+        with self._lock:
+            self.live = self.history.undo()
+        self._written()
+
+    def redo(self) -> None:
+        """Go one step forward."""
+        with self._lock:
+            self.live = self.history.redo()
+        self._written()
+
+    def _written(self) -> None:
+        self._write()
+        self.tell("faces")
+        self.tell("state")
+        self.draw()
+
+    def _slider(self, name: str) -> Slider:
+        if name not in self._own:
+            raise Error(f"there is no slider {name!r} for this model")
+        return self._own[name]
+
+    def _push(self, state: State) -> None:
+        with self._lock:
+            self.live = state
+            changed = self.history.push(state)
+        if changed:
+            self._write()
+        self.tell("state")
+
+    def _write(self) -> None:
+        """Have the session written: in a thread, as a disk may take its time, and at once where there is none."""
+        if self._writer is None:
+            self._write_now(None)
+        else:
+            self._writer.put(None)
+
+    def _write_now(self, _: None) -> None:
+        with self._lock:
+            history = History()
+            history.states, history.place = list(self.history.states), self.history.place
+            needed = history.faces()
+            facts = {key: face.facts() for key, face in self.faces.items() if key in needed}
+        try:
+            self.keeper.write(self.fingerprint, history, facts)
+        except Error as error:
+            self.fail(error)
+
+    def restore(self, kept: Kept) -> None:
+        """Go on with a session that was left.
+
+        Raises:
+            Error: one of another model, or its latents are gone.
+        """
+        if kept.fingerprint != self.fingerprint:
+            raise Error("that session belongs to another model")
+        faces = {}
+        for key in sorted(kept.history.faces()):
+            facts = kept.faces.get(key, {})
+            latent = self.keeper.latent(key)
+            latent.check_shapes(self.model.generator)
+            photo, file = (Path(facts[name]) if facts.get(name) else None for name in ("photo", "file"))
+            face = Face(key, latent, str(facts.get("name") or "face"), str(facts.get("origin") or ""), file, photo)
+            faces[key] = self._known(face)
+        with self._lock:
+            self.faces, self.history = faces, kept.history
+            self.live = self.history.state
+        self.tell("faces")
+        self.tell("state")
+        self.draw()
+
+    @property
+    def can_refine(self) -> bool:
+        """Whether the open face comes from a photo that is still there, so that a search can go on from it."""
+        face = self.face
+        return bool(face and face.photo and face.latent.crop and face.photo.is_file() and self.search is None)
+
+    def verdict(self) -> tuple[str, str] | None:
+        """Return the level and the words of the verdict on the open face; None for a face of no photo."""
+        face = self.face
+        if face is None or "psnr" not in face.latent.distances:
+            return None
+        distances = face.latent.distances
+        found = judge(distances, Look(distances.get("domain"), None, face.latent.safe or {}))
+        return found.level, str(found)
+
+    # -- Drawing
+
+    def draw(self) -> None:
+        """Ask for the picture of where the sliders stand."""
+        state = self.live
+        if not state.face:
+            return
+        if self._drawer is None:
+            self._draw(state)
+        else:
+            self._drawer.put(state)
+
+    @property
+    def dropped(self) -> int:
+        """How many positions were overtaken by newer ones before they were drawn."""
+        return self._drawer.dropped if self._drawer is not None else 0
+
+    def edited(self, state: State | None = None) -> Latent:
+        """Return the latent with the sliders where they stand.
+
+        Raises:
+            Error: no face is open.
+        """
+        state = state or self.live
+        face = self.faces.get(state.face)
+        if face is None:
+            raise Error("open a photo or a face first")
+        return moved(self.model.generator, face.latent, state, self._own)
+
+    def render(self, latent: Latent) -> Tensor:
+        """Draw one latent, ``[1, C, H, W]`` in [-1, 1]."""
+        return self.painter.paint(latent)
+
+    def _draw(self, state: State) -> None:
+        began = time.monotonic()
+        try:
+            face = self.faces[state.face]
+            latent = self.edited(state)
+            data = encoded(self.painter.paint(latent)) if latent is not face.latent else face.before
+            now = scores(self.model.generator, latent, self._own)
+            marks = {name: value - face.scores.get(name, value) for name, value in now.items()}
+            self._number += 1
+            self.picture = Picture(self._number, data, state, marks, time.monotonic() - began)
+            self.tell("picture")
+        except Exception as error:  # the page has to be able to say it, and the next position may be fine
+            self.fail(error)
+
+    def look(self) -> None:
+        """Find out how far every slider leaves the open face whole, and keep it in the latent; takes seconds."""
+        face = self.face
+        if face is None or face.looked or face.looking:
+            return
+        face.looking = True
+        try:
+            if face.latent.safe is not None:
+                return
+            onlooker = self._onlooker()
+            look = onlooker.look(face.latent)
+            if self._closed:
+                return
+            look.put_into(face.latent)
+            save_latent(self.keeper.latent_file(face.key), face.latent)
+        except Exception as error:
+            self.fail(error)
+        finally:
+            face.looked, face.looking = True, False
+            self.tell("sliders")
+
+    def domain(self) -> Domain | None:
+        """Return where the model's own pictures lie, measured once per model."""
+        if self._domain is None and self.model.discriminator is not None:
+            self._domain = Domain.cached(self.model.generator, self.model.discriminator, self.fingerprint)
+        return self._domain
+
+    def _onlooker(self) -> Onlooker:
+        ships = {name: s.direction for name, s in self._own.items() if s.group not in ("Yours", "Unnamed")}
+        faces = "eyes" in (self.model.framing or {})
+        return Onlooker(self.model.generator, self.model.discriminator, self.domain(), ships, faces)
+
+    # -- From a photo
+
+    def open_photo(self, path: str | os.PathLike[str], name: str = "") -> Photo:
+        """Open a photo and choose the crop around its largest face.
+
+        Raises:
+            Error: not a photo, or one that is too large.
+        """
+        photo = open_photo(path, self.model, name)
+        self.photo = photo
+        self._check_crop()
+        self.tell("photo")
+        return photo
+
+    def upload(self, data: bytes, name: str) -> Photo:
+        """Open a photo that the browser sent; the session's folder keeps a copy, as long as the session needs it.
+
+        Raises:
+            Error: too many bytes or pixels, or not a photo.
+        """
+        if len(data) > LARGEST_UPLOAD:
+            raise Error(f"this photo has more than {LARGEST_UPLOAD // 2**20} MB; make it smaller first")
+        stem, ending = os.path.splitext(os.path.basename(name.replace("\\", "/")))
+        ending = ending.lower() if ending.lower() in PHOTOS else ".jpg"
+        place = self.keeper.add_photo(data, ending)
+        try:
+            return self.open_photo(place, stem or "photo")
+        except Error as error:
+            place.unlink(missing_ok=True)
+            # Neither a path nor an option of the command line means anything to someone who drops a file.
+            text = str(error).replace(str(place), "this file").partition("; --megapixels")[0]
+            text = text.replace("damaged or truncated image", "the image is damaged or incomplete")
+            raise Error(text) from error
+
+    def set_crop(self, crop: Crop) -> None:
+        """Choose the crop by hand."""
+        photo = self._photo()
+        photo.crop = crop.within(*photo.image.size)
+        self._check_crop()
+        self.tell("photo")
+
+    def _check_crop(self) -> None:
+        self.remarks = remarks_on(self._photo(), self.model, self.domain())
+
+    def crop_preview(self) -> bytes:
+        """Return the chosen crop as a picture for the page."""
+        return encoded(preview(self._photo()), quality=88)
+
+    def photo_shown(self) -> bytes:
+        """Return the photo as a picture for the page."""
+        return encoded(shown(self._photo()), quality=88)
+
+    def close_photo(self) -> None:
+        """Leave the photo that is being prepared."""
+        self.photo = None
+        self.tell("photo")
+
+    def _photo(self) -> Photo:
+        if self.photo is None:
+            raise Error("open a photo first")
+        return self.photo
+
+    def invert(self, quality: str, *, steps: int = STEPS, refine: bool = False) -> Face | None:
+        """Search for the chosen crop's latent and open it; takes seconds to minutes. `stop` keeps the best so far.
+
+        Args:
+            quality: a key of `QUALITIES`.
+            refine: go on from the open face, and leave its sliders where they are.
+
+        Raises:
+            Error: no photo is open, or a search runs already.
+        """
+        photo = self._photo()
+        if quality not in QUALITIES:
+            raise Error(f"there is no quality {quality!r}")
+        generator = self.model.generator
+        target = crop_tensor(photo.image, photo.crop.quad(), generator.resolution, generator.channels)
+        start = self.face.latent.ws if refine and self.face is not None else None
+        with self._lock:
+            if self.search is not None:
+                raise Error("a search runs already; stop it first")
+            self.progress_image = b""
+            search = self.search = Search(self.model, target, QUALITIES[quality], self._progress, start=start, steps=steps)
+        try:
+            latent = search.run()
+            if self._closed:
+                return None
+            latent.crop = photo.quad_in_file()
+            face = self.show(
+                latent, photo.name, f"{photo.name}, {QUALITIES[quality].title.lower()}", photo=photo.path, keep=refine
+            )
+        finally:
+            self.search = None
+            self.progress = None
+            self.tell("search")
+        return face
+
+    def refine(self) -> Face | None:
+        """Search on from the open face for its photo; its sliders stay where they are.
+
+        Raises:
+            Error: its photo is gone.
+        """
+        face = self.face
+        if face is None or not self.can_refine or face.photo is None or face.latent.crop is None:
+            raise Error("the photo of this face is not there any more, so that it cannot be refined")
+        photo = open_photo(face.photo, self.model, face.name)
+        photo.crop = Crop.of([[x / photo.reduced, y / photo.reduced] for x, y in face.latent.crop])
+        self.photo, self.remarks = photo, []
+        self.tell("photo")
+        quality = "likeness" if face.latent.tuned else "edits" if face.latent.space == "w" else "balanced"
+        try:
+            return self.invert(quality, refine=True)
+        finally:
+            self.photo = None
+            self.tell("photo")
+
+    def stop(self) -> None:
+        """Stop the search; the best so far becomes the face."""
+        search = self.search
+        if search is not None:
+            search.stop()
+
+    def _progress(self, progress: Progress) -> None:
+        self.progress = progress
+        if progress.image is not None:
+            self.progress_image = encoded(progress.image, quality=90)
+        self.tell("search")
+
+    # -- What is saved
+
+    def command(self, out: str = "edited.png") -> str:
+        """Return the command line that draws the same picture.
+
+        Raises:
+            Error: no face is open.
+        """
+        face = self.face
+        if face is None:
+            raise Error("open a photo or a face first")
+        source = face.file or self.keeper.latent_file(face.key)
+        words = ["latentedit", "edit", _short(source)]
+        if bundled_with(self.fingerprint) is None:
+            words += ["--model", self.model_name]
+        moving = [(name, setting) for name, setting in self.live.settings.items() if setting.amount]
+        for name, setting in moving:
+            at = f"@{setting.layers}" if setting.layers else ""
+            words += ["--set", f"{self._own[name].option}={setting.amount:g}{at}"]
+        if self.live.locks and moving:
+            words += ["--hold", ",".join(self._own[name].option for name in sorted(self.live.locks))]
+        if not moving and self._own:
+            words += ["--set", f"{next(iter(self._own.values())).option}=0"]
+        return shlex.join([*words, "--out", out])
+
+    def save_picture(self, name: str, ending: str = ".png") -> Path:
+        """Draw the edited face at full precision into the chosen folder, and return the file; nothing is overwritten."""
+        place = free_path(self.keeper.folder, name, ending)
+        save_image(self.render(self.edited()), place)
+        return place
+
+    def save_face(self, name: str) -> Path:
+        """Write the edited face as a latent file into the chosen folder, and return the file; nothing is overwritten."""
+        latent = replace(self.edited())
+        sets = [f"{n}={s.amount:g}" + (f"@{s.layers}" if s.layers else "") for n, s in self.live.settings.items() if s.amount]
+        if sets:
+            latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *sets]}
+            latent.space = "s" if latent.styles else "w" if bool((latent.ws == latent.ws[:, :1]).all()) else "w+"
+            latent.distances, latent.safe = {}, None
+        place = free_path(self.keeper.folder, name, ".safetensors")
+        save_latent(place, latent)
+        return place
+
+    def suggestion(self) -> str:
+        """Return a name for what is saved: the face's, and the sliders that are moved."""
+        face = self.face
+        moving = [name for name, setting in self.live.settings.items() if setting.amount]
+        return "-".join([face.name if face else "face", *moving[:3]])
+
+
+def _short(path: Path) -> str:
+    """``path`` as it can be typed here: relative where that is shorter."""
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # another drive
+        return str(path)
+    return min(relative, str(path), key=len)

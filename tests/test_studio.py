@@ -1,0 +1,412 @@
+"""The studio's session: what it draws, keeps, undoes and says; no page and no server."""
+
+import io
+import shlex
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentedit.directions import Direction
+from latentedit.directions.sigma import measure_sigma
+from latentedit.errors import Error
+from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_model import load_model
+from latentedit.io.images import open_image, to_uint8
+from latentedit.latent.latent_file import Latent
+from latentedit.model.model import Model
+from latentedit.studio.history import History, Setting, State
+from latentedit.studio.keeping import Keeper, free_path
+from latentedit.studio.painter import Newest
+from latentedit.studio.photos import Crop
+from latentedit.studio.searches import QUALITIES
+from latentedit.studio.session import LARGEST_UPLOAD, Session
+from latentedit.studio.sliders import group_of, reported_range, slider_of, title_of, with_ranges
+from tests.helpers import hopper, tiny_generator, works
+
+
+@pytest.fixture
+def directions(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with three directions of the tiny network."""
+    folder = tmp_path / "directions"
+    generator = load_model(tiny_file).generator
+    draws = torch.Generator().manual_seed(0)
+    from latentedit.networks.fingerprint import fingerprint
+
+    for name in ("smile", "turn", "hat"):
+        vector = torch.nn.functional.normalize(torch.randn(generator.w_dim, generator=draws), dim=0)
+        direction = Direction(name, vector, 0.1, measure_sigma(vector, generator), fingerprint(generator))
+        direction.save(folder / f"{name}.safetensors")
+    monkeypatch.setenv("LATENTEDIT_DIRECTIONS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def session(tmp_path: Path, tiny_file: Path, directions: Path) -> Session:
+    """A session that draws at once, with a random face open."""
+    made = Session(load_model(tiny_file), str(tiny_file), Keeper(tmp_path / "out"), live=False)
+    made.show(made.random_latent(3, 0.8), "someone", "a random face")
+    return made
+
+
+def pixels(session: Session) -> Any:
+    return to_uint8(session.render(session.edited()))
+
+
+# -- What is drawn
+
+
+def test_a_slider_moves_its_score_by_its_amount(session: Session) -> None:
+    before = pixels(session)
+    session.slide("smile", 1.5)
+    assert session.picture is not None
+    assert session.picture.marks["smile"] == pytest.approx(1.5, abs=1e-4)
+    assert not torch.equal(pixels(session), before)
+    session.reset("smile")
+    assert torch.equal(pixels(session), before)
+
+
+def test_a_locked_score_stays_while_others_move(session: Session) -> None:
+    session.slide("smile", 1.0)
+    assert session.picture is not None
+    assert abs(session.picture.marks["turn"]) > 0.01
+    session.lock("turn", True)
+    assert session.picture.marks["turn"] == pytest.approx(0, abs=1e-4)
+    assert session.picture.marks["smile"] == pytest.approx(1, abs=1e-4)
+    with pytest.raises(Error, match="turn is locked"):
+        session.slide("turn", 1)
+
+
+def test_a_slider_that_is_locked_away_from_rest_keeps_its_amount(session: Session) -> None:
+    session.slide("turn", -0.7)
+    session.lock("turn", True)
+    session.slide("smile", 2.0)
+    assert session.picture is not None
+    assert session.picture.marks["turn"] == pytest.approx(-0.7, abs=1e-4)
+    assert session.picture.marks["smile"] == pytest.approx(2, abs=1e-4)
+
+
+def test_layers_limit_a_slider(session: Session) -> None:
+    session.slide("smile", 1.0)
+    session.set_layers("smile", "0-1")
+    moved, face = session.edited().ws, session.faces[session.state.face].latent.ws
+    assert torch.equal(moved[:, 2:], face[:, 2:])
+    assert not torch.equal(moved[:, :2], face[:, :2])
+    with pytest.raises(Error, match="layers 0-99 lie outside"):
+        session.set_layers("smile", "0-99")
+
+
+@pytest.mark.parametrize("amount", [float("nan"), float("inf"), 1e6])
+def test_amounts_that_are_none(session: Session, amount: float) -> None:
+    with pytest.raises(Error, match="an amount lies between"):
+        session.slide("smile", amount)
+
+
+def test_a_slider_that_there_is_not(session: Session) -> None:
+    with pytest.raises(Error, match="there is no slider 'nose'"):
+        session.slide("nose", 1)
+
+
+def test_the_painter_draws_what_the_latent_renders(session: Session) -> None:
+    latent = session.random_latent(5, 1.0)
+    name, parameter = next(iter(session.model.generator.synthesis.named_parameters()))
+    latent.tuned = {name: torch.full_like(parameter, 0.05).half()}
+    assert torch.equal(session.render(latent), latent.render(session.model.generator))
+    assert torch.equal(session.render(latent), latent.render(session.model.generator))  # from the copy that was kept
+
+
+# -- What is saved
+
+
+def test_the_command_line_draws_the_same_picture(session: Session, tmp_path: Path) -> None:
+    session.slide("smile", 1.25)
+    session.set_layers("smile", "0-2")
+    session.slide("hat", -0.5)
+    session.lock("turn", True)
+    session.lock("hat", True)
+    saved = session.save_picture("mine")
+    command = session.command(str(tmp_path / "typed.png"))
+    words = shlex.split(command)
+    assert words[:2] == ["latentedit", "edit"]
+    works(*words[1:])
+    assert np.array_equal(np.asarray(open_image(saved)), np.asarray(open_image(tmp_path / "typed.png")))
+
+
+def test_the_command_line_of_a_face_without_edits(session: Session, tmp_path: Path) -> None:
+    works(*shlex.split(session.command(str(tmp_path / "typed.png")))[1:])
+    saved = session.save_picture("mine")
+    assert np.array_equal(np.asarray(open_image(saved)), np.asarray(open_image(tmp_path / "typed.png")))
+
+
+def test_a_saved_latent_renders_what_was_seen(session: Session) -> None:
+    session.slide("smile", 1.25)
+    saved = load_latent(session.save_face("mine"))
+    assert torch.equal(to_uint8(saved.render(session.model.generator)), pixels(session))
+    assert saved.settings["edits"] == ["smile=1.25"]
+
+
+def test_nothing_is_overwritten_and_no_name_leaves_the_folder(session: Session, tmp_path: Path) -> None:
+    names = [session.save_picture(name).relative_to(tmp_path / "out") for name in ("a", "a", "../../b", "/etc/c", "", "ä ö")]
+    assert [str(name) for name in names] == ["a.png", "a-2.png", "b.png", "etc-c.png", "untitled.png", "untitled-2.png"]
+    assert free_path(tmp_path, "x" * 300, ".png").name == "x" * 80 + ".png"
+
+
+# -- What can be undone, and what is kept
+
+
+def test_undo_and_redo_of_everything(session: Session) -> None:
+    face = session.state.face
+    session.slide("smile", 1.0)
+    session.slide("smile", 1.2)
+    session.settle()
+    session.lock("turn", True)
+    session.set_layers("smile", "coarse")
+    session.show(session.random_latent(4, 0.8), "other", "")
+    states = [session.state]
+    while session.history.can_undo:
+        session.undo()
+        states.append(session.state)
+    assert states[1] == State(face, {"smile": Setting(1.2, "coarse")}, frozenset({"turn"}))
+    assert states[2].settings == {"smile": Setting(1.2)}
+    assert states[3].locks == frozenset()
+    assert states[4] == State(face)
+    for state in reversed(states[:-1]):
+        session.redo()
+        assert session.state == state
+    assert not session.history.can_redo
+
+
+def test_a_new_step_forgets_what_was_undone(session: Session) -> None:
+    for amount in (1.0, 2.0):
+        session.slide("smile", amount)
+        session.settle()
+    session.undo()
+    session.slide("turn", 1.0)
+    session.settle()
+    assert not session.history.can_redo
+    assert session.state.settings == {"smile": Setting(1.0), "turn": Setting(1.0)}
+
+
+def test_a_session_is_found_again_after_a_crash(session: Session, tiny_file: Path, tmp_path: Path) -> None:
+    session.slide("smile", 1.0)
+    session.settle()
+    session.lock("turn", True)
+    expected = pixels(session)
+    # Nothing is closed: this is what a killed process leaves.
+    again = Session(load_model(tiny_file), str(tiny_file), Keeper(tmp_path / "out"), live=False)
+    kept = again.keeper.read()
+    assert kept is not None
+    again.restore(kept)
+    assert again.state == session.state
+    assert torch.equal(pixels(again), expected)
+    assert again.face is not None
+    assert again.face.name == "someone"
+    again.undo()
+    assert again.state.locks == frozenset()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"version": 1}',
+        b"\xff\xfe",
+        b'{"version":1,"fingerprint":"x","saved":0,"place":9,"states":[],"faces":{}}',
+    ],
+)
+def test_a_damaged_session_is_no_session(session: Session, damage: bytes) -> None:
+    (session.keeper.hidden / "session.json").write_bytes(damage)
+    assert session.keeper.read() is None
+
+
+def test_a_session_of_another_model_is_not_taken(session: Session, tmp_path: Path) -> None:
+    kept = session.keeper.read()
+    assert kept is not None
+    other = Session(Model(tiny_generator(9)), "other", Keeper(tmp_path / "out"), live=False)
+    with pytest.raises(Error, match="belongs to another model"):
+        other.restore(kept)
+
+
+def test_the_file_names_of_a_session_are_keys(session: Session) -> None:
+    for key in ("../../etc", "a/b", "", "0123456789"):
+        with pytest.raises(Error, match="no such file in this session"):
+            session.keeper.latent_file(key)
+
+
+def test_a_history_has_an_end() -> None:
+    history = History()
+    for number in range(600):
+        history.push(State("").moved("a", number + 1))
+    assert len(history.states) == 500
+    assert history.state.settings["a"].amount == 600
+
+
+# -- The queue
+
+
+def test_positions_that_newer_ones_overtake_are_dropped() -> None:
+    seen: list[int] = []
+    started, go = threading.Event(), threading.Event()
+
+    def work(job: int) -> None:
+        seen.append(job)
+        started.set()
+        assert go.wait(10)
+
+    queue = Newest(work)
+    queue.put(0)
+    assert started.wait(10)
+    for job in range(1, 50):
+        queue.put(job)
+    go.set()
+    assert queue.wait(10)
+    queue.close()
+    assert seen == [0, 49]
+    assert queue.dropped == 48
+
+
+def test_a_fault_while_drawing_is_told_and_the_next_position_drawn(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    session.listen(told.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(session.painter, "paint", lambda latent: 1 / 0)
+        session.slide("smile", 1.0)
+    assert told == ["trouble"]
+    assert "ZeroDivisionError" in session.trouble
+    session.slide("smile", 2.0)
+    assert told == ["trouble", "picture"]
+
+
+# -- Sliders
+
+
+def test_titles_and_groups() -> None:
+    assert title_of("mouth-open") == "Mouth open"
+    assert [group_of(name) for name in ("smile", "turn", "grey-hair", "age", "warmth", "xyz")] == [
+        "Expression",
+        "Pose",
+        "Hair and beard",
+        "Face",
+        "Picture",
+        "More",
+    ]
+
+
+def test_ranges_come_from_the_face_else_from_the_report() -> None:
+    vector = torch.nn.functional.normalize(torch.ones(4), dim=0)
+    direction = Direction("smile", vector, 0.0, 1.0, "f" * 64, report={"effect": {"whole": [-2, 1.5]}})
+    slider = slider_of(direction, group="Expression")
+    latent = Latent(torch.zeros(1, 1, 4), None, "f" * 64, "w")
+    assert with_ranges({"smile": slider}, latent)["smile"].whole == (-2, 1.5)
+    latent.safe = {"smile": (-3.0, 0.75)}
+    assert with_ranges({"smile": slider}, latent)["smile"].whole == (-3, 0.75)
+    latent.safe = {"smile": (0.0, 0.0)}  # the picture was broken before anything moved
+    assert with_ranges({"smile": slider}, latent)["smile"].whole == (-2, 1.5)
+    for whole in ("x", [1, 2], [1], [-1, "b"], None):
+        assert reported_range(Direction("a", vector, 0.0, 1.0, "f" * 64, report={"effect": {"whole": whole}})) is None
+
+
+# -- Photos
+
+
+def test_a_crop_and_its_corners() -> None:
+    crop = Crop(40, 30, 20, 90)
+    assert np.allclose(crop.quad(), [[50, 20], [50, 40], [30, 40], [30, 20]])
+    found = Crop.of(crop.quad())
+    assert (found.x, found.y, found.side, found.angle) == pytest.approx((40, 30, 20, 90))
+    assert Crop(-5, 900, 1e9, 270).within(100, 80) == Crop(0, 80, 200, -90)
+    with pytest.raises(Error, match="four finite numbers"):
+        Crop(float("nan"), 0, 1).within(10, 10)
+
+
+def test_a_photo_has_faces_and_a_crop_that_can_be_moved(session: Session) -> None:
+    photo = session.open_photo(hopper())
+    assert len(photo.faces) == 1
+    assert photo.crop == photo.faces[0]
+    assert not any("no face" in remark for remark in session.remarks)
+    session.set_crop(Crop(photo.crop.x, photo.crop.y, 5.0))
+    assert photo.crop.side == 16
+    assert Image.open(io.BytesIO(session.crop_preview())).size == (256, 256)
+
+
+def test_a_picture_without_a_face_says_so(session: Session) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (90, 70), "white").save(buffer, "PNG")
+    photo = session.upload(buffer.getvalue(), "blank.png")
+    assert photo.crop.side == 70
+    assert "no face was found" in session.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "this file: not an image"),
+        (b"GIF89a", "this file: "),
+        (b"\xff\xd8\xff" + b"\0" * 999, "this file: "),
+        (b"\0" * (LARGEST_UPLOAD + 1), "more than 40 MB"),
+    ],
+)
+def test_uploads_that_are_no_photos_leave_nothing(session: Session, data: bytes, message: str) -> None:
+    before = set(session.keeper.hidden.iterdir())
+    with pytest.raises(Error, match=message) as caught:
+        session.upload(data, "../../../evil.png")
+    assert str(session.keeper.hidden) not in str(caught.value)
+    assert set(session.keeper.hidden.iterdir()) == before
+
+
+def test_an_upload_of_too_many_pixels(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTEDIT_MEGAPIXELS", "0.001")
+    buffer = io.BytesIO()
+    Image.new("RGB", (90, 70)).save(buffer, "PNG")
+    with pytest.raises(Error, match="more than 0.001$"):
+        session.upload(buffer.getvalue(), "large.png")
+
+
+@pytest.mark.parametrize("quality", list(QUALITIES))
+def test_a_search_opens_its_face(session: Session, quality: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentedit.studio.searches.TUNE_STEPS", 2)
+    photo = session.open_photo(hopper())
+    seen: list[float] = []
+    session.listen(lambda what: seen.append(session.progress.share) if what == "search" and session.progress else None)
+    face = session.invert(quality, steps=3)
+    assert face is not None
+    assert face.latent.space == QUALITIES[quality].space
+    assert bool(face.latent.tuned) == QUALITIES[quality].tuned
+    assert np.allclose(face.latent.crop, photo.quad_in_file())
+    assert face.photo == hopper()
+    assert seen[-1] == 1.0
+    assert session.verdict() is not None
+    assert session.can_refine
+
+
+def test_a_stopped_search_keeps_the_best(session: Session) -> None:
+    session.open_photo(hopper())
+
+    def stop(what: str) -> None:
+        if what == "search" and session.progress is not None and session.progress.step:
+            session.stop()
+
+    session.listen(stop)
+    face = session.invert("likeness", steps=50)
+    assert face is not None
+    assert face.latent.settings["interrupted"]
+    assert not face.latent.tuned
+    assert session.search is None
+
+
+def test_a_refined_search_leaves_the_sliders(session: Session) -> None:
+    session.open_photo(hopper())
+    session.invert("balanced", steps=2)
+    session.slide("smile", 1.0)
+    session.settle()
+    before = session.state
+    session.refine()
+    assert session.state.settings == before.settings
+    assert session.state.face != before.face
+    assert session.photo is None
