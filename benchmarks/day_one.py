@@ -13,18 +13,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import torch
 
-from latentedit import invert, load_model, save_model
+from latentedit import InversionOptions, Projector, ProjectorSettings, load_model, save_model
 from latentedit.formats.checkpoints import save_plain
 from latentedit.formats.rosinality import save_rosinality
-from latentedit.inversion.perceptual import LpipsDistance, choose
+from latentedit.inversion.options import STEPS
+from latentedit.inversion.perceptual import LpipsDistance
 from latentedit.inversion.preconditioner import Curvature
-from latentedit.inversion.projector import STEPS
-from latentedit.latent.w_statistics import WStatistics, sample_z
+from latentedit.latent.w_statistics import sample_z
 from latentedit.model.model import Model
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.networks.generator import Generator, GeneratorConfig
@@ -60,19 +61,14 @@ def timed(task: str, file: str, steps: int) -> None:
                 generator.synthesis(ws)
         facts += f", a picture {(time.perf_counter() - started) / steps:6.2f} s"
     elif task != "load":
-        statistics = WStatistics.of(generator)
-        measure = LpipsDistance(None) if task == "lpips" else choose("discriminator", model.discriminator)[0]
+        settings = ProjectorSettings(LpipsDistance(None) if task == "lpips" else "discriminator", focus=None)
+        projector = Projector(model, settings)
+        curvature = Curvature.of(generator, projector.loss(), projector.statistics, 1)
+        projector = Projector(model, replace(settings, curvature=curvature, statistics=projector.statistics))
         image = torch.zeros(1, generator.channels, generator.resolution, generator.resolution)
         times: list[float] = []
-        invert(
-            generator,
-            image,
-            steps=steps + 2,
-            curvature=Curvature.of(generator, measure, statistics, 1),
-            perceptual=measure,
-            statistics=statistics,
-            progress=lambda *_: times.append(time.perf_counter()),
-        )
+        options = InversionOptions(steps=steps + 2, init="mean")
+        projector.invert(image, options, on_step=lambda _: times.append(time.perf_counter()))
         step = median(b - a for a, b in itertools.pairwise(times))
         facts += f", a step {step:6.2f} s, a photo ({STEPS['quasi-newton']} steps) {step * STEPS['quasi-newton'] / 60:6.1f} min"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

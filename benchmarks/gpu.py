@@ -28,10 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentedit.inversion.options import InversionOptions, ProjectorSettings
 from latentedit.inversion.perceptual import LpipsDistance
 from latentedit.inversion.preconditioner import Curvature
-from latentedit.inversion.projector import invert
-from latentedit.latent.w_statistics import WStatistics
+from latentedit.inversion.projector import Projector
 from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.runtime.devices import tf32
 from latentedit.training import PictureSet, Trainer, load_preset
@@ -158,13 +158,13 @@ def training(side: int, batch: int, wide: int, device: torch.device) -> dict[str
 def inverting(side: int, wide: int, steps: int, device: torch.device) -> dict[str, Work]:
     """A whole search in W+; that its backbone is a random one costs and saves no time."""
     generator = Generator(GeneratorConfig(side, channel_max=wide)).to(device).eval().requires_grad_(False)
-    perceptual, measured = LpipsDistance(None, device), WStatistics.of(generator)
     curvature = Curvature(torch.randn(64, generator.num_ws, generator.w_dim) / 100)
+    projector = Projector(generator, ProjectorSettings(LpipsDistance(None, device), curvature=curvature))
+    _ = projector.statistics
     image = torch.rand(1, 3, side, side, device=device) * 2 - 1
 
     def search() -> Tensor:
-        options: dict[str, Any] = {"perceptual": perceptual, "statistics": measured, "curvature": curvature}
-        return invert(generator, image, "w+", steps, **options).ws
+        return projector.invert(image, InversionOptions(steps=steps)).ws
 
     return {"ours": search}
 

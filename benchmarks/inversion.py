@@ -16,7 +16,7 @@ import csv
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,13 @@ from torch import Tensor
 
 from latentedit.cli.common import progress_bar
 from latentedit.formats.load_model import load_model
-from latentedit.inversion.encoder import encode
 from latentedit.inversion.face_weights import face_weights
+from latentedit.inversion.options import PIXEL_WEIGHT, PRIOR_WEIGHT, InversionOptions, ProjectorSettings
 from latentedit.inversion.perceptual import CombinedDistance, DiscriminatorDistance, Perceptual, StlpipsDistance, distance
-from latentedit.inversion.perceptual import choose as choose_distance
-from latentedit.inversion.preconditioner import Curvature
-from latentedit.inversion.projector import PIXEL_WEIGHT, PRIOR_WEIGHT, invert, psnr
+from latentedit.inversion.projector import Projector, SearchStep
+from latentedit.inversion.result import psnr
 from latentedit.io.contact_sheet import Row, sheet
 from latentedit.io.images import load_image, save_image
-from latentedit.latent.w_statistics import WStatistics
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
 
@@ -81,12 +79,19 @@ def held_out(data: Path) -> tuple[list[dict[str, str]], Tensor]:
     return rows, torch.cat([load_image(data / "held_out" / row["file"], size=128) for row in rows])
 
 
-def distance_of(way: Way, model: Model, focus: Tensor | None) -> Perceptual:
+def distance_of(way: Way, model: Model, focus: Tensor | None) -> Perceptual | str:
+    if way.perceptual != "both":
+        return way.perceptual
     assert model.discriminator is not None
     own = DiscriminatorDistance(model.discriminator, focus)
-    if way.perceptual == "both":
-        return CombinedDistance([(own, 1.0), (StlpipsDistance(), 0.3)])
-    return choose_distance(way.perceptual, model.discriminator, focus=focus)[0]
+    return CombinedDistance([(own, 1.0), (StlpipsDistance(), 0.3)])
+
+
+def projector_of(way: Way, model: Model, own_curvature: bool) -> Projector:
+    """Inverts as ``way`` says; with ``own_curvature``, the preconditioner is that of its loss instead of the model's."""
+    focus = face_weights(model.framing, model.generator.resolution) if way.focus else None
+    settings = ProjectorSettings(distance_of(way, model, focus), focus=focus, cache=False)
+    return Projector(replace(model, curvature=None) if own_curvature else model, settings)
 
 
 def key_of(way: Way, model: Model, images: Tensor) -> str:
@@ -105,33 +110,22 @@ def inverted(name: str, way: Way, model: Model, images: Tensor, kept: Path | Non
         found: dict[str, Any] = torch.load(kept, weights_only=True)
         if found.get("key") == key:
             return found
-    generator, statistics = model.generator, WStatistics.of(model.generator)
-    focus = face_weights(model.framing, generator.resolution) if way.focus else None
-    perceptual = distance_of(way, model, focus)
-    assert model.encoder is not None
-    curvature = model.curvature
-    if name in COMPARED:  # the one that comes with the model is that of the usual loss
-        curvature = Curvature.of(generator, perceptual, statistics, pixel_weight=way.pixel_weight, focus=focus)
-    parts, began = [], time.monotonic()
+    # The preconditioner that comes with the model is that of the usual loss.
+    projector = projector_of(way, model, own_curvature=name in COMPARED)
+    options = InversionOptions(
+        space=way.space,
+        steps=way.steps,
+        init="encoder",
+        pixel_weight=way.pixel_weight,
+        prior_weight=way.prior_weight,
+    )
+    if options.needs_preconditioner:
+        projector.curvature(way.pixel_weight)
+    parts = []
+    began = time.monotonic()
     with progress_bar(len(images), name, "photo") as bar:
         for batch in images.split(BATCH):
-            start = encode(generator, model.encoder, batch, way.space, statistics=statistics)
-            parts.append(
-                invert(
-                    generator,
-                    batch,
-                    way.space,
-                    way.steps,
-                    perceptual=perceptual,
-                    statistics=statistics,
-                    curvature=curvature,
-                    start=start,
-                    pixel_weight=way.pixel_weight,
-                    prior_weight=way.prior_weight,
-                    focus=focus,
-                    progress=partial(_tell, bar, len(batch)),
-                )
-            )
+            parts.append(projector.invert(batch, options, on_step=partial(_tell, bar, len(batch))))
     found = {
         "key": key,
         "fingerprint": own,
@@ -148,8 +142,8 @@ def inverted(name: str, way: Way, model: Model, images: Tensor, kept: Path | Non
     return found
 
 
-def _tell(bar: Any, count: int, step: int, total: int, terms: dict[str, float]) -> None:
-    bar.update(count / total)
+def _tell(bar: Any, count: int, step: SearchStep) -> None:
+    bar.update(count / step.total)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from latentedit.directions.direction import Direction
     from latentedit.inversion.pivotal_tuning import Tuning
-    from latentedit.inversion.projector import Inversion
+    from latentedit.inversion.result import Inversion
     from latentedit.latent.latent_file import Latent
     from latentedit.model.model import Model
     from latentedit.networks.generator import Generator
@@ -140,66 +140,25 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
 
 def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[Inversion, Tuning | None]":
     """Invert into W+ with the model's own noise and tune the generator to the portrait; the tuning is None after Ctrl-C."""
-    from latentedit.inversion.encoder import encode
-    from latentedit.inversion.face_weights import face_weights
-    from latentedit.inversion.perceptual import choose
-    from latentedit.inversion.pivotal_tuning import tune
-    from latentedit.inversion.preconditioner import PROBES, Curvature
-    from latentedit.inversion.projector import PIXEL_WEIGHT, STEPS, invert
-    from latentedit.latent.w_statistics import WStatistics
-    from latentedit.networks.fingerprint import fingerprint
+    from latentedit.inversion.options import STEPS, InversionOptions
+    from latentedit.inversion.pivotal_tuning import TuningOptions
+    from latentedit.inversion.preconditioner import PROBES
+    from latentedit.inversion.projector import Projector
 
-    generator = model.generator
-    focus = face_weights(model.framing, generator.resolution)
-    measure, line = choose("auto", model.discriminator, None, generator.device, focus)
-    log.remark(line)
-    statistics = WStatistics.of(generator)
-    curvature = model.curvature
-    if curvature is None:
+    projector = Projector(model)
+    log.remark(projector.perceptual_line)
+    if not projector.has_curvature():
         with progress_bar(PROBES, "measuring the model") as bar:
-            curvature = Curvature.cached(
-                generator,
-                measure,
-                statistics,
-                fingerprint(generator),
-                pixel_weight=PIXEL_WEIGHT,
-                focus=focus,
-                progress=lambda done: bar.update(done - bar.n),
-            )
-    start = None
-    if model.encoder is not None:
-        start = encode(generator, model.encoder, target.to(generator.device), "w+", statistics=statistics)
+            projector.curvature(progress=lambda done: bar.update(done - bar.n))
     with progress_bar(steps, "inverting") as bar:
-        result = invert(
-            generator,
-            target,
-            "w+",
-            steps,
-            perceptual=measure,
-            curvature=curvature,
-            start=start,
-            focus=focus,
-            statistics=statistics,
-            noise="frozen",
-            seed=seed,
-            progress=lambda *_: bar.update(1),
-        )
-    if result.settings.get("interrupted"):
+        options = InversionOptions(steps=steps, noise="frozen", seed=seed)
+        result = projector.invert(target, options, on_step=lambda _: bar.update(1))
+    if result.interrupted:
         return result, None
     tune_steps = max(TUNE_STEPS * steps // STEPS["quasi-newton"], 1)
     with progress_bar(tune_steps, "tuning the generator") as bar:
-        tuning = tune(
-            generator,
-            target,
-            result.ws,
-            result.noise,
-            measure,
-            tune_steps,
-            learning_rate=TUNE_RATE,
-            pixel_weight=PIXEL_WEIGHT,
-            focus=focus,
-            progress=lambda *_: bar.update(1),
-        )
+        chosen = TuningOptions(tune_steps, learning_rate=TUNE_RATE)
+        tuning = projector.tune(target, result.ws, result.noise, chosen, lambda *_: bar.update(1))
     return result, tuning
 
 

@@ -65,11 +65,9 @@ def train(
       latentedit encoder train my-model.safetensors --data photos64.zip
       latentedit invert me.jpg --model my-model.safetensors --out latents
     """
-    from latentedit.inversion.face_weights import face_weights
-    from latentedit.inversion.perceptual import choose
+    from latentedit.inversion.options import ProjectorSettings
     from latentedit.inversion.preconditioner import Curvature
-    from latentedit.inversion.projector import PIXEL_WEIGHT
-    from latentedit.latent.w_statistics import WStatistics
+    from latentedit.inversion.projector import Projector
     from latentedit.model.bundled import BUNDLED
     from latentedit.model.native import ENCODER, save_encoder
     from latentedit.training.data import load_pictures
@@ -81,25 +79,21 @@ def train(
         raise Error("this model is bundled with latentedit; name the encoder file with --out")
     target = Path(out) if out else path.with_name(path.stem + ENCODER)
     state = target.with_name(target.name + ".state.pt")
-    focus = face_weights(model.framing, model.generator.resolution)
-    measure, line = choose(perceptual, model.discriminator, perceptual_weights, model.generator.device, focus)
-    log.remark(line)
+    projector = Projector(model, ProjectorSettings(perceptual, perceptual_weights))
+    log.remark(projector.perceptual_line)
     photos = load_pictures(data) if data else None
-    statistics = WStatistics.of(model.generator)
     kept = saved_curvature(state)
     if kept is None:
         with progress_bar(probes, "measuring the model", "probe") as bar:
             kept = Curvature.of(
                 model.generator,
-                measure,
-                statistics,
+                projector.loss(),
+                projector.statistics,
                 probes,
-                pixel_weight=PIXEL_WEIGHT,
-                focus=focus,
                 seed=seed,
                 progress=lambda n: bar.update(n - bar.n),
             )
-    trainer = EncoderTrainer(model.generator, measure, kept, steps, photos=photos, batch=batch, seed=seed)
+    trainer = EncoderTrainer(model.generator, projector.perceptual, kept, steps, photos=photos, batch=batch, seed=seed)
     with progress_bar(steps, "training") as bar:
 
         def report(step: int, terms: dict[str, float]) -> None:
@@ -112,7 +106,7 @@ def train(
     facts = {
         "steps": trainer.step_number,
         "batch": batch,
-        "perceptual": measure.name,
+        "perceptual": projector.perceptual.name,
         "photographs": len(photos) if photos else 0,
         "seed": seed,
         "probes": probes,

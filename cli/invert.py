@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from latentedit.inversion.projector import Inversion
+    from latentedit.inversion.result import Inversion
     from latentedit.inversion.verdict import Verdict
 
 SHEET_ROWS = 40
@@ -174,7 +174,7 @@ def invert(
     space: str,
     method: Any,
     steps: int | None,
-    init: str,
+    init: Any,
     encoder_file: str | None,
     patience: int | None,
     restarts: int,
@@ -222,70 +222,62 @@ def invert(
     import torch
 
     from latentedit.album.index import Index, Names, key, share
-    from latentedit.inversion.encoder import encode
-    from latentedit.inversion.face_weights import face_weights
-    from latentedit.inversion.latent_discriminator import Critic
-    from latentedit.inversion.perceptual import choose
-    from latentedit.inversion.pivotal_tuning import tune as tuned
-    from latentedit.inversion.preconditioner import PROBES, Curvature, cached_file
-    from latentedit.inversion.projector import PIXEL_WEIGHT, STEPS
-    from latentedit.inversion.projector import invert as run
+    from latentedit.inversion.options import PIXEL_WEIGHT, InversionOptions, ProjectorSettings
+    from latentedit.inversion.pivotal_tuning import TuningOptions
+    from latentedit.inversion.preconditioner import PROBES
+    from latentedit.inversion.projector import Projector, SearchStep
     from latentedit.inversion.verdict import judge
     from latentedit.io import contact_sheet
     from latentedit.io.images import EXTENSIONS, load_image, open_image, open_reduced, own_path, save_image
     from latentedit.io.video import save_video
     from latentedit.latent.latent_file import describe_source, save_latent
-    from latentedit.latent.w_statistics import WStatistics
     from latentedit.model.cost import estimate, photos_at_once
     from latentedit.model.native import load_encoder
-    from latentedit.networks.fingerprint import fingerprint
     from latentedit.photo.alignment import crop_tensor
-    from latentedit.photo.checks import Domain, foreign, remarks
+    from latentedit.photo.checks import foreign, remarks
     from latentedit.photo.landmarks import available
 
     everything = expand(photos, EXTENSIONS, "images", recursive=recursive, photos=True)
     files = share(everything)
+    options = InversionOptions(
+        space=space,
+        method=method,
+        steps=steps,
+        init=init,
+        patience=patience,
+        restarts=restarts,
+        noise=noise,
+        prior_weight=prior_weight,
+        delta_weight=delta_weight,
+        adversarial_weight=adversarial_weight,
+        seed=seed,
+    )
     model = read_model(model_name, device, framing)
     generator = model.generator
-    focus = face_weights(model.framing, generator.resolution)
-    measure, line = choose(perceptual, model.discriminator, perceptual_weights, generator.device, focus)
-    log.remark(line)
+    projector = Projector(model, ProjectorSettings(perceptual, perceptual_weights))
+    log.remark(projector.perceptual_line)
     if encoder_file:
         load_encoder(encoder_file, model)
-    encoder = model.encoder if init == "encoder" or (init == "auto" and method == "quasi-newton") else None
-    if init == "encoder" and encoder is None:
+    encoded = model.encoder is not None and (init == "encoder" or (init == "auto" and method == "quasi-newton"))
+    if init == "encoder" and not encoded:
         raise Error(f'{model_name} has no encoder; train one with "latentedit encoder train"')
-    steps = STEPS[method] if steps is None else steps
-    if not steps and encoder is None:
+    steps = options.step_count
+    if not steps and not encoded:
         raise Error("--steps 0 needs an encoder")
     if tune and space == "s":
         raise Error("--tune needs --space w or w+")
-    own, curvature = fingerprint(generator), model.curvature
-    unmeasured = (
-        method == "quasi-newton"
-        and steps
-        and curvature is None
-        and not cached_file(own, measure, PIXEL_WEIGHT, focus).is_file()
-    )
+    unmeasured = options.needs_preconditioner and not projector.has_curvature()
     if generator.resolution >= LARGE:
         cost = estimate(model, generator.device)
         total = cost.step_seconds * steps * (restarts + 1) / 60
         once = f", plus {cost.step_seconds * PROBES / 60:.2g} minutes once for this model" if unmeasured else ""
         log.remark(f"estimate, within a factor of two: {total:.2g} minutes and {cost.step_gb:.2g} GB per photo{once}")
-    statistics = WStatistics.of(generator)
-    critic = Critic(generator, statistics) if adversarial_weight else None
-    if method == "quasi-newton" and steps and curvature is None:
+    if adversarial_weight:
+        _ = projector.critic
+    if options.needs_preconditioner:
         with progress_bar(PROBES, "measuring the model") if unmeasured else nullcontext() as bar:
-            curvature = Curvature.cached(
-                generator,
-                measure,
-                statistics,
-                own,
-                pixel_weight=PIXEL_WEIGHT,
-                focus=focus,
-                progress=lambda n: bar.update(n - bar.n) if bar else None,
-            )
-    domain = Domain.cached(generator, model.discriminator, own) if model.discriminator is not None else None
+            projector.curvature(progress=lambda n: bar.update(n - bar.n) if bar else None)
+    domain = projector.domain
     onlooker = onlooker_of(model, domain)
     counts = (load_image(mask, generator.resolution, 1) + 1) / 2 if mask else None
     search: dict[str, Any] = {
@@ -299,7 +291,8 @@ def invert(
         "adversarial_weight": adversarial_weight,
         "seed": seed,
     }
-    told = {**search, "space": space, "perceptual": measure.name, "model": own, "mask": mask, "encoder": encoder is not None}
+    told = {**search, "space": space, "perceptual": projector.perceptual.name, "model": projector.fingerprint}
+    told |= {"mask": mask, "encoder": encoded}
     told |= {
         "tune": tune_steps if tune else 0,
         "crop": crop,
@@ -383,35 +376,16 @@ def invert(
         frames: list[Any] = []
         every = max(steps * (restarts + 1) // FRAMES, 1)
 
-        def watch(step: int, pictures: Any) -> None:
-            if video and (step == 1 or step % every == 0):
-                frames.append(pictures.cpu())
-
-        start = None
-        if encoder is not None:
-            start = encode(generator, encoder, images.to(generator.device), space, statistics=statistics)
         with progress_bar(None, jobs[0].path.name if len(jobs) == 1 else f"{len(jobs)} photos") as bar:
 
-            def tell(step: int, total: int, _: Any) -> None:
-                bar.total = total
-                bar.update(step - bar.n)
+            def tell(step: SearchStep) -> None:
+                bar.total = step.total
+                bar.update(step.number - bar.n)
+                if video and (step.number == 1 or step.number % every == 0):
+                    frames.append(step.images.to("cpu", copy=True))
 
             try:
-                result = run(
-                    generator,
-                    images,
-                    space,
-                    perceptual=measure,
-                    statistics=statistics,
-                    mask=counts,
-                    focus=focus,
-                    start=start,
-                    curvature=curvature,
-                    critic=critic,
-                    progress=tell,
-                    watch=watch,
-                    **search,
-                )
+                result = projector.invert(images, options, mask=counts, on_step=tell)
             except Error as error:
                 raise SeveralError([(job.path, str(error)) for job in jobs]) from error
         seconds = (time.monotonic() - started) / len(jobs)
@@ -435,16 +409,12 @@ def invert(
         if tune and not result.settings.get("interrupted"):
             noise_maps = [map_[one] for map_ in result.noise]
             with progress_bar(tune_steps, f"{path.name}: tuning") as bar, keeping(result):
-                tuning = tuned(
-                    generator,
+                tuning = projector.tune(
                     job.target,
                     result.ws[one],
                     noise_maps,
-                    measure,
-                    tune_steps,
-                    pixel_weight=PIXEL_WEIGHT,
-                    focus=focus,
-                    progress=lambda *_: bar.update(1),
+                    TuningOptions(tune_steps),
+                    lambda *_: bar.update(1),
                 )
                 tuning.put_into(latent)
                 shown = latent.render(generator).cpu()
@@ -502,7 +472,7 @@ def invert(
             record(**facts, status="interrupted" if interrupted else "ok")
             return
         say(
-            f"{path.name}: {measure.name} {found['perceptual']:.4f} / {found['perceptual_own_noise']:.4f}, PSNR"
+            f"{path.name}: {projector.perceptual.name} {found['perceptual']:.4f} / {found['perceptual_own_noise']:.4f}, PSNR"
             f" {found['psnr']:.1f} / {found['psnr_own_noise']:.1f} dB (optimised / own noise); distance from the mean w"
             f" {found['w_distance']:.2f} (random w: about 1; more than {found['w_percentile']:.0f} % of them)"
         )

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from latentedit.directions import Direction
+    from latentedit.inversion.domain import Domain
     from latentedit.latent.latent_file import Latent
     from latentedit.model.model import Model
-    from latentedit.photo.checks import Domain
     from latentedit.photo.looking import Onlooker
 
 
@@ -19,8 +19,8 @@ def onlooker_of(model: "Model", domain: "Domain | None" = None) -> "Onlooker":
     """
     from latentedit.directions.direction import read_direction
     from latentedit.directions.registry import shipped
+    from latentedit.inversion.domain import Domain
     from latentedit.networks.fingerprint import fingerprint
-    from latentedit.photo.checks import Domain
     from latentedit.photo.looking import Onlooker
 
     own = fingerprint(model.generator)

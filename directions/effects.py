@@ -13,17 +13,17 @@ from torch import Tensor
 from latentedit.directions.direction import Direction
 from latentedit.directions.transfer import discriminator_features
 from latentedit.errors import Error
+from latentedit.inversion.domain import Domain
 from latentedit.latent.editing import edit, edit_styles
 from latentedit.latent.latent_file import render
 from latentedit.metrics.judge import Judge
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
 from latentedit.networks.noise import Noise
-from latentedit.photo.checks import Domain
 
 AMOUNTS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 WHOLE = 1.0
-"""Distance from the generator's own images (`latentedit.photo.checks.Domain`) up to which an image is in-domain."""
+"""Distance from the generator's own images (`latentedit.inversion.domain.Domain`) up to which an image is in-domain."""
 MOST_BROKEN = 0.1
 """An amount is within the in-domain range if at most this share more images are out of domain than at amount 0."""
 BATCH = 32

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from latentedit.directions import Direction, load_direction
     from latentedit.formats.load_latent import load_latent
     from latentedit.formats.load_model import load_discriminator, load_generator, load_model
-    from latentedit.inversion.projector import invert
+    from latentedit.inversion.options import InversionOptions, ProjectorSettings
+    from latentedit.inversion.projector import Projector, invert
     from latentedit.io.images import load_image, save_image
     from latentedit.latent.editing import edit, interpolate, mix
     from latentedit.latent.latent_file import Latent, save_latent
@@ -32,6 +33,9 @@ _HOMES = {
     "GeneratorConfig": "networks.generator",
     "load_image": "io.images",
     "save_image": "io.images",
+    "InversionOptions": "inversion.options",
+    "ProjectorSettings": "inversion.options",
+    "Projector": "inversion.projector",
     "invert": "inversion.projector",
     "Latent": "latent.latent_file",
     "load_latent": "formats.load_latent",
@@ -50,8 +54,11 @@ __all__ = [
     "Error",
     "Generator",
     "GeneratorConfig",
+    "InversionOptions",
     "Latent",
     "Model",
+    "Projector",
+    "ProjectorSettings",
     "directions",
     "edit",
     "fingerprint",

@@ -29,12 +29,10 @@ from torch import Tensor
 from latentedit.directions import Direction, RefineOptions, fit, load_direction, refine
 from latentedit.directions.refinement import of_one_sigma
 from latentedit.formats.load_model import load_model
-from latentedit.inversion.encoder import encode
-from latentedit.inversion.face_weights import face_weights
-from latentedit.inversion.perceptual import choose
-from latentedit.inversion.projector import invert
+from latentedit.inversion.options import InversionOptions, ProjectorSettings
+from latentedit.inversion.projector import Projector
 from latentedit.io.images import load_image
-from latentedit.latent.w_statistics import WStatistics, sample_w
+from latentedit.latent.w_statistics import sample_w
 from latentedit.model.model import Model
 
 SAMPLES = 4000
@@ -226,27 +224,14 @@ def crops(model: Model, data: Path, path: Path) -> tuple[Tensor, Tensor]:
     if path.is_file():
         kept = torch.load(path, weights_only=True)
         return kept["ws"], kept["smile"]
-    assert model.encoder is not None
-    assert model.discriminator is not None
     chosen = selected(read_table(data / "train.csv"))
-    statistics, found, began = WStatistics.of(model.generator), [], time.monotonic()
-    focus = face_weights(model.framing, 128)
-    perceptual = choose("discriminator", model.discriminator, focus=focus)[0]
+    projector = Projector(model, ProjectorSettings("discriminator", curvature=measured(model)))
+    options = InversionOptions(steps=STEPS, init="encoder", noise="frozen")
+    found = []
+    began = time.monotonic()
     for start in range(0, len(chosen), 4):
         images = torch.cat([load_image(data / "train" / row["file"], size=128) for row in chosen[start : start + 4]])
-        result = invert(
-            model.generator,
-            images,
-            "w+",
-            STEPS,
-            perceptual=perceptual,
-            statistics=statistics,
-            curvature=measured(model, statistics),
-            start=encode(model.generator, model.encoder, images, "w+", statistics=statistics),
-            noise="frozen",
-            focus=focus,
-        )
-        found.append(result.ws)
+        found.append(projector.invert(images, options).ws)
         print(f"inverted {start + len(images)} of {len(chosen)}, {time.monotonic() - began:.0f} s", flush=True)
     ws = torch.cat(found)
     pairs: dict[str, dict[str, Tensor]] = {}

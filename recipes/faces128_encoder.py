@@ -20,9 +20,11 @@ from torch import Tensor
 from latentedit.formats.load_model import load_model
 from latentedit.inversion.encoder import EncoderConfig
 from latentedit.inversion.face_weights import face_weights
+from latentedit.inversion.options import ProjectorSettings
 from latentedit.inversion.perceptual import DiscriminatorDistance
 from latentedit.inversion.preconditioner import Curvature
-from latentedit.inversion.projector import PIXEL_WEIGHT
+from latentedit.inversion.projector import Projector
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.model.model import Model
 from latentedit.model.native import ENCODER, save_encoder
@@ -54,20 +56,17 @@ class Pixels:
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
-def measured(model: Model, statistics: WStatistics) -> Curvature:
+def measured(model: Model) -> Curvature:
     """That of the loss which `latentedit invert` descends on without any extra."""
     kept = ROOT / "runs" / "curvature.pt"
     if kept.is_file():
         return Curvature(torch.load(kept, weights_only=True))
-    assert model.discriminator is not None
-    focus = face_weights(model.framing, model.generator.resolution)
+    projector = Projector(model, ProjectorSettings("discriminator"))
     found = Curvature.of(
         model.generator,
-        DiscriminatorDistance(model.discriminator, focus),
-        statistics,
+        projector.loss(),
+        projector.statistics,
         PROBES,
-        pixel_weight=PIXEL_WEIGHT,
-        focus=focus,
         progress=lambda n: print(f"probe {n} of {PROBES}", flush=True),
     )
     torch.save(found.factors, kept)
@@ -85,12 +84,14 @@ def main() -> None:
 
     model = load_model(NAME)
     assert model.discriminator is not None
-    statistics = WStatistics.of(model.generator)
     curvature = saved_curvature(options.state)
     if curvature is None:
-        distance = DiscriminatorDistance(model.discriminator)
         curvature = Curvature.of(
-            model.generator, distance, statistics, PROBES, progress=lambda n: print(f"probe {n}", flush=True)
+            model.generator,
+            ReconstructionLoss(DiscriminatorDistance(model.discriminator)),
+            WStatistics.of(model.generator),
+            PROBES,
+            progress=lambda n: print(f"probe {n}", flush=True),
         )
     native = torch.cpu._is_avx512_bf16_supported()
     trainer = EncoderTrainer(
@@ -111,7 +112,7 @@ def main() -> None:
             print(step, "  ".join(f"{name} {value:.3f}" for name, value in terms.items()), flush=True)
 
     model.encoder = train_encoder(trainer, options.state, max_minutes=options.minutes, save_minutes=2, report=report)
-    model.curvature = measured(model, statistics)
+    model.curvature = measured(model)
     target = ROOT / "latentedit" / "bundled" / f"{NAME}{ENCODER}"
     save_encoder(
         target, model, {"steps": trainer.step_number, "batch": options.batch, "photographs": len(trainer.photos or [])}

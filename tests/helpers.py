@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from latentedit.cli.main import main
 from latentedit.inversion.perceptual import DiscriminatorDistance
 from latentedit.inversion.preconditioner import Curvature
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.networks.generator import Generator, GeneratorConfig
@@ -117,5 +118,5 @@ def onnx_mean(path: Path, size: int) -> None:
 
 def trainer(generator: Generator, steps: int = 30, photos: PictureSet | None = None, seed: int = 0) -> EncoderTrainer:
     perceptual = DiscriminatorDistance(tiny_discriminator())
-    curvature = Curvature.of(generator, perceptual, WStatistics.of(generator), 32)
+    curvature = Curvature.of(generator, ReconstructionLoss(perceptual), WStatistics.of(generator), 32)
     return EncoderTrainer(generator, perceptual, curvature, steps, photos=photos, batch=8, seed=seed)

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import threading
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from latentedit.cli.common import ahead
 from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_generator, load_model
+from latentedit.inversion.domain import Domain
 from latentedit.io.images import load_image, to_pil, to_tensor
 from latentedit.latent.latent_file import Latent
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.photo.alignment import quad_of_window
-from latentedit.photo.checks import Domain, foreign, remarks
+from latentedit.photo.checks import foreign, remarks
 from tests.helpers import complaint, run, works
 
 STEPS = ("--aligned", "--steps", "3")
@@ -213,9 +215,9 @@ def test_a_folder_is_read_ahead_and_written_behind(tiny_file: Path, tmp_path: Pa
     for module, name in (
         ("io.images", "open_reduced"),
         ("latent.latent_file", "save_latent"),
-        ("inversion.projector", "invert"),
+        ("inversion.projector", "Projector.invert"),
     ):
-        own = getattr(importlib.import_module(f"latentedit.{module}"), name)
+        own = attrgetter(name)(importlib.import_module(f"latentedit.{module}"))
 
         def told(*a: Any, own: Any = own, n: str = name, **k: Any) -> Any:
             threads.setdefault(n, set()).add(threading.current_thread().name)
@@ -228,7 +230,7 @@ def test_a_folder_is_read_ahead_and_written_behind(tiny_file: Path, tmp_path: Pa
     )  # fmt: skip
     assert len(list((tmp_path / "out").glob("?.safetensors"))) == 4
     main = threading.main_thread().name
-    assert threads["invert"] == {main}
+    assert threads["Projector.invert"] == {main}
     assert main not in threads["open_reduced"] | threads["save_latent"]
 
 

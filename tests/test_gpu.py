@@ -9,8 +9,10 @@ from PIL import Image
 
 from latentedit.formats.load_model import load_model
 from latentedit.inversion.perceptual import DiscriminatorDistance, LpipsDistance, distance
-from latentedit.inversion.pivotal_tuning import tune
-from latentedit.inversion.projector import invert, psnr
+from latentedit.inversion.pivotal_tuning import TuningOptions, tune
+from latentedit.inversion.projector import invert
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
+from latentedit.inversion.result import psnr
 from latentedit.model.model import Model
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.networks.generator import Generator, GeneratorConfig
@@ -114,7 +116,8 @@ def test_tuning_brings_the_picture_nearer() -> None:
     generator, discriminator = tiny_generator().cuda(), tiny_discriminator().cuda()
     image = generator(torch.randn(1, generator.z_dim, device="cuda"))
     ws = generator.mapping(torch.zeros(1, generator.z_dim, device="cuda"))
-    tuning = tune(generator, image, ws, None, DiscriminatorDistance(discriminator), 40, learning_rate=1e-2)
+    loss = ReconstructionLoss(DiscriminatorDistance(discriminator))
+    tuning = tune(generator, image, ws, None, loss, TuningOptions(40, learning_rate=1e-2))
     assert tuning.after["psnr"] > tuning.before["psnr"] + 3
 
 

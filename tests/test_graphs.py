@@ -9,10 +9,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from latentedit.inversion.latent_discriminator import Critic
+from latentedit.inversion.options import InversionOptions
 from latentedit.inversion.perceptual import DiscriminatorDistance
-from latentedit.inversion.pivotal_tuning import tune
+from latentedit.inversion.pivotal_tuning import TuningOptions, tune
 from latentedit.inversion.preconditioner import Curvature
-from latentedit.inversion.search import TERMS, Search
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
+from latentedit.inversion.search import Search
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.runtime.cuda_graphs import Graphs, Replayed
 from latentedit.training import PictureSet, Trainer, TrainingConfig
@@ -301,24 +303,20 @@ def test_a_search_step_stays_on_the_device(device: str, method: str, monkeypatch
     search = Search(
         generator.to(device),
         torch.zeros(2, 1, 16, 16, device=device),
-        DiscriminatorDistance(discriminator.to(device), focus),
+        ReconstructionLoss(DiscriminatorDistance(discriminator.to(device), focus), 1.0, focus),
         statistics,
-        generator.num_ws,
-        "optimise",
+        InversionOptions(space="s", delta_weight=1.0, adversarial_weight=1.0),
         mask=torch.ones(1, 1, 16, 16),
-        focus=focus,
-        styles=True,
         critic=critic,
-        weights=dict.fromkeys(TERMS, 1.0),
     )
     search.take_start()
     with pytest.raises(StoppedError):
         if method == "quasi_newton":
-            search.quasi_newton(2, curvature, None, 0, 0.0, lambda *_: None)
+            search.quasi_newton(2, curvature, 0, 0.0, lambda *_: None)
         elif method == "adam":
-            search.adam(2, 0.1, 0.05, None, 0, 0.0, lambda *_: None)
+            search.adam(2, 0, 0.0, lambda *_: None)
         else:
-            search.details(2, True, None, lambda *_: None)
+            search.details(2, True, lambda *_: None)
     assert all(result.device.type == device for result in Once.results)
     assert len(Once.results) >= 3
 
@@ -328,7 +326,7 @@ def test_a_tuning_step_stays_on_the_device(monkeypatch: pytest.MonkeyPatch) -> N
     generator, perceptual = tiny_generator(), DiscriminatorDistance(tiny_discriminator())
     ws = torch.zeros(1, generator.num_ws, generator.w_dim)
     with pytest.raises(StoppedError):
-        tune(generator, torch.zeros(1, 1, 16, 16), ws, None, perceptual, 2)
+        tune(generator, torch.zeros(1, 1, 16, 16), ws, None, ReconstructionLoss(perceptual), TuningOptions(2))
     terms, *gradients = Once.results
     assert terms.shape == (3,)
     assert len(gradients) == len(list(generator.synthesis.parameters()))

@@ -15,6 +15,7 @@ from latentedit.cli.main import WAITING
 from latentedit.errors import Interrupted
 from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_generator
+from latentedit.inversion.projector import Projector
 from latentedit.io.images import to_pil
 from latentedit.latent.w_statistics import sample_z
 from latentedit.training import loop as training_loop
@@ -66,9 +67,7 @@ def test_before_the_first_photo(photos: Path, tiny_file: Path, monkeypatch: pyte
 
 
 def test_between_two_photos(photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from latentedit.inversion import projector
-
-    monkeypatch.setattr("latentedit.inversion.projector.invert", nth(2, projector.invert))
+    monkeypatch.setattr(Projector, "invert", nth(2, Projector.invert))
     line = stopped(*inverted(photos, tiny_file))
     assert line == "latentedit: interrupted; 1 photos are done and kept, run the same command again to resume"
     assert (photos.parent / "latents" / "0.safetensors").is_file()
@@ -76,7 +75,7 @@ def test_between_two_photos(photos: Path, tiny_file: Path, monkeypatch: pytest.M
 
 
 def test_while_tuning_the_search_is_kept(photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentedit.inversion.pivotal_tuning.tune", press)
+    monkeypatch.setattr(Projector, "tune", press)
     line = stopped(*inverted(photos, tiny_file, "--tune"))
     assert line == "latentedit: interrupted; the best result so far is kept, run the same command again to resume"
     latent = load_latent(photos.parent / "latents" / "0.safetensors")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from latentedit.errors import Error
-from latentedit.inversion.projector import psnr
+from latentedit.inversion.result import psnr
 from latentedit.networks.discriminator import DiscriminatorConfig, minibatch_std
 from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.networks.modulation import (

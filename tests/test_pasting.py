@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from latentedit.errors import Error
-from latentedit.inversion.projector import psnr
+from latentedit.inversion.result import psnr
 from latentedit.io.images import to_pil
 from latentedit.latent.latent_file import Latent
 from latentedit.latent.w_statistics import sample_z

@@ -20,6 +20,7 @@ from latentedit.inversion.perceptual import (
     stlpips_file,
 )
 from latentedit.inversion.preconditioner import cached_file
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.runtime.torchvision_stubs import import_with_torchvision
 from tests.helpers import tiny_discriminator
 
@@ -107,7 +108,7 @@ def test_a_sum_of_distances() -> None:
     apart = [distance(part.features(a), part.features(b)) for part in (first, second)]
     torch.testing.assert_close(distance(both.features(a), both.features(b)), apart[0] + 0.3 * apart[1])
     assert both.name == "discriminator+0.3discriminator"
-    assert cached_file("f" * 64, both).name == f"{'f' * 32}-discriminator+0.3discriminator-1.safetensors"
+    assert cached_file("f" * 64, ReconstructionLoss(both)).name == f"{'f' * 32}-discriminator+0.3discriminator-1.safetensors"
     with pytest.raises(Error, match="at least one part"):
         CombinedDistance([])
     with pytest.raises(Error, match="the weight of discriminator must be a positive number, got 0"):

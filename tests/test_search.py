@@ -15,6 +15,7 @@ from latentedit.inversion.noise_regulariser import noise_regulariser, whiten
 from latentedit.inversion.perceptual import DiscriminatorDistance
 from latentedit.inversion.preconditioner import PSI, Curvature, cached_file, sample_rows
 from latentedit.inversion.projector import invert
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.latent.latent_file import save_latent
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.networks.fingerprint import fingerprint
@@ -97,7 +98,7 @@ def parts() -> tuple[Generator, DiscriminatorDistance, WStatistics]:
 
 def test_curvature_is_the_mean_of_the_squared_derivative(parts: tuple[Generator, DiscriminatorDistance, WStatistics]) -> None:
     generator, perceptual, statistics = parts
-    measured = Curvature.of(generator, perceptual, statistics, 2000, seed=1)
+    measured = Curvature.of(generator, ReconstructionLoss(perceptual), statistics, 2000, seed=1)
     factors = measured.factors.flatten(1)
     estimated = factors.T @ factors
     exact = torch.zeros_like(estimated)
@@ -117,7 +118,7 @@ def test_curvature_is_the_mean_of_the_squared_derivative(parts: tuple[Generator,
 
 def test_scaling_makes_the_loss_equally_steep(parts: tuple[Generator, DiscriminatorDistance, WStatistics]) -> None:
     generator, perceptual, statistics = parts
-    curvature = Curvature.of(generator, perceptual, statistics, 64)
+    curvature = Curvature.of(generator, ReconstructionLoss(perceptual), statistics, 64)
     for rows in (1, generator.num_ws):
         scaling = curvature.scaling(rows, prior=0.01)
         v = torch.randn(2, rows * generator.w_dim)
@@ -134,14 +135,15 @@ def test_curvature_is_measured_once(
 ) -> None:
     monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path))
     generator, perceptual, statistics = parts
+    loss = ReconstructionLoss(perceptual)
     seen: list[int] = []
-    first = Curvature.cached(generator, perceptual, statistics, "f" * 64, progress=seen.append)
+    first = Curvature.cached(generator, loss, statistics, "f" * 64, progress=seen.append)
     assert seen[-1] == 64
-    assert cached_file("f" * 64, perceptual).is_file()
-    again = Curvature.cached(generator, perceptual, statistics, "f" * 64, progress=lambda _: pytest.fail("measured again"))
+    assert cached_file("f" * 64, loss).is_file()
+    again = Curvature.cached(generator, loss, statistics, "f" * 64, progress=lambda _: pytest.fail("measured again"))
     assert torch.equal(first.factors, again.factors)
-    cached_file("f" * 64, perceptual).write_bytes(b"broken")
-    assert torch.equal(Curvature.cached(generator, perceptual, statistics, "f" * 64).factors, first.factors)
+    cached_file("f" * 64, loss).write_bytes(b"broken")
+    assert torch.equal(Curvature.cached(generator, loss, statistics, "f" * 64).factors, first.factors)
 
 
 def test_whitening_leaves_nothing_to_the_regulariser() -> None:

@@ -13,25 +13,26 @@ from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_generator
 from latentedit.inversion.perceptual import DiscriminatorDistance
-from latentedit.inversion.pivotal_tuning import tune
-from latentedit.inversion.projector import psnr
+from latentedit.inversion.pivotal_tuning import TuningOptions, tune
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
+from latentedit.inversion.result import psnr
 from latentedit.io.images import load_image
 from latentedit.latent.deltas import compress, expand, with_deltas
 from tests.helpers import tiny_discriminator, tiny_generator, works
 
 
-def case() -> tuple[Any, Any, Tensor, Tensor]:
-    generator, perceptual = tiny_generator(), DiscriminatorDistance(tiny_discriminator())
+def case() -> tuple[Any, ReconstructionLoss, Tensor, Tensor]:
+    generator, loss = tiny_generator(), ReconstructionLoss(DiscriminatorDistance(tiny_discriminator()))
     with torch.no_grad():
         ws = generator.mapping(torch.randn(1, 12, generator=torch.Generator().manual_seed(3)))
         other = generator.mapping(torch.randn(1, 12, generator=torch.Generator().manual_seed(5)))
-        return generator, perceptual, generator.synthesis(other).clamp(-1, 1), ws
+        return generator, loss, generator.synthesis(other).clamp(-1, 1), ws
 
 
 def test_comes_nearer_and_is_stored_small() -> None:
-    generator, perceptual, image, ws = case()
+    generator, loss, image, ws = case()
     before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
-    found = tune(generator, image, ws, None, perceptual, 80, learning_rate=3e-3)
+    found = tune(generator, image, ws, None, loss, TuningOptions(80, learning_rate=3e-3))
     assert found.after["psnr"] > found.before["psnr"] + 3
     assert found.after["perceptual"] < found.before["perceptual"]
     assert found.loss_db >= 45
@@ -46,12 +47,13 @@ def test_comes_nearer_and_is_stored_small() -> None:
 
 
 def test_locality_keeps_other_pictures() -> None:
-    generator, perceptual, image, ws = case()
+    generator, loss, image, ws = case()
     with torch.no_grad():
         far = generator.mapping(torch.randn(8, 12, generator=torch.Generator().manual_seed(8)))
 
     def changed(weight: float) -> float:
-        found = tune(generator, image, ws, None, perceptual, 60, learning_rate=3e-3, locality_weight=weight)
+        options = TuningOptions(60, learning_rate=3e-3, locality_weight=weight)
+        found = tune(generator, image, ws, None, loss, options)
         with torch.no_grad():
             return float((with_deltas(generator, found.deltas).synthesis(far) - generator.synthesis(far)).square().mean())
 
@@ -70,7 +72,7 @@ def test_products_of_thin_matrices() -> None:
 
 
 def test_what_does_not_fit() -> None:
-    generator, perceptual, image, ws = case()
+    generator, loss, image, ws = case()
     with pytest.raises(Error, match="does not fit this generator"):
         with_deltas(generator, {"b8.conv9.weight": torch.zeros(1)})
     with pytest.raises(Error, match="does not fit this generator"):
@@ -78,9 +80,9 @@ def test_what_does_not_fit() -> None:
     with pytest.raises(Error, match="is incomplete"):
         expand({"b8.conv0.weight/u": torch.zeros(3, 2)})
     with pytest.raises(Error, match="tuned to one image at a time"):
-        tune(generator, image.repeat(2, 1, 1, 1), ws, None, perceptual, 3)
+        tune(generator, image.repeat(2, 1, 1, 1), ws, None, loss)
     with pytest.raises(Error, match="steps must be at least 1"):
-        tune(generator, image, ws, None, perceptual, 0)
+        TuningOptions(0)
 
 
 def test_from_photo_to_edit(tmp_path: Path, tiny_file: Path) -> None:

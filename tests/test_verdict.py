@@ -18,6 +18,7 @@ from latentedit.directions.direction import read_direction
 from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_model
+from latentedit.inversion.domain import Domain
 from latentedit.inversion.projector import invert
 from latentedit.inversion.verdict import AMOUNTS, Look, judge
 from latentedit.io.native_file import read_header, write_tensors
@@ -26,7 +27,6 @@ from latentedit.latent.w_statistics import WStatistics
 from latentedit.model.model import Model
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.fingerprint import fingerprint
-from latentedit.photo.checks import Domain
 from latentedit.photo.faces import sees_face
 from latentedit.photo.looking import Onlooker, _farthest
 from tests.helpers import hopper, tiny_discriminator, tiny_generator, works
@@ -214,7 +214,7 @@ def few(model: Model, names: Sequence[str] = ("smile",)) -> Onlooker:
 
 
 def test_an_own_picture_of_faces128(faces128: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentedit.photo.checks.SAMPLES", 12)  # quicker, and roughly the same
+    monkeypatch.setattr("latentedit.inversion.domain.SAMPLES", 12)  # quicker, and roughly the same
     generator = faces128.generator
     ws = generator.mapping(torch.randn(1, 256, generator=torch.Generator().manual_seed(1)), None, 0.7)
     looking = few(faces128)

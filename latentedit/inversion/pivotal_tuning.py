@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error
-from latentedit.inversion.perceptual import Perceptual, distance
-from latentedit.inversion.projector import psnr
+from latentedit.errors import Error, check_number
+from latentedit.inversion.perceptual import distance
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
+from latentedit.inversion.result import psnr
 from latentedit.latent.deltas import Deltas, compress, expand, with_deltas
 from latentedit.latent.latent_file import Latent
 from latentedit.latent.w_statistics import WStatistics, sample_w
@@ -29,6 +30,28 @@ NEARBY = 0.5
 """Distance from the pivot, towards random w, at which images are kept as they were."""
 
 Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class TuningOptions:
+    """Everything that can be chosen about pivotal tuning.
+
+    Raises:
+        Error: fewer than one step, or a number that is negative or not finite.
+    """
+
+    steps: int = 200
+    learning_rate: float = 1e-3
+    locality_weight: float = 0.1
+    """Weight of the distance between what the tuned and the untouched generator draw near the pivot (Roich et al. 2021, section
+    3.3); 0 switches it off."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise Error(f"steps must be at least 1, got {self.steps}")
+        check_number("learning_rate", self.learning_rate, 0)
+        check_number("locality_weight", self.locality_weight, 0)
 
 
 @dataclass
@@ -59,43 +82,38 @@ def tune(
     image: Tensor,
     ws: Tensor,
     noise: list[Tensor] | None,
-    perceptual: Perceptual,
-    steps: int = 200,
-    *,
-    learning_rate: float = 1e-3,
-    pixel_weight: float = 1.0,
-    focus: Tensor | None = None,
-    locality_weight: float = 0.1,
-    seed: int = 0,
+    loss: ReconstructionLoss,
+    options: TuningOptions | None = None,
     progress: Progress | None = None,
 ) -> Tuning:
     """Tune the synthesis network to render ``image [1, C, H, W]`` from the pivot ``ws [1, num_ws, w_dim]``.
 
     Args:
         noise: the pivot's noise maps; None for the generator's own.
-        focus: weights of the pixels, ``[1, 1, H, W]`` of mean 1 (`latentedit.inversion.face_weights`); None for equal
-            weights.
-        locality_weight: of the distance between what the tuned and the untouched generator draw near the pivot (Roich et al.
-            2021, section 3.3); 0 switches it off.
+        loss: how the image and its rendering are compared.
+        progress: called after every step with its number, their total number and the terms of the loss.
 
     Raises:
-        Error: more than one image, or fewer than one step.
+        Error: more than one image.
     """
+    options = options or TuningOptions()
     if len(image) != 1 or len(ws) != 1:
         raise Error(f"the generator is tuned to one image at a time, got {len(image)} images and {len(ws)} latents")
-    if steps < 1:
-        raise Error(f"steps must be at least 1, got {steps}")
     device = generator.device
-    image, ws = image.to(device), ws.to(device)
+    image = image.to(device)
+    ws = ws.to(device)
     maps: Any = "const" if noise is None else [map_.to(device) for map_ in noise]
+    perceptual = loss.perceptual
+
     tuned = copy.deepcopy(generator)
     own = {name: p.detach().clone() for name, p in tuned.synthesis.named_parameters()}
     parameters = list(tuned.synthesis.parameters())
     for parameter in parameters:
         parameter.requires_grad_(True)
-    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    optimiser = torch.optim.Adam(parameters, lr=options.learning_rate)
+
     scale = WStatistics.of(generator).std
-    weights = torch.ones(1, device=device) if focus is None else focus.to(device)
+    weights = torch.ones(1, device=device) if loss.focus is None else loss.focus.to(device)
     with torch.no_grad():
         target = perceptual.features(image)
         first = generator.synthesis(ws, noise=maps)
@@ -104,27 +122,27 @@ def tune(
         """The terms of the loss, and its gradients."""
         rendered = tuned.synthesis(ws, noise=maps)
         terms = [distance(perceptual.features(rendered), target).sum(), (weights * (rendered - image).square()).mean()]
-        loss = terms[0] + pixel_weight * terms[1]
-        if locality_weight:
+        total = terms[0] + loss.pixel_weight * terms[1]
+        if options.locality_weight:
             with torch.no_grad():
                 before = generator.synthesis(near, noise=maps)
             after = tuned.synthesis(near, noise=maps)
             features = perceptual.features(torch.cat([before, after]))
             terms.append((distance(features[1:], features[:1]) + (after - before).square().mean()).sum())
-            loss = loss + locality_weight * terms[2]
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            total = total + options.locality_weight * terms[2]
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         return torch.stack(terms).detach(), *gradients
 
     def nearby(step: int) -> Tensor:
         """A w some way from the pivot towards a random one, where edits go."""
-        if not locality_weight:
+        if not options.locality_weight:
             return ws
-        towards = sample_w(generator, 1, seed + 1 + step)[:, None] - ws
+        towards = sample_w(generator, 1, (options.seed + 1 + step) % 2**32)[:, None] - ws
         return ws + towards * (NEARBY * scale / towards.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-8))
 
     evaluation = Replayed(evaluate, Graphs(device))
     with tf32(True, device):
-        for step in range(steps):
+        for step in range(options.steps):
             found, *gradients = evaluation(nearby(step))
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
@@ -132,7 +150,7 @@ def tune(
             optimiser.zero_grad(set_to_none=True)
             del gradients, gradient
             if progress:
-                progress(step + 1, steps, dict(zip(("perceptual", "pixel", "locality"), found.tolist(), strict=False)))
+                progress(step + 1, options.steps, dict(zip(("perceptual", "pixel", "locality"), found.tolist(), strict=False)))
     with torch.no_grad():
         whole = tuned.synthesis(ws, noise=maps)
         deltas = {name: (p - own[name]).detach().cpu() for name, p in tuned.synthesis.named_parameters()}
@@ -152,4 +170,4 @@ def tune(
                 "psnr": round(float(psnr(picture, image)), 3),
             }
 
-        return Tuning(best[1], best[0], round(best[2], 2), best[3], figures(first), figures(best[4]), steps)
+        return Tuning(best[1], best[0], round(best[2], 2), best[3], figures(first), figures(best[4]), options.steps)

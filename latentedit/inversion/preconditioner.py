@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from latentedit.errors import Error
-from latentedit.inversion.perceptual import Perceptual
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.io.files import cache_folder
 from latentedit.io.native_file import read_tensors, write_tensors
 from latentedit.latent.w_statistics import WStatistics, sample_w
@@ -68,36 +68,38 @@ class Curvature:
     def of(
         cls,
         generator: Generator,
-        perceptual: Perceptual,
+        loss: ReconstructionLoss,
         statistics: WStatistics,
         probes: int = PROBES,
         *,
         batch: int = BATCH,
-        pixel_weight: float = 1.0,
-        focus: Tensor | None = None,
         seed: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> "Curvature":
-        """Measured by ``probes`` backward passes, of which the strongest `RANK` directions are kept.
+        """Measure the curvature of ``loss`` by ``probes`` backward passes, and keep the strongest `RANK` directions.
 
-        ``pixel_weight`` and ``focus`` are those of the search (`latentedit.inversion.projector.invert`).
         ``progress`` is called with the number of probes done after every batch.
         """
         device = generator.device
-        mean, colouring = statistics.mean.to(device), statistics.colouring.to(device)
+        mean = statistics.mean.to(device)
+        colouring = statistics.colouring.to(device)
+        focus = None if loss.focus is None else loss.focus.to(device)
         draws = torch.Generator().manual_seed(seed)
         gradients = []
         for start in range(0, probes, batch):
             count = min(batch, probes - start)
             u = (PSI * sample_rows(generator, statistics, count, draws)).requires_grad_()
             image = generator.synthesis(mean + u @ colouring)
-            features = perceptual.features(image)
+
+            features = loss.perceptual.features(image)
             projected = (features * _signs(features, draws)).sum()
-            weighted = image if focus is None else image * focus.to(device).sqrt()
-            projected = projected + (weighted * _signs(image, draws)).sum() * (pixel_weight / image[0].numel()) ** 0.5
+            weighted = image if focus is None else image * focus.sqrt()
+            projected = projected + (weighted * _signs(image, draws)).sum() * (loss.pixel_weight / image[0].numel()) ** 0.5
+
             gradients.append(torch.autograd.grad(projected, u)[0].flatten(1).cpu())
             if progress:
                 progress(start + count)
+
         stacked = torch.cat(gradients).double() / probes**0.5
         _, strength, directions = torch.linalg.svd(stacked, full_matrices=False)
         factors = strength[:RANK, None] * directions[:RANK]
@@ -107,16 +109,14 @@ class Curvature:
     def cached(
         cls,
         generator: Generator,
-        perceptual: Perceptual,
+        loss: ReconstructionLoss,
         statistics: WStatistics,
         fingerprint: str,
         *,
-        pixel_weight: float = 1.0,
-        focus: Tensor | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> "Curvature":
         """As `of`, kept in the user's cache under the generator's ``fingerprint`` and what the loss is made of."""
-        path = cached_file(fingerprint, perceptual, pixel_weight, focus)
+        path = cached_file(fingerprint, loss)
         shape = (generator.num_ws, generator.w_dim)
         try:
             factors = read_tensors(path, FORMAT, VERSION)[1]["factors"].float()
@@ -128,11 +128,9 @@ class Curvature:
         LOG.debug("the preconditioner is measured, and kept in %s", path)
         measured = cls.of(
             generator,
-            perceptual,
+            loss,
             statistics,
             batch=2 if generator.resolution < 256 else 1,
-            pixel_weight=pixel_weight,
-            focus=focus,
             progress=progress,
         )
         with suppress(Error):  # a cache that cannot be written is none
@@ -181,11 +179,11 @@ class Scaling:
         return x * rest + ((x @ directions.T) * (scales.to(x.device) - rest)) @ directions
 
 
-def cached_file(fingerprint: str, perceptual: Perceptual, pixel_weight: float = 1.0, focus: Tensor | None = None) -> Path:
+def cached_file(fingerprint: str, loss: ReconstructionLoss) -> Path:
     """Where `Curvature.cached` keeps what it measured."""
-    parts = [fingerprint[:32], perceptual.name, f"{pixel_weight:g}"]
-    if focus is not None:
-        parts.append(hashlib.sha256(focus.cpu().numpy().tobytes()).hexdigest()[:8])
+    parts = [fingerprint[:32], loss.perceptual.name, f"{loss.pixel_weight:g}"]
+    if loss.focus is not None:
+        parts.append(hashlib.sha256(loss.focus.cpu().numpy().tobytes()).hexdigest()[:8])
     return cache_folder() / "curvature" / f"{'-'.join(parts)}.safetensors"
 
 

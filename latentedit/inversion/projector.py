@@ -3,300 +3,460 @@
 The loss is that of Karras et al. 2020 (StyleGAN2), appendix D, with every sum computed per image.
 """
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, check_number
+from latentedit.errors import Error
+from latentedit.inversion.domain import Domain
+from latentedit.inversion.encoder import Encoder, encode
+from latentedit.inversion.face_weights import face_weights
 from latentedit.inversion.latent_discriminator import Critic
+from latentedit.inversion.options import (
+    PIXEL_WEIGHT,
+    PRIOR_WEIGHT,
+    STEPS,
+    STYLE_WEIGHT,
+    Choices,
+    InversionOptions,
+    ProjectorSettings,
+    sorted_out,
+)
 from latentedit.inversion.perceptual import Perceptual, choose, distance
-from latentedit.inversion.preconditioner import Curvature
-from latentedit.inversion.search import FIRST_PART, RESTART_PSI, NoiseMode, Search
-from latentedit.inversion.verdict import Look, Verdict, judge
-from latentedit.latent.latent_file import Latent, render, save_latent
+from latentedit.inversion.pivotal_tuning import Tuning, TuningOptions, tune
+from latentedit.inversion.preconditioner import Curvature, cached_file
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
+from latentedit.inversion.result import Inversion, psnr
+from latentedit.inversion.search import FIRST_PART, RESTART_PSI, Search
+from latentedit.latent.latent_file import render
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
 from latentedit.runtime.devices import tf32
 
-STEPS = {"quasi-newton": 100, "adam": 1000}
-"""Default number of steps of every method."""
-PIXEL_WEIGHT = 15.0
-"""Weight of the mean squared difference of the pixels; docs/photo.md has measurements, also for the weight of the face."""
-PRIOR_WEIGHT = 0.1
-"""Weight of the squared distance of w from its mean: it lowers fidelity a little and improves editability a lot."""
-STYLE_WEIGHT = 0.01
-"""Weight of the mean squared style offset, in standard deviations of the style."""
+if TYPE_CHECKING:
+    from latentedit.model.model import Model
 
-Method = Literal["quasi-newton", "adam"]
+__all__ = [
+    "PIXEL_WEIGHT",
+    "PRIOR_WEIGHT",
+    "STEPS",
+    "STYLE_WEIGHT",
+    "Inversion",
+    "InversionOptions",
+    "Progress",
+    "Projector",
+    "ProjectorSettings",
+    "SearchStep",
+    "invert",
+    "psnr",
+]
+
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass
-class Inversion:
-    """The result of `invert` for ``N`` images."""
+class SearchStep:
+    """What a search tells after every step, to show its progress or to end it."""
 
-    ws: Tensor
-    """``[N, num_ws, w_dim]``."""
-    noise: list[Tensor]
-    """Maps ``[N, 1, h, w]``, coarse to fine."""
-    image: Tensor
-    """``[N, C, H, W]``, rendered one by one with the optimised noise."""
-    image_own_noise: Tensor
-    """The same w with the generator's own noise."""
-    history: dict[str, Tensor]
-    """Terms of the loss (perceptual, pixel, noise, prior) at every step, each ``[steps, N]``."""
-    distances: list[dict[str, float]]
-    """Per image: perceptual distance and PSNR (dB) with the optimised and the generator's own noise, perceptual distance of the
-    model's average image, and distance in w."""
-    space: str
-    fingerprint: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    styles: list[Tensor] = field(default_factory=list)
-    """Offsets ``[N, I]`` to add to the styles computed from ``ws``, in the space "s"; empty in other spaces."""
+    number: int
+    """From 1 to ``total``."""
+    total: int
+    """Number of steps of all searches; fewer are done where the options' patience ends one."""
+    terms: dict[str, float]
+    """Terms of the loss, means over the images: "perceptual", "pixel", "noise", "prior", "delta", "adversarial", "styles"."""
+    images: Tensor
+    """The images of this step as they were rendered for the loss, ``[N, C, H, W]`` on the generator's device. They cost
+    nothing. The next step may write over them, so copy what is kept."""
+    stopped: bool = False
 
-    def verdict(self, index: int = 0, look: Look | None = None) -> Verdict:
-        """How far edits of this latent can be trusted; the better known if someone looked (`latentedit.photo.looking`)."""
-        return judge(self.distances[index], look)
+    @property
+    def distance(self) -> float:
+        """The mean perceptual distance of the images of this step."""
+        return self.terms["perceptual"]
 
-    def latent(self, index: int = 0) -> Latent:
-        noise = [map_[index : index + 1].clone() for map_ in self.noise]
-        ws = self.ws[index : index + 1].clone()
-        styles = [offset[index : index + 1].clone() for offset in self.styles]
-        return Latent(ws, noise, self.fingerprint, self.space, None, self.settings, self.distances[index], styles=styles)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the latent file of a single image; for several use ``result.latent(i)``."""
-        if len(self.ws) != 1:
-            raise Error(f"this result holds {len(self.ws)} images; save them one by one with result.latent(i)")
-        save_latent(path, self.latent())
+    def stop(self) -> None:
+        """End the search after this step; the result is the best so far, and is marked as interrupted."""
+        self.stopped = True
 
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Compute the peak signal-to-noise ratio in dB of images ``[N, C, H, W]`` in [-1, 1]: ``[N]``."""
-    return 10 * torch.log10(4 / (a.clamp(-1, 1) - b.clamp(-1, 1)).square().mean(dim=(1, 2, 3)).clamp(min=1e-10))
+OnStep = Callable[[SearchStep], object]
+
+
+class Projector:
+    """Inverts images into the latent space of one model.
+
+    It owns what searches need besides the images: the perceptual distance, the statistics of w, the Gauss-Newton
+    preconditioner, the model's encoder, the latent discriminator, and the domain that a verdict compares with. Each is made
+    when it is first needed and then kept, and what takes long to measure is also kept in the user's cache folder.
+
+    ::
+
+        projector = latentedit.Projector(latentedit.load_model("faces128"))
+        result = projector.invert(image, latentedit.InversionOptions(space="w", seed=3))
+
+    Args:
+        model: a model, or a generator alone, which comes without encoder, framing and preconditioner.
+        settings: the perceptual distance, and parts to use instead of the projector's own.
+    """
+
+    def __init__(self, model: "Model | Generator", settings: ProjectorSettings | None = None) -> None:
+        self.settings = settings or ProjectorSettings()
+        self.model: Model | None = None if isinstance(model, Generator) else model
+        self.generator: Generator = model if isinstance(model, Generator) else model.generator
+        self._curvatures: dict[float, Curvature] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.generator.device
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The encoder of the model; None if it has none."""
+        return None if self.model is None else self.model.encoder
+
+    @property
+    def discriminator(self) -> Discriminator | None:
+        """The discriminator that the perceptual distance and the domain look with."""
+        if self.settings.discriminator is not None or self.model is None:
+            return self.settings.discriminator
+        return self.model.discriminator
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The fingerprint of the generator."""
+        return fingerprint(self.generator)
+
+    @cached_property
+    def statistics(self) -> WStatistics:
+        """Mean, spread and covariance of the model's random w."""
+        return self.settings.statistics or WStatistics.of(self.generator)
+
+    @cached_property
+    def focus(self) -> Tensor | None:
+        """Weights of the pixels, ``[1, 1, resolution, resolution]``; None for equal weights."""
+        given = self.settings.focus
+        if not isinstance(given, str):
+            return given
+        return None if self.model is None else face_weights(self.model.framing, self.generator.resolution)
+
+    @property
+    def perceptual(self) -> Perceptual:
+        """The perceptual distance that searches minimise."""
+        return self._perceptual[0]
+
+    @property
+    def perceptual_line(self) -> str:
+        """One line that says which distance it is and why."""
+        return self._perceptual[1]
+
+    @cached_property
+    def _perceptual(self) -> tuple[Perceptual, str]:
+        given = self.settings.perceptual
+        if not isinstance(given, str):
+            return given, f"perceptual distance: {given.name}"
+        return choose(given, self.discriminator, self.settings.perceptual_weights, self.device, self.focus)
+
+    @cached_property
+    def critic(self) -> Critic:
+        """The latent discriminator, trained when it is first needed, which takes seconds."""
+        return self.settings.critic or Critic(self.generator, self.statistics)
+
+    @cached_property
+    def domain(self) -> Domain | None:
+        """How far the model's own random images lie from one another; None for a model without a discriminator."""
+        if self.discriminator is None:
+            return None
+        if self.settings.cache:
+            return Domain.cached(self.generator, self.discriminator, self.fingerprint)
+        return Domain.of(self.generator, self.discriminator)
+
+    def loss(self, pixel_weight: float = PIXEL_WEIGHT) -> ReconstructionLoss:
+        """The loss between an image and its rendering, with everything but the prior and the noise regulariser."""
+        return ReconstructionLoss(self.perceptual, pixel_weight, self.focus)
+
+    def has_curvature(self, pixel_weight: float = PIXEL_WEIGHT) -> bool:
+        """Whether `curvature` is at hand, so that it need not be measured."""
+        if self._given_curvature() is not None or pixel_weight in self._curvatures:
+            return True
+        return self.settings.cache and cached_file(self.fingerprint, self.loss(pixel_weight)).is_file()
+
+    def curvature(self, pixel_weight: float = PIXEL_WEIGHT, progress: Callable[[int], None] | None = None) -> Curvature:
+        """The Gauss-Newton preconditioner: that of the settings, of the model, of the cache folder, or one measured now.
+
+        Args:
+            pixel_weight: that of the search.
+            progress: called while it is measured, with the number of probes done of
+                `latentedit.inversion.preconditioner.PROBES`.
+        """
+        given = self._given_curvature()
+        if given is not None:
+            return given
+        if pixel_weight not in self._curvatures:
+            self._curvatures[pixel_weight] = self._measured_curvature(pixel_weight, progress)
+        return self._curvatures[pixel_weight]
+
+    def _given_curvature(self) -> Curvature | None:
+        if self.settings.curvature is not None or self.model is None:
+            return self.settings.curvature
+        return self.model.curvature
+
+    def _measured_curvature(self, pixel_weight: float, progress: Callable[[int], None] | None) -> Curvature:
+        loss = self.loss(pixel_weight)
+        if self.settings.cache:
+            return Curvature.cached(self.generator, loss, self.statistics, self.fingerprint, progress=progress)
+        with tf32(True, self.device):
+            return Curvature.of(self.generator, loss, self.statistics, progress=progress)
+
+    def encode(self, images: Tensor, space: str = "w+") -> Tensor:
+        """Predict ws ``[N, num_ws, w_dim]`` of images ``[N, C, resolution, resolution]`` in [-1, 1], without any search.
+
+        Raises:
+            Error: the model has no encoder.
+        """
+        if self.encoder is None:
+            raise Error('the model has no encoder; train one with "latentedit encoder train"')
+        return encode(self.generator, self.encoder, images.to(self.device), space, statistics=self.statistics)
+
+    def invert(
+        self,
+        images: Tensor,
+        options: InversionOptions | None = None,
+        *,
+        start: Tensor | None = None,
+        mask: Tensor | None = None,
+        on_step: OnStep | None = None,
+    ) -> Inversion:
+        """Search for the w and the noise maps that reproduce images.
+
+        The result for every image is the step with its smallest loss. Ctrl-C ends the search and returns the best result so
+        far, with ``settings["interrupted"]`` set; `SearchStep.stop` does the same from ``on_step``.
+
+        Args:
+            images: ``[N, C, resolution, resolution]`` in [-1, 1]; they do not influence one another.
+            start: starting point ``[N, num_ws, w_dim]``; None for that of ``options.init``.
+            mask: ``[1 or N, 1, resolution, resolution]``, 1 for pixels that count and 0 for others.
+            on_step: called after every step with a `SearchStep`.
+
+        Raises:
+            Error: a wrong shape, no starting point for 0 steps, or no perceptual distance is available.
+        """
+        options = options or InversionOptions()
+        self._check_shapes(images, start, mask)
+        images = images.to(self.device)
+        if start is None:
+            start = self._start(images, options)
+        if start is None and not options.step_count:
+            raise Error("steps must be at least 1, got 0")
+
+        search = Search(
+            self.generator,
+            images,
+            self.loss(options.pixel_weight),
+            self.statistics,
+            options,
+            mask=mask,
+            start=start,
+            critic=self.critic if options.adversarial_weight else None,
+        )
+        curvature = self.curvature(options.pixel_weight) if options.needs_preconditioner else None
+        settings = self._described(options)
+        settings |= {"masked": True} if mask is not None else {}
+        settings |= {"focus": "face"} if self.focus is not None else {}
+        settings |= {"started_from": "given w"} if start is not None else {}
+
+        try:
+            with tf32(True, self.device):
+                _run(search, options, curvature, on_step)
+        except (KeyboardInterrupt, _Stopped):
+            if not search.history:
+                raise
+            settings["interrupted"] = True
+        return self._result(search, settings)
+
+    def tune(
+        self,
+        image: Tensor,
+        ws: Tensor,
+        noise: list[Tensor] | None = None,
+        options: TuningOptions | None = None,
+        progress: Progress | None = None,
+    ) -> Tuning:
+        """Tune the generator to ``image [1, C, H, W]`` around ``ws``, as `latentedit.inversion.pivotal_tuning.tune` does."""
+        return tune(self.generator, image, ws, noise, self.loss(), options, progress)
+
+    def _start(self, images: Tensor, options: InversionOptions) -> Tensor | None:
+        """The encoder's output where the options want it; None stands for the mean w."""
+        if options.init == "mean":
+            return None
+        # Adam of the published projector begins at the mean, unless someone asks.
+        wanted = options.init == "encoder" or (options.method == "quasi-newton" and self.encoder is not None)
+        return self.encode(images, options.space) if wanted else None
+
+    def _check_shapes(self, images: Tensor, start: Tensor | None, mask: Tensor | None) -> None:
+        generator = self.generator
+        expected = (generator.channels, generator.resolution, generator.resolution)
+        if images.ndim != 4 or images.shape[1:] != expected:
+            raise Error(f"image must have shape [N, {', '.join(map(str, expected))}], got {list(images.shape)}")
+        count = len(images)
+        sides = expected[1:]
+
+        if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, *sides) or len(mask) not in (1, count)):
+            raise Error(f"mask must have shape [1 or {count}, 1, {sides[0]}, {sides[1]}], got {list(mask.shape)}")
+        if self.focus is not None and self.focus.shape != (1, 1, *sides):
+            raise Error(f"focus must have shape [1, 1, {sides[0]}, {sides[1]}], got {list(self.focus.shape)}")
+        rows = (count, generator.num_ws, generator.w_dim)
+        if start is not None and start.shape != rows:
+            raise Error(f"start must have shape {list(rows)}, got {list(start.shape)}")
+
+    def _described(self, options: InversionOptions) -> dict[str, Any]:
+        """What latent files say of a search."""
+        of_adam = {"learning_rate": options.learning_rate, "initial_noise": options.initial_noise}
+        return {
+            "space": options.space,
+            "steps": options.step_count,
+            "method": options.method,
+            "perceptual": self.perceptual.name,
+            **(of_adam if options.method == "adam" else {}),
+            "noise": options.noise,
+            "noise_weight": options.noise_weight,
+            "pixel_weight": options.pixel_weight,
+            "prior_weight": options.prior_weight,
+            "delta_weight": options.delta_weight,
+            "adversarial_weight": options.adversarial_weight,
+            "restarts": options.restarts,
+            "seed": options.seed,
+        }
+
+    @torch.no_grad()
+    def _result(self, search: Search, settings: dict[str, Any]) -> Inversion:
+        generator = self.generator
+        ws = search.best_w.expand(-1, generator.num_ws, -1).contiguous()
+        maps = search.best_maps
+        offsets = search.best_offsets
+
+        def picture(i: int, noise: Any) -> Tensor:
+            # One by one: the way a latent file is rendered later, so that the bytes agree.
+            one = slice(i, i + 1)
+            return render(generator, ws[one], noise, [offset[one] for offset in offsets])
+
+        found = torch.cat([picture(i, [m[i : i + 1] for m in maps]) for i in range(len(ws))])
+        own = torch.cat([picture(i, "const") for i in range(len(ws))])
+        average = generator.synthesis(self.statistics.mean.to(generator.device).expand(1, generator.num_ws, -1))
+
+        def away(image: Tensor) -> Tensor:
+            return distance(self.perceptual.features(image), search.target)
+
+        w_distance = self.statistics.distance(ws)
+        columns = {
+            "perceptual": away(found),
+            "psnr": psnr(found, search.image),
+            "perceptual_own_noise": away(own),
+            "psnr_own_noise": psnr(own, search.image),
+            "perceptual_average": away(average),
+            "w_distance": w_distance,
+            "w_percentile": torch.tensor([self.statistics.percentile(float(value)) for value in w_distance]),
+        }
+        distances = [{name: round(float(column[i]), 5) for name, column in columns.items()} for i in range(len(ws))]
+        return Inversion(
+            ws.cpu(),
+            [map_.cpu() for map_ in maps],
+            found.cpu(),
+            own.cpu(),
+            {name: torch.stack(values) for name, values in search.history.items()},
+            distances,
+            settings["space"],
+            self.fingerprint,
+            settings,
+            [offset.cpu() for offset in offsets],
+        )
+
+
+class _Stopped(Exception):  # noqa: N818 - not an error
+    """`SearchStep.stop` was called."""
+
+
+def _run(search: Search, options: InversionOptions, curvature: Curvature | None, on_step: OnStep | None) -> None:
+    """Search for w, once and for every restart, then for what is left with the best w."""
+    steps = options.step_count
+    if not steps:
+        search.take_start()
+        return
+
+    # What is left after w: the noise maps, unless they were searched with it, and the offsets of styles.
+    with_noise = options.noise == "optimise" and options.method == "quasi-newton"
+    detailed = with_noise or options.space == "s"
+    first = max(round(steps * FIRST_PART), 1) if detailed else steps
+    total = first * (options.restarts + 1) + (steps - first if detailed else 0)
+
+    def teller(done: int) -> Callable[[int, dict[str, float]], None]:
+        def tell(step: int, terms: dict[str, float]) -> None:
+            if on_step is None:
+                return
+            told = SearchStep(done + step, total, terms, search.rendered)
+            on_step(told)
+            if told.stopped:
+                raise _Stopped
+
+        return tell
+
+    for run in range(options.restarts + 1):
+        psi = RESTART_PSI if run else 0.0
+        # Seeds go round, as NumPy's random streams take no larger ones.
+        seed = (options.seed + run) % 2**32
+        tell = teller(run * first)
+        if curvature is not None:
+            search.quasi_newton(first, curvature, seed, psi, tell)
+        else:
+            search.adam(first, seed, psi, tell)
+    if detailed:
+        search.details(steps - first, with_noise, teller(first * (options.restarts + 1)))
 
 
 def invert(
-    generator: Generator,
+    model: "Model | Generator",
     image: Tensor,
     space: str = "w+",
     steps: int | None = None,
     *,
-    method: Method = "quasi-newton",
-    perceptual: str | Perceptual = "auto",
-    discriminator: Discriminator | None = None,
-    perceptual_weights: str | os.PathLike[str] | None = None,
-    start: Tensor | None = None,
-    curvature: Curvature | None = None,
-    learning_rate: float = 0.1,
-    initial_noise: float = 0.05,
-    noise_weight: float = 1e5,
-    pixel_weight: float = PIXEL_WEIGHT,
-    prior_weight: float = PRIOR_WEIGHT,
-    delta_weight: float = 0.0,
-    adversarial_weight: float = 0.0,
-    noise: NoiseMode = "optimise",
-    mask: Tensor | None = None,
-    focus: Tensor | None = None,
-    restarts: int = 0,
-    patience: int | None = None,
     seed: int = 0,
-    statistics: WStatistics | None = None,
-    critic: Critic | None = None,
     progress: Progress | None = None,
     watch: Callable[[int, Tensor], None] | None = None,
+    **choices: Unpack[Choices],
 ) -> Inversion:
     """Invert images: search for the w and the noise maps that reproduce them.
 
-    "quasi-newton" takes about 100 steps, scaled by a Gauss-Newton preconditioner: most of them on w with the generator's own
-    noise, then some on the noise maps. "adam" is the published projector: a thousand steps on both, with noise that is added to
-    w and fades. The result for every image is the step with its smallest loss. Ctrl-C ends the search and returns the best
-    result so far, with ``settings["interrupted"]`` set.
+    This is the short form of `Projector` and `Projector.invert`. A model is inverted as `latentedit invert` does it: from its
+    encoder, with its preconditioner, and with the face counting more than the background. A generator alone has none of these,
+    and its preconditioner is measured in every call; a `Projector` keeps it.
 
     Args:
+        model: a model, or a generator.
         image: ``[N, C, resolution, resolution]`` in [-1, 1]; the images of a batch do not influence one another.
         space: "w" (one w), "w+" (one per layer) or "s" (W+, then offsets of every style channel: Wu et al. 2021).
-        steps: None for 100, or 1000 with Adam; 0 returns ``start`` as it is.
-        start: starting point ``[N, num_ws, w_dim]``, e.g. from `latentedit.inversion.encoder.encode`; None for the mean w.
-        curvature: the Gauss-Newton preconditioner of this generator; None measures it, which takes as long as 64 steps.
-        learning_rate: learning rate of Adam.
-        initial_noise: standard deviation of the noise that Adam adds to w at the start, in units of sqrt(E |w - mean|^2).
-        noise_weight: weight of `latentedit.inversion.noise_regulariser.noise_regulariser`.
-        pixel_weight: weight of the mean squared difference of pixels.
-        prior_weight: weight of the squared Mahalanobis distance of w from its mean (divided by w_dim, averaged over layers).
-            Without it, images that are unlike the training data end in latents that cannot be edited. The published projector
-            has no such term; 0 gives its behaviour.
-        delta_weight: weight of the mean squared distance of the layers' w from their mean, in units of sqrt(E |w - mean|^2).
-            It keeps W+ close to W, which improves editability (Tov et al. 2021, section 4.2, do so for an encoder).
-        adversarial_weight: weight of the latent discriminator (`latentedit.inversion.latent_discriminator.Critic`), which keeps
-            the w realistic.
-        noise: "optimise" the maps, keep the generator's own ("frozen"), or render without ("off").
-        critic: the latent discriminator for ``adversarial_weight``; None trains one, which takes seconds.
-        mask: ``[1 or N, 1, resolution, resolution]``, 1 for pixels that count and 0 for others.
-        focus: weights of the pixels, ``[1, 1, resolution, resolution]`` of mean 1 (`latentedit.inversion.face_weights`); None
-            for equal weights. A ``perceptual`` that is given by name uses them as well.
-        restarts: additional searches from random w; the best result of every image counts.
-        patience: stop a search after this many steps without an improvement for any image.
+        steps: None for 100, or 1000 with Adam; 0 returns the starting point as it is.
         progress: called after every step with its number, the total number of steps and the mean terms of the loss.
         watch: called after every step with its number and the images rendered in it, ``[N, C, H, W]``.
+        choices: fields of `InversionOptions` and of `ProjectorSettings`, and ``start`` and ``mask`` as `Projector.invert` takes
+            them.
 
     Raises:
-        Error: a wrong shape, space or number of steps, or no perceptual distance is available.
+        Error: a wrong shape or value, or no perceptual distance is available.
     """
-    expected = (generator.channels, generator.resolution, generator.resolution)
-    if image.ndim != 4 or image.shape[1:] != expected:
-        raise Error(f"image must have shape [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
-    if space not in ("w", "w+", "s"):
-        raise Error(f'space must be "w", "w+" or "s", got {space!r}')
-    if method not in STEPS:
-        raise Error(f"method must be one of {', '.join(STEPS)}, got {method!r}")
-    steps = STEPS[method] if steps is None else steps
-    fewest = 0 if start is not None else 1
-    for name, value, least in (("steps", steps, fewest), ("restarts", restarts, 0), ("patience", patience or 1, 1)):
-        if value < least:
-            raise Error(f"{name} must be at least {least}, got {value}")
-    weights = {
-        "noise_weight": noise_weight,
-        "pixel_weight": pixel_weight,
-        "prior_weight": prior_weight,
-        "delta_weight": delta_weight,
-        "adversarial_weight": adversarial_weight,
-        "learning_rate": learning_rate,
-        "initial_noise": initial_noise,
-    }
-    for name, weight in weights.items():
-        check_number(name, weight, 0)
-    if noise not in ("optimise", "frozen", "off"):
-        raise Error(f'noise must be "optimise", "frozen" or "off", got {noise!r}')
-    if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, *expected[1:]) or len(mask) not in (1, len(image))):
-        raise Error(f"mask must have shape [1 or {len(image)}, 1, {expected[1]}, {expected[2]}], got {list(mask.shape)}")
-    if focus is not None and focus.shape != (1, 1, *expected[1:]):
-        raise Error(f"focus must have shape [1, 1, {expected[1]}, {expected[2]}], got {list(focus.shape)}")
-    rows = (len(image), generator.num_ws, generator.w_dim)
-    if start is not None and start.shape != rows:
-        raise Error(f"start must have shape {list(rows)}, got {list(start.shape)}")
-    device = generator.device
-    image = image.to(device)
-    if isinstance(perceptual, str):
-        perceptual = choose(perceptual, discriminator, perceptual_weights, device, focus)[0]
-    statistics = statistics or WStatistics.of(generator)
-    settings: dict[str, Any] = {
-        "space": space,
-        "steps": steps,
-        "method": method,
-        "perceptual": perceptual.name,
-        **({"learning_rate": learning_rate, "initial_noise": initial_noise} if method == "adam" else {}),
-        "noise": noise,
-        "noise_weight": noise_weight,
-        "pixel_weight": pixel_weight,
-        "prior_weight": prior_weight,
-        "delta_weight": delta_weight,
-        "adversarial_weight": adversarial_weight,
-        "restarts": restarts,
-        "seed": seed,
-        **({"masked": True} if mask is not None else {}),
-        **({"focus": "face"} if focus is not None else {}),
-        **({"started_from": "given w"} if start is not None else {}),
-    }
-    search = Search(
-        generator,
-        image,
-        perceptual,
-        statistics,
-        1 if space == "w" else generator.num_ws,
-        noise,
-        mask=mask,
-        focus=focus,
-        start=start,
-        styles=space == "s",
-        critic=(critic or Critic(generator, statistics)) if adversarial_weight else None,
-        weights={
-            "perceptual": 1.0,
-            "pixel": pixel_weight,
-            "noise": noise_weight,
-            "prior": prior_weight,
-            "delta": delta_weight if space != "w" else 0.0,
-            "adversarial": adversarial_weight,
-            "styles": STYLE_WEIGHT,
-        },
-    )
-    if method == "quasi-newton" and curvature is None and steps:
-        with tf32(True, device):
-            curvature = Curvature.of(generator, perceptual, statistics, pixel_weight=pixel_weight, focus=focus)
-    # What is left after w: the noise maps, unless they were searched with it, and the offsets of styles.
-    with_noise = noise == "optimise" and method == "quasi-newton"
-    detailed = bool(steps) and (with_noise or space == "s")
-    first = max(round(steps * FIRST_PART), 1) if detailed else steps
-    total = first * (restarts + 1) + (steps - first if detailed else 0)
+    chosen, parts, given = sorted_out(dict(choices))
+    options = InversionOptions(space=space, steps=steps, seed=seed, **chosen)
+    if isinstance(model, Generator):
+        parts = {"cache": False, **parts}
 
-    def teller(done: int) -> Callable[[int, dict[str, float]], None]:
-        def tell(step: int, terms: dict[str, float]) -> None:
-            if watch:
-                watch(done + step, search.rendered)
-            if progress:
-                progress(done + step, total, terms)
+    def tell(step: SearchStep) -> None:
+        if watch:
+            watch(step.number, step.images)
+        if progress:
+            progress(step.number, step.total, step.terms)
 
-        return tell
-
-    try:
-        with tf32(True, device):
-            if not steps:
-                search.take_start()
-            for run in range(restarts + 1 if steps else 0):
-                psi, tell = RESTART_PSI if run else 0.0, teller(run * first)
-                if curvature is not None and method == "quasi-newton":
-                    search.quasi_newton(first, curvature, patience, seed + run, psi, tell)
-                else:
-                    search.adam(first, learning_rate, initial_noise, patience, seed + run, psi, tell)
-            if detailed:
-                search.details(steps - first, with_noise, patience, teller(first * (restarts + 1)))
-    except KeyboardInterrupt:
-        if not search.history:
-            raise
-        settings["interrupted"] = True
-    return _finish(search, statistics, settings)
-
-
-@torch.no_grad()
-def _finish(search: Search, statistics: WStatistics, settings: dict[str, Any]) -> Inversion:
-    generator, image, perceptual, target = search.generator, search.image, search.perceptual, search.target
-    ws = search.best_w.expand(-1, generator.num_ws, -1).contiguous()
-    maps, offsets = search.best_maps, search.best_offsets
-
-    def picture(i: int, noise: Any) -> Tensor:
-        # One by one: the way a latent file is rendered later, so that the bytes agree.
-        one = slice(i, i + 1)
-        return render(generator, ws[one], noise, [offset[one] for offset in offsets])
-
-    found = torch.cat([picture(i, [m[i : i + 1] for m in maps]) for i in range(len(ws))])
-    own = torch.cat([picture(i, "const") for i in range(len(ws))])
-    average = generator.synthesis(statistics.mean.to(generator.device).expand(1, generator.num_ws, -1))
-    away = statistics.distance(ws)
-    columns = {
-        "perceptual": distance(perceptual.features(found), target),
-        "psnr": psnr(found, image),
-        "perceptual_own_noise": distance(perceptual.features(own), target),
-        "psnr_own_noise": psnr(own, image),
-        "perceptual_average": distance(perceptual.features(average), target),
-        "w_distance": away,
-        "w_percentile": torch.tensor([statistics.percentile(float(value)) for value in away]),
-    }
-    distances = [{name: round(float(column[i]), 5) for name, column in columns.items()} for i in range(len(ws))]
-    return Inversion(
-        ws.cpu(),
-        [map_.cpu() for map_ in maps],
-        found.cpu(),
-        own.cpu(),
-        {name: torch.stack(values) for name, values in search.history.items()},
-        distances,
-        settings["space"],
-        fingerprint(generator),
-        settings,
-        [offset.cpu() for offset in offsets],
-    )
+    return Projector(model, ProjectorSettings(**parts)).invert(image, options, on_step=tell, **given)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,8 +9,10 @@ from torch import Tensor
 from latentedit.inversion.latent_discriminator import Critic
 from latentedit.inversion.lbfgs import QuasiNewton
 from latentedit.inversion.noise_regulariser import _renormalise, noise_regulariser, whiten
-from latentedit.inversion.perceptual import Perceptual, distance
+from latentedit.inversion.options import InversionOptions
+from latentedit.inversion.perceptual import distance
 from latentedit.inversion.preconditioner import Curvature
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.latent.w_statistics import WStatistics, sample_w
 from latentedit.networks.generator import Generator
 from latentedit.runtime.cuda_graphs import Graphs, Replayed
@@ -33,7 +34,6 @@ DETAIL_RATE = 0.15
 STYLE_RATE = 0.03
 """Learning rate of style offsets, in standard deviations of the style."""
 
-NoiseMode = Literal["optimise", "frozen", "off"]
 Tell = Callable[[int, dict[str, float]], None]
 
 TERMS = "perceptual", "pixel", "noise", "prior", "delta", "adversarial", "styles"
@@ -54,50 +54,61 @@ def _adam_step(x: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: 
 
 
 class Search:
-    """One or several searches for the same pictures; remembers the best of every picture over all of them.
+    """One or several searches for the same images; remembers the best of every image over all of them.
 
     Args:
-        rows: 1 for W, num_ws for W+.
+        image: the images to reproduce, ``[N, C, H, W]`` on the generator's device.
+        loss: how they are compared with what is rendered.
+        options: the space, the noise maps, the weights of the loss, and what the methods need.
+        mask: ``[1 or N, 1, H, W]``, 1 for pixels that count and 0 for others.
         start: ``[N, num_ws, w_dim]``, where searches begin; None stands for the mean w.
-        styles: whether offsets of the styles are searched after w.
-        graphs: on CUDA, evaluate loss and gradient as a CUDA graph.
+        critic: the latent discriminator, where the loss has a term of it.
     """
 
     def __init__(
         self,
         generator: Generator,
         image: Tensor,
-        perceptual: Perceptual,
+        loss: ReconstructionLoss,
         statistics: WStatistics,
-        rows: int,
-        noise: NoiseMode,
+        options: InversionOptions,
         *,
         mask: Tensor | None = None,
-        focus: Tensor | None = None,
         start: Tensor | None = None,
-        styles: bool = False,
         critic: Critic | None = None,
-        weights: dict[str, float],
-        graphs: bool = True,
     ) -> None:
-        self.generator, self.image, self.perceptual, self.statistics = generator, image, perceptual, statistics
-        self.rows, self.noise, self.critic, self.weights = rows, noise, critic, weights
-        self.n, self.device = len(image), image.device
-        self.graphs = Graphs(self.device, graphs)
+        self.generator = generator
+        self.image = image
+        self.perceptual = loss.perceptual
+        self.statistics = statistics
+        self.options = options
+        self.critic = critic
+
+        self.n = len(image)
+        self.device = image.device
+        self.rows = 1 if options.space == "w" else generator.num_ws
+        self.noise = options.noise
+        self.weights = options.weights
+        self.graphs = Graphs(self.device)
+
         self.mask = None if mask is None else mask.to(self.device)
-        self.focus = None if focus is None else focus.to(self.device)
+        self.focus = None if loss.focus is None else loss.focus.to(self.device)
         with torch.no_grad():
-            self.target = perceptual.features(image)
+            self.target = self.perceptual.features(image)
         self.mean = statistics.mean.to(self.device)
-        self.whitening, self.colouring = statistics.whitening.to(self.device), statistics.colouring.to(self.device)
+        self.whitening = statistics.whitening.to(self.device)
+        self.colouring = statistics.colouring.to(self.device)
         self.start = None if start is None else start.to(self.device)
-        self.style_std = self._style_std() if styles else []
+        self.style_std = self._style_std() if options.space == "s" else []
+
         self.history: dict[str, list[Tensor]] = {}
         self.best_loss = torch.full((self.n,), torch.inf, device=self.device)
         self.best: list[Tensor] = []
         """w, noise maps and style offsets."""
         self.rendered = image
-        self._run_best, self._since = self.best_loss, 0
+        """The images of the last step, ``[N, C, H, W]``; on CUDA the next step writes over them."""
+        self._run_best = self.best_loss
+        self._since = 0
 
     @property
     def best_w(self) -> Tensor:
@@ -112,11 +123,10 @@ class Search:
         """Style offsets, empty where none were searched."""
         return self.best[1 + len(self.generator.synthesis.noise_shapes) :]
 
-    def adam(
-        self, steps: int, learning_rate: float, initial_noise: float, patience: int | None, seed: int, psi: float, tell: Tell
-    ) -> None:
+    def adam(self, steps: int, seed: int, psi: float, tell: Tell) -> None:
         """Adam on w and the noise maps together, with noise added to w that fades (StyleGAN2, appendix D)."""
-        # A picture's draws do not depend on its neighbours.
+        learning_rate = self.options.learning_rate
+        # The draws for an image do not depend on its neighbours in the batch.
         streams = [torch.Generator().manual_seed(seed) for _ in range(self.n)]
 
         def draw(*shape: int) -> Tensor:
@@ -142,24 +152,27 @@ class Search:
                 t = step / steps
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate * schedule(t)
-                jitter = self.statistics.std * initial_noise * max(0.0, 1 - t / NOISE_RAMP) ** 2
+                jitter = self.statistics.std * self.options.initial_noise * max(0.0, 1 - t / NOISE_RAMP) ** 2
                 added = draw(self.rows, self.generator.w_dim) * jitter if jitter else nothing
+
                 loss, terms, *gradients = evaluation(added, *searched)
-                if not jitter:
+                if not jitter:  # else the loss is that of another w
                     self._remember(loss, w, maps)
+
                 for tensor, gradient in zip(searched, gradients, strict=True):
                     tensor.grad = gradient
                 optimiser.step()
                 if self.noise == "optimise":
                     self.graphs.run("renormalise", lambda: _renormalise(maps))
+
                 self._log(step + 1, terms, tell)
-                if not jitter and self._stalled(loss, patience):
+                if not jitter and self._stalled(loss):
                     break
         finally:  # also where Ctrl-C ends it: the last step has moved once more
             with torch.no_grad():
                 self._remember(self._loss(self._terms(w, w, maps)), w, maps)
 
-    def quasi_newton(self, steps: int, curvature: Curvature, patience: int | None, seed: int, psi: float, tell: Tell) -> None:
+    def quasi_newton(self, steps: int, curvature: Curvature, seed: int, psi: float, tell: Tell) -> None:
         """Quasi-Newton steps on w alone, in coordinates scaled by ``curvature``; noise is the generator's own, or off."""
         scaling = curvature.scaling(self.rows, self.weights["prior"]).to(self.device)
         maps = self._fixed_maps()
@@ -181,7 +194,7 @@ class Search:
             self._remember(loss, w, maps)
             minimiser.tell(loss, gradient)
             self._log(step + 1, terms, tell)
-            if self._stalled(loss, patience):
+            if self._stalled(loss):
                 break
 
     @torch.no_grad()
@@ -189,16 +202,18 @@ class Search:
         """The start itself is the result, with the generator's own noise."""
         self._remember(self.best_loss.clone().zero_(), self._start(0, 0.0), self._fixed_maps())
 
-    def details(self, steps: int, with_noise: bool, patience: int | None, tell: Tell) -> None:
+    def details(self, steps: int, with_noise: bool, tell: Tell) -> None:
         """Adam on noise maps, if wanted, and on style offsets, with the best w, which stays; after it the best is theirs.
 
         Whiteness of the maps is a constraint here, not a part of the loss, whose gradient it would drown.
         """
-        w, maps = self.best_w, [map_.clone() for map_ in self.best_maps]
+        w = self.best_w
+        maps = [map_.clone() for map_ in self.best_maps]
         if with_noise:
             maps = [map_[:1].clone() for map_ in self._fixed_maps()]
             whiten(maps, FINAL_SWEEPS)
             maps = [map_.repeat(self.n, 1, 1, 1).requires_grad_() for map_ in maps]
+
         offsets = [torch.zeros(self.n, len(std), device=self.device).requires_grad_() for std in self.style_std]
         free = ([(map_, DETAIL_RATE) for map_ in maps] if with_noise else []) + [(offset, STYLE_RATE) for offset in offsets]
         searched = [tensor for tensor, _ in free]
@@ -214,7 +229,8 @@ class Search:
 
         evaluation = Replayed(evaluate, self.graphs)
         self._begin()
-        self.best_loss = torch.full_like(self.best_loss, torch.inf)  # the noise regulariser has had no part in it until now
+        # The noise regulariser has had no part in the best loss until now.
+        self.best_loss = torch.full_like(self.best_loss, torch.inf)
         try:
             for step in range(steps):
                 loss, terms, *gradients = evaluation(*searched)
@@ -225,7 +241,7 @@ class Search:
                 if with_noise:
                     self.graphs.run("whiten", lambda: whiten([map_.data for map_ in maps], SWEEPS))
                 self._log(step + 1, terms, tell)
-                if self._stalled(loss, patience):
+                if self._stalled(loss):
                     break
         finally:
             if with_noise:
@@ -244,10 +260,12 @@ class Search:
 
     def _begin(self) -> None:
         self.graphs.forget()
-        self._run_best, self._since = torch.full_like(self.best_loss, torch.inf), 0
+        self._run_best = torch.full_like(self.best_loss, torch.inf)
+        self._since = 0
 
-    def _stalled(self, loss: Tensor, patience: int | None) -> bool:
-        """Whether no picture has improved for ``patience`` steps."""
+    def _stalled(self, loss: Tensor) -> bool:
+        """Whether no image has improved for as many steps as the options' patience."""
+        patience = self.options.patience
         if patience is None:
             return False
         better = loss < self._run_best * (1 - PLATEAU)
@@ -294,12 +312,14 @@ class Search:
             rendered = synthesis(noisy.expand(-1, self.generator.num_ws, -1), noise=maps)
             styles = zero
         self.rendered = rendered.detach()
+
         difference = rendered - self.image
         if self.mask is not None:
             # What does not count is taken from the picture itself, so that no distance can see it.
             difference = difference * self.mask
             rendered = self.image + difference
         squared = difference.square()
+
         spread = (w - w.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(dim=1) / self.statistics.std**2
         u = (w - self.mean) @ self.whitening
         return {

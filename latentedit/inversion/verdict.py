@@ -14,7 +14,7 @@ from latentedit.latent.latent_file import Latent
 AMOUNTS = (0.75, 1.5, 2.25, 3.0)
 """Sigmas that a picture is moved by to be looked at, either way along every slider."""
 WHOLE = 1.0
-"""Distance from the generator's own pictures (`latentedit.photo.checks.Domain`) up to which a picture counts as whole."""
+"""Distance from the generator's own pictures (`latentedit.inversion.domain.Domain`) up to which a picture counts as whole."""
 LIKE, UNLIKE = 23.0, 18.0
 """PSNR in dB from which on a picture is like the photo, and below which it is not."""
 TOLD, UNTOLD = 0.7, 0.4

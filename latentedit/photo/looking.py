@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from latentedit.inversion.domain import Domain
 from latentedit.inversion.verdict import AMOUNTS, WHOLE, Look
 from latentedit.io.images import to_pil
 from latentedit.latent.deltas import expand, with_deltas
@@ -14,7 +15,6 @@ from latentedit.latent.latent_file import Latent, render
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
 from latentedit.networks.noise import Noise
-from latentedit.photo.checks import Domain
 from latentedit.photo.faces import sees_face
 from latentedit.photo.landmarks import available
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentedit.errors import Error
-from latentedit.inversion.projector import psnr
+from latentedit.inversion.result import psnr
 from latentedit.io.images import EDITED, check_picture, opened, write_picture
 from latentedit.latent.latent_file import Latent
 from latentedit.photo.alignment import Quad, crop_tensor
