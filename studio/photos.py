@@ -8,10 +8,11 @@ from pathlib import Path
 from PIL import Image
 
 from latentedit.errors import Error
+from latentedit.inversion.domain import Domain
 from latentedit.io.images import open_reduced
 from latentedit.model.model import Model
 from latentedit.photo.alignment import Quad, crop, crop_tensor, quad_from_face, quad_of_window
-from latentedit.photo.checks import Domain, foreign, remarks
+from latentedit.photo.checks import foreign, remarks
 from latentedit.photo.faces import find_faces, warnings_of
 
 SHOWN = 1600

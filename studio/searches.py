@@ -95,66 +95,33 @@ class Search:
         Raises:
             Error: it was stopped before it had found anything, or the search failed.
         """
-        from latentedit.inversion.encoder import encode
-        from latentedit.inversion.face_weights import face_weights
-        from latentedit.inversion.perceptual import choose
-        from latentedit.inversion.pivotal_tuning import tune
-        from latentedit.inversion.preconditioner import PROBES, Curvature
-        from latentedit.inversion.projector import PIXEL_WEIGHT, invert
-        from latentedit.latent.w_statistics import WStatistics
-        from latentedit.networks.fingerprint import fingerprint
+        from latentedit.inversion.options import InversionOptions
+        from latentedit.inversion.pivotal_tuning import TuningOptions
+        from latentedit.inversion.preconditioner import PROBES
+        from latentedit.inversion.projector import Projector, SearchStep
 
-        generator, quality = self.model.generator, self.quality
+        quality = self.quality
         self.tell(Progress())
-        focus = face_weights(self.model.framing, generator.resolution)
-        measure, _ = choose("auto", self.model.discriminator, None, generator.device, focus)
-        statistics = WStatistics.of(generator)
-        curvature = self.model.curvature
-        if curvature is None:
-            pace = _Pace("Measuring the model, once", PROBES)
-            curvature = Curvature.cached(
-                generator,
-                measure,
-                statistics,
-                fingerprint(generator),
-                pixel_weight=PIXEL_WEIGHT,
-                focus=focus,
-                progress=lambda done: self._report(pace.at(done, PROBES)),
-            )
-        start = self.start
-        if start is None and self.model.encoder is not None:
-            start = encode(
-                generator, self.model.encoder, self.target.to(generator.device), quality.space, statistics=statistics
-            )
+        projector = Projector(self.model)
+        pace = _Pace("Measuring the model, once", PROBES)
+        projector.curvature(progress=lambda done: self._report(pace.at(done, PROBES)))
         if self.stopped.is_set():
             raise Error("the search was stopped before it had begun")
 
         extra = TUNE_STEPS * 2.2 if quality.tuned else 0.0
         searching = _Pace("Searching", self.steps, extra)
-        seen: dict[str, Tensor] = {}
 
-        def watch(step: int, pictures: Tensor) -> None:
-            seen["now"] = pictures
-
-        def progress(step: int, total: int, _: dict[str, float]) -> None:
-            self._report(replace(searching.at(step, total), image=seen.get("now")))
+        def show(step: SearchStep) -> None:
+            self._report(replace(searching.at(step.number, step.total), image=step.images))
             if self.stopped.is_set():
-                raise StoppedError
+                step.stop()
 
-        result = invert(
-            generator,
-            self.target,
-            quality.space,
-            self.steps,
-            perceptual=measure,
-            curvature=curvature,
-            start=start,
-            focus=focus,
-            statistics=statistics,
+        options = InversionOptions(
+            space=quality.space,
+            steps=self.steps,
             noise="frozen" if quality.tuned else "optimise",
-            progress=progress,
-            watch=watch,
         )
+        result = projector.invert(self.target, options, start=self.start, on_step=show)
         latent = result.latent()
         if not quality.tuned or self.stopped.is_set():
             return latent
@@ -167,18 +134,8 @@ class Search:
                 raise StoppedError
 
         try:
-            tuning = tune(
-                generator,
-                self.target,
-                result.ws,
-                result.noise,
-                measure,
-                TUNE_STEPS,
-                learning_rate=TUNE_RATE,
-                pixel_weight=PIXEL_WEIGHT,
-                focus=focus,
-                progress=tuned,
-            )
+            chosen = TuningOptions(TUNE_STEPS, learning_rate=TUNE_RATE)
+            tuning = projector.tune(self.target, result.ws, result.noise, chosen, tuned)
         except StoppedError:
             return latent
         tuning.put_into(latent)

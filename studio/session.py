@@ -15,6 +15,7 @@ from torch import Tensor
 
 from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
+from latentedit.inversion.domain import Domain
 from latentedit.inversion.verdict import Look, judge
 from latentedit.io.images import save_image
 from latentedit.latent.editing import parse_layers
@@ -24,7 +25,6 @@ from latentedit.model.bundled import bundled_with
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.photo.alignment import crop_tensor
-from latentedit.photo.checks import Domain
 from latentedit.photo.looking import Onlooker
 from latentedit.studio.history import History, State
 from latentedit.studio.keeping import Keeper, Kept, free_path
