@@ -133,9 +133,9 @@ def check_quad(quad: list[list[float]], photo: Any, name: str) -> None:
         raise Error(f"{name} extends far beyond the image of {photo.width} x {photo.height} pixels")
 
 
-def quad_of(photo: Any, model: "Model", crop: str | None, aligned: bool, name: str) -> list[list[float]]:
-    """Return the crop that the options ask for, otherwise the one around the face; ``photo`` is a PIL image."""
-    from latentedit.photo.alignment import quad_for, quad_of_window
+def quad_of(photo: Any, crop: str | None, aligned: bool, name: str) -> list[list[float]]:
+    """Return the crop of --crop or --aligned, one of which must be given; ``photo`` is a PIL image."""
+    from latentedit.photo.alignment import quad_of_window
 
     if crop and aligned:
         raise Error("--crop and --aligned cannot be used together")
@@ -145,10 +145,8 @@ def quad_of(photo: Any, model: "Model", crop: str | None, aligned: bool, name: s
             raise Error(f"{name}: --crop {crop} lies outside the image of {photo.width} x {photo.height} pixels")
         check_quad(quad_of_window(left, top, side), photo, f"{name}: --crop {crop}")
         return quad_of_window(left, top, side)
-    if aligned:
-        side = min(photo.size)
-        return quad_of_window((photo.width - side) // 2, (photo.height - side) // 2, side)
-    return quad_for(photo, model.framing, name, ways=options_here())
+    side = min(photo.size)
+    return quad_of_window((photo.width - side) // 2, (photo.height - side) // 2, side)
 
 
 class Framed(NamedTuple):

@@ -13,6 +13,7 @@ from latentedit.cli.common import (
     device_option,
     megapixels_option,
     model_option,
+    options_here,
     progress_bar,
     quad_of,
     read_model,
@@ -368,20 +369,29 @@ def own_latents(paths: list[Path], model: "Model") -> "list[Latent]":
 def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> "dict[Path, Tensor]":
     """Return ``[1, C, R, R]`` of photos; those that cannot be read or show no face are listed and skipped.
 
+    A warning names photos whose face may be framed wrongly.
+
     Raises:
         Error: no photo can be used.
     """
     from latentedit.io.images import open_image, open_reduced
-    from latentedit.photo.alignment import crop_tensor
+    from latentedit.photo.alignment import crop_tensor, faces_for, quad_from_face
+    from latentedit.photo.faces import warning_of_several
 
     generator = model.generator
     crops = {}
+    doubts = {}
     wrong = []
     with progress_bar(len(paths), "reading", "photo") as bar:
         for path in paths:
             try:
                 photo = open_image(path) if crop else open_reduced(path)[0]
-                quad = quad_of(photo, model, crop, aligned, str(path))
+                if crop or aligned:
+                    quad = quad_of(photo, crop, aligned, str(path))
+                else:
+                    face = faces_for(photo, model.framing, str(path), ways=options_here())[0]
+                    doubts[str(path)] = face.doubts
+                    quad = quad_from_face(face, model.framing or {})
                 crops[path] = crop_tensor(photo, quad, generator.resolution, generator.channels)
             except Error as error:
                 wrong.append(str(error))
@@ -392,6 +402,8 @@ def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: boo
         log.warn(f"skipped: {message}")
     if wrong:
         log.warn(f"skipped {len(wrong)} of {len(paths)} photos")
+    if any(doubts.values()):
+        log.warn(warning_of_several(doubts, len(crops)))
     return crops
 
 

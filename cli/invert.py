@@ -326,7 +326,7 @@ def invert(
             photo, reduced = (open_image(path), 1) if crop or landmarks else open_reduced(path)
             own_key = key(path, told)
             if crop or aligned:
-                quads = [Framed("", quad_of(photo, model, crop, aligned, str(path)), [])]
+                quads = [Framed("", quad_of(photo, crop, aligned, str(path)), [])]
             else:
                 quads = quads_of(photo, model, str(path), face, landmarks, face_detector)
         except Error as error:

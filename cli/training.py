@@ -1,5 +1,7 @@
 """``dataset`` and ``train``."""
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +14,7 @@ from latentedit.cli.common import (
     device_option,
     megapixels_option,
     parse_numbers,
+    progress_bar,
     read_model,
     say,
     say_written,
@@ -80,12 +83,13 @@ def build(
     """Crop and scale the images of SOURCE (a folder or zip) to squares of one size.
 
     Unreadable files are listed and skipped. Sub-folders are included, hidden files are not. The labels of a dataset.json in
-    SOURCE are kept.
+    SOURCE are kept. With --crop face, a warning names faces that may be framed wrongly.
 
     \b
     Example:
       latentedit dataset build photos --size 64 --crop face --out photos64.zip
     """
+    from latentedit.photo.faces import warning_of_several
     from latentedit.training.data import write_pictures
     from latentedit.training.preparation import Preparation, class_labels, prepared
 
@@ -109,12 +113,23 @@ def build(
         classes.update([found] if found is not None else [])
         return found
 
+    doubts: dict[str, Sequence[str]] = {}
     try:
-        pictures = prepared(source, preparation, skipped, sources, renderings=renderings)
-        count = write_pictures(out, pictures, label_of if given else None)
+        with ExitStack() as stack:
+            bars: list[Any] = []
+
+            def report(done: int, total: int) -> None:
+                if not bars:
+                    bars.append(stack.enter_context(progress_bar(total, "preparing", "image")))
+                bars[0].update(done - bars[0].n)
+
+            pictures = prepared(source, preparation, skipped, sources, renderings=renderings, doubts=doubts, progress=report)
+            count = write_pictures(out, pictures, label_of if given else None)
     finally:
         for message in skipped:
             log.warn(message if message.startswith("left out") else f"skipped {message}")
+    if doubts:
+        log.warn(warning_of_several(doubts, count))
     if len(classes) == 1:
         log.warn(f"warning: all images have the same class, {classes.pop()!r}, so the labels are useless")
     bad = sum(not message.startswith("left out") for message in skipped)

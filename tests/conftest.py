@@ -14,6 +14,7 @@ import torch
 from latentedit.directions import Direction, shipped
 from latentedit.directions.sigma import measure_sigma
 from latentedit.formats.load_model import load_model
+from latentedit.io import images
 from latentedit.model.bundled import LATEST
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
@@ -71,6 +72,16 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the photographs are not here ({SHARED_DATA})")
     return SHARED_DATA
+
+
+@pytest.fixture
+def without_heic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra ``latentedit[heic]`` counts as not installed."""
+    endings = tuple(ending for ending in images.EXTENSIONS if ending not in images.HEIC)
+    formats = tuple(name for name in images._formats() if name != "HEIF")
+    for module in ("images", "folders"):
+        monkeypatch.setattr(f"latentedit.io.{module}.EXTENSIONS", endings)
+    monkeypatch.setattr("latentedit.io.images._formats", lambda: formats)
 
 
 @pytest.fixture

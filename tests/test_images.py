@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from latentedit.directions.labelling.server import encoded
 from latentedit.errors import Error
+from latentedit.io.files import is_picture
+from latentedit.io.folders import listing
 from latentedit.io.images import (
     EXTENSIONS,
     grid,
@@ -288,9 +290,30 @@ def test_kinds_of_files(tmp_path: Path, name: str) -> None:
     assert red > 150 > green
 
 
-def test_heic_names_what_reads_it(tmp_path: Path) -> None:
-    if ".heic" in EXTENSIONS:
-        pytest.skip("pillow-heif is installed")
+def test_heic(tmp_path: Path) -> None:
+    """Upright as phones store it: turned, and with an entry that turns it back."""
+    heif = pytest.importorskip("pillow_heif", reason='pip install "latentedit[heic]" is missing')
+    heif.register_heif_opener()
+    image = Image.new("RGB", (64, 32), (20, 30, 200))
+    image.paste((220, 30, 20), (0, 0, 32, 32))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned = image.transpose(Image.Transpose.ROTATE_90)
+    turned.info["exif"] = exif.tobytes()
+    turned.save(tmp_path / "turned.heic", quality=95)
+    image.convert("RGBA").save(tmp_path / "clear.HEIF", quality=95)
+    for name in ("turned.heic", "clear.HEIF"):
+        assert is_picture(tmp_path / name)
+        found = open_image(tmp_path / name)
+        assert (found.size, found.mode) == ((64, 32), "RGB")
+        assert np.abs(np.asarray(found).astype(int) - np.asarray(image)).mean() < 3
+    assert [path.name for path in listing(tmp_path, EXTENSIONS).files] == ["clear.HEIF", "turned.heic"]
+    (tmp_path / "cut.heic").write_bytes((tmp_path / "turned.heic").read_bytes()[:-5])
+    with pytest.raises(Error, match=r"cut.heic: (damaged or truncated image|not an image)"):
+        open_image(tmp_path / "cut.heic")
+
+
+def test_heic_names_what_reads_it(tmp_path: Path, without_heic: None) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(12))
     with pytest.raises(Error, match=r"a.heic: not an image that Pillow can read; pip install \"latentedit\[heic\]\""):
         open_image(tmp_path / "a.heic")

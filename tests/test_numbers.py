@@ -72,10 +72,10 @@ def test_amounts_and_seeds_of_options() -> None:
 
 def test_crops_and_landmarks_stay_by_the_photo() -> None:
     photo, model = Image.new("RGB", (100, 80)), Model(tiny_generator(), None, FRAMING)
-    assert quad_of(photo, model, "-20,-20,140", False, "x.png") == quad_of_window(-20, -20, 140)
+    assert quad_of(photo, "-20,-20,140", False, "x.png") == quad_of_window(-20, -20, 140)
     for crop in ("0,0,99999", "-500,0,520"):
         with pytest.raises(Error, match=rf"x.png: --crop {crop} extends far beyond the image of 100 x 80 pixels"):
-            quad_of(photo, model, crop, False, "x.png")
+            quad_of(photo, crop, False, "x.png")
 
     def framed(landmarks: str) -> None:
         quads_of(photo, model, "x.png", "1", landmarks, None)

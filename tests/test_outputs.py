@@ -242,7 +242,7 @@ def test_models_and_tables_are_not_written_over(tmp_path: Path, tiny_file: Path)
     works("model", "convert", tiny_file, tmp_path / "copy.safetensors")
 
 
-def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, tiny_file: Path) -> None:
+def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, tiny_file: Path, without_heic: None) -> None:
     folder = tmp_path / "ph"
     photo(folder / "a.jpg")
     photo(folder / "deep" / "b.jfif")

@@ -1,5 +1,6 @@
 """Training sets from pictures of any kind."""
 
+import dataclasses
 import io
 import json
 import os
@@ -11,13 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
+from latentedit.cli.fitting import read_crops
 from latentedit.errors import Error
 from latentedit.io.images import save_image
+from latentedit.model.model import Model
+from latentedit.photo.face import Face
+from latentedit.photo.faces import warning_of_several
+from latentedit.photo.framing import FRAMINGS
 from latentedit.training import PictureSet, load_pictures, write_pictures
 from latentedit.training.data import StoredPictureSet
 from latentedit.training.loop import loading_rate
 from latentedit.training.preparation import Preparation, class_labels, prepared
-from tests.helpers import complaint, works
+from tests.helpers import complaint, tiny_generator, works
 
 
 def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
@@ -104,6 +110,33 @@ def test_face_crop_puts_the_eyes_where_they_belong() -> None:
     assert not np.array_equal(np.asarray(near), np.asarray(wide))
     with pytest.raises(Error, match="wall: no face found"):
         Preparation(64, crop="face").square(Image.new("RGB", (100, 100)), "wall")
+
+
+def test_doubts_about_faces_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """In one line about all images, by "dataset build" and by what "directions fit" reads photos with."""
+    names = ["a.png", "b.png", "odd.png", "odd2.png"]
+    for name in names:
+        picture(64, 64).save(tmp_path / name)
+    certain = Face((16, 16, 32, 32), (24, 28), (40, 28), True)
+    doubtful = dataclasses.replace(certain, doubts=("no eyes found",))
+    faces = iter([certain, certain, doubtful, doubtful] * 2)
+    for module in ("training.preparation", "photo.alignment"):
+        monkeypatch.setattr(f"latentedit.{module}.find_faces", lambda *_: [next(faces)])
+    monkeypatch.setattr("latentedit.photo.faces.available", lambda: True)
+    begin, end = "the faces of 2 of 4 images may be framed wrongly: ", "; check these crops"
+
+    told = works("dataset", "build", tmp_path, "--size", 16, "--crop", "face", "--out", tmp_path / "d.zip").stderr
+    assert f"{begin}odd.png (no eyes found), odd2.png (no eyes found){end}\n" in told
+    read_crops([tmp_path / name for name in names], Model(tiny_generator(), None, FRAMINGS["ffhq"]), None, False)
+    assert f"{begin}{tmp_path}/odd.png (no eyes found), {tmp_path}/odd2.png (no eyes found){end}" in caplog.messages
+
+
+def test_many_doubts_are_counted() -> None:
+    doubts = {f"{n}.png": ("no eyes found",) for n in range(12)}
+    line = warning_of_several(doubts, 20)
+    assert line.startswith("the faces of 12 of 20 images may be framed wrongly: 0.png (no eyes found), 1.png")
+    assert "9.png (no eyes found), ...; check these crops" in line
+    assert warning_of_several({"a.png": ()}, 1) == ""
 
 
 def test_labels_from_folders_csv_and_nvidia(photos: Path, tmp_path: Path) -> None:

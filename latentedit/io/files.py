@@ -238,6 +238,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, in_place: bool = F
         temporary.write_bytes(data)
 
 
+BOXES = tuple(b"ftyp" + brand for brand in (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"))
+"""Bytes 4 to 12 of AVIF and HEIC pictures."""
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 """First bytes of pictures, but for WebP's and AVIF's, which say a few bytes later what they are."""
 
@@ -248,4 +250,4 @@ def is_picture(path: str | os.PathLike[str]) -> bool:
         start = file.read(16)
     if start[8:9] == b"{":  # safetensors, whose first bytes are a number, and so can be any
         return False
-    return start.startswith(STARTS) or start[8:12] == b"WEBP" or start[4:12] in (b"ftypavif", b"ftypheic", b"ftypmif1")
+    return start.startswith(STARTS) or start[8:12] == b"WEBP" or start[4:12] in BOXES

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import os
+import textwrap
 import threading
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ def _readable(name: str) -> Iterator[None]:
         raise Error(f"{name}: there is not enough memory to decode it") from error
     # Decoders meet whatever the file makes them meet.
     except Exception as error:
-        text = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        text = textwrap.shorten(str(error).splitlines()[0], 100, placeholder=" ...") if str(error) else type(error).__name__
         raise Error(f"{name}: damaged or truncated image ({text})") from error
 
 

@@ -1,7 +1,7 @@
 """Face detection, with landmarks, OpenCV's cascades or a YuNet model."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from PIL import Image
@@ -11,6 +11,8 @@ from latentedit.photo.haar import find_by_cascade, seen_by_cascades
 from latentedit.photo.landmarks import EXTRA, available, centres, detects, find_landmarks
 from latentedit.photo.yunet import find_by_yunet
 
+_MORE_EXACT = f"{EXTRA} aligns by 68 landmarks"
+
 WAYS = {
     "--crop": "the square around it with --crop X,Y,SIZE",
     "--landmarks": "eyes and mouth with --landmarks AX,AY,BX,BY,MX,MY",
@@ -18,6 +20,8 @@ WAYS = {
     "--face-detector": "another detector with --face-detector FILE",
 }
 """What the user can do if no face is found, by option; not every command has all of them."""
+NAMED = 10
+"""Images that `warning_of_several` names; of the others it only gives the number."""
 
 
 def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = None) -> list[Face]:
@@ -60,8 +64,24 @@ def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
     given = " or ".join(way for way in ("--landmarks", "--crop") if way in ways)
     way = f"check the crop, or add {given}" if given else "check the crop"
     if not available():
-        way = f"check the crop; {EXTRA} aligns by 68 landmarks"
+        way = f"check the crop; {_MORE_EXACT}"
     return [f"the face may be framed wrongly: {', '.join(face.doubts)}; {way}"]
+
+
+def warning_of_several(doubts: Mapping[str, Sequence[str]], total: int) -> str:
+    """Return one sentence about doubtful faces among the images of a collection, or "" if there are none.
+
+    Args:
+        doubts: the doubts about a face, by the name of its image.
+        total: number of images, with those whose face is not doubtful.
+    """
+    doubtful = {name: reasons for name, reasons in doubts.items() if reasons}
+    if not doubtful:
+        return ""
+    shown = [f"{name} ({', '.join(reasons)})" for name, reasons in list(doubtful.items())[:NAMED]]
+    more = ["..."] if len(doubtful) > NAMED else []
+    way = "check these crops" + ("" if available() else f"; {_MORE_EXACT}")
+    return f"the faces of {len(doubtful)} of {total} images may be framed wrongly: {', '.join([*shown, *more])}; {way}"
 
 
 def find_by_landmarks(image: Image.Image) -> list[Face]:

@@ -3,7 +3,7 @@
 import io
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -43,8 +43,11 @@ class Preparation:
         if self.size < 8 or self.size & (self.size - 1):
             raise Error(f"size must be a power of two of at least 8, got {self.size}")
 
-    def square(self, picture: Image.Image, name: str) -> Image.Image:
+    def square(self, picture: Image.Image, name: str, doubts: dict[str, Sequence[str]] | None = None) -> Image.Image:
         """The square of ``picture``, "L" or "RGB", ``size`` pixels a side.
+
+        Args:
+            doubts: where doubts about the framing of the face are added, under ``name``.
 
         Raises:
             Error: no face, a rectangle outside the picture, or a kind of picture that is to be left out.
@@ -56,6 +59,8 @@ class Preparation:
             faces = find_faces(picture)
             if not faces:
                 raise Error(f"{name}: no face found")
+            if doubts is not None and faces[0].doubts:
+                doubts[name] = faces[0].doubts
             found = crop(picture, quad_from_face(faces[0], self.framing or FRAMINGS["ffhq"]), self.size)
         else:
             found = resample(*self._window(picture, name), self.size)
@@ -89,11 +94,14 @@ def prepared(
     sources: dict[str, str] | None = None,
     *,
     renderings: bool = True,
+    doubts: dict[str, Sequence[str]] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[str, Image.Image]]:
     """Yield (name, square) for every image of a folder or zip; the reasons for skipped ones are added to ``skipped``.
 
     ``sources`` maps every yielded name to the name of its file. Without ``renderings``, images that latentedit rendered are
-    skipped.
+    skipped. ``doubts`` gets the doubts about the framing of faces, by the name of the file. ``progress`` is called with the
+    number of files that were read, and of all files.
 
     Raises:
         Error: the folder or zip does not exist, or has no images.
@@ -104,12 +112,13 @@ def prepared(
     if not names:
         raise Error(f"{path}: no images ({', '.join(EXTENSIONS)}) in it")
     taken: set[str] = set()
-    for name in names:
+    for number, name in enumerate(names):
+        progress(number, len(names))
         try:
             with opened(io.BytesIO(source.read(name)), name) as file:
                 if not renderings and note_in(file).startswith(EDITED):
                     raise Error(f"{name}: rendered by latentedit; use --renderings to include such images")
-                picture = preparation.square(file, name)
+                picture = preparation.square(file, name, doubts)
         except Error as error:
             skipped.append(str(error))
             continue
@@ -118,6 +127,7 @@ def prepared(
         if sources is not None:
             sources[stored] = name
         yield stored, picture
+    progress(len(names), len(names))
 
 
 def _free(name: str, taken: set[str]) -> str:
