@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from latentedit.cli import log
-from latentedit.errors import Error, Interrupted, printable
+from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError, Interrupted, NotFoundError, printable
 from latentedit.io import outputs
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def read_model(name: str, device: str, framing: str | None = None) -> "Model":
         from latentedit.photo.framing import FRAMINGS
 
         if model.framing is not None and model.framing != FRAMINGS[framing]:
-            raise Error(f"{name}: the model file defines another framing of faces; leave out --framing {framing}")
+            raise IncompatibleError(f"{name}: the model file defines another framing of faces; leave out --framing {framing}")
         model.framing = FRAMINGS[framing]
     return model
 
@@ -117,7 +117,7 @@ def parse_numbers(text: str, count: int, what: str) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
-        raise Error(f"{what} takes {count} finite numbers separated by commas, got {text!r}")
+        raise ArgumentError(f"{what} takes {count} finite numbers separated by commas, got {text!r}")
     return numbers
 
 
@@ -130,7 +130,7 @@ def check_quad(quad: list[list[float]], photo: Any, name: str) -> None:
     most = MARGIN * max(photo.size)
     inside = all(-most <= x <= photo.width + most and -most <= y <= photo.height + most for x, y in quad)
     if not inside:
-        raise Error(f"{name} extends far beyond the image of {photo.width} x {photo.height} pixels")
+        raise IncompatibleError(f"{name} extends far beyond the image of {photo.width} x {photo.height} pixels")
 
 
 def quad_of(photo: Any, crop: str | None, aligned: bool, name: str) -> list[list[float]]:
@@ -138,11 +138,11 @@ def quad_of(photo: Any, crop: str | None, aligned: bool, name: str) -> list[list
     from latentedit.photo.alignment import quad_of_window
 
     if crop and aligned:
-        raise Error("--crop and --aligned cannot be used together")
+        raise ArgumentError("--crop and --aligned cannot be used together")
     if crop:
         left, top, side = parse_numbers(crop, 3, "--crop")
         if side < 1 or left + side <= 0 or top + side <= 0 or left >= photo.width or top >= photo.height:
-            raise Error(f"{name}: --crop {crop} lies outside the image of {photo.width} x {photo.height} pixels")
+            raise ArgumentError(f"{name}: --crop {crop} lies outside the image of {photo.width} x {photo.height} pixels")
         check_quad(quad_of_window(left, top, side), photo, f"{name}: --crop {crop}")
         return quad_of_window(left, top, side)
     side = min(photo.size)
@@ -168,17 +168,19 @@ def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | 
     framing = model.framing or {}
     if landmarks is not None:
         if "eyes" not in framing:
-            raise Error(f"{name}: the model file does not define the framing of faces; add --framing ffhq")
+            raise DataError(f"{name}: the model file does not define the framing of faces; add --framing ffhq")
         ax, ay, bx, by, mx, my = parse_numbers(landmarks, 6, "--landmarks")
         if ax >= bx:
-            raise Error(f"--landmarks must start with the eye on the left of the image, got {landmarks}")
+            raise ArgumentError(f"--landmarks must start with the eye on the left of the image, got {landmarks}")
         if not all(0 <= x <= photo.width and 0 <= y <= photo.height for x, y in ((ax, ay), (bx, by), (mx, my))):
-            raise Error(f"{name}: --landmarks {landmarks} lie outside the image of {photo.width} x {photo.height} pixels")
+            raise ArgumentError(
+                f"{name}: --landmarks {landmarks} lie outside the image of {photo.width} x {photo.height} pixels"
+            )
         quad = quad_from_face(Face((0, 0, 0, 0), (ax, ay), (bx, by), True, (mx, my)), framing)
         check_quad(quad, photo, f"{name}: the crop around --landmarks {landmarks}")
         return [Framed("", quad, [])]
     if face != "all" and (not face.isdecimal() or int(face) < 1):
-        raise Error(f"--face takes a number from 1 up, or all; got {face!r}")
+        raise ArgumentError(f"--face takes a number from 1 up, or all; got {face!r}")
     ways = options_here()
     faces = faces_for(photo, framing, name, detector=detector, ways=ways)
     if face == "all":
@@ -234,7 +236,7 @@ def expand(
             continue
         inside = listing(path, endings, recursive=recursive, photos=photos)
         if not inside.files:
-            raise Error("; ".join([f"{path}: no {what} in this folder", *inside.lines()]))
+            raise NotFoundError("; ".join([f"{path}: no {what} in this folder", *inside.lines()]))
         for line in inside.lines() if photos else ():
             log.remark(f"{path}: {line}")
         found += inside.files

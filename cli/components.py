@@ -18,7 +18,7 @@ from latentedit.cli.common import (
     say_written,
     seed_option,
 )
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, IncompatibleError
 
 if TYPE_CHECKING:
     from latentedit.directions import Direction
@@ -203,7 +203,7 @@ def name(file: str, name: str, flip: bool, layers: str | None, model_name: str |
     from latentedit.directions.registry import free_path, load_direction
 
     if out is not None and not out.endswith(".safetensors"):
-        raise Error(f"--out must end in .safetensors, got {out}")
+        raise ArgumentError(f"--out must end in .safetensors, got {out}")
     direction = load_direction(file)
     rows = _rows(layers, read_model(model_name or _bundled(direction), "cpu").generator) if layers else None
     direction = renamed(direction, name, flip=flip, layers=rows)
@@ -264,7 +264,9 @@ def _bundled(direction: "Direction") -> str:
 
     found = bundled_with(direction.fingerprint)
     if found is None:
-        raise Error(f"direction {direction.name} needs the generator {direction.fingerprint[:12]}; give its file with --model")
+        raise IncompatibleError(
+            f"direction {direction.name} needs the generator {direction.fingerprint[:12]}; give its file with --model"
+        )
     return found
 
 
@@ -281,7 +283,7 @@ def _look(amounts: str, seeds: str) -> tuple[list[float], list[int]]:
 
     numbers = parse_seeds(seeds)
     if len(numbers) > 20:
-        raise Error(f"a sheet shows at most 20 seeds, got {len(numbers)}")
+        raise ArgumentError(f"a sheet shows at most 20 seeds, got {len(numbers)}")
     return parse_amounts(amounts, "--amounts takes FROM:TO:COUNT"), numbers
 
 

@@ -21,7 +21,7 @@ from latentedit.cli.common import (
 )
 from latentedit.cli.looks import Limits, onlooker_of
 from latentedit.cli.moves import Move, direction_for, model_for, parse_move, parse_sweep
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
     from latentedit.directions import Direction
@@ -116,26 +116,26 @@ def edit(
     moves = [parse_move(text) for text in sets]
     swept = [parse_sweep(text) for text in sweeps]
     if not moves and not swept and photo is None:
-        raise Error("nothing to do: add at least one --set NAME=AMOUNT or --sweep NAME=FROM:TO:COUNT")
+        raise ArgumentError("nothing to do: add at least one --set NAME=AMOUNT or --sweep NAME=FROM:TO:COUNT")
     files = expand(latents, LATENTS, "latent files", recursive=recursive)
     names = distinct(files)
     theirs = {f"{name}.png".casefold() for name in names.values()}
     target = Path(out)
     several = len(files) > 1
     if several and target.suffix:
-        raise Error(f"{len(files)} latents need a folder as --out, got {out}")
+        raise ArgumentError(f"{len(files)} latents need a folder as --out, got {out}")
     if swept and target.suffix == ".safetensors":
-        raise Error("--sweep writes an image; give --out an image name")
+        raise ArgumentError("--sweep writes an image; give --out an image name")
     if len(swept) > 2:
-        raise Error(f"a grid takes two --sweep, got {len(swept)}")
+        raise ArgumentError(f"a grid takes two --sweep, got {len(swept)}")
     if target.suffix in ENDINGS and len(swept) != 1:
-        raise Error("a video needs exactly one --sweep NAME=FROM:TO:COUNT")
+        raise ArgumentError("a video needs exactly one --sweep NAME=FROM:TO:COUNT")
     if hold and not moves and not swept:
-        raise Error("--hold needs --set or --sweep")
+        raise ArgumentError("--hold needs --set or --sweep")
     if difference and photo is None:
-        raise Error("--difference needs --paste-back")
+        raise ArgumentError("--difference needs --paste-back")
     if photo is not None and (several or swept or target.suffix in ("", ".safetensors")):
-        raise Error("--paste-back needs one latent, no --sweep, and an image as --out")
+        raise ArgumentError("--paste-back needs one latent, no --sweep, and an image as --out")
 
     def work(path: Path) -> None:
         latent = load_latent(path)
@@ -228,7 +228,7 @@ def _amount(generator: "Generator", latent: "Latent", direction: "Direction", st
 
 def _crop_of(latent: "Latent") -> list[list[float]]:
     if latent.crop is None:
-        raise Error("this latent has no crop position; --paste-back needs a latent made by latentedit invert")
+        raise DataError("this latent has no crop position; --paste-back needs a latent made by latentedit invert")
     return latent.crop
 
 
@@ -238,6 +238,6 @@ def _check_source(latent: "Latent", photo: str) -> None:
 
     _crop_of(latent)
     if latent.source and latent.source.get("sha256") != describe_source(photo)["sha256"]:
-        raise Error(
+        raise ArgumentError(
             f"{photo}: not the photo that this latent was made from ({latent.source.get('name')}); use --force to paste anyway"
         )

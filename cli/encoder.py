@@ -15,7 +15,7 @@ from latentedit.cli.common import (
     say_written,
     seed_option,
 )
-from latentedit.errors import Error, Interrupted
+from latentedit.errors import ArgumentError, Interrupted
 
 
 @click.group()
@@ -76,7 +76,7 @@ def train(
     model = read_model(model_name, device)
     path = Path(model.path)
     if out is None and path.parent == BUNDLED:
-        raise Error("this model is bundled with latentedit; name the encoder file with --out")
+        raise ArgumentError("this model is bundled with latentedit; name the encoder file with --out")
     target = Path(out) if out else path.with_name(path.stem + ENCODER)
     state = target.with_name(target.name + ".state.pt")
     projector = Projector(model, ProjectorSettings(perceptual, perceptual_weights))

@@ -21,7 +21,7 @@ from latentedit.cli.common import (
     say_written,
 )
 from latentedit.cli.reports import kept
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError, NotFoundError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,21 +165,21 @@ def fit(
     from latentedit.latent.editing import parse_layers
 
     if each and (positive or negative or order):
-        raise Error("--each fits every class; it cannot be used with --positive, --negative or --order")
+        raise ArgumentError("--each fits every class; it cannot be used with --positive, --negative or --order")
     if not each and not out.endswith(".safetensors"):
-        raise Error(f"--out must end in .safetensors, got {out}")
+        raise ArgumentError(f"--out must end in .safetensors, got {out}")
     if balance and classifier is not None:
-        raise Error("--balance needs labels; it cannot be used with --classifier")
+        raise ArgumentError("--balance needs labels; it cannot be used with --classifier")
     if (table is None) == (classifier is None):
-        raise Error("give either labels (a CSV or a folder) or --classifier FILE, and not both")
+        raise ArgumentError("give either labels (a CSV or a folder) or --classifier FILE, and not both")
     if space == "z" and layers:
-        raise Error("a direction in z edits all layers; leave out --layers")
+        raise ArgumentError("a direction in z edits all layers; leave out --layers")
     model = read_model(model_name, device)
     rows = parse_layers(layers, model.generator.num_ws) if layers else None
     common: dict[str, Any] = {"kind": probe, "space": space, "layers": rows, "examine": True}
     if classifier is not None:
         if name is None or each:
-            raise Error("--classifier needs --name, and cannot be used with --each")
+            raise ArgumentError("--classifier needs --name, and cannot be used with --each")
         found = [_from_classifier(classifier, output, size, prepare, grey, model, name, samples, confident, common)]
     else:
         assert table is not None
@@ -234,7 +234,7 @@ def _from_classifier(
 
     classifier = OnnxClassifier(file, output, size, prepare, 1 if grey else 3)
     if common["space"] in ("z", "w+"):
-        raise Error("a classifier scores random images in w; --space must be w or s here")
+        raise ArgumentError("a classifier scores random images in w; --space must be w or s here")
     share: dict[str, Any] = {"confident": confident} if confident is not None else {}
     with progress_bar(samples, "rendering", "image") as bar:
         return fit_from_scores(
@@ -285,7 +285,7 @@ def _from_tables(
     if confident is not None and method == "transfer":
         common = {**common, "confident": confident}
     elif confident is not None:
-        raise Error("--confident needs scores; it cannot be used with --method invert")
+        raise ArgumentError("--confident needs scores; it cannot be used with --method invert")
     crops = read_crops(paths, model, crop, aligned)
     images = torch.cat(list(crops.values()))
     found = []
@@ -319,7 +319,7 @@ def _from_latents(
         elif _is_seed(latent.settings.get("seed")) and not latent.settings.get("edits"):
             found.append(sample_z(latent.settings["seed"], model.generator.z_dim))
         else:
-            raise Error(f"{path}: its z is unknown; --space z needs latents of latentedit directions sample")
+            raise DataError(f"{path}: its z is unknown; --space z needs latents of latentedit directions sample")
     share: dict[str, Any] = {"confident": 2 * confident} if confident is not None else {}
     return probe.fit(
         torch.cat(found), labels.values, generator=model.generator, name=name, groups=labels.groups, **share, **common
@@ -344,7 +344,7 @@ def are_latents(paths: list[Path]) -> bool:
 
     latents = [path.suffix in ENDINGS for path in paths]
     if any(latents) and not all(latents):
-        raise Error("the labels name both latent files and photos; use only one kind")
+        raise DataError("the labels name both latent files and photos; use only one kind")
     return all(latents)
 
 
@@ -361,7 +361,7 @@ def own_latents(paths: list[Path], model: "Model") -> "list[Latent]":
         rows, width = latent.ws.shape[1:]
         if rows not in (1, generator.num_ws) or width != generator.w_dim:
             sizes = f"latents of {rows} x {width}; this generator has {generator.num_ws} x {generator.w_dim}"
-            raise Error(f"{path}: {sizes}")
+            raise IncompatibleError(f"{path}: {sizes}")
         found.append(latent)
     return found
 
@@ -397,7 +397,7 @@ def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: boo
                 wrong.append(str(error))
             bar.update(1)
     if not crops:
-        raise Error(wrong[0] if len(wrong) == 1 else f"none of the {len(paths)} photos can be used; the first: {wrong[0]}")
+        raise DataError(wrong[0] if len(wrong) == 1 else f"none of the {len(paths)} photos can be used; the first: {wrong[0]}")
     for message in wrong:
         log.warn(f"skipped: {message}")
     if wrong:
@@ -420,11 +420,13 @@ def _from_photos(
     from latentedit.directions import fit_from_inversions, fit_from_photos
 
     if common["space"] == "z":
-        raise Error("photos have no z; --space must be w, w+ or s")
+        raise ArgumentError("photos have no z; --space must be w, w+ or s")
     if method == "transfer" and common["space"] == "w+":
-        raise Error("random images have the same w in all layers; --space w+ needs --method invert")
+        raise ArgumentError("random images have the same w in all layers; --space w+ needs --method invert")
     if model.discriminator is None:
-        raise Error(f"{model.path}: has no discriminator, whose features are needed to classify photos; use latent files")
+        raise NotFoundError(
+            f"{model.path}: has no discriminator, whose features are needed to classify photos; use latent files"
+        )
     with progress_bar(len(images), "transferring" if method == "transfer" else "inverting", "image") as bar:
 
         def report(done: int, total: int) -> None:

@@ -39,7 +39,7 @@ from latentedit.cli.common import (
     seed_option,
 )
 from latentedit.cli.looks import onlooker_of
-from latentedit.errors import Error, Interrupted
+from latentedit.errors import ArgumentError, Error, Interrupted, NotFoundError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -260,12 +260,12 @@ def invert(
         load_encoder(encoder_file, model)
     encoded = model.encoder is not None and (init == "encoder" or (init == "auto" and method == "quasi-newton"))
     if init == "encoder" and not encoded:
-        raise Error(f'{model_name} has no encoder; train one with "latentedit encoder train"')
+        raise NotFoundError(f'{model_name} has no encoder; train one with "latentedit encoder train"')
     steps = options.step_count
     if not steps and not encoded:
-        raise Error("--steps 0 needs an encoder")
+        raise ArgumentError("--steps 0 needs an encoder")
     if tune and space == "s":
-        raise Error("--tune needs --space w or w+")
+        raise ArgumentError("--tune needs --space w or w+")
     unmeasured = options.needs_preconditioner and not projector.has_curvature()
     if generator.resolution >= LARGE:
         cost = estimate(model, generator.device)

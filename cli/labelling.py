@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import PSI, SEED, device_option, model_option, progress_bar, read_model, say_written, seed_option
-from latentedit.errors import Error, Interrupted
+from latentedit.errors import DataError, Interrupted
 
 if TYPE_CHECKING:
     from latentedit.directions.labelling.session import Labelling
@@ -80,7 +80,9 @@ def label(table: str, column: str, order: str, seed: int, port: int, no_browser:
         labelling = _read(table, column, order, seed)
         if labelling.next() is None:
             count = len(labelling.samples)
-            raise Error(f"{table}: all {count} samples have a label in {column!r}; clear the labels that you want to change")
+            raise DataError(
+                f"{table}: all {count} samples have a label in {column!r}; clear the labels that you want to change"
+            )
         interrupted = _ask(labelling, port, not no_browser)
     reached = labelling.progress()
     click.echo(f"{column}: {reached.yes} yes, {reached.no} no, {reached.left} left")

@@ -18,7 +18,7 @@ from latentedit.cli.common import (
     say_written,
 )
 from latentedit.cli.moves import model_for
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, Error, IncompatibleError
 
 if TYPE_CHECKING:
     from latentedit.latent.latent_file import Latent
@@ -55,7 +55,7 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive:
     from latentedit.latent.latent_file import save_latent
 
     if model_name is None:
-        raise Error("these files do not name their generator; add --model")
+        raise ArgumentError("these files do not name their generator; add --model")
     model = read_model(model_name, device)
     generator = model.generator
     sources = list(dict.fromkeys(expand(files, ENDINGS, "latent files", recursive=recursive)))
@@ -106,10 +106,12 @@ def _belongs(path: Path, found: "Latent", model: "Model") -> None:
     generator = model.generator
     rows, width = found.ws.shape[1:]
     if rows not in (1, generator.num_ws) or width != generator.w_dim:
-        raise Error(f"{path}: latents of {rows} x {width}; this generator needs {generator.num_ws} x {generator.w_dim}")
+        raise IncompatibleError(
+            f"{path}: latents of {rows} x {width}; this generator needs {generator.num_ws} x {generator.w_dim}"
+        )
     shapes = [tuple(map_.shape) for map_ in found.noise or []]
     if shapes and shapes != generator.synthesis.noise_shapes:
-        raise Error(f"{path}: the sizes of its noise maps do not match this generator")
+        raise IncompatibleError(f"{path}: the sizes of its noise maps do not match this generator")
     found.check_generator(fingerprint(generator), model.path)
 
 
@@ -128,7 +130,7 @@ def export(source: str, out: str) -> None:
 
     found = load_latent(source)
     if not out.endswith(".npz"):
-        raise Error(f"{out}: --out must end in .npz")
+        raise ArgumentError(f"{out}: --out must end in .npz")
     save_projection(out, found)
     for what in lost(found):
         log.warn(f"left out: {what}")
@@ -145,7 +147,7 @@ def _pair(first: str, second: str, model_name: str | None, device: str, force: b
     b.check_shapes(model.generator)
     b.ws = b.rows(model.generator.num_ws)
     if a.styles or b.styles:
-        raise Error(
+        raise ArgumentError(
             f"{first if a.styles else second}: has style offsets, which only fit its own w; invert with --space w or w+"
         )
     return a, b, model

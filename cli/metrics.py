@@ -5,7 +5,7 @@ from typing import Any, Literal
 import click
 
 from latentedit.cli.common import device_option, print_facts, progress_bar, read_model, seed_option
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 
 
 @click.command()
@@ -98,14 +98,14 @@ def metrics(
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in (*METRICS, *OTHERS)]
     if unknown or not wanted:
-        raise Error(f"--metrics takes {', '.join((*METRICS, *OTHERS))}; got {', '.join(unknown) or 'none'}")
+        raise ArgumentError(f"--metrics takes {', '.join((*METRICS, *OTHERS))}; got {', '.join(unknown) or 'none'}")
     compared = [name for name in wanted if name in METRICS]
     if compared and data is None:
-        raise Error(f"{compared[0]} needs a training set to compare with; add --data")
+        raise ArgumentError(f"{compared[0]} needs a training set to compare with; add --data")
     if "inversion" in wanted and held_out is None:
-        raise Error("inversion needs images that were not used for training; add --held-out")
+        raise ArgumentError("inversion needs images that were not used for training; add --held-out")
     if "separability" in wanted and features in ("inception", "efficientnet-lite0"):
-        raise Error("separability needs an attribute classifier; name its file with --features")
+        raise ArgumentError("separability needs an attribute classifier; name its file with --features")
     model = read_model(model_name, device)
     found: dict[str, list[float]] = {}
     notes: dict[str, str] = {}

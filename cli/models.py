@@ -16,7 +16,7 @@ from latentedit.cli.common import (
     read_model,
     say_written,
 )
-from latentedit.errors import Error, listed
+from latentedit.errors import ArgumentError, NotFoundError, listed
 
 if TYPE_CHECKING:
     from latentedit.model.cost import Cost
@@ -29,12 +29,12 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise Error(f"--seeds takes numbers and ranges such as 0-15,85, got {text!r}")
+            raise ArgumentError(f"--seeds takes numbers and ranges such as 0-15,85, got {text!r}")
         if dash and int(first) > int(last):
-            raise Error(f"--seeds takes ranges from small to large: write {last}-{first} instead of {part.strip()}")
+            raise ArgumentError(f"--seeds takes ranges from small to large: write {last}-{first} instead of {part.strip()}")
         seeds += range(int(first), min(int(last or first), int(first) + 10_000) + 1)
     if not 1 <= len(seeds) <= 10_000 or max(seeds) >= 2**32:
-        raise Error(f"--seeds takes 1 to 10000 numbers below 2^32, got {text!r}")
+        raise ArgumentError(f"--seeds takes 1 to 10000 numbers below 2^32, got {text!r}")
     return seeds
 
 
@@ -44,13 +44,13 @@ def class_number(model: "Model", label: str | None) -> int | None:
     count = model.generator.c_dim
     if not count:
         if label is not None:
-            raise Error("--class needs a conditional model; this one has no labels")
+            raise ArgumentError("--class needs a conditional model; this one has no labels")
         return None
     if label in names:
         return names.index(str(label))
     if label is None or not label.isdecimal() or int(label) >= count:
         known = f" ({listed(names)})" if names else ""
-        raise Error(f"this model is conditional: --class must be 0 to {count - 1}{known}")
+        raise ArgumentError(f"this model is conditional: --class must be 0 to {count - 1}{known}")
     return int(label)
 
 
@@ -99,7 +99,7 @@ def sample(
     found = read_model(model_name, device)
     generator = found.generator
     if cutoff is not None and cutoff > generator.num_ws:
-        raise Error(f"--cutoff takes 0 to {generator.num_ws}, the number of layers of this network; got {cutoff}")
+        raise ArgumentError(f"--cutoff takes 0 to {generator.num_ws}, the number of layers of this network; got {cutoff}")
     number = class_number(found, label)
     c = one_hot(torch.tensor([number]), generator.c_dim).to(generator.device) if number is not None else None
     pictures = []
@@ -109,7 +109,7 @@ def sample(
             pictures.append(generator.synthesis(ws, noise=noise).cpu())
         if out.endswith(".safetensors"):
             if len(numbers) > 1:
-                raise Error("a latent file holds one latent; give one seed, or an image as --out")
+                raise ArgumentError("a latent file holds one latent; give one seed, or an image as --out")
             settings = {"seed": numbers[0], "psi": psi, "cutoff": cutoff, "class": label}
             settings = {name: value for name, value in settings.items() if value is not None}
             space = "w" if cutoff is None or psi == 1 else "w+"
@@ -160,7 +160,7 @@ def convert(source: str, target: str, layout: str, framing: str | None) -> None:
             for what in save_rosinality(target, found):
                 log.warn(f"left out: {what}")
     else:
-        raise Error(f"{target}: OUT must end in .safetensors or .pt")
+        raise ArgumentError(f"{target}: OUT must end in .safetensors or .pt")
     click.echo(f"fingerprint {fingerprint(found.generator)}")
     say_written(target)
 
@@ -213,7 +213,7 @@ def fetch(name: str, sha256: str | None) -> None:
 
     entries = catalogue()
     if name not in entries:
-        raise Error(f'{name}: unknown published network; "latentedit model zoo" lists the names')
+        raise NotFoundError(f'{name}: unknown published network; "latentedit model zoo" lists the names')
     entry = entries[name]
     click.echo(f"from {entry.address}\nlicence: {entry.licence}")
     bars: list[Any] = []

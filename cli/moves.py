@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latentedit.cli.common import LARGEST_AMOUNT, read_model
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, IncompatibleError
 
 if TYPE_CHECKING:
     from latentedit.directions import Direction
@@ -38,14 +38,14 @@ def parse_move(text: str) -> Move:
 
 def _bad(text: str) -> Move:
     form = "--set takes NAME=AMOUNT or NAME=AMOUNT@LAYERS, or NAME=:SCORE"
-    raise Error(f"{form}, with the amount in sigmas from -{LARGEST_AMOUNT} to {LARGEST_AMOUNT}, got {text!r}")
+    raise ArgumentError(f"{form}, with the amount in sigmas from -{LARGEST_AMOUNT} to {LARGEST_AMOUNT}, got {text!r}")
 
 
 def parse_sweep(text: str) -> tuple[str, list[float]]:
     """Parse ``"NAME=FROM:TO:COUNT"`` into the name and the amounts."""
     name, _, rest = text.rpartition("=")
     if not name:
-        raise Error(f"--sweep takes NAME=FROM:TO:COUNT with a COUNT of 2 to 50, got {text!r}")
+        raise ArgumentError(f"--sweep takes NAME=FROM:TO:COUNT with a COUNT of 2 to 50, got {text!r}")
     return name, parse_amounts(rest, "--sweep takes NAME=FROM:TO:COUNT")
 
 
@@ -58,7 +58,7 @@ def parse_amounts(text: str, form: str) -> list[float]:
         if len(parts) != 3 or not 2 <= count <= 50 or far:
             raise ValueError
     except (ValueError, IndexError) as error:
-        raise Error(f"{form} with a COUNT of 2 to 50, got {text!r}") from error
+        raise ArgumentError(f"{form} with a COUNT of 2 to 50, got {text!r}") from error
     return [start + (stop - start) * i / (count - 1) for i in range(count)]
 
 
@@ -68,10 +68,12 @@ def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "
     from latentedit.networks.fingerprint import fingerprint
 
     if not latent.fingerprint and name is None:
-        raise Error("a latent of another tool does not name its generator; add --model")
+        raise ArgumentError("a latent of another tool does not name its generator; add --model")
     found = name or bundled_with(latent.fingerprint)
     if found is None:
-        raise Error(f"this latent needs the generator with fingerprint {latent.fingerprint}; name its file with --model")
+        raise IncompatibleError(
+            f"this latent needs the generator with fingerprint {latent.fingerprint}; name its file with --model"
+        )
     model = read_model(str(found), device)
     latent.check_generator(fingerprint(model.generator), model.path, force=force)
     latent.check_shapes(model.generator)

@@ -9,7 +9,7 @@ import click
 from latentedit.cli.common import MOST, crop_options, device_option, model_option, progress_bar, read_model, say, say_written
 from latentedit.cli.fitting import label_options, read_pictures
 from latentedit.cli.reports import own_direction
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from latentedit.directions.labels import TextLabels
@@ -77,10 +77,10 @@ def refine(
     from latentedit.latent.editing import parse_layers
 
     if not out.endswith(".safetensors"):
-        raise Error(f"--out must end in .safetensors, got {out}")
+        raise ArgumentError(f"--out must end in .safetensors, got {out}")
     model = read_model(model_name, device)
     if model.discriminator is None:
-        raise Error(f"{model.path}: has no discriminator, whose features are needed to classify photos")
+        raise NotFoundError(f"{model.path}: has no discriminator, whose features are needed to classify photos")
     direction = own_direction(name, model)
     if layers:
         direction = replace(direction, layers=parse_layers(layers, model.generator.num_ws))
@@ -103,9 +103,9 @@ def refine(
         return {"none": None, "keep": yes, "swap": no}[mirror]
 
     if negative and not positive:
-        raise Error("--negative needs --positive")
+        raise ArgumentError("--negative needs --positive")
     if mirror == "swap" and not negative:
-        raise Error("--mirror swap exchanges --positive and --negative, and needs both")
+        raise ArgumentError("--mirror swap exchanges --positive and --negative, and needs both")
     ends = [labelled(asked, positive, swapped(positive, negative))]
     if negative:
         ends.append(labelled(asked, negative, swapped(negative, positive)))

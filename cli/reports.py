@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentedit.cli.common import MOST, device_option, model_option, print_facts, progress_bar, read_model, say, say_written
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from latentedit.directions import Direction
@@ -21,7 +21,7 @@ def parse_question(text: str) -> tuple[str, str | None, str | None]:
     head, _, classes = text.partition(":")
     yes, _, no = classes.partition("/")
     if not head:
-        raise Error(f"--ask takes HEAD, HEAD:YES or HEAD:YES/NO, got {text!r}")
+        raise ArgumentError(f"--ask takes HEAD, HEAD:YES or HEAD:YES/NO, got {text!r}")
     return head, yes or None, no or None
 
 
@@ -171,7 +171,7 @@ def condition(name: str, keep: str, called: str | None, model_name: str, out: st
       latentedit directions condition glasses --keep turn,femininity --out glasses-only.safetensors
     """
     if not out.endswith(".safetensors"):
-        raise Error(f"--out must end in .safetensors, got {out}")
+        raise ArgumentError(f"--out must end in .safetensors, got {out}")
     model = read_model(model_name, device)
     direction = own_direction(name, model)
     found = kept(direction, keep, model, called)

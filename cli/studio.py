@@ -8,7 +8,7 @@ import click
 
 from latentedit.cli import log
 from latentedit.cli.common import device_option, framing_option, megapixels_option, model_option, read_model
-from latentedit.errors import Error
+from latentedit.errors import NotFoundError
 
 if TYPE_CHECKING:
     from latentedit.studio.session import Session
@@ -44,7 +44,7 @@ def studio(
     from latentedit.studio.session import Session
 
     if source is not None and not Path(source).is_file():
-        raise Error(f"{source}: no such file")
+        raise NotFoundError("no such file", path=source)
     keeper = Keeper(out)
     keeper.prepare()
     with alone(keeper.hidden / "lock", out):

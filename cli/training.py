@@ -19,7 +19,7 @@ from latentedit.cli.common import (
     say,
     say_written,
 )
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from latentedit.training.config import TrainingConfig
@@ -94,7 +94,7 @@ def build(
     from latentedit.training.preparation import Preparation, class_labels, prepared
 
     if eyes and crop != "face":
-        raise Error("--eyes needs --crop face")
+        raise ArgumentError("--eyes needs --crop face")
     preparation = Preparation(
         size,
         cast(Any, crop if crop in ("centre", "face") else tuple(parse_numbers(crop, 3, "--crop"))),
@@ -292,7 +292,7 @@ def train(
         seed=seed,
     )
     if swaps and not config.mirror:
-        raise Error("--swap needs --mirror")
+        raise ArgumentError("--swap needs --mirror")
     pictures.swap_when_mirrored(dict(_pair(text) for text in swaps))
     if world.leads:
         labels = f", {pictures.labels.shape[1]} labels" if pictures.labels.shape[1] else ""
@@ -304,7 +304,7 @@ def train(
             _describe(config, pictures, str(where), world)
         return
     if features and not metrics:
-        raise Error("--features needs --metrics")
+        raise ArgumentError("--features needs --metrics")
     if metrics:
         unseen = load_pictures(held_out) if held_out else None
         names = metrics.split(",")
@@ -372,22 +372,24 @@ def _describe(config: "TrainingConfig", pictures: "PictureSet", device: str, wor
 def _pair(text: str) -> tuple[str, str]:
     one, equals, other = text.partition("=")
     if not equals or not one or not other:
-        raise Error(f"--swap takes LABEL=LABEL, got {text!r}")
+        raise ArgumentError(f"--swap takes LABEL=LABEL, got {text!r}")
     return one, other
 
 
 def _framing(eyes: str | None, mouth: str | None) -> dict[str, Any] | None:
     if eyes is None:
         if mouth is not None:
-            raise Error("--mouth needs --eyes")
+            raise ArgumentError("--mouth needs --eyes")
         return None
     ax, ay, bx, by = parse_numbers(eyes, 4, "--eyes")
     if not all(0 <= number <= 1 for number in (ax, ay, bx, by)) or ax >= bx:
-        raise Error(f"--eyes takes fractions of the side from 0 to 1, first the eye on the left of the image; got {eyes}")
+        raise ArgumentError(
+            f"--eyes takes fractions of the side from 0 to 1, first the eye on the left of the image; got {eyes}"
+        )
     framing: dict[str, Any] = {"kind": "face", "eyes": [[ax, ay], [bx, by]]}
     if mouth is not None:
         place = parse_numbers(mouth, 2, "--mouth")
         if not all(0 <= number <= 1 for number in place):
-            raise Error(f"--mouth takes fractions of the side from 0 to 1; got {mouth}")
+            raise ArgumentError(f"--mouth takes fractions of the side from 0 to 1; got {mouth}")
         framing["mouth"] = place
     return framing

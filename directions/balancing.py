@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from latentedit.directions.labels import LabelTable
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError, NotFoundError
 
 TELLING = 0.7
 """AUC from which a column counts as predicting the labels."""
@@ -68,9 +68,9 @@ def balanced_rows(labels: LabelTable, columns: Sequence[str], copies: int = COPI
     for column in columns:
         if column not in labels.others:
             known = ", ".join(labels.others) or "none"
-            raise Error(f"--balance {column}: no such column; the other columns are {known}")
+            raise NotFoundError(f"--balance {column}: no such column; the other columns are {known}")
     if len(np.unique(labels.values)) > MOST_VALUES:
-        raise Error("--balance needs classes or a few ordered values; it cannot balance numbers")
+        raise ArgumentError("--balance needs classes or a few ordered values; it cannot balance numbers")
     strata = np.unique([" / ".join(cells) for cells in zip(*(labels.others[c] for c in columns), strict=True)],
                        return_inverse=True)[1]  # fmt: skip
     classes, place = np.unique(labels.values, return_inverse=True)
@@ -78,7 +78,7 @@ def balanced_rows(labels: LabelTable, columns: Sequence[str], copies: int = COPI
     np.add.at(table, (strata, place), 1)
     whole = (table > 0).all(axis=1)
     if not whole.any():
-        raise Error(f"cannot balance the labels by {', '.join(columns)}: no value there has samples of every class")
+        raise DataError(f"cannot balance the labels by {', '.join(columns)}: no value there has samples of every class")
     kept = table[whole]
     shares = kept.sum(axis=0) / kept.sum()
     random = np.random.default_rng(seed)

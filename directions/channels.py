@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentedit.directions.components import Layers, Progress, check_count, check_layers
 from latentedit.directions.direction import Direction
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 from latentedit.latent.latent_file import render
 from latentedit.latent.w_statistics import random_labels, sample_w, style_statistics
 from latentedit.networks.discriminator import Discriminator
@@ -68,7 +68,7 @@ def style_channels(
     alive = (row_of >= first) & (row_of <= last) & (std > 0)
     check_count(generator, count, int(alive.sum()), "style channels that vary in these layers", layers)
     if samples < 1 or not amount > 0:
-        raise Error(f"style channels need at least 1 sample and an amount above 0, got {samples} and {amount}")
+        raise ArgumentError(f"style channels need at least 1 sample and an amount above 0, got {samples} and {amount}")
     w = torch.lerp(generator.mapping.w_avg, sample_w(generator, samples, seed), psi)
     screened = w[:SCREENED]
     passes = -(-len(screened) // BATCH) * GRID**2

@@ -7,7 +7,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, FormatError
 from latentedit.io.onnx import read_onnx, run
 
 PREPARATIONS = {
@@ -36,9 +36,9 @@ class OnnxClassifier:
         self, path: str | os.PathLike[str], output: int = -1, size: int = 224, prepare: str = "imagenet", channels: int = 3
     ) -> None:
         if prepare not in PREPARATIONS:
-            raise Error(f"preparation must be one of {', '.join(PREPARATIONS)}, got {prepare!r}")
+            raise ArgumentError.of("preparation", f"one of {', '.join(PREPARATIONS)}", prepare)
         if channels not in (1, 3):
-            raise Error(f"a classifier takes images of 1 or 3 channels, got {channels}")
+            raise ArgumentError(f"a classifier takes images of 1 or 3 channels, got {channels}")
         self.path, self.output, self.size, self.prepare, self.channels = path, output, size, prepare, channels
         self.network = read_onnx(path, (channels, size, size))
 
@@ -53,8 +53,8 @@ class OnnxClassifier:
         for picture in x.numpy():  # one by one, as many files have a batch of 1 written into them
             numbers = np.ravel(run(self.path, self.network, np.ascontiguousarray(((picture - mean) / std)[None])))
             if not -len(numbers) <= self.output < len(numbers):
-                raise Error(f"{self.path}: gives {len(numbers)} numbers per image; there is no output {self.output}")
+                raise FormatError(f"gives {len(numbers)} numbers per image; there is no output {self.output}", path=self.path)
             if not np.isfinite(numbers[self.output]):
-                raise Error(f"{self.path}: gives {numbers[self.output]} for an image, expected a finite number")
+                raise FormatError(f"gives {numbers[self.output]} for an image, expected a finite number", path=self.path)
             found.append(float(numbers[self.output]))
         return np.array(found, dtype=np.float64)

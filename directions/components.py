@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentedit.directions.direction import Direction
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 from latentedit.latent.w_statistics import sample_w
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
@@ -55,12 +55,12 @@ def check_count(generator: Generator, count: int, most: int, what: str, layers: 
     """First and last row of ``layers``; `Error` unless the network has them, and ``count`` is from 1 to ``most``."""
     found = check_layers(generator, layers)
     if not 1 <= count <= most:
-        raise Error(f"expected a count from 1 to {most}, the number of {what}, got {count}")
+        raise ArgumentError(f"expected a count from 1 to {most}, the number of {what}, got {count}")
     return found
 
 
 def check_layers(generator: Generator, layers: Layers) -> tuple[int, int]:
     first, last = layers or (0, generator.num_ws - 1)
     if not 0 <= first <= last < generator.num_ws:
-        raise Error(f"layers {first}-{last} lie outside this network, whose layers are 0-{generator.num_ws - 1}")
+        raise ArgumentError(f"layers {first}-{last} lie outside this network, whose layers are 0-{generator.num_ws - 1}")
     return first, last

@@ -9,7 +9,7 @@ from torch import Tensor
 from latentedit.directions.direction import Direction, unit
 from latentedit.directions.refinement import of_one_sigma
 from latentedit.directions.sigma import measure_sigma
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError
 from latentedit.latent.editing import gradient_of_score, step_of
 from latentedit.latent.w_statistics import sample_w
 from latentedit.networks.generator import Generator
@@ -58,7 +58,7 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
     """
     _linear([direction, *keep])
     if not keep:
-        raise Error("name at least one direction to keep")
+        raise ArgumentError("name at least one direction to keep")
     ws = torch.zeros(1, generator.num_ws, generator.w_dim)
     gradients = torch.stack([gradient_of_score(ws, d) for d in keep]).double()
     first, last = direction.layers or (0, generator.num_ws - 1)
@@ -71,7 +71,7 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
     old = direction.vector.double().flatten()
     new = old - rows.T @ (rows @ old)
     if float(new.norm()) < 1e-3:
-        raise Error(f"nothing of {direction.name} is left if {', '.join(d.name for d in keep)} must not change")
+        raise DataError(f"nothing of {direction.name} is left if {', '.join(d.name for d in keep)} must not change")
     vector = unit(new).reshape(direction.vector.shape)
     sigma = measure_sigma(vector, generator)
     mean = sample_w(generator).mean(dim=0).cpu()[None, None].expand(1, generator.num_ws, -1)
@@ -106,6 +106,6 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
 def _linear(directions: Sequence[Direction]) -> None:
     for direction in directions:
         if direction.space not in ("w", "w+"):
-            raise Error(
+            raise ArgumentError(
                 f"direction {direction.name} is in the space {direction.space}; only those in W and W+ can be compared so"
             )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, complete, is_number, quoted
+from latentedit.errors import ArgumentError, DataError, FormatError, IncompatibleError, complete, is_number, quoted
 from latentedit.io.budget import check_things
 from latentedit.io.native_file import check_numbers, read_tensors, write_tensors
 from latentedit.latent.editing import score, style_score
@@ -52,29 +52,29 @@ class Direction:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
-            raise Error(f"a direction's name has letters, digits, - and _, got {quoted(self.name)}")
+            raise ArgumentError(f"a direction's name has letters, digits, - and _, got {quoted(self.name)}")
         if self.vector.ndim not in (1, 2):
-            raise Error(f"a direction must have shape [w_dim] or [num_ws, w_dim], got {list(self.vector.shape)}")
+            raise ArgumentError.of_shape("a direction", "[w_dim] or [num_ws, w_dim]", self.vector.shape)
         if not self.space:
             object.__setattr__(self, "space", "w" if self.vector.ndim == 1 else "w+")
         if self.space not in ("z", "w", "w+", "s"):
-            raise Error(f'a direction\'s space must be "z", "w", "w+" or "s", got {quoted(self.space)}')
+            raise ArgumentError.of("a direction's space", '"z", "w", "w+" or "s"', self.space)
         if (self.vector.ndim == 2) != (self.space == "w+"):
-            raise Error(f"a direction in the space {self.space} cannot have shape {list(self.vector.shape)}")
+            raise ArgumentError(f"a direction in the space {self.space} cannot have shape {list(self.vector.shape)}")
         if (self.scale is not None) != (self.space == "s") or (
             self.scale is not None and self.scale.shape != self.vector.shape
         ):
-            raise Error("a direction in the space s needs the standard deviation of every channel, no other has them")
+            raise ArgumentError("a direction in the space s needs the standard deviation of every channel, no other has them")
         if not abs(float(self.vector.norm()) - 1) <= 1e-3:  # a NaN neither
-            raise Error(f"a direction must have norm 1, got {float(self.vector.norm()):.4g}")
+            raise ArgumentError(f"a direction must have norm 1, got {float(self.vector.norm()):.4g}")
         if self.step is not None and (self.space not in ("w", "w+") or self.step.shape[1:] != self.vector.shape[-1:]):
-            raise Error(f"a direction in the space {self.space} cannot have a step of shape {list(self.step.shape)}")
+            raise ArgumentError(f"a direction in the space {self.space} cannot have a step of shape {list(self.step.shape)}")
         if not 0 < self.sigma < math.inf:
-            raise Error(f"a direction's sigma must be greater than 0, got {quoted(self.sigma)}")
+            raise ArgumentError.of("a direction's sigma", "greater than 0", self.sigma)
         if not math.isfinite(self.intercept):
-            raise Error(f"a direction's intercept must be a finite number, got {quoted(self.intercept)}")
+            raise ArgumentError.of("a direction's intercept", "a finite number", self.intercept)
         if self.layers is not None and not _are_layers(self.layers):
-            raise Error("a direction's layers must be two whole numbers, the first and the last layer")
+            raise ArgumentError("a direction's layers must be two whole numbers, the first and the last layer")
 
     def score(self, ws: Tensor, generator: Generator | None = None, styles: Sequence[Tensor] = ()) -> Tensor:
         """Return the score of ``ws [N, num_ws, w_dim]``, ``[N]``, in raw units of the probe; divide by ``sigma`` for sigmas.
@@ -85,7 +85,7 @@ class Direction:
         """
         if self.space == "s":
             if generator is None:
-                raise Error(f"direction {self.name} is in style space; its scores need the generator")
+                raise ArgumentError(f"direction {self.name} is in style space; its scores need the generator")
             return style_score(generator, ws, styles, self, self.intercept)
         return score(ws, self, self.intercept)
 
@@ -146,15 +146,15 @@ def _check_header(header: dict[str, Any]) -> None:
     """Raise `Error` where what a direction file says of itself is of another kind than it should be."""
     for name in ("report", "provenance"):
         if not isinstance(header.get(name), dict | None):
-            raise Error(f"a direction file's {name} must be an object, found {quoted(header[name])}")
+            raise FormatError.of(f"a direction file's {name}", "an object", header[name])
         check_things(header.get(name), most=FACTS)
     layers = header.get("layers")
     if layers is not None and not isinstance(layers, list):
-        raise Error(f"a direction file's layers must be the first and the last, found {quoted(layers)}")
+        raise FormatError.of("a direction file's layers", "the first and the last", layers)
     for name in ("intercept", "sigma"):
         value = header[name]
         if not is_number(value):
-            raise Error(f"a direction file's {name} must be a finite number, found {quoted(value)}")
+            raise FormatError.of(f"a direction file's {name}", "a finite number", value)
 
 
 def check_generator(direction: Direction, own: str, name: str, *, force: bool | None = None) -> None:
@@ -162,7 +162,8 @@ def check_generator(direction: Direction, own: str, name: str, *, force: bool | 
     if direction.fingerprint != own and not force:
         found_on = f"direction {direction.name} was found on the generator {direction.fingerprint[:12]}"
         way = "" if force is None else "; use --force to apply it anyway"
-        raise Error(f"{found_on}, {name} is {own[:12]}{way}")
+        reason = f"{found_on}, {name} is {own[:12]}{way}"
+        raise IncompatibleError(reason, expected=direction.fingerprint, actual=own)
 
 
 def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tuple[int, int] | None = None) -> Direction:
@@ -177,7 +178,7 @@ def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tupl
     """
     own = direction.layers
     if direction.space == "s" and layers is not None and own is not None and not layers[0] <= own[0] <= own[1] <= layers[1]:
-        raise Error(f"direction {direction.name} is in layers {own[0]}-{own[1]}, outside of {layers[0]}-{layers[1]}")
+        raise ArgumentError(f"direction {direction.name} is in layers {own[0]}-{own[1]}, outside of {layers[0]}-{layers[1]}")
     sign = -1.0 if flip else 1.0
     return replace(
         direction,
@@ -194,5 +195,5 @@ def unit(vector: Tensor) -> Tensor:
     """``vector`` scaled to Frobenius norm 1, float32."""
     norm = float(vector.double().norm())
     if not norm > 0:
-        raise Error("the probe found no direction: all its weights are zero")
+        raise DataError("the probe found no direction: all its weights are zero")
     return (vector.double() / norm).to(torch.float32)

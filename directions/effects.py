@@ -12,7 +12,6 @@ from torch import Tensor
 
 from latentedit.directions.direction import Direction
 from latentedit.directions.transfer import discriminator_features
-from latentedit.errors import Error
 from latentedit.inversion.domain import Domain
 from latentedit.latent.editing import edit, edit_styles
 from latentedit.latent.latent_file import render
@@ -41,16 +40,18 @@ def question(judge: Judge, head: str, yes: str | None = None, no: str | None = N
         Error: no such head or class.
     """
     if head not in judge.heads:
-        raise Error(f"this classifier has the attributes {', '.join(judge.heads)}; not {head}")
+        raise ArgumentError(f"this classifier has the attributes {', '.join(judge.heads)}; not {head}")
     classes = judge.heads[head]
     for one in (yes, no):
         if one is not None and one not in classes:
-            raise Error(f"{head} of this classifier has the classes {', '.join(classes)}; not {one}")
+            raise ArgumentError(f"{head} of this classifier has the classes {', '.join(classes)}; not {one}")
     if len(classes) == 2:
         sign = -1.0 if yes == classes[0] else 1.0
         return lambda images: sign * judge(images)[head]
     if yes is None:
-        raise Error(f"{head} of this classifier has the classes {', '.join(classes)}; choose one, such as {head}:{classes[-1]}")
+        raise ArgumentError(
+            f"{head} of this classifier has the classes {', '.join(classes)}; choose one, such as {head}:{classes[-1]}"
+        )
     here = classes.index(yes)
     if no is not None:
         there = classes.index(no)
@@ -101,7 +102,7 @@ class Effect:
 
     def _at(self, amount: float) -> int:
         if amount not in self.amounts:
-            raise Error(f"not measured at {amount}; there are {', '.join(map(str, self.amounts))}")
+            raise NotFoundError(f"not measured at {amount}; there are {', '.join(map(str, self.amounts))}")
         return self.amounts.index(amount)
 
     def brought_over(self, amount: float) -> tuple[float, int]:
@@ -208,7 +209,7 @@ def _recognised(features: Sequence[np.ndarray[Any, Any]], zero: int) -> np.ndarr
 def effect_of_layers(generator: Generator, direction: Direction, ws: Tensor, judge: Score, amount: float = 2.0) -> list[float]:
     """Return, for every layer, how much an edit of that layer alone changes the mean log odds of ``judge``."""
     if direction.space not in ("w", "w+"):
-        raise Error(f"direction {direction.name} is in the space {direction.space}, which has no layers to measure")
+        raise ArgumentError(f"direction {direction.name} is in the space {direction.space}, which has no layers to measure")
 
     def mean(pictures: Tensor) -> float:
         return float(judge(pictures).mean())

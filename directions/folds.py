@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from latentedit.errors import Error
+from latentedit.errors import DataError
 
 FOLDS = 5
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -20,7 +20,7 @@ def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tu
     if groups is not None:
         count = len(set(groups))
         if count < 2:
-            raise Error(f"cross-validation by group needs at least 2 groups, got {count}")
+            raise DataError(f"cross-validation by group needs at least 2 groups, got {count}")
         parts = min(FOLDS, count)
         by_group = StratifiedGroupKFold(parts, shuffle=True, random_state=0) if binary else GroupKFold(parts)
         with warnings.catch_warnings():
@@ -31,17 +31,17 @@ def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tu
         smallest = int(np.bincount(labels.astype(int)).min()) if binary else len(labels) // 2
         if smallest < 2:
             needed = f"2 samples of every class, got {smallest}" if binary else f"4 samples, got {len(labels)}"
-            raise Error(f"cross-validation needs at least {needed}")
+            raise DataError(f"cross-validation needs at least {needed}")
         make = StratifiedKFold if binary else KFold
         folds = make(n_splits=min(FOLDS, smallest), shuffle=True, random_state=0).split(labels, labels)
     if not binary:
         wide = [(train, test) for train, test in folds if len(train) >= 2 and len(test) >= 2]
         if not wide:
-            raise Error("no fold has two samples; larger groups, or none, are needed")
+            raise DataError("no fold has two samples; larger groups, or none, are needed")
         return wide
     both = [(train, test) for train, test in folds if len(set(labels[train])) == 2 and len(set(labels[test])) == 2]
     if not both:
-        raise Error("no fold has samples of both classes; more groups, or none, are needed")
+        raise DataError("no fold has samples of both classes; more groups, or none, are needed")
     return both
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentedit.directions.direction import Direction, unit
 from latentedit.directions.sigma import measure_sigma
-from latentedit.errors import Error, listed
+from latentedit.errors import ArgumentError, FormatError, IncompatibleError, listed
 from latentedit.formats.arrays import numbers, read_arrays
 from latentedit.latent.w_statistics import sample_w
 from latentedit.networks.fingerprint import fingerprint
@@ -37,9 +37,9 @@ def read_array(path: str | os.PathLike[str], component: int | None = None) -> tu
         elif len(found) == 1:
             found = next(iter(found.values()))
         else:
-            raise Error(f"{path}: expected one array, or GANSpace's mean, std and comp; it has {listed(found)}")
+            raise FormatError(f"expected one array, or GANSpace's mean, std and comp; it has {listed(found)}", path=path)
     if component is not None and not facts:
-        raise Error(f"{path}: --component is for GANSpace files; this one has a single direction")
+        raise ArgumentError("--component is for GANSpace files; this one has a single direction", path=path)
     return torch.from_numpy(numbers(path, found)), facts
 
 
@@ -47,7 +47,9 @@ def _component(path: str | os.PathLike[str], parts: list[Any], component: int | 
     comp, _, std = (numbers(path, part) for part in parts)
     comp = comp.reshape(comp.shape[0] if comp.ndim > 1 else 1, -1)
     if component is None or not 0 <= component < len(comp):
-        raise Error(f"{path}: a GANSpace file of {len(comp)} components; choose one with --component 0 to {len(comp) - 1}")
+        raise ArgumentError(
+            f"a GANSpace file of {len(comp)} components; choose one with --component 0 to {len(comp) - 1}", path=path
+        )
     scale = std.reshape(-1)
     facts = {"component": component, "std": float(scale[component])} if component < len(scale) else {"component": component}
     return comp[component], facts
@@ -76,12 +78,13 @@ def import_direction(
         array = array[0]
     expected = ([generator.w_dim], [generator.num_ws, generator.w_dim])
     if list(array.shape) not in expected:
-        raise Error(
-            f"{path}: the direction has shape {shape}; this generator takes [{generator.w_dim}] or"
-            f" [{generator.num_ws}, {generator.w_dim}], with or without a leading 1"
+        raise IncompatibleError(
+            f"the direction has shape {shape}; this generator takes [{generator.w_dim}] or"
+            f" [{generator.num_ws}, {generator.w_dim}], with or without a leading 1",
+            path=path,
         )
     if not bool(array.any()):
-        raise Error(f"{path}: the direction is zero")
+        raise FormatError("the direction is zero", path=path)
     scale = float(array.norm())
     if array.ndim == 2 and bool((array == array[0]).all()):
         array = array[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError, Error, FormatError, NotFoundError
 from latentedit.formats.load_latent import ENDINGS as LATENTS
 from latentedit.io import outputs
 from latentedit.io.csv_table import read_csv
@@ -51,7 +51,9 @@ class LabelTable:
             return self
         values = self.values[rows]
         if len(set(values)) < 2:
-            raise Error(f"the labels of the {len(rows)} files that can be used are all the same; a direction needs two classes")
+            raise DataError(
+                f"the labels of the {len(rows)} files that can be used are all the same; a direction needs two classes"
+            )
         groups = [self.groups[i] for i in rows] if self.groups else None
         others = {name: [texts[i] for i in rows] for name, texts in self.others.items()}
         return LabelTable([self.paths[i] for i in rows], values, groups, others)
@@ -66,7 +68,7 @@ class TextLabels:
     paths: list[Path]
     texts: list[str]
     groups: list[str] | None
-    places: list[str]
+    places: Sequence[tuple[Path, int | None]]
     """Place of every sample in the table, for messages."""
     others: dict[str, list[str]] = field(default_factory=dict)
     """The table's other columns."""
@@ -75,17 +77,21 @@ class TextLabels:
         """Convert the labels to 0 and 1, or to numbers; see `read_labels`."""
         yes, no = set(positive), set(negative)
         if order and (yes or no):
-            raise Error("an order of values cannot be used with positive or negative values")
-        values = [
-            _value(text, place, self.attribute, yes, no, order) for text, place in zip(self.texts, self.places, strict=True)
-        ]
+            raise ArgumentError("an order of values cannot be used with positive or negative values")
+        values = []
+        for text, (path, line) in zip(self.texts, self.places, strict=True):
+            try:
+                values.append(_value(text, self.attribute, yes, no, order))
+            except Error as error:
+                raise error.at(path, line) from error
+
         rows = [i for i, value in enumerate(values) if value is not None]
         if not rows:
-            raise Error(f"{self.source}: no sample has a usable label of {self.attribute!r}")
+            raise DataError(f"no sample has a usable label of {self.attribute!r}", path=self.source)
         found = np.array([values[i] for i in rows], dtype=np.float64)
         if len(set(found)) < 2:
-            raise Error(
-                f"{self.source}: all {len(found)} labels of {self.attribute!r} are the same; a direction needs two classes"
+            raise DataError(
+                f"all {len(found)} labels of {self.attribute!r} are the same; a direction needs two classes", path=self.source
             )
         groups = [self.groups[i] for i in rows] if self.groups else None
         others = {name: [texts[i] for i in rows] for name, texts in self.others.items()}
@@ -134,15 +140,15 @@ def read_texts(
     path = Path(table)
     if os.path.isdir(path):
         if column is not None or group is not None:
-            raise Error(f"{path}: a folder of sub-folders has neither columns nor groups")
+            raise ArgumentError("a folder of sub-folders has neither columns nor groups", path=path)
         return _from_folders(path)
     if column is None:
-        raise Error(f"{path}: name the column of the labels with --column")
+        raise ArgumentError("name the column of the labels with --column", path=path)
     names, *cells = list(read_csv(path, column=file_column)) or [[]]
     rows = [dict(zip(names, row, strict=False)) for row in cells]
     for needed in [file_column, column, *([group] if group else [])]:
         if needed not in names:
-            raise Error(f"{path}: no column {needed!r}; there are {', '.join(names) or 'none'}")
+            raise NotFoundError(f"no column {needed!r}; there are {', '.join(names) or 'none'}", path=path)
     left_out = set(exclude)
     seen: dict[Path, str] = {}
     paths, texts, groups, places = [], [], [], []
@@ -156,21 +162,21 @@ def read_texts(
         if not os.path.isfile(sample):  # as Windows writes it
             sample = path.parent / row.get(file_column, "").replace("\\", "/")
         if not os.path.isfile(sample):
-            raise Error(f"{path}, line {number}: no such file {sample}")
+            raise NotFoundError(f"no such file {sample}", path=path, line=number)
         if sample in seen:
             if seen[sample] != text:
-                raise Error(f"{path}, line {number}: {sample.name} is {text!r} here and {seen[sample]!r} before")
+                raise FormatError(f"{sample.name} is {text!r} here and {seen[sample]!r} before", path=path, line=number)
             continue
         seen[sample] = text
         outputs.given(sample)
         paths.append(sample)
         texts.append(text)
         groups.append(member)
-        places.append(f"{path}, line {number}")
+        places.append((path, number))
         for name, words in others.items():
             words.append(row.get(name, "").strip())
     if not paths:
-        raise Error(f"{path}: no row has a usable label in column {column!r}")
+        raise DataError(f"no row has a usable label in column {column!r}", path=path)
     return TextLabels(path, column, paths, texts, groups if group else None, places, others)
 
 
@@ -184,16 +190,21 @@ def _from_folders(path: Path) -> TextLabels:
     for sample, _ in found:
         outputs.given(sample)
     if len({name for _, name in found}) < 2:
-        raise Error(f"{path}: expected a CSV file, or a folder with two or more sub-folders of samples, one per class")
+        raise FormatError("expected a CSV file, or a folder with two or more sub-folders of samples, one per class", path=path)
     return TextLabels(
-        path, path.name, [sample for sample, _ in found], [name for _, name in found], None, [str(s) for s, _ in found]
+        path,
+        path.name,
+        [sample for sample, _ in found],
+        [name for _, name in found],
+        None,
+        [(sample, None) for sample, _ in found],
     )
 
 
-def _value(text: str, place: str, attribute: str, yes: set[str], no: set[str], order: Sequence[str]) -> float | None:
+def _value(text: str, attribute: str, yes: set[str], no: set[str], order: Sequence[str]) -> float | None:
     if order:
         if text not in order:
-            raise Error(f"{place}: {attribute} is {text!r}, which is not in the order {', '.join(order)}")
+            raise FormatError(f"{attribute} is {text!r}, which is not in the order {', '.join(order)}")
         return float(order.index(text))
     if text in yes:
         return 1.0
@@ -208,9 +219,9 @@ def _value(text: str, place: str, attribute: str, yes: set[str], no: set[str], o
     try:
         number = float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
     except ValueError as error:
-        raise Error(f"{place}: {attribute} is {text!r}, neither a number nor yes or no; use --positive VALUE") from error
+        raise FormatError(f"{attribute} is {text!r}, neither a number nor yes or no; use --positive VALUE") from error
     if not math.isfinite(number):
-        raise Error(f"{place}: {attribute} is {text!r}, which is not a finite number")
+        raise FormatError(f"{attribute} is {text!r}, which is not a finite number")
     if abs(number) > LARGEST:
-        raise Error(f"{place}: {attribute} is {text!r}, expected a number between -{LARGEST:g} and {LARGEST:g}")
+        raise FormatError(f"{attribute} is {text!r}, expected a number between -{LARGEST:g} and {LARGEST:g}")
     return number

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from latentedit.directions.components import Layers, Progress, _directions, _eigenvectors, check_count
 from latentedit.directions.direction import Direction
-from latentedit.errors import Error
+from latentedit.errors import DataError
 from latentedit.latent.w_statistics import w_chunks
 from latentedit.networks.generator import Generator
 
@@ -41,7 +41,7 @@ def principal_components(
     """
     check_count(generator, count, generator.w_dim, "dimensions of w", layers)
     if samples <= count:
-        raise Error(f"{count} components need more than {count} samples, got {samples}")
+        raise DataError(f"{count} components need more than {count} samples, got {samples}")
     mean, scatter = moments(generator, samples, seed, progress=progress)
     values, vectors = _eigenvectors(scatter)
     shares = (values / values.sum()).tolist()

@@ -16,7 +16,7 @@ from latentedit.directions.direction import Direction, unit
 from latentedit.directions.folds import Array
 from latentedit.directions.sigma import measure_sigma
 from latentedit.directions.validation import by_layer, gain_of_doubling, learning_curve, propose_layers, quality, stability
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError
 from latentedit.latent.w_statistics import style_statistics
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
@@ -42,7 +42,7 @@ def probe(kind: str, strength: float = 1.0, balanced: bool = True) -> Any:
         return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5] if balanced else None)
     if kind == "ridge":
         return Ridge(alpha=1 / strength)
-    raise Error(f"probe must be one of {', '.join(KINDS)}, got {kind!r}")
+    raise ArgumentError.of("probe", f"one of {', '.join(KINDS)}", kind)
 
 
 def fit(
@@ -87,7 +87,7 @@ def fit(
     """
     x, values, members = _samples(ws, labels, generator, space, groups, layers)
     if len(np.unique(values)) < 2:
-        raise Error(f"all {len(values)} labels are the same; a direction needs two classes")
+        raise DataError(f"all {len(values)} labels are the same; a direction needs two classes")
     chosen = _confident(values, confident)
     binary = chosen is not None or set(np.unique(values)) == {0.0, 1.0}
     if chosen is not None:
@@ -97,7 +97,7 @@ def fit(
         few_or_many = binary and (min(values.sum(), (1 - values).sum()) < FEW or len(values) > MANY)
         kind = "ridge" if not binary else "logistic" if few_or_many else "svc"
     if kind != "ridge" and not binary:
-        raise Error(f"the {kind} probe needs labels 0 and 1; use ridge for numbers, or only the most confident samples")
+        raise DataError(f"the {kind} probe needs labels 0 and 1; use ridge for numbers, or only the most confident samples")
     scale = float(np.sqrt(x.var(axis=0).mean())) or 1.0
     coordinates = Coordinates.of(generator, space, layers)
     estimator = probe(kind, strength, balanced)
@@ -153,7 +153,7 @@ def fit_classes(ws: Tensor, labels: Sequence[str], *, name: str = "direction", *
     """Fit a direction NAME-CLASS for every class against all others; "" marks a missing label. Options are those of `fit`."""
     classes = sorted({label for label in labels if label})
     if len(classes) < 2:
-        raise Error(f"all labels are {classes[0]!r}; a direction needs two classes" if classes else "there are no labels")
+        raise DataError(f"all labels are {classes[0]!r}; a direction needs two classes" if classes else "there are no labels")
     found = {}
     for one in classes:
         values = [np.nan if not label else float(label == one) for label in labels]
@@ -178,12 +178,12 @@ class Coordinates:
     @classmethod
     def of(cls, generator: Generator, space: str, layers: tuple[int, int] | None) -> "Coordinates":
         if space not in SPACES:
-            raise Error(f"space must be one of {', '.join(SPACES)}, got {space!r}")
+            raise ArgumentError.of("space", f"one of {', '.join(SPACES)}", space)
         first, last = layers or (0, generator.num_ws - 1)
         if not 0 <= first <= last < generator.num_ws:
-            raise Error(f"layers {first}-{last} lie outside this network, whose layers are 0-{generator.num_ws - 1}")
+            raise ArgumentError(f"layers {first}-{last} lie outside this network, whose layers are 0-{generator.num_ws - 1}")
         if space == "z" and layers:
-            raise Error("a direction in z edits all layers")
+            raise ArgumentError("a direction in z edits all layers")
         if space == "w+":
             shape: tuple[int, ...] = (generator.num_ws, generator.w_dim)
             moved = torch.zeros(shape, dtype=torch.bool)
@@ -228,14 +228,14 @@ class Coordinates:
 def _confident(values: Array, share: float) -> tuple[Array, Array] | None:
     """Rows with the lowest and the highest values, and 0 or 1 for them; None where all count."""
     if not 0 < share <= 1:
-        raise Error(f"the confident share must be above 0 and at most 1, got {share}")
+        raise ArgumentError.of("the confident share", "above 0 and at most 1", share)
     if share == 1:
         return None
     if len(np.unique(values)) == 2:
-        raise Error("a confident share needs scores; labels of two classes have no most confident samples")
+        raise DataError("a confident share needs scores; labels of two classes have no most confident samples")
     count = int(len(values) * share / 2)
     if count < 2:
-        raise Error(
+        raise DataError(
             f"a confident share of {share} leaves {count} of {len(values)} samples at either end; at least 2 are needed"
         )
     order = np.argsort(values, kind="stable")
@@ -260,17 +260,17 @@ def _samples(
             ws = ws[:, None].expand(-1, generator.num_ws, -1)
         fits = ws.ndim == 3 and ws.shape[1:] == (generator.num_ws, generator.w_dim)
     if not fits:
-        raise Error(f"{'z' if space == 'z' else 'ws'} must have shape {expected}, got {list(ws.shape)}")
+        raise ArgumentError.of_shape(f"{('z' if space == 'z' else 'ws')}", expected, ws.shape)
     values = np.asarray(labels, dtype=np.float64)
     if values.shape != (len(ws),) or (groups is not None and len(groups) != len(ws)):
-        raise Error(f"expected {len(ws)} labels and groups, one per sample, got {values.shape}")
+        raise ArgumentError(f"expected {len(ws)} labels and groups, one per sample, got {values.shape}")
     if np.isinf(values).any():
-        raise Error("labels must be finite; NaN marks a missing one")
+        raise ArgumentError("labels must be finite; NaN marks a missing one")
     if not bool(torch.isfinite(ws).all()):
-        raise Error("the latents hold values that are not finite")
+        raise ArgumentError("the latents hold values that are not finite")
     known = np.isfinite(values)
     if not known.any():
-        raise Error("all labels are missing")
+        raise DataError("all labels are missing")
     x = coordinates.rows(generator, ws[torch.from_numpy(known)])
     kept = [group for group, keep in zip(groups, known, strict=True) if keep] if groups is not None else None
     return x, values[known], kept

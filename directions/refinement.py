@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latentedit.directions.direction import Direction
 from latentedit.directions.transfer import PhotoClassifier, log_odds
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError
 from latentedit.latent.editing import gradient_of_score
 from latentedit.latent.w_statistics import WStatistics, sample_w
 from latentedit.networks.discriminator import Discriminator
@@ -81,7 +81,7 @@ class PhotoScores:
         wanted = [*ends, *others]
         for images, labels in wanted:
             if set(np.unique(labels)) != {0.0, 1.0}:
-                raise Error("refine needs labels of two classes; name the values that mean yes, or give labels of 0 and 1")
+                raise DataError("refine needs labels of two classes; name the values that mean yes, or give labels of 0 and 1")
             classifier = PhotoClassifier(discriminator, images, labels, mirror="none", examine=False)
             self.classifiers.append(classifier)
             if progress:
@@ -123,7 +123,7 @@ def refine(
         Error: a direction that is not in W or W+.
     """
     if direction.space not in ("w", "w+"):
-        raise Error(f"only directions in W and W+ can be refined; {direction.name} is in the space {direction.space}")
+        raise ArgumentError(f"only directions in W and W+ can be refined; {direction.name} is in the space {direction.space}")
     device, random = generator.device, torch.Generator().manual_seed(options.seed)
     steps, batch = options.steps, options.batch
     statistics = WStatistics.of(generator)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from latentedit.directions.direction import FORMAT, VERSION, Direction, read_direction
-from latentedit.errors import Error
+from latentedit.errors import Error, NotFoundError, OutputError
 from latentedit.io.native_file import read_header
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -57,7 +57,7 @@ def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None)
         if text in table:
             return table[text]
     known = ", ".join(sorted({*own, *ours})) or "none"
-    raise Error(f"{text}: no direction file or direction of this name; the directions of this generator are: {known}")
+    raise NotFoundError(f"{text}: no direction file or direction of this name; the directions of this generator are: {known}")
 
 
 def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Direction:
@@ -73,7 +73,9 @@ def free_path(direction: Direction, out: str | os.PathLike[str] | None = None, *
     """
     path = Path(out) if out is not None else user_folder() / f"{direction.name}.safetensors"
     if not force and path.exists():
-        raise Error(f"{path} exists; choose another name, or replace it with --force")
+        raise OutputError(f"{path} exists; choose another name, or replace it with --force")
     if not force and direction.name in shipped(direction.fingerprint):
-        raise Error(f"a bundled direction has the name {direction.name}; choose another name, or hide that one with --force")
+        raise OutputError(
+            f"a bundled direction has the name {direction.name}; choose another name, or hide that one with --force"
+        )
     return path

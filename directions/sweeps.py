@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentedit.directions.direction import Direction
-from latentedit.errors import Error, complete
+from latentedit.errors import ArgumentError, complete
 from latentedit.io import contact_sheet
 from latentedit.latent.editing import edit, edit_holding, edit_styles
 from latentedit.latent.latent_file import Latent
@@ -58,14 +58,16 @@ def move_latent(
 def check_movable(direction: Direction) -> None:
     """Raise `Error` for a direction that cannot be applied to latents."""
     if direction.space == "z":
-        raise Error(f"direction {direction.name} is in z, and the z of a latent is unknown; it only works on random images")
+        raise ArgumentError(
+            f"direction {direction.name} is in z, and the z of a latent is unknown; it only works on random images"
+        )
 
 
 def check_holdable(directions: Sequence[Direction]) -> None:
     """Raise `Error` unless all scores can be edited or held together."""
     for direction in directions:
         if direction.space not in ("w", "w+"):
-            raise Error(
+            raise ArgumentError(
                 f"direction {direction.name} is in the space {direction.space}; only directions in w and w+ can be held"
             )
 
@@ -94,7 +96,7 @@ def sweep_sheet(
     """
     bases = [_Base(latent)] if latent is not None else [_random_base(generator, seed, psi) for seed in seeds]
     if not directions or not amounts or not bases:
-        raise Error("a contact sheet needs at least one direction, one amount and one image to start from")
+        raise ArgumentError("a contact sheet needs at least one direction, one amount and one image to start from")
     captions, rows = [f"{amount:+.1f}" for amount in amounts], []
     for direction in directions:
         for line in [[base] for base in bases] if len(directions) == 1 else [bases]:
@@ -138,7 +140,7 @@ def _moved(
     if direction.space != "z" or base.z is None or hold:
         return move_latent(generator, base.latent, direction, amount, hold=hold)
     if direction.vector.shape != base.z.shape[1:]:
-        raise Error(f"direction of shape {list(direction.vector.shape)} does not fit z of {generator.z_dim} numbers")
+        raise ArgumentError(f"direction of shape {list(direction.vector.shape)} does not fit z of {generator.z_dim} numbers")
     z = base.z + amount * direction.sigma * direction.vector.to(base.z)
     return replace(base.latent, ws=generator.mapping(z, base.c, psi))
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from latentedit.directions.direction import Direction
 from latentedit.directions.probe import fit
 from latentedit.directions.validation import quality
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 from latentedit.inversion.projector import invert
 from latentedit.latent.w_statistics import WStatistics, sample_w
 from latentedit.networks.discriminator import Discriminator
@@ -69,7 +69,7 @@ def mirrored(images: Tensor, labels: Array, groups: Sequence[Any] | None, mirror
     ``mirror`` is "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite label: left and right).
     """
     if mirror not in ("none", "keep", "swap"):
-        raise Error(f"mirror must be none, keep or swap, got {mirror!r}")
+        raise ArgumentError.of("mirror", "none, keep or swap", mirror)
     members = list(groups) if groups is not None else list(range(len(images)))
     if mirror == "none":
         return images, labels, members
@@ -182,12 +182,12 @@ def fit_from_scores(
         Error: a wrong number of scores, or the errors of `latentedit.directions.fit`.
     """
     if not 0 < confident <= 0.5:
-        raise Error(f"the confident share at either end must be from 0 to 0.5, got {confident}")
+        raise ArgumentError.of("the confident share at either end", "from 0 to 0.5", confident)
     w = sample_w(generator, samples, seed)
     pictures = render_all(generator, w, progress)
     found = np.concatenate([np.asarray(score(batch), dtype=np.float64).reshape(-1) for batch in pictures.split(BATCH)])
     if found.shape != (samples,):
-        raise Error(f"a score must give one number per image; got {len(found)} for {samples} images")
+        raise ArgumentError(f"a score must give one number per image; got {len(found)} for {samples} images")
     answers = set(np.unique(found[np.isfinite(found)])) <= {0.0, 1.0}  # yes and no, and nothing between them
     if confident == 0.5 and kind != "ridge" and not answers:
         found = np.where(np.isnan(found), np.nan, found > np.nanmedian(found))

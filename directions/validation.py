@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import clone
 
 from latentedit.directions.folds import Array, _rows_of, figure, predictions, splits
-from latentedit.errors import Error
+from latentedit.errors import DataError
 
 MARGIN = 1.2
 """On the number of labels that would do, so that chance lies outside of the interval and not at its end."""
@@ -216,7 +216,7 @@ def propose_layers(effects: Sequence[float], share: float = 0.9) -> tuple[int, i
     values = np.asarray(effects, dtype=np.float64)
     values = np.maximum(values if values.sum() >= 0 else -values, 0)
     if not values.sum() > 0:
-        raise Error("no layer has any effect")
+        raise DataError("no layer has any effect")
     for length in range(1, len(values) + 1):
         for first in range(len(values) - length + 1):
             if values[first : first + length].sum() >= share * values.sum():

@@ -6,7 +6,18 @@ The public names load on first use, so that ``import latentedit`` (and ``latente
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from latentedit.errors import Error
+from latentedit.errors import (
+    ArgumentError,
+    DataError,
+    DivergedError,
+    DownloadError,
+    Error,
+    FormatError,
+    IncompatibleError,
+    Interrupted,
+    NotFoundError,
+    OutputError,
+)
 
 if TYPE_CHECKING:
     from latentedit import directions, metrics, ops, training
@@ -50,13 +61,22 @@ _HOMES = {
 _MODULES = ("directions", "metrics", "ops", "training")
 
 __all__ = [
+    "ArgumentError",
+    "DataError",
     "Direction",
+    "DivergedError",
+    "DownloadError",
     "Error",
+    "FormatError",
     "Generator",
     "GeneratorConfig",
+    "IncompatibleError",
+    "Interrupted",
     "InversionOptions",
     "Latent",
     "Model",
+    "NotFoundError",
+    "OutputError",
     "Projector",
     "ProjectorSettings",
     "directions",

@@ -1,9 +1,10 @@
-"""The one exception type that users of the package have to know."""
+"""The exceptions that a file, an argument or an option causes, and how messages show what comes from a file."""
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 LONGEST = 800
 """Letters of a message, whatever a file puts into it."""
@@ -11,6 +12,10 @@ LONGEST = 800
 
 QUOTED = 100
 """Letters of anything from a file that a message shows."""
+
+
+SHAPE = 8
+"""Numbers of a list that a message shows in full."""
 
 
 def printable(text: str) -> str:
@@ -55,18 +60,134 @@ def reason(error: BaseException) -> str:
 
 
 class Error(ValueError):
-    """A file, an argument or an option is not what was expected; the message is one line and says what was.
+    """A file, an argument or an option is not what was expected.
 
-    Names from files can hold anything: what a terminal would not print as it stands is replaced, and the rest is cut.
+    Each kind of error has a subclass, and all facts are attributes, so that a program need not read the message.
+
+    Attributes:
+        reason: What is wrong, without the file.
+        path: The file, folder or address that the error is about, or None.
+        line: The line of that file, from 1, or None.
+        argument: The argument, option or entry with the wrong value, or None.
+        expected: What was expected: a text, or a value such as a fingerprint. None where there is nothing to compare.
+        actual: What was found in its place, or None.
+
+    The message is one line of at most `LONGEST` letters: the file, then the reason. Names from files can hold anything; letters
+    that a terminal would not print as they stand are replaced.
     """
 
-    def __init__(self, message: str) -> None:
+    _verb = "found"
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        line: int | None = None,
+        argument: str | None = None,
+        expected: object = None,
+        actual: object = None,
+    ) -> None:
+        super().__init__()
+        self.reason = reason
+        self.path = None if path is None else os.fspath(path)
+        self.line = line
+        self.argument = argument
+        self.expected = expected
+        self.actual = actual
+        self._tell()
+
+    def _tell(self) -> None:
+        """Put the message together from the facts."""
+        place = self.path or ""
+        if self.line is not None:
+            place = f"{place}, line {self.line}"
+
+        message = f"{place}: {self.reason}" if place else self.reason
         plain = printable(message[: LONGEST + 1])
-        super().__init__(plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}...")
+        self.args = (plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}...",)
+
+    @classmethod
+    def of(cls, name: str, expected: str, actual: object, *, path: str | os.PathLike[str] | None = None) -> Self:
+        """Return the error that ``name`` must be what ``expected`` says, and is ``actual``."""
+        reason = f"{name} must be {expected}, {cls._verb} {_told(actual)}"
+        return cls(reason, path=path, argument=name, expected=expected, actual=actual)
+
+    @classmethod
+    def of_shape(cls, name: str, expected: str, actual: Sequence[int]) -> Self:
+        """Return the error that the tensor ``name`` must have the shape that ``expected`` says, and has ``actual``."""
+        shape = list(actual)
+        reason = f"{name} must have shape {expected}, {cls._verb} {shape}"
+        return cls(reason, argument=name, expected=expected, actual=shape)
+
+    def at(self, path: str | os.PathLike[str], line: int | None = None) -> Self:
+        """Return the same error, said of a file or of a line in it."""
+        place = os.fspath(path)
+        if self.path == place and line in (None, self.line):
+            return self
+
+        found = type(self).__new__(type(self))
+        found.__dict__.update(self.__dict__)
+        found.reason = str(self)
+        found.path = place
+        found.line = line
+        found._tell()
+        return found
+
+
+class ArgumentError(Error):
+    """An argument or option has a value that it cannot have, or does not go with another one."""
+
+    _verb = "got"
+
+
+class FormatError(Error):
+    """A file is damaged, not of the expected format, or has contents that are not allowed."""
+
+
+class NotFoundError(Error):
+    """A file, model, direction, column or package that was named is not there."""
+
+
+class IncompatibleError(Error):
+    """Things that are right by themselves do not fit one another, such as a latent and a generator.
+
+    With generators, ``expected`` and ``actual`` are fingerprints; with arrays, shapes.
+    """
+
+
+class DataError(Error):
+    """The images, latents or labels that were given are readable but do not suffice for the task."""
+
+
+class OutputError(Error):
+    """An output cannot be written: it exists, is an input, or the system refuses."""
+
+    @classmethod
+    def refused(cls, path: str | os.PathLike[str], error: OSError) -> Self:
+        """Return the error that the system refuses to write ``path``."""
+        found = cls(f"cannot write {path}: {error.strerror or error}")
+        found.path = os.fspath(path)
+        return found
+
+
+class DownloadError(Error):
+    """A download failed, or brought something other than expected; ``path`` is the address."""
+
+
+class DivergedError(Error):
+    """Training or optimisation reached values that are not finite."""
 
 
 class Interrupted(Error):  # noqa: N818 - what it is called where it is caught
     """Ctrl-C ended the work early; the message says what was kept. Commands end with status 130."""
+
+
+def _told(value: object) -> str:
+    """Return ``value`` as a message shows it; short tuples of numbers in full."""
+    if isinstance(value, tuple) and len(value) <= SHAPE and all(is_number(item) for item in value):
+        return str(value)
+    return quoted(value)
 
 
 def is_number(value: object, most: float = 1e300) -> bool:
@@ -78,22 +199,31 @@ def is_number(value: object, most: float = 1e300) -> bool:
 
 
 def check_number(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> None:
-    """Raise `Error` unless ``value`` is a finite number from ``least`` to ``most``."""
+    """Raise `ArgumentError` unless ``value`` is a finite number from ``least`` to ``most``."""
     if is_number(value) and least <= value <= most:
         return
+
     ends = [f"from {least:g}" if math.isfinite(least) else "", f"to {most:g}" if math.isfinite(most) else ""]
     expected = " ".join(["a finite number", *(end for end in ends if end)])
-    raise Error(f"{name} must be {expected}, got {quoted(value)}")
+    raise ArgumentError.of(name, expected, value)
 
 
 @contextmanager
 def complete(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Turn what goes wrong while ``what`` is put together from the contents of a file into an `Error` that names both."""
+    """Turn what goes wrong while ``what`` is put together from the contents of a file into an `Error` that names both.
+
+    Arguments that come from a file are contents of that file, so that an `ArgumentError` becomes a `FormatError`.
+    """
     try:
         yield
+    except ArgumentError as error:
+        found = FormatError(str(error), path=path)
+        found.argument, found.expected, found.actual = error.argument, error.expected, error.actual
+        raise found from error
     except Error as error:
-        if str(path) in str(error):
+        if error.path is not None:
             raise
-        raise Error(f"{path}: {error}") from error
+        raise error.at(path) from error
     except Exception as error:  # the contents can be anything
-        raise Error(f"{path}: the {what} is incomplete ({type(error).__name__}: {reason(error)})") from error
+        reason_given = f"{type(error).__name__}: {reason(error)}"
+        raise FormatError(f"the {what} is incomplete ({reason_given})", path=path) from error

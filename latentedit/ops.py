@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 
 
 def fir_filter(taps: Sequence[float], *, normalize: bool = True) -> Tensor:
@@ -24,7 +24,7 @@ def fir_filter(taps: Sequence[float], *, normalize: bool = True) -> Tensor:
     """
     row = np.asarray(taps, dtype=np.float32)
     if row.ndim != 1 or row.size == 0:
-        raise Error(f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}")
+        raise ArgumentError(f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}")
     kernel = np.outer(row, row)
     kernel = kernel / kernel.sum() if normalize else kernel
     return torch.tensor(kernel.tolist(), dtype=torch.float32)  # a list, as an array stays on the CPU whatever the device is
@@ -34,7 +34,7 @@ def fir_taps(taps: Sequence[float]) -> Tensor:
     """One axis of `fir_filter`, ``[k]``: that a filter is separable shows in its shape, without a look at its numbers."""
     row = np.asarray(taps, dtype=np.float32)
     if row.ndim != 1 or row.size == 0:
-        raise Error(f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}")
+        raise ArgumentError(f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}")
     return torch.tensor((row / row.sum()).tolist(), dtype=torch.float32)
 
 
@@ -62,7 +62,7 @@ def upfirdn2d(
         ``[N, C, (H * up + y0 + y1 - kh) // down + 1, (W * up + x0 + x1 - kw) // down + 1]``.
     """
     if x.ndim != 4:
-        raise Error(f"upfirdn2d: x must have shape [N, C, H, W], got {list(x.shape)}")
+        raise ArgumentError.of_shape("upfirdn2d: x", "[N, C, H, W]", x.shape)
     x0, x1, y0, y1 = (padding,) * 4 if isinstance(padding, int) else padding
     geometry = Geometry(up, down, (x0, x1, y0, y1), gain, not flip_filter)
     if filter.requires_grad:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentedit.directions.direction import NAME
 from latentedit.directions.labelling.table import Table, lock_of
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, OutputError
 from latentedit.io.contact_sheet import CELL, Row, sheet
 from latentedit.io.files import write_bytes
 from latentedit.io.images import save_image
@@ -83,14 +83,16 @@ def write_samples(
 
 def _check(count: int, seed: int, attributes: Sequence[str]) -> None:
     if not 1 <= count <= MOST:
-        raise Error(f"the number of samples must be 1 to {MOST}, got {count}")
+        raise ArgumentError.of("the number of samples", f"1 to {MOST}", count)
     if not 0 <= seed <= 2**32 - count:
-        raise Error(f"the seeds of {count} samples must be below 2^32 and not negative, got {seed} for the first")
+        raise ArgumentError(f"the seeds of {count} samples must be below 2^32 and not negative, got {seed} for the first")
     for name in attributes:
         if not NAME.fullmatch(name) or name in (FILE, PICTURE):
-            raise Error(f"an attribute's name has letters, digits, - and _, and is not {FILE} or {PICTURE}; got {name!r}")
+            raise ArgumentError(
+                f"an attribute's name has letters, digits, - and _, and is not {FILE} or {PICTURE}; got {name!r}"
+            )
     if len(set(attributes)) < len(attributes):
-        raise Error(f"an attribute is named twice: {', '.join(attributes)}")
+        raise ArgumentError(f"an attribute is named twice: {', '.join(attributes)}")
 
 
 def _refuse_loss(path: Path) -> None:
@@ -101,7 +103,7 @@ def _refuse_loss(path: Path) -> None:
     for column in dict.fromkeys(table.columns):
         found = sum(bool(table.cell(row, column)) for row in range(len(table.rows)))
         if found and column not in (FILE, PICTURE):
-            raise Error(f"{path}: has {found} labels of {column!r}, which would be lost; use another folder")
+            raise OutputError(f"has {found} labels of {column!r}, which would be lost; use another folder", path=path)
 
 
 def _small(image: Tensor) -> Tensor:

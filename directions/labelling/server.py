@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 from PIL import Image
 
 from latentedit.directions.labelling.session import VALUES, Labelling, Sample
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, Error
 from latentedit.io.budget import parse_json
 from latentedit.io.images import open_image
 
@@ -82,7 +82,7 @@ class LabelPage(ThreadingHTTPServer):
         try:
             super().__init__((LOOPBACK, port), Handler)
         except (OSError, OverflowError) as error:
-            raise Error(f"cannot listen on port {port}: {getattr(error, 'strerror', None) or error}") from error
+            raise ArgumentError(f"cannot listen on port {port}: {getattr(error, 'strerror', None) or error}") from error
         self.labelling = labelling
         self.lock = threading.Lock()
         self.finished = threading.Event()

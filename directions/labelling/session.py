@@ -12,7 +12,7 @@ from latentedit.directions.labelling.samples import FILE, PICTURE
 from latentedit.directions.labelling.table import Table, lock_of
 from latentedit.directions.labelling.uncertainty import Array, Report, accuracy, latent_features, photo_features, ranking
 from latentedit.directions.labels import NO, YES
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError, FormatError, NotFoundError
 from latentedit.formats.load_latent import ENDINGS as LATENTS
 from latentedit.io.images import EXTENSIONS
 from latentedit.io.locks import alone
@@ -78,9 +78,9 @@ class Labelling:
         progress: Report | None = None,
     ) -> None:
         if order not in ORDERS:
-            raise Error(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+            raise ArgumentError.of("order", f"one of {', '.join(ORDERS)}", order)
         if column.strip() in ("", FILE, PICTURE):
-            raise Error(f"{column!r} cannot be a column of labels")
+            raise ArgumentError(f"{column!r} cannot be a column of labels")
         self.column, self._table = column, Table(table)
         self.samples = _samples(self._table)
         self.latents = self.samples[0].path.suffix in LATENTS
@@ -117,9 +117,9 @@ class Labelling:
             Error: no such sample or value; the CSV cannot be written, or another program has changed it.
         """
         if file not in self._numbers:
-            raise Error(f"{self._table.path}: has no row for {file!r}")
+            raise NotFoundError(f"has no row for {file!r}", path=self._table.path)
         if value not in VALUES:
-            raise Error(f"an answer is 1, 0 or empty, got {value!r}")
+            raise ArgumentError(f"an answer is 1, 0 or empty, got {value!r}")
         number = self._numbers[file]
         before = self._put(number, value)
         self._past.append((number, before))
@@ -185,44 +185,48 @@ def labelled_alone(table: str | os.PathLike[str]) -> Iterator[None]:
         Error: another process labels it; no such file; its folder cannot be written, so that no answer could be either.
     """
     if not os.path.isfile(table):  # before a lock is left beside nothing
-        raise Error(f"{table}: not a readable CSV file (no such file)")
+        raise NotFoundError("not a readable CSV file (no such file)", path=table)
     with alone(lock_of(table), table):
         yield
 
 
 def _samples(table: Table) -> list[Sample]:
     if table.index(FILE) is None:
-        raise Error(f"{table.path}: no column {FILE!r}; there are {', '.join(table.columns)}")
+        raise NotFoundError(f"no column {FILE!r}; there are {', '.join(table.columns)}", path=table.path)
     found: dict[str, Sample] = {}
     for row, record in enumerate(table.rows):
         file = table.cell(row, FILE)
         if not file:
             continue
-        where, path = f"{table.path}, line {record.line}", table.path.parent / file
+        path = table.path.parent / file
         if file in found:
-            raise Error(f"{where}: {file} already has an earlier row")
+            raise FormatError(f"{file} already has an earlier row", path=table.path, line=record.line)
         if not os.path.isfile(path):
-            raise Error(f"{where}: no such file {path}")
-        found[file] = Sample(len(found), row, file, path, _picture(table, path, table.cell(row, PICTURE), where))
+            raise NotFoundError(f"no such file {path}", path=table.path, line=record.line)
+        found[file] = Sample(len(found), row, file, path, _picture(table, path, table.cell(row, PICTURE), record.line))
     if not found:
-        raise Error(f"{table.path}: no row names a file")
+        raise DataError("no row names a file", path=table.path)
     samples = list(found.values())
     if len({sample.path.suffix in LATENTS for sample in samples}) > 1:
-        raise Error(f"{table.path}: names both latent files and photos; use only one kind")
+        raise DataError("names both latent files and photos; use only one kind", path=table.path)
     return samples
 
 
-def _picture(table: Table, path: Path, named: str, where: str) -> Path:
+def _picture(table: Table, path: Path, named: str, line: int) -> Path:
     """What to show of ``path``: the picture named, the file itself, or the picture of the same name beside it."""
     if named:
         if not os.path.isfile(table.path.parent / named):
-            raise Error(f"{where}: no such image {table.path.parent / named}")
+            raise NotFoundError(f"no such image {table.path.parent / named}", path=table.path, line=line)
         return table.path.parent / named
     if path.suffix.lower() in EXTENSIONS:
         return path
     beside = next((path.with_suffix(ending) for ending in EXTENSIONS if os.path.isfile(path.with_suffix(ending))), None)
     if beside is None:
-        raise Error(f"{where}: no image for {path}: neither in a column {PICTURE!r}, nor {path.stem}.png or similar next to it")
+        raise NotFoundError(
+            f"no image for {path}: neither in a column {PICTURE!r}, nor {path.stem}.png or similar next to it",
+            path=table.path,
+            line=line,
+        )
     return beside
 
 
@@ -231,6 +235,6 @@ def _value(table: Table, row: int, column: str) -> str:
     if value.lower() in (*YES, *NO):
         return "1" if value.lower() in YES else "0"
     if value not in VALUES:
-        place = f"{table.path}, line {table.rows[row].line}"
-        raise Error(f"{place}: {column} is {value!r}; labels here are 1 or yes, 0 or no, or empty")
+        reason = f"{column} is {value!r}; labels here are 1 or yes, 0 or no, or empty"
+        raise FormatError(reason, path=table.path, line=table.rows[row].line)
     return value

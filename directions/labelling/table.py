@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from latentedit.errors import Error
+from latentedit.errors import FormatError, NotFoundError, OutputError
 from latentedit.io.csv_table import csv_delimiter
 from latentedit.io.files import write_bytes
 
@@ -58,10 +58,11 @@ class Table:
             self._bytes = self.path.read_bytes()
             records = list(_records(self._bytes.decode("utf-8-sig")))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            message = f"{self.path}: not a readable CSV file ({getattr(error, 'strerror', None) or error})"
-            raise Error(message) from error
+            kind = NotFoundError if isinstance(error, FileNotFoundError) else FormatError
+            reason = getattr(error, "strerror", None) or error
+            raise kind(f"not a readable CSV file ({reason})", path=self.path) from error
         if not records or not records[0].cells:
-            raise Error(f"{self.path}: the first line must name the columns, it is empty")
+            raise FormatError("the first line must name the columns, it is empty", path=self.path)
         self.head, self.rows = records[0], records[1:]
 
     @property
@@ -75,7 +76,7 @@ class Table:
             Error: it is there twice.
         """
         if self.columns.count(column) > 1:
-            raise Error(f"{self.path}: has {self.columns.count(column)} columns {column!r}")
+            raise FormatError(f"has {self.columns.count(column)} columns {column!r}", path=self.path)
         return self.columns.index(column) if column in self.columns else None
 
     def cell(self, row: int, column: str) -> str:
@@ -105,9 +106,9 @@ class Table:
         try:
             unchanged = place.read_bytes() == self._bytes
         except OSError as error:
-            raise Error(f"{self.path}: {error.strerror or error}") from error
+            raise OutputError(f"{error.strerror or error}", path=self.path) from error
         if not unchanged:
-            raise Error(f"{self.path}: another program has changed this file; start the command again, nothing is lost")
+            raise OutputError("another program has changed this file; start the command again, nothing is lost", path=self.path)
         write_bytes(place, data, in_place=True)
         self._bytes = data
 

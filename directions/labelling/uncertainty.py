@@ -9,7 +9,7 @@ from PIL import Image
 
 from latentedit.directions.folds import FOLDS, held_out
 from latentedit.directions.probe import probe
-from latentedit.errors import Error
+from latentedit.errors import IncompatibleError
 from latentedit.formats.load_latent import load_latent
 from latentedit.io.images import open_image
 
@@ -33,7 +33,9 @@ def latent_features(paths: Sequence[Path], progress: Report | None = None) -> Ar
         latent = load_latent(path)
         first = first or latent.fingerprint
         if latent.fingerprint != first or (rows and latent.ws.shape[-1] != len(rows[0])):
-            raise Error(f"{path}: belongs to the generator {latent.fingerprint[:12]}, {paths[0]} to {first[:12]}")
+            raise IncompatibleError(
+                f"belongs to the generator {latent.fingerprint[:12]}, {paths[0]} to {first[:12]}", path=path
+            )
         rows.append(latent.ws[0].double().mean(dim=0).numpy())
         if progress is not None:
             progress(i + 1, len(paths))

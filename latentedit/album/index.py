@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, Error, FormatError, OutputError
 from latentedit.io.files import make_folder, read_text, sync_folder
 from latentedit.io.folders import distinct
 from latentedit.io.images import is_free
@@ -42,9 +42,9 @@ def share(items: Sequence[Path]) -> list[Path]:
     try:
         rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError as error:
-        raise Error("RANK and WORLD_SIZE must be numbers, as torchrun sets them") from error
+        raise ArgumentError("RANK and WORLD_SIZE must be numbers, as torchrun sets them") from error
     if not 0 <= rank < world:
-        raise Error(f"RANK {rank} of WORLD_SIZE {world}")
+        raise ArgumentError(f"RANK {rank} of WORLD_SIZE {world}")
     return list(items[rank::world])
 
 
@@ -68,8 +68,8 @@ class Index:
         try:
             self.rows = {row["latent"]: row for row in self._read() if row["latent"]}
         except (Error, csv.Error) as error:
-            reason = str(error).removeprefix(f"{self.path}: ")
-            raise Error(f"{self.path}: not an index written by latentedit ({reason})") from error
+            reason = error.reason if isinstance(error, Error) else error
+            raise FormatError(f"not an index written by latentedit ({reason})", path=self.path) from error
 
     def _read(self) -> Iterator[dict[str, str]]:
         # Line by line, as no cell has line breaks: a quote that a torn row leaves open must not swallow the rows after it.
@@ -80,7 +80,7 @@ class Index:
             if "latent" in cells and "status" in cells:
                 missing = [name for name in COLUMNS if name not in cells]
                 if missing:
-                    raise Error(f"it has no column {missing[0]}")
+                    raise FormatError(f"it has no column {missing[0]}")
                 self._columns = cells
                 continue
             yield {**dict.fromkeys(COLUMNS, ""), **dict(zip(self._columns, map(_unquoted, cells), strict=False))}
@@ -122,7 +122,7 @@ class Index:
             make_folder(self.path.parent)
             self._append(cells)
         except OSError as error:
-            raise Error(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise OutputError.refused(self.path, error) from error
 
     def _append(self, cells: Sequence[str]) -> None:
         new = not self.path.exists()

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
-from latentedit.errors import Error, quoted, reason
+from latentedit.errors import Error, FormatError, quoted, reason
 from latentedit.io.budget import check_things, file_size, opened_zip
 from latentedit.io.torch_files import read_torch
 
@@ -36,10 +36,10 @@ def read_arrays(path: str | os.PathLike[str]) -> Any:
         try:
             check_things(found, deepest=6, most=MOST)
         except Error as error:
-            raise Error(f"{path}: {error}") from error
+            raise error.at(path) from error
         return _plain(found)
     if path.suffix not in ENDINGS:
-        raise Error(f"{path}: arrays are read from {', '.join(ENDINGS)}")
+        raise FormatError(f"arrays are read from {', '.join(ENDINGS)}", path=path)
     try:
         if zipfile.is_zipfile(path):  # whatever it is called
             with opened_zip(path, MOST) as archive:
@@ -48,7 +48,7 @@ def read_arrays(path: str | os.PathLike[str]) -> Any:
         with open(path, "rb") as file:
             return _array(file, size)
     except Exception as error:  # a hostile or damaged file can raise anything
-        raise Error(f"{path}: not a numpy file of numbers, or damaged ({reason(error)})") from error
+        raise FormatError(f"not a numpy file of numbers, or damaged ({reason(error)})", path=path) from error
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
@@ -60,13 +60,13 @@ def _array(file: BinaryIO, size: int) -> Array:
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
-        raise Error(f"version {version[0]}.{version[1]} of the format, which arrays of numbers do not need")
+        raise FormatError(f"version {version[0]}.{version[1]} of the format, which arrays of numbers do not need")
     shape, fortran, kind = readers[version](file, HEADER)
     if kind.kind not in "biufSU" or len(shape) > 8 or any(n < 0 for n in shape):
-        raise Error(f"an array of {quoted(str(kind))}, expected numbers")
+        raise FormatError(f"an array of {quoted(str(kind))}, expected numbers")
     count = math.prod(shape)
     if count * kind.itemsize > size or math.prod(max(n, 1) for n in shape) > max(size, 2**20):
-        raise Error("an array that claims more numbers than the file has")
+        raise FormatError("an array that claims more numbers than the file has")
     data = file.read(count * kind.itemsize)
     return np.frombuffer(data, dtype=kind, count=count).reshape(shape, order="F" if fortran else "C")
 
@@ -85,11 +85,13 @@ def _plain(value: Any) -> Any:
 def numbers(path: str | os.PathLike[str], array: Any, kind: type[np.floating[Any]] = np.float64) -> Array:
     """``array`` as floats of that ``kind`` if it is one of finite numbers; else `Error`."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise Error(f"{path}: expected numbers, found {array.dtype if isinstance(array, np.ndarray) else quoted(array)}")
+        raise FormatError(
+            f"expected numbers, found {array.dtype if isinstance(array, np.ndarray) else quoted(array)}", path=path
+        )
     with np.errstate(over="ignore"):
         found = array.astype(kind)
     # Not before, as a number can be too large for the kind. A NaN is both the lowest and the highest.
     lowest, highest = (found.min(), found.max()) if found.size else (0.0, 0.0)
     if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise Error(f"{path}: has values that are no numbers")
+        raise FormatError("has values that are no numbers", path=path)
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, complete
+from latentedit.errors import FormatError, complete
 from latentedit.formats import missing
 from latentedit.io.files import write_bytes
 from latentedit.io.torch_files import read_state
@@ -35,9 +35,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
 
     found = unwrapped(read_state(path))
     if "GAN" in found or "version" in found:
-        raise Error(
-            f"{path}: a checkpoint of lucidrains' stylegan2_pytorch, whose networks are of another architecture (no weights in"
-            " common with the published StyleGAN2) and cannot be represented"
+        raise FormatError(
+            "a checkpoint of lucidrains' stylegan2_pytorch, whose networks are of another architecture (no weights in"
+            " common with the published StyleGAN2) and cannot be represented",
+            path=path,
         )
     parts = {name: found[name] for name in ("generator_smooth", "generator") if is_genforce(found.get(name))}
     if parts:  # as genforce's own training writes it
@@ -171,7 +172,7 @@ def _taps(path: str | os.PathLike[str], state: dict[str, Any]) -> dict[str, Any]
     row = first if first.ndim == 1 else first.sum(dim=0)
     separable = first.ndim == 1 or torch.allclose(first, torch.outer(row, row) / row.sum(), atol=1e-6)
     if not separable or any(filter.shape != first.shape or not torch.equal(filter, first) for filter in filters):
-        raise Error(f"{path}: its resampling filters are not separable, or differ; cannot be represented")
+        raise FormatError("its resampling filters are not separable, or differ; cannot be represented", path=path)
     return {"resample_filter": tuple(round(float(tap), 6) for tap in row / row.abs().min())}
 
 
@@ -180,7 +181,7 @@ def _resolutions(state: dict[str, Tensor], prefix: str) -> list[int]:
     # Longer numbers are no resolutions, and might be anything.
     found = sorted(int(name[1:]) for name in names if name[1:].isdecimal() and len(name) <= 1 + len(str(LARGEST)))
     if not found:
-        raise Error("no blocks of any resolution")
+        raise FormatError("no blocks of any resolution")
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, complete
+from latentedit.errors import FormatError, complete
 from latentedit.formats import missing
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
@@ -62,7 +62,7 @@ def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
     with complete(path, "generator"):
         state = _under_older_names({name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)})
         if any("label" in name for name in state):
-            raise Error(f"{path}: a network with labels of this layout cannot be represented")
+            raise FormatError("a network with labels of this layout cannot be represented", path=path)
         generator = _generator(path, state)
     provenance: dict[str, Any] = {"layout": "genforce StyleGAN"}
     rows = state.get("truncation.truncation")
@@ -84,11 +84,11 @@ def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Genera
     levels = sum(name.startswith("synthesis.output") and name.endswith(".conv.weight") for name in state)
     depth = sum(name.startswith("mapping.dense") and name.endswith("linear.weight") for name in state)
     if not 1 <= levels <= LARGEST.bit_length() or not 1 <= depth <= DEEPEST:
-        raise Error(f"{path}: {levels} outputs and {depth} mapping layers are no network of this kind")
+        raise FormatError(f"{levels} outputs and {depth} mapping layers are no network of this kind", path=path)
     resolution = 2 ** (levels + 1)
     widths = {4 * 2**index: state[f"synthesis.output{index}.conv.weight"].shape[1] for index in range(levels)}
     if f"synthesis.layer{2 * levels - 1}.epilogue.bias" not in state:
-        raise Error(f"{path}: only networks with an RGB output at every resolution can be represented")
+        raise FormatError("only networks with an RGB output at every resolution can be represented", path=path)
     config = GeneratorConfig(
         resolution=resolution,
         channels=state["synthesis.output0.conv.weight"].shape[0],
@@ -140,5 +140,5 @@ def _taps(path: str | os.PathLike[str], state: dict[str, Tensor]) -> tuple[float
     row = kernels[0].sum(dim=0)
     same = all(k.shape == kernels[0].shape and torch.allclose(k, torch.outer(row, row) / row.sum(), atol=1e-6) for k in kernels)
     if not same or not math.isclose(float(row.sum()), 1.0, abs_tol=1e-5):
-        raise Error(f"{path}: layers blur in ways that cannot be represented")
+        raise FormatError("layers blur in ways that cannot be represented", path=path)
     return tuple(round(float(tap), 6) for tap in row / row.abs().min())

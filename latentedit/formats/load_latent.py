@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from latentedit.errors import Error
+from latentedit.errors import FormatError
 from latentedit.io.files import is_picture
 from latentedit.io.native_file import read_tensors
 from latentedit.latent.latent_file import FORMAT, VERSION, Latent, _check_header, _floats, safe_in
@@ -19,7 +19,7 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
         Error: the file does not exist, is damaged, or is another kind of file.
     """
     if os.path.isfile(path) and is_picture(path):
-        raise Error(f'{path}: a photo, not a latent; invert it first: "latentedit invert {path} --out latents"')
+        raise FormatError(f'a photo, not a latent; invert it first: "latentedit invert {path} --out latents"', path=path)
     if Path(path).suffix in ENDINGS[1:]:
         from latentedit.formats.projections import load_projection
 
@@ -29,13 +29,13 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
     tensors = {name: _floats(path, name, tensor) for name, tensor in tensors.items()}
     ws = tensors.get("ws")
     if ws is None or ws.ndim != 3 or len(ws) != 1 or not ws.numel():
-        raise Error(f"{path}: a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint")
+        raise FormatError("a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint", path=path)
     maps = [tensors[name] for name in sorted(tensors) if name.startswith("noise/")]
     if any(map_.ndim != 4 or map_.shape[:2] != (1, 1) for map_ in maps):
-        raise Error(f"{path}: a latent file's noise maps must have shape [1, 1, h, w]")
+        raise FormatError("a latent file's noise maps must have shape [1, 1, h, w]", path=path)
     offsets = [tensors[name] for name in sorted(tensors) if name.startswith("styles/")]
     if any(offset.ndim != 2 or len(offset) != 1 for offset in offsets):
-        raise Error(f"{path}: a latent file's style offsets must have shape [1, channels]")
+        raise FormatError("a latent file's style offsets must have shape [1, channels]", path=path)
     return Latent(
         ws=ws,
         noise=maps or None,

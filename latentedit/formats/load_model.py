@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from latentedit.errors import Error, complete, is_number
+from latentedit.errors import FormatError, NotFoundError, complete, is_number
 from latentedit.io.files import is_picture
 from latentedit.io.native_file import read_tensors
 from latentedit.model.bundled import RETIRED, bundled_file, bundled_names
@@ -29,7 +29,7 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     if bundled is not None:
         return bundled
     if os.path.isdir(text):
-        raise Error(f"{text}: a folder, not a model file")
+        raise FormatError("a folder, not a model file", path=text)
     if not os.path.isfile(text):
         from latentedit.formats import zoo
 
@@ -37,12 +37,15 @@ def find_model(name: str | os.PathLike[str]) -> Path:
         if published is not None:
             return published
         if text in RETIRED:
-            raise Error(
-                f"{text}: this model no longer ships; use {RETIRED[text]} (128 px, colour) in its place. Latents and directions"
-                f" of {text} need its own file, which is in the repository's history (latentedit/bundled at version 0.1.0)"
+            raise NotFoundError(
+                f"this model no longer ships; use {RETIRED[text]} (128 px, colour) in its place. Latents and directions"
+                f" of {text} need its own file, which is in the repository's history (latentedit/bundled at version 0.1.0)",
+                path=text,
             )
         known = ", ".join(bundled_names())
-        raise Error(f'{text}: no such model file; bundled models: {known}; "latentedit model zoo" lists published ones')
+        raise NotFoundError(
+            f'no such model file; bundled models: {known}; "latentedit model zoo" lists published ones', path=text
+        )
     return Path(text)
 
 
@@ -82,14 +85,14 @@ def _read(path: Path) -> Model:
     with open(path, "rb") as file:
         start = file.read(64)
     if not start:
-        raise Error(f"{path}: the file is empty")
+        raise FormatError("the file is empty", path=path)
     if start[8:9] == b"{" and start[4:8] == bytes(4):  # how safetensors begins
         header, tensors = read_tensors(path, FORMAT, VERSION)
         return build_native(path, header, tensors)
     if is_picture(path):
-        raise Error(f"{path}: an image, not a model file")
+        raise FormatError("an image, not a model file", path=path)
     if start.lstrip()[:1] == b"<":
-        raise Error(f"{path}: a web page, not a network; the download went wrong")
+        raise FormatError("a web page, not a network; the download went wrong", path=path)
     if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and LEGACY in start):
         from latentedit.formats.checkpoints import load_checkpoint
 
@@ -99,7 +102,7 @@ def _read(path: Path) -> Model:
 
         return load_nvidia(path)
     if path.suffix.lower() in (".pt", ".pth"):
-        raise Error(f"{path}: not a file of weights, or damaged")
+        raise FormatError("not a file of weights, or damaged", path=path)
     header, tensors = read_tensors(path, FORMAT, VERSION)
     return build_native(path, header, tensors)
 
@@ -107,14 +110,14 @@ def _read(path: Path) -> Model:
 def _check_facts(model: Model) -> None:
     """Raise `Error` if a value in the header of a model file has the wrong type."""
     if not isinstance(model.provenance, dict):
-        raise Error("the header's provenance must be an object")
+        raise FormatError("the header's provenance must be an object")
     check_framing(model.framing)
     shares = model.provenance.get("label_frequencies")
     if shares is not None and not (isinstance(shares, list) and all(is_number(share, 1e15) and share >= 0 for share in shares)):
-        raise Error("the header's label_frequencies must be a list of numbers")
+        raise FormatError("the header's label_frequencies must be a list of numbers")
     names = model.provenance.get("label_names")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str | int) for name in names)):
-        raise Error("the header's label_names must be a list of names")
+        raise FormatError("the header's label_names must be a list of names")
 
 
 def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -140,5 +143,5 @@ def load_discriminator(name: str | os.PathLike[str], device: str | torch.device 
     """Load the discriminator of a model file; raise `Error` if the file has none. See `load_model`."""
     discriminator = load_model(name, device).discriminator
     if discriminator is None:
-        raise Error(f"{name}: this model file has no discriminator")
+        raise NotFoundError("this model file has no discriminator", path=name)
     return discriminator

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, complete, quoted, shown
+from latentedit.errors import Error, FormatError, complete, quoted, shown
 from latentedit.formats.pickle_allow_list import Held, Record, TensorflowNetwork, read_pickle
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
@@ -36,8 +36,8 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
         kind = _mentioned(path)
         if kind is None:
             raise
-        text = f"{path}: {kind}, by the names in it; only StyleGAN and StyleGAN2 networks can be read ({error})"
-        raise Error(text) from error
+        text = f"{kind}, by the names in it; only StyleGAN and StyleGAN2 networks can be read ({error})"
+        raise FormatError(text, path=path) from error
     if isinstance(data, TensorflowNetwork) or (
         isinstance(data, tuple | list) and data and all(part is None or isinstance(part, TensorflowNetwork) for part in data)
     ):
@@ -46,7 +46,7 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
         with complete(path, "recorded network"):
             return load_tensorflow(path, (data,) if isinstance(data, TensorflowNetwork) else tuple(data))
     if not isinstance(data, dict) or not isinstance(data.get("G_ema"), Record):
-        raise Error(f"{path}: expected a network pickle of NVIDIA's PyTorch layout with a G_ema in it")
+        raise FormatError("expected a network pickle of NVIDIA's PyTorch layout with a G_ema in it", path=path)
     with complete(path, "recorded network"):
         generator = _generator(data["G_ema"], path)
         raw = _generator(data["G"], path) if isinstance(data.get("G"), Record) else None
@@ -77,11 +77,11 @@ def _check_layers(path: str | os.PathLike[str], blocks: dict[int, Record]) -> No
     """Raise `Error` unless all convolutions are of one kind, which is that of the published networks."""
     layers = [part for block in blocks.values() for name, part in block["_modules"].items() if name.startswith("conv")]
     if any(not layer.get("use_noise", True) for layer in layers):
-        raise Error(f"{path}: layers without noise inputs cannot be represented")
+        raise FormatError("layers without noise inputs cannot be represented", path=path)
     if any(layer.get("activation", "lrelu") not in ("lrelu", "linear") for layer in layers):
-        raise Error(f"{path}: layers with another activation than lrelu cannot be represented")
+        raise FormatError("layers with another activation than lrelu cannot be represented", path=path)
     if len({_clamp(layer) for layer in layers}) > 1:
-        raise Error(f"{path}: layers that are clamped differently cannot be represented")
+        raise FormatError("layers that are clamped differently cannot be represented", path=path)
 
 
 def _blocks(modules: dict[str, Any]) -> dict[int, Record]:
@@ -96,7 +96,9 @@ def _blocks(modules: dict[str, Any]) -> dict[int, Record]:
 def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
     synthesis, mapping = record["_modules"].get("synthesis"), record["_modules"].get("mapping")
     if not isinstance(synthesis, Record) or not isinstance(mapping, Record) or "b4" not in synthesis["_modules"]:
-        raise Error(f"{path}: {_kind(record)}, not a StyleGAN2 generator; only StyleGAN and StyleGAN2 networks can be read")
+        raise FormatError(
+            f"{_kind(record)}, not a StyleGAN2 generator; only StyleGAN and StyleGAN2 networks can be read", path=path
+        )
     blocks = _blocks(synthesis["_modules"])
     resolution = max(blocks)
     layer = blocks[resolution]["_modules"]["conv1"]
@@ -170,7 +172,7 @@ def _tensors(record: Record) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for number, (prefix, module) in enumerate(_modules(record, "")):
         if number > MOST:  # the same modules within one another, again and again
-            raise Error(f"more than {MOST} modules")
+            raise FormatError(f"more than {MOST} modules")
         for group in ("_parameters", "_buffers"):
             for name, value in module.get(group, {}).items():
                 if isinstance(value, Held) and isinstance(value.value, Tensor):
@@ -187,7 +189,7 @@ def _modules(record: Record, prefix: str) -> Iterator[tuple[str, Record]]:
 
 def _word(value: Any) -> str:
     if not isinstance(value, str):
-        raise Error(f"{quoted(value)} where a word was expected")
+        raise FormatError(f"{quoted(value)} where a word was expected")
     return value[:100]
 
 
@@ -208,7 +210,7 @@ def _number(value: Any) -> float:
     """A word is none, as one of a million digits is a number too."""
     number = value.item() if isinstance(value, np.number) else value
     if not isinstance(number, int | float) or not abs(number) <= 2**53:
-        raise Error(f"{quoted(number)} where a number was expected")
+        raise FormatError(f"{quoted(number)} where a number was expected")
     return float(number)
 
 
@@ -218,5 +220,5 @@ def _taps(block: Record, path: str | os.PathLike[str]) -> tuple[float, ...]:
     row = filter if filter.ndim == 1 else filter.sum(dim=0)
     taps = row / row.abs().min()
     if filter.ndim == 2 and not torch.allclose(filter, torch.outer(row, row) / row.sum(), atol=1e-6):
-        raise Error(f"{path}: the resampling filter is not separable")
+        raise FormatError("the resampling filter is not separable", path=path)
     return tuple(round(float(tap), 6) for tap in taps)

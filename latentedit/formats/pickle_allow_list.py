@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from latentedit.errors import Error, reason, shown
+from latentedit.errors import Error, FormatError, reason, shown
 from latentedit.io.budget import Budget, check_things, file_size
 from latentedit.io.pickle_programs import Builder, Sealed, check_program
 from latentedit.io.torch_files import Held, Storage, build_tensor, held_bytes, read_storage, same_tensor
@@ -38,7 +38,7 @@ class Record(dict[str, Any]):
 
 def _record(meta: Any) -> Record:
     if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
-        raise Error("a persistent object without a state")
+        raise FormatError("a persistent object without a state")
     name = meta.get("class_name")
     return Record(meta["state"], name if isinstance(name, str) else "")
 
@@ -46,7 +46,7 @@ def _record(meta: Any) -> Record:
 def _storage(budget: Budget, data: Any) -> Storage:
     # torch.storage._load_from_bytes itself would unpickle without restriction.
     if not isinstance(data, bytes):
-        raise Error("a tensor storage that is not bytes")
+        raise FormatError("a tensor storage that is not bytes")
     return read_storage(data, budget)
 
 
@@ -57,7 +57,7 @@ class TensorflowNetwork(dict[str, Any]):
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
-            raise Error("a TensorFlow network without a state")
+            raise FormatError("a TensorFlow network without a state")
         self.update(state)
 
 
@@ -68,12 +68,12 @@ class NumberType:
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or len(code) > 8 or np.dtype(code).kind not in "biuf":
-            raise Error("an array of anything but numbers")
+            raise FormatError("an array of anything but numbers")
         self.value = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
-            raise Error("an array of anything but numbers")
+            raise FormatError("an array of anything but numbers")
         if state[1] in ("<", ">"):
             self.value = self.value.newbyteorder(state[1])
 
@@ -96,7 +96,7 @@ class Array:
         if isinstance(data, str):  # written by Python 2
             data = data.encode("latin1")
         if not isinstance(kind, NumberType) or not isinstance(data, bytes) or not isinstance(shape, tuple):
-            raise Error("an array of an unexpected kind")
+            raise FormatError("an array of an unexpected kind")
         self.value = np.frombuffer(data, dtype=kind.value).reshape(shape, order="F" if fortran else "C")
 
 
@@ -114,23 +114,23 @@ def _array_of(budget: Budget, data: Any, kind: Any, shape: Any, order: Any = "C"
 def _set(items: Any = ()) -> frozenset[str]:
     """torch's modules name their buffers in sets."""
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-        raise Error("a set of anything but words")
+        raise FormatError("a set of anything but words")
     return frozenset(items)
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise Error("text in an unexpected encoding")
+        raise FormatError("text in an unexpected encoding")
     return text.encode("latin1")
 
 
 def _name_of_ndarray(*_: Any) -> Any:
-    raise Error("an array built in an unexpected way")
+    raise FormatError("an array built in an unexpected way")
 
 
 def _scalar(kind: Any, data: Any) -> Any:
     if not isinstance(kind, NumberType) or not isinstance(data, bytes):
-        raise Error("a numpy scalar of an unexpected kind")
+        raise FormatError("a numpy scalar of an unexpected kind")
     return np.frombuffer(data, dtype=kind.value, count=1)[0]
 
 
@@ -186,7 +186,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         found = ALLOWED.get((module, name))
         if found is None:
             asked = shown(f"{module[:60]}.{name[:60]}")
-            raise Error(f"the pickle asks for {asked}, which is not among the names that are safe to read")
+            raise FormatError(f"the pickle asks for {asked}, which is not among the names that are safe to read")
         if found is not TensorflowNetwork:
             return found
         if self.network is None:  # one of its own, as a pickle may try to change the classes that it is given
@@ -194,7 +194,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         return self.network
 
     def persistent_load(self, pid: Any) -> Any:
-        raise Error("the pickle refers to objects outside itself")
+        raise FormatError("the pickle refers to objects outside itself")
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
@@ -216,6 +216,6 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         budget.check_bytes(found, _bytes)
         return found
     except Error as error:
-        raise Error(f"{path}: {error}") from error
+        raise error.at(path) from error
     except Exception as error:  # a hostile or damaged pickle can raise anything
-        raise Error(f"{path}: not a network pickle, or damaged ({reason(error)})") from error
+        raise FormatError(f"not a network pickle, or damaged ({reason(error)})", path=path) from error

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, listed
+from latentedit.errors import FormatError, listed
 from latentedit.formats.arrays import ENDINGS, numbers, read_arrays
 from latentedit.io.files import write_bytes
 from latentedit.latent.latent_file import Latent
@@ -44,7 +44,7 @@ def load_projections(path: str | os.PathLike[str]) -> list[tuple[str, Latent]]:
     if isinstance(found, dict):
         array = found.get("w", next(iter(found.values())) if len(found) == 1 else None)
         if array is None:
-            raise Error(f"{path}: expected latents under the name w, or a single array; it has {listed(found)}")
+            raise FormatError(f"expected latents under the name w, or a single array; it has {listed(found)}", path=path)
     else:
         array = found
     ws = _ws(path, array)
@@ -56,7 +56,7 @@ def load_projection(path: str | os.PathLike[str]) -> Latent:
     """Read the latent of a file that contains exactly one; see `load_projections`."""
     found = load_projections(path)
     if len(found) != 1:
-        raise Error(f'{path}: holds {len(found)} latents; "latentedit latent import" writes a file for each')
+        raise FormatError(f'holds {len(found)} latents; "latentedit latent import" writes a file for each', path=path)
     return found[0][1]
 
 
@@ -92,18 +92,18 @@ def _ws(path: str | os.PathLike[str], array: Any) -> Tensor:
     while ws.ndim < 3:
         ws = ws[None]
     if ws.ndim != 3 or 0 in ws.shape:
-        raise Error(f"{path}: latents have the shape [N, num_ws, w_dim], found {list(ws.shape)}")
+        raise FormatError(f"latents have the shape [N, num_ws, w_dim], found {list(ws.shape)}", path=path)
     return ws
 
 
 def _rosinality(path: str | os.PathLike[str], entry: dict[Any, Any]) -> Latent:
     ws, noise = _ws(path, entry["latent"]), entry.get("noise")
     if len(ws) != 1:
-        raise Error(f"{path}: expected one latent per image, found {len(ws)}")
+        raise FormatError(f"expected one latent per image, found {len(ws)}", path=path)
     if noise is None:
         return _latent(ws)
     if not isinstance(noise, list) or not all(isinstance(map_, np.ndarray) and map_.ndim == 4 for map_ in noise):
-        raise Error(f"{path}: expected noise maps [1, 1, h, w]")
+        raise FormatError("expected noise maps [1, 1, h, w]", path=path)
     return _latent(ws, [torch.from_numpy(numbers(path, map_, np.float32)) for map_ in noise])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, complete, listed, quoted, shown
+from latentedit.errors import FormatError, IncompatibleError, complete, listed, quoted, shown
 from latentedit.formats import missing
 from latentedit.io.files import write_bytes
 from latentedit.model.model import Model
@@ -32,15 +32,16 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
     """
     state = found.get("g_ema")
     if not _is_generator(state):
-        raise Error(
-            f"{path}: expected a checkpoint of rosinality's (with a g_ema), of genforce's StyleGAN or of plain weights;"
-            f" it has {listed(found)}"
+        raise FormatError(
+            f"expected a checkpoint of rosinality's (with a g_ema), of genforce's StyleGAN or of plain weights;"
+            f" it has {listed(found)}",
+            path=path,
         )
     assert isinstance(state, dict)
     config = _generator_config(path, state)
     average = found.get("latent_avg")
     if not isinstance(average, Tensor | None):
-        raise Error(f"{path}: expected latent_avg to be a tensor, found {quoted(average)}")
+        raise FormatError(f"expected latent_avg to be a tensor, found {quoted(average)}", path=path)
     model = Model(_generator(path, state, config, average), path=str(path), provenance={"layout": "rosinality"})
     if _is_generator(found.get("g")):
         model.raw_generator = _generator(path, found["g"], config, average)
@@ -73,7 +74,7 @@ def save_rosinality(path: str | os.PathLike[str], model: Model) -> list[str]:
         (config.mapping_lr_multiplier != 0.01, f"a mapping with the learning rate multiplier {config.mapping_lr_multiplier}"),
     ):
         if wrong:
-            raise Error(f"rosinality's layout has no place for {what}")
+            raise IncompatibleError(f"rosinality's layout has no place for {what}")
     document: dict[str, Any] = {
         "g_ema": _rename_generator(model.generator),
         "latent_avg": model.generator.mapping.w_avg.clone(),
@@ -108,7 +109,7 @@ def _generator_config(path: str | os.PathLike[str], state: dict[str, Tensor]) ->
         depth = sum(name.startswith("style.") and name.endswith(".weight") for name in state)
         blocks = sum(name.startswith("convs.") and name.endswith(".conv.weight") for name in state) // 2
         if blocks > LARGEST.bit_length() or depth > DEEPEST:
-            raise Error(f"{path}: {blocks} blocks and {depth} mapping layers are no network of this kind")
+            raise FormatError(f"{blocks} blocks and {depth} mapping layers are no network of this kind", path=path)
         resolution = 4 * 2**blocks
         widths = {4: state["conv1.conv.weight"].shape[1]}
         for index in range(int(math.log2(resolution)) - 2):
@@ -221,24 +222,26 @@ def _renamed(
     known = set(names.values())
     for name, tensor in state.items():
         if not isinstance(name, str):
-            raise Error(f"{path}: expected tensors by name, found the name {quoted(name)}")
+            raise FormatError(f"expected tensors by name, found the name {quoted(name)}", path=path)
         if name.endswith("kernel"):
             usual = fir_filter(RESAMPLE)
             if not isinstance(tensor, Tensor):
-                raise Error(f"{path}: expected {shown(name)} to be a tensor, found {quoted(tensor)}")
+                raise FormatError(f"expected {shown(name)} to be a tensor, found {quoted(tensor)}", path=path)
             kernel = tensor.float()
             if kernel.shape != usual.shape or not torch.allclose(kernel / kernel.sum(), usual, atol=1e-4):
-                raise Error(f"{path}: {shown(name)} is another resampling filter than 1, 3, 3, 1; cannot be represented")
+                raise FormatError(
+                    f"{shown(name)} is another resampling filter than 1, 3, 3, 1; cannot be represented", path=path
+                )
         elif name not in known:
-            raise Error(f"{path}: unknown tensor {shown(name)}; its architecture cannot be represented")
+            raise FormatError(f"unknown tensor {shown(name)}; its architecture cannot be represented", path=path)
     found = {}
     for ours, theirs in names.items():
         if theirs not in state:
-            raise Error(f"{path}: the tensor {theirs} is missing")
+            raise FormatError(f"the tensor {theirs} is missing", path=path)
         tensor = state[theirs]
         if not isinstance(tensor, Tensor) or tensor.numel() != expected[ours].numel():
-            raise Error(
-                f"{path}: {theirs} has shape {list(getattr(tensor, 'shape', []))}, expected {list(expected[ours].shape)}"
+            raise FormatError(
+                f"{theirs} has shape {list(getattr(tensor, 'shape', []))}, expected {list(expected[ours].shape)}", path=path
             )
         found[ours] = tensor.reshape(expected[ours].shape)
     return found

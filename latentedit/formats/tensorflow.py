@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, complete, quoted, shown
+from latentedit.errors import FormatError, complete, quoted, shown
 from latentedit.formats.pickle_allow_list import Array, TensorflowNetwork
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
@@ -59,7 +59,7 @@ def load_tensorflow(path: str | os.PathLike[str], networks: tuple[TensorflowNetw
     by_kind = {kind: network for kind, network in zip(("G", "D", "Gs"), networks, strict=False) if network}
     average = by_kind.get("Gs") or by_kind.get("G")
     if average is None:
-        raise Error(f"{path}: no generator in this network pickle")
+        raise FormatError("no generator in this network pickle", path=path)
     first = average.get("build_func_name") == "G_style"
     generator = _first_generator if first else _generator
     model = Model(generator(path, average), path=str(path), provenance={"layout": "NVIDIA TensorFlow pickle"})
@@ -78,7 +78,7 @@ def _variables(network: TensorflowNetwork) -> dict[str, np.ndarray[Any, Any]]:
     found: dict[str, np.ndarray[Any, Any]] = {}
     for prefix, part in (("", network), *(network.get("components") or {}).items()):
         if not isinstance(part, TensorflowNetwork) or not isinstance(prefix, str):
-            raise Error("a component that is not a network")
+            raise FormatError("a component that is not a network")
         for name, value in part.get("variables") or []:
             if isinstance(value, Array | np.generic) and isinstance(name, str):  # one without axes may be a numpy scalar
                 found[f"{prefix}/{name}" if prefix else name] = value.value if isinstance(value, Array) else np.asarray(value)
@@ -89,7 +89,7 @@ def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: st
     built = network.get("build_func_name")
     built = shown(built) if isinstance(built, str) else "something else"
     if kind not in built and not built.startswith(kind[0]):
-        raise Error(f"{path}: expected a {kind}, found a network built by {built}")
+        raise FormatError(f"expected a {kind}, found a network built by {built}", path=path)
     given = dict(network.get("static_kwargs") or {})
     for component in (network.get("components") or {}).values():
         given = {**dict(component.get("static_kwargs") or {}), **given}
@@ -97,12 +97,12 @@ def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: st
     for name, usual in [*DEFAULTS.items(), ("conv_clamp", None)]:
         _check_kind(path, name, settings.get(name), usual)
     if settings["label_size"]:
-        raise Error(f"{path}: a TensorFlow network with labels cannot be represented")
+        raise FormatError("a TensorFlow network with labels cannot be represented", path=path)
     for name, usual in USUAL.items():
         if settings.get(name, usual) != usual:
-            raise Error(f"{path}: a network whose {name} is not {usual!r} cannot be represented")
+            raise FormatError(f"a network whose {name} is not {usual!r} cannot be represented", path=path)
     if built in FIRST and settings.get("conv_clamp") is not None:
-        raise Error(f"{path}: a first StyleGAN with clamped activations cannot be represented")
+        raise FormatError("a first StyleGAN with clamped activations cannot be represented", path=path)
     return settings
 
 
@@ -114,7 +114,7 @@ def _check_kind(path: str | os.PathLike[str], name: str, value: Any, usual: Any)
     for part in parts:
         plain = part is None or part in words if isinstance(part, str | None) else isinstance(part, int | float | np.number)
         if not plain or (not isinstance(part, str | None) and not abs(part) <= 2**53):
-            raise Error(f"{path}: {name} is {quoted(part)}, expected {'numbers' if several else 'a number'}")
+            raise FormatError(f"{name} is {quoted(part)}, expected {'numbers' if several else 'a number'}", path=path)
 
 
 def _conv(weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -234,7 +234,7 @@ def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -
         finest = blocks[-1]
         widths = {r: given[f"synthesis/{r}x{r}/{'Conv' if r == 4 else 'Conv1'}/weight"].shape[3] for r in blocks}
         if "synthesis/ToRGB_lod1/weight" not in given:
-            raise Error(f"{path}: only networks with an RGB output at every resolution can be represented")
+            raise FormatError("only networks with an RGB output at every resolution can be represented", path=path)
         config = GeneratorConfig(
             resolution=finest,
             channels=int(settings["num_channels"]),

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DownloadError, Error, FormatError, NotFoundError, OutputError
 from latentedit.io.budget import read_json
 from latentedit.io.files import cache_folder, write_bytes
 from latentedit.io.locks import alone
@@ -85,12 +85,13 @@ def find(name: str) -> Path | None:
     if entry is None:
         return None
     if not entry.path.is_file():
-        raise Error(f"{name} is a published network that is not on this machine: {how(entry)}")
+        raise NotFoundError(f"{name} is a published network that is not on this machine: {how(entry)}")
     recorded = _recorded(entry)
     if recorded is not None and recorded != checksum(entry.path):
-        raise Error(
-            f"{entry.path}: not the file that was downloaded (its SHA-256 differs from the one recorded then);"
-            f" delete it and download it again: latentedit model fetch {name}"
+        raise FormatError(
+            f"not the file that was downloaded (its SHA-256 differs from the one recorded then);"
+            f" delete it and download it again: latentedit model fetch {name}",
+            path=entry.path,
         )
     return entry.path
 
@@ -136,16 +137,16 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
     """
     expected = sha256.lower() if sha256 else None
     if expected is not None and (len(expected) != 64 or set(expected) - set("0123456789abcdef")):
-        raise Error(f"a SHA-256 has 64 hexadecimal digits, got {sha256!r}")
+        raise ArgumentError(f"a SHA-256 has 64 hexadecimal digits, got {sha256!r}")
     if entry.path.is_file():
         found = checksum(entry.path)
         wanted = expected or _recorded(entry)
         if wanted is not None and wanted != found:
-            raise Error(f"{entry.path}: its SHA-256 is {found}, expected {wanted}; delete it and download it again")
+            raise FormatError(f"its SHA-256 is {found}, expected {wanted}; delete it and download it again", path=entry.path)
         _write_record(entry, found, entry.path.stat().st_size)
         return entry.path, False
     if entry.by_hand:
-        raise Error(f"{entry.name} cannot be downloaded automatically: {how(entry)}")
+        raise NotFoundError(f"{entry.name} cannot be downloaded automatically: {how(entry)}")
     part = _part(entry)
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -155,28 +156,30 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
             if expected is not None and found != expected:
                 part.unlink()
                 _notes(part).unlink(missing_ok=True)
-                raise Error(f"{entry.address}: its SHA-256 is {found}, expected {expected}; nothing was kept")
+                raise DownloadError(f"its SHA-256 is {found}, expected {expected}; nothing was kept", path=entry.address)
             _write_record(entry, found, part.stat().st_size)
             os.replace(part, entry.path)
             _notes(part).unlink(missing_ok=True)
     except ssl.SSLError as error:
-        raise Error(f"{entry.address}: the connection is not secure, or was interrupted ({error.reason})") from error
+        raise DownloadError(f"the connection is not secure, or was interrupted ({error.reason})", path=entry.address) from error
     except urllib.error.HTTPError as error:
-        raise Error(f"{entry.address}: the server answers {error.code} {error.reason}; {_put(entry)}") from error
+        raise DownloadError(f"the server answers {error.code} {error.reason}; {_put(entry)}", path=entry.address) from error
     except urllib.error.URLError as error:
-        raise Error(f"{entry.address} cannot be reached ({error.reason}); {_put(entry)}") from error
+        raise DownloadError(f"{entry.address} cannot be reached ({error.reason}); {_put(entry)}") from error
     except http.client.HTTPException as error:
-        raise Error(
-            f"{entry.address}: an invalid response ({type(error).__name__}); run the command again to resume"
+        raise DownloadError(
+            f"an invalid response ({type(error).__name__}); run the command again to resume", path=entry.address
         ) from error
     except (TimeoutError, ConnectionError) as error:
-        raise Error(f"{entry.address}: the download was interrupted ({error}); run the command again to resume") from error
+        raise DownloadError(
+            f"the download was interrupted ({error}); run the command again to resume", path=entry.address
+        ) from error
     except OSError as error:
-        raise Error(f"cannot write {part}: {error.strerror or error}") from error
+        raise OutputError.refused(part, error) from error
     except ValueError as error:
         if isinstance(error, Error):
             raise
-        raise Error(f"{entry.address}: redirected to an invalid address ({error})") from error
+        raise DownloadError(f"redirected to an invalid address ({error})", path=entry.address) from error
     return entry.path, True
 
 
@@ -213,17 +216,17 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
         return
     with opened as answer:
         if answer.headers.get_content_type() == "text/html":
-            raise Error(f"{entry.address}: the server sent a web page instead of the file; {_put(entry)}")
+            raise DownloadError(f"the server sent a web page instead of the file; {_put(entry)}", path=entry.address)
         resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {there}-")
         if answer.status == 206 and not resumed:
-            raise Error(f"{entry.address}: the server sent another part of the file than asked for; delete {part}")
+            raise DownloadError(f"the server sent another part of the file than asked for; delete {part}", path=entry.address)
         length = answer.headers.get("Content-Length")
         start = there if resumed else 0
         total = start + int(length) if length and length.isdecimal() else None
         if total is not None and total < SMALLEST:
-            raise Error(f"{entry.address}: the server sent {total} bytes, which is not a network; {_put(entry)}")
+            raise DownloadError(f"the server sent {total} bytes, which is not a network; {_put(entry)}", path=entry.address)
         if total is not None and total > LARGEST:
-            raise Error(f"{entry.address}: {total / 2**30:.0f} GiB, more than any published network")
+            raise DownloadError(f"{total / 2**30:.0f} GiB, more than any published network", path=entry.address)
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         if mark and not mark.startswith("W/"):
             write_bytes(_notes(part), json.dumps({"version": mark}).encode())
@@ -235,17 +238,18 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
                 file.write(chunk)
                 count += len(chunk)
                 if count > LARGEST:
-                    raise Error(f"{entry.address}: more than {LARGEST >> 30} GiB, which no published network has")
+                    raise DownloadError(f"more than {LARGEST >> 30} GiB, which no published network has", path=entry.address)
                 if progress:
                     progress(count, total)
             file.flush()
             os.fsync(file.fileno())
     if total is None and count < SMALLEST:
         part.unlink()
-        raise Error(f"{entry.address}: the server sent {count} bytes, which is not a network; {_put(entry)}")
+        raise DownloadError(f"the server sent {count} bytes, which is not a network; {_put(entry)}", path=entry.address)
     if total is not None and count != total:
-        raise Error(
-            f"{entry.address}: the download was interrupted after {count:,} of {total:,} bytes; run the command again to resume"
+        raise DownloadError(
+            f"the download was interrupted after {count:,} of {total:,} bytes; run the command again to resume",
+            path=entry.address,
         )
 
 
@@ -255,7 +259,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         allowed = ("https://",) if req.full_url.startswith("https://") else ("https://", "http://")
         if not newurl.startswith(allowed):
-            raise Error(f"{req.full_url}: the server redirects to {newurl[:100]}, which is not allowed")
+            raise DownloadError(f"{req.full_url}: the server redirects to {newurl[:100]}, which is not allowed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

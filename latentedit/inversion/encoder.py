@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, IncompatibleError
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.networks.config import check_whole
 from latentedit.networks.generator import Generator
@@ -40,7 +40,7 @@ class EncoderConfig:
         check_whole("encoder", self, resolution=(8, 16384), passes=(1, 32))
         side = min(self.resolution, LARGEST)
         if side & (side - 1):
-            raise Error(f"encoder config: resolution must be a power of two from 8, got {self.resolution}")
+            raise ArgumentError.of("encoder config: resolution", "a power of two from 8", self.resolution)
         names = ("channels", "num_ws", "w_dim", "channel_base", "channel_max", "hidden")
         check_whole("encoder", self, **dict.fromkeys(names, (1, 65536)))
 
@@ -145,7 +145,7 @@ def encode(
     config = encoder.config
     sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)
     if (config.resolution, config.channels, config.num_ws, config.w_dim) != sizes:
-        raise Error("this encoder was trained for a generator of a different size")
+        raise IncompatibleError("this encoder was trained for a generator of a different size")
     statistics = statistics or WStatistics.of(generator)
     mean, colouring = statistics.mean.to(image.device), statistics.colouring.to(image.device)
     u = torch.zeros(len(image), config.num_ws, config.w_dim, device=image.device)

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from torch import Tensor
 
-from latentedit.errors import Error, check_number
+from latentedit.errors import ArgumentError, check_number
 from latentedit.inversion.latent_discriminator import Critic
 from latentedit.inversion.perceptual import KINDS, Perceptual
 from latentedit.inversion.preconditioner import Curvature
@@ -84,7 +84,7 @@ class InversionOptions:
     def __post_init__(self) -> None:
         _check_choice("space", self.space, ("w", "w+", "s"))
         if self.method not in STEPS:
-            raise Error(f"method must be one of {', '.join(STEPS)}, got {self.method!r}")
+            raise ArgumentError.of("method", f"one of {', '.join(STEPS)}", self.method)
         _check_choice("init", self.init, ("auto", "mean", "encoder"))
         _check_choice("noise", self.noise, ("optimise", "frozen", "off"))
 
@@ -152,7 +152,7 @@ class ProjectorSettings:
     def __post_init__(self) -> None:
         if isinstance(self.perceptual, str) and self.perceptual not in KINDS:
             kinds = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
-            raise Error(f"perceptual distance must be {kinds}, got {self.perceptual!r}")
+            raise ArgumentError.of("perceptual distance", kinds, self.perceptual)
 
 
 class Choices(TypedDict, total=False):
@@ -201,15 +201,15 @@ def sorted_out(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any],
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         quoted = [f'"{choice}"' for choice in choices]
-        raise Error(f"{name} must be {', '.join(quoted[:-1])} or {quoted[-1]}, got {value!r}")
+        raise ArgumentError.of(name, f"{', '.join(quoted[:-1])} or {quoted[-1]}", value)
 
 
 def _check_whole(name: str, value: int, least: int, most: int) -> None:
     try:
         number = operator.index(value)
     except TypeError:
-        raise Error(f"{name} must be a whole number, got {value!r}") from None
+        raise ArgumentError.of(name, "a whole number", value) from None
     if number < least:
-        raise Error(f"{name} must be at least {least}, got {number}")
+        raise ArgumentError.of(name, f"at least {least}", number)
     if number > most:
-        raise Error(f"{name} must be at most {most}, got {number}")
+        raise ArgumentError.of(name, f"at most {most}", number)

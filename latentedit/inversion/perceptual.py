@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.errors import Error, complete
+from latentedit.errors import ArgumentError, FormatError, NotFoundError, complete
 from latentedit.inversion.face_weights import at_size
 from latentedit.io.budget import file_size
 from latentedit.io.native_file import check_numbers
@@ -181,7 +181,7 @@ class StlpipsDistance:
         device: str | torch.device = "cpu",
     ) -> None:
         if network not in ("alex", "vgg"):
-            raise Error(f'ST-LPIPS has the networks "alex" and "vgg", got {network!r}')
+            raise ArgumentError(f'ST-LPIPS has the networks "alex" and "vgg", got {network!r}')
         self.name = "stlpips" if network == "alex" else f"stlpips-{network}"
         state = _read_stlpips(network)
         with complete(STLPIPS_PACKAGE, "network"):
@@ -213,10 +213,10 @@ class CombinedDistance:
 
     def __init__(self, parts: Sequence[tuple[Perceptual, float]]) -> None:
         if not parts:
-            raise Error("a combined distance needs at least one part, got none")
+            raise ArgumentError("a combined distance needs at least one part, got none")
         for part, weight in parts:
             if not (weight > 0 and math.isfinite(weight)):
-                raise Error(f"the weight of {part.name} must be a positive number, got {weight}")
+                raise ArgumentError.of(f"the weight of {part.name}", "a positive number", weight)
         self.parts = list(parts)
         names = [part.name if weight == 1 else f"{weight:g}{part.name}" for part, weight in parts]
         self.name = "+".join(names)
@@ -260,11 +260,11 @@ def choose(
         Error: the weights that ``kind`` needs are missing. Nothing is ever downloaded.
     """
     if kind not in KINDS:
-        raise Error(f"perceptual distance must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}")
+        raise ArgumentError.of("perceptual distance", f"{', '.join(KINDS[:-1])} or {KINDS[-1]}", kind)
     file = Path(weights) if weights is not None else hub_cache()
     if kind == "lpips" or (kind == "auto" and (weights is not None or os.path.isfile(file))):
         if not os.path.isfile(file):
-            raise Error(
+            raise NotFoundError(
                 f"LPIPS needs {VGG_FILE} ({VGG_BYTES / 2**20:.0f} MB), which latentedit does not download: put it at"
                 f" {file} or name it with --perceptual-weights"
             )
@@ -284,7 +284,7 @@ def choose(
         return both, f"perceptual distance: {own}, and ST-LPIPS (AlexNet), weights {_weights(both)} ({why})"
 
     if discriminator is None:
-        raise Error(
+        raise NotFoundError(
             f"this model file has no discriminator to compare images with; give {VGG_FILE} with"
             f" --perceptual-weights, or {ADVICE}"
         )
@@ -425,13 +425,15 @@ def _weights(combined: CombinedDistance) -> str:
 def _read_stlpips(network: str) -> dict[str, Tensor]:
     file = stlpips_file(network)
     if file is None:
-        raise Error(f"ST-LPIPS needs the package stlpips-pytorch (64 MB): {ADVICE}")
+        raise NotFoundError(f"ST-LPIPS needs the package stlpips-pytorch (64 MB): {ADVICE}")
     state = read_weights(file)
     wanted = {"scaling_layer.shift", "net.slice1.0.weight", "net.slice5.13.weight", "lin4.model.1.weight"}
     if network == "vgg":
         wanted = {name.replace("slice5.13", "slice5.32") for name in wanted}
     if not wanted <= state.keys():
-        raise Error(f"{file}: expected the weights of ST-LPIPS, found others; pip install --force-reinstall stlpips-pytorch")
+        raise FormatError(
+            "expected the weights of ST-LPIPS, found others; pip install --force-reinstall stlpips-pytorch", path=file
+        )
     return state
 
 
@@ -446,7 +448,7 @@ def check_sha256(path: Path, expected: str, name: str) -> None:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != expected:
-        raise Error(f"{path}: its SHA-256 is {digest}, that of {name} is {expected}; the file is damaged or another")
+        raise FormatError(f"its SHA-256 is {digest}, that of {name} is {expected}; the file is damaged or another", path=path)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, check_number
+from latentedit.errors import ArgumentError, check_number
 from latentedit.inversion.perceptual import distance
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.inversion.result import psnr
@@ -49,7 +49,7 @@ class TuningOptions:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise Error(f"steps must be at least 1, got {self.steps}")
+            raise ArgumentError.of("steps", "at least 1", self.steps)
         check_number("learning_rate", self.learning_rate, 0)
         check_number("locality_weight", self.locality_weight, 0)
 
@@ -98,7 +98,7 @@ def tune(
     """
     options = options or TuningOptions()
     if len(image) != 1 or len(ws) != 1:
-        raise Error(f"the generator is tuned to one image at a time, got {len(image)} images and {len(ws)} latents")
+        raise ArgumentError(f"the generator is tuned to one image at a time, got {len(image)} images and {len(ws)} latents")
     device = generator.device
     image = image.to(device)
     ws = ws.to(device)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, NotFoundError
 from latentedit.inversion.domain import Domain
 from latentedit.inversion.encoder import Encoder, encode
 from latentedit.inversion.face_weights import face_weights
@@ -220,7 +220,7 @@ class Projector:
             Error: the model has no encoder.
         """
         if self.encoder is None:
-            raise Error('the model has no encoder; train one with "latentedit encoder train"')
+            raise NotFoundError('the model has no encoder; train one with "latentedit encoder train"')
         return encode(self.generator, self.encoder, images.to(self.device), space, statistics=self.statistics)
 
     def invert(
@@ -252,7 +252,7 @@ class Projector:
         if start is None:
             start = self._start(images, options)
         if start is None and not options.step_count:
-            raise Error("steps must be at least 1, got 0")
+            raise ArgumentError("steps must be at least 1, got 0")
 
         search = Search(
             self.generator,
@@ -302,17 +302,17 @@ class Projector:
         generator = self.generator
         expected = (generator.channels, generator.resolution, generator.resolution)
         if images.ndim != 4 or images.shape[1:] != expected:
-            raise Error(f"image must have shape [N, {', '.join(map(str, expected))}], got {list(images.shape)}")
+            raise ArgumentError.of_shape("image", f"[N, {', '.join(map(str, expected))}]", images.shape)
         count = len(images)
         sides = expected[1:]
 
         if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, *sides) or len(mask) not in (1, count)):
-            raise Error(f"mask must have shape [1 or {count}, 1, {sides[0]}, {sides[1]}], got {list(mask.shape)}")
+            raise ArgumentError.of_shape("mask", f"[1 or {count}, 1, {sides[0]}, {sides[1]}]", mask.shape)
         if self.focus is not None and self.focus.shape != (1, 1, *sides):
-            raise Error(f"focus must have shape [1, 1, {sides[0]}, {sides[1]}], got {list(self.focus.shape)}")
+            raise ArgumentError.of_shape("focus", f"[1, 1, {sides[0]}, {sides[1]}]", self.focus.shape)
         rows = (count, generator.num_ws, generator.w_dim)
         if start is not None and start.shape != rows:
-            raise Error(f"start must have shape {list(rows)}, got {list(start.shape)}")
+            raise ArgumentError.of_shape("start", f"{list(rows)}", start.shape)
 
     def _described(self, options: InversionOptions) -> dict[str, Any]:
         """What latent files say of a search."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 from latentedit.inversion.verdict import Look, Verdict, judge
 from latentedit.latent.latent_file import Latent, save_latent
 
@@ -61,7 +61,7 @@ class Inversion:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the latent file of a single image; for several use ``result.latent(i)``."""
         if len(self.ws) != 1:
-            raise Error(f"this result holds {len(self.ws)} images; save them one by one with result.latent(i)")
+            raise ArgumentError(f"this result holds {len(self.ws)} images; save them one by one with result.latent(i)")
         save_latent(path, self.latent())
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latentedit.errors import Error, is_number, quoted, reason, shown
+from latentedit.errors import Error, FormatError, NotFoundError, is_number, quoted, reason, shown
 
 LARGEST = 4 << 30
 """Bytes of a file; the largest published network has 0.7 GB."""
@@ -54,7 +54,7 @@ class Budget:
         """Take ``amount`` of "instructions", "tensors" or "bytes"; `Error` where there is not so much left."""
         self._left[what] -= amount
         if self._left[what] < 0:
-            raise Error(f"more than {self._limits[what]} {what}, or the same ones again and again")
+            raise FormatError(f"more than {self._limits[what]} {what}, or the same ones again and again")
 
     def check_bytes(self, root: Any, weigh: Callable[[Any], int]) -> None:
         """Raise `Error` where one tensor in contents that were read stands for many; ``weigh`` gives the bytes of one."""
@@ -63,7 +63,7 @@ class Budget:
     def check_time(self) -> None:
         """Raise `Error` where checking takes longer than any real file does."""
         if time.thread_time() > self._until:
-            raise Error(f"takes longer than {SECONDS:g} seconds to check")
+            raise FormatError(f"takes longer than {SECONDS:g} seconds to check")
 
 
 def file_size(path: str | os.PathLike[str], most: int = LARGEST) -> int:
@@ -73,10 +73,10 @@ def file_size(path: str | os.PathLike[str], most: int = LARGEST) -> int:
         Error: no such file, or one of more than ``most`` bytes.
     """
     if not os.path.isfile(path):  # also where no system has such names
-        raise Error(f"{path}: no such file")
+        raise NotFoundError("no such file", path=path)
     size = os.path.getsize(path)
     if size > most:
-        raise Error(f"{path}: has {size} bytes, expected at most {most}")
+        raise FormatError(f"has {size} bytes, expected at most {most}", path=path)
     return size
 
 
@@ -101,7 +101,7 @@ def check_things(
 
     def enter(value: Any) -> None:
         if len(path) >= deepest:
-            raise Error(f"containers nested more than {deepest} deep")
+            raise FormatError(f"containers nested more than {deepest} deep")
         above.add(id(value))
         path.append((value, iter(_inside(value)), [1, 1]))
 
@@ -114,7 +114,7 @@ def check_things(
                 facts[0] += weigh(child)
                 continue
             if id(child) in above:
-                raise Error("a container that holds itself")
+                raise FormatError("a container that holds itself")
             if id(child) not in done:
                 enter(child)
                 break
@@ -122,7 +122,7 @@ def check_things(
             facts[0] += weight
             facts[1] = max(facts[1], depth + 1)
             if facts[1] + len(path) - 1 > deepest:
-                raise Error(f"containers nested more than {deepest} deep")
+                raise FormatError(f"containers nested more than {deepest} deep")
         else:
             path.pop()
             above.discard(id(value))
@@ -131,7 +131,7 @@ def check_things(
                 path[-1][2][0] += facts[0]
                 path[-1][2][1] = max(path[-1][2][1], facts[1] + 1)
         if facts[0] > most:
-            raise Error(f"more than {most} {what}, or the same ones again and again")
+            raise FormatError(f"more than {most} {what}, or the same ones again and again")
 
 
 def check_finite(root: Any, name: str = "", *, but: str | None = None) -> None:
@@ -148,7 +148,7 @@ def check_finite(root: Any, name: str = "", *, but: str | None = None) -> None:
         for number, value in enumerate(root):
             check_finite(value, f"{name}[{number}]")
     elif isinstance(root, int | float) and not isinstance(root, bool) and not is_number(root):
-        raise Error(f"{shown(name)} is {quoted(root)}, expected a finite number")
+        raise FormatError(f"{shown(name)} is {quoted(root)}, expected a finite number")
 
 
 def _is_container(value: Any) -> bool:
@@ -172,16 +172,16 @@ def parse_json(text: str | bytes, most: int = TEXT, things: int = THINGS) -> Any
         Error: too long, too many, too deep, or not JSON.
     """
     if len(text) > most:
-        raise Error(f"a JSON text of {len(text)} bytes, expected at most {most}")
+        raise FormatError(f"a JSON text of {len(text)} bytes, expected at most {most}")
     # Counted before anything is built. There are at least as many values; dictionaries take the most memory.
     if sum(_counted(text, sign) * weight for sign, weight in (("[", 1), (",", 1), ("{", 3))) > things:
-        raise Error(f"a JSON text of more than {things} values")
+        raise FormatError(f"a JSON text of more than {things} values")
     try:
         value = json.loads(text)
     except RecursionError as error:
-        raise Error(f"JSON nested more than {NESTED} deep") from error
+        raise FormatError(f"JSON nested more than {NESTED} deep") from error
     except ValueError as error:  # not UTF-8 either, or a number of thousands of digits
-        raise Error(f"not JSON ({reason(error)})") from error
+        raise FormatError(f"not JSON ({reason(error)})") from error
     check_things(value, NESTED, things)
     return value
 
@@ -198,7 +198,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         check_finite(value)
         return value
     except Error as error:
-        raise Error(f"{path}: {error}") from error
+        raise error.at(path) from error
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -212,16 +212,16 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8")
         # A key of many parts takes the square of their number.
         if any(line.count(".") > 2 * NESTED for line in text.splitlines()):
-            raise Error(f"{path}: a TOML file with a line of more than {2 * NESTED} dots")
+            raise FormatError(f"a TOML file with a line of more than {2 * NESTED} dots", path=path)
         table = tomllib.loads(text)
         check_things(table, NESTED)
         check_finite(table)
     except RecursionError as error:
-        raise Error(f"{path}: TOML nested more than {NESTED} deep") from error
+        raise FormatError(f"TOML nested more than {NESTED} deep", path=path) from error
     except Error as error:
-        raise Error(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+        raise error.at(path) from error
     except ValueError as error:  # not TOML, not UTF-8, a number of thousands of digits
-        raise Error(f"{path}: not a TOML file ({reason(error)})") from error
+        raise FormatError(f"not a TOML file ({reason(error)})", path=path) from error
     return table
 
 
@@ -236,10 +236,10 @@ class _Directory(io.BufferedReader):
 
     def read(self, size: int | None = -1) -> bytes:
         if self.most is not None and size is not None and size > self.most:
-            raise Error(f"an archive with a directory of {size} bytes, expected at most {self.most}")
+            raise FormatError(f"an archive with a directory of {size} bytes, expected at most {self.most}")
         data = super().read(size if size is None else min(size, self.whole))
         if self.most is not None and len(data) > 46 * self.entries and data.count(MEMBER) > self.entries:
-            raise Error(f"an archive of more than {self.entries} members")
+            raise FormatError(f"an archive of more than {self.entries} members")
         return data
 
 
@@ -263,16 +263,16 @@ def opened_zip(path: str | os.PathLike[str], entries: int = ENTRIES, *, whole: b
         try:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:
-            raise Error(f"not an archive, or damaged ({reason(error)})") from error
+            raise FormatError(f"not an archive, or damaged ({reason(error)})") from error
         file.most = None
         members = archive.infolist()
         if len(members) > entries:
-            raise Error(f"an archive of {len(members)} members, expected at most {entries}")
+            raise FormatError(f"an archive of {len(members)} members, expected at most {entries}")
         if whole and any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
-            raise Error("an archive with members that are neither stored nor deflated")
+            raise FormatError("an archive with members that are neither stored nor deflated")
         if any(member.compress_size > size for member in members):  # so many bytes would be allocated
-            raise Error("an archive with a member that is larger than the file")
+            raise FormatError("an archive with a member that is larger than the file")
         most = REPEATED * size + UNPACKED
         if whole and sum(member.file_size for member in members) > most:
-            raise Error(f"an archive that unpacks to more than {most} bytes")
+            raise FormatError(f"an archive that unpacks to more than {most} bytes")
         yield archive

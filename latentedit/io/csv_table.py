@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterator
 
-from latentedit.errors import Error
+from latentedit.errors import FormatError
 from latentedit.io.files import LARGEST_TABLE, read_text
 
 
@@ -19,7 +19,7 @@ def read_csv(path: str | os.PathLike[str], most: int = LARGEST_TABLE, *, column:
     try:
         yield from (cells for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if cells)
     except csv.Error as error:
-        raise Error(f"{path}: not a readable CSV file ({error})") from error
+        raise FormatError(f"not a readable CSV file ({error})", path=path) from error
 
 
 def csv_delimiter(head: str, column: str = "file") -> str:

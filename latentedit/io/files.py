@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-from latentedit.errors import Error
+from latentedit.errors import FormatError, OutputError
 from latentedit.io import outputs
 
 try:
@@ -63,7 +63,7 @@ def replacing(path: str | os.PathLike[str], *, in_place: bool = False) -> Iterat
         sync_folder(path.parent)
         LOG.debug("wrote %s", path)
     except OSError as error:
-        raise Error(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError.refused(path, error) from error
     finally:
         if held >= 0:
             os.close(held)
@@ -102,7 +102,7 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise Error(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError.refused(path, error) from error
     finally:
         if held >= 0:
             os.close(held)
@@ -212,12 +212,14 @@ def read_text(path: str | os.PathLike[str], most: int = LARGEST_TABLE, what: str
         with open(path, "rb") as file:
             data = file.read(most + 1)
         if len(data) > most:
-            raise Error(f"{path}: a {what} of more than {most // 2**20} MB; split it")
+            raise FormatError(f"a {what} of more than {most // 2**20} MB; split it", path=path)
         return data.decode("utf-8-sig")
     except OSError as error:
-        raise Error(f"{path}: not a readable {what} ({error.strerror or error})") from error
+        raise FormatError(f"not a readable {what} ({error.strerror or error})", path=path) from error
     except UnicodeDecodeError as error:
-        raise Error(f"{path}: not a readable {what} ({error.reason} at byte {error.start}; it must be UTF-8)") from error
+        raise FormatError(
+            f"not a readable {what} ({error.reason} at byte {error.start}; it must be UTF-8)", path=path
+        ) from error
 
 
 def _umask() -> int:

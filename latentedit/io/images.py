@@ -16,7 +16,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, Error, FormatError, NotFoundError, OutputError
 from latentedit.io import outputs
 from latentedit.io.files import write_bytes
 
@@ -87,7 +87,7 @@ def megapixels() -> float:
     except ValueError:
         found = -1.0
     if not 0 < found < 1e6:
-        raise Error(f"LATENTEDIT_MEGAPIXELS must be a number above 0, got {text!r}")
+        raise ArgumentError.of("LATENTEDIT_MEGAPIXELS", "a number above 0", text)
     return found
 
 
@@ -106,7 +106,7 @@ def opened(file: str | os.PathLike[str] | io.BytesIO, name: str) -> Iterator[Ima
     with _readable(name):
         if not isinstance(file, io.BytesIO):
             if not os.path.isfile(file):
-                raise Error(f"{name}: no such file")
+                raise NotFoundError("no such file", path=name)
             outputs.given(file)
         with _header(file) as image:
             _check_size(image, name)
@@ -120,15 +120,15 @@ def _readable(name: str) -> Iterator[None]:
     except Error:
         raise
     except UnidentifiedImageError as error:
-        raise Error(f"{name}: not an image that Pillow can read{_hint(name)}") from error
+        raise FormatError(f"not an image that Pillow can read{_hint(name)}", path=name) from error
     except PermissionError as error:
-        raise Error(f"{name}: {error.strerror}") from error
+        raise FormatError(f"{error.strerror}", path=name) from error
     except MemoryError as error:
-        raise Error(f"{name}: there is not enough memory to decode it") from error
+        raise FormatError("there is not enough memory to decode it", path=name) from error
     # Decoders meet whatever the file makes them meet.
     except Exception as error:
         text = textwrap.shorten(str(error).splitlines()[0], 100, placeholder=" ...") if str(error) else type(error).__name__
-        raise Error(f"{name}: damaged or truncated image ({text})") from error
+        raise FormatError(f"damaged or truncated image ({text})", path=name) from error
 
 
 def _hint(name: str) -> str:
@@ -153,10 +153,11 @@ def _check_size(image: Image.Image, name: str) -> None:
     found = width * height / 1e6
     most = megapixels()
     if found > most:
-        raise Error(
-            f"{name}: has {found:.0f} megapixels ({width} x {height}), more than {most:g};"
+        raise FormatError(
+            f"has {found:.0f} megapixels ({width} x {height}), more than {most:g};"
             f" --megapixels {int(found) + 1} (or LATENTEDIT_MEGAPIXELS) accepts it, with"
-            f" about {found / 100:.1f} GB of memory"
+            f" about {found / 100:.1f} GB of memory",
+            path=name,
         )
 
 
@@ -185,7 +186,7 @@ def open_reduced(source: str | os.PathLike[str]) -> tuple[Image.Image, int]:
     name = os.fspath(source)
     with _readable(name):
         if not os.path.isfile(source):
-            raise Error(f"{name}: no such file")
+            raise NotFoundError("no such file", path=name)
         outputs.given(source)
         with _header(source) as file:
             width, height = file.size
@@ -202,7 +203,9 @@ def open_reduced(source: str | os.PathLike[str]) -> tuple[Image.Image, int]:
 
 def _upright(image: Image.Image, name: str, background: tuple[int, int, int]) -> Image.Image:
     if min(image.size) < SMALLEST:
-        raise Error(f"{name}: {image.width} x {image.height} pixels is too small, the minimum is {SMALLEST} x {SMALLEST}")
+        raise FormatError(
+            f"{image.width} x {image.height} pixels is too small, the minimum is {SMALLEST} x {SMALLEST}", path=name
+        )
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
@@ -301,12 +304,12 @@ def check_picture(path: str | os.PathLike[str]) -> str:
     """
     kind = WRITTEN.get(Path(path).suffix.lower())
     if kind is None or (kind == "AVIF" and ".avif" not in EXTENSIONS):
-        raise Error(f"{path}: the name of an image must end in one of {', '.join(WRITTEN)}")
+        raise ArgumentError(f"the name of an image must end in one of {', '.join(WRITTEN)}", path=path)
     if outputs.in_force():
         outputs.check(path)
         if is_foreign(path):
-            raise Error(
-                f"{path}: already exists, and latentedit did not write it; give the output another name, or remove that file"
+            raise OutputError(
+                "already exists, and latentedit did not write it; give the output another name, or remove that file", path=path
             )
     return kind
 
@@ -343,7 +346,7 @@ def load_image(source: Source, size: int | None = None, channels: int = 3) -> Te
         Error: as `open_image`.
     """
     if channels not in (1, 3):
-        raise Error(f"channels must be 1 or 3, got {channels}")
+        raise ArgumentError.of("channels", "1 or 3", channels)
     image = open_image(source)
     if size is not None:
         side = min(image.size)
@@ -381,7 +384,7 @@ def to_pil(image: Tensor) -> Image.Image:
     if image.ndim == 4 and image.shape[0] == 1:
         image = image[0]
     if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise Error(f"an image to write must have shape [1 or 3, H, W], got {list(image.shape)}")
+        raise ArgumentError.of_shape("an image to write", "[1 or 3, H, W]", image.shape)
     array = to_uint8(image).permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
@@ -433,5 +436,7 @@ def write_picture(picture: Image.Image, path: str | os.PathLike[str], kind: str,
     try:
         picture.save(buffer, kind, **options)
     except (OSError, ValueError) as error:
-        raise Error(f"cannot write {path}: {kind} does not take {picture.width} x {picture.height} pixels ({error})") from error
+        raise OutputError(
+            f"cannot write {path}: {kind} does not take {picture.width} x {picture.height} pixels ({error})"
+        ) from error
     write_bytes(path, buffer.getvalue())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from latentedit.errors import Error
+from latentedit.errors import Error, FormatError, OutputError
 
 if sys.platform == "win32":
     import msvcrt
@@ -63,13 +63,13 @@ def _taken(path: Path, what: str | os.PathLike[str]) -> int:
             handle = os.open(path, flags, 0o666)
             owner = _owner(handle, path)
             if not _locked(handle):
-                raise Error(f"{os.fspath(what)}: {owner} is working on it; wait for it or stop it (lock {path.name})")
+                raise OutputError(f"{owner} is working on it; wait for it or stop it (lock {path.name})", path=what)
             if _still_there(handle, path):
                 _sign(handle, path)
                 return handle
         except OSError as error:
             _close(handle)
-            raise Error(f"cannot write {path}: {error.strerror or error}") from error
+            raise OutputError.refused(path, error) from error
         except Error:
             _close(handle)
             raise
@@ -80,7 +80,7 @@ def _owner(handle: int, path: Path) -> str:
     """Whom the file names."""
     found = os.read(handle, LONGEST)
     if found and not found.startswith(MARK):
-        raise Error(f"{path}: not a lock of latentedit; move it away")
+        raise FormatError("not a lock of latentedit; move it away", path=path)
     text = found.removeprefix(MARK).decode(errors="replace").strip()
     return text or "another process"
 

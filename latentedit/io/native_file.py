@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, quoted, reason, shown
+from latentedit.errors import Error, FormatError, quoted, reason, shown
 from latentedit.io.budget import ENTRIES, TEXT, check_finite, file_size, parse_json
 from latentedit.io.files import is_picture, write_bytes
 
@@ -43,33 +43,33 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
     """
     size = file_size(path)
     if is_picture(path):
-        raise Error(f"{path}: an image, not a {kind} file")
+        raise FormatError(f"an image, not a {kind} file", path=path)
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > min(size - 8, TEXT):
-                raise Error(f"a header of {length} bytes, expected at most {max(min(size - 8, TEXT), 0)}")
+                raise FormatError(f"a header of {length} bytes, expected at most {max(min(size - 8, TEXT), 0)}")
             table = parse_json(file.read(length))
         if not isinstance(table, dict) or len(table) > ENTRIES:
-            raise Error(f"a header of more than {ENTRIES} tensors, or of none")
+            raise FormatError(f"a header of more than {ENTRIES} tensors, or of none")
         metadata = table.get("__metadata__") or {}
         text = metadata.get(HEADER, "{}") if isinstance(metadata, dict) else None
         header = parse_json(text) if isinstance(text, str) else None
     except Error as error:
-        raise Error(f"{path}: not a {kind} file, or damaged ({error})") from error
+        raise FormatError(f"not a {kind} file, or damaged ({error})", path=path) from error
     if not isinstance(header, dict) or header.get("format") != kind:
         found = header.get("format") if isinstance(header, dict) else None
         named = shown(found) if isinstance(found, str) and found else "a safetensors file of other origin"
-        raise Error(f"{path}: expected a {kind} file, found {named}")
+        raise FormatError(f"expected a {kind} file, found {named}", path=path, expected=kind, actual=named)
     if type(header.get("version")) is not int or header["version"] > version:
-        raise Error(
-            f"{path}: written in format version {quoted(header.get('version'))}, this latentedit reads up to {version};"
-            " upgrade it"
+        raise FormatError(
+            f"written in format version {quoted(header.get('version'))}, this latentedit reads up to {version}; upgrade it",
+            path=path,
         )
     try:
         check_finite(header, but="report")  # a figure may be undefined, and nothing is computed from it
     except Error as error:
-        raise Error(f"{path}: {error}") from error
+        raise error.at(path) from error
     return header
 
 
@@ -80,7 +80,7 @@ def read_tensors(path: str | os.PathLike[str], kind: str, version: int) -> tuple
         with safetensors.safe_open(os.fspath(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, AttributeError, KeyError) as error:
-        raise Error(f"{path}: not a {kind} file, or damaged ({reason(error)})") from error
+        raise FormatError(f"not a {kind} file, or damaged ({reason(error)})", path=path) from error
     for name, tensor in tensors.items():
         check_numbers(path, name, tensor)
     return header, tensors
@@ -89,8 +89,8 @@ def read_tensors(path: str | os.PathLike[str], kind: str, version: int) -> tuple
 def check_numbers(path: str | os.PathLike[str], name: str, tensor: Tensor) -> None:
     """Raise `Error` unless the tensor called ``name`` in a file is a plain one of finite numbers."""
     if tensor.dtype not in FLOATS + WHOLE:
-        raise Error(f"{path}: tensor {shown(name)} is of {tensor.dtype}, expected plain numbers")
+        raise FormatError(f"tensor {shown(name)} is of {tensor.dtype}, expected plain numbers", path=path)
     if tensor.dtype in FLOATS and tensor.numel():
         lowest, highest = torch.aminmax(tensor)  # a NaN is both; and nothing is allocated
         if not (math.isfinite(lowest) and math.isfinite(highest)):
-            raise Error(f"{path}: tensor {shown(name)} has values that are not finite numbers")
+            raise FormatError(f"tensor {shown(name)} has values that are not finite numbers", path=path)

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from latentedit.errors import Error, quoted, reason
+from latentedit.errors import Error, FormatError, quoted, reason
 from latentedit.io.budget import Budget, file_size
 
 LARGEST = (2 << 30) - 1
@@ -94,14 +94,14 @@ def check_onnx(path: str | os.PathLike[str]) -> None:
         Error: no such file, no such network, damaged, too large, or one with weights in other files.
     """
     if not file_size(path, LARGEST):
-        raise Error(f"{path}: not an ONNX network: the file is empty")
+        raise FormatError("not an ONNX network: the file is empty", path=path)
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _Reader(data).read()
     except Error as error:
-        raise Error(f"{path}: not an ONNX network, or damaged ({error})") from error
+        raise FormatError(f"not an ONNX network, or damaged ({error})", path=path) from error
     except OSError as error:
-        raise Error(f"{path}: not a readable file ({reason(error)})") from error
+        raise FormatError(f"not a readable file ({reason(error)})", path=path) from error
 
 
 def read_onnx(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int] | None = None) -> Any:
@@ -120,7 +120,7 @@ def read_onnx(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs
         try:
             return cv2.dnn.readNetFromONNX(os.fspath(path))
         except cv2.error as error:
-            raise Error(f"{path}: OpenCV cannot read it as an ONNX network ({why(str(error))})") from error
+            raise FormatError(f"OpenCV cannot read it as an ONNX network ({why(str(error))})", path=path) from error
 
 
 def try_onnx(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int] | None = None) -> None:
@@ -147,11 +147,13 @@ def _try(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Map
     try:
         done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Error(f"{path}: OpenCV cannot be tried on it ({reason(error)})") from error
+        raise FormatError(f"OpenCV cannot be tried on it ({reason(error)})", path=path) from error
     if done.returncode:
         said = done.stdout.decode(errors="replace").strip().splitlines()
         text = why(said[-1]) if said else "it crashes, or takes too long"
-        raise Error(f"{path}: OpenCV cannot read it as an ONNX network for pictures of {shape[2]} x {shape[1]} pixels ({text})")
+        raise FormatError(
+            f"OpenCV cannot read it as an ONNX network for pictures of {shape[2]} x {shape[1]} pixels ({text})", path=path
+        )
 
 
 def run(path: str | os.PathLike[str], network: Any, picture: Any) -> Any:
@@ -161,7 +163,7 @@ def run(path: str | os.PathLike[str], network: Any, picture: Any) -> Any:
             network.setInput(picture)
             return network.forward()
         except cv2.error as error:
-            raise Error(f"{path}: fails on a picture of {picture.shape[3]} pixels ({why(str(error))})") from error
+            raise FormatError(f"fails on a picture of {picture.shape[3]} pixels ({why(str(error))})", path=path) from error
 
 
 def why(text: str) -> str:
@@ -202,9 +204,9 @@ class _Reader:
                 open_messages.pop()
                 self._close(message, open_messages[-1] if open_messages else None)
             if len(open_messages) > DEEPEST:
-                raise Error(f"messages nested more than {DEEPEST} deep")
+                raise FormatError(f"messages nested more than {DEEPEST} deep")
         if not self._graphs:
-            raise Error("no graph in it")
+            raise FormatError("no graph in it")
 
     def _field(self, message: _Message) -> _Message | None:
         """Read a field of ``message``; the message that begins there, if one does."""
@@ -217,7 +219,7 @@ class _Reader:
         elif wire == BYTES:
             length = self._varint(message.end)
             if length > message.end - self._at:
-                raise Error(f"a field of {length} bytes where {message.end - self._at} are left")
+                raise FormatError(f"a field of {length} bytes where {message.end - self._at} are left")
             inner = MESSAGES[message.kind].get(number)
             if inner is not None:
                 return self._entered(inner, self._at + length)
@@ -226,18 +228,18 @@ class _Reader:
         elif wire in (LONG, SHORT):
             length = 8 if wire == LONG else 4
             if length > message.end - self._at:
-                raise Error("a number that is cut off")
+                raise FormatError("a number that is cut off")
             self._count(message, number, 1)
             self._at += length
         else:
-            raise Error(f"a field of wire type {wire}")
+            raise FormatError(f"a field of wire type {wire}")
         return None
 
     def _entered(self, kind: str, end: int) -> _Message:
         if kind == "node":
             self._nodes += 1
             if self._nodes > NODES:
-                raise Error(f"more than {NODES} operations")
+                raise FormatError(f"more than {NODES} operations")
         elif kind == "graph":
             self._graphs += 1
         return _Message(kind, end)
@@ -256,7 +258,7 @@ class _Reader:
         if message.kind != "tensor":
             return
         if field_number == EXTERNAL:
-            raise Error("weights in another file; save the network as one file")
+            raise FormatError("weights in another file; save the network as one file")
         if field_number == DIMENSIONS:
             end, start = self._at + length, self._at
             while self._at < end:
@@ -272,7 +274,7 @@ class _Reader:
         """How many numbers are in a row of so many bytes."""
         if item:
             if length % item:
-                raise Error(f"a row of {length} bytes of numbers of {item}")
+                raise FormatError(f"a row of {length} bytes of numbers of {item}")
             return length // item
         # The last byte of a varint has no highest bit.
         row = np.frombuffer(self._data[self._at : self._at + length], dtype=np.uint8)
@@ -280,37 +282,37 @@ class _Reader:
 
     def _close(self, message: _Message, outer: _Message | None) -> None:
         if self._at != message.end:
-            raise Error("a field that goes on after its message")
+            raise FormatError("a field that goes on after its message")
         if message.kind == "tensor":
             self._check_tensor(message)
         elif message.kind == "dimension" and outer is not None:
             size = message.varints.get(1, [1])[-1]
             outer.product *= max(size, 1)
             if outer.product > NUMBERS:
-                raise Error(f"an input or output of more than {NUMBERS} numbers")
+                raise FormatError(f"an input or output of more than {NUMBERS} numbers")
 
     def _check_tensor(self, message: _Message) -> None:
         if message.varints.get(LOCATION, [0])[-1]:
-            raise Error("weights in another file; save the network as one file")
+            raise FormatError("weights in another file; save the network as one file")
         shape = message.varints.get(DIMENSIONS, [])
         if len(shape) > SHAPE:
-            raise Error(f"a tensor of more than {SHAPE} dimensions")
+            raise FormatError(f"a tensor of more than {SHAPE} dimensions")
         kind = message.varints.get(KIND, [0])[-1]
         if kind == TEXTS:
             return
         if kind not in ITEM:
-            raise Error(f"a tensor of numbers of the kind {quoted(kind)}")
+            raise FormatError(f"a tensor of numbers of the kind {quoted(kind)}")
         count = math.prod(shape)
         raw = message.counts.get(RAW, 0)
         held = raw // ITEM[kind] if raw else message.counts.get(HOLDS[kind], 0)
         if count != held:
-            raise Error(f"a tensor of {quoted(count)} numbers of which the file has {held}")
+            raise FormatError(f"a tensor of {quoted(count)} numbers of which the file has {held}")
 
     def _varint(self, end: int) -> int:
         value = shift = 0
         while True:
             if self._at >= end:
-                raise Error("a number that is cut off")
+                raise FormatError("a number that is cut off")
             byte = self._data[self._at]
             self._at += 1
             value |= (byte & 127) << shift
@@ -318,4 +320,4 @@ class _Reader:
                 return value
             shift += 7
             if shift > 63:
-                raise Error("a number of more than 64 bits")
+                raise FormatError("a number of more than 64 bits")

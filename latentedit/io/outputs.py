@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from latentedit.errors import Error
+from latentedit.errors import OutputError
 
 Place = str | os.PathLike[str]
 Identity = tuple[int, int]
@@ -78,9 +78,11 @@ def check(path: Place) -> None:
         Error: ``path`` is one, or no ordinary file but, say, a device.
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise Error(f"{path}: is a device or similar, not a regular file")
+        raise OutputError("is a device or similar, not a regular file", path=path)
     if is_given(path):
-        raise Error(f"{path}: is an input of this command, and inputs are never overwritten; give the output another name")
+        raise OutputError(
+            "is an input of this command, and inputs are never overwritten; give the output another name", path=path
+        )
 
 
 def _identity(path: Path) -> Identity | None:

@@ -8,7 +8,7 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn
 
-from latentedit.errors import Error
+from latentedit.errors import FormatError
 from latentedit.io.budget import DEEPEST, Budget
 
 WIDEST = 1_000_000
@@ -32,7 +32,7 @@ class Sealed:
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        raise Error("an object with a state that it cannot have")
+        raise FormatError("an object with a state that it cannot have")
 
 
 class Builder(Sealed):
@@ -48,7 +48,7 @@ class Builder(Sealed):
         return self._build(*arguments)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise Error("an attempt to change a function")
+        raise FormatError("an attempt to change a function")
 
 
 def check_program(
@@ -71,20 +71,20 @@ def check_program(
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         name = opcode.name
         if name in refused:
-            raise Error(f"the pickle has the instruction {name}, which no network file needs")
+            raise FormatError(f"the pickle has the instruction {name}, which no network file needs")
         budget.take("instructions")
         if count % 1024 == 0:
             budget.check_time()
         if largest is None and name not in ("PROTO", "FRAME", "LONG1", "STOP"):
-            raise Error("not a file of weights")
+            raise FormatError("not a file of weights")
         if largest is not None and isinstance(argument, int) and name in INTEGERS and abs(argument) > largest:
-            raise Error("a number far larger than the file")
+            raise FormatError("a number far larger than the file")
         if isinstance(argument, bytes | bytearray | str):
             read += len(argument)
         if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             place = len(memo) if name == "MEMOIZE" else argument
             if not isinstance(place, int) or not 0 <= place <= count + 1:
-                raise Error(f"a reference to the object number {str(place)[:20]} of {count}")
+                raise FormatError(f"a reference to the object number {str(place)[:20]} of {count}")
             memo[place] = stack[-1]
             continue
         before = list(opcode.stack_before)
@@ -101,7 +101,7 @@ def check_program(
             del stack[start:]
             before = before[: before.index(pickletools.markobject)]
         if len(before) > len(stack) - (marks[-1] if marks else 0):
-            raise Error("an instruction without its objects")
+            raise FormatError("an instruction without its objects")
         for _ in before:
             taken.insert(0, stack.pop())
         if name in ("GET", "BINGET", "LONG_BINGET"):
@@ -116,10 +116,10 @@ def check_program(
             if name in CALLS:
                 work, given = work + given, 0
                 if work > 8 * read + WORK:
-                    raise Error("the same data given to functions again and again")
+                    raise FormatError("the same data given to functions again and again")
             made = 1 + max((shape[0] for shape in taken), default=-1), 1 + sum(shape[1] for shape in taken), given
         if made[0] > DEEPEST:
-            raise Error(f"containers nested more than {DEEPEST} deep")
+            raise FormatError(f"containers nested more than {DEEPEST} deep")
         if made[1] > WIDEST and name not in FILLING:
-            raise Error(f"tuples within one another that hold more than {WIDEST} things")
+            raise FormatError(f"tuples within one another that hold more than {WIDEST} things")
         stack += [made] * len(opcode.stack_after)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, quoted, reason, shown
+from latentedit.errors import Error, FormatError, quoted, reason, shown
 from latentedit.io.budget import Budget, check_things, file_size, opened_zip
 from latentedit.io.pickle_programs import WITH_STORAGES, Builder, Sealed, check_program
 
@@ -84,25 +84,25 @@ class Options(dict[str, Any]):
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
-            raise Error("options without a state")
+            raise FormatError("options without a state")
         self.update(state)
 
 
 def build_tensor(budget: Budget, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Held:
     """A view of ``storage`` that has no more numbers than that."""
     if not isinstance(storage, Storage):
-        raise Error("a tensor without a storage")
+        raise FormatError("a tensor without a storage")
     if not isinstance(size, tuple) or not isinstance(stride, tuple):
-        raise Error("a tensor of an impossible shape")
+        raise FormatError("a tensor of an impossible shape")
     whole = (offset, *size, *stride)
     if len(size) != len(stride) or len(size) > 8 or not all(type(n) is int and 0 <= n < 2**40 for n in whole):
-        raise Error("a tensor of an impossible shape")
+        raise FormatError("a tensor of an impossible shape")
     if math.prod(max(n, 1) for n in size) > max(storage.count, 2**20):
-        raise Error("a tensor that claims more numbers than its storage has")
+        raise FormatError("a tensor that claims more numbers than its storage has")
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if count and (last >= storage.count or count > storage.count):
-        raise Error("a tensor that claims more numbers than its storage has")
+        raise FormatError("a tensor that claims more numbers than its storage has")
     budget.take("tensors")
     budget.take("bytes", count * storage.dtype.itemsize)
     empty = torch.empty(0, dtype=storage.dtype)
@@ -114,25 +114,25 @@ def build_tensor(budget: Budget, storage: Any, offset: Any, size: Any, stride: A
 def _build_from_type(budget: Budget, function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
     """Tensors with attributes of their own, which are left out."""
     if not isinstance(function, Builder) or not isinstance(arguments, tuple):
-        raise Error("a tensor built in an unexpected way")
+        raise FormatError("a tensor built in an unexpected way")
     return function(*arguments)
 
 
 def same_tensor(data: Any, *_: Any) -> Held:
     """What makes a parameter of a tensor."""
     if not isinstance(data, Held):
-        raise Error("a parameter that is not a tensor")
+        raise FormatError("a parameter that is not a tensor")
     return data
 
 
 def _without_storage(*_: Any) -> Any:
     # torch gives such a tensor what memory held before.
-    raise Error("a tensor without a storage")
+    raise FormatError("a tensor without a storage")
 
 
 def _size(numbers: Any = ()) -> tuple[Any, ...]:
     if not isinstance(numbers, list | tuple):
-        raise Error("a size that is not one")
+        raise FormatError("a size that is not one")
     return tuple(numbers)
 
 
@@ -181,25 +181,25 @@ class _Reader(pickle.Unpickler):
         if (module, name) not in NAMES:
             asked = shown(f"{module[:60]}.{name[:60]}")
             if _is_of_a_program(module, name):
-                raise Error(
+                raise FormatError(
                     f"it holds a whole pickled module ({asked}), which asks for its program's code; save its state_dict()"
                     " with the tool that wrote it. In place of PTI's generators for one photo, which are such files, there is"
                     ' "latentedit invert --tune"'
                 )
-            raise Error(f"it asks for {asked}, which is more than tensors and plain values")
+            raise FormatError(f"it asks for {asked}, which is more than tensors and plain values")
         return NAMES[module, name]
 
     def persistent_load(self, pid: Any) -> Storage:
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or any(part is not None for part in pid[5:]):
-            raise Error("a reference to something other than a storage")
+            raise FormatError("a reference to something other than a storage")
         kind, key, count = pid[1], pid[2], pid[4]
         if not isinstance(kind, Kind) or not isinstance(key, str) or type(count) is not int or count < 0:
-            raise Error("a reference to something other than a storage")
+            raise FormatError("a reference to something other than a storage")
         if key not in self.storages:
             self.storages[key] = Storage(kind.dtype, count, self.numbers(key, count * kind.dtype.itemsize))
         found = self.storages[key]
         if (found.dtype, found.count) != (kind.dtype, count):
-            raise Error("one storage with numbers of two kinds")
+            raise FormatError("one storage with numbers of two kinds")
         return found
 
 
@@ -221,7 +221,7 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
     size = file_size(path)
     try:
         if size == 0:
-            raise Error("the file is empty")
+            raise FormatError("the file is empty")
         budget = Budget(size)
         with open(path, "rb") as file:
             if file.read(4) == b"PK\x03\x04":  # as torch decides
@@ -235,16 +235,16 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
         budget.check_bytes(found, held_bytes)
         return _plain(found, {})
     except Error as error:
-        raise Error(f"{path}: not a file of weights alone, or damaged: {error}") from error
+        raise FormatError(f"not a file of weights alone, or damaged: {error}", path=path) from error
     except Exception as error:  # a hostile or damaged file can raise anything
-        raise Error(f"{path}: not a file of weights, or damaged ({reason(error)})") from error
+        raise FormatError(f"not a file of weights, or damaged ({reason(error)})", path=path) from error
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """As `read_torch`, of a file that holds a dictionary with words for its keys."""
     found = read_torch(path)
     if not isinstance(found, dict):
-        raise Error(f"{path}: expected a dictionary of weights, found {quoted(found)}")
+        raise FormatError(f"expected a dictionary of weights, found {quoted(found)}", path=path)
     return {name: value for name, value in found.items() if isinstance(name, str)}
 
 
@@ -252,7 +252,7 @@ def read_storage(data: bytes, budget: Budget) -> Storage:
     """The storage that ``data`` is in the older layout, as NVIDIA's pickles have them within."""
     found = _read_older(io.BytesIO(data), len(data), budget)
     if not isinstance(found, Storage):
-        raise Error("a tensor storage that holds something else")
+        raise FormatError("a tensor storage that holds something else")
     return found
 
 
@@ -263,18 +263,18 @@ def _read_archive(path: str | os.PathLike[str], budget: Budget) -> Any:
         # torch's own reader finds names whatever their case, and takes offsets as they stand.
         distinct = len({name.casefold() for name in members}) == len(archive.infolist())
         if program is None or not distinct or min(member.header_offset for member in members.values()) != 0:
-            raise Error("not an archive of torch's")
+            raise FormatError("not an archive of torch's")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
-            raise Error("an archive with compressed members, which torch never writes")
+            raise FormatError("an archive with compressed members, which torch never writes")
         prefix = program.removesuffix("data.pkl")
         if f"{prefix}byteorder" in members and archive.read(f"{prefix}byteorder") != b"little":
-            raise Error("numbers whose high bytes come first")
+            raise FormatError("numbers whose high bytes come first")
 
         def numbers(key: str, size: int) -> Tensor:
             name = f"{prefix}data/{key}"
             held = members[name].file_size if name in members else 0
             if size > held:
-                raise Error(f"a storage of {size} bytes, of which the file holds {held}")
+                raise FormatError(f"a storage of {size} bytes, of which the file holds {held}")
             found = _bytes(size)
             if size:
                 with archive.open(name) as member:
@@ -296,28 +296,28 @@ def _read_older(stream: BinaryIO, size: int, budget: Budget) -> Any:
         stream.seek(start)
         programs.append(stream.read(end - start))
         if index == 0 and MAGIC not in programs[0]:
-            raise Error("not a file of weights")
+            raise FormatError("not a file of weights")
     claimed = 0
 
     def numbers(key: str, length: int) -> Tensor:
         nonlocal claimed
         claimed += length
         if claimed > size:
-            raise Error(f"a storage of {length} bytes, of which the file holds {size}")
+            raise FormatError(f"a storage of {length} bytes, of which the file holds {size}")
         return _bytes(length)
 
     system = _Reader(programs[2], budget, numbers).load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise Error("numbers whose high bytes come first")
+        raise FormatError("numbers whose high bytes come first")
     reader = _Reader(programs[3], budget, numbers)
     found = reader.load()
     keys = _Reader(programs[4], budget, numbers).load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != set(reader.storages):
-        raise Error("storages without numbers, or numbers without a storage")
+        raise FormatError("storages without numbers, or numbers without a storage")
     for key in keys:
         storage = reader.storages[key]
         if int.from_bytes(stream.read(8), "little") != storage.count:
-            raise Error("damaged: a storage of another size than the program says")
+            raise FormatError("damaged: a storage of another size than the program says")
         _fill(storage.numbers, stream.read(len(storage.numbers)))
     return found
 
@@ -328,7 +328,7 @@ def _bytes(size: int) -> Tensor:
 
 def _fill(numbers: Tensor, data: bytes) -> None:
     if len(data) != len(numbers):
-        raise Error("damaged: the file ends before its numbers do")
+        raise FormatError("damaged: the file ends before its numbers do")
     if data:
         numbers.numpy()[:] = np.frombuffer(data, dtype=np.uint8)
 
@@ -346,7 +346,7 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
         made = OrderedDict() if isinstance(value, OrderedDict) else {}
         for key, item in value.items():
             if not isinstance(key, str | int | float | tuple | None):
-                raise Error("a dictionary whose keys are neither words nor numbers")
+                raise FormatError("a dictionary whose keys are neither words nor numbers")
             made[key] = _plain(item, done)
         metadata = getattr(value, "_metadata", None)
         if isinstance(made, OrderedDict) and isinstance(metadata, dict):
@@ -356,6 +356,6 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
     elif type(value) is tuple:
         made = tuple(_plain(item, done) for item in value)
     else:
-        raise Error("something other than tensors and plain values")
+        raise FormatError("something other than tensors and plain values")
     done[id(value)] = made
     return made

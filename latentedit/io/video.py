@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, OutputError
 from latentedit.io.files import replacing
 from latentedit.io.images import EDITED, check_picture, to_pil
 
@@ -36,14 +36,14 @@ def save_video(path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: fl
     """
     suffix = Path(path).suffix.lower()
     if suffix not in ENDINGS:
-        raise Error(f"{path}: the name of a video must end in {' or '.join(ENDINGS)}")
+        raise ArgumentError(f"the name of a video must end in {' or '.join(ENDINGS)}", path=path)
     if suffix == ".gif":
         check_picture(path)
     frames = [_frame(picture) for picture in pictures]
     if not frames:
-        raise Error(f"{path}: there are no images for a video")
+        raise ArgumentError("there are no images for a video", path=path)
     if len({frame.size for frame in frames}) > 1:
-        raise Error(f"{path}: all images of a video must have the same size")
+        raise ArgumentError("all images of a video must have the same size", path=path)
     with replacing(path) as temporary:
         if suffix == ".gif":
             said = {"duration": round(1000 / fps), "loop": 0, "comment": EDITED.encode()}
@@ -93,7 +93,7 @@ def _by_opencv(path: Path, frames: list[Image.Image], fps: float, codec: str) ->
     fourcc = cv2.VideoWriter_fourcc(*codec)  # type: ignore[attr-defined]
     writer = cv2.VideoWriter(os.fspath(path), fourcc, fps, frames[0].size)
     if not writer.isOpened():
-        raise Error(f"{path}: OpenCV cannot write videos here; use .gif")
+        raise OutputError("OpenCV cannot write videos here; use .gif", path=path)
     for frame in frames:
         writer.write(np.ascontiguousarray(np.asarray(frame)[:, :, ::-1]))
     writer.release()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import IncompatibleError
 from latentedit.latent import editing
 from latentedit.latent.latent_file import Latent
 from latentedit.networks.generator import Generator
@@ -57,7 +57,7 @@ def mixed(generator: Generator, a: Latent, b: Latent, layers: Sequence[int]) -> 
 
 def _check(a: Latent, b: Latent) -> None:
     if a.styles or b.styles:
-        raise Error("style offsets only fit their own w and cannot be blended; invert with --space w or w+")
+        raise IncompatibleError("style offsets only fit their own w and cannot be blended; invert with --space w or w+")
 
 
 def _neutral(latent: Latent, ws: Tensor) -> Latent:
@@ -126,5 +126,5 @@ def _rows_of_parameters(generator: Generator) -> dict[str, int]:
 def _row(rows: dict[str, int], parameter: str) -> int:
     layer = re.match(r"b\d+\.\w+", parameter)
     if layer is None or layer[0] not in rows:
-        raise Error(f"the latent's tuned difference does not fit this generator ({parameter})")
+        raise IncompatibleError(f"the latent's tuned difference does not fit this generator ({parameter})")
     return rows[layer[0]]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, shown
+from latentedit.errors import FormatError, IncompatibleError, shown
 from latentedit.networks.generator import Generator
 
 Deltas = dict[str, Tensor]
@@ -51,9 +51,9 @@ def expand(stored: dict[str, Tensor], parameters: Mapping[str, Tensor] | None = 
         base = name.removesuffix("/u")
         v = stored.get(f"{base}/v")
         if v is None or tensor.ndim != 2 or v.ndim < 2 or tensor.shape[1] != v.shape[0]:
-            raise Error(f"the tuned difference of {shown(base)} is incomplete")
+            raise FormatError(f"the tuned difference of {shown(base)} is incomplete")
         if parameters is not None and (base not in parameters or parameters[base].shape != (len(tensor), *v.shape[1:])):
-            raise Error(f"the latent's tuned difference does not fit this generator ({shown(base)})")
+            raise IncompatibleError(f"the latent's tuned difference does not fit this generator ({shown(base)})")
         deltas[base] = (tensor.float() @ v.float().flatten(1)).reshape(len(tensor), *v.shape[1:])
     return deltas
 
@@ -69,6 +69,6 @@ def with_deltas(generator: Generator, deltas: Deltas) -> Generator:
     parameters = dict(moved.synthesis.named_parameters())
     for name, delta in deltas.items():
         if name not in parameters or parameters[name].shape != delta.shape:
-            raise Error(f"the latent's tuned difference does not fit this generator ({shown(name)})")
+            raise IncompatibleError(f"the latent's tuned difference does not fit this generator ({shown(name)})")
         parameters[name].data += delta.to(moved.device)
     return moved

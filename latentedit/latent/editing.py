@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, check_number
+from latentedit.errors import ArgumentError, IncompatibleError, check_number
 from latentedit.networks.generator import Generator
 
 NAMED_LAYERS = {"coarse": (0, 3), "middle": (4, 7), "fine": (8, 10**6), "all": (0, 10**6)}
@@ -42,12 +42,12 @@ def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
     else:
         parts = text.split("-")
         if len(parts) not in (1, 2) or not all(part.isdigit() for part in parts):
-            raise Error(f"layers must be a range such as 0-3, or one of {', '.join(NAMED_LAYERS)}, got {text!r}")
+            raise ArgumentError.of("layers", f"a range such as 0-3, or one of {', '.join(NAMED_LAYERS)}", text)
         first, last = int(parts[0]), int(parts[-1])
     if first > last:
-        raise Error(f"layers go from low to high: write {last}-{first} instead of {text}")
+        raise ArgumentError(f"layers go from low to high: write {last}-{first} instead of {text}")
     if last >= num_ws:
-        raise Error(f"layers {text} lie outside this network, whose layers are 0-{num_ws - 1}")
+        raise ArgumentError(f"layers {text} lie outside this network, whose layers are 0-{num_ws - 1}")
     return first, last
 
 
@@ -93,7 +93,7 @@ def edit_holding(
     lengths = gradients.norm(dim=1)
     correlations = gradients @ gradients.T / lengths[:, None] / lengths
     if float(torch.linalg.eigvalsh(correlations)[0]) < 1e-6:
-        raise Error("these directions cannot be edited and held at the same time: they are linearly dependent")
+        raise ArgumentError("these directions cannot be edited and held at the same time: they are linearly dependent")
     missing = wanted - gradients @ step.flatten()
     correction = gradients.T @ torch.linalg.solve(gradients @ gradients.T, missing)
     return torch.add(ws, (step + correction.reshape(step.shape)).to(ws))
@@ -107,11 +107,11 @@ def step_of(ws: Tensor, direction: Movable, layers: str | tuple[int, int] | None
 
 def _on_rows(ws: Tensor, direction: Movable, added: Tensor, layers: str | tuple[int, int] | None = None) -> Tensor:
     if direction.space not in ("w", "w+"):
-        raise Error(f"a direction in the space {direction.space} cannot edit ws; use edit_styles for style space")
+        raise ArgumentError(f"a direction in the space {direction.space} cannot edit ws; use edit_styles for style space")
     if ws.ndim != 3:
-        raise Error(f"ws must have shape [N, num_ws, w_dim], got {list(ws.shape)}")
+        raise ArgumentError.of_shape("ws", "[N, num_ws, w_dim]", ws.shape)
     if added.shape not in (ws.shape[2:], ws.shape[1:]):
-        raise Error(f"direction of shape {list(added.shape)} does not fit ws of shape {list(ws.shape)}")
+        raise IncompatibleError(f"direction of shape {list(added.shape)} does not fit ws of shape {list(ws.shape)}")
     first, last = _range(layers if layers is not None else direction.layers, ws.shape[1])
     mask = torch.zeros(ws.shape[1], 1, dtype=ws.dtype, device=ws.device)
     mask[first : last + 1] = 1
@@ -123,7 +123,7 @@ def _range(chosen: str | tuple[int, int] | None, num_ws: int) -> tuple[int, int]
         return parse_layers(chosen, num_ws)
     first, last = chosen if chosen is not None else (0, num_ws - 1)
     if not 0 <= first <= last < num_ws:
-        raise Error(f"layers {first}-{last} lie outside this network, whose layers are 0-{num_ws - 1}")
+        raise ArgumentError(f"layers {first}-{last} lie outside this network, whose layers are 0-{num_ws - 1}")
     return first, last
 
 
@@ -161,18 +161,20 @@ def edit_styles(
     if not styles:
         return [part[None].clone() for part in steps]
     if [offset.shape[-1] for offset in styles] != sizes:
-        raise Error("these style offsets do not fit the generator")
+        raise IncompatibleError("these style offsets do not fit the generator")
     return [offset + part.to(offset) for offset, part in zip(styles, steps, strict=True)]
 
 
 def _style_step(generator: Generator, direction: Movable, layers: str | tuple[int, int] | None = None) -> Tensor:
     """Return what one raw unit of the score adds to all styles, ``[channels]``."""
     if direction.space != "s" or direction.scale is None:
-        raise Error(f"a direction in the space {direction.space} edits ws, not styles")
+        raise ArgumentError(f"a direction in the space {direction.space} edits ws, not styles")
     layers_of = generator.synthesis.style_layers
     channels = sum(size for _, size in layers_of)
     if direction.vector.shape != (channels,):
-        raise Error(f"direction of shape {list(direction.vector.shape)} does not fit a generator of {channels} style channels")
+        raise IncompatibleError(
+            f"direction of shape {list(direction.vector.shape)} does not fit a generator of {channels} style channels"
+        )
     first, last = _range(layers if layers is not None else direction.layers, generator.num_ws)
     moved = torch.cat([torch.full((size,), float(first <= row <= last)) for row, size in layers_of])
     return moved * direction.vector * direction.scale

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, is_number, quoted, shown
+from latentedit.errors import ArgumentError, FormatError, IncompatibleError, OutputError, is_number, shown
 from latentedit.io.native_file import check_numbers, write_tensors
 from latentedit.networks.generator import Generator
 from latentedit.networks.noise import Noise
@@ -60,19 +60,22 @@ class Latent:
         self.fingerprint = self.fingerprint or own
         if own != self.fingerprint and not force:
             way = "" if force is None else "; use --force to render it anyway"
-            raise Error(f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]}{way}")
+            reason = f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]}{way}"
+            raise IncompatibleError(reason, expected=self.fingerprint, actual=own)
 
     def check_shapes(self, generator: Generator) -> None:
         """Raise `Error` unless layers, noise maps and style offsets fit ``generator``."""
         rows, width = self.ws.shape[1:]
         if rows not in (1, generator.num_ws) or width != generator.w_dim:
-            raise Error(f"this latent has {rows} x {width} numbers, the generator takes {generator.num_ws} x {generator.w_dim}")
+            raise IncompatibleError(
+                f"this latent has {rows} x {width} numbers, the generator takes {generator.num_ws} x {generator.w_dim}"
+            )
         shapes = [tuple(map_.shape) for map_ in self.noise or []]
         if shapes and shapes != generator.synthesis.noise_shapes:
-            raise Error("the sizes of this latent's noise maps do not match the generator")
+            raise IncompatibleError("the sizes of this latent's noise maps do not match the generator")
         sizes = [size for _, size in generator.synthesis.style_layers]
         if self.styles and [offset.shape[-1] for offset in self.styles] != sizes:
-            raise Error("this latent's style offsets do not fit the generator")
+            raise IncompatibleError("this latent's style offsets do not fit the generator")
 
     def rows(self, num_ws: int) -> Tensor:
         """Return ``ws`` with one w per layer; other tools store a single w if all are equal."""
@@ -102,7 +105,7 @@ def render(generator: Generator, ws: Tensor, noise: Noise = "const", styles: Seq
         return image
     own = generator.synthesis.styles(ws)
     if [s.shape[1] for s in own] != [offset.shape[-1] for offset in styles]:
-        raise Error("this latent's style offsets do not fit the generator")
+        raise IncompatibleError("this latent's style offsets do not fit the generator")
     moved: Tensor = generator.synthesis.synthesize([s + o for s, o in zip(own, styles, strict=True)], noise=noise)
     return moved
 
@@ -122,13 +125,13 @@ def check_writable(path: str | os.PathLike[str], latent: Latent) -> None:
     """Raise `Error` if ``latent`` has numbers that readers refuse."""
     tensors = [latent.ws, *(latent.noise or []), *(latent.styles or []), *(latent.tuned or {}).values()]
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-        raise Error(f"{path}: not written, because the latent has values that are not numbers")
+        raise OutputError("not written, because the latent has values that are not numbers", path=path)
 
 
 def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
     """Write a latent file, atomically."""
     if latent.ws.ndim != 3 or latent.ws.shape[0] != 1:
-        raise Error(f"a latent file holds one latent: ws must have shape [1, num_ws, w_dim], got {list(latent.ws.shape)}")
+        raise ArgumentError.of_shape("ws", "[1, num_ws, w_dim], as a latent file holds one latent", latent.ws.shape)
     check_writable(path, latent)
     tensors = {"ws": latent.ws.float()}
     for index, map_ in enumerate(latent.noise or []):
@@ -153,24 +156,24 @@ def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
     kinds = {"settings": dict, "distances": dict, "source": dict, "safe": dict, "crop": list, "space": str}
     for name, kind in kinds.items():
         if header.get(name) is not None and not isinstance(header[name], kind):
-            raise Error(f"{path}: a latent file's {name} must be a {kind.__name__}")
+            raise FormatError(f"a latent file's {name} must be a {kind.__name__}", path=path)
     if not isinstance(header.get("fingerprint"), str):
-        raise Error(f"{path}: a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint")
+        raise FormatError("a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint", path=path)
     if header.get("space") not in (None, "w", "w+", "s"):
-        raise Error(f"{path}: a latent's space must be w, w+ or s, found {quoted(header['space'])}")
+        raise FormatError.of("a latent's space", "w, w+ or s", header["space"], path=path)
     if not all(is_number(value) for value in (header.get("distances") or {}).values()):
-        raise Error(f"{path}: a latent file's distances must be numbers")
+        raise FormatError("a latent file's distances must be numbers", path=path)
     edits = (header.get("settings") or {}).get("edits", [])
     if not isinstance(edits, list) or not all(isinstance(edit, str) for edit in edits):
-        raise Error(f"{path}: the edits in a latent file's settings must be a list of texts")
+        raise FormatError("the edits in a latent file's settings must be a list of texts", path=path)
     if not all(isinstance(text, str) for text in (header.get("source") or {}).values()):
-        raise Error(f"{path}: a latent file's source must be a name and a checksum")
+        raise FormatError("a latent file's source must be a name and a checksum", path=path)
     crop = header.get("crop")
     if crop is not None and not _is_quad(crop):
-        raise Error(f"{path}: a latent file's crop must be four corners of two numbers")
+        raise FormatError("a latent file's crop must be four corners of two numbers", path=path)
     safe = header.get("safe") or {}
     if len(safe) > MOST_SLIDERS or not all(_are_ends(ends) for ends in safe.values()):
-        raise Error(f"{path}: a latent file's safe amounts must be a lowest and a highest one for every slider")
+        raise FormatError("a latent file's safe amounts must be a lowest and a highest one for every slider", path=path)
 
 
 def safe_in(header: dict[str, Any]) -> dict[str, tuple[float, float]] | None:
@@ -194,7 +197,7 @@ def _is_quad(crop: list[Any]) -> bool:
 def _floats(path: str | os.PathLike[str], name: str, tensor: Tensor) -> Tensor:
     """As the networks compute with them: a number of the file can be too large for that."""
     if not tensor.is_floating_point():
-        raise Error(f"{path}: tensor {shown(name)} is of {tensor.dtype}, expected fractions")
+        raise FormatError(f"tensor {shown(name)} is of {tensor.dtype}, expected fractions", path=path)
     found = tensor.float()
     check_numbers(path, name, found)
     return found

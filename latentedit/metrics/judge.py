@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.errors import Error, complete, quoted
+from latentedit.errors import ArgumentError, FormatError, complete, quoted
 from latentedit.io.native_file import check_numbers, read_tensors, write_tensors
 
 FORMAT, VERSION = "latentedit-judge", 1
@@ -64,7 +64,7 @@ class Judge(nn.Module):
         """Activations before the linear layer, ``[N, num_features]``."""
         expected = (self.channels, self.resolution, self.resolution)
         if image.ndim != 4 or image.shape[1:] != expected:
-            raise Error(f"this classifier takes images [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
+            raise ArgumentError(f"this classifier takes images [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
 
         x = image if self.reduction == 1 else F.avg_pool2d(image, self.reduction)
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -105,7 +105,7 @@ def load_judge(path: str | os.PathLike[str]) -> Judge:
         judge = _built(header)
         expected = judge.state_dict()
         if {name: tensor.shape for name, tensor in tensors.items()} != {name: t.shape for name, t in expected.items()}:
-            raise Error(f"{path}: the tensors do not match the classifier in the header")
+            raise FormatError("the tensors do not match the classifier in the header", path=path)
         weights = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
         for name, tensor in weights.items():
             check_numbers(path, name, tensor)
@@ -122,14 +122,14 @@ def _built(header: Mapping[str, Any]) -> Judge:
     _check_whole(1, 64, fields=fields)
     if layers is not None:
         if not isinstance(layers, list) or not 1 <= len(layers) <= 100:
-            raise Error(f"a classifier has 1 to 100 layers, found {quoted(layers)}")
+            raise FormatError(f"a classifier has 1 to 100 layers, found {quoted(layers)}")
         for width, kernel, stride in layers:
             _check_whole(1, WIDEST, width=width)
             _check_whole(1, 64, kernel=kernel, stride=stride)
     if not isinstance(heads, dict) or not all(isinstance(c, list) and len(c) >= 2 for c in heads.values()):
-        raise Error("each head of a classifier must have two classes or more")
+        raise FormatError("each head of a classifier must have two classes or more")
     if not all(isinstance(name, str) for classes in heads.values() for name in classes):
-        raise Error("the classes of a classifier must have names")
+        raise FormatError("the classes of a classifier must have names")
     with torch.device("meta"):
         return Judge(channels, resolution, heads, layers, reduction, fields)
 
@@ -137,4 +137,4 @@ def _built(header: Mapping[str, Any]) -> Judge:
 def _check_whole(least: int, most: int, **values: Any) -> None:
     for name, value in values.items():
         if type(value) is not int or not least <= value <= most:
-            raise Error(f"a classifier's {name} must be a whole number from {least} to {most}, found {quoted(value)}")
+            raise FormatError.of(f"a classifier's {name}", f"a whole number from {least} to {most}", value)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError
 from latentedit.inversion.perceptual import choose
 from latentedit.inversion.projector import invert
 from latentedit.io.images import from_uint8
@@ -51,10 +51,12 @@ def measure(
     check_metrics(metrics)
     generator = model.generator
     if features.belongs_to is not None and features.belongs_to == model.provenance.get("started_from"):
-        raise Error("a generator cannot be measured with the discriminator its training started from; name another network")
+        raise IncompatibleError(
+            "a generator cannot be measured with the discriminator its training started from; name another network"
+        )
     expected = (generator.channels, generator.resolution, generator.resolution)
     if data.shape != expected:
-        raise Error(f"the model generates images of shape {expected}, the training set has {data.shape}")
+        raise IncompatibleError(f"the model generates images of shape {expected}, the training set has {data.shape}")
     real = of_pictures(features, data, mirror=mirror, progress=progress)
     fake = of_generator(features, generator, count, seed, progress)
     found: dict[str, float] = {}
@@ -76,7 +78,7 @@ def steps_of(data: PictureSet, metrics: Sequence[str], count: int) -> int:
 def check_metrics(metrics: Sequence[str]) -> None:
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or not metrics:
-        raise Error(f"metrics must be of {', '.join(METRICS)}; got {', '.join(unknown) or 'none'}")
+        raise ArgumentError(f"metrics must be of {', '.join(METRICS)}; got {', '.join(unknown) or 'none'}")
 
 
 def separability_of(
@@ -108,7 +110,7 @@ def separability_of(
     scores = {name: torch.cat(values) for name, values in parts.items()}
     scores = {name: odds for name, odds in scores.items() if bool((odds > 0).any()) and not bool((odds > 0).all())}
     if not scores:
-        raise Error("the classifier gives all images the same answers; nothing to separate")
+        raise DataError("the classifier gives all images the same answers; nothing to separate")
     return {f"separability_{space}": linear_separability(x, scores)[0] for space, x in (("z", z), ("w", w))}
 
 
@@ -187,9 +189,9 @@ def measure_of(
     # Of precision, more is better: the best snapshot is not kept by it.
     distances.sort(key=lambda name: name == "precision")
     if distances[0] == "precision":
-        raise Error("the best snapshot is kept by kid or fid; name one of them as well")
+        raise ArgumentError("the best snapshot is kept by kid or fid; name one of them as well")
     if "inversion" in others and held_out is None:
-        raise Error("inversion needs images that were not used for training; add --held-out")
+        raise ArgumentError("inversion needs images that were not used for training; add --held-out")
     network = load_features(features, device)
     judge = load_judge(features).to(device) if "separability" in others else None
     of_pictures(network, data, mirror=mirror)

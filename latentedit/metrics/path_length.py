@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 from latentedit.inversion.perceptual import LpipsDistance, Perceptual, StlpipsDistance, distance
 from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.networks.generator import Generator
@@ -46,7 +46,7 @@ def perceptual_path_length(
         crop: measure only the face, in FFHQ's framing.
     """
     if space not in ("z", "w") or sampling not in ("full", "end"):
-        raise Error(f'space must be "z" or "w" and sampling "full" or "end", got {space!r} and {sampling!r}')
+        raise ArgumentError(f'space must be "z" or "w" and sampling "full" or "end", got {space!r} and {sampling!r}')
     found = []
     for start in range(0, count, batch):
         n = min(batch, count - start)

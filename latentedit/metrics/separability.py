@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError
 
 
 def conditional_entropy(
@@ -46,11 +46,11 @@ def linear_separability(latents: Tensor, scores: dict[str, Tensor], keep: float 
     for name, values in scores.items():
         odds = values.detach().cpu().numpy().astype(np.float64)
         if odds.shape != (len(x),):
-            raise Error(f"scores of {name!r} must have shape [{len(x)}], got {list(odds.shape)}")
+            raise ArgumentError.of_shape(f"scores of {name!r}", f"[{len(x)}]", odds.shape)
         chosen = np.argsort(-np.abs(odds), kind="stable")[: max(int(len(odds) * keep), 2)]
         truth = odds[chosen] > 0
         if truth.all() or not truth.any():
-            raise Error(f"the classifier gives all images the same answer for {name!r}; nothing to separate")
+            raise DataError(f"the classifier gives all images the same answer for {name!r}; nothing to separate")
         scaled = StandardScaler().fit_transform(x[chosen])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

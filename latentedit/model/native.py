@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentedit.errors import Error, complete, quoted
+from latentedit.errors import ArgumentError, FormatError, IncompatibleError, NotFoundError, complete
 from latentedit.inversion.encoder import Encoder, EncoderConfig
 from latentedit.inversion.preconditioner import Curvature
 from latentedit.io.native_file import read_tensors, write_tensors
@@ -40,7 +40,7 @@ def round_to_half(model: Model) -> None:
             if not _is_halved(f"{prefix}/{name}", tensor):
                 continue
             if float(tensor.abs().max()) > torch.finfo(torch.float16).max:
-                raise Error(f"tensor {name} reaches {float(tensor.abs().max()):.3g}, too large for half precision")
+                raise ArgumentError(f"tensor {name} reaches {float(tensor.abs().max()):.3g}, too large for half precision")
             tensor.copy_(tensor.half())
 
 
@@ -107,11 +107,12 @@ def load_encoder(path: str | os.PathLike[str], model: Model) -> None:
     """
     header, tensors = read_tensors(path, FORMAT, VERSION)
     if not header.get("encoder"):
-        raise Error(f"{path}: this model file has no encoder")
+        raise NotFoundError("this model file has no encoder", path=path)
     own = fingerprint(model.generator)
     if header.get("fingerprint") != own:
         found = fingerprint_in(path, header)
-        raise Error(f"{path}: this encoder belongs to the generator {found[:12]}, the model is {own[:12]}")
+        reason = f"this encoder belongs to the generator {found[:12]}, the model is {own[:12]}"
+        raise IncompatibleError(reason, path=path, expected=found, actual=own)
     with complete(path, "model"):
         _take_encoder(model, header, tensors, path)
 
@@ -122,17 +123,17 @@ def _take_encoder(model: Model, header: dict[str, Any], tensors: dict[str, Tenso
     config, generator = EncoderConfig(**_options(header, "encoder")), model.generator
     sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)
     if (config.resolution, config.channels, config.num_ws, config.w_dim) != sizes:
-        raise Error(f"{path}: the encoder does not fit the generator")
+        raise IncompatibleError("the encoder does not fit the generator", path=path)
     model.encoder = with_weights(Encoder, config, parts, path)
     if factors is not None:
         if factors.ndim != 3 or factors.shape[1:] != sizes[2:] or not bool(factors.isfinite().all()):
-            raise Error(f"{path}: the curvature does not fit the generator")
+            raise IncompatibleError("the curvature does not fit the generator", path=path)
         model.curvature = Curvature(factors.float())
 
 
 def build_native(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     if header.get("generator") is None and header.get("encoder"):
-        raise Error(f"{path}: contains only an encoder, not a model; give it with --encoder")
+        raise FormatError("contains only an encoder, not a model; give it with --encoder", path=path)
     with complete(path, "model"):
         generator = with_weights(Generator, GeneratorConfig(**_options(header, "generator")), _part(tensors, "g_ema/"), path)
         raw: Generator | None = None
@@ -151,7 +152,7 @@ def build_native(path: Path, header: dict[str, Any], tensors: dict[str, Tensor])
 def _options(header: Mapping[str, Any], name: str) -> dict[str, Any]:
     options = header.get(name)
     if not isinstance(options, dict):
-        raise Error(f"the header's {name} must be an object, found {quoted(options)}")
+        raise FormatError.of(f"the header's {name}", "an object", options)
     return options
 
 

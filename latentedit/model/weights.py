@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from latentedit.errors import Error, shown
+from latentedit.errors import FormatError, shown
 from latentedit.inversion.encoder import Encoder, EncoderConfig
 from latentedit.io.budget import SLACK
 from latentedit.io.native_file import check_numbers
@@ -37,21 +37,23 @@ def with_weights(
     name_of_kind = {Generator: "generator", Encoder: "encoder"}.get(type(network), "discriminator")
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
-            raise Error(f"{path}: the {name_of_kind} has no tensor {name}")
+            raise FormatError(f"the {name_of_kind} has no tensor {name}", path=path)
         if name not in expected:
             unknown = shown(str(name))
-            raise Error(f"{path}: the {name_of_kind} has an unknown tensor {unknown}; its architecture cannot be represented")
+            raise FormatError(
+                f"the {name_of_kind} has an unknown tensor {unknown}; its architecture cannot be represented", path=path
+            )
         tensor = tensors[name]
         if tensor.shape != expected[name].shape:
             shapes = f"{list(tensor.shape)}, expected {list(expected[name].shape)}"
-            raise Error(f"{path}: {name_of_kind} tensor {name} has shape {shapes}")
+            raise FormatError(f"{name_of_kind} tensor {name} has shape {shapes}", path=path)
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_complex() or tensor.is_quantized:
-            raise Error(f"{path}: {name_of_kind} tensor {name} is not a plain tensor of numbers")
+            raise FormatError(f"{name_of_kind} tensor {name} is not a plain tensor of numbers", path=path)
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise Error(f"{path}: {name_of_kind} tensor {name} claims more numbers than the file holds")
+            raise FormatError(f"{name_of_kind} tensor {name} claims more numbers than the file holds", path=path)
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()}
     if sum(t.numel() * 4 for t in tensors.values()) > 4 * sum(storages.values()) + SLACK:
-        raise Error(f"{path}: the {name_of_kind}'s tensors share the same numbers")
+        raise FormatError(f"the {name_of_kind}'s tensors share the same numbers", path=path)
     # Copies, as networks of one file may share tensors.
     weights = {name: tensor.detach().to(torch.float32, copy=True).contiguous() for name, tensor in tensors.items()}
     for name, tensor in weights.items():

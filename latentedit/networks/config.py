@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from latentedit.errors import Error, is_number, quoted
+from latentedit.errors import ArgumentError, is_number, quoted
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,9 +57,9 @@ class GeneratorConfig:
         check_whole("generator", self, channel_base=(1, LARGEST**2), channel_max=(1, LARGEST))
         multiplier = self.mapping_lr_multiplier
         if not is_number(multiplier, LOUDEST) or multiplier <= 0:
-            raise Error(f"generator config: mapping_lr_multiplier must be a finite number above 0, got {quoted(multiplier)}")
+            raise ArgumentError.of("generator config: mapping_lr_multiplier", "a finite number above 0", multiplier)
         if self.architecture == "stylegan1" and self.conv_clamp is not None:
-            raise Error("generator config: the first StyleGAN has no clamped activations")
+            raise ArgumentError("generator config: the first StyleGAN has no clamped activations")
         check_clamp(self.conv_clamp)
         check_widths(self.resolution, self.channel_base, self.channel_widths)
         object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
@@ -81,17 +81,17 @@ def check_whole(what: str, config: object, **limits: tuple[int, int]) -> None:
     for name, (least, most) in limits.items():
         value = getattr(config, name)
         if type(value) is not int or not least <= value <= most:
-            raise Error(f"{what} config: {name} must be a whole number from {least} to {most}, got {quoted(value)}")
+            raise ArgumentError.of(f"{what} config: {name}", f"a whole number from {least} to {most}", value)
 
 
 def check_architecture(resolution: int, architecture: str, channels: int) -> None:
     """Raise `Error` unless the values that both networks share are valid."""
     if type(resolution) is not int or not 8 <= resolution <= LARGEST or resolution & (resolution - 1):
-        raise Error(f"resolution must be a power of two from 8 to {LARGEST}, got {quoted(resolution)}")
+        raise ArgumentError.of("resolution", f"a power of two from 8 to {LARGEST}", resolution)
     if architecture not in ("skip", "resnet", "orig", "stylegan1"):
-        raise Error(f"architecture must be skip, resnet, orig or stylegan1, got {quoted(architecture)}")
+        raise ArgumentError.of("architecture", "skip, resnet, orig or stylegan1", architecture)
     if type(channels) is not int or not 1 <= channels <= LARGEST:
-        raise Error(f"channels must be at least 1, got {quoted(channels)}")
+        raise ArgumentError.of("channels", "at least 1", channels)
 
 
 def features(resolution: int, channel_base: int, channel_max: int, widths: tuple[int, ...]) -> int:
@@ -111,30 +111,30 @@ def width_options(widths: dict[int, int]) -> dict[str, Any]:
 def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:
     """Return ``taps``, or the published ones if there are none."""
     if not isinstance(taps, list | tuple):
-        raise Error(f"a resampling filter is a list of taps, got {quoted(taps)}")
+        raise ArgumentError(f"a resampling filter is a list of taps, got {quoted(taps)}")
     if not taps:
         return (1, 2, 1) if architecture == "stylegan1" else (1, 3, 3, 1)
     if len(taps) > LONGEST or not all(is_number(tap) for tap in taps):
-        raise Error(f"a resampling filter has at most {LONGEST} taps, all numbers; got {len(taps)}")
+        raise ArgumentError(f"a resampling filter has at most {LONGEST} taps, all numbers; got {len(taps)}")
     largest = max(abs(tap) for tap in taps)
     if largest > 1e6 or abs(sum(taps)) <= 1e-6 * largest:  # it is divided by its sum
-        raise Error("a resampling filter has taps of at most 1e6 whose sum is not 0")
+        raise ArgumentError("a resampling filter has taps of at most 1e6 whose sum is not 0")
     if architecture == "stylegan1" and len(taps) % 2 == 0:
-        raise Error(f"the first StyleGAN blurs with an odd number of taps, such as 1, 2, 1; got {len(taps)}")
+        raise ArgumentError(f"the first StyleGAN blurs with an odd number of taps, such as 1, 2, 1; got {len(taps)}")
     return tuple(taps)
 
 
 def check_clamp(clamp: float | None) -> None:
     if clamp is not None and not (is_number(clamp, LOUDEST) and clamp > 0):
-        raise Error(f"conv_clamp must be a finite number greater than 0, got {quoted(clamp)}")
+        raise ArgumentError.of("conv_clamp", "a finite number greater than 0", clamp)
 
 
 def check_widths(resolution: int, channel_base: int, widths: tuple[int, ...] = ()) -> None:
     if not isinstance(widths, list | tuple) or not all(type(width) is int and width <= LARGEST for width in widths):
-        raise Error(f"channel_widths must be a list of whole numbers of at most {LARGEST}")
+        raise ArgumentError(f"channel_widths must be a list of whole numbers of at most {LARGEST}")
     if widths and (len(widths) != resolution.bit_length() - 2 or min(widths) < 1):
-        raise Error(
+        raise ArgumentError(
             f"channel_widths must name {resolution.bit_length() - 2} numbers of at least 1, from 4 px up, got {len(widths)}"
         )
     if type(channel_base) is not int or channel_base < resolution:
-        raise Error(f"channel_base must be at least the resolution, {resolution}, got {quoted(channel_base)}")
+        raise ArgumentError.of("channel_base", f"at least the resolution, {resolution}", channel_base)

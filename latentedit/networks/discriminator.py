@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 from latentedit.networks.config import (
     DEEPEST,
     LABELS,
@@ -199,7 +199,7 @@ class Discriminator(nn.Module):
     def _check(self, image: Tensor) -> None:
         expected = (self.config.channels, self.config.resolution, self.config.resolution)
         if image.ndim != 4 or image.shape[1:] != expected:
-            raise Error(f"image must have shape [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
+            raise ArgumentError.of_shape("image", f"[N, {', '.join(map(str, expected))}]", image.shape)
 
     def _trunk(self, image: Tensor, precision: Precision) -> tuple[list[Tensor], Tensor | None]:
         self._check(image)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from latentedit.errors import Error, quoted
+from latentedit.errors import FormatError
 from latentedit.networks.generator import Generator
 
 
@@ -32,5 +32,5 @@ def fingerprint_in(path: str | os.PathLike[str], header: Mapping[str, Any]) -> s
     """Return the fingerprint in a file's header; raise `Error` if there is none."""
     found = header.get("fingerprint")
     if not isinstance(found, str):
-        raise Error(f"{path}: the header's fingerprint must be 64 hexadecimal digits, found {quoted(found)}")
+        raise FormatError.of("the header's fingerprint", "64 hexadecimal digits", found, path=path)
     return found

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from latentedit.errors import Error, check_number
+from latentedit.errors import ArgumentError, check_number
 from latentedit.networks.layers import FullyConnected, full, normalize_2nd_moment
 from latentedit.networks.truncation import truncate
 
@@ -42,14 +42,14 @@ class MappingNetwork(nn.Module):
         parts = []
         if self.z_dim:
             if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
-                raise Error(f"z must have shape [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
+                raise ArgumentError(f"z must have shape [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
             parts.append(normalize_2nd_moment(full(z)))
         if self.c_dim:
             if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
-                raise Error(
-                    f"this network is conditional: c must be one-hot labels of shape [N, {self.c_dim}],"
-                    f" got {None if c is None else list(c.shape)}"
-                )
+                expected = f"one-hot labels of shape [N, {self.c_dim}]"
+                found = None if c is None else list(c.shape)
+                reason = f"this network is conditional: c must be {expected}, got {found}"
+                raise ArgumentError(reason, argument="c", expected=expected, actual=found)
             parts.append(normalize_2nd_moment(self.embed(full(c))))
         x = torch.cat(parts, dim=1)
         for index in range(self.num_layers):

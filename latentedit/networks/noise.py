@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 
 Noise = Literal["const", "random", "none"] | Sequence[Tensor]
 
@@ -27,11 +27,11 @@ def noise_maps(noise: Noise, constants: Sequence[Tensor], batch: int) -> list[Te
             return [map_[None, None] for map_ in constants]
         if noise == "random":
             return [torch.randn(batch, 1, *map_.shape, device=map_.device) for map_ in constants]
-        raise Error(f'noise must be "const", "random", "none" or a list of maps, got {noise!r}')
+        raise ArgumentError.of("noise", '"const", "random", "none" or a list of maps', noise)
     if len(noise) != len(constants):
-        raise Error(f"expected {len(constants)} noise maps, coarse to fine, got {len(noise)}")
+        raise ArgumentError(f"expected {len(constants)} noise maps, coarse to fine, got {len(noise)}")
     for map_, own in zip(noise, constants, strict=True):
         if map_.shape[1:] != (1, *own.shape) or map_.shape[0] not in (1, batch):
             expected = ", ".join(map(str, (1, *own.shape)))
-            raise Error(f"noise map must have shape [1 or {batch}, {expected}], got {list(map_.shape)}")
+            raise ArgumentError.of_shape("noise map", f"[1 or {batch}, {expected}]", map_.shape)
     return list(noise)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 
 
 class Growing(nn.Module):
@@ -29,7 +29,7 @@ class Growing(nn.Module):
         super()._load_from_state_dict(*arguments)
         level = float(self.lod)
         if not level < 16:
-            raise Error(f"a level of detail of {level}")
+            raise ArgumentError(f"a level of detail of {level}")
         self.level = max(level, 0.0)
 
 

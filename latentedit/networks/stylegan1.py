@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 from latentedit.networks.config import DTYPES, GeneratorConfig, Precision, block_dtype
 from latentedit.networks.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full, normal
 from latentedit.networks.noise import Noise, noise_maps
@@ -130,7 +130,7 @@ class AdaINSynthesis(Growing):
     def styles(self, ws: Tensor) -> list[Tensor]:
         """S space: scales (without the 1) and biases of every layer, ``num_ws`` tensors ``[N, 2 O]``."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.config.w_dim):
-            raise Error(f"ws must have shape [N, {self.num_ws}, {self.config.w_dim}], got {list(ws.shape)}")
+            raise ArgumentError.of_shape("ws", f"[N, {self.num_ws}, {self.config.w_dim}]", ws.shape)
         return [layer.affine(ws[:, row]) for row, layer in enumerate(self.layers)]
 
     def forward(self, ws: Tensor, noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
@@ -140,7 +140,7 @@ class AdaINSynthesis(Growing):
     def synthesize(self, styles: Sequence[Tensor], noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
         """Render from S space; ``styles`` as `AdaINSynthesis.styles` returns them."""
         if precision not in DTYPES:
-            raise Error(f"precision must be fp32, bf16 or fp16, got {precision!r}")
+            raise ArgumentError.of("precision", "fp32, bf16 or fp16", precision)
         maps = noise_maps(noise, [layer.noise_const for layer in self.layers], len(styles[0]))
         with exact_rendering(styles[0].device):
             return self._run(styles, maps, precision)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 from latentedit.networks.config import DTYPES, GeneratorConfig, Precision, block_dtype
 from latentedit.networks.layers import LRELU_GAIN, Conv2d, FullyConnected, full, normal
 from latentedit.networks.modulation import modulated_layer, prefers_folding
@@ -240,7 +240,7 @@ class SynthesisNetwork(nn.Module):
     def styles(self, ws: Tensor) -> list[Tensor]:
         """S space: the affine output of every layer in order of use, ``num_ws`` convolutions and ToRGBs, each ``[N, I]``."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.config.w_dim):
-            raise Error(f"ws must have shape [N, {self.num_ws}, {self.config.w_dim}], got {list(ws.shape)}")
+            raise ArgumentError.of_shape("ws", f"[N, {self.num_ws}, {self.config.w_dim}]", ws.shape)
         styles, row = [], 0
         for block in self.blocks:
             for conv in block.convs:
@@ -265,7 +265,7 @@ class SynthesisNetwork(nn.Module):
     def synthesize(self, styles: Sequence[Tensor], noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
         """Render from S space; ``styles`` as `SynthesisNetwork.styles` returns them."""
         if precision not in DTYPES:
-            raise Error(f"precision must be fp32, bf16 or fp16, got {precision!r}")
+            raise ArgumentError.of("precision", "fp32, bf16 or fp16", precision)
         maps = noise_maps(noise, [layer.noise_const for layer in self.layers], len(styles[0]))
         with exact_rendering(styles[0].device):
             return self._run(self.blocks, None, None, styles, maps, precision)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, NotFoundError
 from latentedit.io.images import to_tensor
 from latentedit.photo.face import Face
 from latentedit.photo.faces import WAYS, find_faces
@@ -76,14 +76,14 @@ def faces_for(
         forms = {"--framing": "--framing ffhq", "--crop": "--crop X,Y,SIZE", "--aligned": "--aligned"}
         given = " or ".join(form for way, form in forms.items() if way in ways)
         advice = f"add {given}" if given else 'use "latentedit model convert --framing ffhq" to write one that does'
-        raise Error(f"{name}: the model file does not define the framing of faces; {advice}")
+        raise NotFoundError(f"the model file does not define the framing of faces; {advice}", path=name)
     faces = find_faces(image, detector)
     if not faces:
         given = ", or ".join(text for way, text in WAYS.items() if way in ways)
         advice = f"add {given}" if given else "use another photo"
         more = "" if detector or available() else f"; {EXTRA} finds more faces"
         limit = "" if detector or available() else f" of at least {SMALLEST_FACE:.0%} of the shorter side"
-        raise Error(f"{name}: no face found{limit}; {advice}{more}")
+        raise NotFoundError(f"no face found{limit}; {advice}{more}", path=name)
     return faces
 
 
@@ -94,7 +94,7 @@ def nth_face(faces: Sequence[Face], number: int, name: str = "picture") -> Face:
         Error: there are fewer faces.
     """
     if number > len(faces):
-        raise Error(f"{name}: --face {number} does not exist, only {len(faces)} found")
+        raise NotFoundError(f"--face {number} does not exist, only {len(faces)} found", path=name)
     return faces[number - 1]
 
 
@@ -121,7 +121,7 @@ def crop(image: Image.Image, quad: Quad, size: int) -> Image.Image:
     corners = np.array(quad, dtype=np.float64)
     side = float(np.hypot(*(corners[1] - corners[0])))
     if side < 1:
-        raise Error(f"the crop is {side:.2f} pixels wide; at least 1 is needed")
+        raise ArgumentError(f"the crop is {side:.2f} pixels wide; at least 1 is needed")
     left, top = corners[0]
     if _is_window(corners, image) and side == size:
         return image.crop((int(left), int(top), int(left) + size, int(top) + size))

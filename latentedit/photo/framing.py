@@ -2,23 +2,23 @@
 
 from typing import Any
 
-from latentedit.errors import Error, is_number, quoted
+from latentedit.errors import FormatError, is_number
 
 
 def check_framing(framing: Any) -> None:
     """Raise `Error` unless ``framing`` is a valid framing of a model file (docs/formats.md)."""
     if not isinstance(framing, dict | None):
-        raise Error(f"the header's framing must be an object, found {quoted(framing)}")
+        raise FormatError.of("the header's framing", "an object", framing)
     found = framing or {}
     if "eyes" in found and not _are_eyes(found["eyes"]):
-        raise Error("the header's framing must give the centres of two eyes, the viewer's left one first")
+        raise FormatError("the header's framing must give the centres of two eyes, the viewer's left one first")
     if found.get("mouth") is not None and not _is_point(found["mouth"]):
-        raise Error("the header's framing must give the centre of the mouth as two numbers")
+        raise FormatError("the header's framing must give the centre of the mouth as two numbers")
     kind = found.get("kind", "")
     if not isinstance(kind, str):
-        raise Error(f"the header's framing must be of a kind that has a name, found {quoted(kind)}")
+        raise FormatError.of("the header's framing", "of a kind that has a name", kind)
     if kind == "ffhq" and not (found.get("eyes") and found.get("mouth")):
-        raise Error("the header's framing of the kind ffhq must give the centres of eyes and mouth")
+        raise FormatError("the header's framing of the kind ffhq must give the centres of eyes and mouth")
 
 
 def _are_eyes(eyes: Any) -> bool:

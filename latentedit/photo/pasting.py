@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentedit.errors import Error
 from latentedit.inversion.result import psnr
 from latentedit.io.images import EDITED, check_picture, opened, write_picture
 from latentedit.latent.latent_file import Latent
@@ -45,7 +44,7 @@ def check_belongs(photo: Image.Image, latent: Latent, rendered: Tensor, name: st
         wrong, text = not alike >= ALIKE, f"correlation {alike:.2f}"
     if wrong:
         what = "the photo does not show the latent's image at the position of its crop"
-        raise Error(f"{name}: {what} ({text}); use --force to paste anyway")
+        raise IncompatibleError(f"{what} ({text}); use --force to paste anyway", path=name)
 
 
 def fade(size: int, feather: float = FEATHER) -> Any:
@@ -73,15 +72,17 @@ def paste_back(
         Error: the crop lies outside the photo, or ``feather`` is out of range.
     """
     if not 0 <= feather <= 0.5:
-        raise Error(f"feather must be between 0 and 0.5, got {feather}")
+        raise ArgumentError.of("feather", "between 0 and 0.5", feather)
     size = picture.width
     if picture.size != (size, size):
-        raise Error(f"the image to paste must be square, got {picture.width} x {picture.height}")
+        raise ArgumentError(f"the image to paste must be square, got {picture.width} x {picture.height}")
     corners = np.array(quad, dtype=np.float64)
     left, top = np.floor(corners.min(axis=0)).clip(0, photo.size).astype(int)
     right, bottom = np.ceil(corners.max(axis=0)).clip(0, photo.size).astype(int)
     if left >= right or top >= bottom:
-        raise Error(f"the crop lies outside the photo of {photo.width} x {photo.height} pixels; is it another photo?")
+        raise IncompatibleError(
+            f"the crop lies outside the photo of {photo.width} x {photo.height} pixels; is it another photo?"
+        )
     # All in the box around the crop, from here on.
     corners -= (left, top)
     where: dict[str, Any] = {"dsize": (int(right - left), int(bottom - top))}
@@ -90,7 +91,7 @@ def paste_back(
     drawn = np.asarray(picture).astype(np.float32)
     if before is not None:
         if (before.size, before.mode) != (picture.size, picture.mode):
-            raise Error(
+            raise IncompatibleError(
                 f"the image before the edit is {before.mode} {before.size}, the edited one {picture.mode} {picture.size}"
             )
         drawn = drawn - np.asarray(before).astype(np.float32)

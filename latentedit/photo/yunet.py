@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from latentedit.errors import Error
+from latentedit.errors import Error, FormatError, NotFoundError
 from latentedit.io.onnx import silent, try_onnx
 from latentedit.photo.face import Face
 from latentedit.photo.haar import DETECTION_SIDE
@@ -24,7 +24,7 @@ def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Fac
         Error: no such file, or no YuNet network that OpenCV can read.
     """
     if not os.path.isfile(model):
-        raise Error(f"{model}: no such file; a YuNet model is {YUNET}")
+        raise NotFoundError(f"no such file; a YuNet model is {YUNET}", path=model)
     pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
     scale = min(1.0, 2 * DETECTION_SIDE / max(image.size))
     work = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
@@ -33,7 +33,7 @@ def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Fac
         with silent():
             found = cv2.FaceDetectorYN.create(os.fspath(model), "", (work.shape[1], work.shape[0])).detect(work)[1]
     except cv2.error as error:
-        raise Error(f"{model}: not a YuNet face detector that this OpenCV can read") from error
+        raise FormatError("not a YuNet face detector that this OpenCV can read", path=model) from error
     rows = [] if found is None else [row for row in found if np.isfinite(row).all() and row[2] > 0 and row[3] > 0]
     faces = []
     for row in sorted(rows, key=lambda row: -float(row[2])):
@@ -60,5 +60,5 @@ def check_yunet(model: str | os.PathLike[str], width: int, height: int) -> None:
     try:
         try_onnx(model, (3, padded[0], padded[1]), outputs)
     except Error as error:
-        text = str(error).removeprefix(f"{model}: ")
-        raise Error(f"{model}: not a YuNet face detector that this OpenCV can read, such as {YUNET} ({text})") from error
+        what = f"not a YuNet face detector that this OpenCV can read, such as {YUNET}"
+        raise FormatError(f"{what} ({error.reason})", path=model) from error

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from latentedit.errors import Error, quoted, reason
+from latentedit.errors import NotFoundError, quoted, reason
 
 LOG = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def resolve_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).tolist()  # "meta" is a device too, which computes nothing
     except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
-        raise Error(f"device {quoted(name)} is not available here ({reason(error)})") from error
+        raise NotFoundError(f"device {quoted(name)} is not available here ({reason(error)})") from error
     return device
 
 

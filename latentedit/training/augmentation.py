@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.errors import Error, quoted
+from latentedit.errors import ArgumentError
 from latentedit.networks.layers import full
 from latentedit.ops import downsample2d, upfirdn2d, upsample2d
 from latentedit.training.grid_sample import grid_sample
@@ -74,7 +74,7 @@ def preset(name: str) -> dict[str, float]:
     for part in name.split(","):
         if part not in GROUPS and part not in KINDS:
             known = f"the groups {', '.join(GROUPS)} or the kinds {', '.join(KINDS)}"
-            raise Error(f"augment must be none, or of {known}, got {quoted(part)}")
+            raise ArgumentError.of("augment", f"none, or of {known}", part)
         chosen.update(dict.fromkeys(GROUPS.get(part, (part,)), 1.0))
     return chosen
 
@@ -184,7 +184,7 @@ class AugmentPipe(nn.Module):
         ``percentile`` replaces every random draw; ``draws`` is where they come from, torch's global generator by default.
         """
         if images.ndim != 4:
-            raise Error(f"images must have shape [N, C, H, W], got {list(images.shape)}")
+            raise ArgumentError.of_shape("images", "[N, C, H, W]", images.shape)
         draw = _Draw(draws or GlobalDraws(len(images), images.device), images, percentile)
         inverse = self._geometry(draw, *images.shape[2:])
         if inverse is not None:
@@ -239,7 +239,7 @@ class AugmentPipe(nn.Module):
         """Affine map of RGB, ``[N, 4, 4]``."""
         if channels not in (1, 3):
             if self.brightness or self.contrast or self.lumaflip or self.hue or self.saturation:
-                raise Error(f"colour augmentation needs images of 1 or 3 channels, got {channels}")
+                raise ArgumentError(f"colour augmentation needs images of 1 or 3 channels, got {channels}")
             return None
         p = self.p
         identity = torch.eye(4, device=draw.device, dtype=draw.dtype)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from latentedit.errors import Error, check_number, is_number, quoted, reason
+from latentedit.errors import ArgumentError, Error, FormatError, NotFoundError, check_number, is_number, reason
 from latentedit.io.budget import read_toml
 from latentedit.training.augmentation import preset
 
@@ -73,24 +73,24 @@ class TrainingConfig:
         if self.augment != "none":
             preset(self.augment)
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise Error(f"precision must be auto, fp32, bf16 or fp16, got {quoted(self.precision)}")
+            raise ArgumentError.of("precision", "auto, fp32, bf16 or fp16", self.precision)
         for name in ("batch", "r1_interval", "path_interval", "grow_from", "freeze_d", "seed"):
             value = getattr(self, name)
             least = 0 if name in ("grow_from", "freeze_d", "seed") else 1
             if not isinstance(value, int) or not least <= value < 2**32:
-                raise Error(f"{name} must be a whole number of at least {least} below 2^32, got {quoted(value)}")
+                raise ArgumentError.of(name, f"a whole number of at least {least} below 2^32", value)
         for name in ("r1_gamma", "path_weight", "path_decay", "fade_kimg", "ema_rampup"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), 0)
         if self.ada_target is not None:
             check_number("ada_target", self.ada_target, -1, 1)
         if self.micro_batch is not None and not 1 <= self.micro_batch < 2**32:
-            raise Error(f"micro_batch must be at least 1 and below 2^32, got {quoted(self.micro_batch)}")
+            raise ArgumentError.of("micro_batch", "at least 1 and below 2^32", self.micro_batch)
         for name in ("learning_rate", "kimg", "snapshot_kimg", "ada_kimg", "ema_kimg", "grow_kimg"):
             if not (is_number(getattr(self, name)) and getattr(self, name) > 0):
-                raise Error(f"{name} must be a finite number greater than 0, got {quoted(getattr(self, name))}")
+                raise ArgumentError.of(name, "a finite number greater than 0", getattr(self, name))
         if self.snapshot_kimg < 0.001:
-            raise Error(f"snapshot_kimg must be at least 0.001, got {self.snapshot_kimg}")
+            raise ArgumentError.of("snapshot_kimg", "at least 0.001", self.snapshot_kimg)
         for name in ("style_mixing", "augment_p"):
             check_number(name, getattr(self, name), 0, 1)
 
@@ -109,9 +109,9 @@ class TrainingConfig:
                 number = isinstance(value, int | float) and not isinstance(value, bool)
                 expected, fits = "a number", number or (optional and value is None)
             if not fits:
-                raise Error(f"{option.name} must be {expected}, got {quoted(value)}")
+                raise ArgumentError.of(option.name, expected, value)
         if self.micro_batch is not None and not isinstance(self.micro_batch, int):
-            raise Error(f"micro_batch must be a whole number, got {quoted(self.micro_batch)}")
+            raise ArgumentError.of("micro_batch", "a whole number", self.micro_batch)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -162,14 +162,14 @@ def load_preset(name: str, resolution: int = 256, processes: int = 1) -> Trainin
         return _auto(resolution, processes)
     path = PRESETS / f"{name}.toml" if name in presets() else Path(name)
     if not os.path.isfile(path):
-        raise Error(f"{name}: no such preset or file; presets: {', '.join(presets())}")
+        raise NotFoundError(f"no such preset or file; presets: {', '.join(presets())}", path=name)
     try:
         options = read_toml(path)
         options.update({key: None for key in SWITCHED_OFF if options.get(key) is False})
         return TrainingConfig(**options)
     except (Error, TypeError) as error:
-        said = str(error).removeprefix(f"{path}: ") if isinstance(error, Error) else reason(error)
-        raise Error(f"{path}: not a training preset ({said})") from error
+        said = error.reason if isinstance(error, Error) else reason(error)
+        raise FormatError(f"not a training preset ({said})", path=path) from error
 
 
 def _auto(resolution: int, processes: int) -> TrainingConfig:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentedit.errors import Error, quoted, reason, shown
+from latentedit.errors import ArgumentError, DataError, Error, FormatError, NotFoundError, OutputError, quoted, reason, shown
 from latentedit.io import outputs
 from latentedit.io.budget import TEXT, THINGS, opened_zip, parse_json
 from latentedit.io.files import replacing, replacing_folder
@@ -68,7 +68,7 @@ class PictureSet:
         source_digest: str | None = None,
     ) -> None:
         if len(labels) != len(pixels):
-            raise Error(f"{len(pixels)} images but {len(labels)} labels")
+            raise ArgumentError(f"{len(pixels)} images but {len(labels)} labels")
         self.pixels, self.labels, self.names, self.label_names = pixels, labels, list(names), list(label_names)
         self.shape: tuple[int, ...] = tuple(pixels.shape[1:])
         self.swap = torch.arange(labels.shape[1])
@@ -100,10 +100,10 @@ class PictureSet:
         for one, other in pairs.items():
             for name in (one, other):
                 if name not in known:
-                    raise Error(f"no label {name!r}; labels are {', '.join(self.label_names or known) or 'missing'}")
+                    raise NotFoundError(f"no label {name!r}; labels are {', '.join(self.label_names or known) or 'missing'}")
             a, b = known[one], known[other]
             if int(self.swap[a]) != a or int(self.swap[b]) != b:
-                raise Error(f"label {one!r} or {other!r} is in more than one pair")
+                raise ArgumentError(f"label {one!r} or {other!r} is in more than one pair")
             self.swap[a], self.swap[b] = b, a
 
     @property
@@ -188,8 +188,8 @@ class StoredPictureSet(PictureSet):
     def _decode(self, row: int) -> np.ndarray[Any, Any]:
         array = _decode(self.source, self.names[row])
         if array.shape != self.shape:
-            raise Error(
-                f"{self.source.path}: {self.names[row]} has shape {array.shape}, expected {self.shape}; use dataset build"
+            raise DataError(
+                f"{self.names[row]} has shape {array.shape}, expected {self.shape}; use dataset build", path=self.source.path
             )
         return array
 
@@ -224,9 +224,11 @@ class PictureSource:
             found = [name for name in self._archive().namelist() if not name.endswith("/")]
             for name in found:  # what is read here may be written elsewhere under the same name
                 if name.startswith(("/", "\\")) or DRIVE.match(name) or ".." in name.replace("\\", "/").split("/"):
-                    raise Error(f"{path}: the name {name[:100]!r} in it points outside; the file is malicious, or damaged")
+                    raise FormatError(
+                        f"the name {name[:100]!r} in it points outside; the file is malicious, or damaged", path=path
+                    )
         else:
-            raise Error(f"{path}: no such folder or zip file")
+            raise NotFoundError("no such folder or zip file", path=path)
         found = [name for name in found if not hidden(name)]
         if os.path.isfile(path):
             self._top = _common_top(found)
@@ -245,7 +247,7 @@ class PictureSource:
                 self._local.archive = self._local.opened.__enter__()
         # What is in the directory of an archive can be anything.
         except (OSError, ValueError, OverflowError) as error:
-            raise Error(f"{self.path}: not a readable zip file ({reason(error)})") from error
+            raise FormatError(f"not a readable zip file ({reason(error)})", path=self.path) from error
         archive: zipfile.ZipFile = self._local.archive
         return archive
 
@@ -265,14 +267,14 @@ class PictureSource:
         except Error:
             raise
         except Exception as error:  # damaged members fail in as many ways as there are compressions
-            raise Error(f"{self.path}: {shown(name)} cannot be read ({reason(error)})") from error
+            raise FormatError(f"{shown(name)} cannot be read ({reason(error)})", path=self.path) from error
 
     def _check_size(self, name: str, size: int, packed: int | None) -> None:
         if size > LARGEST_FILE:
-            raise Error(f"{self.path}: {name} has {size / 2**20:.0f} MB, more than {LARGEST_FILE / 2**20:.0f} MB")
+            raise FormatError(f"{name} has {size / 2**20:.0f} MB, more than {LARGEST_FILE / 2**20:.0f} MB", path=self.path)
         if packed is not None and size > DENSE and size > DENSEST * max(packed, 1):
-            raise Error(
-                f"{self.path}: {name} is {packed} bytes that unpack to {size / 2**20:.0f} MB; the file may be malicious"
+            raise FormatError(
+                f"{name} is {packed} bytes that unpack to {size / 2**20:.0f} MB; the file may be malicious", path=self.path
             )
 
     def digest(self, names: Sequence[str], labels: Tensor) -> str:
@@ -299,7 +301,9 @@ class PictureSource:
             rows = document.get("labels") or []
             return document, {self.plain(str(name)): label for name, label in rows}
         except (ValueError, AttributeError, TypeError) as error:
-            raise Error(f'{self.path}: {LABELS} must be {{"labels": [["name.png", 0], ...]}} ({reason(error)})') from error
+            raise FormatError(
+                f'{LABELS} must be {{"labels": [["name.png", 0], ...]}} ({reason(error)})', path=self.path
+            ) from error
 
     def _label_text(self) -> tuple[bytes, int]:
         """The ``dataset.json``, and how many things may be in it: both may be the larger, the more pictures there are."""
@@ -310,7 +314,7 @@ class PictureSource:
         else:
             size = os.path.getsize(self.path / LABELS)
         if size > TEXT + LABEL * pictures:
-            raise Error(f"{self.path}: {LABELS} has {size} bytes, expected at most {TEXT + LABEL * pictures}")
+            raise FormatError(f"{LABELS} has {size} bytes, expected at most {TEXT + LABEL * pictures}", path=self.path)
         return self.read(LABELS), THINGS + NUMBERS * pictures
 
     def plain(self, name: str) -> str:
@@ -344,7 +348,7 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
     source = PictureSource(Path(path))
     names = sorted(name for name in source.names if name.lower().endswith(EXTENSIONS))
     if not names:
-        raise Error(f"{path}: no images ({', '.join(EXTENSIONS)}) in it")
+        raise NotFoundError(f"no images ({', '.join(EXTENSIONS)}) in it", path=path)
     labels, label_names = _read_labels(source, names)
     first = _decode(source, names[0])
     if len(names) * first.nbytes > in_memory:
@@ -352,7 +356,7 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
     arrays = [first, *(_decode(source, name) for name in names[1:])]
     for name, array in zip(names, arrays, strict=True):
         if array.shape != first.shape:
-            raise Error(f"{path}: {name} has shape {array.shape}, {names[0]} {first.shape}; use dataset build")
+            raise DataError(f"{name} has shape {array.shape}, {names[0]} {first.shape}; use dataset build", path=path)
     return PictureSet(torch.from_numpy(np.stack(arrays)), labels, names, label_names)
 
 
@@ -363,7 +367,9 @@ def _decode(source: PictureSource, name: str) -> np.ndarray[Any, Any]:
     array = np.asarray(picture)
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     if array.shape[1] != array.shape[2]:
-        raise Error(f"{source.path}: {name} is {array.shape[2]} x {array.shape[1]}, training needs squares; use dataset build")
+        raise DataError(
+            f"{name} is {array.shape[2]} x {array.shape[1]}, training needs squares; use dataset build", path=source.path
+        )
     return np.ascontiguousarray(array)
 
 
@@ -374,34 +380,35 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
         return torch.zeros(len(names), 0), []
     missing = [name for name in names if name not in table]
     if missing:
-        raise Error(f"{path}: {LABELS} has no label for {missing[0]}")
+        raise DataError(f"{LABELS} has no label for {missing[0]}", path=path)
     rows = [table[name] for name in names]
     if all(type(row) is int and row >= 0 for row in rows):
         given = document.get("label_names") or []
         if not isinstance(given, list):
-            raise Error(f"{path}: the label_names in {LABELS} must be a list of names")
+            raise FormatError(f"the label_names in {LABELS} must be a list of names", path=path)
         label_names = [str(name) for name in given]
         count = max(len(label_names), max(rows) + 1)
         if label_names and len(label_names) < count:
-            raise Error(f"{path}: {LABELS} names {len(label_names)} labels, but has number {count - 1}")
+            raise FormatError(f"{LABELS} names {len(label_names)} labels, but has number {count - 1}", path=path)
         if count > MOST_LABELS or (len(rows) * count > MOST_NUMBERS and count > 2 * len(set(rows))):
-            raise Error(
-                f"{path}: {LABELS} has the label {quoted(max(rows))}, but only {len(set(rows))} different ones;"
-                " number them from 0 without gaps"
+            raise FormatError(
+                f"{LABELS} has the label {quoted(max(rows))}, but only {len(set(rows))} different ones;"
+                " number them from 0 without gaps",
+                path=path,
             )
         return torch.nn.functional.one_hot(torch.tensor(rows), count).float(), label_names
     if all(isinstance(row, list) for row in rows):
         lengths = sorted({len(row) for row in rows})
         if len(lengths) > 1:
-            raise Error(f"{path}: {LABELS} has labels of unequal length ({lengths[0]} and {lengths[-1]})")
+            raise FormatError(f"{LABELS} has labels of unequal length ({lengths[0]} and {lengths[-1]})", path=path)
         try:
             vectors = torch.tensor(rows, dtype=torch.float32)
         except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-            raise Error(f"{path}: {LABELS} has labels that are not numbers ({reason(error)})") from error
+            raise FormatError(f"{LABELS} has labels that are not numbers ({reason(error)})", path=path) from error
         if vectors.ndim != 2 or not bool(vectors.isfinite().all()):
-            raise Error(f"{path}: {LABELS} has labels that are no finite numbers")
+            raise FormatError(f"{LABELS} has labels that are no finite numbers", path=path)
         return vectors, []
-    raise Error(f"{path}: {LABELS} must have a whole number, or a list of numbers, for every image")
+    raise FormatError(f"{LABELS} must have a whole number, or a list of numbers, for every image", path=path)
 
 
 def portable(name: str) -> str:
@@ -429,19 +436,21 @@ def write_pictures(
     def fill(write: Callable[[str, bytes], None]) -> None:
         for name, picture in pictures:
             if len(found) + 1 == PICTURES and path.suffix.lower() == ".zip":  # it could not be read again
-                raise Error(f"{path}: a zip has fewer than {PICTURES} pictures; give a folder, which has as many as there are")
+                raise DataError(
+                    f"a zip has fewer than {PICTURES} pictures; give a folder, which has as many as there are", path=path
+                )
             buffer = io.BytesIO()
             picture.save(buffer, "PNG", icc_profile=None)
             write(name, buffer.getvalue())
             found[name] = labels(name) if labels else None
         if not found:
-            raise Error(f"{path}: there are no images to write")
+            raise NotFoundError("there are no images to write", path=path)
         if labels is not None and all(label is None for label in found.values()):
-            raise Error(f"{path}: none of the images has a label, although labels were asked for")
+            raise DataError("none of the images has a label, although labels were asked for", path=path)
         if any(label is not None for label in found.values()):
             bare = [name for name, label in found.items() if label is None]
             if bare:
-                raise Error(f"{path}: {bare[0]} has no label, others have")
+                raise DataError(f"{bare[0]} has no label, others have", path=path)
             known = sorted({str(label) for label in found.values()}, key=_numeric)
             rows = [[name, known.index(str(label))] for name, label in found.items()]
             write(LABELS, json.dumps({"labels": rows, "label_names": known}, indent=1).encode())
@@ -454,7 +463,7 @@ def write_pictures(
             fill(lambda name, data: archive.writestr(zipfile.ZipInfo(name), data))
     else:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise Error(f"{path}: already exists; give a new folder, or a name that ends in .zip")
+            raise OutputError("already exists; give a new folder, or a name that ends in .zip", path=path)
         with replacing_folder(path) as partial:
 
             def write(name: str, data: bytes) -> None:
@@ -476,8 +485,8 @@ def _check_replaceable(path: Path) -> None:
     except Exception:  # whatever it is, it is no data set of ours
         ours = False
     if not ours:
-        raise Error(
-            f"{path}: already exists, and latentedit did not write it; give the output another name, or remove that file"
+        raise OutputError(
+            "already exists, and latentedit did not write it; give the output another name, or remove that file", path=path
         )
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def join_world(device: str = "cpu") -> World:
     if "WORLD_SIZE" not in given or os.environ["WORLD_SIZE"] == "1":
         return World()
     if len(given) < len(names):
-        raise Error(f"WORLD_SIZE is set, but not {', '.join(n for n in names if n not in given)}; start with torchrun")
+        raise ArgumentError(f"WORLD_SIZE is set, but not {', '.join(n for n in names if n not in given)}; start with torchrun")
     try:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         devices = torch.cuda.device_count() if device.startswith("cuda") else size
@@ -85,5 +85,5 @@ def join_world(device: str = "cpu") -> World:
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", rank=rank, world_size=size)
     except (ValueError, RuntimeError) as error:
-        raise Error(f"cannot join the other processes ({str(error).splitlines()[0]})") from error
+        raise ArgumentError(f"cannot join the other processes ({str(error).splitlines()[0]})") from error
     return World(rank, size, local_rank)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, quoted
+from latentedit.errors import ArgumentError, Error, FormatError, IncompatibleError
 from latentedit.inversion.encoder import Encoder, EncoderConfig
 from latentedit.inversion.perceptual import Perceptual, distance
 from latentedit.inversion.preconditioner import Curvature, sample_rows
@@ -62,11 +62,11 @@ class EncoderTrainer:
         seed: int = 0,
     ) -> None:
         if steps < 1 or batch < 2:
-            raise Error(f"steps must be at least 1 and batch at least 2, got {steps} and {batch}")
+            raise ArgumentError(f"steps must be at least 1 and batch at least 2, got {steps} and {batch}")
         if not 0 < photo_share < 1:
-            raise Error(f"the share of photos must lie between 0 and 1, got {photo_share}")
+            raise ArgumentError(f"the share of photos must lie between 0 and 1, got {photo_share}")
         if photos is not None and photos.shape != (generator.channels, generator.resolution, generator.resolution):
-            raise Error(
+            raise IncompatibleError(
                 f"the photos have shape {list(photos.shape)}, the images of the generator"
                 f" [{generator.channels}, {generator.resolution}, {generator.resolution}]"
             )
@@ -171,10 +171,10 @@ class EncoderTrainer:
             Error: the state of another generator's encoder, or of one of other sizes.
         """
         if state["config"] != self.encoder.config.as_dict() or state["fingerprint"] != fingerprint(self.generator):
-            raise Error("the training state belongs to another encoder")
+            raise IncompatibleError("the training state belongs to another encoder")
         step = state["step"]
         if type(step) is not int or not 0 <= step < 2**53:
-            raise Error(f"the training state's step must be a whole number of at least 0, found {quoted(step)}")
+            raise FormatError.of("the training state's step", "a whole number of at least 0", step)
         self.curvature = _curvature(state, self.encoder.config)
         restore_network(self.encoder, state, "encoder")
         restore_network(self.averaged, state, "averaged")
@@ -185,9 +185,9 @@ class EncoderTrainer:
 def _curvature(state: dict[str, Any], config: EncoderConfig | None = None) -> Curvature:
     factors = state["curvature"]
     if not isinstance(factors, Tensor) or factors.ndim != 3 or not factors.is_floating_point():
-        raise Error("the training state's curvature must be a tensor of three axes")
+        raise FormatError("the training state's curvature must be a tensor of three axes")
     if config is not None and tuple(factors.shape[1:]) != (config.num_ws, config.w_dim):
-        raise Error("the training state's curvature belongs to another encoder")
+        raise IncompatibleError("the training state's curvature belongs to another encoder")
     check_finite("curvature", factors)
     return Curvature(factors.float())
 
@@ -242,12 +242,12 @@ def _explaining(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except Error as error:
-        said = str(error)
-        if said.startswith(f"{path}: "):  # what the reader says
-            said = f"not a training state of an encoder, or damaged: {said.removeprefix(f'{path}: ')}"
-        raise Error(f"{path}: {said}; remove it to start again") from error
+        said = error.reason
+        if error.path is not None:  # what the reader says
+            said = f"not a training state of an encoder, or damaged: {said}"
+        raise FormatError(f"{said}; remove it to start again", path=path) from error
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise Error(f"{path}: not a training state of an encoder, or damaged; remove it to start again") from error
+        raise FormatError("not a training state of an encoder, or damaged; remove it to start again", path=path) from error
 
 
 def _save(path: Path, trainer: EncoderTrainer) -> None:

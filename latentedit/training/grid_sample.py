@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 
 BILINEAR, ZEROS = 0, 0
 """PyTorch's numbers for the interpolation and for what lies outside of a picture."""
@@ -33,7 +33,7 @@ def grid_sample(images: Tensor, grid: Tensor) -> Tensor:
         Error: shapes that do not fit.
     """
     if images.ndim != 4 or grid.ndim != 4 or grid.shape[3] != 2 or len(grid) != len(images):
-        raise Error(
+        raise ArgumentError(
             "grid_sample: expected images [N, C, H, W] and a grid [N, h, w, 2], got"
             f" {list(images.shape)} and {list(grid.shape)}"
         )

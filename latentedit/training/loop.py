@@ -13,7 +13,16 @@ from typing import Any
 
 import torch
 
-from latentedit.errors import Error, Interrupted, complete, is_number
+from latentedit.errors import (
+    Error,
+    FormatError,
+    IncompatibleError,
+    Interrupted,
+    NotFoundError,
+    OutputError,
+    complete,
+    is_number,
+)
 from latentedit.io.budget import read_json
 from latentedit.io.files import write_bytes
 from latentedit.io.images import from_uint8, grid, save_image
@@ -90,11 +99,11 @@ def train(
     """
     out = Path(out)
     if held_out is not None and held_out.shape != data.shape:
-        raise Error(f"held-out images have shape {held_out.shape}, the training set {data.shape}")
+        raise IncompatibleError(f"held-out images have shape {held_out.shape}, the training set {data.shape}")
     if held_out is not None:
         unknown = set(held_out.label_names) - set(data.label_names)
         if unknown or (not held_out.label_names and held_out.labels.shape[1] != data.labels.shape[1]):
-            raise Error("held-out images must have the labels that the training set has")
+            raise IncompatibleError("held-out images must have the labels that the training set has")
     trainer = Trainer(config, data, device, world, graphs=graphs)
     tell = notice or (lambda line: None)
     with ExitStack() as begun:
@@ -150,7 +159,7 @@ def train(
                 except Error as error:
                     failure = error
             if world.any(failure is not None, trainer.device):
-                raise failure or Error("the first process stopped; its message says why")
+                raise failure or FormatError("the first process stopped; its message says why")
             if due:
                 next_snapshot += config.snapshot_kimg * 1000
             if stop:
@@ -171,7 +180,7 @@ def _enter(out: Path, trainer: Trainer, world: World, held: ExitStack) -> None:
         except Error as error:
             refused = error
     if world.any(refused is not None, trainer.device):
-        raise refused or Error("the first process stopped; its message says why")
+        raise refused or FormatError("the first process stopped; its message says why")
 
 
 class _Folder:
@@ -274,7 +283,7 @@ def _read_best(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = read_json(path)
     words = isinstance(found, dict) and all(isinstance(found.get(name), str) for name in ("kimg", "name"))
     if not words or not is_number(found.get("value")):
-        raise Error(f"{path}: expected kimg, name and value of the best snapshot; remove it to start again")
+        raise FormatError("expected kimg, name and value of the best snapshot; remove it to start again", path=path)
     return found
 
 
@@ -339,7 +348,7 @@ def _log(out: Path | None, tensorboard: bool) -> Iterator[Callable[[dict[str, fl
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise Error("--tensorboard needs the package tensorboard: pip install 'latentedit[tensorboard]'") from error
+            raise NotFoundError("--tensorboard needs the package tensorboard: pip install 'latentedit[tensorboard]'") from error
         board = SummaryWriter(str(out))
     try:
         with open(out / LOG, "a", buffering=1) as log:
@@ -348,7 +357,7 @@ def _log(out: Path | None, tensorboard: bool) -> Iterator[Callable[[dict[str, fl
                 try:
                     log.write(json.dumps(figures) + "\n")
                 except OSError as error:
-                    raise Error(f"cannot write {out / LOG}: {error.strerror or error}") from error
+                    raise OutputError.refused(out / LOG, error) from error
                 if board is not None:
                     for name, value in figures.items():
                         board.add_scalar(name, value, int(figures["kimg"] * 1000))
@@ -364,10 +373,10 @@ def _load_state(path: Path) -> dict[str, Any]:
     try:
         state = read_state(path)
     except Error as error:
-        said = str(error).removeprefix(f"{path}: ")
-        raise Error(f"{path}: not a training state, or damaged: {said}; remove it, or use a new --out") from error
+        said = f"not a training state, or damaged: {error.reason}"
+        raise FormatError(f"{said}; remove it, or use a new --out", path=path) from error
     if "g_optimizer" not in state:
-        raise Error(f"{path}: not a training state")
+        raise FormatError("not a training state", path=path)
     return state
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from latentedit.errors import Error, reason
+from latentedit.errors import ArgumentError, DataError, Error, FormatError, NotFoundError, reason
 from latentedit.io.csv_table import read_csv
 from latentedit.io.folders import unread
 from latentedit.io.images import EDITED, EXTENSIONS, note_in, open_image, opened, resample, transparent
@@ -39,9 +39,9 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if isinstance(self.crop, tuple) and not all(math.isfinite(number) for number in self.crop):
-            raise Error(f"the rectangle must be three numbers, got {self.crop}")
+            raise ArgumentError.of("the rectangle", "three numbers", self.crop)
         if self.size < 8 or self.size & (self.size - 1):
-            raise Error(f"size must be a power of two of at least 8, got {self.size}")
+            raise ArgumentError.of("size", "a power of two of at least 8", self.size)
 
     def square(self, picture: Image.Image, name: str, doubts: dict[str, Sequence[str]] | None = None) -> Image.Image:
         """The square of ``picture``, "L" or "RGB", ``size`` pixels a side.
@@ -53,12 +53,12 @@ class Preparation:
             Error: no face, a rectangle outside the picture, or a kind of picture that is to be left out.
         """
         if transparent(picture) and self.background == "skip":
-            raise Error(f"{name}: is transparent")
+            raise DataError("is transparent", path=name)
         picture = open_image(picture, (0, 0, 0) if self.background == "black" else (255, 255, 255), name)
         if self.crop == "face":
             faces = find_faces(picture)
             if not faces:
-                raise Error(f"{name}: no face found")
+                raise DataError("no face found", path=name)
             if doubts is not None and faces[0].doubts:
                 doubts[name] = faces[0].doubts
             found = crop(picture, quad_from_face(faces[0], self.framing or FRAMINGS["ffhq"]), self.size)
@@ -72,10 +72,10 @@ class Preparation:
             left, top, side = self.crop
             if left < 0 or top < 0 or side < 1 or left + side > width or top + side > height:
                 window = ",".join(f"{number:g}" for number in self.crop)
-                raise Error(f"{name}: the rectangle {window} lies outside the image of {width} x {height}")
+                raise DataError(f"the rectangle {window} lies outside the image of {width} x {height}", path=name)
             return picture, (left, top, left + side, top + side)
         if width != height and self.fit == "skip":
-            raise Error(f"{name}: is {width} x {height}, not square")
+            raise DataError(f"is {width} x {height}, not square", path=name)
         if width != height and self.fit == "pad":
             side = max(width, height)
             before = ((side - height) // 2, (side - width) // 2)
@@ -110,14 +110,14 @@ def prepared(
     skipped += unread(source.others)
     names = [name for name in sorted(source.names) if name.lower().endswith(EXTENSIONS)]
     if not names:
-        raise Error(f"{path}: no images ({', '.join(EXTENSIONS)}) in it")
+        raise NotFoundError(f"no images ({', '.join(EXTENSIONS)}) in it", path=path)
     taken: set[str] = set()
     for number, name in enumerate(names):
         progress(number, len(names))
         try:
             with opened(io.BytesIO(source.read(name)), name) as file:
                 if not renderings and note_in(file).startswith(EDITED):
-                    raise Error(f"{name}: rendered by latentedit; use --renderings to include such images")
+                    raise DataError("rendered by latentedit; use --renderings to include such images", path=name)
                 picture = preparation.square(file, name, doubts)
         except Error as error:
             skipped.append(str(error))
@@ -158,19 +158,19 @@ def class_labels(
         return lambda name: name.split("/")[0] if "/" in name else None
     if labels is not None:
         if column is None:
-            raise Error("labels from a CSV file need --column, the name of the column")
+            raise ArgumentError("labels from a CSV file need --column, the name of the column")
         table = _csv_labels(Path(labels), column, root)
         return table.get
     if column is not None:
-        raise Error("--column needs a CSV file of labels; give it with --labels")
+        raise ArgumentError("--column needs a CSV file of labels; give it with --labels")
     document, numbers = PictureSource(root).labels()
     try:
         names = document.get("label_names") or []
         if any(not isinstance(label, int) for label in numbers.values()):
-            raise Error(f"{path}: {LABELS} has vector labels, which cannot be kept")
+            raise FormatError(f"{LABELS} has vector labels, which cannot be kept", path=path)
         found = {name: str(names[label]) if names else str(label) for name, label in numbers.items()}
     except (TypeError, KeyError, IndexError) as error:
-        raise Error(f"{path}: {LABELS} is not NVIDIA's list of names and numbers ({reason(error)})") from error
+        raise FormatError(f"{LABELS} is not NVIDIA's list of names and numbers ({reason(error)})", path=path) from error
     return found.get if found else None
 
 
@@ -179,7 +179,7 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
     rows = [dict(zip(there, row, strict=False)) for row in cells]
     for needed in ("file", column):
         if needed not in there:
-            raise Error(f"{table}: no column {needed!r}; there are {', '.join(there) or 'none'}")
+            raise NotFoundError(f"no column {needed!r}; there are {', '.join(there) or 'none'}", path=table)
     found: dict[str, str] = {}
     source = PictureSource(root)
     known = set(source.names)
@@ -195,9 +195,9 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
         if root.is_dir() and os.path.isfile(beside) and beside.resolve().is_relative_to(root.resolve()):
             name = beside.resolve().relative_to(root.resolve()).as_posix()
         if name not in known:
-            raise Error(f"{table}, line {number}: no such file {name} in {root}")
+            raise NotFoundError(f"no such file {name} in {root}", path=table, line=number)
         if found.setdefault(name, label) != label:
-            raise Error(f"{table}, line {number}: {name} is labelled {label!r} here and {found[name]!r} before")
+            raise FormatError(f"{name} is labelled {label!r} here and {found[name]!r} before", path=table, line=number)
     if not found:
-        raise Error(f"{table}: column {column!r} has no label")
+        raise DataError(f"column {column!r} has no label", path=table)
     return found

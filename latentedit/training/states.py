@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentedit.errors import Error, quoted, shown
+from latentedit.errors import FormatError, IncompatibleError, shown
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
     """Raise `Error` where the tensor called ``name`` has values that are not finite numbers."""
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-        raise Error(f"the training state's {shown(name)} has values that are not finite numbers")
+        raise FormatError(f"the training state's {shown(name)} has values that are not finite numbers")
 
 
 def restore_network(network: nn.Module, state: Mapping[str, Any], name: str) -> None:
@@ -23,7 +23,7 @@ def restore_network(network: nn.Module, state: Mapping[str, Any], name: str) -> 
     """
     tensors, own = state[name], network.state_dict()
     if not isinstance(tensors, dict) or tensors.keys() != own.keys():
-        raise Error(f"the run's networks are of another shape (the training state's {name} has other tensors)")
+        raise IncompatibleError(f"the run's networks are of another shape (the training state's {name} has other tensors)")
     for key, tensor in own.items():
         check_like(tensors[key], tensor, f"{name}/{key}")
     # A plain dictionary, as one of torch's carries versions of its layout that a file can set.
@@ -33,12 +33,12 @@ def restore_network(network: nn.Module, state: Mapping[str, Any], name: str) -> 
 def check_like(found: Any, own: Tensor, name: str) -> None:
     """Raise `Error` unless ``found`` is a tensor of the kind, shape and numbers that ``own`` may have."""
     if not isinstance(found, Tensor):
-        raise Error(f"the training state's {shown(name)} must be a tensor, found {quoted(found)}")
+        raise FormatError.of(f"the training state's {shown(name)}", "a tensor", found)
     if found.shape != own.shape:
         shapes = f"{list(found.shape)}, expected {list(own.shape)}"
-        raise Error(f"the run's networks are of another shape (the training state's {shown(name)} has {shapes})")
+        raise IncompatibleError(f"the run's networks are of another shape (the training state's {shown(name)} has {shapes})")
     if found.dtype != own.dtype:
-        raise Error(f"the training state's {shown(name)} is of {found.dtype}, expected {own.dtype}")
+        raise FormatError(f"the training state's {shown(name)} is of {found.dtype}, expected {own.dtype}")
     check_finite(name, found)
 
 
@@ -56,14 +56,14 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]
     own = optimiser.state_dict()
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     if not isinstance(moments, dict) or not all(type(key) is int and 0 <= key < len(parameters) for key in moments):
-        raise Error(f"the training state's {name} has moments of other parameters")
+        raise IncompatibleError(f"the training state's {name} has moments of other parameters")
     for key, values in moments.items():
         where = f"{name}/{key}"
         if not isinstance(values, dict) or values.keys() != {"step", "exp_avg", "exp_avg_sq"}:
-            raise Error(f"the training state's {where} must have a step and two moments")
+            raise FormatError(f"the training state's {where} must have a step and two moments")
         for part in ("exp_avg", "exp_avg_sq"):
             check_like(values[part], parameters[key], f"{where}/{part}")
         step = values["step"]
         if not isinstance(step, Tensor) or step.numel() != 1 or not 0 <= float(step) < 2**53:
-            raise Error(f"the training state's {where}/step must be a number of at least 0")
+            raise FormatError(f"the training state's {where}/step must be a number of at least 0")
     optimiser.load_state_dict({"state": moments, "param_groups": own["param_groups"]})

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from latentedit.errors import Error, quoted, shown
+from latentedit.errors import ArgumentError, DivergedError, FormatError, IncompatibleError, quoted, shown
 from latentedit.model.model import Model
 from latentedit.networks.config import Precision
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
@@ -71,7 +71,7 @@ class Trainer:
             self.g = Generator(GeneratorConfig(**{**clamp, **config.generator, **shape})).to(self.device)
             self.d = build_discriminator(DiscriminatorConfig(**{**clamp, **config.discriminator, **shape})).to(self.device)
         except TypeError as error:
-            raise Error(f"training configuration: {error}") from error
+            raise FormatError(f"training configuration: {error}") from error
         self._check_growing()
         self.rounds = self._rounds()
         self.g.requires_grad_(False)
@@ -107,9 +107,9 @@ class Trainer:
     def _check_growing(self) -> None:
         start, full = self.config.grow_from, self.g.resolution
         if start and (self.g.config.architecture, self.d.config.architecture) != ("stylegan1", "stylegan1"):
-            raise Error('progressive growing needs the architecture "stylegan1"; grow_from must be 0 for others')
+            raise ArgumentError('progressive growing needs the architecture "stylegan1"; grow_from must be 0 for others')
         if start and (start & (start - 1) or not 4 <= start <= full):
-            raise Error(f"grow_from must be a power of two from 4 to {full}, got {start}")
+            raise ArgumentError.of("grow_from", f"a power of two from 4 to {full}", start)
 
     def _grow(self) -> None:
         """Set the level of detail of this step; the optimisers forget the past where layers come or go."""
@@ -135,13 +135,13 @@ class Trainer:
         batch, world = self.config.batch, self.world.size
         at_once = self.config.micro_batch or batch // world
         if batch % world:
-            raise Error(f"a batch of {batch} cannot be divided among {world} processes; change --batch")
+            raise ArgumentError(f"a batch of {batch} cannot be divided among {world} processes; change --batch")
         if batch % (world * at_once):
-            raise Error(f"a batch of {batch} is not a multiple of a micro-batch of {at_once} on {world} processes")
+            raise ArgumentError(f"a batch of {batch} is not a multiple of a micro-batch of {at_once} on {world} processes")
         count = batch // at_once
         group = self.d.config.mbstd_group_size if self.d.config.mbstd_channels else 1
         if count > 1 and at_once % min(group, batch):
-            raise Error(f"a micro-batch of {at_once} is not a multiple of the minibatch-deviation group of {group}")
+            raise ArgumentError(f"a micro-batch of {at_once} is not a multiple of the minibatch-deviation group of {group}")
         mine = range(self.world.rank * count // world, (self.world.rank + 1) * count // world)
         return [range(index, batch, count) for index in mine]
 
@@ -154,7 +154,7 @@ class Trainer:
             if hasattr(block, name)
         ]
         if self.config.freeze_d > len(layers):
-            raise Error(f"freeze_d must be at most {len(layers)} for this discriminator, got {self.config.freeze_d}")
+            raise ArgumentError.of("freeze_d", f"at most {len(layers)} for this discriminator", self.config.freeze_d)
         return [p for layer in layers[: self.config.freeze_d] for p in layer.parameters()]
 
     def _optimizer(self, parameters: list[nn.Parameter], interval: int) -> torch.optim.Adam:
@@ -191,7 +191,7 @@ class Trainer:
             fitted = sum(p.numel() for key, p in parameters.items() if key in fitting)
             shares[name] = fitted / sum(p.numel() for p in parameters.values())
             if name == "raw generator" and shares[name] < 0.1:
-                raise Error(
+                raise IncompatibleError(
                     f"{model.path or 'the model'}: only {shares[name]:.0%} of the generator's parameters fit the networks of"
                     " this run; choose a preset of the same widths"
                 )
@@ -416,7 +416,9 @@ class Trainer:
         weights = [sum(p.double().sum() for p in network.parameters()) for network in (self.g, self.d, self.g_ema)]
         facts = torch.tensor([self.images_seen, self.steps, data, *(float(w) for w in weights)], dtype=torch.float64)
         if not self.world.same(facts.to(self.device)):
-            raise Error("the processes start from different states or data; all must use the same --out and training set")
+            raise IncompatibleError(
+                "the processes start from different states or data; all must use the same --out and training set"
+            )
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly; plain values and tensors only."""
@@ -446,19 +448,21 @@ class Trainer:
                 another shape, or a state of another version, in any case.
         """
         if state.get("version") != STATE_VERSION:
-            raise Error(f"the training state has version {quoted(state.get('version'))}, expected {STATE_VERSION}")
+            raise FormatError(f"the training state has version {quoted(state.get('version'))}, expected {STATE_VERSION}")
         missing = self.state().keys() - state.keys() - {"started_from"}
         if missing:
-            raise Error(f"incomplete training state: {sorted(missing)[0]} is missing")
+            raise FormatError(f"incomplete training state: {sorted(missing)[0]} is missing")
         ours, theirs = self.config.as_dict(), state["config"]
         if not isinstance(theirs, dict):
-            raise Error(f"the training state's config must be options by name, found {quoted(theirs)}")
+            raise FormatError.of("the training state's config", "options by name", theirs)
         different = [name for name in ours if name not in FREE_TO_CHANGE and name in theirs and ours[name] != theirs[name]]
         if different and not accept_changes:
             changes = ", ".join(f"{name} (was {_option(theirs[name])}, is {ours[name]})" for name in different)
-            raise Error(f"the run was started with other options: {changes}; use another --out, or --accept-changes")
+            raise IncompatibleError(
+                f"the run was started with other options: {changes}; use another --out, or --accept-changes"
+            )
         if state["data"] != self.data.digest() and not accept_changes:
-            raise Error("the run was started with other data; use another --out, or --accept-changes")
+            raise IncompatibleError("the run was started with other data; use another --out, or --accept-changes")
         self._check_counters(state)
         for name in ("g", "d", "g_ema"):
             restore_network(getattr(self, name), state, name)
@@ -479,20 +483,20 @@ class Trainer:
         if self.augment is not None and state["p"] is not None:
             check_like(state["p"], self.augment.p, "p")
             if not 0 <= float(state["p"]) <= 1:
-                raise Error(f"the training state's p must be a probability, found {float(state['p'])}")
+                raise FormatError.of("the training state's p", "a probability", float(state["p"]))
         for name in ("images_seen", "steps"):
             if type(state[name]) is not int or not 0 <= state[name] < 2**53:
-                raise Error(f"the training state's {name} must be a whole number of at least 0, found {quoted(state[name])}")
+                raise FormatError.of(f"the training state's {name}", "a whole number of at least 0", state[name])
         if not isinstance(state["seconds"], int | float) or not 0 <= state["seconds"] < 2**53:
-            raise Error(f"the training state's seconds must be a number of at least 0, found {quoted(state['seconds'])}")
+            raise FormatError.of("the training state's seconds", "a number of at least 0", state["seconds"])
         if not isinstance(state.get("started_from"), str | None):
-            raise Error("the training state's started_from must be a fingerprint")
+            raise FormatError("the training state's started_from must be a fingerprint")
 
     def check_finite(self) -> None:
         """Raise `Error` where a figure or a weight is not a finite number."""
         for name, value in self.figures.items():
             if not bool(torch.isfinite(value).all()):
-                raise Error(
+                raise DivergedError(
                     f"training diverged at {self.images_seen / 1000:.1f} kimg: {name} is {float(value)}; snapshots are from"
                     " before, try a lower --learning-rate"
                 )
@@ -500,7 +504,7 @@ class Trainer:
     def check_weights(self) -> None:
         for name, network in (("generator", self.g), ("discriminator", self.d), ("average", self.g_ema)):
             if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
-                raise Error(
+                raise DivergedError(
                     f"training diverged at {self.images_seen / 1000:.1f} kimg: the {name} has weights that are not finite"
                 )
 
