@@ -17,6 +17,7 @@ import torch
 from importlinter.cli import lint_imports
 
 import latentedit
+from latentedit import errors
 from latentedit.directions import Direction
 from latentedit.formats.load_model import load_generator
 from latentedit.latent.latent_file import Latent, save_latent
@@ -142,7 +143,8 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
 def test_every_public_name_loads() -> None:
     for name in latentedit.__all__:
         assert getattr(latentedit, name) is not None
-    assert set(latentedit._HOMES) | set(latentedit._MODULES) | {"Error"} == set(latentedit.__all__)
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.Error)}
+    assert set(latentedit._HOMES) | set(latentedit._MODULES) | kinds == set(latentedit.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = latentedit.nonsense
 
