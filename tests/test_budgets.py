@@ -437,7 +437,7 @@ def test_latents_and_directions_that_are_not_finite(tmp_path: Path, value: float
         assert "has values that are no numbers" in refused(load_latent, tmp_path / "x.npz")
     for name, header in (("intercept", {"intercept": value}), ("sigma", {"sigma": value})):
         line = refused(load_direction, direction_file(tmp_path / "d.safetensors", **header))
-            assert f"{name} is {value}, expected a finite number" in line
+        assert f"{name} is {value}, expected a finite number" in line
     Direction("a", torch.tensor([1.0, 0]), 0.0, 1.0, "f" * 64).save(tmp_path / "d.safetensors")
     data = (tmp_path / "d.safetensors").read_bytes()
     (tmp_path / "d.safetensors").write_bytes(data[:-4] + struct.pack("<f", value))
