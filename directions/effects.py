@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentedit.directions.direction import Direction
 from latentedit.directions.transfer import discriminator_features
+from latentedit.errors import ArgumentError, NotFoundError
 from latentedit.inversion.domain import Domain
 from latentedit.latent.editing import edit, edit_styles
 from latentedit.latent.latent_file import render

@@ -42,7 +42,7 @@ def decisions_by_text(path: Path) -> list[int]:
         for node in ast.walk(handler):
             compared = isinstance(node, ast.Compare) and any(is_message(part, names) for part in [node.left, *node.comparators])
             taken = isinstance(node, ast.Attribute) and node.attr in MESSAGES and is_message(node.value, names)
-            if isinstance(node, ast.expr) and (compared or taken):
+            if (compared or taken) and isinstance(node, ast.expr):
                 lines.append(node.lineno)
     return lines
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latentedit.errors import ArgumentError, IncompatibleError
 from latentedit.inversion.result import psnr
 from latentedit.io.images import EDITED, check_picture, opened, write_picture
 from latentedit.latent.latent_file import Latent
