@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -289,6 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sys.platform.startswith("linux"):
         parser.error("the campaign needs Linux: it forks, and limits memory and files as Linux does")
     options.findings = options.findings.resolve()
+    for ending in (signal.SIGINT, signal.SIGTERM):  # in the background, shells have the first one ignored
+        signal.signal(ending, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         work = Path(folder) / "work"
         if options.replay:

@@ -92,6 +92,7 @@ def test_what_a_command_was_told_to_write_is_its_own_affair(tmp_path: Path) -> N
     """It meets what a user meets who may not write there; everything else is seen as before."""
     own = tmp_path / "own"
     own.mkdir()
+    above = tmp_path / "b" / "c" / "x.png"
     told, folder, handle = tmp_path / "a" / "told.png", tmp_path / "folder", os.open(tmp_path, os.O_RDONLY)
     for place in (told.parent, folder, folder / "deep"):
         place.mkdir()
@@ -99,6 +100,7 @@ def test_what_a_command_was_told_to_write_is_its_own_affair(tmp_path: Path) -> N
         "told": lambda: told.write_text(""),
         "beside": lambda: (told.parent / ".told-x").write_text(""),
         "in a folder": lambda: (folder / "x").mkdir(),
+        "above": lambda: above.parent.parent.mkdir(),
         "there already": lambda: os.makedirs(tmp_path, exist_ok=True),
         "own": lambda: (own / "x").mkdir(),
         "own by descriptor": lambda: os.mkdir("own/y", dir_fd=handle),
@@ -122,7 +124,7 @@ def test_what_a_command_was_told_to_write_is_its_own_affair(tmp_path: Path) -> N
                 return Outcome(None, "may not")
             return Outcome(None, "ok")
 
-        return judged(work, current[0], 600.0, told=[told, folder])
+        return judged(work, current[0], 600.0, told=[told, folder, above])
 
     found: list[str] = []
     in_children(
@@ -133,7 +135,7 @@ def test_what_a_command_was_told_to_write_is_its_own_affair(tmp_path: Path) -> N
         until=lambda: False,
     )
     os.close(handle)
-    assert found == ["may not"] * 3 + ["ok"] * 3 + ["executions"] * 10, dict(zip(steps, found, strict=True))
+    assert found == ["may not"] * 4 + ["ok"] * 3 + ["executions"] * 10, dict(zip(steps, found, strict=True))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "deep", "folder", "own", "x", "y"]
 
 

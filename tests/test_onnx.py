@@ -132,6 +132,54 @@ def test_demands(tmp_path: Path, name: str) -> None:
     assert "OpenCV(" not in str(caught.value)  # the place in its source
 
 
+def classes(*layers: bytes) -> bytes:
+    """From x [1, 3, 224, 224] by the ``layers`` to the means of y [1, 800, 224, 224], which take 161 MB."""
+    nodes = [node("Conv", ["x", "w"], ["y"], kernel_shape=[1, 1]), *layers, node("GlobalAveragePool", ["y"], ["m"])]
+    return network(nodes, [floats("w", (800, 3, 1, 1))], [value("x", (1, 3, 224, 224))], [value("m", (1, 800, 1, 1))])
+
+
+APART = """
+import resource, subprocess, sys
+status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""Runs a command, and says how it ended and how many KB it took; what this process takes would count in its own children."""
+
+
+def taken(path: Path, size: int) -> tuple[int, int]:
+    """How a trial ends, and the bytes in memory that it has at most."""
+    line = [sys.executable, "-I", "-c", APART, *onnx.trial(path, (3, size, size), {})]
+    status, most = subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()
+    return int(status), int(most) << 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_what_a_small_file_may_take(tmp_path: Path) -> None:
+    """300 MB more than a program that opens nothing, whatever the pictures' size in common use; less is enough."""
+    copied = [node("Conv", ["x", "w"], [f"c{i}"], kernel_shape=[1, 1]) for i in range(4)]
+    joined = node("Concat", [f"c{i}" for i in range(4)], ["j"], axis=1)
+    files = {"fits": classes(), "does not": classes(*copied, joined)}
+    alone = taken(written(tmp_path / "empty.onnx", mean(8)), 8)[1]
+    for name, data in files.items():
+        path = written(tmp_path / "x.onnx", data)
+        assert path.stat().st_size < 20_000
+        status, most = taken(path, 224)
+        assert (status == 0) == (name == "fits")
+        assert most - alone < 300 << 20, name
+    with pytest.raises(Error, match="x.onnx: OpenCV cannot read it as an ONNX network for pictures of 224 x 224 pixels"):
+        read_onnx(path, (3, 224, 224))
+
+
+def test_what_a_small_file_may_compute(tmp_path: Path) -> None:
+    """A network whose weights are used again and again takes a hundred thousand operations a pixel, and no second more."""
+    chain = [node("Conv", [f"h{i}", "v"], [f"h{i + 1}"], kernel_shape=[3, 3], pads=[1] * 4) for i in range(60)]
+    nodes = [node("Conv", ["x", "w"], ["h0"], kernel_shape=[1, 1]), *chain, node("GlobalAveragePool", ["h60"], ["y"])]
+    weights = [floats("w", (16, 3, 1, 1)), floats("v", (16, 16, 3, 3))]
+    path = written(tmp_path / "x.onnx", network(nodes, weights, [value("x", (1, 3, 224, 224))], [value("y", (1, 16, 1, 1))]))
+    with pytest.raises(Error, match="it needs 1e.10 computations for a picture, expected at most 5e.09"):
+        read_onnx(path, (3, 224, 224))
+
+
 ENDS = ("import os; os.abort()", "while True: pass", r"print('x', 'a \x1b[31mb no'); raise SystemExit(1)")
 
 

@@ -127,7 +127,9 @@ class Watch:
     def _changes(self, event: str, arguments: tuple[Any, ...], name: Any) -> None:
         if self._owns(name) or (event == "os.mkdir" and os.path.isdir(name)):  # of one that is there nothing is made
             return
-        if self._is_told(os.path.realpath(os.fsdecode(name))):
+        place = os.path.realpath(os.fsdecode(name))
+        above = event == "os.mkdir" and any(told.startswith(place + os.sep) for told in self._told)
+        if above or self._is_told(place):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
         self._note(event, arguments)
 

@@ -30,9 +30,13 @@ NODES = 20_000
 """Operations of a network; the largest classifiers have some thousand."""
 NUMBERS = 1 << 26
 """Of what a network is said to take or give."""
-SMALL, PER_PIXEL, COMPUTED = 64 << 20, 16 << 10, 30_000_000
-"""Bytes between operations, those for each pixel of what a network looks at, and computations for each; the largest published
-classifiers take a third of that.
+ROOM, COPIES, PER_PIXEL = 300 << 20, 4, 1 << 10
+"""Bytes that a network may take, beside so many times those of its file, and those for each pixel of a large picture. Published
+classifiers take three times their file and 10 to 70 MB at 224 px, 0.2 to 1.4 KB a pixel.
+"""
+COMPUTED, SIMPLEST = 30_000_000, 100_000
+"""Computations for each pixel; the largest published classifiers take a third of that. Nor may there be more than bytes in the
+file, but so many in small ones: published networks take a twentieth of that, as every weight is used about once a place.
 """
 TRIAL = Path(__file__).with_name("onnx_trial.py")
 PATIENCE = 600
@@ -139,13 +143,21 @@ _tried: set[Any] = set()
 """Files and shapes that are known to be well."""
 
 
-def _try(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int]) -> None:
+def trial(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int]) -> list[str]:
+    """The command line of a trial, with what the network may take."""
     pixels = shape[1] * shape[2]
-    limits = (PER_PIXEL * pixels + SMALL, COMPUTED * max(pixels, 4096))
+    size = os.path.getsize(path)
+    computed = min(COMPUTED, max(SIMPLEST, size)) * max(pixels, 4096)
+    limits = (max(ROOM, PER_PIXEL * pixels) + COPIES * size, computed)
     words = [*(str(number) for number in (*shape, *limits)), *(str(word) for pair in outputs.items() for word in pair)]
-    line = [sys.executable, "-I", str(TRIAL), os.path.abspath(path), *words]
+    return [sys.executable, "-I", str(TRIAL), os.path.abspath(path), *words]
+
+
+def _try(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int]) -> None:
     try:
-        done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(
+            trial(path, shape, outputs), stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FormatError(f"OpenCV cannot be tried on it ({reason(error)})", path=path) from error
     if done.returncode:

@@ -12,24 +12,21 @@ import sys
 import cv2
 import numpy as np
 
-OPENING, COPIES = 200 << 20, 6
-"""Bytes that opening a network may take, beside so many times those of its file."""
 SECONDS, RATE = 5, 16 << 20
 """Of processor time to open one, and the bytes of a file that are read in a second."""
 SPEED = 1_000_000_000
 """Computations a second at least."""
 
 
-def limit(memory: int, seconds: float) -> None:
-    """Lets this process take ``memory`` bytes and ``seconds`` more than it has; where the system has no limits, it has none."""
+def limit(seconds: float, memory: int | None = None) -> None:
+    """Lets this process take so many seconds and bytes more than it has; where the system has no limits, it has none."""
     try:
         import resource
     except ImportError:  # Windows
         return
-    for what, taken, more in (
-        (resource.RLIMIT_AS, _addresses(), memory),
-        (resource.RLIMIT_CPU, sum(os.times()[:2]), seconds),
-    ):
+    limits = [(resource.RLIMIT_CPU, sum(os.times()[:2]), seconds)]
+    limits += [] if memory is None else [(resource.RLIMIT_AS, _addresses(), memory)]
+    for what, taken, more in limits:
         hard = resource.getrlimit(what)[1]
         most = int(taken + more) + 1
         resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
@@ -46,16 +43,12 @@ def _addresses() -> int:
 
 def attempt(file: str, shape: list[int], most_memory: int, most_computed: int, outputs: dict[str, int]) -> str | None:
     """Why the network in ``file`` cannot be used; None where it can."""
-    size = os.path.getsize(file)
-    limit(OPENING + COPIES * size, SECONDS + size / RATE)
+    limit(SECONDS + os.path.getsize(file) / RATE, most_memory)
     network = cv2.dnn.readNetFromONNX(file)
-    memory, computed = network.getMemoryConsumption(shape)[1], network.getFLOPS(shape)
-    if not 0 <= memory <= most_memory or not 0 <= computed <= most_computed:
-        return (
-            f"it needs {memory >> 20} MB and {computed:.1g} computations for a picture,"
-            f" expected at most {most_memory >> 20} MB and {most_computed:.1g}"
-        )
-    limit(OPENING + COPIES * size + 2 * memory, SECONDS + computed / SPEED)
+    computed = network.getFLOPS(shape)
+    if not 0 <= computed <= most_computed:
+        return f"it needs {computed:.1g} computations for a picture, expected at most {most_computed:.1g}"
+    limit(SECONDS + computed / SPEED)
     network.setInput(np.zeros(shape, dtype=np.float32))
     found = network.forward(list(outputs)) if outputs else [network.forward()]
     for (name, count), numbers in zip(outputs.items(), found, strict=False):
