@@ -111,6 +111,7 @@ def edit(
     from latentedit.io.video import ENDINGS, save_video, there_and_back
     from latentedit.latent.editing import edit_holding
     from latentedit.latent.latent_file import save_latent
+    from latentedit.latent.spaces import space_of_latent
     from latentedit.photo.pasting import check_belongs, paste_back, save_like
 
     moves = [parse_move(text) for text in sets]
@@ -191,7 +192,7 @@ def edit(
                 **latent.settings,
                 "edits": [*latent.settings.get("edits", []), *sets, *([f"holding {hold}"] if hold else [])],
             }
-            latent.space = "s" if latent.styles else "w" if bool((latent.ws == latent.ws[:, :1]).all()) else "w+"
+            latent.space = space_of_latent(latent.ws, latent.styles).name
             latent.distances = {}
             # What was seen of sliders was seen from where the latent was before.
             onlooker_of(model).look(latent).put_into(latent)

@@ -1,5 +1,6 @@
 """``directions fit``: a direction from labels or from a classifier."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -282,9 +283,7 @@ def _from_tables(
         if balance:
             tables = [(title, balanced(labels, balanced_rows(labels, balance))) for title, labels in tables]
         return [_from_latents(labels, model, title, confident, common) for title, labels in tables]
-    if confident is not None and method == "transfer":
-        common = {**common, "confident": confident}
-    elif confident is not None:
+    if confident is not None and method != "transfer":
         raise ArgumentError("--confident needs scores; it cannot be used with --method invert")
     crops = read_crops(paths, model, crop, aligned)
     images = torch.cat(list(crops.values()))
@@ -296,7 +295,7 @@ def _from_tables(
             rows = balanced_rows(labels, balance, copies=1)  # every copy of a photo is augmented anew
             chosen, labels = images[rows], balanced(labels, rows)
         named = {**common, "name": title}
-        found.append(_from_photos(chosen, labels, model, method, mirror, samples, steps, named))
+        found.append(_from_photos(chosen, labels, model, method, mirror, samples, steps, confident, named))
     return found
 
 
@@ -415,9 +414,10 @@ def _from_photos(
     mirror: str,
     samples: int,
     steps: int,
+    confident: float | None,
     common: dict[str, Any],
 ) -> "Direction":
-    from latentedit.directions import fit_from_inversions, fit_from_photos
+    from latentedit.directions import LabelledPhotos, TransferOptions, fit_from_inversions, fit_from_photos
 
     if common["space"] == "z":
         raise ArgumentError("photos have no z; --space must be w, w+ or s")
@@ -433,17 +433,14 @@ def _from_photos(
             bar.total = total
             bar.update(done - bar.n)
 
-        shared = dict(
-            generator=model.generator,
-            discriminator=model.discriminator,
-            groups=labels.groups,
-            mirror=mirror,
-            progress=report,
-            **common,
-        )
+        photos = LabelledPhotos(images, labels.values, labels.groups, mirror)
+        shared = dict(generator=model.generator, discriminator=model.discriminator, progress=report, **common)
         if method == "transfer":
-            return fit_from_photos(images, labels.values, samples=samples, **shared)
-        return fit_from_inversions(images, labels.values, steps=steps, **shared)
+            options = TransferOptions(samples=samples)
+            if confident is not None:
+                options = replace(options, confident=confident)
+            return fit_from_photos(photos, options=options, **shared)
+        return fit_from_inversions(photos, steps=steps, **shared)
 
 
 def _tell_of_background(direction: "Direction", model: "Model") -> None:

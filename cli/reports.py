@@ -28,7 +28,7 @@ def parse_question(text: str) -> tuple[str, str | None, str | None]:
 def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, pictures: int) -> tuple["Effect", list[float]]:
     """Measure ``direction`` on random images, and every layer alone, with the attribute classifier in the file ``judge``."""
     from latentedit.directions.effects import AMOUNTS, effect_of_layers, measure_effect, question
-    from latentedit.latent.w_statistics import sample_w, sample_z
+    from latentedit.latent.spaces import space_of
     from latentedit.metrics import load_judge
 
     found = load_judge(judge)
@@ -40,10 +40,8 @@ def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, 
         if name != head
     }
     generator = model.generator
-    if direction.space == "z":
-        base = sample_z(1, generator.z_dim, pictures)
-    else:
-        base = sample_w(generator, pictures, seed=1)[:, None].expand(-1, generator.num_ws, -1)
+    space = space_of(direction.space)
+    base = space.random(generator, pictures, seed=1)
     with progress_bar(len(AMOUNTS), "measuring", "amount") as bar:
         effect = measure_effect(
             generator,
@@ -54,7 +52,7 @@ def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, 
             discriminator=model.discriminator,
             progress=lambda done, _: bar.update(done - bar.n),
         )
-    by_layer = effect_of_layers(generator, direction, base, score) if direction.space in ("w", "w+") else []
+    by_layer = effect_of_layers(generator, direction, base, score) if space.linear else []
     return effect, by_layer
 
 
@@ -187,10 +185,11 @@ def condition(name: str, keep: str, called: str | None, model_name: str, out: st
 def kept(direction: "Direction", keep: str, model: "Model", name: str | None = None) -> "Direction":
     """Return ``direction`` conditioned on those named, or on those that its leakage selects; itself if there are none."""
     from latentedit.directions.conditioning import conditioned, to_keep
+    from latentedit.latent.spaces import space_of
 
     generator = model.generator
     if keep == "auto":
-        others = [d for d in known_directions(model) if d.name != direction.name and d.space in ("w", "w+")]
+        others = [d for d in known_directions(model) if d.name != direction.name and space_of(d.space).linear]
         chosen = to_keep(direction, others, generator.num_ws, generator.w_dim)
         if not chosen:
             click.echo(f"{direction.name} changes no known direction by 0.2 sigmas per sigma or more: nothing to keep")

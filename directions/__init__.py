@@ -13,19 +13,25 @@ if TYPE_CHECKING:
     from latentedit.directions.direction import Direction, save_direction
     from latentedit.directions.effects import effect_of_layers, measure_effect, question
     from latentedit.directions.imported import import_direction
+    from latentedit.directions.labelled_latents import LabelledLatents
     from latentedit.directions.labels import LabelTable, read_labels
     from latentedit.directions.pca import principal_components
-    from latentedit.directions.probe import fit, fit_classes
+    from latentedit.directions.probe import ProbeOptions, fit, fit_classes, fit_probe
     from latentedit.directions.refinement import PhotoScores, RefineOptions, refine
     from latentedit.directions.registry import find_direction, load_direction, shipped
     from latentedit.directions.report import card, plot, with_report
     from latentedit.directions.sefa import factorised
     from latentedit.directions.sweeps import sweep_sheet
     from latentedit.directions.transfer import (
+        LabelledPhotos,
         PhotoClassifier,
+        TransferOptions,
         fit_from_inversions,
         fit_from_photos,
         fit_from_scores,
+        from_inversions,
+        from_photos,
+        from_scores,
         inverted_photos,
         log_odds,
     )
@@ -34,10 +40,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "Direction": "direction",
     "LabelTable": "labels",
+    "LabelledLatents": "labelled_latents",
+    "LabelledPhotos": "transfer",
     "OnnxClassifier": "classifiers",
     "PhotoClassifier": "transfer",
     "PhotoScores": "refinement",
+    "ProbeOptions": "probe",
     "RefineOptions": "refinement",
+    "TransferOptions": "transfer",
     "card": "report",
     "conditioned": "conditioning",
     "effect_of_layers": "effects",
@@ -48,6 +58,10 @@ _HOMES = {
     "fit_from_inversions": "transfer",
     "fit_from_photos": "transfer",
     "fit_from_scores": "transfer",
+    "fit_probe": "probe",
+    "from_inversions": "transfer",
+    "from_photos": "transfer",
+    "from_scores": "transfer",
     "import_direction": "imported",
     "inverted_photos": "transfer",
     "leakage": "conditioning",
@@ -70,10 +84,14 @@ _HOMES = {
 __all__ = [
     "Direction",
     "LabelTable",
+    "LabelledLatents",
+    "LabelledPhotos",
     "OnnxClassifier",
     "PhotoClassifier",
     "PhotoScores",
+    "ProbeOptions",
     "RefineOptions",
+    "TransferOptions",
     "card",
     "conditioned",
     "effect_of_layers",
@@ -84,6 +102,10 @@ __all__ = [
     "fit_from_inversions",
     "fit_from_photos",
     "fit_from_scores",
+    "fit_probe",
+    "from_inversions",
+    "from_photos",
+    "from_scores",
     "import_direction",
     "inverted_photos",
     "leakage",

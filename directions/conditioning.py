@@ -11,6 +11,7 @@ from latentedit.directions.refinement import of_one_sigma
 from latentedit.directions.sigma import measure_sigma
 from latentedit.errors import ArgumentError, DataError
 from latentedit.latent.editing import gradient_of_score, step_of
+from latentedit.latent.spaces import W_PLUS, W, space_of
 from latentedit.latent.w_statistics import sample_w
 from latentedit.networks.generator import Generator
 
@@ -57,14 +58,15 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
         Error: nothing is left, or a direction is not in W or W+.
     """
     _linear([direction, *keep])
+    space = space_of(direction.space)
     if not keep:
         raise ArgumentError("name at least one direction to keep")
     ws = torch.zeros(1, generator.num_ws, generator.w_dim)
     gradients = torch.stack([gradient_of_score(ws, d) for d in keep]).double()
     first, last = direction.layers or (0, generator.num_ws - 1)
     moved = gradients[:, first : last + 1]
-    constraints = moved.sum(dim=1) if direction.space == "w" else torch.zeros_like(gradients)
-    if direction.space == "w+":
+    constraints = moved.sum(dim=1) if space is W else torch.zeros_like(gradients)
+    if space is W_PLUS:
         constraints[:, first : last + 1] = moved
     basis = torch.linalg.svd(constraints.flatten(1), full_matrices=False)
     rows = basis.Vh[1e-6 * basis.S.max().clamp(min=1e-12) < basis.S]
@@ -105,7 +107,7 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
 
 def _linear(directions: Sequence[Direction]) -> None:
     for direction in directions:
-        if direction.space not in ("w", "w+"):
+        if not space_of(direction.space).linear:
             raise ArgumentError(
                 f"direction {direction.name} is in the space {direction.space}; only those in W and W+ can be compared so"
             )

@@ -13,8 +13,8 @@ from torch import Tensor
 from latentedit.errors import ArgumentError, DataError, FormatError, IncompatibleError, complete, is_number, quoted
 from latentedit.io.budget import check_things
 from latentedit.io.native_file import check_numbers, read_tensors, write_tensors
-from latentedit.latent.editing import score, style_score
 from latentedit.latent.latent_file import versions
+from latentedit.latent.spaces import SPACES, space_of
 from latentedit.networks.fingerprint import fingerprint_in
 from latentedit.networks.generator import Generator
 
@@ -57,17 +57,16 @@ class Direction:
             raise ArgumentError.of_shape("a direction", "[w_dim] or [num_ws, w_dim]", self.vector.shape)
         if not self.space:
             object.__setattr__(self, "space", "w" if self.vector.ndim == 1 else "w+")
-        if self.space not in ("z", "w", "w+", "s"):
+        if self.space not in SPACES:
             raise ArgumentError.of("a direction's space", '"z", "w", "w+" or "s"', self.space)
-        if (self.vector.ndim == 2) != (self.space == "w+"):
+        space = SPACES[self.space]
+        if (self.vector.ndim == 2) != space.per_layer:
             raise ArgumentError(f"a direction in the space {self.space} cannot have shape {list(self.vector.shape)}")
-        if (self.scale is not None) != (self.space == "s") or (
-            self.scale is not None and self.scale.shape != self.vector.shape
-        ):
+        if (self.scale is not None) != space.has_scale or (self.scale is not None and self.scale.shape != self.vector.shape):
             raise ArgumentError("a direction in the space s needs the standard deviation of every channel, no other has them")
         if not abs(float(self.vector.norm()) - 1) <= 1e-3:  # a NaN neither
             raise ArgumentError(f"a direction must have norm 1, got {float(self.vector.norm()):.4g}")
-        if self.step is not None and (self.space not in ("w", "w+") or self.step.shape[1:] != self.vector.shape[-1:]):
+        if self.step is not None and (not space.linear or self.step.shape[1:] != self.vector.shape[-1:]):
             raise ArgumentError(f"a direction in the space {self.space} cannot have a step of shape {list(self.step.shape)}")
         if not 0 < self.sigma < math.inf:
             raise ArgumentError.of("a direction's sigma", "greater than 0", self.sigma)
@@ -83,11 +82,10 @@ class Direction:
             generator: required in the space "s", to compute styles from ws.
             styles: style offsets ``[N, I]``, if the latent has any.
         """
-        if self.space == "s":
-            if generator is None:
-                raise ArgumentError(f"direction {self.name} is in style space; its scores need the generator")
-            return style_score(generator, ws, styles, self, self.intercept)
-        return score(ws, self, self.intercept)
+        space = space_of(self.space)
+        if space.has_scale and generator is None:
+            raise ArgumentError(f"direction {self.name} is in style space; its scores need the generator")
+        return space.score(generator, ws, styles, self, self.intercept)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         save_direction(path, self)
@@ -177,7 +175,12 @@ def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tupl
         Error: an invalid name, or a style channel outside ``layers``.
     """
     own = direction.layers
-    if direction.space == "s" and layers is not None and own is not None and not layers[0] <= own[0] <= own[1] <= layers[1]:
+    if (
+        space_of(direction.space).has_scale
+        and layers is not None
+        and own is not None
+        and not layers[0] <= own[0] <= own[1] <= layers[1]
+    ):
         raise ArgumentError(f"direction {direction.name} is in layers {own[0]}-{own[1]}, outside of {layers[0]}-{layers[1]}")
     sign = -1.0 if flip else 1.0
     return replace(

@@ -14,8 +14,9 @@ from latentedit.directions.direction import Direction
 from latentedit.directions.transfer import discriminator_features
 from latentedit.errors import ArgumentError, NotFoundError
 from latentedit.inversion.domain import Domain
-from latentedit.latent.editing import edit, edit_styles
+from latentedit.latent.editing import edit
 from latentedit.latent.latent_file import render
+from latentedit.latent.spaces import space_of
 from latentedit.metrics.judge import Judge
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
@@ -72,17 +73,14 @@ def moved_pictures(
     noise: Noise = "const",
 ) -> Tensor:
     """Render ``ws [N, num_ws, w_dim]`` (z ``[N, z_dim]`` for a direction in z) moved by ``amount`` sigmas: ``[N, C, H, W]``."""
+    space = space_of(direction.space)
     pictures = []
     for start in range(0, len(ws), BATCH):
         part = ws[start : start + BATCH].to(generator.device)
         offsets = [offset[start : start + BATCH].to(generator.device) for offset in styles]
-        if direction.space == "z":
-            part = generator.mapping(part + amount * direction.sigma * direction.vector.to(part))
-        elif direction.space == "s":
-            if amount:
-                offsets = [offset.to(part) for offset in edit_styles(generator, offsets, direction, amount)]
-        else:
-            part = edit(part, direction, amount)
+        if amount or not space.has_scale:  # styles that do not move have no offsets
+            part, offsets = space.move(generator, part, offsets, direction, amount)
+            offsets = [offset.to(part) for offset in offsets]
         pictures.append(render(generator, part, noise, offsets).cpu())
     return torch.cat(pictures)
 
@@ -209,7 +207,7 @@ def _recognised(features: Sequence[np.ndarray[Any, Any]], zero: int) -> np.ndarr
 
 def effect_of_layers(generator: Generator, direction: Direction, ws: Tensor, judge: Score, amount: float = 2.0) -> list[float]:
     """Return, for every layer, how much an edit of that layer alone changes the mean log odds of ``judge``."""
-    if direction.space not in ("w", "w+"):
+    if not space_of(direction.space).linear:
         raise ArgumentError(f"direction {direction.name} is in the space {direction.space}, which has no layers to measure")
 
     def mean(pictures: Tensor) -> float:

@@ -13,7 +13,7 @@ import torch
 from latentedit.directions.direction import Direction
 from latentedit.directions.effects import moved_pictures
 from latentedit.inversion.face_weights import within_face
-from latentedit.latent.w_statistics import sample_w, sample_z
+from latentedit.latent.spaces import space_of
 from latentedit.networks.generator import Generator
 
 PICTURES, PIXELS = 8, 8 * 256**2
@@ -48,10 +48,7 @@ def places(generator: Generator, direction: Direction, framing: Mapping[str, Any
     if face is None or head is None or not face.any() or head.all():
         return None
     count = max(min(PICTURES, PIXELS // generator.resolution**2), 2)
-    if direction.space == "z":
-        latents = sample_z(SEED, generator.z_dim, count)
-    else:
-        latents = sample_w(generator, count, SEED)[:, None].expand(-1, generator.num_ws, -1)
+    latents = space_of(direction.space).random(generator, count, SEED)
     low, high = (moved_pictures(generator, direction, latents, amount) for amount in (-1.0, 1.0))
     change = (high - low).abs().mean(dim=(0, 1)) * 127.5
     return Places(round(float(change[face].mean()), 2), round(float(change[~head].mean()), 2))

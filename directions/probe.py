@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -14,15 +14,14 @@ from torch import Tensor
 
 from latentedit.directions.direction import Direction, unit
 from latentedit.directions.folds import Array
-from latentedit.directions.sigma import measure_sigma
+from latentedit.directions.labelled_latents import LabelledLatents
 from latentedit.directions.validation import by_layer, gain_of_doubling, learning_curve, propose_layers, quality, stability
 from latentedit.errors import ArgumentError, DataError
-from latentedit.latent.w_statistics import style_statistics
+from latentedit.latent.spaces import Coordinates, space_of
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
 
 KINDS = ("auto", "svc", "logistic", "lda", "ridge")
-SPACES = ("z", "w", "w+", "s")
 FEW = 50
 """Samples of the smaller class below which "auto" takes logistic regression, the best with few (recipes/few_labels.py)."""
 MANY, WIDE = 20_000, 2048
@@ -45,93 +44,158 @@ def probe(kind: str, strength: float = 1.0, balanced: bool = True) -> Any:
     raise ArgumentError.of("probe", f"one of {', '.join(KINDS)}", kind)
 
 
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What kind of probe is fitted, and to what."""
+
+    kind: str = "auto"
+    """"svc", "logistic", "lda" (linear discriminant, covariance shrunk after Ledoit and Wolf 2004), "ridge" (numbers), or
+    "auto": ridge for numbers, logistic for fewer than 50 labels of the smaller class or more than 20,000 samples, else svc."""
+    space: str = "w"
+    """"w" (the mean of ws over ``layers``), "w+" (these layers one by one), "s" (their styles) or "z"."""
+    layers: tuple[int, int] | None = None
+    """First and last layer that the probe sees and the direction edits; None for all."""
+    strength: float = 0.01
+    """C of the probe on coordinates scaled to unit mean square; smaller values regularise more."""
+    confident: float = 1.0
+    """Share of the samples, those with the lowest and the highest numbers, that become the two classes, as in the published
+    training of boundaries (0.02 at each end there is 0.04 here); 1 takes all."""
+    balanced: bool = True
+    """Whether both classes have equal weight."""
+    examine: bool = False
+    """Whether to add to the report a learning curve, the angle between directions from resampled labels and, in "w+", figures
+    of probes of each layer alone with the range of layers that predict most. This takes some thirty more fits, and five more
+    per layer."""
+
+    def __post_init__(self) -> None:
+        space_of(self.space)
+        if self.kind not in KINDS:
+            raise ArgumentError.of("probe", f"one of {', '.join(KINDS)}", self.kind)
+        if not 0 < self.confident <= 1:
+            raise ArgumentError.of("the confident share", "above 0 and at most 1", self.confident)
+
+
+DEFAULT = ProbeOptions()
+
+
+class ProbeChoices(TypedDict, total=False):
+    """Fields of `ProbeOptions`, except ``confident``."""
+
+    kind: str
+    space: str
+    layers: tuple[int, int] | None
+    strength: float
+    balanced: bool
+    examine: bool
+
+
+class Choices(ProbeChoices, total=False):
+    """Further arguments of `fit`: the fields of `ProbeOptions`."""
+
+    confident: float
+
+
 def fit(
     ws: Tensor,
     labels: Sequence[float] | Array,
     *,
     generator: Generator,
     name: str = "direction",
-    kind: str = "auto",
-    space: str = "w",
     groups: Sequence[Any] | None = None,
-    layers: tuple[int, int] | None = None,
-    strength: float = 0.01,
-    confident: float = 1.0,
-    balanced: bool = True,
-    examine: bool = False,
+    provenance: dict[str, Any] | None = None,
+    **choices: Unpack[Choices],
+) -> Direction:
+    """Fit a linear probe to labelled latents and return its normal as a direction.
+
+    This is the short form of `fit_probe`.
+
+    Args:
+        ws: ``[N, num_ws, w_dim]`` or ``[N, w_dim]``; for the space "z" ``[N, z_dim]``.
+        labels: ``[N]``, 0 and 1, or numbers; NaN marks a missing label.
+        groups: ``[N]``; samples of one group (a person, an image and its mirror image) stay together in the folds.
+        choices: fields of `ProbeOptions`, such as ``kind``, ``space``, ``layers`` and ``strength``.
+
+    Raises:
+        Error: shapes that do not match, a single class, or too few samples.
+    """
+    samples = LabelledLatents(ws, np.asarray(labels, dtype=np.float64), groups)
+    return fit_probe(samples, generator, ProbeOptions(**choices), name=name, provenance=provenance)
+
+
+def fit_probe(
+    samples: LabelledLatents,
+    generator: Generator,
+    options: ProbeOptions = DEFAULT,
+    *,
+    name: str = "direction",
     provenance: dict[str, Any] | None = None,
 ) -> Direction:
     """Fit a linear probe to labelled latents and return its normal as a direction.
 
     The method is that of InterFaceGAN (Shen et al. 2020, section 3). Unlike there, the intercept is kept, so that a score of 0
-    means undecided, and sigma is measured, so that amounts are comparable.
-
-    Args:
-        ws: ``[N, num_ws, w_dim]`` or ``[N, w_dim]``; for the space "z" ``[N, z_dim]``.
-        labels: ``[N]``, 0 and 1, or numbers; NaN marks a missing label.
-        kind: "svc", "logistic", "lda" (linear discriminant, covariance shrunk after Ledoit and Wolf 2004), "ridge" (numbers),
-            or "auto": ridge for numbers, logistic for fewer than 50 labels of the smaller class or more than 20,000 samples,
-            else svc.
-        space: "w" (the mean of ws over ``layers``), "w+" (these layers one by one), "s" (their styles) or "z".
-        groups: ``[N]``; samples of one group (a person, an image and its mirror image) stay together in the folds.
-        strength: C of the probe on coordinates scaled to unit mean square; smaller values regularise more.
-        confident: share of the samples, those with the lowest and the highest numbers, that become the two classes, as in the
-            published training of boundaries (0.02 at each end there is 0.04 here); 1 takes all.
-        balanced: whether both classes have equal weight.
-        examine: whether to add to the report a learning curve, the angle between directions from resampled labels and, in "w+",
-            figures of probes of each layer alone with the range of layers that predict most. This takes some thirty more fits,
-            and five more per layer.
+    means undecided, and sigma is measured, so that amounts are comparable. The report ends with ``samples.facts``.
 
     Raises:
         Error: shapes that do not match, a single class, or too few samples.
     """
-    x, values, members = _samples(ws, labels, generator, space, groups, layers)
+    space = space_of(options.space)
+    at = space.coordinates(generator, options.layers)
+    x, values, members = _rows(samples, generator, options.space, at)
     if len(np.unique(values)) < 2:
         raise DataError(f"all {len(values)} labels are the same; a direction needs two classes")
-    chosen = _confident(values, confident)
+
+    chosen = _confident(values, options.confident)
     binary = chosen is not None or set(np.unique(values)) == {0.0, 1.0}
     if chosen is not None:
         rows, sure = chosen
-        x, values, members = x[rows], sure, None if members is None else [members[i] for i in rows]
+        x = x[rows]
+        values = sure
+        members = None if members is None else [members[i] for i in rows]
+
+    kind = options.kind
     if kind == "auto":
         few_or_many = binary and (min(values.sum(), (1 - values).sum()) < FEW or len(values) > MANY)
         kind = "ridge" if not binary else "logistic" if few_or_many else "svc"
     if kind != "ridge" and not binary:
         raise DataError(f"the {kind} probe needs labels 0 and 1; use ridge for numbers, or only the most confident samples")
+
     scale = float(np.sqrt(x.var(axis=0).mean())) or 1.0
-    coordinates = Coordinates.of(generator, space, layers)
-    estimator = probe(kind, strength, balanced)
+    estimator = probe(kind, options.strength, options.balanced)
     if len(x) > MANY:
         x = x.astype(np.float32)
         if kind == "logistic" and x.shape[1] <= WIDE:
             estimator.set_params(solver="newton-cholesky")
     x = x / scale
     two = binary and kind != "ridge"
+
     report: dict[str, Any] = {
         "probe": kind,
-        "strength": strength,
-        "space": space,
+        "strength": options.strength,
+        "space": options.space,
         "samples": len(values),
         "groups": len(set(members)) if members is not None else None,
         **({"positives": int(values.sum())} if binary else {}),
-        **({"confident": confident} if chosen is not None else {}),
+        **({"confident": options.confident} if chosen is not None else {}),
         **quality(estimator, x, values, members, two),
     }
-    if examine:
+    if options.examine:
         curve = learning_curve(estimator, x, values, members, two)
         report["learning_curve"] = curve
         report["gain_of_doubling"] = gain_of_doubling(curve)
         report["angle"] = stability(estimator, x, values, members)
-    if examine and space == "w+" and coordinates.last > coordinates.first:
-        alone = by_layer(estimator, x, values, members, two, coordinates.last + 1 - coordinates.first)
+    if options.examine and space.per_layer and at.last > at.first:
+        alone = by_layer(estimator, x, values, members, two, at.last + 1 - at.first)
         report["layers_alone"] = alone
         told = [max(value - 0.5 * two, 0.0) for value in alone]
         if any(told):
-            report["telling_layers"] = [coordinates.first + row for row in propose_layers(told)]
+            report["telling_layers"] = [at.first + row for row in propose_layers(told)]
+    report.update(samples.facts)
+
     fitted = clone(estimator).fit(x, values)
     weights = torch.from_numpy(np.asarray(fitted.coef_, dtype=np.float64).reshape(-1) / scale)
     norm = float(weights.norm())
-    vector = coordinates.embed(unit(weights))
+    vector = at.embed(unit(weights))
+
     # A score has the units of w: both sides are divided by the norm. Ridge is undecided at the mean of its numbers.
     middle = 0.0 if kind != "ridge" else float(values.mean())
     intercept = (float(np.ravel(fitted.intercept_)[0]) - middle) / norm
@@ -139,96 +203,44 @@ def fit(
         name=name,
         vector=vector,
         intercept=intercept,
-        sigma=measure_sigma(vector, generator, space, coordinates.scale),
+        sigma=space.sigma(generator, vector, at.scale),
         fingerprint=fingerprint(generator),
-        layers=layers if space != "z" else None,
-        space=space,
-        scale=coordinates.scale,
+        layers=options.layers if space.has_layers else None,
+        space=options.space,
+        scale=at.scale,
         report=report,
         provenance=provenance or {},
     )
 
 
-def fit_classes(ws: Tensor, labels: Sequence[str], *, name: str = "direction", **options: Any) -> dict[str, Direction]:
-    """Fit a direction NAME-CLASS for every class against all others; "" marks a missing label. Options are those of `fit`."""
+def fit_classes(
+    ws: Tensor,
+    labels: Sequence[str],
+    *,
+    generator: Generator,
+    name: str = "direction",
+    groups: Sequence[Any] | None = None,
+    provenance: dict[str, Any] | None = None,
+    **choices: Unpack[Choices],
+) -> dict[str, Direction]:
+    """Fit a direction NAME-CLASS for every class against all others; arguments are those of `fit`.
+
+    Args:
+        labels: ``[N]``, the name of every sample's class; "" marks a missing label.
+    """
     classes = sorted({label for label in labels if label})
     if len(classes) < 2:
         raise DataError(f"all labels are {classes[0]!r}; a direction needs two classes" if classes else "there are no labels")
     found = {}
     for one in classes:
         values = [np.nan if not label else float(label == one) for label in labels]
-        found[one] = fit(ws, values, name=f"{name}-{one}", **options)
+        samples = LabelledLatents(ws, np.array(values), groups)
+        found[one] = fit_probe(samples, generator, ProbeOptions(**choices), name=f"{name}-{one}", provenance=provenance)
     return found
 
 
-@dataclass(frozen=True)
-class Coordinates:
-    """Where a probe looks: which part of a latent's numbers, as one row."""
-
-    space: str
-    first: int
-    last: int
-    shape: tuple[int, ...]
-    """Of a direction's vector."""
-    moved: Tensor
-    """Which entries of the flat vector belong to the layers, booleans."""
-    scale: Tensor | None = None
-    """Of style channels."""
-
-    @classmethod
-    def of(cls, generator: Generator, space: str, layers: tuple[int, int] | None) -> "Coordinates":
-        if space not in SPACES:
-            raise ArgumentError.of("space", f"one of {', '.join(SPACES)}", space)
-        first, last = layers or (0, generator.num_ws - 1)
-        if not 0 <= first <= last < generator.num_ws:
-            raise ArgumentError(f"layers {first}-{last} lie outside this network, whose layers are 0-{generator.num_ws - 1}")
-        if space == "z" and layers:
-            raise ArgumentError("a direction in z edits all layers")
-        if space == "w+":
-            shape: tuple[int, ...] = (generator.num_ws, generator.w_dim)
-            moved = torch.zeros(shape, dtype=torch.bool)
-            moved[first : last + 1] = True
-            return cls(space, first, last, shape, moved.flatten())
-        if space == "s":
-            _, std = style_statistics(generator)
-            parts = [
-                torch.full((size,), first <= row <= last, dtype=torch.bool) for row, size in generator.synthesis.style_layers
-            ]
-            # Channels that never vary are left alone.
-            return cls(space, first, last, (len(std),), torch.cat(parts) & (std > 0), std.where(std > 0, torch.ones_like(std)))
-        width = generator.z_dim if space == "z" else generator.w_dim
-        return cls(space, first, last, (width,), torch.ones(width, dtype=torch.bool))
-
-    @torch.no_grad()
-    def rows(self, generator: Generator, latents: Tensor) -> Array:
-        """``[N, num_ws, w_dim]`` (``[N, z_dim]`` in z) as ``[N, features]``."""
-        if self.space == "z":
-            x = latents
-        elif self.space == "w":
-            x = latents[:, self.first : self.last + 1].mean(dim=1)
-        elif self.space == "w+":
-            x = latents[:, self.first : self.last + 1].flatten(1)
-        else:
-            assert self.scale is not None
-            styles = [
-                torch.cat(generator.synthesis.styles(part.to(generator.device).float()), dim=1).cpu()
-                for part in latents.split(1000)
-            ]
-            x = (torch.cat(styles) / self.scale)[:, self.moved]
-        found: Array = x.cpu().double().numpy()
-        return found
-
-    def embed(self, vector: Tensor) -> Tensor:
-        """A vector over the features as one over the whole space."""
-        whole = torch.zeros(len(self.moved))
-        whole[self.moved] = vector
-        return whole.reshape(self.shape)
-
-
 def _confident(values: Array, share: float) -> tuple[Array, Array] | None:
-    """Rows with the lowest and the highest values, and 0 or 1 for them; None where all count."""
-    if not 0 < share <= 1:
-        raise ArgumentError.of("the confident share", "above 0 and at most 1", share)
+    """Return the rows with the lowest and the highest values, and 0 or 1 for them; None where all count."""
     if share == 1:
         return None
     if len(np.unique(values)) == 2:
@@ -242,35 +254,23 @@ def _confident(values: Array, share: float) -> tuple[Array, Array] | None:
     return np.concatenate([order[:count], order[-count:]]), np.repeat([0.0, 1.0], count)
 
 
-def _samples(
-    ws: Tensor,
-    labels: Sequence[float] | Array,
-    generator: Generator,
-    space: str,
-    groups: Sequence[Any] | None,
-    layers: tuple[int, int] | None,
-) -> tuple[Array, Array, list[Any] | None]:
-    coordinates = Coordinates.of(generator, space, layers)
-    if space == "z":
-        expected = f"[N, {generator.z_dim}]"
-        fits = ws.ndim == 2 and ws.shape[1] == generator.z_dim
-    else:
-        expected = f"[N, {generator.num_ws}, {generator.w_dim}] or [N, {generator.w_dim}]"
-        if ws.ndim == 2:
-            ws = ws[:, None].expand(-1, generator.num_ws, -1)
-        fits = ws.ndim == 3 and ws.shape[1:] == (generator.num_ws, generator.w_dim)
-    if not fits:
-        raise ArgumentError.of_shape(f"{('z' if space == 'z' else 'ws')}", expected, ws.shape)
-    values = np.asarray(labels, dtype=np.float64)
-    if values.shape != (len(ws),) or (groups is not None and len(groups) != len(ws)):
-        raise ArgumentError(f"expected {len(ws)} labels and groups, one per sample, got {values.shape}")
+@torch.no_grad()
+def _rows(samples: LabelledLatents, generator: Generator, space: str, at: Coordinates) -> tuple[Array, Array, list[Any] | None]:
+    """Return features ``[n, features]``, labels ``[n]`` and groups of the samples that have a label."""
+    where = space_of(space)
+    latents = where.whole(generator, samples.latents)
+    values = samples.labels
+    groups = samples.groups
+    if values.shape != (len(latents),) or (groups is not None and len(groups) != len(latents)):
+        raise ArgumentError(f"expected {len(latents)} labels and groups, one per sample, got {values.shape}")
     if np.isinf(values).any():
         raise ArgumentError("labels must be finite; NaN marks a missing one")
-    if not bool(torch.isfinite(ws).all()):
+    if not bool(torch.isfinite(latents).all()):
         raise ArgumentError("the latents hold values that are not finite")
+
     known = np.isfinite(values)
     if not known.any():
         raise DataError("all labels are missing")
-    x = coordinates.rows(generator, ws[torch.from_numpy(known)])
+    x: Array = where.rows(generator, latents[torch.from_numpy(known)], at).cpu().double().numpy()
     kept = [group for group, keep in zip(groups, known, strict=True) if keep] if groups is not None else None
     return x, values[known], kept

@@ -18,6 +18,7 @@ from latentedit.directions.direction import Direction
 from latentedit.directions.transfer import PhotoClassifier, log_odds
 from latentedit.errors import ArgumentError, DataError
 from latentedit.latent.editing import gradient_of_score
+from latentedit.latent.spaces import space_of
 from latentedit.latent.w_statistics import WStatistics, sample_w
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
@@ -122,7 +123,7 @@ def refine(
     Raises:
         Error: a direction that is not in W or W+.
     """
-    if direction.space not in ("w", "w+"):
+    if not space_of(direction.space).linear:
         raise ArgumentError(f"only directions in W and W+ can be refined; {direction.name} is in the space {direction.space}")
     device, random = generator.device, torch.Generator().manual_seed(options.seed)
     steps, batch = options.steps, options.batch

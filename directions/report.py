@@ -15,6 +15,7 @@ from latentedit.directions.effects import Effect
 from latentedit.directions.validation import in_words, propose_layers
 from latentedit.errors import complete, printable
 from latentedit.latent.editing import step_of
+from latentedit.latent.spaces import space_of
 from latentedit.networks.generator import Generator
 
 
@@ -34,8 +35,8 @@ def with_report(
         by_layer: as `latentedit.directions.effects.effect_of_layers` measured it.
     """
     report = dict(direction.report)
-    known = [d for d in others if d.name != direction.name and d.space in ("w", "w+")]
-    if direction.space in ("w", "w+"):
+    known = [d for d in others if d.name != direction.name and space_of(d.space).linear]
+    if space_of(direction.space).linear:
         step_of(torch.zeros(1, generator.num_ws, generator.w_dim), direction)  # for its checks
         if known:
             matrix = leakage([direction, *known], generator.num_ws, generator.w_dim)
@@ -185,7 +186,7 @@ def compared(directions: Sequence[Direction], generator: Generator) -> str:
     for d in directions:
         with _named(d):
             lines.append(_row(d))
-    linear = [d for d in directions if d.space in ("w", "w+")]
+    linear = [d for d in directions if space_of(d.space).linear]
     if len(linear) > 1:
         matrix = leakage(linear, generator.num_ws, generator.w_dim)
         lines += [

@@ -11,8 +11,9 @@ from torch import Tensor
 from latentedit.directions.direction import Direction
 from latentedit.errors import ArgumentError, complete
 from latentedit.io import contact_sheet
-from latentedit.latent.editing import edit, edit_holding, edit_styles
+from latentedit.latent.editing import edit_holding
 from latentedit.latent.latent_file import Latent
+from latentedit.latent.spaces import Z, moved_z, space_of
 from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.networks.generator import Generator
 
@@ -50,14 +51,13 @@ def move_latent(
     if hold:
         check_holdable([direction, *hold])
         return replace(latent, ws=edit_holding(latent.ws, [(direction, amount, layers)], hold))
-    if direction.space == "s":
-        return replace(latent, styles=edit_styles(generator, latent.styles, direction, amount, layers))
-    return replace(latent, ws=edit(latent.ws, direction, amount, layers))
+    ws, styles = space_of(direction.space).move(generator, latent.ws, latent.styles, direction, amount, layers)
+    return replace(latent, ws=ws, styles=styles)
 
 
 def check_movable(direction: Direction) -> None:
     """Raise `Error` for a direction that cannot be applied to latents."""
-    if direction.space == "z":
+    if space_of(direction.space) is Z:
         raise ArgumentError(
             f"direction {direction.name} is in z, and the z of a latent is unknown; it only works on random images"
         )
@@ -66,7 +66,7 @@ def check_movable(direction: Direction) -> None:
 def check_holdable(directions: Sequence[Direction]) -> None:
     """Raise `Error` unless all scores can be edited or held together."""
     for direction in directions:
-        if direction.space not in ("w", "w+"):
+        if not space_of(direction.space).linear:
             raise ArgumentError(
                 f"direction {direction.name} is in the space {direction.space}; only directions in w and w+ can be held"
             )
@@ -137,12 +137,12 @@ def _random_base(generator: Generator, seed: int, psi: float) -> _Base:
 def _moved(
     generator: Generator, base: _Base, direction: Direction, amount: float, psi: float, hold: Sequence[Direction]
 ) -> Latent:
-    if direction.space != "z" or base.z is None or hold:
+    if space_of(direction.space) is not Z or base.z is None or hold:
         return move_latent(generator, base.latent, direction, amount, hold=hold)
     if direction.vector.shape != base.z.shape[1:]:
         raise ArgumentError(f"direction of shape {list(direction.vector.shape)} does not fit z of {generator.z_dim} numbers")
-    z = base.z + amount * direction.sigma * direction.vector.to(base.z)
-    return replace(base.latent, ws=generator.mapping(z, base.c, psi))
+    ws = generator.mapping(moved_z(base.z, direction, amount), base.c, psi)
+    return replace(base.latent, ws=ws)
 
 
 def _reduced(picture: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ the w with the most certain scores. *Inversion* projects every photo into W and 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from latentedit.directions.direction import Direction
-from latentedit.directions.probe import fit
+from latentedit.directions.labelled_latents import LabelledLatents
+from latentedit.directions.probe import ProbeChoices, ProbeOptions, fit_probe
 from latentedit.directions.validation import quality
 from latentedit.errors import ArgumentError
 from latentedit.inversion.projector import invert
@@ -155,6 +157,61 @@ def render_all(generator: Generator, w: Tensor, progress: Progress | None = None
     return torch.cat(pictures)
 
 
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """Photos with the labels of one attribute."""
+
+    images: Tensor
+    """``[N, C, H, W]`` in [-1, 1]."""
+    labels: Array
+    """``[N]``, 0 and 1, or numbers."""
+    groups: Sequence[Any] | None = None
+    """The person on every photo, so that figures are those for unseen people."""
+    mirror: str = "keep"
+    """Mirrored copies: "none", "keep" (with the same label) or "swap" (with the opposite label: left and right)."""
+
+
+@dataclass(frozen=True)
+class TransferOptions:
+    """Which random images score transfer uses."""
+
+    samples: int = RANDOM_W
+    """Number of random images that are scored."""
+    confident: float = CONFIDENT
+    """Share of the images, at each end of the scores, to which the probe is fitted."""
+    typical: float = TYPICAL
+    """Share of the images that is used at all, those most similar to the photos."""
+    seed: int = 1
+    """Seed of the random images."""
+
+
+TRANSFER = TransferOptions()
+
+
+def from_scores(
+    score: Callable[[Tensor], Any],
+    generator: Generator,
+    *,
+    samples: int = RANDOM_W,
+    seed: int = 1,
+    progress: Progress | None = None,
+) -> LabelledLatents:
+    """Return random w ``[N, w_dim]``, labelled with the scores of their images by any classifier or measurement.
+
+    Args:
+        score: a function from images ``[N, C, H, W]`` in [-1, 1] to numbers ``[N]``; NaN means no score.
+
+    Raises:
+        ArgumentError: a wrong number of scores.
+    """
+    w = sample_w(generator, samples, seed)
+    pictures = render_all(generator, w, progress)
+    found = np.concatenate([np.asarray(score(batch), dtype=np.float64).reshape(-1) for batch in pictures.split(BATCH)])
+    if found.shape != (samples,):
+        raise ArgumentError(f"a score must give one number per image; got {len(found)} for {samples} images")
+    return LabelledLatents(w.cpu(), found, facts={"method": "scores", "random_w": samples})
+
+
 def fit_from_scores(
     score: Callable[[Tensor], Any],
     *,
@@ -162,85 +219,55 @@ def fit_from_scores(
     name: str,
     samples: int = RANDOM_W,
     confident: float = CONFIDENT,
-    kind: str = "auto",
-    space: str = "w",
-    strength: float = 0.01,
-    layers: tuple[int, int] | None = None,
-    examine: bool = False,
     seed: int = 1,
     provenance: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    **choices: Unpack[ProbeChoices],
 ) -> Direction:
-    """Fit a direction to the scores of random images by any classifier or measurement.
+    """Fit a direction to the scores of random images by any classifier or measurement (`from_scores`).
 
     Args:
         score: a function from images ``[N, C, H, W]`` in [-1, 1] to numbers ``[N]``; NaN means no score.
         confident: share of the images, at each end of the scores, to which the probe is fitted; 0.5 takes all. The ridge probe,
             which uses numbers, always takes all.
+        choices: fields of `latentedit.directions.ProbeOptions`, except ``confident``.
 
     Raises:
         Error: a wrong number of scores, or the errors of `latentedit.directions.fit`.
     """
     if not 0 < confident <= 0.5:
         raise ArgumentError.of("the confident share at either end", "from 0 to 0.5", confident)
-    w = sample_w(generator, samples, seed)
-    pictures = render_all(generator, w, progress)
-    found = np.concatenate([np.asarray(score(batch), dtype=np.float64).reshape(-1) for batch in pictures.split(BATCH)])
-    if found.shape != (samples,):
-        raise ArgumentError(f"a score must give one number per image; got {len(found)} for {samples} images")
+    probe = ProbeOptions(**choices)
+    scored = from_scores(score, generator, samples=samples, seed=seed, progress=progress)
+    found = scored.labels
+
     answers = set(np.unique(found[np.isfinite(found)])) <= {0.0, 1.0}  # yes and no, and nothing between them
-    if confident == 0.5 and kind != "ridge" and not answers:
-        found = np.where(np.isnan(found), np.nan, found > np.nanmedian(found))
+    if confident == 0.5 and probe.kind != "ridge" and not answers:
+        halves = np.where(np.isnan(found), np.nan, found > np.nanmedian(found))
+        scored = replace(scored, labels=halves)
         answers = True
-    share = 1.0 if answers or kind == "ridge" else 2 * confident
-    direction = fit(
-        w.cpu(),
-        found,
-        generator=generator,
-        name=name,
-        kind=kind,
-        space=space,
-        layers=layers,
-        strength=strength,
-        confident=share,
-        examine=examine,
-        provenance=provenance,
-    )
-    direction.report.update(method="scores", random_w=samples)
-    return direction
+    share = 1.0 if answers or probe.kind == "ridge" else 2 * confident
+    return fit_probe(scored, generator, replace(probe, confident=share), name=name, provenance=provenance)
 
 
-def fit_from_photos(
-    images: Tensor,
-    labels: Array,
-    *,
+def from_photos(
+    photos: LabelledPhotos,
     generator: Generator,
     discriminator: Discriminator,
-    name: str,
-    groups: Sequence[Any] | None = None,
-    mirror: str = "keep",
-    samples: int = RANDOM_W,
-    confident: float = CONFIDENT,
-    typical: float = TYPICAL,
-    kind: str = "auto",
-    space: str = "w",
-    examine: bool = False,
-    strength: float = 0.01,
-    layers: tuple[int, int] | None = None,
-    seed: int = 1,
-    provenance: dict[str, Any] | None = None,
+    options: TransferOptions = TRANSFER,
+    *,
     progress: Progress | None = None,
-) -> Direction:
-    """Fit a direction in W by score transfer; the arguments are those of `PhotoClassifier` and `fit`.
+) -> LabelledLatents:
+    """Return random w ``[N, w_dim]``, labelled with the scores of a classifier of ``photos`` (score transfer).
 
-    Of ``samples`` random images, the share ``typical`` that is most similar to the photos is used, and of these the share
-    ``confident`` at each end of the scores. Without the first selection, the probe would learn the difference between the
-    collection of photos and other images of the generator.
+    Of all random images, the share ``options.typical`` that is most similar to the photos is used. Without this selection, a
+    probe would learn the difference between the collection of photos and other images of the generator.
 
     ``progress`` is called from the first photo on, with the finished and the total work, in images analysed or rendered. The
-    report contains the classifier's AUC on photos of unseen people (``photo_*``) and the probe's AUC on held-out random w.
+    facts contain the classifier's AUC on photos of unseen people (``photo_*``).
     """
-    total = round(PhotoClassifier.work(len(images), mirror)) + 2 * samples  # rendered, and looked at
+    work = PhotoClassifier.work(len(photos.images), photos.mirror)
+    total = round(work) + 2 * options.samples  # rendered, and looked at
     reached = 0.0
 
     def done(share: float) -> None:
@@ -249,9 +276,10 @@ def fit_from_photos(
         if progress:
             progress(min(round(reached), total), total)
 
-    classifier = PhotoClassifier(discriminator, images, labels, groups, mirror, done=done)
-    reached = PhotoClassifier.work(len(images), mirror)
-    w = sample_w(generator, samples, seed)
+    classifier = PhotoClassifier(discriminator, photos.images, photos.labels, photos.groups, photos.mirror, done=done)
+    reached = work
+
+    w = sample_w(generator, options.samples, options.seed)
     parts = []
     for batch in w.split(BATCH):
         pictures = render_all(generator, batch)
@@ -259,69 +287,73 @@ def fit_from_photos(
         parts.append(classifier.score(pictures))
         done(len(batch))
     scores, distances = (np.concatenate(column) for column in zip(*parts, strict=True))
-    near = np.argsort(distances, kind="stable")[: max(4, int(len(w) * typical))]
-    direction = fit(
-        w.cpu()[torch.from_numpy(near.copy())],
-        scores[near],
-        generator=generator,
-        name=name,
-        kind=kind,
-        space=space,
-        layers=layers,
-        strength=strength,
-        confident=2 * confident,
-        examine=examine,
-        provenance=provenance,
-    )
-    direction.report.update(
-        method="transfer",
-        photographs=len(images),
-        people=len(set(groups)) if groups is not None else None,
-        mirror=mirror,
-        random_w=samples,
-        confident=confident,
-        typical=typical,
+    near = np.argsort(distances, kind="stable")[: max(4, int(len(w) * options.typical))]
+
+    facts = {
+        "method": "transfer",
+        "photographs": len(photos.images),
+        "people": len(set(photos.groups)) if photos.groups is not None else None,
+        "mirror": photos.mirror,
+        "random_w": options.samples,
+        "confident": options.confident,
+        "typical": options.typical,
         **{f"photo_{key}": value for key, value in classifier.report.items()},
-    )
-    return direction
+    }
+    return LabelledLatents(w.cpu()[torch.from_numpy(near.copy())], scores[near], facts=facts)
 
 
-def fit_from_inversions(
-    images: Tensor,
-    labels: Array,
+def fit_from_photos(
+    photos: LabelledPhotos,
     *,
     generator: Generator,
     discriminator: Discriminator,
     name: str,
-    groups: Sequence[Any] | None = None,
-    mirror: str = "keep",
-    steps: int = 150,
-    kind: str = "auto",
-    space: str = "w",
-    examine: bool = False,
-    strength: float = 0.01,
-    layers: tuple[int, int] | None = None,
+    options: TransferOptions = TRANSFER,
     provenance: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    **choices: Unpack[ProbeChoices],
 ) -> Direction:
-    """Fit a direction in W to photos ``[N, C, H, W]`` inverted with ``steps`` each; arguments as for `fit_from_photos`."""
-    images, labels, members = mirrored(images, labels, groups, mirror)
+    """Fit a direction by score transfer (`from_photos`), to the share ``options.confident`` at each end of the scores.
+
+    Args:
+        choices: fields of `latentedit.directions.ProbeOptions`, except ``confident``. The space "w+" needs inversions, as all
+            layers of a random image have the same w.
+    """
+    probe = ProbeOptions(**choices)
+    scored = from_photos(photos, generator, discriminator, options, progress=progress)
+    probe = replace(probe, confident=2 * options.confident)
+    return fit_probe(scored, generator, probe, name=name, provenance=provenance)
+
+
+def from_inversions(
+    photos: LabelledPhotos,
+    generator: Generator,
+    discriminator: Discriminator,
+    *,
+    steps: int = 150,
+    progress: Progress | None = None,
+) -> LabelledLatents:
+    """Return the ws ``[N, num_ws, w_dim]`` of photos, inverted in W with ``steps`` each, with the photos' labels."""
+    images, labels, members = mirrored(photos.images, photos.labels, photos.groups, photos.mirror)
     ws = inverted_photos(generator, discriminator, images, steps=steps, progress=progress)
-    direction = fit(
-        ws,
-        labels,
-        generator=generator,
-        name=name,
-        kind=kind,
-        space=space,
-        examine=examine,
-        groups=members,
-        layers=layers,
-        strength=strength,
-        provenance=provenance,
-    )
-    direction.report.update(method="invert", photographs=len(images), mirror=mirror, steps=steps)
-    return direction
+    facts = {"method": "invert", "photographs": len(images), "mirror": photos.mirror, "steps": steps}
+    return LabelledLatents(ws, labels, members, facts)
+
+
+def fit_from_inversions(
+    photos: LabelledPhotos,
+    *,
+    generator: Generator,
+    discriminator: Discriminator,
+    name: str,
+    steps: int = 150,
+    provenance: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+    **choices: Unpack[ProbeChoices],
+) -> Direction:
+    """Fit a direction to photos inverted with ``steps`` each (`from_inversions`); arguments as for `fit_from_photos`."""
+    found = from_inversions(photos, generator, discriminator, steps=steps, progress=progress)
+    return fit_probe(found, generator, ProbeOptions(**choices), name=name, provenance=provenance)
 
 
 def inverted_photos(

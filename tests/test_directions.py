@@ -1,6 +1,7 @@
 """Probes and direction files, on directions that are known beforehand."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import torch
 
 from latentedit.directions import (
     Direction,
+    LabelledPhotos,
     PhotoClassifier,
+    TransferOptions,
     find_direction,
     fit,
     fit_from_inversions,
@@ -135,11 +138,10 @@ def test_both_ways_from_photographs_find_brightness() -> None:
     discriminator = tiny_discriminator()
     classifier = PhotoClassifier(discriminator, images, labels)
     assert classifier.report["auc"] > 0.8
+    shared: dict[str, Any] = {"generator": GENERATOR, "discriminator": discriminator, "name": "bright"}
     for d in (
-        fit_from_photos(images, labels, generator=GENERATOR, discriminator=discriminator, name="bright", samples=300),
-        fit_from_inversions(
-            images, labels, generator=GENERATOR, discriminator=discriminator, name="bright", steps=60, mirror="none"
-        ),
+        fit_from_photos(LabelledPhotos(images, labels), options=TransferOptions(samples=300), **shared),
+        fit_from_inversions(LabelledPhotos(images, labels, mirror="none"), steps=60, **shared),
     ):
         w = sample_w(GENERATOR, 64, seed=11)
         step = d.vector * d.sigma * 2

@@ -12,8 +12,10 @@ from sklearn.linear_model import Ridge
 
 from latentedit.directions import (
     Direction,
+    LabelledPhotos,
     PhotoClassifier,
     RefineOptions,
+    TransferOptions,
     card,
     conditioned,
     fit,
@@ -387,8 +389,9 @@ def test_progress_is_shown_from_the_first_photograph_on() -> None:
     images, labels = torch.randn(40, 1, 16, 16), np.tile([0.0, 1.0], 20)
     images[1::2] += 0.5
     seen: list[tuple[int, int]] = []
-    options: dict[str, Any] = {"generator": GENERATOR, "discriminator": tiny_discriminator(), "name": "light", "samples": 200}
-    fit_from_photos(images, labels, progress=lambda done, total: seen.append((done, total)), **options)
+    options: dict[str, Any] = {"generator": GENERATOR, "discriminator": tiny_discriminator(), "name": "light"}
+    options["options"] = TransferOptions(samples=200)
+    fit_from_photos(LabelledPhotos(images, labels), progress=lambda done, total: seen.append((done, total)), **options)
     dones = [done for done, _ in seen]
     assert len({total for _, total in seen}) == 1
     assert dones == sorted(dones)

@@ -33,6 +33,7 @@ from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.inversion.result import Inversion, psnr
 from latentedit.inversion.search import FIRST_PART, RESTART_PSI, Search
 from latentedit.latent.latent_file import render
+from latentedit.latent.spaces import space_of
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.fingerprint import fingerprint
@@ -390,7 +391,7 @@ def _run(search: Search, options: InversionOptions, curvature: Curvature | None,
 
     # What is left after w: the noise maps, unless they were searched with it, and the offsets of styles.
     with_noise = options.noise == "optimise" and options.method == "quasi-newton"
-    detailed = with_noise or options.space == "s"
+    detailed = with_noise or space_of(options.space).has_scale
     first = max(round(steps * FIRST_PART), 1) if detailed else steps
     total = first * (options.restarts + 1) + (steps - first if detailed else 0)
 

@@ -13,6 +13,7 @@ from latentedit.inversion.options import InversionOptions
 from latentedit.inversion.perceptual import distance
 from latentedit.inversion.preconditioner import Curvature
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
+from latentedit.latent.spaces import space_of
 from latentedit.latent.w_statistics import WStatistics, sample_w
 from latentedit.networks.generator import Generator
 from latentedit.runtime.cuda_graphs import Graphs, Replayed
@@ -86,7 +87,7 @@ class Search:
 
         self.n = len(image)
         self.device = image.device
-        self.rows = 1 if options.space == "w" else generator.num_ws
+        self.rows = space_of(options.space).search_rows(generator)
         self.noise = options.noise
         self.weights = options.weights
         self.graphs = Graphs(self.device)
@@ -99,7 +100,7 @@ class Search:
         self.whitening = statistics.whitening.to(self.device)
         self.colouring = statistics.colouring.to(self.device)
         self.start = None if start is None else start.to(self.device)
-        self.style_std = self._style_std() if options.space == "s" else []
+        self.style_std = self._style_std() if space_of(options.space).has_scale else []
 
         self.history: dict[str, list[Tensor]] = {}
         self.best_loss = torch.full((self.n,), torch.inf, device=self.device)

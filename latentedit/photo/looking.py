@@ -10,8 +10,9 @@ from latentedit.inversion.domain import Domain
 from latentedit.inversion.verdict import AMOUNTS, WHOLE, Look
 from latentedit.io.images import to_pil
 from latentedit.latent.deltas import expand, with_deltas
-from latentedit.latent.editing import Movable, edit, edit_styles
+from latentedit.latent.editing import Movable
 from latentedit.latent.latent_file import Latent, render
+from latentedit.latent.spaces import Z, space_of
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
 from latentedit.networks.noise import Noise
@@ -76,7 +77,7 @@ class Onlooker:
         return Look(away, face, {name: (-reached[name, -1.0], reached[name, 1.0]) for name in self._movable()})
 
     def _movable(self) -> list[str]:
-        return [name for name, slider in (self.sliders or {}).items() if slider.space != "z"]
+        return [name for name, slider in (self.sliders or {}).items() if space_of(slider.space) is not Z]
 
     def _moved(self, scene: "_Scene", moves: Sequence[Move]) -> Tensor:
         """The pictures of the scene's latent after each of ``moves``, ``[N, C, H, W]``."""
@@ -85,10 +86,9 @@ class Onlooker:
         latent = scene.latent
         for name, amount in moves:
             slider = self.sliders[name]
-            in_styles = slider.space == "s"
-            rows.append(latent.ws if in_styles else edit(latent.ws, slider, amount))
-            moved = edit_styles(self.generator, latent.styles, slider, amount) if in_styles else latent.styles
-            styles.append(moved)
+            ws, offsets = space_of(slider.space).move(self.generator, latent.ws, latent.styles, slider, amount)
+            rows.append(ws)
+            styles.append(offsets)
         return scene.draw(rows, styles)
 
 
