@@ -3,24 +3,22 @@
 import json
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from latentedit.cli import log
 from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError, Interrupted, NotFoundError, printable
 from latentedit.io import outputs
+from latentedit.photo.framing import Framed
 
 if TYPE_CHECKING:
     from latentedit.model.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 def device_option(function: F) -> F:
@@ -149,16 +147,6 @@ def quad_of(photo: Any, crop: str | None, aligned: bool, name: str) -> list[list
     return quad_of_window((photo.width - side) // 2, (photo.height - side) // 2, side)
 
 
-class Framed(NamedTuple):
-    """A crop to take from a photo."""
-
-    suffix: str
-    """What to add to the photo's name."""
-    quad: list[list[float]]
-    warnings: list[str]
-    """Warnings about a face that may be framed wrongly."""
-
-
 def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | None, detector: str | None) -> list[Framed]:
     """Return the crops around the faces that the options ask for."""
     from latentedit.photo.alignment import faces_for, nth_face, quad_from_face
@@ -260,61 +248,40 @@ def progress_bar(total: int | None, what: str, unit: str = "step", scale: bool =
         yield bar
 
 
-class SeveralError(Error):
-    """The errors of several files."""
-
-    def __init__(self, found: Sequence[tuple[Path, str]]) -> None:
-        super().__init__("; ".join(dict.fromkeys(message for _, message in found)))
-        self.found = list(found)
-
-
 def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:
     """Call ``work`` for every item and list the failures at the end; exit status 1, or 130 after Ctrl-C."""
-    bad: dict[Path, list[str]] = {}
+    bad: list[tuple[Path, str]] = []
     for item in items:
         try:
             work(item)
         except (Interrupted, KeyboardInterrupt):
-            _list(bad)
+            list_failures(bad)
             raise
         except Error as error:
             if len(items) == 1:
                 raise
-            several = error.found if isinstance(error, SeveralError) else [(item, str(error))]
-            for path, message in several:
-                bad.setdefault(path, []).append(message)
-    if bad:
-        _list(bad)
-        raise Error(f"{len(bad)} of {len(items)} failed")
+            bad.append((item, str(error)))
+    report_failures(bad, items)
 
 
-def _list(bad: Mapping[Path, Sequence[str]]) -> None:
-    for messages in bad.values():
-        for message in messages:
+def report_failures(failures: Sequence[tuple[Path, str]], items: Sequence[Path]) -> None:
+    """Raise `Error` for the ``failures`` of a run over ``items``, each an item and a message; several are listed first."""
+    if not failures:
+        return
+    if len(items) == 1:
+        raise Error("; ".join(dict.fromkeys(message for _, message in failures)))
+    list_failures(failures)
+    raise Error(f"{len({item for item, _ in failures})} of {len(items)} failed")
+
+
+def list_failures(failures: Sequence[tuple[Path, str]]) -> None:
+    """Print the messages of ``failures``, those of an item below one another."""
+    messages: dict[Path, list[str]] = {}
+    for item, message in failures:
+        messages.setdefault(item, []).append(message)
+    for found in messages.values():
+        for message in found:
             say(f"latentedit: {message}", err=True)
-
-
-@contextmanager
-def ahead(items: Sequence[T], prepare: Callable[[T], S], count: int) -> Iterator[Callable[[], S]]:
-    """Yield a function whose every call returns (or raises) the result of ``prepare`` for the next item.
-
-    A thread prepares up to ``count`` items ahead, while the caller works on earlier ones.
-    """
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
-        left = iter(items)
-        waiting: deque[Future[S]] = deque()
-
-        def following() -> S:
-            while len(waiting) <= count and (item := next(left, None)) is not None:
-                waiting.append(thread.submit(prepare, item))
-            return waiting.popleft().result()
-
-        try:
-            yield following
-        finally:
-            thread.shutdown(cancel_futures=True)
 
 
 def say(line: str, err: bool = False) -> None:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from latentedit.album.ahead import ahead
 from latentedit.album.index import Index, key, share
-from latentedit.cli.common import ahead
 from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_generator, load_model
@@ -213,8 +213,8 @@ def test_a_folder_is_read_ahead_and_written_behind(tiny_file: Path, tmp_path: Pa
         Image.new("L", (20, 20), 60 * number).save(tmp_path / f"{number}.png")
     threads: dict[str, set[str]] = {}
     for module, name in (
-        ("io.images", "open_reduced"),
-        ("latent.latent_file", "save_latent"),
+        ("album.runner", "open_reduced"),
+        ("album.runner", "save_latent"),
         ("inversion.projector", "Projector.invert"),
     ):
         own = attrgetter(name)(importlib.import_module(f"latentedit.{module}"))

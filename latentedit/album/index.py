@@ -30,11 +30,21 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 def key(photo: str | os.PathLike[str], settings: dict[str, Any]) -> str:
     """32 hexadecimal digits: 16 that change with the content of ``photo``, and 16 that change with ``settings`` too."""
+    return keys(photo, settings)[0]
+
+
+def keys(photo: str | os.PathLike[str], *settings: dict[str, Any]) -> list[str]:
+    """The `key` of ``photo`` with each of ``settings``; the photo is read once."""
     with open(photo, "rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     content = digest.hexdigest()[:16]
-    digest.update(json.dumps(settings, sort_keys=True).encode())
-    return content + digest.hexdigest()[:16]
+
+    found = []
+    for one in settings:
+        both = digest.copy()
+        both.update(json.dumps(one, sort_keys=True).encode())
+        found.append(content + both.hexdigest()[:16])
+    return found
 
 
 def share(items: Sequence[Path]) -> list[Path]:

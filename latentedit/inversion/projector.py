@@ -122,6 +122,11 @@ class Projector:
         return None if self.model is None else self.model.encoder
 
     @property
+    def framing(self) -> dict[str, Any] | None:
+        """The framing of the model's crops; None if it defines none."""
+        return None if self.model is None else self.model.framing
+
+    @property
     def discriminator(self) -> Discriminator | None:
         """The discriminator that the perceptual distance and the domain look with."""
         if self.settings.discriminator is not None or self.model is None:
@@ -144,7 +149,7 @@ class Projector:
         given = self.settings.focus
         if not isinstance(given, str):
             return given
-        return None if self.model is None else face_weights(self.model.framing, self.generator.resolution)
+        return face_weights(self.framing, self.generator.resolution)
 
     @property
     def perceptual(self) -> Perceptual:
@@ -183,7 +188,7 @@ class Projector:
 
     def has_curvature(self, pixel_weight: float = PIXEL_WEIGHT) -> bool:
         """Whether `curvature` is at hand, so that it need not be measured."""
-        if self._given_curvature() is not None or pixel_weight in self._curvatures:
+        if self.given_curvature is not None or pixel_weight in self._curvatures:
             return True
         return self.settings.cache and cached_file(self.fingerprint, self.loss(pixel_weight)).is_file()
 
@@ -195,14 +200,15 @@ class Projector:
             progress: called while it is measured, with the number of probes done of
                 `latentedit.inversion.preconditioner.PROBES`.
         """
-        given = self._given_curvature()
-        if given is not None:
-            return given
+        if self.given_curvature is not None:
+            return self.given_curvature
         if pixel_weight not in self._curvatures:
             self._curvatures[pixel_weight] = self._measured_curvature(pixel_weight, progress)
         return self._curvatures[pixel_weight]
 
-    def _given_curvature(self) -> Curvature | None:
+    @property
+    def given_curvature(self) -> Curvature | None:
+        """The preconditioner of the settings, or the model's, which need not be measured; None if neither has one."""
         if self.settings.curvature is not None or self.model is None:
             return self.settings.curvature
         return self.model.curvature
@@ -213,6 +219,13 @@ class Projector:
             return Curvature.cached(self.generator, loss, self.statistics, self.fingerprint, progress=progress)
         with tf32(True, self.device):
             return Curvature.of(self.generator, loss, self.statistics, progress=progress)
+
+    def starts_from_encoder(self, options: InversionOptions) -> bool:
+        """Whether a search begins with the encoder's output, unless it is given a starting point."""
+        if options.init == "auto":
+            # The published projector begins at the mean.
+            return options.method == "quasi-newton" and self.encoder is not None
+        return options.init == "encoder"
 
     def encode(self, images: Tensor, space: str = "w+") -> Tensor:
         """Predict ws ``[N, num_ws, w_dim]`` of images ``[N, C, resolution, resolution]`` in [-1, 1], without any search.
@@ -250,8 +263,8 @@ class Projector:
         options = options or InversionOptions()
         self._check_shapes(images, start, mask)
         images = images.to(self.device)
-        if start is None:
-            start = self._start(images, options)
+        if start is None and self.starts_from_encoder(options):
+            start = self.encode(images, options.space)
         if start is None and not options.step_count:
             raise ArgumentError("steps must be at least 1, got 0")
 
@@ -290,14 +303,6 @@ class Projector:
     ) -> Tuning:
         """Tune the generator to ``image [1, C, H, W]`` around ``ws``, as `latentedit.inversion.pivotal_tuning.tune` does."""
         return tune(self.generator, image, ws, noise, self.loss(), options, progress)
-
-    def _start(self, images: Tensor, options: InversionOptions) -> Tensor | None:
-        """The encoder's output where the options want it; None stands for the mean w."""
-        if options.init == "mean":
-            return None
-        # Adam of the published projector begins at the mean, unless someone asks.
-        wanted = options.init == "encoder" or (options.method == "quasi-newton" and self.encoder is not None)
-        return self.encode(images, options.space) if wanted else None
 
     def _check_shapes(self, images: Tensor, start: Tensor | None, mask: Tensor | None) -> None:
         generator = self.generator

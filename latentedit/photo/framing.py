@@ -1,8 +1,19 @@
 """The framing of a model: how photos are cropped for it (docs/formats.md)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from latentedit.errors import FormatError, is_number
+
+
+class Framed(NamedTuple):
+    """A crop to take from a photo."""
+
+    suffix: str
+    """What to add to the photo's name."""
+    quad: list[list[float]]
+    """Corners in pixels: upper left, upper right, lower right, lower left."""
+    warnings: list[str]
+    """Warnings about a face that may be framed wrongly."""
 
 
 def check_framing(framing: Any) -> None:
