@@ -175,7 +175,8 @@ def test_options_refuse_by_name(choices: dict[str, Any], message: str) -> None:
 def test_settings_and_tuning_refuse_by_name(model: Model, image: Tensor) -> None:
     with pytest.raises(Error, match="perceptual distance must be auto, lpips, stlpips or discriminator, got 'l2'"):
         ProjectorSettings("l2")
-    for choices in ({"learning_rate": math.nan}, {"locality_weight": math.inf}):
+    wrong: list[dict[str, Any]] = [{"learning_rate": math.nan}, {"locality_weight": math.inf}]
+    for choices in wrong:
         with pytest.raises(Error, match=f"{next(iter(choices))} must be a finite number from 0"):
             TuningOptions(**choices)
     with pytest.raises(Error, match="steps must be at least 1, got 0"):
