@@ -35,6 +35,7 @@ from latentedit.inversion.projector import Projector
 from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.runtime.devices import tf32
 from latentedit.training import PictureSet, Trainer, load_preset
+from latentedit.training.grid_sample import grid_sample
 
 Work = Callable[[], Any]
 CASES = (
@@ -62,6 +63,8 @@ class Published:
         self.augment = importlib.import_module("training.augment")
         custom_ops = importlib.import_module("torch_utils.custom_ops")
         custom_ops.get_plugin = self._plugin  # type: ignore[attr-defined]
+        # Newer PyTorch than its own second derivative of grid_sample knows: ours stands in for it.
+        self.augment.grid_sample_gradfix.grid_sample = grid_sample
 
     @staticmethod
     def _plugin(module_name: str, sources: list[str], **options: Any) -> Any:

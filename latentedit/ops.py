@@ -2,8 +2,9 @@
 
 Everything is composed of PyTorch's own differentiable operations, so gradients of any order work on every device.
 
-There are two forms of the same sum: a depthwise convolution, and sums of shifted pictures, an axis at a time. CUDA takes most
-of a training step for the former, and CPUs for the latter. Which one runs follows from device, size and filter alone.
+There are three forms of the same sum: a Triton kernel (`latentedit.runtime.fused`), a depthwise convolution, and sums of
+shifted pictures, an axis at a time. On CUDA the kernel runs where Triton is at hand, else sums for large pictures. CPUs take
+the convolution. Which one runs follows from device, size and filter alone.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentedit.errors import ArgumentError
+from latentedit.runtime import fused
 
 
 def fir_filter(taps: Sequence[float], *, normalize: bool = True) -> Tensor:
@@ -86,6 +88,11 @@ class Geometry(NamedTuple):
     gain: float
     flip: bool
 
+    def fused(self) -> fused.Resampling:
+        """The same for the Triton kernel, which is told the size of its output."""
+        left, _, top, _ = self.padding
+        return fused.Resampling(self.up, self.down, top, left, self.gain, self.flip)
+
     def size(self, size: Sequence[int], filter: Tensor) -> tuple[int, int]:
         """Height and width of the output for those of the input."""
         x0, x1, y0, y1 = self.padding
@@ -120,6 +127,8 @@ def prefers_sums(device: torch.device, count: int) -> bool:
 def _upfirdn2d(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
     if filter.ndim == 1:
         height, width = geometry.size(x.shape[2:], filter)
+        if fused.available(x):
+            return fused.resample(x, filter, (height, width), geometry.fused())
         if prefers_sums(x.device, x.shape[0] * x.shape[1] * height * width):
             return _summed(x, filter, geometry)
     return _depthwise(x, filter, geometry)

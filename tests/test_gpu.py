@@ -18,6 +18,8 @@ from latentedit.networks.discriminator import DiscriminatorConfig, build_discrim
 from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.networks.modulation import differentiated_twice
 from latentedit.ops import fir_taps, upfirdn2d
+from latentedit.runtime import fused
+from latentedit.runtime.devices import tf32
 from latentedit.training import train, write_pictures
 from latentedit.training.losses import r1_penalty
 from latentedit.training.path_length import path_lengths
@@ -53,27 +55,40 @@ def close(found: torch.Tensor, expected: torch.Tensor, share: float = 1e-3) -> N
     torch.testing.assert_close(found.cpu().float(), expected, rtol=0, atol=share * scale)
 
 
-@pytest.mark.parametrize("summed", [False, True])
+def filter_by(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have CUDA filter by Triton's kernels, where they run, by sums, or by depthwise convolutions."""
+    if form != "fused":
+        monkeypatch.setattr("latentedit.runtime.fused.available", lambda x: False)
+    monkeypatch.setattr("latentedit.ops.prefers_sums", lambda device, count: form == "sums" and device.type == "cuda")
+
+
+@pytest.mark.parametrize("form", ["fused", "sums", "depthwise"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_pictures_and_gradients_of_both_orders(architecture: str, summed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentedit.ops.prefers_sums", lambda device, count: summed and device.type == "cuda")
+def test_pictures_and_gradients_of_both_orders(architecture: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    filter_by(form, monkeypatch)
     found = []
     for device in ("cpu", "cuda"):
-        g, d = (network.to(device) for network in networks(architecture))
-        ws, images, noise = (tensor.to(device) for tensor in inputs(g))
-        with torch.no_grad():
-            rendered, logits = g.synthesis(ws), d(images)
-        ws.requires_grad_()
-        images.requires_grad_()
-        (plain,) = torch.autograd.grad(g.synthesis(ws).square().mean(), ws)
-        with differentiated_twice():
-            lengths = path_lengths(g.synthesis(ws), ws, noise)
-        penalties = r1_penalty(images, d(images))
-        (lengths.sum() + penalties.sum()).backward()
-        gradients = [p.grad for network in (g, d) for p in network.parameters() if p.grad is not None]
-        found.append([rendered, logits, plain, lengths.detach(), penalties.detach(), *gradients])
+        with tf32(False, torch.device(device)):
+            found.append(both_orders(architecture, device))
     for here, there in zip(*found, strict=True):
         close(there, here)
+
+
+def both_orders(architecture: str, device: str) -> list[torch.Tensor]:
+    """Pictures, logits, and gradients of first and second order."""
+    g, d = (network.to(device) for network in networks(architecture))
+    ws, images, noise = (tensor.to(device) for tensor in inputs(g))
+    with torch.no_grad():
+        rendered, logits = g.synthesis(ws), d(images)
+    ws.requires_grad_()
+    images.requires_grad_()
+    (plain,) = torch.autograd.grad(g.synthesis(ws).square().mean(), ws)
+    with differentiated_twice():
+        lengths = path_lengths(g.synthesis(ws), ws, noise)
+    penalties = r1_penalty(images, d(images))
+    (lengths.sum() + penalties.sum()).backward()
+    gradients = [p.grad for network in (g, d) for p in network.parameters() if p.grad is not None]
+    return [rendered, logits, plain, lengths.detach(), penalties.detach(), *gradients]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -87,9 +102,18 @@ def test_half_precision_renders_within_40_db(precision: Any, faces128: Model) ->
     assert float(psnr(half, exact).min()) > 40
 
 
-@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
-def test_large_pictures_are_filtered_by_sums(form: torch.memory_format) -> None:
-    x = torch.randn(4, 64, 129, 129).contiguous(memory_format=form)
+def test_triton_kernels_run_here() -> None:
+    pytest.importorskip("triton")
+    assert fused.available(torch.zeros(1, 3, 4, 4, device="cuda"))
+
+
+@pytest.mark.parametrize("form", ["fused", "sums"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_large_pictures_are_filtered_as_on_the_cpu(
+    form: str, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filter_by(form, monkeypatch)
+    x = torch.randn(4, 64, 129, 129).contiguous(memory_format=layout)
     for up, down in ((1, 1), (2, 1), (1, 2)):
         y = upfirdn2d(x.cuda(), fir_taps([1, 3, 3, 1]).cuda(), up, down, (1, 2, 2, 1), 1.5)
         close(y, upfirdn2d(x, fir_taps([1, 3, 3, 1]), up, down, (1, 2, 2, 1), 1.5), 1e-5)

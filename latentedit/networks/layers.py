@@ -1,12 +1,14 @@
 """Layers with an equalised learning rate (Karras et al. 2018, section 4.1) that both networks are made of."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentedit.ops import downsample2d, fir_taps, upfirdn2d, upsample2d
+from latentedit.runtime import fused
 
 LRELU_SLOPE = 0.2
 LRELU_GAIN = math.sqrt(2)
@@ -99,17 +101,40 @@ class Conv2d(nn.Module):
         scale = gain * (LRELU_GAIN if self.activation else 1.0)
         weight = (self.weight * (self.weight_gain * scale)).to(x.dtype)
         bias = None if self.bias is None else (self.bias * scale).to(x.dtype)
+        fast = self.activation and bias is not None and fused.available(x)
+        added = None if fast else bias
         k, f = weight.shape[-1], self.resample_filter.shape[-1]
         if self.down > 1 and k == 1:
-            x = F.conv2d(downsample2d(x, self.resample_filter, self.down), weight, bias)
+            x = F.conv2d(downsample2d(x, self.resample_filter, self.down), weight, added)
         elif self.down > 1:
             before, after = self.padding + (f - self.down + 1) // 2, self.padding + (f - self.down) // 2
             x = upfirdn2d(x, self.resample_filter, padding=(before, after, before, after))
-            x = F.conv2d(x, weight, bias, stride=self.down)
+            x = F.conv2d(x, weight, added, stride=self.down)
         elif self.up > 1:  # 1 x 1 only: the skip of the "resnet" generator
-            x = upsample2d(F.conv2d(x, weight, bias), self.resample_filter, self.up)
+            x = upsample2d(F.conv2d(x, weight, added), self.resample_filter, self.up)
         else:
-            x = F.conv2d(x, weight, bias, padding=self.padding)
-        if self.activation:
+            x = F.conv2d(x, weight, added, padding=self.padding)
+        if fast:
+            x = _BiasActivation.apply(x, bias)  # type: ignore[no-untyped-call]
+        elif self.activation:
             x = F.leaky_relu_(x, LRELU_SLOPE)
         return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
+
+
+class _BiasActivation(torch.autograd.Function):
+    """``lrelu(x + bias)`` of ``x [N, C, H, W]`` and ``bias [C]``, one kernel for either direction."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
+        y = fused.pointwise(x, fused.Layer(None, bias, None, LRELU_SLOPE))
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        y = ctx.saved_tensors[0].detach()
+        if torch.is_grad_enabled():  # R1 differentiates this again; slopes are constant almost everywhere
+            for_x = torch.ops.aten.leaky_relu_backward(gradient, y, LRELU_SLOPE, True)
+            return for_x, for_x.sum(dim=(0, 2, 3))
+        found = fused.gradients(gradient, y, fused.Layer(slope=LRELU_SLOPE))
+        return found.scaled, found.before.sum(dim=0).to(gradient.dtype)

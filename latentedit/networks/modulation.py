@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentedit.networks.layers import LRELU_SLOPE, full
-from latentedit.ops import Padding, filter_adjoint, upfirdn2d
+from latentedit.ops import Geometry, Padding, filter_adjoint, upfirdn2d
+from latentedit.runtime import fused
 
 
 def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
@@ -99,6 +100,46 @@ def _composed(
     return F.leaky_relu(x if noise is None else x + noise, LRELU_SLOPE)
 
 
+def _plain_layer(
+    x: Tensor, weight: Tensor, before: Tensor, after: Tensor, noise: Tensor | None, bias: Tensor, up: int, filter: Tensor
+) -> Tensor:
+    """`_composed` in place, without gradient."""
+    if len(x) == 1:
+        y = convolve(x, _folded(weight, before, after).to(x.dtype), up, filter, bias if up == 1 else None)
+    else:
+        y = convolve(x * before.to(x.dtype)[:, :, None, None], weight.to(x.dtype), up, filter)
+        y *= after.to(x.dtype)[:, :, None, None]
+    if len(x) > 1 or up > 1:
+        y += bias[:, None, None]
+    if noise is not None:
+        y += noise
+    return F.leaky_relu_(y, LRELU_SLOPE)
+
+
+def _fusing(x: Tensor, filter: Tensor) -> bool:
+    """Whether the pointwise part of a layer, and its filter, run as one kernel."""
+    return filter.ndim == 1 and x.is_contiguous(memory_format=torch.channels_last) and fused.available(x)
+
+
+def _fused_layer(
+    x: Tensor, weight: Tensor, before: Tensor, after: Tensor, noise: Tensor | None, bias: Tensor, up: int, filter: Tensor
+) -> Tensor:
+    """`_plain_layer` of two kernels around the convolution."""
+    if len(x) == 1:
+        layer = fused.Layer(None, bias, noise, LRELU_SLOPE)
+        kernel = _folded(weight, before, after).to(x.dtype)
+    else:
+        layer = fused.Layer(after, bias, noise, LRELU_SLOPE)
+        kernel = weight.to(x.dtype)
+        x = fused.pointwise(x, fused.Layer(before))
+    if up == 1:
+        return fused.pointwise(F.conv2d(x, kernel, padding=kernel.shape[-1] // 2), layer)
+    x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=up)
+    geometry = Geometry(1, 1, _margins(kernel.shape[-1], up, filter), up**2, True)
+    x = x.contiguous(memory_format=torch.channels_last)
+    return fused.resample(x, filter, geometry.size(x.shape[2:], filter), geometry.fused(), layer)
+
+
 class _Layer(torch.autograd.Function):
     """``lrelu(convolution(x * before) * after + noise + bias)``.
 
@@ -118,16 +159,10 @@ class _Layer(torch.autograd.Function):
         up: int,
         filter: Tensor,
     ) -> Tensor:
-        if len(x) == 1:
-            y = convolve(x, _folded(weight, before, after).to(x.dtype), up, filter, bias if up == 1 else None)
+        if _fusing(x, filter):
+            y = _fused_layer(x, weight, before, after, noise, bias, up, filter)
         else:
-            y = convolve(x * before.to(x.dtype)[:, :, None, None], weight.to(x.dtype), up, filter)
-            y *= after.to(x.dtype)[:, :, None, None]
-        if len(x) > 1 or up > 1:
-            y += bias[:, None, None]
-        if noise is not None:
-            y += noise
-        y = F.leaky_relu_(y, LRELU_SLOPE)
+            y = _plain_layer(x, weight, before, after, noise, bias, up, filter)
         ctx.save_for_backward(x, weight, before, after, noise, bias, filter, y)
         ctx.up = up
         return y
@@ -146,10 +181,20 @@ class _Layer(torch.autograd.Function):
         to_x, to_weight, to_before, to_after, to_noise, to_bias = ctx.needs_input_grad[:6]
         if x.is_contiguous(memory_format=torch.channels_last):
             gradient = gradient.contiguous(memory_format=torch.channels_last)
-        g = torch.ops.aten.leaky_relu_backward(gradient, y, LRELU_SLOPE, True)
-        for_noise = _like(g.sum(dim=1, keepdim=True), noise) if to_noise else None
-        for_after = for_bias = None
-        if to_after or to_bias:
+        fast = _fusing(y, filter)
+        one = len(x) == 1
+        for_noise = for_after = for_bias = None
+        if fast:
+            layer = fused.Layer(None if one else after, None, noise, LRELU_SLOPE)
+            found = fused.gradients(gradient, y, layer, to_noise)
+            g = found.scaled
+            for_noise = _like(found.noise, noise).to(noise.dtype) if to_noise else None
+            for_bias = found.before.sum(dim=0).to(bias.dtype)
+            for_after = (found.product - found.before * bias - found.noisy) / after
+        else:
+            g = torch.ops.aten.leaky_relu_backward(gradient, y, LRELU_SLOPE, True)
+            for_noise = _like(g.sum(dim=1, keepdim=True), noise) if to_noise else None
+        if not fast and (to_after or to_bias):
             over_map = _sums(g)
             for_bias = over_map.sum(dim=0).to(bias.dtype)
             # gradient * y is g times what stood before the activation: the slopes cancel.
@@ -159,24 +204,33 @@ class _Layer(torch.autograd.Function):
             for_after = for_after / after
         if not (to_x or to_weight or to_before):
             return None, None, None, for_after, for_noise, for_bias, None, None
-        one = len(x) == 1
-        if not one:
+        if not fast and not one:
             g = g * after.to(g.dtype)[:, :, None, None]
         if ctx.up > 1:
             side = [(n - 1) * ctx.up + weight.shape[-1] for n in x.shape[2:]]
             g = filter_adjoint(g, filter, side, _margins(weight.shape[-1], ctx.up, filter), gain=ctx.up**2)
-        scaled = x if one or not to_weight else x * before.to(x.dtype)[:, :, None, None]
+        scaled = x if one or not to_weight else _times(x, before, fast)
         kernel = _folded(weight, before, after) if one else weight
         for_x, for_weight = _convolution_gradients(g, scaled, kernel.to(x.dtype), ctx.up, to_x or to_before, to_weight)
-        for_before = _sums(for_x * x) if to_before else None
+        for_before = None
+        if fast and not one and to_x:
+            found = fused.gradients(for_x, x, fused.Layer(before))
+            for_x, for_before = found.scaled, found.product
+        elif to_before:
+            for_before = _sums(for_x * x)
         if one:
             if for_before is not None:
                 for_before = for_before / _nonzero(before)
             if for_weight is not None:
                 for_weight = _folded(for_weight, before, after)
-        elif to_x:
+        elif to_x and not fast:
             for_x = for_x * before.to(x.dtype)[:, :, None, None]
         return for_x if to_x else None, for_weight, for_before, for_after, for_noise, for_bias, None, None
+
+
+def _times(x: Tensor, factors: Tensor, fast: bool) -> Tensor:
+    """``x [N, C, H, W]`` times ``factors [N, C]``."""
+    return fused.pointwise(x, fused.Layer(factors)) if fast else x * factors.to(x.dtype)[:, :, None, None]
 
 
 def _nonzero(x: Tensor) -> Tensor:

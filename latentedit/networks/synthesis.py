@@ -280,8 +280,9 @@ class SynthesisNetwork(nn.Module):
         precision: Precision,
     ) -> Tensor:
         batch = len(styles[0])
+        on_cpu = styles[0].device.type == "cpu"  # a GPU has no caches to stay in, and likes large batches
         for index, block in enumerate(blocks):
-            if batch > 1 and block.folds and not torch.is_grad_enabled():
+            if batch > 1 and on_cpu and block.folds and not torch.is_grad_enabled():
                 # From here on picture by picture: weights are folded, and activations stay small and near.
                 pictures = []
                 for i in range(batch):

@@ -1,0 +1,217 @@
+"""Triton kernels for CUDA: FIR resampling and the pointwise part of a layer, each in one pass over memory.
+
+A layer of small feature maps is bound by memory on a GPU. PyTorch's own operations read and write a
+feature map about 20 times for a 4 x 4 filter and about 8 times for factors, noise, bias and
+activation; these kernels do so once. They add up in float32 and round once.
+
+Nothing is compiled at import. The first use on a device compiles a small kernel; where that fails
+(no Triton, no C compiler), `available` is false from then on and the other forms run.
+"""
+
+import functools
+import importlib
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+LOG = logging.getLogger(__name__)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+LARGEST = 2**31
+"""Numbers of a tensor that the kernels' 32-bit indices reach."""
+TILE = 4096
+"""Numbers that a program of `gradients` holds at a time."""
+PROGRAMS = 1056
+"""Programs that keep a large GPU busy: 8 for each of 132 multiprocessors."""
+
+
+class Resampling(NamedTuple):
+    """The geometry of a separable FIR filter, the same for both axes but for the padding before."""
+
+    up: int = 1
+    down: int = 1
+    top: int = 0
+    left: int = 0
+    gain: float = 1.0
+    flip: bool = False
+
+
+class Layer(NamedTuple):
+    """What follows a convolution: ``lrelu(x * factors + bias + noise)``."""
+
+    factors: Tensor | None = None
+    """``[N, C]`` float32."""
+    bias: Tensor | None = None
+    """``[C]``."""
+    noise: Tensor | None = None
+    """``[1 or N, 1, H, W]``."""
+    slope: float = 1.0
+    """Of the leaky ReLU for negative numbers; 1 is none."""
+
+
+def available(x: Tensor) -> bool:
+    """Whether these kernels can run on ``x [N, C, H, W]``; a fixed rule, after one trial a device."""
+    return (x.is_cuda or INTERPRETED) and x.dtype in DTYPES and 0 < x.numel() < LARGEST // 4 and _works(x.device)
+
+
+INTERPRETED = False
+"""Tests set this to run the kernels on the CPU by Triton's interpreter."""
+
+
+@functools.cache
+def _works(device: torch.device) -> bool:
+    try:
+        resample(torch.ones(1, 1, 2, 2, device=device), torch.ones(1, device=device), (2, 2), Resampling())
+    except Exception as error:  # no Triton (Windows, CPU builds of PyTorch), or whatever a missing compiler raises
+        LOG.info("no Triton kernels on %s: %s", device, str(error).splitlines()[:1])
+        return False
+    return True
+
+
+@functools.cache
+def _kernels() -> Any:
+    """The kernels are imported at their first use, as Triton takes its time."""
+    return importlib.import_module("latentedit.runtime.triton_kernels")
+
+
+def resample(
+    x: Tensor,
+    taps: Tensor,
+    size: Sequence[int],
+    geometry: Resampling,
+    layer: Layer | None = None,
+) -> Tensor:
+    """Upsample by zeros, pad, filter along both axes, keep every ``down``-th; then a layer's pointwise part.
+
+    Args:
+        x: ``[N, C, H, W]``, of one of `DTYPES`.
+        taps: ``[k]``, float32.
+        size: height and width of the output.
+
+    Returns:
+        ``[N, C, *size]`` in the dtype and memory format of ``x``. Without gradient.
+    """
+    x, form = _dense(x)
+    n, c, h, w = x.shape
+    y = torch.empty((n, c, *size), dtype=x.dtype, device=x.device, memory_format=form)
+    planes, depth = (n, c) if form == torch.channels_last else (n * c, 1)
+    layer = layer or Layer()
+    if layer != Layer() and depth == 1 and c > 1:
+        raise AssertionError("a layer's pointwise part needs channels_last")
+    row = size[1] * depth
+    block = min(1024, _power(row))
+    grid = (planes * size[0], -(-row // block))
+    _kernels().fir[grid](
+        x,
+        taps if taps.dtype == torch.float32 else taps.float(),
+        y,
+        _or(layer.factors, x),
+        _or(layer.bias, x),
+        _or(layer.noise, x),
+        h,
+        w,
+        depth,
+        *size,
+        geometry.top,
+        geometry.left,
+        geometry.gain,
+        layer.slope,
+        0 if layer.noise is None or len(layer.noise) == 1 else math.prod(size),
+        UP=geometry.up,
+        DOWN=geometry.down,
+        TAPS=len(taps),
+        FLIP=geometry.flip,
+        FACTORS=layer.factors is not None,
+        BIAS=layer.bias is not None,
+        NOISE=layer.noise is not None,
+        ACTIVATED=layer.slope != 1.0,
+        BLOCK=block,
+        num_warps=4 if block >= 512 else 2,
+    )
+    return y
+
+
+def pointwise(x: Tensor, layer: Layer) -> Tensor:
+    """``layer`` of channels_last ``x [N, C, H, W]``. Without gradient."""
+    return resample(x.contiguous(memory_format=torch.channels_last), _one(x.device), x.shape[2:], Resampling(), layer)
+
+
+@functools.cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones(1, device=device)
+
+
+class Gradients(NamedTuple):
+    """What `gradients` gives; sums over positions are ``[N, C]`` float32."""
+
+    scaled: Tensor
+    """``[N, C, H, W]``: the gradient in what came before, times the factors."""
+    before: Tensor
+    """Sums of the gradient before the activation."""
+    product: Tensor
+    """Sums of gradient times output."""
+    noisy: Tensor
+    """Sums of the gradient before the activation times noise."""
+    noise: Tensor | None
+    """``[N, 1, H, W]`` float32, the gradient before the activation summed over channels, where that is wanted."""
+
+
+def gradients(gradient: Tensor, y: Tensor, layer: Layer, to_noise: bool = False) -> Gradients:
+    """All that the gradient of `pointwise` needs, in one pass over ``gradient`` and output ``y [N, C, H, W]``."""
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    y = y.contiguous(memory_format=torch.channels_last)
+    n, c, h, w = y.shape
+    wide = _power(c)
+    pixels = max(TILE // wide, 1)
+    splits = max(min(PROGRAMS // n, -(-h * w // pixels)), 1)
+    each = -(-h * w // splits)
+    each = -(-each // pixels) * pixels
+    scaled = torch.empty_like(gradient, dtype=y.dtype)
+    sums = torch.empty(3, n, splits, c, device=y.device)
+    over_channels = torch.empty(n, 1, h, w, device=y.device) if to_noise else None
+    _kernels().layer_gradients[(n, splits)](
+        gradient,
+        y,
+        _or(layer.factors, y),
+        _or(layer.noise, y),
+        scaled,
+        sums,
+        _or(over_channels, sums),
+        h * w,
+        c,
+        each,
+        0 if layer.noise is None or len(layer.noise) == 1 else h * w,
+        n * splits * c,
+        layer.slope,
+        FACTORS=layer.factors is not None,
+        NOISE=layer.noise is not None,
+        TO_NOISE=to_noise,
+        ACTIVATED=layer.slope != 1.0,
+        PIXELS=pixels,
+        WIDE=wide,
+        num_warps=4,
+    )
+    before, product, noisy = sums.sum(dim=2).unbind(0)
+    return Gradients(scaled, before, product, noisy, over_channels)
+
+
+def _dense(x: Tensor) -> tuple[Tensor, torch.memory_format]:
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return x, torch.channels_last
+    if x.is_contiguous():
+        single = x.shape[1] == 1
+        return x, torch.channels_last if single else torch.contiguous_format
+    return x.contiguous(memory_format=torch.channels_last), torch.channels_last
+
+
+def _power(n: int) -> int:
+    """The least power of two that is at least ``n``."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """A kernel wants a pointer for every argument, read or not."""
+    return other if tensor is None else tensor.contiguous()

@@ -1,0 +1,142 @@
+"""The fused form of layers and filters: its wiring on the CPU by stand-ins, its kernels where Triton is installed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
+from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.networks.modulation import differentiated_twice
+from latentedit.ops import Geometry, _depthwise, fir_taps, upfirdn2d
+from latentedit.runtime import fused
+from latentedit.training.losses import r1_penalty
+from latentedit.training.path_length import path_lengths
+
+
+def plain_resample(x: Tensor, taps: Tensor, size: Any, geometry: fused.Resampling, layer: fused.Layer | None = None) -> Tensor:
+    """What `fused.resample` computes, of PyTorch's operations."""
+    up, down, top, left, gain, flip = geometry
+    bottom, right = (
+        (extent - 1) * down + len(taps) - before - side * up
+        for extent, before, side in zip(size, (top, left), x.shape[2:], strict=True)
+    )
+    y = _depthwise(x, taps, Geometry(up, down, (left, right, top, bottom), gain, flip))
+    layer = layer or fused.Layer()
+    y = y if layer.factors is None else y * layer.factors[:, :, None, None]
+    y = y if layer.bias is None else y + layer.bias[:, None, None]
+    y = y if layer.noise is None else y + layer.noise
+    return F.leaky_relu(y, layer.slope).contiguous(memory_format=torch.channels_last)
+
+
+def plain_gradients(gradient: Tensor, y: Tensor, layer: fused.Layer, to_noise: bool = False) -> fused.Gradients:
+    """What `fused.gradients` computes, of PyTorch's operations."""
+    before = torch.where(y > 0, gradient, gradient * layer.slope)
+    scaled = before if layer.factors is None else before * layer.factors[:, :, None, None]
+    noisy = before * (0 if layer.noise is None else layer.noise)
+    over_channels = before.sum(dim=1, keepdim=True) if to_noise else None
+    return fused.Gradients(scaled, before.sum(dim=(2, 3)), (gradient * y).sum(dim=(2, 3)), noisy.sum(dim=(2, 3)), over_channels)
+
+
+def everything(architecture: str, count: int) -> list[Tensor]:
+    """Pictures, logits, and gradients of both orders in all that has some, of small networks."""
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"resolution": 16, "channels": 3, "channel_base": 128, "channel_max": 8}
+    shape["architecture"] = architecture
+    g = Generator(GeneratorConfig(**shape, z_dim=8, w_dim=8, mapping_layers=2))
+    d = build_discriminator(DiscriminatorConfig(**shape, mbstd_group_size=2))
+    with torch.no_grad():
+        for layer in g.synthesis.layers:
+            layer.noise_strength.fill_(0.1)
+            layer.bias.normal_()
+    ws = torch.randn(count, g.num_ws, 8, requires_grad=True)
+    images = torch.randn(count, 3, 16, 16, requires_grad=True)
+    noise = [torch.randn(count, *size[1:], requires_grad=True) for size in g.synthesis.noise_shapes]
+
+    with torch.no_grad():
+        found = [g.synthesis(ws), d(images)]
+    wanted = [ws, *noise, *g.synthesis.parameters(), *d.parameters()]
+    found += torch.autograd.grad(d(g.synthesis(ws, noise=noise)).square().sum(), wanted)
+
+    directions = torch.randn_like(images)
+    with differentiated_twice():
+        lengths = path_lengths(g.synthesis(ws), ws, directions)
+    again = path_lengths(g.synthesis(ws), ws, directions)
+    (lengths.sum() + again.sum() + r1_penalty(images, d(images)).sum()).backward()
+    return found + [p.grad for network in (g, d) for p in network.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+def test_layers_ask_the_kernels_for_the_right_things(architecture: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = everything(architecture, count)
+    called: list[str] = []
+
+    def counted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            called.append(name)
+            return work(*given)
+
+        return call
+
+    monkeypatch.setattr(fused, "available", lambda x: True)
+    monkeypatch.setattr(fused, "resample", counted("resample", plain_resample))
+    monkeypatch.setattr(fused, "gradients", counted("gradients", plain_gradients))
+    found = everything(architecture, count)
+    assert set(called) == {"resample", "gradients"}
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-4 * max(float(other.abs().max()), 1e-3))
+
+
+def test_the_cpu_needs_no_kernels() -> None:
+    assert not fused.available(torch.zeros(1, 3, 4, 4))
+
+
+SCRIPT = """
+import torch
+from latentedit.runtime import fused
+from tests.test_fused import plain_gradients, plain_resample
+
+fused.INTERPRETED = True
+torch.manual_seed(0)
+for form in (torch.contiguous_format, torch.channels_last):
+    x = torch.randn(2, 3, 6, 5).contiguous(memory_format=form)
+    taps = torch.tensor([1.0, 2, 5, 3]) / 11
+    for geometry, size in (
+        (fused.Resampling(1, 1, 2, 1, 1.5, True), (6, 5)),
+        (fused.Resampling(2, 1, 2, 2, 4.0, False), (12, 10)),
+        (fused.Resampling(1, 2, 1, 1, 1.0, True), (3, 2)),
+    ):
+        found = fused.resample(x, taps, size, geometry)
+        torch.testing.assert_close(found, plain_resample(x, taps, size, geometry), rtol=1e-5, atol=1e-5)
+layer = fused.Layer(torch.rand(2, 3), torch.randn(3), torch.randn(1, 1, 6, 5), 0.2)
+y = fused.pointwise(x, layer)
+one = fused.Resampling()
+torch.testing.assert_close(y, plain_resample(x, torch.ones(1), (6, 5), one, layer), rtol=1e-5, atol=1e-5)
+gradient = torch.randn_like(y)
+for one, other in zip(fused.gradients(gradient, y, layer, True), plain_gradients(gradient, y, layer, True)):
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+"""
+
+
+def test_kernels_compute_what_is_asked_of_them() -> None:
+    """By Triton's interpreter, which runs on the CPU."""
+    pytest.importorskip("triton", reason="Triton comes with CUDA builds of PyTorch alone")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, env=environment)
+
+
+def test_a_filter_is_given_to_the_kernel_with_its_geometry(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, taps = torch.randn(2, 3, 9, 7), fir_taps([1, 2, 5, 3])
+    given = [(1, 1, (1, 2, 2, 1)), (2, 1, (2, 1, 2, 1)), (1, 2, (1, 1, 1, 1)), (1, 1, (-1, 1, 2, -1))]
+    expected = [upfirdn2d(x, taps, up, down, pad, 1.5) for up, down, pad in given]
+    monkeypatch.setattr(fused, "available", lambda x: True)
+    monkeypatch.setattr(fused, "resample", plain_resample)
+    for (up, down, pad), y in zip(given, expected, strict=True):
+        torch.testing.assert_close(upfirdn2d(x, taps, up, down, pad, 1.5), y)
