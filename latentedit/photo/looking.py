@@ -52,7 +52,7 @@ class Onlooker:
             return Look()
 
         scene = _Scene.of(self.generator, latent)
-        unmoved = scene.draw([latent.ws], [latent.styles])
+        unmoved = scene.draw([scene.latent.ws], [scene.latent.styles])
         away = domain.distances(discriminator, unmoved)[0]
         face = sees_face(to_pil(unmoved)) if self.faces else None
         if not away <= WHOLE or face is False:
