@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentedit.networks.convolution import differentiated_twice
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.networks.generator import Generator, GeneratorConfig
-from latentedit.networks.modulation import differentiated_twice
 from latentedit.ops import Geometry, _depthwise, fir_taps, upfirdn2d
 from latentedit.runtime import fused
 from latentedit.training.losses import r1_penalty

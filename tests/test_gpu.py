@@ -14,9 +14,9 @@ from latentedit.inversion.projector import invert
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.inversion.result import psnr
 from latentedit.model.model import Model
+from latentedit.networks.convolution import differentiated_twice
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.networks.generator import Generator, GeneratorConfig
-from latentedit.networks.modulation import differentiated_twice
 from latentedit.ops import fir_taps, upfirdn2d
 from latentedit.runtime import fused
 from latentedit.runtime.devices import tf32

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 
 from latentedit.errors import Error
 from latentedit.inversion.result import psnr
+from latentedit.networks.convolution import differentiated_twice
 from latentedit.networks.discriminator import DiscriminatorConfig, minibatch_std
 from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.networks.modulation import (
     _composed,
     _Layer,
     demodulation,
-    differentiated_twice,
     modulated_layer,
     prefers_folding,
 )

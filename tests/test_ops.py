@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentedit.errors import Error
+from latentedit.networks.convolution import differentiated_twice
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.networks.generator import Generator, GeneratorConfig
-from latentedit.networks.modulation import differentiated_twice
 from latentedit.ops import downsample2d, filter_adjoint, fir_filter, fir_taps, prefers_sums, upfirdn2d, upsample2d
 from latentedit.training.losses import r1_penalty
 from latentedit.training.path_length import path_lengths

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentedit.networks.convolution import Form, convolution, is_differentiated_twice, prefers_own_gradients
 from latentedit.ops import downsample2d, fir_taps, upfirdn2d, upsample2d
 from latentedit.runtime import fused
 
@@ -101,6 +102,8 @@ class Conv2d(nn.Module):
         scale = gain * (LRELU_GAIN if self.activation else 1.0)
         weight = (self.weight * (self.weight_gain * scale)).to(x.dtype)
         bias = None if self.bias is None else (self.bias * scale).to(x.dtype)
+        if is_differentiated_twice() and prefers_own_gradients(x.device):
+            return self._differentiable(x, weight, bias, gain)
         fast = self.activation and bias is not None and fused.available(x)
         added = None if fast else bias
         k, f = weight.shape[-1], self.resample_filter.shape[-1]
@@ -118,6 +121,25 @@ class Conv2d(nn.Module):
             x = _BiasActivation.apply(x, bias)  # type: ignore[no-untyped-call]
         elif self.activation:
             x = F.leaky_relu_(x, LRELU_SLOPE)
+        return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
+
+    def _differentiable(self, x: Tensor, weight: Tensor, bias: Tensor | None, gain: float) -> Tensor:
+        """The same by a convolution whose gradients of gradients are quick, and nothing in place."""
+        k, f = weight.shape[-1], self.resample_filter.shape[-1]
+        if self.down > 1 and k == 1:
+            x = convolution(downsample2d(x, self.resample_filter, self.down), weight, Form())
+        elif self.down > 1:
+            before, after = self.padding + (f - self.down + 1) // 2, self.padding + (f - self.down) // 2
+            x = upfirdn2d(x, self.resample_filter, padding=(before, after, before, after))
+            x = convolution(x, weight, Form(self.down))
+        else:
+            x = convolution(x, weight, Form(padding=self.padding))
+        if bias is not None:
+            x = x + bias[:, None, None]
+        if self.up > 1:
+            x = upsample2d(x, self.resample_filter, self.up)
+        if self.activation:
+            x = F.leaky_relu(x, LRELU_SLOPE)
         return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
 
 

@@ -5,15 +5,13 @@ demodulation and gain into the weights of one convolution a picture. Scaling sha
 folding touches no activation, and is taken wherever there is a single picture.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentedit.networks.convolution import Form, convolution, is_differentiated_twice, prefers_own_gradients
 from latentedit.networks.layers import LRELU_SLOPE, full
 from latentedit.ops import Geometry, Padding, filter_adjoint, upfirdn2d
 from latentedit.runtime import fused
@@ -56,23 +54,10 @@ def modulated_layer(
         styles = styles / styles.abs().amax(dim=1, keepdim=True)
     after = demodulation(weight, styles) * gain
     noise, bias = None if noise is None else noise.to(x.dtype), bias.to(x.dtype)
-    if _twice.get():
+    if is_differentiated_twice():
         return _composed(x, weight, styles, after, noise, bias, up, filter)
     result: Tensor = _Layer.apply(x, weight, styles, after, noise, bias, up, filter)  # type: ignore[no-untyped-call]
     return result
-
-
-_twice: ContextVar[bool] = ContextVar("twice", default=False)
-
-
-@contextmanager
-def differentiated_twice() -> Iterator[None]:
-    """What is computed inside is meant for gradients of gradients: those work outside too, at half the speed."""
-    token = _twice.set(True)
-    try:
-        yield
-    finally:
-        _twice.reset(token)
 
 
 def convolve(x: Tensor, weight: Tensor, up: int, filter: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -94,8 +79,16 @@ def _margins(k: int, up: int, filter: Tensor) -> Padding:
 def _composed(
     x: Tensor, weight: Tensor, before: Tensor, after: Tensor, noise: Tensor | None, bias: Tensor, up: int, filter: Tensor
 ) -> Tensor:
-    """`_Layer` of PyTorch's own differentiable operations."""
-    x = convolve(x * before.to(x.dtype)[:, :, None, None], weight.to(x.dtype), up, filter)
+    """`_Layer` of operations that can be differentiated any number of times."""
+    x = x * before.to(x.dtype)[:, :, None, None]
+    weight = weight.to(x.dtype)
+    if not prefers_own_gradients(x.device):
+        x = convolve(x, weight, up, filter)
+    elif up == 1:
+        x = convolution(x, weight, Form(padding=weight.shape[-1] // 2))
+    else:
+        x = convolution(x, weight.transpose(0, 1), Form(up, transposed=True))
+        x = upfirdn2d(x, filter, padding=_margins(weight.shape[-1], up, filter), gain=up**2)
     x = x * after.to(x.dtype)[:, :, None, None] + bias[:, None, None]
     return F.leaky_relu(x if noise is None else x + noise, LRELU_SLOPE)
 

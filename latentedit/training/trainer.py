@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from latentedit.errors import ArgumentError, DivergedError, FormatError, IncompatibleError, quoted, shown
 from latentedit.model.model import Model
 from latentedit.networks.config import Precision
+from latentedit.networks.convolution import differentiated_twice
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator, GeneratorConfig
-from latentedit.networks.modulation import differentiated_twice
 from latentedit.networks.progressive import Growing, with_lod
 from latentedit.runtime.cuda_graphs import Graphs
 from latentedit.runtime.devices import auto_precision, tf32
@@ -310,7 +310,8 @@ class Trainer:
         with self._training(self.d_parameters, self.d_optimizer):
             for samples, (pictures, labels) in zip(self.rounds, real, strict=True):
                 images = pictures.detach().requires_grad_()
-                logits = self.judge(images, labels, self._streams("r1", samples))
+                with differentiated_twice():
+                    logits = self.judge(images, labels, self._streams("r1", samples))
                 penalty = r1_penalty(images, logits).sum() / config.batch
                 (penalty * (config.r1_gamma / 2 * config.r1_interval)).backward()
                 _add(sums, "r1", penalty)
