@@ -69,6 +69,6 @@ def test_path_lengths_are_the_same_by_either_form(architecture: str, monkeypatch
         monkeypatch.setattr("latentedit.networks.modulation.prefers_own_gradients", lambda device, own=own: own)
         with differentiated_twice():
             lengths = path_lengths(g.synthesis(ws), ws, noise)
-        found.append([lengths.detach(), *torch.autograd.grad(lengths.sum(), g.synthesis.parameters(), allow_unused=True)])
+        found.append([lengths.detach(), *torch.autograd.grad(lengths.sum(), list(g.synthesis.parameters()), allow_unused=True)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)

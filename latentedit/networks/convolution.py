@@ -67,7 +67,8 @@ class _Convolution(torch.autograd.Function):
         ctx.form = form
         stride, padding = [form.stride] * 2, [form.padding] * 2
         more = list(form.output_padding)
-        return torch.ops.aten.convolution(x, weight, None, stride, padding, [1, 1], form.transposed, more, 1)
+        y: Tensor = torch.ops.aten.convolution(x, weight, None, stride, padding, [1, 1], form.transposed, more, 1)
+        return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -94,10 +95,11 @@ class _WeightGradient(torch.autograd.Function):
         weight = x.new_empty(shape)  # its numbers do not matter
         stride, padding, more = [form.stride] * 2, [form.padding] * 2, list(form.output_padding)
         only_weight = [False, True, False]
-        found = torch.ops.aten.convolution_backward(
+        _, found, _ = torch.ops.aten.convolution_backward(
             gradient, x, weight, None, stride, padding, [1, 1], form.transposed, more, 1, only_weight
         )
-        return found[1]
+        for_weight: Tensor = found
+        return for_weight
 
     @staticmethod
     def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
