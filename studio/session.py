@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentedit.directions.direction import Direction
 from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
 from latentedit.inversion.domain import Domain
@@ -31,7 +32,7 @@ from latentedit.studio.keeping import Keeper, Kept, free_path
 from latentedit.studio.painter import Newest, Painter, encoded, moved, scores
 from latentedit.studio.photos import Crop, Photo, open_photo, preview, remarks_on, shown
 from latentedit.studio.searches import QUALITIES, STEPS, Progress, Search
-from latentedit.studio.sliders import Slider, sliders_of, with_ranges
+from latentedit.studio.sliders import Slider, in_order, sliders_of, with_ranges
 
 LARGEST_UPLOAD = 40 * 2**20
 """Bytes of an uploaded photo."""
@@ -57,6 +58,8 @@ class Face:
     """Its picture without edits, as the page gets it."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Its scores without edits, in sigmas."""
+    seen: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """How far sliders that do not ship leave its picture whole, in sigmas."""
     looked: bool = False
     """Whether it is known how far its sliders go, as far as that can be found out."""
     looking: bool = False
@@ -105,7 +108,7 @@ class Session:
         self.search: Search | None = None
         self.trouble = ""
         """What went wrong last, in a sentence."""
-        self._own = sliders_of(self.fingerprint)
+        self._own = self._read_sliders()
         self._domain: Domain | None = None
         self._listeners: list[Callable[[str], None]] = []
         self._lock = threading.RLock()
@@ -119,7 +122,7 @@ class Session:
     def listen(self, listener: Callable[[str], None]) -> Callable[[], None]:
         """Call ``listener`` with the name of what changes, from any thread; returns a function that ends this.
 
-        Names: "picture", "state", "faces", "photo", "search", "sliders", "trouble".
+        Names: "picture", "state", "faces", "photo", "search", "sliders", "look", "trouble".
         """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
@@ -154,34 +157,45 @@ class Session:
     @property
     def sliders(self) -> dict[str, Slider]:
         """The sliders, with the ranges of the open face."""
-        return with_ranges(self._own, self.face.latent if self.face else None)
+        face = self.face
+        return with_ranges(self._own, face.latent, face.seen) if face is not None else dict(self._own)
 
     @property
     def state(self) -> State:
         return self.live
 
-    def add_slider(self, slider: Slider) -> None:
-        """Add a slider, or replace that of its name."""
+    def _read_sliders(self) -> dict[str, Slider]:
+        named, unnamed = self.keeper.folder / "directions", self.keeper.hidden / "unnamed"
+        return sliders_of(self.fingerprint, (named, "Yours"), (unnamed, "Unnamed"))
+
+    def add_slider(self, slider: Slider, *, quiet: bool = False) -> None:
+        """Add a slider, or replace that of its name, and find out how far it goes on the open face.
+
+        Args:
+            quiet: tell nobody, as more follow.
+        """
         with self._lock:
-            self._own = {**self._own, slider.name: slider}
+            self._own = in_order({**self._own, slider.name: slider})
             for face in self.faces.values():
                 face.scores = scores(self.model.generator, face.latent, self._own)
-        self.tell("sliders")
+                face.looked = face.looked and quiet
+        if not quiet:
+            self.tell("sliders")
+            self.tell("look")
 
     def remove_slider(self, name: str) -> None:
-        """Remove a slider that is not saved; it must be at rest."""
+        """Remove a slider; no step of the session may need it."""
         with self._lock:
             self._own = {key: slider for key, slider in self._own.items() if key != name}
         self.tell("sliders")
 
-    def reload_sliders(self) -> None:
-        """Read the directions again, for those that were saved meanwhile; unnamed ones stay."""
-        with self._lock:
-            unnamed = {name: slider for name, slider in self._own.items() if slider.group == "Unnamed"}
-            self._own = {**sliders_of(self.fingerprint), **unnamed}
-            for face in self.faces.values():
-                face.scores = scores(self.model.generator, face.latent, self._own)
-        self.tell("sliders")
+    def rename_moves(self, old: str, new: str) -> None:
+        """Move slider ``new`` where ``old`` was moved, as a step that can be undone."""
+        state = self.live
+        if old in state.settings:
+            setting = state.settings[old]
+            self._push(state.layered(old, None).moved(old, 0.0).moved(new, setting.amount).layered(new, setting.layers))
+            self.draw()
 
     def open_latent(self, path: str | os.PathLike[str]) -> Face:
         """Open a latent file of this model.
@@ -417,10 +431,14 @@ class Session:
             return
         face.looking = True
         try:
+            ours = {name: slider.direction for name, slider in self._own.items() if slider.group == "Yours"}
+            new = {name: direction for name, direction in ours.items() if name not in face.seen}
+            if new and (look := self._onlooker(new).look(face.latent)).safe and any(map(any, look.safe.values())):
+                face.seen |= look.safe
             if face.latent.safe is not None:
                 return
-            onlooker = self._onlooker()
-            look = onlooker.look(face.latent)
+            ships = {name: s.direction for name, s in self._own.items() if s.group not in ("Yours", "Unnamed")}
+            look = self._onlooker(ships).look(face.latent)
             if self._closed:
                 return
             look.put_into(face.latent)
@@ -437,10 +455,9 @@ class Session:
             self._domain = Domain.cached(self.model.generator, self.model.discriminator, self.fingerprint)
         return self._domain
 
-    def _onlooker(self) -> Onlooker:
-        ships = {name: s.direction for name, s in self._own.items() if s.group not in ("Yours", "Unnamed")}
+    def _onlooker(self, sliders: Mapping[str, Direction]) -> Onlooker:
         faces = "eyes" in (self.model.framing or {})
-        return Onlooker(self.model.generator, self.model.discriminator, self.domain(), ships, faces)
+        return Onlooker(self.model.generator, self.model.discriminator, self.domain(), sliders, faces)
 
     # -- From a photo
 

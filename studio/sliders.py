@@ -33,13 +33,15 @@ class Slider:
     direction: Direction
     file: Path | None = None
     """Where the direction is stored; None where it is not yet."""
+    by_name: bool = True
+    """Whether the command line finds it by its name; else by its file."""
     whole: tuple[float, float] | None = None
     """Lowest and highest amount in sigmas at which pictures stayed whole; None where nobody looked."""
 
     @property
     def option(self) -> str:
         """What ``--set`` has to say: the name, or the file of a direction that is found by no name."""
-        return self.name if self.group != "Unnamed" or self.file is None else str(self.file)
+        return self.name if self.by_name or self.file is None else str(self.file)
 
     @property
     def holdable(self) -> bool:
@@ -76,30 +78,49 @@ def reported_range(direction: Direction) -> tuple[float, float] | None:
     return (low, high) if low <= 0 <= high else None
 
 
-def sliders_of(fingerprint: str) -> dict[str, Slider]:
-    """Return the sliders that fit the generator with ``fingerprint``: those that ship, then the user's own, by group."""
+def sliders_of(fingerprint: str, *folders: tuple[Path, str]) -> dict[str, Slider]:
+    """Return the sliders that fit the generator with ``fingerprint``: those that ship, then the user's own, by group.
+
+    Args:
+        folders: more folders of direction files, and the group of each.
+    """
     found: dict[str, Slider] = {}
-    for files, own in ((shipped(fingerprint), False), (own_directions(fingerprint), True)):
-        for name, file in files.items():
-            try:
-                direction = read_direction(file)
-            except Error:
-                continue  # a damaged file is no slider
-            if direction.space == "z":
-                continue  # a latent's z is not known
-            found[name] = slider_of(direction, name=name, file=file, group="Yours" if own else group_of(name))
-    order = sorted(found.values(), key=lambda slider: (GROUPS.index(slider.group), slider.title))
+    files = [(name, file, group_of(name), True) for name, file in shipped(fingerprint).items()]
+    files += [(name, file, "Yours", True) for name, file in own_directions(fingerprint).items()]
+    for folder, group in folders:
+        files += [(file.stem, file, group, False) for file in sorted(folder.glob("*.safetensors"))]
+    for name, file, group, by_name in files:
+        try:
+            direction = read_direction(file)
+        except Error:
+            continue  # a damaged file is no slider
+        # A latent's z is not known.
+        if direction.space != "z" and direction.fingerprint == fingerprint and not (name in found and group == "Unnamed"):
+            found[name] = slider_of(direction, name=name, file=file, group=group, by_name=by_name)
+    return in_order(found)
+
+
+def in_order(sliders: Mapping[str, Slider]) -> dict[str, Slider]:
+    """Return the sliders by group and title."""
+    order = sorted(sliders.values(), key=lambda slider: (GROUPS.index(slider.group), slider.title))
     return {slider.name: slider for slider in order}
 
 
-def slider_of(direction: Direction, *, name: str = "", file: Path | None = None, group: str = "Yours") -> Slider:
+def slider_of(
+    direction: Direction, *, name: str = "", file: Path | None = None, group: str = "Yours", by_name: bool = True
+) -> Slider:
     """Return the slider of one direction."""
     name = name or direction.name
-    return Slider(name, title_of(name), group, direction, file, reported_range(direction))
+    return Slider(name, title_of(name), group, direction, file, by_name, reported_range(direction))
 
 
-def with_ranges(sliders: Mapping[str, Slider], latent: Latent | None) -> dict[str, Slider]:
+def with_ranges(
+    sliders: Mapping[str, Slider], latent: Latent | None, seen: Mapping[str, tuple[float, float]] | None = None
+) -> dict[str, Slider]:
     """Return the sliders with the ranges that were seen on ``latent``, where somebody looked.
+
+    Args:
+        seen: ranges of sliders that do not ship, which a latent file does not list.
 
     A picture that is not whole to begin with says nothing about how far sliders go.
     """
@@ -107,7 +128,8 @@ def with_ranges(sliders: Mapping[str, Slider], latent: Latent | None) -> dict[st
     if not any(low or high for low, high in safe.values()):
         return dict(sliders)
     ships = {name for name, slider in sliders.items() if slider.group not in ("Yours", "Unnamed")}
+    ranges = {**{name: ends for name, ends in safe.items() if name in ships}, **(seen or {})}
     return {
-        name: replace(slider, whole=safe[name]) if name in safe and name in ships else slider
+        name: replace(slider, whole=ranges[name]) if name in ranges else slider
         for name, slider in sliders.items()
     }

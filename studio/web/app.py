@@ -13,8 +13,12 @@ from latentedit.errors import Error
 from latentedit.studio.keeping import Kept
 from latentedit.studio.photos import Crop
 from latentedit.studio.session import LARGEST_UPLOAD, Session
+from latentedit.studio.web.discover import DiscoverPart
 from latentedit.studio.web.edit import EditPart
 from latentedit.studio.web.gallery import GalleryPart
+from latentedit.studio.web.grid import GridPart
+from latentedit.studio.web.mix import MixPart
+from latentedit.studio.web.paste import PastePart
 from latentedit.studio.web.photo import PhotoPart, StartPart
 from latentedit.studio.web.server import STATIC, Studio
 from latentedit.studio.web.tags import Tag, button, icon, sign_button
@@ -28,7 +32,7 @@ KINDS = {
     ".mp4": "video/mp4",
     ".safetensors": "application/octet-stream",
 }
-MODES = {"edit": "Edit", "faces": "Faces"}
+MODES = {"edit": "Edit", "faces": "Faces", "mix": "Mix", "grid": "Grid", "paste": "Paste", "discover": "Discover"}
 SIGNS = {"edit": "edit", "faces": "faces", "mix": "mix", "grid": "grid", "paste": "paste", "discover": "discover"}
 KEYS = (
     ("B", "hold: see the face before editing"),
@@ -113,7 +117,9 @@ class Frame:
         self.start = StartPart(view, self.stage, self._random)
         self.photo = PhotoPart(view, self.stage, self.panel)
         self.edit = EditPart(view, self.stage, self.panel)
-        self.parts: dict[str, Any] = {"edit": self.edit, "faces": GalleryPart(view, self.stage, self.panel)}
+        kinds = {"faces": GalleryPart, "mix": MixPart, "grid": GridPart, "paste": PastePart, "discover": DiscoverPart}
+        self.parts: dict[str, Any] = {"edit": self.edit}
+        self.parts |= {mode: kind(view, self.stage, self.panel) for mode, kind in kinds.items()}
         view.parts = [self, self.start, self.photo, *self.parts.values()]
 
         ui.on("studio", lambda event: self._did(event.args))
@@ -299,7 +305,7 @@ class Frame:
     def refresh(self, what: str) -> None:
         if what in ("state", "faces", "photo", "all"):
             self.layout()
-        if what in ("faces", "all"):
+        if what in ("faces", "look", "all"):
             self._look()
 
     def _look(self) -> None:

@@ -80,14 +80,25 @@ class View:
 
     # -- Work
 
-    def start(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
-        """Do ``work`` in a thread, and ``then`` with its result on the page; an `Error` becomes a message."""
-        background_tasks.create(self._started(work, then))
+    def start(
+        self, work: Callable[[], Any], then: Callable[[Any], Any] | None = None, last: Callable[[], Any] | None = None
+    ) -> None:
+        """Do ``work`` in a thread, ``then`` with its result on the page, and ``last`` in any case.
 
-    async def _started(self, work: Callable[[], Any], then: Callable[[Any], None] | None) -> None:
+        An `Error` becomes a message.
+        """
+        background_tasks.create(self._started(work, then, last))
+
+    async def _started(
+        self, work: Callable[[], Any], then: Callable[[Any], Any] | None, last: Callable[[], Any] | None
+    ) -> None:
         found = await self.done(work)
-        if then is not None and not isinstance(found, Failed) and not self.client.is_deleted:
-            with self.client:
+        if self.client.is_deleted:
+            return
+        with self.client:
+            if last is not None:
+                last()
+            if then is not None and not isinstance(found, Failed):
                 then(found)
 
     async def done(self, work: Callable[[], Any]) -> Any:

@@ -1,0 +1,118 @@
+"""How long the studio takes from a slider's input to the picture, in a real Chromium.
+
+python benchmarks/studio.py [--steps 40] [--json figures.json]
+
+Starts the studio with a random face, moves a slider step by step, each time until the new picture is decoded and drawn, then
+drags it for three seconds as a hand would. Give the machine nothing else to do; the load average is written beside the figures.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+STEP = """async (value) => {
+  const input = document.querySelector(".slider input[type=range]");
+  const count = studio.drawn.length;
+  const last = count ? studio.drawn[count - 1].number : 0;
+  const began = performance.now();
+  input.value = value;
+  input.dispatchEvent(new Event("input", {bubbles: true}));
+  for (;;) {
+    const newest = studio.drawn[studio.drawn.length - 1];
+    if (newest && newest.number > last) {
+      await new Promise(requestAnimationFrame);
+      return [newest.time - began, performance.now() - began];
+    }
+    await new Promise((done) => setTimeout(done, 1));
+  }
+}"""
+DRAG = """async (milliseconds) => {
+  const input = document.querySelector(".slider input[type=range]");
+  const before = studio.drawn.length, began = performance.now();
+  let inputs = 0;
+  while (performance.now() - began < milliseconds) {
+    input.value = 2.5 * Math.sin((performance.now() - began) / 300);
+    input.dispatchEvent(new Event("input", {bubbles: true}));
+    inputs += 1;
+    await new Promise(requestAnimationFrame);
+  }
+  const ended = performance.now();
+  await new Promise((done) => setTimeout(done, 1000));
+  const drawn = studio.drawn.slice(before);
+  return {inputs, pictures: drawn.length, last: drawn[drawn.length - 1].time - ended};
+}"""
+
+
+def quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+
+
+def measure(steps: int) -> dict[str, Any]:
+    """Return the figures of one run."""
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium")
+    if program is None:
+        sys.exit("there is no chromium here")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-u", "-m", "latentedit.cli.main", "studio", "--no-browser", "--out", folder]
+        began = time.monotonic()
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert server.stdout is not None
+            found = re.search(r"http://\S+", server.stdout.readline())
+            assert found is not None
+            ready = time.monotonic() - began
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+                tab = browser.new_page(viewport={"width": 1280, "height": 800})
+                tab.set_default_timeout(120_000)
+                tab.goto(found[0])
+                tab.get_by_role("button", name="Start with a random face").click()
+                tab.wait_for_selector(".slider", state="visible")
+                tab.wait_for_selector(".busy", state="hidden")  # nothing else is computed
+                tab.wait_for_function("studio.drawn.length > 0")
+                for value in (0.1, -0.1, 0.2):
+                    tab.evaluate(STEP, value)
+                times = [tab.evaluate(STEP, 2 * (number % 20) / 20 - 1 + 0.013) for number in range(steps)]
+                drag = tab.evaluate(DRAG, 3000)
+                browser.close()
+        finally:
+            server.terminate()
+            server.wait(20)
+    decoded = [one[0] for one in times]
+    return {
+        "ready_s": round(ready, 2),
+        "median_ms": round(statistics.median(decoded), 1),
+        "p90_ms": round(quantile(decoded, 0.9), 1),
+        "worst_ms": round(max(decoded), 1),
+        "drag_pictures_per_second": round(drag["pictures"] / 3, 1),
+        "drag_last_picture_ms": round(drag["last"], 1),
+        "drag_inputs": drag["inputs"],
+        "load": [round(value, 2) for value in os.getloadavg()],
+        "processors": os.cpu_count(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    arguments = parser.parse_args()
+    figures = measure(arguments.steps)
+    print(json.dumps(figures, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

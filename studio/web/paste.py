@@ -1,0 +1,124 @@
+"""Back into the photo, with a preview of the edge."""
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from latentedit.errors import Error
+from latentedit.studio.making import Pasting
+from latentedit.studio.painter import encoded
+from latentedit.studio.photos import SHOWN
+from latentedit.studio.web.tags import Tag, button, icon
+from latentedit.studio.web.view import View, data_url
+
+
+class PastePart:
+    """The edited face in its photo."""
+
+    def __init__(self, view: View, stage: Tag, panel: Tag) -> None:
+        self.view = view
+        self.feather, self.difference = 0.15, True
+        self.pasting: Pasting | None = None
+        self._wanted = 0
+        with stage:
+            self.stage = Tag("div", "part")
+            with self.stage:
+                self.empty = Tag("div", "empty")
+                with self.empty:
+                    icon("paste")
+                    self.why = Tag("p", text="")
+                self.image = Tag("img", "big", alt="The photo with the edited face", hidden=True)
+        with panel:
+            self.panel = Tag("section", "part", aria_label="Paste back")
+            with self.panel:
+                Tag("h2", text="Back into the photo")
+                Tag("p", "soft small", "The edited face replaces the one in the photo. Pixels outside the crop do not change.")
+                with Tag("label", "field"):
+                    self.feather_text = Tag("span", text="Feathered edge: 15 % of the side")
+                    slide = Tag("input", type="range", min="0", max="0.5", step="0.01", value="0.15", style="accent-color:var(--accent)")
+                    slide.on("input", lambda e: self._feather(e.args), js_handler="(e) => emit(+e.target.value)")
+                with Tag("label", "choice"):
+                    check = Tag("input", type="checkbox", checked=True)
+                    check.on("change", lambda e: self._difference(e.args), js_handler="(e) => emit(e.target.checked)")
+                    Tag("b", text="Add only the change")
+                    Tag("span", text="The photo keeps its own sharpness: only what the sliders moved is added.")
+                with Tag("div", "row"):
+                    self.save = button("Save the photo", self._save, kind="primary", sign="save")
+                Tag("h3", text="The same on the command line")
+                self.command = Tag("textarea", "code", rows="5", readonly=True, id="paste-command", aria_label="Command line", spellcheck="false")
+                button("Copy", sign="copy").on("click", js_handler="() => studio.copy('#paste-command')")
+
+    def show(self, on: bool) -> None:
+        self.stage.show(on)
+        self.panel.show(on)
+        if on:
+            self._open()
+
+    def refresh(self, what: str) -> None:
+        if what in ("faces", "picture") and not self.panel._props.get("hidden"):
+            self._open()
+
+    def _open(self) -> None:
+        session = self.view.session
+
+        def opened() -> Pasting | str:
+            if self.pasting is not None and self.pasting.face is session.face:
+                return self.pasting
+            try:
+                return Pasting(session)
+            except Error as error:
+                return str(error)
+
+        self.view.start(opened, self._opened)
+
+    def _opened(self, found: Pasting | str) -> None:
+        self.pasting = None if isinstance(found, str) else found
+        there = self.pasting is not None
+        self.empty.show(not there)
+        self.image.show(there)
+        self.save.set(disabled=None if there else True)
+        if isinstance(found, str):
+            self.why.say(f"{found[:1].upper()}{found[1:]}.")
+            self.command.set(value="")
+        else:
+            self._draw()
+
+    def _feather(self, share: Any) -> None:
+        if isinstance(share, int | float) and 0 <= share <= 0.5:
+            self.feather = float(share)
+            self.feather_text.say(f"Feathered edge: {100 * share:.0f} % of the side")
+            self._draw()
+
+    def _difference(self, on: Any) -> None:
+        self.difference = bool(on)
+        self._draw()
+
+    def _draw(self) -> None:
+        pasting = self.pasting
+        if pasting is None:
+            return
+        self._wanted += 1
+        wanted, feather, difference = self._wanted, self.feather, self.difference
+        out = f"{self.view.session.suggestion()}.jpg"
+        self.command.set(value=pasting.command(out, feather=feather, difference=difference))
+
+        def draw() -> bytes | None:
+            if wanted != self._wanted:
+                return None
+            whole = pasting.paste(feather=feather, difference=difference)
+            whole.thumbnail((SHOWN, SHOWN), Image.Resampling.BILINEAR)
+            return encoded(whole, quality=88)
+
+        self.view.start(draw, lambda data: self.image.set(src=data_url(data)) if data else None)
+
+    def _save(self) -> None:
+        pasting, feather, difference = self.pasting, self.feather, self.difference
+        if pasting is None:
+            return
+        name = f"{self.view.session.suggestion()}-in-photo"
+
+        def save() -> Path:
+            return pasting.save(name, feather=feather, difference=difference)
+
+        self.view.start(save, lambda path: self.view.toast(f"Saved {path.name} in {path.parent.resolve()}.", "", path))
