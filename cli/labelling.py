@@ -113,14 +113,29 @@ def _ask(labelling: "Labelling", port: int, browser: bool) -> bool:
     """Serve the page until it is done, and return whether Ctrl-C ended it."""
     import webbrowser
 
-    from latentedit.directions.labelling.server import LabelPage, doorway
+    from latentedit.directions.labelling.desk import Desk
+    from latentedit.studio.web.guard import doorway
+    from latentedit.studio.web.server import Studio
 
-    page = LabelPage(labelling, port)
-    click.echo(f"{page.address}\nOpen this page if your browser does not. Its Done button, or Ctrl-C here, ends the program.")
+    desk = Desk(labelling)
+
+    def pages(studio: Studio) -> None:
+        from latentedit.studio.web.labelling import build
+
+        build(studio, desk)
+
+    page = Studio(pages, port=port, title="latentedit")
     with ExitStack() as stack:
-        if browser:
-            webbrowser.open(stack.enter_context(doorway(page.address)))
-        return page.run()
+
+        def ready() -> None:
+            done = "Its Done button, or Ctrl-C here, ends the program."
+            click.echo(f"{page.address}\nOpen this page if your browser does not. {done}")
+            if browser:
+                webbrowser.open(stack.enter_context(doorway(page.address)))
+
+        interrupted = page.run(ready)
+        desk.settled()
+        return interrupted
 
 
 def fit_command(labelling: "Labelling", table: str) -> str:

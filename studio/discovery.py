@@ -13,7 +13,6 @@ from latentedit.directions.direction import NAME, Direction, renamed
 from latentedit.directions.labelling.desk import Desk
 from latentedit.directions.labelling.samples import LABELS, write_samples
 from latentedit.directions.labelling.session import Labelling, labelled_alone
-from latentedit.directions.labelling.table import Table
 from latentedit.directions.labels import read_labels
 from latentedit.directions.pca import principal_components
 from latentedit.directions.places import places
@@ -106,7 +105,9 @@ class Discovery:
             raise Error("label some faces first")
         state = desk.state()
         if min(state["yes"], state["no"]) < LEAST:
-            raise Error(f"a slider needs at least {LEAST} faces of each kind; there are {state['yes']} yes and {state['no']} no")
+            raise Error(
+                f"a slider needs at least {LEAST} faces of each kind; there are {state['yes']} yes and {state['no']} no"
+            )
         generator = session.model.generator
         labels = read_labels(self.folder(name) / LABELS, name)
         latents = [load_latent(path) for path in labels.paths]

@@ -69,7 +69,8 @@ def at(state: State, name: str, amount: float) -> State:
 
 def swept(session: Session, name: str, steps: Sequence[float], report: Report | None = None) -> list[Tensor]:
     """Return the pictures of the open face along one slider; the others stay where they are."""
-    state, found = session.state, []
+    state = session.state
+    found: list[Tensor] = []
     for number, amount in enumerate(steps):
         found.append(session.render(session.edited(at(state, name, amount))))
         if report is not None:
@@ -89,7 +90,8 @@ def crossed(
         raise Error("a grid takes two different sliders")
     if len(xs) * len(ys) > MOST:
         raise Error(f"a grid has at most {MOST} pictures, got {len(xs)} x {len(ys)}")
-    state, rows = session.state, []
+    state = session.state
+    rows: list[list[Tensor]] = []
     for y in ys:
         row = []
         for x in xs:
@@ -100,7 +102,9 @@ def crossed(
     return rows
 
 
-def save_sweep(session: Session, pictures: Sequence[Tensor], name: str, ending: str, steps: Sequence[float]) -> tuple[Path, str]:
+def save_sweep(
+    session: Session, pictures: Sequence[Tensor], name: str, ending: str, steps: Sequence[float]
+) -> tuple[Path, str]:
     """Write a sweep as .gif or .mp4, forth and back, or as a strip (.png); return the file, and what to know of it."""
     place = free_path(session.keeper.folder, name, ending)
     if ending == ".png":
@@ -110,14 +114,17 @@ def save_sweep(session: Session, pictures: Sequence[Tensor], name: str, ending: 
 
 
 def save_grid(
-    session: Session, rows: Sequence[Sequence[Tensor]], name: str, xs: Sequence[float], ys: Sequence[float], titles: tuple[str, str]
+    session: Session,
+    rows: Sequence[Sequence[Tensor]],
+    name: str,
+    xs: Sequence[float],
+    ys: Sequence[float],
+    titles: tuple[str, str],
 ) -> Path:
     """Write a grid as a labelled sheet."""
     place = free_path(session.keeper.folder, name, ".png")
     across, down = titles
-    lines = [
-        Row(f"{down} {y:+.1f}", list(row), [f"{across} {x:+.1f}" for x in xs]) for y, row in zip(ys, rows, strict=True)
-    ]
+    lines = [Row(f"{down} {y:+.1f}", list(row), [f"{across} {x:+.1f}" for x in xs]) for y, row in zip(ys, rows, strict=True)]
     save_image(sheet(lines), place)
     return place
 

@@ -129,7 +129,4 @@ def with_ranges(
         return dict(sliders)
     ships = {name for name, slider in sliders.items() if slider.group not in ("Yours", "Unnamed")}
     ranges = {**{name: ends for name, ends in safe.items() if name in ships}, **(seen or {})}
-    return {
-        name: replace(slider, whole=ranges[name]) if name in ranges else slider
-        for name, slider in sliders.items()
-    }
+    return {name: replace(slider, whole=ranges[name]) if name in ranges else slider for name, slider in sliders.items()}

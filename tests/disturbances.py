@@ -260,14 +260,16 @@ def page(line: Sequence[str]) -> Iterator[tuple[int, Ask]]:
     os.close(writing)
     try:
         with os.fdopen(reading) as said:
-            where, _, token = said.readline().strip().removeprefix("http://").partition("/?token=")
-            if not token:
+            address, _, secret = said.readline().strip().removeprefix("http://").partition("/?key=")
+            if not secret:
                 raise RuntimeError(f"the page does not open: {said.read()}")
+            where, _, place = address.partition("/")
+            headers = {"Cookie": f"studio={secret}", "Origin": f"http://{where}", "Content-Type": "application/json"}
 
             def ask(path: str, body: dict[str, Any]) -> None:
                 connection = http.client.HTTPConnection(where)
                 try:
-                    connection.request("POST", path, json.dumps(body), {"X-Token": token, "Content-Type": "application/json"})
+                    connection.request("POST", f"/{place}/label{path}", json.dumps(body), headers)
                     answer = connection.getresponse()
                     said = answer.read()
                     if answer.status != 200:

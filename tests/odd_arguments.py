@@ -157,10 +157,8 @@ class Arguments(Part):
         return str(rng.choice(TEXTS if numeric or rng.random() < 0.7 else PATHS))
 
     def run(self, case: Case) -> Outcome:
-        from latentedit.directions.labelling.server import LabelPage
         from latentedit.studio.web.server import Studio
 
-        LabelPage.run = LabelPage.server_close  # type: ignore[method-assign, assignment]  # nobody will press Done
         Studio.run = lambda page, ready=None: page.close()  # type: ignore[method-assign, assignment, return-value]
         scratch, before = self.place.fresh(), self.place.signature()
         filled = self.place.filled(case.arguments)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from latentedit.directions.labelling.server import encoded
+from latentedit.directions.labelling.desk import encoded
 from latentedit.errors import Error
 from latentedit.io.files import is_picture
 from latentedit.io.folders import listing

@@ -1,20 +1,12 @@
 """Labels made by hand: the samples, the order of the questions, and the page that asks them."""
 
 import csv
-import errno
 import http.client
-import itertools
 import json
 import os
-import re
-import resource
-import shutil
 import socket
-import sys
-import threading
-import webbrowser
 from collections.abc import Iterator
-from html import escape, unescape
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from fastapi import FastAPI
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from latentedit.cli.main import main
 from latentedit.directions import load_direction, read_labels
+from latentedit.directions.labelling.desk import Desk, encoded
 from latentedit.directions.labelling.samples import write_samples
-from latentedit.directions.labelling.server import LARGEST_BODY, PAUSE, STRANGERS, LabelPage, encoded
 from latentedit.directions.labelling.session import Labelling, labelled_alone
 from latentedit.directions.labelling.table import Table
 from latentedit.directions.probe import probe
@@ -41,7 +34,10 @@ from latentedit.io.images import load_image, open_image, to_uint8
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.latent.w_statistics import sample_w
 from latentedit.networks.fingerprint import fingerprint
+from latentedit.studio.web.questions import LARGEST_ANSWER, end_points
+from latentedit.studio.web.server import STRANGERS, Studio
 from tests.helpers import complaint, tiny_generator, works
+from tests.web import Caller, Served, browser, served
 
 PLANTED = np.arange(1.0, 13.0) - 5
 
@@ -360,67 +356,45 @@ def test_what_cannot_be_labelled(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def page(table: Path) -> Iterator[LabelPage]:
-    served = LabelPage(Labelling(table, "hat", order="file"))
-    worker = threading.Thread(target=served.run)
-    worker.start()
-    yield served
-    served.finished.set()
-    worker.join(10)
-    assert not worker.is_alive()
+def page(table: Path) -> Caller:
+    """The end points behind their guard, for forty latents in the order of the file."""
+    app = FastAPI()
+    desk = Desk(Labelling(table, "hat", order="file"))
+    end_points(app, lambda: desk)
+    return Caller(app)
 
 
-Reply = tuple[int, dict[str, str], bytes]
+def send(page: Caller, path: str, body: bytes = b"{}", **headers: str | None) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of a POST."""
+    headers.setdefault("content_type", "application/json")
+    status, _, text = page(f"/label{path}", method="POST", chunks=(body,), headers=headers)
+    return status, json.loads(text) if text.startswith(b"{") else {}
 
 
-def request(page: LabelPage, method: str, path: str, body: bytes | None = None, **headers: str | None) -> Reply:
-    """One request with token and proper headers, but for those in ``headers`` (None: leave out)."""
-    named = {"X-Token": page.token, "Host": f"127.0.0.1:{page.server_port}"}
-    named |= {"Content-Type": "application/json"} if body is not None else {}
-    sent = named | {name.replace("_", "-"): value for name, value in headers.items()}
-    connection = http.client.HTTPConnection("127.0.0.1", page.server_port, timeout=10)
-    try:
-        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-        for name, value in sent.items():
-            if value is not None:
-                connection.putheader(name, value)
-        if body is not None and "Content-Length" not in sent:
-            connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
-        response = connection.getresponse()
-        return response.status, dict(response.getheaders()), response.read()
-    finally:
-        connection.close()
+def answer(page: Caller, sample: object, value: object) -> tuple[int, dict[str, Any]]:
+    return send(page, "/answer", json.dumps({"sample": sample, "value": value}).encode())
 
 
-def post(page: LabelPage, path: str, **body: object) -> dict[str, Any]:
-    status, _, text = request(page, "POST", path, json.dumps(body).encode())
-    assert status == 200, text
-    found: dict[str, Any] = json.loads(text)
-    return found
-
-
-def test_every_answer_is_in_the_file_before_the_reply(page: LabelPage, table: Path) -> None:
-    state = json.loads(request(page, "GET", "/state")[2])
+def test_every_answer_is_in_the_file_before_the_reply(page: Caller, table: Path) -> None:
+    state = json.loads(page("/label/state")[2])
     assert (state["column"], state["number"], state["following"], state["left"]) == ("hat", 0, 1, 40)
     for number, value in enumerate(("1", "0", "", "1")):
         assert state["number"] == number
-        state = post(page, "/answer", sample=number, value=value)
+        status, state = answer(page, number, value)
+        assert status == 200
         assert written(table)[f"00{number}.safetensors"] == value
     assert (state["yes"], state["no"], state["left"], state["can_undo"]) == (2, 1, 37, True)
-    assert post(page, "/undo")["number"] == 3
+    assert send(page, "/undo")[1]["number"] == 3
     assert written(table)["003.safetensors"] == ""
 
 
-def test_pictures_are_numbered(page: LabelPage, tmp_path: Path) -> None:
-    status, headers, body = request(page, "GET", f"/picture?number=7&token={page.token}", X_Token=None)
-    assert (status, headers["Content-Type"]) == (200, "image/png")
+def test_pictures_are_numbered(page: Caller, tmp_path: Path) -> None:
+    status, headers, body = page("/label/picture/7")
+    assert (status, headers["content-type"]) == (200, "image/png")
     (tmp_path / "got.png").write_bytes(body)
     assert open_image(tmp_path / "got.png").getpixel((0, 0)) == 7
-    for number in ("40", "-1", "", "x", "007.png", "../labels.csv", "1" * 5000, "%00", "1.0", "\u0661".encode().hex("%")):
-        assert request(page, "GET", f"/picture?number={number}")[0] == 404, number
-    for path in ("/labels.csv", "/../labels.csv", "/000.png", "//picture", "/page.html", "/picture/../state"):
-        assert request(page, "GET", path)[0] == 404, path
+    for number in ("40", "-1", "x", "007.png", "../labels.csv", "1" * 5000, "1.0", "..", "labels.csv"):
+        assert page(f"/label/picture/{number}")[0] == 404, number
 
 
 def test_a_large_photograph_is_sent_small_and_without_its_notes(tmp_path: Path) -> None:
@@ -435,187 +409,63 @@ def test_a_large_photograph_is_sent_small_and_without_its_notes(tmp_path: Path) 
     assert b"where I live" not in body
 
 
-def test_a_damaged_picture_does_not_end_the_program(page: LabelPage, table: Path, tmp_path: Path) -> None:
+def test_a_damaged_picture_does_not_end_the_program(page: Caller, table: Path) -> None:
     picture = table.parent / "000.png"
     whole = picture.read_bytes()
     try:
         picture.write_text("no picture")
-        status, _, body = request(page, "GET", "/picture?number=0")
+        status, _, body = page("/label/picture/0")
     finally:
         picture.write_bytes(whole)
-    assert status == 409
+    assert status == 404
     assert "000.png: not an image" in json.loads(body)["error"]
-    assert request(page, "GET", "/state")[0] == 200
+    assert page("/label/state")[0] == 200
 
 
-def test_strangers_get_nothing(page: LabelPage, table: Path) -> None:
-    before, port = table.read_bytes(), page.server_port
-    answer = json.dumps({"sample": 0, "value": "1"}).encode()
-    paths = [("GET", "/", None), ("GET", "/state", None), ("GET", "/picture?number=0", None), ("GET", "/nowhere", None)]
-    paths += [("POST", "/answer", answer), ("POST", "/undo", b"{}"), ("POST", "/done", b"{}")]  # type: ignore[list-item]
-    for method, path, body in paths:
-        for token in (None, "", "x", page.token[:-1], page.token + "x", "\xe9"):
-            assert request(page, method, path, body, X_Token=token)[0] == 403, (path, token)
-        for host in (None, "evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}", f"0.0.0.0:{port}", ""):
-            status, _, text = request(page, method, path, body, Host=host)
-            assert status == 403, (path, host)
-            assert page.token.encode() not in text
-    assert request(page, "GET", f"/?token={page.token}x", X_Token=None)[0] == 403
-    assert request(page, "GET", "/state", Host=f"localhost:{port}")[0] == 200
-    assert table.read_bytes() == before
-    assert not page.finished.is_set()
-
-
-def test_bad_requests_write_nothing(page: LabelPage, table: Path) -> None:
+def test_strangers_get_nothing(page: Caller, table: Path) -> None:
     before = table.read_bytes()
-    good = json.dumps({"sample": 0, "value": "1"}).encode()
-    cases: list[tuple[int, str, str, bytes | None, dict[str, str | None]]] = [
-        (405, "GET", "/answer", None, {}),
-        (405, "POST", "/state", b"{}", {}),
-        (405, "POST", "/", b"{}", {}),
-        (405, "PUT", "/answer", good, {}),
-        (405, "DELETE", "/picture?number=0", None, {}),
-        (405, "OPTIONS", "/answer", None, {}),
-        (405, "HEAD", "/answer", None, {}),
-        (413, "POST", "/answer", good + b" " * LARGEST_BODY, {}),
-        (413, "POST", "/answer", good + b" " * 50_000, {}),
-        (413, "POST", "/answer", None, {"Content_Length": "9" * 12}),
-        (411, "POST", "/answer", None, {}),
-        (411, "POST", "/answer", None, {"Content_Length": "-5"}),
-        (415, "POST", "/answer", good, {"Content_Type": "text/plain"}),
-        (415, "POST", "/answer", good, {"Content_Type": None}),
-        (400, "POST", "/answer", b"sample=0&value=1", {}),
-        (400, "POST", "/answer", b"[" * 1000, {}),
-        (400, "POST", "/answer", b"[0, 1]", {}),
-        (400, "POST", "/answer", b"\xff\xfe", {}),
-    ]
-    for sample in (40, -1, 0.0, True, None, "x", [0], 10**30):
-        cases.append((404, "POST", "/answer", json.dumps({"sample": sample, "value": "1"}).encode(), {}))
-    for value in ("yes", 1, None, True, ["1"], "1\n"):
-        cases.append((400, "POST", "/answer", json.dumps({"sample": 0, "value": value}).encode(), {}))
-    for status, method, path, body, headers in cases:
-        got, _, text = request(page, method, path, body, **headers)
-        assert got == status, (method, path, (body or b"")[:50], text)
-        assert method == "HEAD" or "error" in json.loads(text)
+    for headers in ({"cookie": None}, {"cookie": "studio=x"}, {"host": "evil.example"}, {"origin": "http://evil.example"}):
+        for path in ("/answer", "/undo", "/done"):
+            assert send(page, path, b'{"sample": 0, "value": "1"}', **headers)[0] == 403
+    for path in ("/label/state", "/label/picture/0"):
+        assert page(path, cookie=None)[0] == 403
     assert table.read_bytes() == before
-    assert json.loads(request(page, "GET", "/state")[2])["can_undo"] is False
 
 
-def test_a_table_that_another_program_changed_is_left_alone(page: LabelPage, table: Path) -> None:
+def test_bad_requests_write_nothing(page: Caller, table: Path) -> None:
+    before = table.read_bytes()
+    good = b'{"sample": 0, "value": "1"}'
+    cases: list[tuple[int, bytes, dict[str, str | None]]] = [
+        (413, good + b" " * LARGEST_ANSWER, {}),
+        (413, good + b" " * 50_000, {}),
+        (413, b"", {"content_length": "9" * 12}),
+        (400, b"", {"content_length": "-5"}),
+        (415, good, {"content_type": "text/plain"}),
+        (415, good, {"content_type": None}),
+        (400, b"sample=0&value=1", {}),
+        (400, b"[" * 1000, {}),
+        (400, b"[0, 1]", {}),
+        (400, b"\xff\xfe", {}),
+    ]
+    for status, body, headers in cases:
+        assert send(page, "/answer", body, **headers)[0] == status, (body[:50], headers)
+    for sample in (40, -1, 0.0, True, None, "x", [0], 10**30):
+        status, found = answer(page, sample, "1")
+        assert (status, found) == (409, {"error": "no such sample"}), sample
+    for value in ("yes", 1, None, True, ["1"], "1\n"):
+        assert answer(page, 0, value)[0] == 409, value
+    for method in ("GET", "PUT", "DELETE", "OPTIONS"):
+        assert page("/label/answer", method=method)[0] == 405
+    assert table.read_bytes() == before
+    assert json.loads(page("/label/state")[2])["can_undo"] is False
+
+
+def test_a_table_that_another_program_changed_is_left_alone(page: Caller, table: Path) -> None:
     table.write_text("file,hat\n000.safetensors,1\n")
-    status, _, text = request(page, "POST", "/answer", json.dumps({"sample": 0, "value": "0"}).encode())
+    status, found = answer(page, 0, "0")
     assert status == 409
-    assert "another program has changed this file" in json.loads(text)["error"]
+    assert "another program has changed this file" in found["error"]
     assert table.read_text() == "file,hat\n000.safetensors,1\n"
-
-
-def test_the_page_needs_nothing_from_outside(page: LabelPage) -> None:
-    status, headers, body = request(page, "GET", f"/?token={page.token}", X_Token=None)
-    html = body.decode()
-    policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
-    assert status == 200
-    assert policy["default-src"] == "'none'"
-    assert policy["script-src"] == policy["style-src"]
-    nonce = policy["script-src"].removeprefix("'nonce-").removesuffix("'")
-    assert html.count(f'nonce="{nonce}"') == 2
-    assert "{{" not in html
-    assert page.token not in html
-    for outside in ("http:", "https:", "//cdn", "@import", "url(", '<link rel="stylesheet'):
-        assert outside not in html, outside
-    second = request(page, "GET", "/")[1]
-    assert second["Content-Security-Policy"] != headers["Content-Security-Policy"]
-    for reply in (headers, request(page, "GET", "/nowhere")[1], request(page, "GET", "/picture?number=0", X_Token=None)[1]):
-        assert reply["X-Content-Type-Options"] == "nosniff"
-        assert reply["Cache-Control"] == "no-store"
-        assert reply["Referrer-Policy"] == "no-referrer"
-        assert reply["Content-Security-Policy"].startswith("default-src 'none'")
-
-
-def test_only_the_loopback_device_listens(page: LabelPage, table: Path) -> None:
-    assert page.server_address[0] == "127.0.0.1"
-    assert len(page.token) >= 32
-    other = LabelPage(Labelling(table, "hat", order="file"))
-    try:
-        assert other.token != page.token
-        assert other.server_port != page.server_port
-    finally:
-        other.server_close()
-    with pytest.raises(Error, match=f"cannot listen on port {page.server_port}: "):
-        LabelPage(Labelling(table, "hat", order="file"), page.server_port)
-
-
-def test_ctrl_c_ends_it_quietly(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = LabelPage(Labelling(table, "hat", order="file"))
-
-    def interrupted(timeout: float) -> bool:
-        post(served, "/answer", sample=0, value="1")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(served.finished, "wait", interrupted)
-    assert served.run()
-    assert written(table)["000.safetensors"] == "1"
-    with pytest.raises(ConnectionRefusedError):
-        http.client.HTTPConnection("127.0.0.1", served.server_port, timeout=5).connect()
-
-
-def test_command(tmp_path: Path, made: tuple[Path, np.ndarray[Any, Any]], table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command opens its page, and after Done says what was answered and how to go on."""
-    opened: list[str] = []
-
-    def someone(door: str) -> None:
-        address = led_to(door)
-        opened.append(address)
-        where, token = address.removeprefix("http://").split("/?token=")
-        for path, body in [("/answer", {"sample": i, "value": str(made[1][i])}) for i in range(8)] + [("/done", {})]:
-            connection = http.client.HTTPConnection(where, timeout=10)
-            connection.request("POST", path, json.dumps(body), {"X-Token": token, "Content-Type": "application/json"})
-            assert connection.getresponse().status == 200
-            connection.close()
-
-    monkeypatch.setattr("webbrowser.open", lambda address: threading.Thread(target=someone, args=[address]).start())
-    result = works("directions", "label", table, "--column", "hat")
-    yes = int(made[1][:8].sum())
-    assert opened
-    assert result.stdout.splitlines()[0] == opened[0]
-    assert f"hat: {yes} yes, {8 - yes} no, 32 left" in result.stdout
-    expected = f"latentedit directions fit {table} --column hat --model MODEL --out hat.safetensors"
-    assert result.stdout.splitlines()[-1] == f"next: {expected}"
-
-
-def led_to(door: str) -> str:
-    """Where the file at the address ``door`` leads to."""
-    text = Path(url2pathname(urlsplit(door).path)).read_text()
-    found = re.search(r'content="0; url=([^"]+)"', text)
-    assert found is not None
-    return unescape(found[1])
-
-
-def test_the_token_is_not_on_the_browsers_command_line(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every user can read the arguments of every process; the file that they name can be read by its owner alone."""
-    program, told = tmp_path / "browser.py", tmp_path / "told.json"
-    program.write_text(
-        "import json, os, stat, sys\nfrom urllib.parse import urlsplit\nfrom urllib.request import url2pathname\n"
-        "place = url2pathname(urlsplit(sys.argv[1]).path)\n"
-        "modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (place, os.path.dirname(place))]\n"
-        f"json.dump([sys.argv[1], open(place).read(), *modes], open({str(told)!r}, 'w'))\n"
-    )
-    served: list[LabelPage] = []
-
-    def close(page: LabelPage) -> None:
-        served.append(page)
-        page.server_close()
-
-    monkeypatch.setattr("latentedit.directions.labelling.server.LabelPage.run", close)
-    browser = webbrowser.GenericBrowser([sys.executable, str(program), "%s"])
-    monkeypatch.setattr("webbrowser.open", browser.open)
-    works("directions", "label", table, "--column", "hat", "--order", "file")
-    address, page, mode, folder_mode = json.loads(told.read_text())
-    assert served[0].token not in address
-    assert address.startswith("file:///")
-    assert escape(served[0].address) in page
-    if os.name == "posix":
-        assert (mode, folder_mode) == (0o600, 0o700)
-    assert not Path(url2pathname(urlsplit(address).path)).parent.exists()
 
 
 def test_two_pages_on_one_table(table: Path) -> None:
@@ -644,120 +494,111 @@ def test_samples_do_not_replace_a_table_that_is_being_labelled(tmp_path: Path) -
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits descriptors as Linux does")
-def test_idle_connections_do_not_keep_the_owner_out(page: LabelPage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no descriptor left the page neither spins nor waits for strangers that say nothing."""
-    attempts: list[None] = []
-    accept, where = page.get_request, ("127.0.0.1", page.server_port)
+def test_the_secret_is_not_on_the_browsers_command_line(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every user can read the arguments of every process; the file that they name can be read by its owner alone."""
+    opened: list[tuple[str, str]] = []
 
-    def counted() -> tuple[Any, Any]:
-        attempts.append(None)
-        return accept()
+    def look(address: str) -> None:
+        opened.append((address, Path(url2pathname(urlsplit(address).path)).read_text()))
 
-    monkeypatch.setattr(page, "get_request", counted)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    idle: list[socket.socket] = []
-    try:
-        for _ in range(STRANGERS + 9):
-            idle.append(socket.create_connection(where, 10))
-        assert request(page, "GET", "/state")[0] == 200
-        assert len(page._strangers) <= STRANGERS
-        # Now the limit: what is open stays so, and nothing can be opened but after something with a low number was closed.
-        taken = {int(name) for name in os.listdir("/proc/self/fd")}
-        lowest = next(number for number in itertools.count() if number not in taken)
-        pending = socket.socket()
-        idle.append(pending)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
-        before = len(attempts)
-        pending.connect(where)
-        pending.sendall(f"GET /state HTTP/1.1\r\nHost: 127.0.0.1:{page.server_port}\r\nX-Token: {page.token}\r\n\r\n".encode())
-        pending.settimeout(10)
-        assert pending.recv(100).startswith(b"HTTP/1.0 200 ")
-        assert len(attempts) - before <= 2 * STRANGERS + 2  # one that fails and one that does not for each that had to go
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for connection in idle:
-            connection.close()
+    def run(page: Studio, ready: Any) -> bool:
+        ready()
+        page.close()
+        return False
 
-
-def test_without_descriptors_the_page_waits(page: LabelPage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It asks again after a pause, and not at once, where there is no connection that could go."""
-    attempts: list[None] = []
-    enough = threading.Event()
-
-    def none_left(server: LabelPage) -> None:
-        attempts.append(None)
-        if len(attempts) == 3:
-            enough.set()
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    pauses: list[float] = []
-    wait = page.finished.wait
-
-    def noted(timeout: float) -> bool:
-        pauses.append(timeout)
-        return wait(timeout)
-
-    monkeypatch.setattr(page.finished, "wait", noted)
-    with monkeypatch.context() as patch:
-        patch.setattr("socketserver.TCPServer.get_request", none_left)
-        with socket.create_connection(("127.0.0.1", page.server_port), 10):
-            assert enough.wait(10)
-            assert pauses.count(PAUSE) >= 2
-    assert request(page, "GET", "/state")[0] == 200
-
-
-def test_no_browser(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail("opened a browser"))
-    monkeypatch.setattr("latentedit.directions.labelling.server.LabelPage.run", LabelPage.server_close)
-    result = works("directions", "label", table, "--column", "wears hat", "--no-browser")
+    monkeypatch.setattr("webbrowser.open", look)
+    monkeypatch.setattr("latentedit.studio.web.server.Studio.run", run)
+    result = works("directions", "label", table, "--column", "hat", "--order", "file")
+    [(address, text)] = opened
+    assert address.startswith("file:///")
+    printed = result.stdout.splitlines()[0]
+    assert "?key=" in printed
+    assert "key" not in address
+    assert escape(printed) in text
     assert "a direction needs at least 2 of each" in result.stdout
+    monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail("opened a browser"))
+    works("directions", "label", table, "--column", "hat", "--order", "file", "--no-browser")
     assert CliRunner().invoke(main, ["directions", "label", str(table), "--column", "x", "--port", "70000"]).exit_code == 2
 
 
-def test_keys_in_a_browser(table: Path) -> None:
-    """What a person does, in headless Chromium: the CSV has what the keys said."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("there is no chromium")
-    served = LabelPage(Labelling(table, "hat", order="file"))
-    worker = threading.Thread(target=served.run)
-    worker.start()
-    problems: list[str] = []
+@pytest.fixture
+def command(table: Path) -> Iterator[Served]:
+    with served("directions", "label", table, "--column", "hat", "--order", "file", "--no-browser") as found:
+        yield found
+
+
+def ask(command: Served, method: str, path: str, body: object) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", command.port, timeout=60)
     try:
-        with api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-            tab = browser.new_page()
-            tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-            tab.on("pageerror", lambda error: problems.append(str(error)))
-            tab.goto(served.address)
-            image, left = tab.locator("#frame img"), tab.locator("#count-left")
-
-            def asked_about(number: int) -> None:
-                api.expect(image).to_have_attribute("alt", f"Sample 00{number}.safetensors")
-                api.expect(tab.locator("#yes")).to_be_enabled()
-
-            for number, key in enumerate(["ArrowRight", "f", "s", "j", "ArrowLeft", "J"]):
-                asked_about(number)
-                tab.keyboard.press(key)
-            asked_about(6)
-            api.expect(left).to_have_text("35")
-            width = image.bounding_box()["width"]
-            assert width >= 384
-            assert width % 16 == 0  # enlarged by a whole factor
-            tab.keyboard.press("Backspace")
-            asked_about(5)
-            assert list(written(table).values())[:6] == ["1", "0", "", "1", "0", ""]
-            tab.keyboard.press("Tab")  # to No, then to Yes
-            tab.keyboard.press("Tab")
-            tab.keyboard.press("Enter")
-            asked_about(6)
-            tab.click("#done")
-            api.expect(tab.get_by_text("Finished: 3 yes, 2 no, 35 left")).to_be_visible()
-            browser.close()
+        connection.request(
+            method, f"{command.place}/label{path}", json.dumps(body) if body is not None else None, command.headers
+        )
+        return connection.getresponse().status
     finally:
-        served.finished.set()
-        worker.join(10)
+        connection.close()
+
+
+def test_the_command_says_how_to_go_on(command: Served, made: tuple[Path, np.ndarray[Any, Any]], table: Path) -> None:
+    """Strangers that say nothing do not keep the owner out; Done ends the program."""
+    idle = [socket.create_connection(("127.0.0.1", command.port), 10) for _ in range(STRANGERS + 9)]
+    try:
+        for number in range(8):
+            assert ask(command, "POST", "/answer", {"sample": number, "value": str(made[1][number])}) == 200
+            assert written(table)[f"{number:03d}.safetensors"] == str(made[1][number])
+        assert ask(command, "POST", "/done", {}) == 200
+        out, err = command.process.communicate(timeout=60)
+    finally:
+        for connection in idle:
+            connection.close()
+    yes = int(made[1][:8].sum())
+    assert f"hat: {yes} yes, {8 - yes} no, 32 left" in out
+    expected = f"latentedit directions fit {table} --column hat --model MODEL --out hat.safetensors"
+    assert out.splitlines()[-1] == f"next: {expected}"
+    assert (err, command.process.returncode) == ("", 0)
+
+
+def test_ctrl_c_ends_it_with_one_line(command: Served, table: Path) -> None:
+    assert ask(command, "POST", "/answer", {"sample": 0, "value": "1"}) == 200
+    out, err = command.interrupt()
+    assert command.process.returncode == 130
+    assert "hat: 1 yes, 0 no, 39 left" in out
+    assert err == f"latentedit: interrupted; all answers are saved in {table}\n"
+    assert written(table)["000.safetensors"] == "1"
+
+
+def test_keys_in_a_browser(command: Served, table: Path) -> None:
+    """What a person does, in headless Chromium: the CSV has what the keys said."""
+    problems: list[str] = []
+    with browser() as context:
+        from playwright.sync_api import expect
+
+        tab = context.new_page()
+        tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: problems.append(str(error)))
+        outside: list[str] = []
+        tab.on("request", lambda request: outside.append(request.url))
+        tab.goto(command.address)
+        image, left = tab.locator("#sample"), tab.locator("#count-left")
+
+        def asked_about(number: int) -> None:
+            expect(image).to_have_attribute("alt", f"Sample 00{number}.safetensors")
+            expect(tab.locator("#yes")).to_be_enabled()
+
+        for number, key in enumerate(["ArrowRight", "f", "s", "j", "ArrowLeft", "J"]):
+            asked_about(number)
+            tab.keyboard.press(key)
+        asked_about(6)
+        expect(left).to_have_text("35")
+        tab.keyboard.press("Backspace")
+        asked_about(5)
+        assert list(written(table).values())[:6] == ["1", "0", "", "1", "0", ""]
+        tab.locator("#yes").focus()
+        tab.keyboard.press("Enter")
+        asked_about(6)
+        tab.click("#label-done")
+        expect(tab.get_by_text("Finished: 3 yes, 2 no, 35 left")).to_be_visible()
+        assert "key=" not in tab.url
+    assert command.process.wait(60) == 0
     assert list(written(table).values()) == ["1", "0", "", "1", "0", "1", *[""] * 34]
     assert not problems, problems
+    assert all(url.startswith((f"http://127.0.0.1:{command.port}/", "data:")) for url in outside), outside

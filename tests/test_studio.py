@@ -378,6 +378,7 @@ def test_a_search_opens_its_face(session: Session, quality: str, monkeypatch: py
     assert face is not None
     assert face.latent.space == QUALITIES[quality].space
     assert bool(face.latent.tuned) == QUALITIES[quality].tuned
+    assert face.latent.crop is not None
     assert np.allclose(face.latent.crop, photo.quad_in_file())
     assert face.photo == hopper()
     assert seen[-1] == 1.0

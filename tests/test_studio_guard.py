@@ -12,11 +12,9 @@ from urllib.request import url2pathname
 import pytest
 
 from latentedit.errors import Error
-from latentedit.studio.web.guard import LARGEST_BODY, Guard, doorway, with_nonce
+from latentedit.studio.web.guard import LARGEST_BODY, doorway, with_nonce
 from latentedit.studio.web.server import Strangers, listening
-
-PORT = 4321
-HOST = f"127.0.0.1:{PORT}"
+from tests.web import HOST, PORT, Caller
 
 
 class Inner:
@@ -52,65 +50,20 @@ class Inner:
         await send({"type": "http.response.body", "body": b"</script>"})
 
 
-class Caller:
-    """Sends requests through a guard."""
+class Call(Caller):
+    """Requests to an `Inner`."""
 
     def __init__(self) -> None:
         self.inner = Inner()
-        self.known: list[tuple[str, int]] = []
-        self.guard = Guard(self.inner, PORT, uploads={"/upload": 2**20}, known=self.known.append)
-        self.cookie = f"studio={self.guard.secret}"
-
-    def __call__(
-        self,
-        path: str = "/",
-        *,
-        method: str = "GET",
-        kind: str = "http",
-        query: str = "",
-        chunks: tuple[bytes, ...] = (b"",),
-        **headers: str | None,
-    ) -> tuple[int, dict[str, str], bytes]:
-        """Status (or the code that a web socket is closed with, 0 if it is accepted), headers and body."""
-        given: dict[str, str | None] = {
-            "host": HOST,
-            "cookie": self.cookie,
-            **{name.replace("_", "-"): v for name, v in headers.items()},
-        }
-        if (method != "GET" or kind == "websocket") and "origin" not in given:
-            given["origin"] = f"http://{HOST}"
-        scope = {
-            "type": kind,
-            "method": method,
-            "path": f"{self.guard.place}{path}" if path.startswith("/") else path[1:],
-            "query_string": query.encode(),
-            "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items() if value is not None],
-            "client": ("127.0.0.1", 999),
-        }
-        sent: list[Any] = []
-        parts = [{"type": "http.request", "body": chunk, "more_body": i < len(chunks) - 1} for i, chunk in enumerate(chunks)]
-
-        async def receive() -> Any:
-            return parts.pop(0)
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        asyncio.run(self.guard(scope, receive, send))
-        if kind == "websocket":
-            return (0 if sent[0]["type"] == "websocket.accept" else sent[0]["code"]), {}, b""
-        if not sent:
-            return 0, {}, b""
-        found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        return sent[0]["status"], found, b"".join(message["body"] for message in sent[1:])
+        super().__init__(self.inner)
 
 
 @pytest.fixture
-def call() -> Caller:
-    return Caller()
+def call() -> Call:
+    return Call()
 
 
-def test_the_page_comes_with_its_policy_and_a_nonce(call: Caller) -> None:
+def test_the_page_comes_with_its_policy_and_a_nonce(call: Call) -> None:
     status, headers, body = call()
     assert status == 200
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
@@ -143,7 +96,7 @@ def test_the_page_comes_with_its_policy_and_a_nonce(call: Caller) -> None:
         None,
     ],
 )
-def test_other_names_of_this_machine_are_refused(call: Caller, host: str | None) -> None:
+def test_other_names_of_this_machine_are_refused(call: Call, host: str | None) -> None:
     """DNS rebinding: a stranger's name that points here."""
     assert call(host=host)[0] == 403
     assert call(kind="websocket", host=host, origin=f"http://{host}")[0] == 4403
@@ -151,7 +104,7 @@ def test_other_names_of_this_machine_are_refused(call: Caller, host: str | None)
     assert not call.inner.seen
 
 
-def test_two_hosts_are_refused(call: Caller) -> None:
+def test_two_hosts_are_refused(call: Call) -> None:
     scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [(b"host", HOST.encode())] * 2}
     sent: list[Any] = []
 
@@ -165,7 +118,7 @@ def test_two_hosts_are_refused(call: Caller) -> None:
 @pytest.mark.parametrize(
     "origin", ["http://evil.example", "null", "http://127.0.0.1:1", f"https://{HOST}", f"http://{HOST}.evil.example", "", None]
 )
-def test_other_origins_cannot_post_or_connect(call: Caller, origin: str | None) -> None:
+def test_other_origins_cannot_post_or_connect(call: Call, origin: str | None) -> None:
     """Cross-site posts, cookie and all, and web sockets of other pages."""
     assert call("/upload", method="POST", origin=origin)[0] == 403
     assert call("/_nicegui_ws/socket.io/", kind="websocket", origin=origin)[0] == 4403
@@ -174,7 +127,7 @@ def test_other_origins_cannot_post_or_connect(call: Caller, origin: str | None) 
     assert not call.inner.seen
 
 
-def test_sites_that_fetch(call: Caller) -> None:
+def test_sites_that_fetch(call: Call) -> None:
     for site in ("cross-site", "same-site"):
         assert call(sec_fetch_site=site, sec_fetch_mode="no-cors", sec_fetch_dest="image")[0] == 403
         assert call(sec_fetch_site=site, sec_fetch_mode="navigate", sec_fetch_dest="iframe")[0] == 403
@@ -196,7 +149,7 @@ def test_sites_that_fetch(call: Caller) -> None:
     assert call(sec_fetch_site="none", sec_fetch_mode="navigate", sec_fetch_dest="document")[0] == 200
 
 
-def test_the_secret_becomes_a_cookie_and_leaves_the_address(call: Caller) -> None:
+def test_the_secret_becomes_a_cookie_and_leaves_the_address(call: Call) -> None:
     status, headers, body = call(query=f"key={call.guard.secret}", cookie=None)
     assert status == 200
     assert not call.inner.seen
@@ -210,7 +163,7 @@ def test_the_secret_becomes_a_cookie_and_leaves_the_address(call: Caller) -> Non
 
 
 @pytest.mark.parametrize("cookie", [None, "studio=", "studio=x", "other=1", "studio", "\xff=;;;", "studio=x; studio=y"])
-def test_without_the_cookie_nothing_answers(call: Caller, cookie: str | None) -> None:
+def test_without_the_cookie_nothing_answers(call: Call, cookie: str | None) -> None:
     for path in ("/", "/static/studio.js", "/file/0", "/_nicegui/x/static/nicegui.js"):
         assert call(path, cookie=cookie)[0] == 403
     assert call("/upload", method="POST", cookie=cookie)[0] == 403
@@ -219,12 +172,12 @@ def test_without_the_cookie_nothing_answers(call: Caller, cookie: str | None) ->
     assert not call.known
 
 
-def test_the_cookie_among_others(call: Caller) -> None:
+def test_the_cookie_among_others(call: Call) -> None:
     assert call(cookie=f"a=b; {call.cookie}; c=d")[0] == 200
     assert call(kind="websocket")[0] == 0
 
 
-def test_other_paths_do_not_exist(call: Caller) -> None:
+def test_other_paths_do_not_exist(call: Call) -> None:
     for path in ("./", ".", f".{call.guard.place}x/", "./etc/passwd"):
         assert call(path)[0] == 404
     assert call("")[0] in (200, 404)
@@ -232,12 +185,12 @@ def test_other_paths_do_not_exist(call: Caller) -> None:
 
 def test_secrets_differ_between_sessions() -> None:
     """So one session's cookie opens no other, whose path it is not sent to either."""
-    one, two = Caller(), Caller()
+    one, two = Call(), Call()
     assert one.guard.place != two.guard.place
     assert two(cookie=one.cookie)[0] == 403
 
 
-def test_too_long_a_request(call: Caller) -> None:
+def test_too_long_a_request(call: Call) -> None:
     assert call(method="POST", content_length=str(LARGEST_BODY + 1))[0] == 413
     assert call("/upload", method="POST", content_length=str(2**20 + 1))[0] == 413
     for length in ("-1", "x", "1" * 30, "٣"):
@@ -247,7 +200,7 @@ def test_too_long_a_request(call: Caller) -> None:
     assert call.inner.bodies == [b"abc"]
 
 
-def test_too_long_a_request_that_does_not_say_so(call: Caller) -> None:
+def test_too_long_a_request_that_does_not_say_so(call: Call) -> None:
     call(method="POST", chunks=(b"x" * LARGEST_BODY, b"y"))
     assert call.inner.bodies == [b"disconnected"]
 

@@ -19,12 +19,10 @@ def use_everything(place: Place) -> None:
     """Read every good file, run every command: what these import need not be imported in the children, and what does not
     work here would be no test of anything.
     """
-    from latentedit.directions.labelling.server import LabelPage
     from latentedit.studio.web.server import Studio
 
-    keep, kept = LabelPage.run, Studio.run
+    kept = Studio.run
     Studio.run = lambda page, ready=None: page.close()  # type: ignore[method-assign, assignment, return-value]
-    LabelPage.run = LabelPage.server_close  # type: ignore[method-assign, assignment]
     shutil.copytree(place.good, place.work / "spare", symlinks=True)
     wrong = []
     for kind in KINDS:
@@ -50,7 +48,6 @@ def use_everything(place: Place) -> None:
         if outcome != Outcome(None, "ok"):
             wrong.append(f"{' '.join(words)}: {outcome}")
     Studio.run = kept  # type: ignore[method-assign]
-    LabelPage.run = keep  # type: ignore[method-assign, method-assign]
     damage(place, {})
     if wrong:
         raise RuntimeError("these should work:\n" + "\n".join(wrong))

@@ -10,6 +10,7 @@ from nicegui import Client, app, ui
 from starlette.requests import ClientDisconnect
 
 from latentedit.errors import Error
+from latentedit.studio.discovery import Discovery
 from latentedit.studio.keeping import Kept
 from latentedit.studio.photos import Crop
 from latentedit.studio.session import LARGEST_UPLOAD, Session
@@ -17,11 +18,13 @@ from latentedit.studio.web.discover import DiscoverPart
 from latentedit.studio.web.edit import EditPart
 from latentedit.studio.web.gallery import GalleryPart
 from latentedit.studio.web.grid import GridPart
+from latentedit.studio.web.labelling import STYLES
 from latentedit.studio.web.mix import MixPart
 from latentedit.studio.web.paste import PastePart
 from latentedit.studio.web.photo import PhotoPart, StartPart
+from latentedit.studio.web.questions import end_points
 from latentedit.studio.web.server import STATIC, Studio
-from latentedit.studio.web.tags import Tag, button, icon, sign_button
+from latentedit.studio.web.tags import Tag, button, calls, command_box, icon, sign_button, text_field
 from latentedit.studio.web.view import Files, View, data_url
 
 UPLOADS = {"/upload": LARGEST_UPLOAD}
@@ -48,17 +51,10 @@ KEYS = (
 )
 
 
-def head() -> str:
-    """The style sheet and the script of every page."""
-    return (
-        '<link rel="stylesheet" href="static/studio.css"><script src="static/studio.js"></script>'
-        '<meta name="referrer" content="no-referrer">'
-    )
-
-
 def build(studio: Studio, session: Session) -> None:
     """Register the studio's page and end points with NiceGUI."""
-    files = Files()
+    files, shared = Files(), {"discovery": Discovery(session)}
+    end_points(app, lambda: shared["discovery"].desk)
     app.add_static_files("/static", STATIC, max_cache_age=60)
 
     @app.post("/upload")
@@ -86,8 +82,8 @@ def build(studio: Studio, session: Session) -> None:
 
     @ui.page("/", title="latentedit studio", response_timeout=30)
     def page(client: Client) -> None:
-        ui.add_head_html(head())
-        view = View(session, client, files)
+        ui.add_head_html(STYLES)
+        view = View(session, client, files, shared)
         Frame(view)
 
 
@@ -152,7 +148,7 @@ class Frame:
                 with Tag("button", type="button", data_mode=mode) as made:
                     icon(SIGNS[mode])
                     Tag("span", text=title)
-                made.click(lambda mode=mode: self.goto(mode))
+                made.click(calls(self.goto, mode))
                 self.modes[mode] = made
 
     def _keys(self) -> None:
@@ -170,22 +166,15 @@ class Frame:
     def _saver(self) -> None:
         with Tag("dialog", id="save", aria_labelledby="save-title"), Tag("div", "body"):
             Tag("h2", text="Save", id="save-title")
-            with Tag("label", "field"):
-                Tag("span", text="Name")
-                self.filename = Tag("input", type="text", value="", maxlength="80", spellcheck="false", autocomplete="off")
-                self.filename.on("input", lambda e: self._named(e.args), js_handler="(e) => emit(e.target.value)")
+            self.filename = text_field("Name", self._named, value="", maxlength="80").input
             with Tag("div", "row"):
                 button("Picture", lambda: self._write(".png"), kind="primary", title="A PNG file")
                 button(
                     "Latent file", lambda: self._write(".safetensors"), title="To go on from later, here or on the command line"
                 )
             self.where = Tag("p", "small soft", "")
-            Tag("h3", text="The same on the command line")
-            self.command = Tag(
-                "textarea", "code", rows="4", readonly=True, id="command", aria_label="Command line", spellcheck="false"
-            )
+            self.command = command_box("command", 4)
             with Tag("div", "row"):
-                button("Copy", sign="copy").on("click", js_handler="() => studio.copy('#command')")
                 Tag("span", "grow")
                 button("Close").on("click", js_handler="() => studio.close('#save')")
         self.chosen = ""

@@ -1,7 +1,7 @@
 """Random faces as a gallery, to begin with or to mix."""
 
 from latentedit.studio.painter import encoded
-from latentedit.studio.web.tags import Tag, button
+from latentedit.studio.web.tags import Field, Tag, button, hint, range_field
 from latentedit.studio.web.view import View, data_url
 
 COUNT = 12
@@ -28,25 +28,14 @@ class GalleryPart:
             self.panel = Tag("section", "part", aria_label="Gallery")
             with self.panel:
                 Tag("h2", text="Gallery")
-                Tag("p", "soft small", "People who do not exist. Choose one to edit it. A seed always gives the same face.")
+                hint("People who do not exist. Choose one to edit it. A seed always gives the same face.")
                 with Tag("div", "row"):
-                    with Tag("label", "field"):
-                        Tag("span", text="First seed")
-                        self.seeds = Tag("input", type="number", min="0", max=str(MOST), step="1", value="0")
-                        self.seeds.on("change", lambda e: self._seed(e.args), js_handler="(e) => emit(e.target.value)")
-                    with Tag("label", "field grow"):
-                        self.psi_text = Tag("span", text="Variety (psi) 0.7")
-                        slide = Tag(
-                            "input",
-                            type="range",
-                            min="0",
-                            max="1.2",
-                            step="0.05",
-                            value="0.7",
-                            style="accent-color:var(--accent)",
-                        )
-                        slide.on("change", lambda e: self._psi(e.args), js_handler="(e) => emit(e.target.value)")
-                Tag("p", "soft small", "Small: typical faces, few faults. 1: as varied as the training photos.")
+                    numbers = {"type": "number", "min": "0", "max": str(MOST), "step": "1", "value": "0"}
+                    self.seeds = Field("First seed", self._seed, **numbers).input
+                    variety = range_field("Variety (psi) 0.7", self._psi, 0, 1.2, 0.7, event="change", step="0.05")
+                    variety.box.classes("grow")
+                    self.psi_text = variety.title
+                hint("Small: typical faces, few faults. 1: as varied as the training photos.")
                 with Tag("div", "row"):
                     button("Previous", lambda: self._turn(-COUNT))
                     button("More faces", lambda: self._turn(COUNT), kind="primary", sign="dice")

@@ -8,10 +8,15 @@ from torch import Tensor
 
 from latentedit.studio.making import amounts, crossed, save_grid, save_sweep, swept
 from latentedit.studio.painter import encoded
-from latentedit.studio.web.tags import Tag, button, icon
+from latentedit.studio.web.tags import Field, Tag, button, calls, hint, icon
 from latentedit.studio.web.view import View, data_url
 
 REST = "(none)"
+NUMBERS = (
+    ("low", "From", "-2", "-10", "10", "0.5"),
+    ("high", "To", "2", "-10", "10", "0.5"),
+    ("count", "Steps", "5", "2", "9", "1"),
+)
 
 
 class GridPart:
@@ -36,24 +41,12 @@ class GridPart:
             self.panel = Tag("section", "part", aria_label="Grid")
             with self.panel:
                 Tag("h2", text="Grid and sweep")
-                with Tag("label", "field"):
-                    Tag("span", text="Across")
-                    self.first = Tag("select")
-                    self.first.on("change", lambda e: self._set("across", e.args), js_handler="(e) => emit(e.target.value)")
-                with Tag("label", "field"):
-                    Tag("span", text="Down")
-                    self.second = Tag("select")
-                    self.second.on("change", lambda e: self._set("down", e.args), js_handler="(e) => emit(e.target.value)")
+                self.first = Field("Across", calls(self._set, "across"), tag="select")
+                self.second = Field("Down", calls(self._set, "down"), tag="select")
                 with Tag("div", "row"):
-                    for name, label, value, low, high, step in (
-                        ("low", "From", -2, -10, 10, 0.5),
-                        ("high", "To", 2, -10, 10, 0.5),
-                        ("count", "Steps", 5, 2, 9, 1),
-                    ):
-                        with Tag("label", "field"):
-                            Tag("span", text=label)
-                            field = Tag("input", type="number", value=str(value), min=low, max=high, step=step)
-                            field.on("change", lambda e, name=name: self._set(name, e.args), js_handler="(e) => emit(e.target.value)")
+                    for name, label, value, low, high, step in NUMBERS:
+                        facts = {"type": "number", "value": value, "min": low, "max": high, "step": step}
+                        Field(label, calls(self._set, name), **facts)
                 self.go = button("Draw", self._draw, kind="primary large", sign="grid")
                 self.bar = Tag("progress", max="100", value="0", aria_label="Drawing", hidden=True)
                 self.saves = Tag("div", "row", hidden=True)
@@ -61,7 +54,7 @@ class GridPart:
                     button("Save as picture", lambda: self._save(".png"))
                     self.gif = button("GIF", lambda: self._save(".gif"), title="Forth and back")
                     self.mp4 = button("MP4", lambda: self._save(".mp4"), title="Forth and back")
-                Tag("p", "soft small", "The other sliders stay where they are. A picture of the grid, clicked, becomes the face that you edit.")
+                hint("The other sliders stay where they are. Click a picture of the grid to edit it.")
 
     def show(self, on: bool) -> None:
         self.stage.show(on)
@@ -81,13 +74,9 @@ class GridPart:
         names = list(sliders)
         self.across = self.across if self.across in sliders else next((n for n in ("smile", *names) if n in sliders), "")
         self.down = self.down if self.down in sliders else REST
-        for tag, chosen, none in ((self.first, self.across, False), (self.second, self.down, True)):
-            tag.clear()
-            with tag:
-                if none:
-                    Tag("option", text="Nothing: one slider alone", value=REST)
-                for name in names:
-                    Tag("option", text=sliders[name].title, value=name, selected=name == chosen or None)
+        titles = [(name, sliders[name].title) for name in names]
+        self.first.options(titles, self.across)
+        self.second.options([(REST, "Nothing: one slider alone"), *titles], self.down)
         self.go.set(disabled=None if names else True)
 
     def _set(self, name: str, text: Any) -> None:
@@ -108,8 +97,12 @@ class GridPart:
         if not isinstance(steps, list):
             return
 
+        def show(share: float) -> None:
+            if run == self._run:
+                self.bar.set(value=f"{share:.0f}")
+
         def report(done: int, total: int) -> None:
-            self.view.loop.call_soon_threadsafe(lambda: self.bar.set(value=f"{100 * done / total:.0f}") if run == self._run else None)
+            self.view.loop.call_soon_threadsafe(show, 100 * done / total)
 
         def draw() -> list[list[Tensor]]:
             if down == REST:
@@ -131,20 +124,26 @@ class GridPart:
         single = len(rows) == 1
         for tag in (self.gif, self.mp4):
             tag.show(single)
+        sliders, columns = self.view.session.sliders, len(steps)
         self.table.clear()
-        self.table.style(f"grid-template-columns:repeat({len(steps)},minmax(0,1fr));max-width:calc((100dvh - 7rem) * {len(steps)} / {max(len(rows), 1)})")
+        head = "" if single else "minmax(2.4rem,auto) "
+        self.table.style(f"grid-template-columns:{head}repeat({columns},minmax(0,1fr))")
+        self.table.style(f"max-width:calc((100dvh - 9rem) * {columns} / {max(len(rows), 1)} + 3rem)")
         self.table.show(True)
-        sliders = self.view.session.sliders
         with self.table:
-            for y, row in zip(steps, rows, strict=False) if not single else [(0.0, rows[0])]:
+            Tag("p", "axis-title", f"{sliders[across].title} →" + ("" if single else f"   {sliders[down].title} ↓"))
+            if not single:
+                Tag("span")
+            for x in steps:
+                Tag("span", "axis", signed(x))
+            for y, row in zip(steps, rows, strict=False):
+                if not single:
+                    Tag("span", "axis side", signed(y))
                 for x, picture in zip(steps, row, strict=True):
                     words = f"{sliders[across].title} {x:+.1f}" + ("" if single else f", {sliders[down].title} {y:+.1f}")
-                    with Tag("button", "tile", type="button", aria_label=f"Take {words}", title=words) as tile:
+                    with Tag("button", "tile", type="button", aria_label=f"Edit {words}", title=words) as tile:
                         Tag("img", src=data_url(encoded(picture)), alt="")
-                        Tag("span", "caption", f"{x:+.1f}", aria_hidden="true")
-                        if not single:
-                            Tag("span", "caption right", f"{y:+.1f}", aria_hidden="true")
-                    tile.click(lambda x=x, y=y: self._take(x, y))
+                    tile.click(calls(self._take, x, y))
 
     def _take(self, x: float, y: float) -> None:
         session = self.view.session
@@ -171,3 +170,8 @@ class GridPart:
             return save_grid(session, rows, f"{face}-{across}-{down}", steps, steps, titles), ""
 
         self.view.start(save, lambda found: self.view.toast(f"Saved {found[0].name}. {found[1]}".strip(), "", found[0]))
+
+
+def signed(amount: float) -> str:
+    """Return an amount as the sliders show it."""
+    return f"{amount:+.2f}".rstrip("0").rstrip(".") if abs(amount) >= 0.005 else "0"

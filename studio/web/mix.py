@@ -5,10 +5,15 @@ from pathlib import Path
 from latentedit.studio.making import between, blended, save_sweep
 from latentedit.studio.painter import encoded
 from latentedit.studio.session import Face
-from latentedit.studio.web.tags import Tag, button, icon
+from latentedit.studio.web.tags import Field, Tag, button, calls, choices, icon, range_field
 from latentedit.studio.web.view import View, data_url
 
 STEPS = 13
+WAYS = (
+    ("share", "Between the two", "A face on the way from one to the other."),
+    ("layers", "Some layers of the other", "Style mixing: its shape, its features or its colours."),
+)
+LAYERS = (("coarse", "Coarse: pose, shape"), ("middle", "Middle: features"), ("fine", "Fine: colour, texture"))
 
 
 class MixPart:
@@ -32,34 +37,20 @@ class MixPart:
                 self.none = Tag("div", "note")
                 with self.none:
                     icon("faces")
-                    Tag("p", text="Open a second face: another photo, or one of the gallery. All faces of this session show up here.")
+                    Tag(
+                        "p",
+                        text="Open a second face: another photo, or one of the gallery. They all show up here.",
+                    )
                 self.tiles = Tag("div", "tiles")
-                with Tag("div", "choices", role="radiogroup", aria_label="Way of mixing"):
-                    for key, title, text in (
-                        ("share", "Between the two", "A face on the way from one to the other."),
-                        ("layers", "Some layers of the other", "Style mixing: its shape, its features or its colours."),
-                    ):
-                        with Tag("label", "choice"):
-                            radio = Tag("input", type="radio", name="mix", value=key, checked=key == self.way or None)
-                            radio.on("change", lambda _, key=key: self._way(key), js_handler="() => emit()")
-                            Tag("b", text=title)
-                            Tag("span", text=text)
-                self.share_field = Tag("label", "field")
-                with self.share_field:
-                    self.share_text = Tag("span", text="Share of the other face: 50 %")
-                    slide = Tag("input", type="range", min="0", max="1", step="0.01", value="0.5", style="accent-color:var(--accent)")
-                    slide.on("input", lambda e: self._share(e.args), js_handler="(e) => emit(+e.target.value)")
-                self.layer_field = Tag("label", "field", hidden=True)
-                with self.layer_field:
-                    Tag("span", text="Layers of the other face")
-                    choose = Tag("select")
-                    with choose:
-                        for value, text in (("coarse", "Coarse: pose, shape"), ("middle", "Middle: features"), ("fine", "Fine: colour, texture")):
-                            Tag("option", text=text, value=value)
-                    choose.on("change", lambda e: self._layers(e.args), js_handler="(e) => emit(e.target.value)")
+                choices("mix", "Way of mixing", WAYS, self.way, self._way)
+                share = range_field("Share of the other face: 50 %", self._share, 0, 1, 0.5)
+                self.share_field, self.share_text = share.box, share.title
+                layers = Field("Layers of the other face", self._layers, tag="select")
+                layers.options(LAYERS, self.layers)
+                self.layer_field = layers.box.show(False)
                 with Tag("div", "row"):
                     self.take = button("Edit this mixture", self._take, kind="primary")
-                    self.gif = button("Save the way as GIF", lambda: self._save(".gif"), title="From one face to the other and back")
+                    self.gif = button("Save the way as GIF", lambda: self._save(".gif"), title="There and back")
                     self.mp4 = button("MP4", lambda: self._save(".mp4"), title="The same as a film")
                 self.busy = Tag("span", "busy", "Drawing …", hidden=True, role="status")
 
@@ -95,7 +86,7 @@ class MixPart:
                 with Tag("button", "tile", type="button", aria_pressed=pressed, aria_label=f"Mix with {face.name}") as tile:
                     Tag("img", src=data_url(face.before), alt="")
                     Tag("span", "caption", face.name[:16], aria_hidden="true")
-                tile.click(lambda key=face.key: self._choose(key))
+                tile.click(calls(self._choose, face.key))
 
     def _choose(self, key: str) -> None:
         self.other = key

@@ -9,7 +9,7 @@ from latentedit.errors import Error
 from latentedit.studio.making import Pasting
 from latentedit.studio.painter import encoded
 from latentedit.studio.photos import SHOWN
-from latentedit.studio.web.tags import Tag, button, icon
+from latentedit.studio.web.tags import Tag, button, command_box, hint, icon, range_field
 from latentedit.studio.web.view import View, data_url
 
 
@@ -33,11 +33,9 @@ class PastePart:
             self.panel = Tag("section", "part", aria_label="Paste back")
             with self.panel:
                 Tag("h2", text="Back into the photo")
-                Tag("p", "soft small", "The edited face replaces the one in the photo. Pixels outside the crop do not change.")
-                with Tag("label", "field"):
-                    self.feather_text = Tag("span", text="Feathered edge: 15 % of the side")
-                    slide = Tag("input", type="range", min="0", max="0.5", step="0.01", value="0.15", style="accent-color:var(--accent)")
-                    slide.on("input", lambda e: self._feather(e.args), js_handler="(e) => emit(+e.target.value)")
+                hint("The edited face replaces the one in the photo. Pixels outside the crop do not change.")
+                edge = range_field("Feathered edge: 15 % of the side", self._feather, 0, 0.5, 0.15)
+                self.feather_text = edge.title
                 with Tag("label", "choice"):
                     check = Tag("input", type="checkbox", checked=True)
                     check.on("change", lambda e: self._difference(e.args), js_handler="(e) => emit(e.target.checked)")
@@ -45,9 +43,7 @@ class PastePart:
                     Tag("span", text="The photo keeps its own sharpness: only what the sliders moved is added.")
                 with Tag("div", "row"):
                     self.save = button("Save the photo", self._save, kind="primary", sign="save")
-                Tag("h3", text="The same on the command line")
-                self.command = Tag("textarea", "code", rows="5", readonly=True, id="paste-command", aria_label="Command line", spellcheck="false")
-                button("Copy", sign="copy").on("click", js_handler="() => studio.copy('#paste-command')")
+                self.command = command_box("paste-command", 5)
 
     def show(self, on: bool) -> None:
         self.stage.show(on)

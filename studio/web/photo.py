@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from latentedit.studio.photos import Crop
 from latentedit.studio.searches import QUALITIES
-from latentedit.studio.web.tags import Tag, button, icon
+from latentedit.studio.web.tags import Tag, button, choices, icon
 from latentedit.studio.web.view import View, data_url
 
 
@@ -111,13 +111,8 @@ class PhotoPart:
                     )
             self.checks = Tag("div", role="status")
             Tag("h2", text="What matters most?")
-            with Tag("div", "choices", role="radiogroup", aria_label="Quality"):
-                for key, quality in QUALITIES.items():
-                    with Tag("label", "choice"):
-                        radio = Tag("input", type="radio", name="quality", value=key, checked=key == self.quality or None)
-                        radio.on("change", lambda _, key=key: self._choose(key), js_handler="() => emit()")
-                        Tag("b", text=quality.title)
-                        Tag("span", text=quality.text)
+            options = [(key, quality.title, quality.text) for key, quality in QUALITIES.items()]
+            choices("quality", "Quality", options, self.quality, self._choose)
             with Tag("div", "row"):
                 self.go = button("Find this face", self._go, kind="primary large grow")
                 button("Another photo", self._leave, kind="quiet")

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import tempfile
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +149,8 @@ class Studio:
         """Return the application with NiceGUI's pages in it."""
         # What NiceGUI would keep for its users has no use here, and it looks for it in the working folder.
         os.environ.setdefault("NICEGUI_STORAGE_PATH", os.path.join(tempfile.gettempdir(), "latentedit-nothing"))
+        # NiceGUI looks at every object of the process for its server, and some of torch's say that they are old.
+        warnings.filterwarnings("ignore", message=".*torch.distributed.reduce_op", category=FutureWarning)
         from fastapi import FastAPI
         from nicegui import ui
 

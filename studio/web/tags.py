@@ -1,6 +1,7 @@
 """Plain HTML elements for NiceGUI pages; the studio's own style sheet draws them."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from nicegui.element import Element
@@ -74,6 +75,11 @@ def button(text: str, handler: Callable[[], Any] | None = None, *, kind: str = "
     return made
 
 
+def calls(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """A handler that calls ``function`` with ``arguments``, and what the event brings after them."""
+    return functools.partial(function, *arguments)
+
+
 def sign_button(sign: str, label: str, handler: Callable[[], Any] | None = None, **attributes: Any) -> Tag:
     """A button that shows a sign alone; ``label`` is its name."""
     attributes.setdefault("title", label)
@@ -83,3 +89,67 @@ def sign_button(sign: str, label: str, handler: Callable[[], Any] | None = None,
     if handler is not None:
         made.click(handler)
     return made
+
+
+def hint(text: str) -> Tag:
+    """A small, quiet sentence."""
+    return Tag("p", "soft small", text)
+
+
+class Field:
+    """A labelled input; ``handler`` is called with its value.
+
+    Args:
+        event: "input" for every change, "change" for the last.
+        attributes: of the input.
+    """
+
+    def __init__(
+        self, title: str, handler: Callable[[Any], None], *, tag: str = "input", event: str = "change", **attributes: Any
+    ) -> None:
+        self.box = Tag("label", "field")
+        with self.box:
+            self.title = Tag("span", text=title)
+            self.input = Tag(tag, **attributes)
+        value = "+e.target.value" if attributes.get("type") == "range" else "e.target.value"
+        self.input.on(event, lambda e: handler(e.args), js_handler=f"(e) => emit({value})")
+
+    def options(self, pairs: Iterable[tuple[str, str]], chosen: str) -> None:
+        """Offer (value, text) in a select."""
+        self.input.clear()
+        with self.input:
+            for value, text in pairs:
+                Tag("option", text=text, value=value, selected=True if value == chosen else None)
+
+
+def text_field(title: str, handler: Callable[[Any], None], **attributes: Any) -> Field:
+    """A line of text."""
+    return Field(title, handler, event="input", type="text", spellcheck="false", autocomplete="off", **attributes)
+
+
+def range_field(title: str, handler: Callable[[Any], None], low: float, high: float, value: float, **options: Any) -> Field:
+    """A plain slider."""
+    options.setdefault("event", "input")
+    options.setdefault("step", "0.01")
+    return Field(title, handler, type="range", min=str(low), max=str(high), value=str(value), **options)
+
+
+def choices(
+    name: str, title: str, options: Iterable[tuple[str, str, str]], chosen: str, handler: Callable[[str], None]
+) -> None:
+    """Radio buttons as cards: key, title and text of each."""
+    with Tag("div", "choices", role="radiogroup", aria_label=title):
+        for key, heading, text in options:
+            with Tag("label", "choice"):
+                radio = Tag("input", type="radio", name=name, value=key, checked=True if key == chosen else None)
+                radio.on("change", lambda e: handler(str(e.args)), js_handler="(e) => emit(e.target.value)")
+                Tag("b", text=heading)
+                Tag("span", text=text)
+
+
+def command_box(place: str, rows: int) -> Tag:
+    """A command line that can be copied."""
+    Tag("h3", text="The same on the command line")
+    box = Tag("textarea", "code", rows=rows, readonly=True, id=place, aria_label="Command line", spellcheck="false")
+    button("Copy", sign="copy").on("click", js_handler=f"() => studio.copy('#{place}')")
+    return box

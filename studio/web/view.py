@@ -23,8 +23,8 @@ class Part(Protocol):
 class View:
     """What the parts of one page share: the session, messages, work in threads, scripts in the browser."""
 
-    def __init__(self, session: Session, client: Client, files: "Files") -> None:
-        self.session, self.client, self.files = session, client, files
+    def __init__(self, session: Session, client: Client, files: "Files", shared: dict[str, Any]) -> None:
+        self.session, self.client, self.files, self.shared = session, client, files, shared
         self.parts: list[Part] = []
         self.loop = asyncio.get_running_loop()
         self.goto: Callable[[str], None] = lambda mode: None

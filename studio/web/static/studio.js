@@ -304,6 +304,105 @@ const studio = (() => {
   function dialog(selector) { const element = at(selector); if (element && !element.open) element.showModal(); }
   function close(selector) { at(selector)?.close(); }
 
+  // -- Labels: an answer counts once the server has said that it is on the disk
+  const label = (() => {
+    const pictures = new Map();  // number of a sample: its <img>, fetched once
+    let now = null, busy = false, over = false, alone = false;
+    const part = (id) => document.getElementById(id);
+    const here = () => Boolean(at("[data-label]")?.getClientRects().length);
+    const say = (text, bad = false) => { const place = part("label-message"); if (place) { place.textContent = text; place.style.color = bad ? "var(--bad)" : ""; } };
+    const address = (number) => `${base}/label/picture/${number}`;
+    function ahead(number) {
+      if (number === null || pictures.has(number)) return;
+      const image = new Image();
+      image.src = address(number);
+      pictures.set(number, image);
+      if (pictures.size > 12) pictures.delete(pictures.keys().next().value);
+    }
+    function buttons() {
+      const idle = busy || over || !now;
+      for (const id of ["yes", "no", "label-skip"]) if (part(id)) part(id).disabled = idle || now.number === null;
+      if (part("label-undo")) part("label-undo").disabled = idle || !now.can_undo;
+      if (part("label-done")) part("label-done").disabled = idle;
+    }
+    function show(state) {
+      now = state;
+      const whole = state.yes + state.no + state.left, image = part("sample");
+      if (!image) return;
+      if (alone) document.title = `${state.column}? ${state.left} left`;
+      part("question").textContent = `${state.column}?`;
+      for (const name of ["yes", "no", "left"]) part(`count-${name}`).textContent = state[name];
+      at("#label-bar .part-yes").style.width = `${100 * state.yes / whole}%`;
+      at("#label-bar .part-no").style.width = `${100 * state.no / whole}%`;
+      part("label-bar").setAttribute("aria-valuemax", whole);
+      part("label-bar").setAttribute("aria-valuenow", state.yes + state.no);
+      part("label-auc").hidden = state.auc === null;
+      part("label-auc").textContent = state.auc === null ? "" : `probe AUC ${state.auc.toFixed(2)} on these difficult samples`;
+      part("label-file").textContent = state.file || "";
+      part("label-over").hidden = state.number !== null && !over;
+      image.hidden = state.number === null || over;
+      if (state.number === null) part("label-over").textContent = "All samples have a label. Undo takes the last answer back.";
+      else {
+        image.alt = `Sample ${state.file}`;
+        image.onerror = () => say("This image cannot be shown; skip it.", true);
+        image.src = address(state.number);
+        ahead(state.number);
+        ahead(state.following);
+      }
+      send("labelled", { yes: state.yes, no: state.no, left: state.left });
+    }
+    async function ask(path, body) {
+      const options = { cache: "no-store" };
+      if (body) Object.assign(options, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+      let reply;
+      try { reply = await fetch(`${base}/label/${path}`, options); }
+      catch { throw new Error("The program behind this page has ended. Every answer until then is saved."); }
+      if (!(reply.headers.get("content-type") || "").includes("json")) throw new Error("The program behind this page has ended or was started anew. Every answer until then is saved.");
+      const found = await reply.json();
+      if (!reply.ok) throw new Error(found.error);
+      return found;
+    }
+    async function turn(path, body, text) {
+      if (busy || over) return false;
+      busy = true;
+      buttons();
+      let good = true;
+      try { show(await ask(path, body)); say(text); } catch (problem) { say(problem.message, true); good = false; }
+      busy = false;
+      buttons();
+      return good;
+    }
+    const words = { "1": "yes", "0": "no", "": "skipped" };
+    const answer = (value) => { if (now && now.number !== null) turn("answer", { sample: now.number, value }, `${now.file}: ${words[value]}`); };
+    const undo = () => { if (now && now.can_undo) turn("undo", {}, "Taken back"); };
+    async function done() {
+      if (!alone) { send("labelled", { yes: now.yes, no: now.no, left: now.left, done: true }); return; }
+      if (!(await turn("done", {}, ""))) return;
+      over = true;
+      part("sample").hidden = true;
+      part("label-over").hidden = false;
+      part("label-over").textContent = `Finished: ${now.yes} yes, ${now.no} no, ${now.left} left. This page can be closed; the terminal says how to go on.`;
+      part("label-file").textContent = "";
+      buttons();
+    }
+    function open(single) {
+      alone = single; over = false; now = null; pictures.clear();
+      if (!part("sample")) { requestAnimationFrame(() => open(single)); return; }
+      buttons();
+      busy = true;
+      ask("state").then((state) => { show(state); }).catch((problem) => say(problem.message, true)).finally(() => { busy = false; buttons(); });
+    }
+    document.addEventListener("click", (event) => {
+      const pressed = event.target.closest("button");
+      if (!pressed || !here()) return;
+      if (pressed.id === "yes" || pressed.id === "no") answer(pressed.dataset.value);
+      if (pressed.id === "label-skip") answer("");
+      if (pressed.id === "label-undo") undo();
+      if (pressed.id === "label-done") done();
+    });
+    return { open, answer, undo, here };
+  })();
+
   // -- Keys
   const typing = (event) => event.target.matches("input[type=text], input[type=number], textarea, select");
   addEventListener("keydown", (event) => {
@@ -324,10 +423,10 @@ const studio = (() => {
     const element = event.target.closest?.(".slider");
     if (element && event.target.type === "range" && (key === "0" || key === "Delete" || key === "Backspace")) { event.preventDefault(); send("reset", { name: element.dataset.name }); return; }
     if (element && event.target.type === "range" && key === "l") { send("lock", { name: element.dataset.name, on: !values[element.dataset.name].locked }); return; }
-    if (at(".question") && !event.repeat) {
+    if (label.here() && event.target.type !== "range") {
       const answers = { j: "1", ArrowRight: "1", f: "0", ArrowLeft: "0", s: "" };
-      if (key in answers) { event.preventDefault(); send("answer", { value: answers[key] }); return; }
-      if (key === "u" || key === "Backspace") { event.preventDefault(); send("unanswer"); return; }
+      if (key in answers) { event.preventDefault(); if (!event.repeat) label.answer(answers[key]); return; }
+      if (key === "u" || key === "Backspace") { event.preventDefault(); if (!event.repeat) label.undo(); return; }
     }
     if (key === "b" && !event.repeat) hold(true);
     if (key === "d" && frame()) divide();
@@ -337,7 +436,7 @@ const studio = (() => {
   document.addEventListener("keydown", (event) => { if (event.target.id === "hold" && (event.key === " " || event.key === "Enter")) { event.preventDefault(); hold(true); } });
   document.addEventListener("keyup", (event) => { if (event.target.id === "hold") hold(false); });
 
-  return { apply, picture, before, fresh, drawn, divide, crop: crop.set, upload, choose, toast, copy, dialog, close, nextTheme, paint, cut,
+  return { apply, picture, before, fresh, drawn, divide, crop: crop.set, upload, choose, toast, copy, dialog, close, nextTheme, paint, cut, label,
     limit: (megabytes) => { allowed = megabytes; } };
 })();
 window.studio = studio;
