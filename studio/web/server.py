@@ -165,7 +165,7 @@ class Studio:
             language="en-US",
             tailwind=False,
             show_welcome_message=False,
-            reconnect_timeout=10,
+            reconnect_timeout=60,  # also how soon a busy machine counts as gone
             binding_refresh_interval=None,
             cache_control_directives="private, max-age=3600",
             gzip_middleware_factory=None,
