@@ -20,7 +20,7 @@ from latentedit.directions.probe import fit
 from latentedit.directions.report import with_report
 from latentedit.directions.sefa import factorised
 from latentedit.directions.validation import in_words
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError, NotFoundError
 from latentedit.formats.load_latent import load_latent
 from latentedit.studio.keeping import free_path
 from latentedit.studio.making import Report
@@ -54,7 +54,7 @@ class Discovery:
     def folder(self, name: str) -> Path:
         """Return the folder of an attribute's faces and labels; raise `Error` for a name that no slider can have."""
         if not NAME.fullmatch(name) or name in ("file", "picture"):
-            raise Error("a name has letters, digits, - and _, for example earrings or long-hair")
+            raise ArgumentError("a name has letters, digits, - and _, for example earrings or long-hair")
         return self.session.keeper.folder / "labels" / name
 
     def begin(self, name: str, *, count: int = FACES, psi: float = 0.8, report: Report | None = None) -> Desk:
@@ -102,10 +102,10 @@ class Discovery:
         """
         desk, name, session = self.desk, self.name, self.session
         if desk is None:
-            raise Error("label some faces first")
+            raise ArgumentError("label some faces first")
         state = desk.state()
         if min(state["yes"], state["no"]) < LEAST:
-            raise Error(
+            raise DataError(
                 f"a slider needs at least {LEAST} faces of each kind; there are {state['yes']} yes and {state['no']} no"
             )
         generator = session.model.generator
@@ -134,7 +134,7 @@ class Discovery:
         folder = self.session.keeper.folder / "directions"
         known = self.session.sliders
         if direction.name in known and known[direction.name].group not in ("Yours", "Unnamed"):
-            raise Error(f"a bundled slider is called {direction.name}; choose another name")
+            raise ArgumentError(f"a bundled slider is called {direction.name}; choose another name")
         place = free_path(folder, direction.name, ".safetensors")
         name = place.stem
         if name != direction.name:
@@ -156,7 +156,7 @@ class Discovery:
         elif kind == "sefa":
             found = factorised(generator, COMPONENTS)
         else:
-            raise Error(f"components are of pca or sefa, got {kind!r}")
+            raise ArgumentError(f"components are of pca or sefa, got {kind!r}")
         folder = self.session.keeper.hidden / UNNAMED
         sliders = []
         for direction in found:
@@ -179,7 +179,7 @@ class Discovery:
         session = self.session
         slider = session.sliders.get(old)
         if slider is None or slider.group != "Unnamed":
-            raise Error(f"there is no unnamed slider {old!r}")
+            raise NotFoundError(f"there is no unnamed slider {old!r}")
         named = self.keep(renamed(slider.direction, new))
         session.rename_moves(old, named.name)
         return named

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from latentedit.errors import Error
+from latentedit.errors import FormatError
 from latentedit.io.budget import check_things
 
 DEEPEST = 500
@@ -76,7 +76,7 @@ class State:
                 raise ValueError
             return cls(str(facts["face"]), MappingProxyType(settings), frozenset(map(str, facts["locks"])))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Error("not a state of a session") from error
+            raise FormatError("not a state of a session") from error
 
 
 class History:

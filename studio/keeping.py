@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentedit.errors import Error
+from latentedit.errors import Error, NotFoundError
 from latentedit.formats.load_latent import load_latent
 from latentedit.io.budget import read_json
 from latentedit.io.files import make_folder, write_bytes
@@ -117,7 +117,7 @@ class Keeper:
 
     def _place(self, key: str, ending: str) -> Path:
         if not KEY.fullmatch(key) or not re.fullmatch(r"\.[a-z0-9]{2,12}", ending):
-            raise Error("there is no such file in this session")
+            raise NotFoundError("there is no such file in this session")
         return self.hidden / f"{key}{ending}"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError, NotFoundError
 from latentedit.io.contact_sheet import Row, sheet
 from latentedit.io.images import open_image, save_image, to_pil
 from latentedit.io.video import save_video, there_and_back
@@ -32,9 +32,9 @@ def amounts(low: float, high: float, count: int) -> list[float]:
         Error: fewer than 2 or too many, or numbers that are none.
     """
     if not 2 <= count <= MOST:
-        raise Error(f"a sweep has 2 to {MOST} pictures, got {count}")
+        raise ArgumentError(f"a sweep has 2 to {MOST} pictures, got {count}")
     if not (abs(low) <= 1000 and abs(high) <= 1000):  # a NaN neither
-        raise Error(f"amounts lie between -1000 and 1000 sigmas, got {low} to {high}")
+        raise ArgumentError(f"amounts lie between -1000 and 1000 sigmas, got {low} to {high}")
     return [low + (high - low) * i / (count - 1) for i in range(count)]
 
 
@@ -47,7 +47,7 @@ def blended(session: Session, a: Face, b: Face, *, share: float | None = None, l
     generator = session.model.generator
     if share is not None:
         if not 0 <= share <= 1:
-            raise Error(f"a share lies between 0 and 1, got {share}")
+            raise ArgumentError(f"a share lies between 0 and 1, got {share}")
         return interpolated(generator, a.latent, b.latent, share)
     return mixed(generator, a.latent, b.latent, parse_layers(layers, generator.num_ws))
 
@@ -87,9 +87,9 @@ def crossed(
         Error: the same slider twice, or too many pictures.
     """
     if across == down:
-        raise Error("a grid takes two different sliders")
+        raise ArgumentError("a grid takes two different sliders")
     if len(xs) * len(ys) > MOST:
-        raise Error(f"a grid has at most {MOST} pictures, got {len(xs)} x {len(ys)}")
+        raise ArgumentError(f"a grid has at most {MOST} pictures, got {len(xs)} x {len(ys)}")
     state = session.state
     rows: list[list[Tensor]] = []
     for y in ys:
@@ -139,9 +139,9 @@ class Pasting:
     def __init__(self, session: Session) -> None:
         face = session.face
         if face is None or face.photo is None or face.latent.crop is None:
-            raise Error("this face was not found in a photo, so there is none to paste it into")
+            raise DataError("this face was not found in a photo, so there is none to paste it into")
         if not face.photo.is_file():
-            raise Error(f"the photo {face.photo} is not there any more")
+            raise NotFoundError(f"the photo {face.photo} is not there any more")
         self.session, self.face = session, face
         self.quad = face.latent.crop
         self.photo = open_image(face.photo)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentedit.directions.sweeps import check_holdable, move_latent
-from latentedit.errors import Error
+from latentedit.errors import NotFoundError
 from latentedit.io.images import to_pil
 from latentedit.latent.deltas import expand, with_deltas
 from latentedit.latent.editing import edit_holding
@@ -33,7 +33,7 @@ def moved(generator: Generator, latent: Latent, state: State, sliders: Mapping[s
     steps = []
     for name, setting in state.settings.items():
         if name not in sliders:
-            raise Error(f"there is no slider {name!r} for this model")
+            raise NotFoundError(f"there is no slider {name!r} for this model")
         if setting.amount:
             steps.append((sliders[name].direction, setting.amount, setting.layers))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError
 from latentedit.inversion.domain import Domain
 from latentedit.io.images import open_reduced
 from latentedit.model.model import Model
@@ -53,7 +53,7 @@ class Crop:
         """
         numbers = (self.x, self.y, self.side, self.angle)
         if not all(math.isfinite(number) for number in numbers):
-            raise Error("a crop is four finite numbers")
+            raise ArgumentError("a crop is four finite numbers")
         side = min(max(self.side, LEAST), 2.0 * max(width, height))
         angle = (self.angle + 180) % 360 - 180
         return Crop(min(max(self.x, 0), width), min(max(self.y, 0), height), side, angle)

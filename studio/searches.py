@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from latentedit.errors import Error
+from latentedit.errors import DataError
 from latentedit.latent.latent_file import Latent
 from latentedit.model.model import Model
 
@@ -106,7 +106,7 @@ class Search:
         pace = _Pace("Measuring the model, once", PROBES)
         projector.curvature(progress=lambda done: self._report(pace.at(done, PROBES)))
         if self.stopped.is_set():
-            raise Error("the search was stopped before it had begun")
+            raise DataError("the search was stopped before it had begun")
 
         extra = TUNE_STEPS * 2.2 if quality.tuned else 0.0
         searching = _Pace("Searching", self.steps, extra)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentedit.directions.direction import Direction
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError, NotFoundError
 from latentedit.formats.load_latent import load_latent
 from latentedit.inversion.domain import Domain
 from latentedit.inversion.verdict import Look, judge
@@ -248,10 +248,10 @@ class Session:
         """Move a slider while it is dragged; `settle` makes it a step that can be undone."""
         self._slider(name)
         if not math.isfinite(amount) or abs(amount) > FARTHEST:
-            raise Error(f"an amount lies between -{FARTHEST:g} and {FARTHEST:g} sigmas, got {amount}")
+            raise ArgumentError(f"an amount lies between -{FARTHEST:g} and {FARTHEST:g} sigmas, got {amount}")
         with self._lock:
             if name in self.live.locks:
-                raise Error(f"{name} is locked")
+                raise ArgumentError(f"{name} is locked")
             self.live = self.live.moved(name, round(amount, 4))
         self.draw()
 
@@ -278,7 +278,7 @@ class Session:
             Error: a direction in style space, whose score cannot be held.
         """
         if on and not self._slider(name).holdable:
-            raise Error(f"{name} is a direction in style space, whose score cannot be held")
+            raise IncompatibleError(f"{name} is a direction in style space, whose score cannot be held")
         self._push(self.live.locked(name, on))
         self.draw()
 
@@ -310,7 +310,7 @@ class Session:
 
     def _slider(self, name: str) -> Slider:
         if name not in self._own:
-            raise Error(f"there is no slider {name!r} for this model")
+            raise NotFoundError(f"there is no slider {name!r} for this model")
         return self._own[name]
 
     def _push(self, state: State) -> None:
@@ -346,7 +346,7 @@ class Session:
             Error: one of another model, or its latents are gone.
         """
         if kept.fingerprint != self.fingerprint:
-            raise Error("that session belongs to another model")
+            raise IncompatibleError("that session belongs to another model")
         faces = {}
         for key in sorted(kept.history.faces()):
             facts = kept.faces.get(key, {})
@@ -403,7 +403,7 @@ class Session:
         state = state or self.live
         face = self.faces.get(state.face)
         if face is None:
-            raise Error("open a photo or a face first")
+            raise ArgumentError("open a photo or a face first")
         return moved(self.model.generator, face.latent, state, self._own)
 
     def render(self, latent: Latent) -> Tensor:
@@ -480,7 +480,7 @@ class Session:
             Error: too many bytes or pixels, or not a photo.
         """
         if len(data) > LARGEST_UPLOAD:
-            raise Error(f"this photo has more than {LARGEST_UPLOAD // 2**20} MB; make it smaller first")
+            raise DataError(f"this photo has more than {LARGEST_UPLOAD // 2**20} MB; make it smaller first")
         stem, ending = os.path.splitext(os.path.basename(name.replace("\\", "/")))
         ending = ending.lower() if ending.lower() in PHOTOS else ".jpg"
         place = self.keeper.add_photo(data, ending)
@@ -489,9 +489,8 @@ class Session:
         except Error as error:
             place.unlink(missing_ok=True)
             # Neither a path nor an option of the command line means anything to someone who drops a file.
-            text = str(error).replace(str(place), "this file").partition("; --megapixels")[0]
-            text = text.replace("damaged or truncated image", "the image is damaged or incomplete")
-            raise Error(text) from error
+            reason = error.reason.replace(f"{place}: ", "").partition("; --megapixels")[0]
+            raise DataError(f"this file: {reason}") from error
 
     def set_crop(self, crop: Crop) -> None:
         """Choose the crop by hand."""
@@ -518,7 +517,7 @@ class Session:
 
     def _photo(self) -> Photo:
         if self.photo is None:
-            raise Error("open a photo first")
+            raise ArgumentError("open a photo first")
         return self.photo
 
     def invert(self, quality: str, *, steps: int = STEPS, refine: bool = False) -> Face | None:
@@ -533,13 +532,13 @@ class Session:
         """
         photo = self._photo()
         if quality not in QUALITIES:
-            raise Error(f"there is no quality {quality!r}")
+            raise ArgumentError(f"there is no quality {quality!r}")
         generator = self.model.generator
         target = crop_tensor(photo.image, photo.crop.quad(), generator.resolution, generator.channels)
         start = self.face.latent.ws if refine and self.face is not None else None
         with self._lock:
             if self.search is not None:
-                raise Error("a search runs already; stop it first")
+                raise ArgumentError("a search runs already; stop it first")
             self.progress_image = b""
             search = self.search = Search(self.model, target, QUALITIES[quality], self._progress, start=start, steps=steps)
         try:
@@ -564,7 +563,7 @@ class Session:
         """
         face = self.face
         if face is None or not self.can_refine or face.photo is None or face.latent.crop is None:
-            raise Error("the photo of this face is not there any more, so that it cannot be refined")
+            raise NotFoundError("the photo of this face is not there any more, so that it cannot be refined")
         photo = open_photo(face.photo, self.model, face.name)
         photo.crop = Crop.of([[x / photo.reduced, y / photo.reduced] for x, y in face.latent.crop])
         self.photo, self.remarks = photo, []
@@ -598,7 +597,7 @@ class Session:
         """
         face = self.face
         if face is None:
-            raise Error("open a photo or a face first")
+            raise ArgumentError("open a photo or a face first")
         source = face.file or self.keeper.latent_file(face.key)
         words = ["latentedit", "edit", _short(source)]
         if bundled_with(self.fingerprint) is None:

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from latentedit.directions.labelling.session import VALUES, Labelling, Sample
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, NotFoundError
 from latentedit.io.images import open_image
 
 LARGEST, EXACT = 1024, 256
@@ -35,7 +35,7 @@ class Desk:
         """
         found = self._sample(sample)
         if not isinstance(value, str) or value not in VALUES:
-            raise Error('the value of an answer is "1", "0" or ""')
+            raise ArgumentError('the value of an answer is "1", "0" or ""')
         with self._lock:
             self.labelling.answer(found.file, value)
             return self._state()
@@ -58,9 +58,9 @@ class Desk:
     def _sample(self, number: object) -> Sample:
         text, samples = str(number), self.labelling.samples
         if isinstance(number, bool | float):
-            raise Error("no such sample")
+            raise NotFoundError("no such sample")
         if not (text.isascii() and text.isdecimal() and len(text) < 10) or int(text) >= len(samples):
-            raise Error("no such sample")
+            raise NotFoundError("no such sample")
         return samples[int(text)]
 
     def _state(self) -> dict[str, Any]:

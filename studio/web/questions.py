@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from latentedit.directions.labelling.desk import Desk
-from latentedit.errors import Error
+from latentedit.errors import ArgumentError, Error
 from latentedit.io.budget import parse_json
 
 LARGEST_ANSWER = 1024
@@ -26,7 +26,7 @@ def end_points(app: FastAPI, desk: Callable[[], Desk | None], finish: Callable[[
     def open_desk() -> Desk:
         found = desk()
         if found is None:
-            raise Error("no labelling is open; go back to the page")
+            raise ArgumentError("no labelling is open; go back to the page")
         return found
 
     @app.get("/label/state")

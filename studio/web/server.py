@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from latentedit.errors import Error
+from latentedit.errors import NotFoundError, OutputError
 from latentedit.studio.web.guard import LOOPBACK, Guard
 
 STRANGERS = 32
@@ -35,7 +35,7 @@ def listening(port: int) -> socket.socket:
         found.listen(64)
     except (OSError, OverflowError) as error:
         found.close()
-        raise Error(f"cannot listen on port {port}: {getattr(error, 'strerror', None) or error}") from error
+        raise OutputError(f"cannot listen on port {port}: {getattr(error, 'strerror', None) or error}") from error
     return found
 
 
@@ -96,7 +96,7 @@ class Studio:
         uploads: dict[str, int] | None = None,
     ) -> None:
         if importlib.util.find_spec("nicegui") is None:
-            raise Error('the studio needs NiceGUI: pip install "latentedit[studio]"')
+            raise NotFoundError('the studio needs NiceGUI: pip install "latentedit[studio]"')
         self._build, self._title = build, title
         self._socket = listening(port)
         self.strangers = Strangers()
