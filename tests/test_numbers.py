@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -227,3 +228,20 @@ def test_what_commands_say(tmp_path: Path, tiny_file: Path) -> None:
     for arguments in (("--psi", "nan"), ("--psi", "1e9")):
         assert run("sample", tiny_file, *arguments, *out).exit_code == 2
     assert "0<=x<=4294967295" in run("invert", "--help").output
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, 10**400, "x", None, []])
+def test_what_the_page_sends_is_no_traceback(number: Any) -> None:
+    pytest.importorskip("nicegui")
+    from latentedit.studio.web.app import Frame
+
+    frame = object.__new__(Frame)
+    frame.view, frame.session, frame.parts = (
+        SimpleNamespace(seen=0),
+        SimpleNamespace(photo=None, slide=lambda name, amount: None),
+        {},
+    )  # type: ignore[assignment]
+    frame._did({"what": "slide", "number": number, "name": "smile", "value": 1})
+    frame._did({"what": "slide", "number": 1, "name": "smile", "value": number})
+    frame._did({"what": "face", "number": number})
+    frame._did({"what": "crop", **dict.fromkeys(("x", "y", "side"), 10**400), "angle": number})

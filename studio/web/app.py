@@ -210,7 +210,7 @@ class Frame:
         except Error as error:
             self.view.toast(str(error), "bad")
             self.view.told("state")
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return
 
     def _slide(self, facts: dict[str, Any]) -> None:
