@@ -55,6 +55,11 @@ def direction_file(tmp_path: Path, tiny_file: Path) -> Path:
 
 
 @pytest.mark.parametrize(("path", "command"), commands(), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_python_runs_the_package_as_the_command() -> None:
+    found = subprocess.run([sys.executable, "-m", "latentedit", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout.startswith("latentedit, version ")
+
+
 def test_every_command_is_explained(path: tuple[str, ...], command: click.Command) -> None:
     text = works(*path, "--help").output
     assert "Example:" in text
