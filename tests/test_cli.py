@@ -55,11 +55,6 @@ def direction_file(tmp_path: Path, tiny_file: Path) -> Path:
 
 
 @pytest.mark.parametrize(("path", "command"), commands(), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
-def test_python_runs_the_package_as_the_command() -> None:
-    found = subprocess.run([sys.executable, "-m", "latentedit", "--version"], capture_output=True, text=True, check=True)
-    assert found.stdout.startswith("latentedit, version ")
-
-
 def test_every_command_is_explained(path: tuple[str, ...], command: click.Command) -> None:
     text = works(*path, "--help").output
     assert "Example:" in text
@@ -447,3 +442,8 @@ def test_holding_and_absolute_amounts(tmp_path: Path) -> None:
     assert "no direction file" in complaint("edit", tmp_path / "a.safetensors", "--set", "turn=1", "--hold", "tur", *out)
     photo = ("--paste-back", tmp_path / "x.jpg")
     assert "--hold needs" in complaint("edit", tmp_path / "a.safetensors", "--hold", "turn", *photo, *out)
+
+
+def test_python_runs_the_package_as_the_command() -> None:
+    found = subprocess.run([sys.executable, "-m", "latentedit", "--version"], capture_output=True, text=True, check=True)
+    assert found.stdout.startswith("latentedit, version ")
