@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from latentedit.errors import Error
 from latentedit.training import Trainer, TrainingConfig, World, join_world
+from latentedit.training.distributed import backend
 from tests.helpers import CONFIG, pictures
 
 Passes = dict[str, dict[str, torch.Tensor]]
@@ -23,17 +24,17 @@ torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from latentedit.training import join_world
 from tests.test_distributed import CUT, passes
-world = join_world()
-result = passes(CUT.changed(micro_batch=int(sys.argv[3]) or None), world)
+world = join_world(sys.argv[4])
+result = passes(CUT.changed(micro_batch=int(sys.argv[3]) or None), world, sys.argv[4])
 if world.leads:
     torch.save(result, sys.argv[2])
 world.leave()
 """
 
 
-def passes(config: TrainingConfig, world: World = World()) -> Passes:  # noqa: B008  # noqa: B008
+def passes(config: TrainingConfig, world: World = World(), device: str = "cpu") -> Passes:  # noqa: B008
     """Gradients of all passes from the same weights, and the weights after two whole steps."""
-    trainer = Trainer(config, pictures(count=20), world=world)
+    trainer = Trainer(config, pictures(count=20), device, world, graphs=False)
     for network in (trainer.g, trainer.d, trainer.g_ema):
         network.double()
     with torch.no_grad():
@@ -63,12 +64,13 @@ def passes(config: TrainingConfig, world: World = World()) -> Passes:  # noqa: B
     for networks, run in runs:
         run()
         for name, own in networks.items():
-            found[name] = {key: p.grad.clone() for key, p in own.named_parameters() if p.grad is not None}
+            found[name] = {key: p.grad.cpu() for key, p in own.named_parameters() if p.grad is not None}
     trainer.g_optimizer, trainer.d_optimizer = optimizers
     for _ in range(2):
         trainer.step()
-    found["weights"] = {**trainer.g.state_dict(), **{f"d.{k}": v for k, v in trainer.d.state_dict().items()}}
-    found["figures"] = {k: v.double() for k, v in trainer.figures.items() if not k.startswith("spread")}
+    weights = {**trainer.g.state_dict(), **{f"d.{k}": v for k, v in trainer.d.state_dict().items()}}
+    found["weights"] = {key: value.cpu() for key, value in weights.items()}
+    found["figures"] = {k: v.double().cpu() for k, v in trainer.figures.items() if not k.startswith("spread")}
     return found
 
 
@@ -127,15 +129,31 @@ def test_accumulation(whole: Passes, at_once: int) -> None:
 
 @pytest.mark.parametrize("at_once", [0, 4])
 def test_two_processes(whole: Passes, at_once: int, tmp_path: Path) -> None:
+    assert_agree(whole, by_two(tmp_path / "out.pt", at_once, "cpu"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_two_processes_share_a_gpu(tmp_path: Path) -> None:
+    assert_agree(passes(CUT, device="cuda"), by_two(tmp_path / "out.pt", 0, "cuda"))
+
+
+def test_processes_that_share_a_gpu_are_connected_by_gloo() -> None:
+    assert [backend(2, gpus) for gpus in (0, 1, 2, 8)] == ["gloo", "gloo", "nccl", "nccl"]
+
+
+def by_two(out: Path, at_once: int, device: str) -> Passes:
+    """What two processes find, ``at_once`` pictures at a time (0: all)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parent.parent
-    command = [sys.executable, "-c", WORKER, str(root), str(tmp_path / "out.pt"), str(at_once)]
+    command = [sys.executable, "-c", WORKER, str(root), str(out), str(at_once), device]
     processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank)}) for rank in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    assert_agree(whole, torch.load(tmp_path / "out.pt", weights_only=True))
+    found: Passes = torch.load(out, weights_only=True)
+    return found
 
 
 def test_batches_that_cannot_be_cut() -> None:

@@ -64,10 +64,19 @@ class World:
             dist.destroy_process_group()
 
 
+def backend(processes: int, gpus: int) -> str:
+    """What connects as many ``processes`` of one machine: NCCL where each has a GPU of its own, else gloo.
+
+    NCCL refuses two processes on one GPU. Gloo adds up tensors of GPUs too, by way of the host.
+    """
+    return "nccl" if 0 < processes <= gpus else "gloo"
+
+
 def join_world(device: str = "cpu") -> World:
     """The processes that ``torchrun``, or another launcher that sets RANK, WORLD_SIZE and MASTER_ADDR, has started.
 
-    Gloo connects CPUs, NCCL GPUs (``device`` "cuda"). Without those variables this process is alone.
+    ``device`` "cuda" gives the processes of a machine its GPUs in turn (`backend` says what connects them). Without those
+    variables this process is alone.
 
     Raises:
         Error: the variables are there but do not fit together, or the others cannot be reached.
@@ -80,10 +89,13 @@ def join_world(device: str = "cpu") -> World:
         raise ArgumentError(f"WORLD_SIZE is set, but not {', '.join(n for n in names if n not in given)}; start with torchrun")
     try:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        devices = torch.cuda.device_count() if device.startswith("cuda") else size
-        local_rank = int(os.environ.get("LOCAL_RANK", rank % max(devices, 1)))
+        gpus = torch.cuda.device_count() if device.startswith("cuda") else 0
+        local_rank = int(os.environ.get("LOCAL_RANK", rank))
+        if gpus:
+            local_rank %= gpus
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", rank=rank, world_size=size)
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+            dist.init_process_group(backend(here, gpus), rank=rank, world_size=size)
     except (ValueError, RuntimeError) as error:
         raise ArgumentError(f"cannot join the other processes ({str(error).splitlines()[0]})") from error
     return World(rank, size, local_rank)
