@@ -227,6 +227,8 @@ class Session:
         """
         with self._lock:
             self.keeper.prepare()
+            if not self.faces:  # the session of before is not gone on with
+                self.keeper.tidy({photo.name.partition(".")[0]} if photo is not None else set())
             key = self.keeper.add(latent)
             face = self._known(Face(key, latent, name, origin, file, photo))
             self.faces[key] = face

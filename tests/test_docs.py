@@ -24,7 +24,15 @@ from tests.helpers import hopper, onnx_mean, works
 from tests.reference_nets import REFERENCE
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/directions.md", "docs/faces128.md", "docs/networks.md", "docs/photo.md", "docs/train.md"]
+PAGES = [
+    "README.md",
+    "docs/directions.md",
+    "docs/faces128.md",
+    "docs/networks.md",
+    "docs/photo.md",
+    "docs/studio.md",
+    "docs/train.md",
+]
 
 
 def shell_lines(page: str) -> list[str]:

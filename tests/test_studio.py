@@ -19,8 +19,10 @@ from latentedit.formats.load_model import load_model
 from latentedit.io.images import open_image, to_uint8
 from latentedit.latent.latent_file import Latent
 from latentedit.model.model import Model
+from latentedit.studio.discovery import Discovery
 from latentedit.studio.history import History, Setting, State
 from latentedit.studio.keeping import Keeper, free_path
+from latentedit.studio.making import Pasting, amounts, blended, crossed, save_grid, save_sweep, swept
 from latentedit.studio.painter import Newest
 from latentedit.studio.photos import Crop
 from latentedit.studio.searches import QUALITIES
@@ -310,6 +312,116 @@ def test_ranges_come_from_the_face_else_from_the_report() -> None:
     assert with_ranges({"smile": slider}, latent)["smile"].whole == (-2, 1.5)
     for whole in ("x", [1, 2], [1], [-1, "b"], None):
         assert reported_range(Direction("a", vector, 0.0, 1.0, "f" * 64, report={"effect": {"whole": whole}})) is None
+
+
+# -- What else is made
+
+
+def test_a_grid_has_the_pictures_of_its_amounts(session: Session, tmp_path: Path) -> None:
+    session.slide("hat", 0.5)
+    session.settle()
+    steps = amounts(-1, 1, 3)
+    rows = crossed(session, "smile", "turn", steps, steps)
+    state = session.state.moved("smile", 1.0).moved("turn", -1.0)
+    assert torch.equal(to_uint8(rows[0][2]), to_uint8(session.render(session.edited(state))))
+    assert len(rows) == len(rows[0]) == 3
+    assert save_grid(session, rows, "grid", steps, steps, ("Smile", "Turn")).is_file()
+    with pytest.raises(Error, match="two different sliders"):
+        crossed(session, "smile", "smile", steps, steps)
+    with pytest.raises(Error, match="at most 81"):
+        crossed(session, "smile", "turn", amounts(0, 1, 10), amounts(0, 1, 10))
+    for low, high, count in ((0, 1, 1), (0, 1, 999), (float("nan"), 1, 3), (0, 1e9, 3)):
+        with pytest.raises(Error):
+            amounts(low, high, count)
+
+
+@pytest.mark.parametrize("ending", [".gif", ".mp4", ".png"])
+def test_a_sweep_becomes_a_film(session: Session, ending: str) -> None:
+    steps = amounts(-1, 1, 3)
+    place, _ = save_sweep(session, swept(session, "smile", steps), "film", ending, steps)
+    assert place.suffix == ending
+    assert place.stat().st_size > 100
+
+
+def test_faces_are_mixed_and_interpolated(session: Session) -> None:
+    a = session.face
+    b = session.show(session.random_latent(9, 1.0), "other", "")
+    assert a is not None
+    assert torch.equal(blended(session, a, b, share=0).ws, a.latent.ws)
+    assert torch.equal(blended(session, a, b, share=1).ws, b.latent.ws)
+    mixed = blended(session, a, b, layers="0-1").ws
+    assert torch.equal(mixed[:, :2], b.latent.ws[:, :2])
+    assert torch.equal(mixed[:, 2:], a.latent.ws[:, 2:])
+    with pytest.raises(Error, match="between 0 and 1"):
+        blended(session, a, b, share=1.5)
+
+
+def test_a_face_goes_back_into_its_photo_and_only_there(session: Session, tmp_path: Path) -> None:
+    with pytest.raises(Error, match="none to paste it into"):
+        Pasting(session)
+    latent = session.random_latent(3, 0.8)
+    latent.crop = [[10.0, 20.0], [40.0, 20.0], [40.0, 50.0], [10.0, 50.0]]
+    Image.new("RGB", (90, 70), "white").save(tmp_path / "photo.png")
+    session.show(latent, "me", "", photo=tmp_path / "photo.png")
+    session.slide("smile", 2.0)
+    pasting = Pasting(session)
+    before, after = np.asarray(open_image(tmp_path / "photo.png")), np.asarray(pasting.paste(difference=False))
+    outside = np.ones(before.shape[:2], dtype=bool)
+    outside[20:50, 10:40] = False
+    assert np.array_equal(before[outside], after[outside])
+    assert not np.array_equal(before, after)
+    words = shlex.split(pasting.command(str(tmp_path / "typed.jpg"), feather=0.2))
+    assert words[words.index("--paste-back") + 1] == str(tmp_path / "photo.png")
+    assert ("--difference" in words, words[words.index("--feather") + 1]) == (True, "0.2")
+    assert open_image(pasting.save("pasted")).size == (90, 70)
+
+
+def test_a_new_slider_comes_from_labels_with_its_report(session: Session, tmp_path: Path) -> None:
+    discovery = Discovery(session)
+    desk = discovery.begin("bright", count=30)
+    with pytest.raises(Error, match="at least 2 faces of each kind"):
+        discovery.fit()
+    levels = [float(np.asarray(open_image(sample.picture)).mean()) for sample in desk.labelling.samples]
+    for number, level in enumerate(levels):
+        desk.answer(number, str(int(level > np.median(levels))))
+    slider = discovery.fit()
+    assert slider.direction.report["samples"] == 30
+    assert slider.direction.report["auc"] > 0.6
+    assert set(slider.direction.report["leakage"]) == {"smile", "turn", "hat"}
+    assert slider.file == tmp_path / "out" / "directions" / "bright.safetensors"
+    session.slide("bright", 1.0)
+    assert session.picture is not None
+    assert session.picture.marks["bright"] == pytest.approx(1.0, abs=1e-3)
+    works(*shlex.split(session.command(str(tmp_path / "typed.png")))[1:])
+    discovery.leave()
+    again = Session(session.model, session.model_name, session.keeper, live=False)
+    assert "bright" in again.sliders
+    assert Discovery(again).begun() == ["bright"]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "file", "x" * 300, "\u00e4"])
+def test_names_that_no_slider_can_have(session: Session, name: str) -> None:
+    with pytest.raises(Error, match="a name has letters"):
+        Discovery(session).begin(name)
+    assert not (session.keeper.folder / "labels").exists()
+
+
+def test_components_can_be_named(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentedit.studio.discovery.COMPONENTS", 3)
+    discovery = Discovery(session)
+    found = discovery.components("sefa")
+    assert [slider.group for slider in found] == ["Unnamed"] * 3
+    session.slide("sefa-01", 1.0)
+    session.settle()
+    moved = pixels(session)
+    named = discovery.name_component("sefa-01", "drift")
+    assert (named.name, named.group) == ("drift", "Yours")
+    assert dict(session.state.settings) == {"drift": Setting(1.0)}
+    assert torch.equal(pixels(session), moved)
+    discovery.drop_components()
+    assert [name for name in session.sliders if name.startswith("sefa")] == ["sefa-01"]  # undo needs it
+    with pytest.raises(Error, match="no unnamed slider 'smile'"):
+        discovery.name_component("smile", "x")
 
 
 # -- Photos

@@ -20,7 +20,7 @@ from latentedit.networks.fingerprint import fingerprint
 from latentedit.photo.framing import FRAMINGS
 from latentedit.studio.web.server import STRANGERS
 from tests.helpers import hopper, tiny_discriminator, tiny_generator
-from tests.web import Served, browser, served
+from tests.web import PATIENCE, Served, browser, served
 
 SHAPE = {"resolution": 32, "channels": 3, "channel_base": 256}
 
@@ -192,7 +192,9 @@ def test_nothing_comes_from_elsewhere_and_the_policy_holds(server: Served) -> No
         assert not person.problems, person.problems
         assert server.secret not in person.page.content()
         assert person.page.evaluate("document.cookie") == ""
-        stranger = context.browser.new_context().new_page()
+        strange = context.browser.new_context()
+        strange.set_default_timeout(1000 * PATIENCE)
+        stranger = strange.new_page()
         answer = stranger.goto(server.address.partition("?")[0])
         assert answer.status == 403
         assert "the key to this page" in stranger.content()

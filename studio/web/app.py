@@ -24,7 +24,7 @@ from latentedit.studio.web.paste import PastePart
 from latentedit.studio.web.photo import PhotoPart, StartPart
 from latentedit.studio.web.questions import end_points
 from latentedit.studio.web.server import STATIC, Studio
-from latentedit.studio.web.tags import Tag, button, calls, command_box, icon, sign_button, text_field
+from latentedit.studio.web.tags import Tag, button, calls, command_box, hint, icon, sign_button, text_field
 from latentedit.studio.web.view import Files, View, data_url
 
 UPLOADS = {"/upload": LARGEST_UPLOAD}
@@ -174,6 +174,7 @@ class Frame:
                 )
             self.where = Tag("p", "small soft", "")
             self.command = command_box("command", 4)
+            hint("It names this session's own copy of the latent, which stays until you start anew.")
             with Tag("div", "row"):
                 Tag("span", "grow")
                 button("Close").on("click", js_handler="() => studio.close('#save')")
@@ -283,6 +284,7 @@ class Frame:
         self.panel.show(not wide)
         for mode, tag in self.modes.items():
             tag.set(aria_current="page" if mode == self.mode and not photo else None)
+            tag.set(disabled=True if session.search is not None else None)
         self.name.say(session.face.name if session.face is not None and not photo else "")
         self.undo.set(disabled=None if session.history.can_undo else True)
         self.redo.set(disabled=None if session.history.can_redo else True)
@@ -292,7 +294,7 @@ class Frame:
         """The frame is always there."""
 
     def refresh(self, what: str) -> None:
-        if what in ("state", "faces", "photo", "all"):
+        if what in ("state", "faces", "photo", "all") or (what == "search" and self.session.search is None):
             self.layout()
         if what in ("faces", "look", "all"):
             self._look()

@@ -19,7 +19,7 @@ class DiscoverPart:
 
     def __init__(self, view: View, stage: Tag, panel: Tag) -> None:
         self.view = view
-        self.discovery: Discovery = view.shared.setdefault("discovery", Discovery(view.session))
+        self.discovery: Discovery = view.shared["discovery"]
         self.attribute, self.new_name = "", ""
         self._listed: list[str] = []
         with stage:

@@ -153,7 +153,11 @@ class Studio:
         warnings.filterwarnings("ignore", message=".*torch.distributed.reduce_op", category=FutureWarning)
         from fastapi import FastAPI
         from nicegui import ui
+        from nicegui.translations import translations
 
+        words = translations["en-US"]
+        words["connection_lost"] = "latentedit does not answer."
+        words["trying_to_reconnect"] = "Everything is kept. If it has ended, start it again in the terminal."
         outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
         self._build(self)
         ui.run_with(
