@@ -38,32 +38,43 @@ def studio(
       latentedit studio me.jpg
       latentedit studio latents/me.safetensors --out edits
     """
+    from latentedit.formats.load_latent import load_latent
     from latentedit.io.files import is_picture
     from latentedit.io.locks import alone
+    from latentedit.model.bundled import bundled_with
     from latentedit.studio.keeping import Keeper
     from latentedit.studio.session import Session
 
     if source is not None and not Path(source).is_file():
         raise NotFoundError("no such file", path=source)
+    photo = source if source is not None and is_picture(source) else None
+    latent = load_latent(source) if source is not None and photo is None else None
+    if latent is not None and model_name == "faces128":
+        # An older version of the bundled model, where the latent is one of its.
+        model_name = bundled_with(latent.fingerprint) or model_name
+
     keeper = Keeper(out)
-    keeper.prepare()
-    with alone(keeper.hidden / "lock", out):
-        model = read_model(model_name, device, framing)
-        session = Session(model, model_name, keeper)
-        try:
-            if source is not None and is_picture(source):
-                session.open_photo(source)
-            elif source is not None:
+    session = Session(read_model(model_name, device, framing), model_name, keeper)
+    try:
+        # What is wrong is said before anything is written.
+        if latent is not None:
+            session.check(latent)
+        if photo is not None:
+            session.open_photo(photo)
+        keeper.prepare()
+        with alone(keeper.hidden / "lock", out):
+            if source is not None and photo is None:
                 session.open_latent(source)
             _serve(session, port, not no_browser)
-        finally:
-            session.close()
+    finally:
+        session.close()
 
 
 def _serve(session: "Session", port: int, browser: bool) -> None:
     """Serve the page until Ctrl-C."""
     import webbrowser
 
+    from latentedit.studio.session import LARGEST_UPLOAD
     from latentedit.studio.web.guard import doorway
     from latentedit.studio.web.server import Studio
 
@@ -72,7 +83,7 @@ def _serve(session: "Session", port: int, browser: bool) -> None:
 
         build(studio, session)
 
-    page = Studio(pages, port=port, title="latentedit studio", uploads={"/upload": 40 * 2**20})
+    page = Studio(pages, port=port, title="latentedit studio", uploads={"/upload": LARGEST_UPLOAD})
     with ExitStack() as stack:
 
         def ready() -> None:

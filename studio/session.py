@@ -204,10 +204,14 @@ class Session:
             Error: another kind of file, or a latent of another generator.
         """
         latent = load_latent(path)
-        latent.check_generator(self.fingerprint, self.model_name)
-        latent.check_shapes(self.model.generator)
+        self.check(latent)
         latent.ws = latent.rows(self.model.generator.num_ws)
         return self.show(latent, Path(path).stem, f"from {Path(path).name}", file=Path(path))
+
+    def check(self, latent: Latent) -> None:
+        """Raise `Error` unless ``latent`` belongs to this model."""
+        latent.check_generator(self.fingerprint, self.model_name)
+        latent.check_shapes(self.model.generator)
 
     def random_latent(self, seed: int, psi: float) -> Latent:
         """Return the latent of a random face, that of ``latentedit sample --seeds SEED --psi PSI``."""

@@ -438,6 +438,7 @@ def test_bad_requests_write_nothing(page: Caller, table: Path) -> None:
     cases: list[tuple[int, bytes, dict[str, str | None]]] = [
         (413, good + b" " * LARGEST_ANSWER, {}),
         (413, good + b" " * 50_000, {}),
+        (413, good + b" " * 70_000, {}),
         (413, b"", {"content_length": "9" * 12}),
         (400, b"", {"content_length": "-5"}),
         (415, good, {"content_type": "text/plain"}),

@@ -17,7 +17,7 @@ from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_model
 from latentedit.io.images import open_image, to_uint8
-from latentedit.latent.latent_file import Latent
+from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.model.model import Model
 from latentedit.studio.discovery import Discovery
 from latentedit.studio.history import History, Setting, State
@@ -28,7 +28,7 @@ from latentedit.studio.photos import Crop
 from latentedit.studio.searches import QUALITIES
 from latentedit.studio.session import LARGEST_UPLOAD, Session
 from latentedit.studio.sliders import group_of, reported_range, slider_of, title_of, with_ranges
-from tests.helpers import hopper, tiny_generator, works
+from tests.helpers import complaint, hopper, tiny_generator, works
 
 
 @pytest.fixture
@@ -247,6 +247,20 @@ def test_a_history_has_an_end() -> None:
         history.push(State("").moved("a", number + 1))
     assert len(history.states) == 500
     assert history.state.settings["a"].amount == 600
+
+
+def test_the_command_says_what_is_wrong_before_it_writes(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_latent("other.safetensors", Latent(torch.zeros(1, 6, 12), None, "f" * 64, "w"))
+    Path("notes.txt").write_text("nothing")
+    common = ("studio", "--model", tiny_file, "--no-browser")
+    assert "no.jpg: no such file" in complaint(*common, "no.jpg")
+    assert "belongs to the generator" in complaint(*common, "other.safetensors")
+    assert "notes.txt" in complaint(*common, "notes.txt")
+    assert "no such model file" in complaint("studio", "--model", "no.safetensors", "--no-browser")
+    assert not Path("studio").exists()
 
 
 # -- The queue

@@ -25,9 +25,8 @@ from latentedit.studio.web.photo import PhotoPart, StartPart
 from latentedit.studio.web.questions import end_points
 from latentedit.studio.web.server import STATIC, Studio
 from latentedit.studio.web.tags import Tag, button, calls, command_box, hint, icon, sign_button, text_field
-from latentedit.studio.web.view import Files, View, data_url
+from latentedit.studio.web.view import Files, View
 
-UPLOADS = {"/upload": LARGEST_UPLOAD}
 KINDS = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -328,6 +327,3 @@ class Frame:
             self.start.restore.show(False)
 
         self.start.offer(f"You were editing {name} on {kept.when}. Nothing of it is lost.", take, leave)
-
-
-__all__ = ["UPLOADS", "build", "data_url"]

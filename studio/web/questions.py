@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from latentedit.directions.labelling.desk import Desk
 from latentedit.errors import ArgumentError, Error
@@ -73,9 +74,13 @@ async def answered(work: Callable[[], dict[str, Any]]) -> Response:
 async def _body(request: Request) -> dict[str, Any] | Response:
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         return JSONResponse({"error": "a request must be JSON"}, 415)
-    data = await request.body()
+    too_long = JSONResponse({"error": f"a request has at most {LARGEST_ANSWER} bytes"}, 413)
+    try:
+        data = await request.body()
+    except ClientDisconnect:  # the guard has cut it
+        return too_long
     if len(data) > LARGEST_ANSWER:
-        return JSONResponse({"error": f"a request has at most {LARGEST_ANSWER} bytes"}, 413)
+        return too_long
     try:
         body = parse_json(data, LARGEST_ANSWER)
     except Error:
