@@ -23,8 +23,9 @@ from latentedit.directions.labelled_latents import LabelledLatents
 from latentedit.directions.probe import ProbeChoices, ProbeOptions, fit_probe
 from latentedit.directions.validation import quality
 from latentedit.errors import ArgumentError
-from latentedit.inversion.projector import invert
-from latentedit.latent.w_statistics import WStatistics, sample_w
+from latentedit.inversion.options import InversionOptions, ProjectorSettings
+from latentedit.inversion.projector import Projector
+from latentedit.latent.w_statistics import sample_w
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
 
@@ -367,23 +368,15 @@ def inverted_photos(
     progress: Progress | None = None,
 ) -> Tensor:
     """Invert photos ``[N, C, H, W]`` in batches and return ws ``[N, num_ws, w_dim]``."""
-    statistics, found = WStatistics.of(generator), []
+    projector = Projector(generator, ProjectorSettings("discriminator", discriminator=discriminator))
+    options = InversionOptions(space, "adam", steps, pixel_weight=1.0, seed=seed)
+    found = []
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
-        result = invert(
-            generator,
-            batch,
-            space,
-            steps,
-            method="adam",
-            perceptual="discriminator",
-            discriminator=discriminator,
-            pixel_weight=1.0,
-            statistics=statistics,
-            seed=seed,
-        )
-        if result.settings.get("interrupted"):
-            raise KeyboardInterrupt  # a direction of searches that were cut off would be a worse one
+        result = projector.invert(batch, options)
+        if result.interrupted:
+            # A direction of searches that were cut off would be a worse one.
+            raise KeyboardInterrupt
         found.append(result.ws)
         if progress:
             progress(start + len(batch), len(images))

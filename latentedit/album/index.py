@@ -50,7 +50,8 @@ def keys(photo: str | os.PathLike[str], *settings: dict[str, Any]) -> list[str]:
 def share(items: Sequence[Path]) -> list[Path]:
     """The items that fall to this process, by the variables that torchrun sets (RANK, WORLD_SIZE); all of them without."""
     try:
-        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        rank = int(os.environ.get("RANK", "0"))
+        world = int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError as error:
         raise ArgumentError("RANK and WORLD_SIZE must be numbers, as torchrun sets them") from error
     if not 0 <= rank < world:

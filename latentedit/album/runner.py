@@ -41,8 +41,10 @@ LARGE = 256
 """Resolution from which photos are searched one by one."""
 BATCH = 8
 """Photos per batch for smaller models."""
-FRAMES, HOLD = 120, 24
-"""Frames of a search in its video, and how often the last frame is repeated at the end."""
+FRAMES = 120
+"""Frames of a search in its video ..."""
+HOLD = 24
+"""... and how often the last one is repeated at the end."""
 
 Crops = Callable[[Image.Image, Path], Sequence[Framed]]
 """Finds the crops to invert in a photo that is open."""

@@ -25,17 +25,22 @@ class Domain:
     """The distribution of a model's random images in the features of its discriminator."""
 
     mean: Tensor
+    """Of the features, ``[K]``."""
     std: Tensor
+    """Of every feature, ``[K]``."""
     usual: float
     """Distance that 95 % of the model's random images do not reach."""
 
     @classmethod
     @torch.no_grad()
     def of(cls, generator: Generator, discriminator: Discriminator) -> "Domain":
+        """Render random images and measure how far they lie from one another."""
         count = max(min(SAMPLES, (SAMPLES * 256**2) // generator.resolution**2), 8)
         rows = sample_w(generator, count)[:, None].expand(-1, generator.num_ws, -1)
         own = torch.cat([_pooled(discriminator, generator.synthesis(row[None])) for row in rows])
-        mean, std = own.mean(dim=0), own.std(dim=0).clamp(min=1e-6)
+        mean = own.mean(dim=0)
+        std = own.std(dim=0).clamp(min=1e-6)
+
         # Each against the others, as a picture lies nearer to a mean that it is part of.
         left_out = [_distance(own[i], *_without(own, i)) for i in range(count)]
         return cls(mean, std, float(np.quantile(left_out, 0.95)))
@@ -47,6 +52,7 @@ class Domain:
         for name, tensor in sorted(discriminator.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+
         path = cache_folder() / "domain" / f"{digest.hexdigest()[:32]}.safetensors"
         with suppress(Error, KeyError):
             kept = read_tensors(path, FORMAT, VERSION)[1]

@@ -147,7 +147,9 @@ def encode(
     if (config.resolution, config.channels, config.num_ws, config.w_dim) != sizes:
         raise IncompatibleError("this encoder was trained for a generator of a different size")
     statistics = statistics or WStatistics.of(generator)
-    mean, colouring = statistics.mean.to(image.device), statistics.colouring.to(image.device)
+    mean = statistics.mean.to(image.device)
+    colouring = statistics.colouring.to(image.device)
+
     u = torch.zeros(len(image), config.num_ws, config.w_dim, device=image.device)
     for _ in range(passes or config.passes):
         rendered = generator.synthesis(mean + u @ colouring)

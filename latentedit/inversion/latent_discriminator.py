@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from latentedit.latent.w_statistics import WStatistics, sample_w
 from latentedit.networks.generator import Generator
 
-STEPS, BATCH, WIDTH = 300, 256, 256
+STEPS = 300
+BATCH = 256
+WIDTH = 256
+"""Of the two hidden layers."""
 SPREADS = (0.7, 1.6)
 """Smallest and largest width of the normal w, in standard deviations of the real ones."""
 
@@ -24,17 +27,21 @@ class Critic:
         device = generator.device
         real = (sample_w(generator) - statistics.mean.to(device)) @ statistics.whitening.to(device)
         dim = real.shape[1]
+
+        # Streams of its own, so that the caller's random numbers stay as they are.
         draws = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers = [nn.Linear(dim, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 1)]
             self.network = nn.Sequential(*layers).to(device)
+
         optimiser = torch.optim.AdamW(self.network.parameters(), lr=2e-3, weight_decay=1e-2)
         for _ in range(STEPS):
             ours = real[torch.randint(len(real), (BATCH,), generator=draws).to(device)]
             low, high = SPREADS
             spread = low + (high - low) * torch.rand(BATCH, 1, generator=draws)
             others = (spread * torch.randn(BATCH, dim, generator=draws)).to(device)
+
             loss = F.softplus(-self.network(ours)).mean() + F.softplus(self.network(others)).mean()
             optimiser.zero_grad()
             loss.backward()

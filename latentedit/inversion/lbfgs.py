@@ -35,18 +35,22 @@ class QuasiNewton:
     def tell(self, loss: Tensor, gradient: Tensor) -> None:
         """Loss ``[N]`` and gradient ``[N, n]`` at `point`."""
         step = self.point - self.best
+        # Armijo's condition, for every problem by itself.
         slope = (step * self.gradient).sum(dim=1)
         finite = torch.isfinite(loss) & torch.isfinite(gradient).all(dim=1)
         accepted = finite & (loss <= self.loss + DECREASE * slope)
         usable = finite & torch.isfinite(self.loss)
         self._learn(step, torch.where(usable[:, None], gradient - self.gradient, 0.0), usable)
+
         self.length = torch.where(accepted, torch.ones_like(self.length), self.length / 2)
         self.best = torch.where(accepted[:, None], self.point, self.best)
         self.loss = torch.where(accepted, loss, self.loss)
         self.gradient = torch.where(accepted[:, None], gradient, self.gradient)
+
         direction = self._direction()
         uphill = (direction * self.gradient).sum(dim=1) >= 0
         direction = torch.where(uphill[:, None], -self.gradient, direction)
+
         # With second derivatives of 1, a loss of zero is sqrt(2 loss) away.
         longest = (2 * self.loss.clamp(min=0)).sqrt() / direction.norm(dim=1).clamp(min=1e-20)
         self.point = self.best + direction * (self.length * longest.clamp(max=1))[:, None]
@@ -63,11 +67,13 @@ class QuasiNewton:
 
     def _direction(self) -> Tensor:
         """The two-loop recursion: minus the estimated inverse of the second derivatives times the gradient."""
-        q, factors = self.gradient, []
+        q = self.gradient
+        factors = []
         for step, change, inverse in reversed(self.pairs):
             factor = inverse * (step * q).sum(dim=1)
             factors.append(factor)
             q = q - factor[:, None] * change
+
         q = q * self.scale[:, None]
         for (step, change, inverse), factor in zip(self.pairs, reversed(factors), strict=True):
             q = q + step * (factor - inverse * (change * q).sum(dim=1))[:, None]

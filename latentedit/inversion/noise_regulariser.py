@@ -24,7 +24,8 @@ def _autocorrelations(maps: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
     """The pixels of every level and, in both directions, the squares ``[N, K]`` of the K maps, and means of larger ones, that
     have its size.
     """
-    size, level = max(map_.shape[-1] for map_ in maps), None
+    size = max(map_.shape[-1] for map_ in maps)
+    level = None
     while True:
         same = [map_ for map_ in maps if map_.shape[-1] == size]
         if level is not None and size >= SMALLEST_LEVEL:

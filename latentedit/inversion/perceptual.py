@@ -378,7 +378,10 @@ class _ShiftTolerant(nn.Module):
         height, width = x.shape[2:]
         x = F.pad(x, (2, 2 + width % 2, 2, 2 + height % 2))
         found = _Inside.apply(F.pixel_unshuffle(x, 2), get("inside"), get("back"))  # type: ignore[no-untyped-call]
-        last_row, last_column = height % 2 == 0, width % 2 == 0
+
+        # The convolution that stands for both does not know that the blur reflects at the lower and the right edge.
+        last_row = height % 2 == 0
+        last_column = width % 2 == 0
         if last_row:
             strip = x[:, :, -12:, : x.shape[3] - 1]
             found = torch.cat([found, F.conv2d(strip, get("last_row"), stride=2)], dim=2)

@@ -69,6 +69,7 @@ class Tuning:
     after: dict[str, float]
     """Perceptual distance and PSNR, before and after tuning."""
     steps: int
+    """Number of steps that were done."""
 
     def put_into(self, latent: Latent) -> None:
         """Store the tuning in ``latent``, which must be the pivot."""
@@ -148,9 +149,12 @@ def tune(
                 parameter.grad = gradient
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
+            # Else those of the next step would be made beside them.
             del gradients, gradient
             if progress:
                 progress(step + 1, options.steps, dict(zip(("perceptual", "pixel", "locality"), found.tolist(), strict=False)))
+
+    # The smallest change that nobody can tell from the full one.
     with torch.no_grad():
         whole = tuned.synthesis(ws, noise=maps)
         deltas = {name: (p - own[name]).detach().cpu() for name, p in tuned.synthesis.named_parameters()}

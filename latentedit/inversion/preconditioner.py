@@ -46,13 +46,17 @@ def sample_rows(
     """Whitened W+ ``[count, num_ws, w_dim]`` as inversions have them: some change to another w at a random layer, and rows
     deviate by up to ``offset``.
     """
-    device, rows = generator.device, generator.num_ws
+    device = generator.device
+    rows = generator.num_ws
     seed = int(torch.randint(2**31 - 1, (), generator=draws))
     w = sample_w(generator, 2 * count, seed)
     first, second = ((w - statistics.mean.to(device)) @ statistics.whitening.to(device)).chunk(2)
+
+    # Another person's w from some layer on, as in mixed styles.
     cut = torch.randint(1, rows, (count, 1), generator=draws)
     changed = (torch.arange(rows) >= cut) & (torch.rand(count, 1, generator=draws) < mixed)
     u = torch.where(changed[..., None].to(device), second[:, None], first[:, None])
+
     size = offset * torch.rand(count, 1, 1, generator=draws)
     return u + (size * torch.randn(u.shape, generator=draws)).to(device)
 
@@ -125,6 +129,7 @@ class Curvature:
                 return cls(factors)
         except (Error, KeyError):
             pass
+
         LOG.debug("the preconditioner is measured, and kept in %s", path)
         measured = cls.of(
             generator,

@@ -20,16 +20,20 @@ from latentedit.runtime.cuda_graphs import Graphs, Replayed
 
 NOISE_RAMP = 0.75
 """Fraction of the run over which the noise added to w fades."""
-RAMP_DOWN, RAMP_UP = 0.25, 0.05
-"""Fractions of the run over which the learning rate falls and rises."""
+RAMP_DOWN = 0.25
+"""Fraction of the run over which the learning rate falls ..."""
+RAMP_UP = 0.05
+"""... and that over which it rises."""
 PLATEAU = 0.001
 """An improvement of the loss by less than this part of it counts as none."""
 RESTART_PSI = 0.5
 """Restarts begin at random w, this far from the mean."""
 FIRST_PART = 0.8
 """Share of the steps of a quasi-Newton search that goes to w, before noise maps and style offsets have theirs."""
-SWEEPS, FINAL_SWEEPS = 1, 30
-"""Of `whiten`, after every step of noise maps, and before the first and after the last."""
+SWEEPS = 1
+"""Sweeps of `whiten` after every step of noise maps ..."""
+FINAL_SWEEPS = 30
+"""... and before the first and after the last."""
 DETAIL_RATE = 0.15
 """Learning rate of noise maps that are searched after w."""
 STYLE_RATE = 0.03
@@ -194,6 +198,7 @@ class Search:
             loss, terms, gradient, w = evaluation(minimiser.point)
             self._remember(loss, w, maps)
             minimiser.tell(loss, gradient)
+
             self._log(step + 1, terms, tell)
             if self._stalled(loss):
                 break
@@ -216,7 +221,8 @@ class Search:
             maps = [map_.repeat(self.n, 1, 1, 1).requires_grad_() for map_ in maps]
 
         offsets = [torch.zeros(self.n, len(std), device=self.device).requires_grad_() for std in self.style_std]
-        free = ([(map_, DETAIL_RATE) for map_ in maps] if with_noise else []) + [(offset, STYLE_RATE) for offset in offsets]
+        free = [(map_, DETAIL_RATE) for map_ in maps] if with_noise else []
+        free += [(offset, STYLE_RATE) for offset in offsets]
         searched = [tensor for tensor, _ in free]
         moments = [(torch.zeros_like(tensor), torch.zeros_like(tensor)) for tensor in searched]
 
@@ -241,6 +247,7 @@ class Search:
                         _adam_step(tensor, gradient, mean, square, step, rate * (1 - step / steps))
                 if with_noise:
                     self.graphs.run("whiten", lambda: whiten([map_.data for map_ in maps], SWEEPS))
+
                 self._log(step + 1, terms, tell)
                 if self._stalled(loss):
                     break

@@ -113,7 +113,8 @@ def _rows_of_parameters(generator: Generator) -> dict[str, int]:
     row = 0
     blocks: list[Any] = list(generator.synthesis.blocks)
     for block_of, resolution in zip(blocks, generator.config.block_resolutions, strict=True):
-        block, first = f"b{resolution}", row
+        block = f"b{resolution}"
+        first = row
         # The first block of StyleGAN2 has conv1 alone.
         for name in ("conv0", "conv1")[2 - len(list(block_of.convs)) :]:
             rows[f"{block}.{name}"] = row

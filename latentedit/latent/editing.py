@@ -43,7 +43,8 @@ def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
         parts = text.split("-")
         if len(parts) not in (1, 2) or not all(part.isdigit() for part in parts):
             raise ArgumentError.of("layers", f"a range such as 0-3, or one of {', '.join(NAMED_LAYERS)}", text)
-        first, last = int(parts[0]), int(parts[-1])
+        first = int(parts[0])
+        last = int(parts[-1])
     if first > last:
         raise ArgumentError(f"layers go from low to high: write {last}-{first} instead of {text}")
     if last >= num_ws:

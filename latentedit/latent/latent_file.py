@@ -19,8 +19,10 @@ from latentedit.networks.noise import Noise
 FORMAT, VERSION = "latentedit-latent", 1
 CORNERS = 1e7
 """Largest distance of a crop's corner from the corner of its photo, in pixels."""
-MOST_SLIDERS, LARGEST = 1000, 1000
-"""Number of sliders whose safe amounts a file may list, and the largest such amount in sigmas."""
+MOST_SLIDERS = 1000
+"""Number of sliders whose safe amounts a file may list ..."""
+LARGEST = 1000
+"""... and the largest such amount in sigmas."""
 
 
 @dataclass

@@ -48,7 +48,8 @@ def sample_w(generator: Generator, count: int = SAMPLES, seed: int = STATISTICS_
 @torch.no_grad()
 def w_chunks(generator: Generator, count: int, seed: int, chunk: int) -> Iterator[Tensor]:
     """Yield the w of `sample_w`, at most ``chunk`` at a time."""
-    draws, labels = np.random.RandomState(seed), np.random.RandomState(seed)
+    draws = np.random.RandomState(seed)
+    labels = np.random.RandomState(seed)
     for start in range(0, count, chunk):
         size = min(chunk, count - start)
         z = torch.from_numpy(draws.randn(size, generator.z_dim).astype(np.float32)).to(generator.device)
@@ -72,6 +73,7 @@ class WStatistics:
 
     @classmethod
     def of(cls, generator: Generator) -> "WStatistics":
+        """Measure the statistics of ``generator``."""
         w = sample_w(generator).cpu()
         mean = w.mean(dim=0)
         centred = (w - mean).numpy()
@@ -100,11 +102,16 @@ class WStatistics:
 @torch.no_grad()
 def style_statistics(generator: Generator) -> tuple[Tensor, Tensor]:
     """Compute the mean and standard deviation ``[channels]`` of all style channels in order, over 10,000 random w."""
-    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    count = 0
+    total = torch.zeros(())
+    squares = torch.zeros(())
     for w in sample_w(generator).split(1000):
         styles = generator.synthesis.styles(w[:, None].expand(-1, generator.num_ws, -1))
         values = torch.cat(styles, dim=1).cpu().double()
-        count, total, squares = count + len(values), total + values.sum(dim=0), squares + values.square().sum(dim=0)
+        count += len(values)
+        total = total + values.sum(dim=0)
+        squares = squares + values.square().sum(dim=0)
+
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=0)
     return mean.float(), variance.sqrt().float()

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError
+from latentedit.inversion.options import InversionOptions, ProjectorSettings
 from latentedit.inversion.perceptual import choose
-from latentedit.inversion.projector import invert
+from latentedit.inversion.projector import Projector
 from latentedit.io.images import from_uint8
 from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.metrics.distances import SUBSETS, fid, kid, precision_recall
@@ -123,23 +124,20 @@ def inversion_of(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Invert ``pictures`` into W with `latentedit.invert` and ``steps``, and return the medians of the distances."""
+    """Invert ``pictures`` into W with a `latentedit.Projector` and ``steps``, and return the medians of the distances."""
+    # The published projector with equal weights for all pixels, as the figure is compared between models.
+    settings = ProjectorSettings(perceptual_weights=perceptual_weights, focus=None)
+    options = InversionOptions("w", "adam", steps, pixel_weight=1.0, seed=seed)
+    projector = Projector(model, settings)
     found: dict[str, list[float]] = {}
     for start in range(0, len(pictures), BATCH):
         rows = range(start, min(start + BATCH, len(pictures)))
-        result = invert(
-            model.generator,
+        result = projector.invert(
             from_uint8(pictures.read(rows)),
-            "w",
-            steps,
-            method="adam",  # the published projector, as the figure is compared between models
-            discriminator=model.discriminator,
-            perceptual_weights=perceptual_weights,
-            pixel_weight=1.0,
-            seed=seed,
-            progress=(lambda *_: progress(1)) if progress else None,
+            options,
+            on_step=(lambda _: progress(1)) if progress else None,
         )
-        if result.settings.get("interrupted"):
+        if result.interrupted:
             raise KeyboardInterrupt  # a median over searches that were cut off would be none
         for distances in result.distances:
             for name, value in distances.items():

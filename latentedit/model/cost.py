@@ -19,8 +19,10 @@ ST_ALEX = ((13, 2, 3, 64), (5, 4, 64, 192), (3, 8, 192, 384), (3, 8, 384, 256), 
 """Kernel, pixels a result, input and output channels of the convolutions of ST-LPIPS."""
 VGG_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 """Convolutions and channels at each scale of VGG-16 (Simonyan and Zisserman 2015, table 1, D)."""
-OVERHEAD, STEP_OVERHEAD = 1.5, 2.0
-"""Time over that of the arithmetic at the rate of a bare convolution ..."""
+OVERHEAD = 1.5
+"""Time of a rendering over that of its arithmetic at the rate of a bare convolution, ..."""
+STEP_OVERHEAD = 2.0
+"""... that of a step of the projector likewise, ..."""
 PER_LAYER = 0.0003
 """... and seconds that a layer takes however small it is; a step of the projector goes through it several times."""
 
@@ -71,8 +73,10 @@ def estimate(model: Model, device: torch.device) -> Cost:
     )
 
 
-AT_ONCE, ROOM = 32, 0.5
-"""Photos that are searched together at most on a GPU, and the share of its free memory that they may take."""
+AT_ONCE = 32
+"""Photos that are searched together at most on a GPU ..."""
+ROOM = 0.5
+"""... and the share of its free memory that they may take."""
 
 
 def photos_at_once(model: Model, device: torch.device, usual: int) -> int:
@@ -131,7 +135,11 @@ def _stlpips(resolution: int) -> tuple[float, float, float]:
 
 def _lpips(resolution: int) -> tuple[float, float, float]:
     """FLOP, bytes kept and bytes of weights of VGG-16's convolutions."""
-    side, inputs, flop, kept, weights = min(resolution, LPIPS_SIZE), 3, 0.0, 0.0, 0.0
+    side = min(resolution, LPIPS_SIZE)
+    inputs = 3
+    flop = 0.0
+    kept = 0.0
+    weights = 0.0
     for count, channels in VGG_BLOCKS:
         for _ in range(count):
             flop += 2 * 9 * inputs * channels * side**2

@@ -120,7 +120,8 @@ def load_encoder(path: str | os.PathLike[str], model: Model) -> None:
 def _take_encoder(model: Model, header: dict[str, Any], tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
     parts = _part(tensors, "e/")
     factors = parts.pop("curvature", None)
-    config, generator = EncoderConfig(**_options(header, "encoder")), model.generator
+    config = EncoderConfig(**_options(header, "encoder"))
+    generator = model.generator
     sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)
     if (config.resolution, config.channels, config.num_ws, config.w_dim) != sizes:
         raise IncompatibleError("the encoder does not fit the generator", path=path)
