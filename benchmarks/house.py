@@ -55,9 +55,9 @@ def sources() -> Iterator[Path]:
 
 
 def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Return the number of parameters, without self and cls, and without ``*`` and ``**``."""
+    """Return the number of parameters, without self, cls and torch's ctx, and without ``*`` and ``**``."""
     given = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-    return len([argument for argument in given if argument.arg not in ("self", "cls")])
+    return len([argument for argument in given if argument.arg not in ("self", "cls", "ctx")])
 
 
 def is_callback(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

@@ -158,6 +158,7 @@ def channels(
       latentedit directions channels --count 20 --out channels
     """
     from latentedit.directions import style_channels
+    from latentedit.directions.channels import Sampling
 
     look = _look(amounts, seeds)
     model = read_model(model_name, device)
@@ -172,10 +173,7 @@ def channels(
             generator,
             count,
             discriminator=model.discriminator,
-            samples=samples,
-            amount=amount,
-            psi=psi,
-            seed=seed,
+            sampling=Sampling(samples, amount, psi, seed),
             layers=_rows(layers, generator),
             progress=report,
         )

@@ -71,7 +71,7 @@ def train(
     from latentedit.model.bundled import BUNDLED
     from latentedit.model.native import ENCODER, save_encoder
     from latentedit.training.data import load_pictures
-    from latentedit.training.encoders import EncoderTrainer, saved_curvature, train_encoder
+    from latentedit.training.encoders import EncoderTrainer, EncoderTraining, saved_curvature, train_encoder
 
     model = read_model(model_name, device)
     path = Path(model.path)
@@ -93,7 +93,8 @@ def train(
                 seed=seed,
                 progress=lambda n: bar.update(n - bar.n),
             )
-    trainer = EncoderTrainer(model.generator, projector.perceptual, kept, steps, photos=photos, batch=batch, seed=seed)
+    options = EncoderTraining(steps, batch=batch, seed=seed)
+    trainer = EncoderTrainer(model.generator, projector.perceptual, kept, options, photos=photos)
     with progress_bar(steps, "training") as bar:
 
         def report(step: int, terms: dict[str, float]) -> None:

@@ -1,6 +1,6 @@
 """``directions fit``: a direction from labels or from a classifier."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from latentedit.directions import Direction
+    from latentedit.directions import Direction, OnnxClassifier
     from latentedit.directions.labels import LabelTable
     from latentedit.latent.latent_file import Latent
     from latentedit.model.model import Model
@@ -178,10 +178,15 @@ def fit(
     model = read_model(model_name, device)
     rows = parse_layers(layers, model.generator.num_ws) if layers else None
     common: dict[str, Any] = {"kind": probe, "space": space, "layers": rows, "examine": True}
+    asked = _Asked(model, crop, aligned, method, mirror, samples, steps, confident, common)
     if classifier is not None:
         if name is None or each:
             raise ArgumentError("--classifier needs --name, and cannot be used with --each")
-        found = [_from_classifier(classifier, output, size, prepare, grey, model, name, samples, confident, common)]
+        from latentedit.directions import OnnxClassifier
+
+        score = OnnxClassifier(classifier, output, size, prepare, 1 if grey else 3)
+        facts = {"classifier": Path(classifier).name, "output": output}
+        found = [_from_classifier(score, facts, name, asked)]
     else:
         assert table is not None
         texts = read_texts(table, column, group=group, exclude=exclude)
@@ -201,7 +206,7 @@ def fit(
         _warn(tables, columns)
         if columns:
             provenance["balanced"] = columns
-        found = _from_tables(tables, columns, model, crop, aligned, method, mirror, samples, steps, confident, common)
+        found = _from_tables(tables, columns, asked)
     for direction in found:
         if keep:
             measured = direction
@@ -219,34 +224,38 @@ def fit(
             log.warn("a direction in z works on random images (directions sheet); edit cannot apply it to latents")
 
 
-def _from_classifier(
-    file: str,
-    output: int,
-    size: int,
-    prepare: str,
-    grey: bool,
-    model: "Model",
-    name: str,
-    samples: int,
-    confident: float | None,
-    common: dict[str, Any],
-) -> "Direction":
-    from latentedit.directions import OnnxClassifier, fit_from_scores
+@dataclass(frozen=True)
+class _Asked:
+    """What the options ask for, whatever the labels come from."""
 
-    classifier = OnnxClassifier(file, output, size, prepare, 1 if grey else 3)
-    if common["space"] in ("z", "w+"):
+    model: "Model"
+    crop: str | None
+    aligned: bool
+    method: str
+    mirror: str
+    samples: int
+    steps: int
+    confident: float | None
+    common: dict[str, Any]
+    """Arguments of every fit."""
+
+
+def _from_classifier(classifier: "OnnxClassifier", facts: dict[str, Any], name: str, asked: _Asked) -> "Direction":
+    from latentedit.directions import fit_from_scores
+
+    if asked.common["space"] in ("z", "w+"):
         raise ArgumentError("a classifier scores random images in w; --space must be w or s here")
-    share: dict[str, Any] = {"confident": confident} if confident is not None else {}
-    with progress_bar(samples, "rendering", "image") as bar:
+    share: dict[str, Any] = {"confident": asked.confident} if asked.confident is not None else {}
+    with progress_bar(asked.samples, "rendering", "image") as bar:
         return fit_from_scores(
             classifier,
-            generator=model.generator,
+            generator=asked.model.generator,
             name=name,
-            samples=samples,
-            provenance={"classifier": Path(file).name, "output": output},
+            samples=asked.samples,
+            provenance=facts,
             progress=lambda done, _: bar.update(done - bar.n),
             **share,
-            **common,
+            **asked.common,
         )
 
 
@@ -261,19 +270,7 @@ def _warn(tables: "list[tuple[str, LabelTable]]", balanced: list[str]) -> None:
                 log.warn(f"{said}. Use --balance {column} to make the labels independent of it")
 
 
-def _from_tables(
-    tables: "list[tuple[str, LabelTable]]",
-    balance: list[str],
-    model: "Model",
-    crop: str | None,
-    aligned: bool,
-    method: str,
-    mirror: str,
-    samples: int,
-    steps: int,
-    confident: float | None,
-    common: dict[str, Any],
-) -> "list[Direction]":
+def _from_tables(tables: "list[tuple[str, LabelTable]]", balance: list[str], asked: _Asked) -> "list[Direction]":
     import torch
 
     from latentedit.directions.balancing import balanced, balanced_rows
@@ -282,10 +279,10 @@ def _from_tables(
     if are_latents(paths):
         if balance:
             tables = [(title, balanced(labels, balanced_rows(labels, balance))) for title, labels in tables]
-        return [_from_latents(labels, model, title, confident, common) for title, labels in tables]
-    if confident is not None and method != "transfer":
+        return [_from_latents(labels, title, asked) for title, labels in tables]
+    if asked.confident is not None and asked.method != "transfer":
         raise ArgumentError("--confident needs scores; it cannot be used with --method invert")
-    crops = read_crops(paths, model, crop, aligned)
+    crops = read_crops(paths, asked.model, asked.crop, asked.aligned)
     images = torch.cat(list(crops.values()))
     found = []
     for title, labels in tables:
@@ -293,36 +290,34 @@ def _from_tables(
         chosen = images
         if balance:
             rows = balanced_rows(labels, balance, copies=1)  # every copy of a photo is augmented anew
-            chosen, labels = images[rows], balanced(labels, rows)
-        named = {**common, "name": title}
-        found.append(_from_photos(chosen, labels, model, method, mirror, samples, steps, confident, named))
+            chosen = images[rows]
+            labels = balanced(labels, rows)
+        found.append(_from_photos(chosen, labels, title, asked))
     return found
 
 
-def _is_seed(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**32
-
-
-def _from_latents(
-    labels: "LabelTable", model: "Model", name: str, confident: float | None, common: dict[str, Any]
-) -> "Direction":
+def _from_latents(labels: "LabelTable", name: str, asked: _Asked) -> "Direction":
     import torch
 
-    from latentedit.directions import probe
+    from latentedit.directions import LabelledLatents, ProbeOptions, fit_probe
     from latentedit.latent.w_statistics import sample_z
 
+    generator = asked.model.generator
     found = []
-    for path, latent in zip(labels.paths, own_latents(labels.paths, model), strict=True):
-        if common["space"] != "z":
-            found.append(latent.rows(model.generator.num_ws))
-        elif _is_seed(latent.settings.get("seed")) and not latent.settings.get("edits"):
-            found.append(sample_z(latent.settings["seed"], model.generator.z_dim))
+    for path, latent in zip(labels.paths, own_latents(labels.paths, asked.model), strict=True):
+        if asked.common["space"] != "z":
+            found.append(latent.rows(generator.num_ws))
+        elif isinstance(latent.settings.get("seed"), int) and not latent.settings.get("edits"):
+            found.append(sample_z(latent.settings["seed"], generator.z_dim))
         else:
             raise DataError(f"{path}: its z is unknown; --space z needs latents of latentedit directions sample")
-    share: dict[str, Any] = {"confident": 2 * confident} if confident is not None else {}
-    return probe.fit(
-        torch.cat(found), labels.values, generator=model.generator, name=name, groups=labels.groups, **share, **common
-    )
+
+    choices = {key: value for key, value in asked.common.items() if key != "provenance"}
+    options = ProbeOptions(**choices)
+    if asked.confident is not None:
+        options = replace(options, confident=2 * asked.confident)
+    samples = LabelledLatents(torch.cat(found), labels.values, labels.groups)
+    return fit_probe(samples, generator, options, name=name, provenance=asked.common.get("provenance"))
 
 
 def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> "dict[Path, Tensor]":
@@ -406,41 +401,33 @@ def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: boo
     return crops
 
 
-def _from_photos(
-    images: Any,
-    labels: "LabelTable",
-    model: "Model",
-    method: str,
-    mirror: str,
-    samples: int,
-    steps: int,
-    confident: float | None,
-    common: dict[str, Any],
-) -> "Direction":
+def _from_photos(images: "Tensor", labels: "LabelTable", name: str, asked: _Asked) -> "Direction":
     from latentedit.directions import LabelledPhotos, TransferOptions, fit_from_inversions, fit_from_photos
 
-    if common["space"] == "z":
+    model = asked.model
+    transfer = asked.method == "transfer"
+    if asked.common["space"] == "z":
         raise ArgumentError("photos have no z; --space must be w, w+ or s")
-    if method == "transfer" and common["space"] == "w+":
+    if transfer and asked.common["space"] == "w+":
         raise ArgumentError("random images have the same w in all layers; --space w+ needs --method invert")
     if model.discriminator is None:
-        raise NotFoundError(
-            f"{model.path}: has no discriminator, whose features are needed to classify photos; use latent files"
-        )
-    with progress_bar(len(images), "transferring" if method == "transfer" else "inverting", "image") as bar:
+        advice = "has no discriminator, whose features are needed to classify photos; use latent files"
+        raise NotFoundError(f"{model.path}: {advice}")
+
+    with progress_bar(len(images), "transferring" if transfer else "inverting", "image") as bar:
 
         def report(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        photos = LabelledPhotos(images, labels.values, labels.groups, mirror)
-        shared = dict(generator=model.generator, discriminator=model.discriminator, progress=report, **common)
-        if method == "transfer":
-            options = TransferOptions(samples=samples)
-            if confident is not None:
-                options = replace(options, confident=confident)
-            return fit_from_photos(photos, options=options, **shared)
-        return fit_from_inversions(photos, steps=steps, **shared)
+        photos = LabelledPhotos(images, labels.values, labels.groups, asked.mirror)
+        shared = dict(generator=model.generator, discriminator=model.discriminator, name=name, progress=report, **asked.common)
+        if not transfer:
+            return fit_from_inversions(photos, steps=asked.steps, **shared)
+        options = TransferOptions(samples=asked.samples)
+        if asked.confident is not None:
+            options = replace(options, confident=asked.confident)
+        return fit_from_photos(photos, options=options, **shared)
 
 
 def _tell_of_background(direction: "Direction", model: "Model") -> None:

@@ -267,7 +267,7 @@ def train(
     """
     from latentedit.metrics import measure_of
     from latentedit.runtime.devices import resolve_device
-    from latentedit.training import join_world, load_pictures, load_preset
+    from latentedit.training import RunOptions, join_world, load_pictures, load_preset
     from latentedit.training import train as run
 
     load_preset(preset)  # reports a wrong name before anything is read
@@ -330,16 +330,18 @@ def train(
             config,
             pictures,
             out,
+            RunOptions(
+                max_minutes=max_minutes,
+                framing=framing,
+                provenance={"data": Path(data).name},
+                init_from=read_model(init_from, "cpu") if init_from else None,
+                held_out=load_pictures(held_out) if held_out else None,
+                measure=measure,
+                tensorboard=tensorboard,
+                graphs=not no_graphs,
+                accept_changes=accept_changes,
+            ),
             device=where,
-            max_minutes=max_minutes,
-            framing=framing,
-            provenance={"data": Path(data).name},
-            init_from=read_model(init_from, "cpu") if init_from else None,
-            held_out=load_pictures(held_out) if held_out else None,
-            measure=measure,
-            tensorboard=tensorboard,
-            graphs=not no_graphs,
-            accept_changes=accept_changes,
             world=world,
             report=report,
             notice=click.echo if world.leads else None,

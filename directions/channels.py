@@ -1,6 +1,7 @@
 """Single style channels with a local effect (StyleSpace, Wu et al. 2021), found without labels."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,29 +26,46 @@ SHORTLIST = 3
 BATCH = 8
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Which images style channels are measured on, and how far the channels are moved."""
+
+    samples: int = 32
+    """Number of random images."""
+    amount: float = 3.0
+    """Standard deviations by which a channel is moved in both directions."""
+    psi: float = 0.7
+    """Truncation of the images. Places in the image are only comparable if images have a common layout."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or not self.amount > 0:
+            counts = f"{self.samples} and {self.amount}"
+            raise ArgumentError(f"style channels need at least 1 sample and an amount above 0, got {counts}")
+
+
+SAMPLING = Sampling()
+
+
 def style_channels(
     generator: Generator,
     count: int = 20,
     *,
     discriminator: Discriminator | None = None,
-    samples: int = 32,
-    amount: float = 3.0,
-    psi: float = 0.7,
-    seed: int = 0,
+    sampling: Sampling = SAMPLING,
     layers: Layers = None,
     progress: Progress | None = None,
 ) -> list[Direction]:
     """Find the ``count`` style channels with the strongest local effect (StyleSpace, Wu et al. 2021, section 4).
 
     All channels are screened by derivatives (`screen`). The best of them are measured on images with the channel moved by
-    ``amount`` standard deviations in both directions. Both rank by ``effect * ((locality - 1/4) / (3/4))^2``. A channel that
-    changes the whole image, such as brightness, has the rank 0. Locality weighs more than effect, because a larger amount makes
-    a weak effect stronger, but nothing makes a global effect local.
+    ``sampling.amount`` standard deviations in both directions. Both rank by ``effect * ((locality - 1/4) / (3/4))^2``. A
+    channel that changes the whole image, such as brightness, has the rank 0. Locality weighs more than effect, because a larger
+    amount makes a weak effect stronger, but nothing makes a global effect local.
 
     Args:
-        discriminator: if given, reports contain ``realism``, the (negative) change of its logits at ``amount``.
-        samples: number of random images for the measurement.
-        psi: their truncation. Places in the image are only comparable if images have a common layout.
+        discriminator: if given, reports contain ``realism``, the (negative) change of its logits at ``sampling.amount``.
+        sampling: the images of the measurement, and the ``amount``.
         layers: first and last layer whose channels are analysed; None for all.
         progress: called with the number of finished steps and of all steps.
 
@@ -67,9 +85,9 @@ def style_channels(
     row_of = torch.tensor([row for row, _ in generator.synthesis.style_layers])[owner]
     alive = (row_of >= first) & (row_of <= last) & (std > 0)
     check_count(generator, count, int(alive.sum()), "style channels that vary in these layers", layers)
-    if samples < 1 or not amount > 0:
-        raise ArgumentError(f"style channels need at least 1 sample and an amount above 0, got {samples} and {amount}")
-    w = torch.lerp(generator.mapping.w_avg, sample_w(generator, samples, seed), psi)
+    samples = sampling.samples
+    seed = sampling.seed
+    w = torch.lerp(generator.mapping.w_avg, sample_w(generator, samples, seed), sampling.psi)
     screened = w[:SCREENED]
     passes = -(-len(screened) // BATCH) * GRID**2
     chosen = min(SHORTLIST * count, int(alive.sum()))
@@ -84,7 +102,14 @@ def style_channels(
     shortlist = best[alive[best]][:chosen].tolist()
     labels = random_labels(generator, seed, samples)
     energy, realism = _measure(
-        generator, w, labels, [(c, int(owner[c])) for c in shortlist], std, amount, discriminator, lambda n: step(passes + n)
+        generator,
+        w,
+        labels,
+        [(c, int(owner[c])) for c in shortlist],
+        std,
+        sampling.amount,
+        discriminator,
+        lambda n: step(passes + n),
     )
     order = _worth(energy).argsort(descending=True, stable=True)[:count].tolist()
     sigmas = _spread(generator, shortlist, std)
@@ -97,8 +122,8 @@ def style_channels(
             "locality": float(_locality(energy[i])),
             "place": _centre(energy[i]),
             "samples": samples,
-            "amount": amount,
-            "psi": psi,
+            "amount": sampling.amount,
+            "psi": sampling.psi,
             **({"realism": realism[i]} if discriminator is not None else {}),
         }
         found.append(

@@ -164,7 +164,6 @@ def measure_effect(
     others: Mapping[str, Score] | None = None,
     discriminator: Discriminator | None = None,
     amounts: Sequence[float] = AMOUNTS,
-    styles: Sequence[Tensor] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Effect:
     """Measure ``direction`` on images of ``ws`` at all ``amounts``, rendered with the generator's own noise.
@@ -174,13 +173,12 @@ def measure_effect(
         judge: scores the direction's own attribute.
         others: scores of attributes that should not change.
         discriminator: the generator's, to measure the in-domain range and identity preservation.
-        styles: style offsets of the latents, if they have any.
     """
     ordered = tuple(sorted({0.0, *map(float, amounts)}))
     domain = Domain.of(generator, discriminator) if discriminator is not None else None
     scores, side, away, features = [], {name: [] for name in others or {}}, [], []  # type: ignore[var-annotated]
     for number, amount in enumerate(ordered):
-        pictures = moved_pictures(generator, direction, ws, amount, styles=styles)
+        pictures = moved_pictures(generator, direction, ws, amount)
         scores.append(judge(pictures).double().numpy())
         for name, other in (others or {}).items():
             side[name].append(other(pictures).double().numpy())

@@ -29,7 +29,7 @@ from latentedit.latent.w_statistics import WStatistics
 from latentedit.model.model import Model
 from latentedit.model.native import ENCODER, save_encoder
 from latentedit.training.data import load_pictures
-from latentedit.training.encoders import EncoderTrainer, saved_curvature, train_encoder
+from latentedit.training.encoders import EncoderTrainer, EncoderTraining, saved_curvature, train_encoder
 
 PASSES = 2
 PROBES = 256
@@ -98,13 +98,15 @@ def main() -> None:
         model.generator,
         Pixels(model.framing),
         curvature,
-        options.steps,
+        EncoderTraining(
+            options.steps,
+            batch=options.batch,
+            photo_share=2 / 3,
+            learning_rate=2e-3,
+            precision="bf16" if native else "fp32",
+        ),
         config=replace(EncoderConfig.of(model.generator), passes=PASSES),
         photos=load_pictures(options.photos),
-        batch=options.batch,
-        photo_share=2 / 3,
-        learning_rate=2e-3,
-        precision="bf16" if native else "fp32",
     )
 
     def report(step: int, terms: dict[str, float]) -> None:

@@ -17,7 +17,7 @@ from latentedit.latent.w_statistics import WStatistics
 from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.training import PictureSet, TrainingConfig
-from latentedit.training.encoders import EncoderTrainer
+from latentedit.training.encoders import EncoderTrainer, EncoderTraining
 from tests.onnx_files import mean
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
@@ -119,4 +119,4 @@ def onnx_mean(path: Path, size: int) -> None:
 def trainer(generator: Generator, steps: int = 30, photos: PictureSet | None = None, seed: int = 0) -> EncoderTrainer:
     perceptual = DiscriminatorDistance(tiny_discriminator())
     curvature = Curvature.of(generator, ReconstructionLoss(perceptual), WStatistics.of(generator), 32)
-    return EncoderTrainer(generator, perceptual, curvature, steps, photos=photos, batch=8, seed=seed)
+    return EncoderTrainer(generator, perceptual, curvature, EncoderTraining(steps, batch=8, seed=seed), photos=photos)

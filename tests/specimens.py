@@ -28,9 +28,9 @@ from latentedit.metrics import Judge, load_judge, save_judge
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.photo.faces import find_faces
-from latentedit.training import load_pictures, load_preset, write_pictures
+from latentedit.training import RunOptions, load_pictures, load_preset, write_pictures
 from latentedit.training import train as train_model
-from latentedit.training.encoders import EncoderTrainer, saved_curvature, train_encoder
+from latentedit.training.encoders import EncoderTrainer, EncoderTraining, saved_curvature, train_encoder
 from tests.foreign_files import seeds
 from tests.helpers import CONFIG
 from tests.onnx_files import classifier, yunet
@@ -135,11 +135,14 @@ def _labels(folder: Path, model: Model) -> None:
 def _trainings(folder: Path, model: Model) -> None:
     config = CONFIG.changed(kimg=0.008, snapshot_kimg=0.004)
     (folder / "preset.toml").write_text(config.toml())
-    train_model(config, load_pictures(folder / "pictures.zip"), folder / "run", framing={"kind": "window", "box": [0, 0, 8, 8]})
+    options = RunOptions(framing={"kind": "window", "box": [0, 0, 8, 8]})
+    train_model(config, load_pictures(folder / "pictures.zip"), folder / "run", options)
     (folder / "run" / "best.json").write_text('{"kimg": "000004", "name": "metric/kid", "value": 1.5}')
     assert model.discriminator is not None
     curvature = Curvature(torch.ones(2, model.generator.num_ws, model.generator.w_dim))
-    trainer = EncoderTrainer(model.generator, DiscriminatorDistance(model.discriminator), curvature, 2, batch=2)
+    trainer = EncoderTrainer(
+        model.generator, DiscriminatorDistance(model.discriminator), curvature, EncoderTraining(2, batch=2)
+    )
     train_encoder(trainer, folder / "encoder.safetensors.state.pt", max_minutes=0)
     index = Index(folder / "album")
     save_latent(folder / "album" / "0.safetensors", load_latent(folder / "labels" / "00.safetensors"))

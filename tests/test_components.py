@@ -11,7 +11,7 @@ from PIL import Image
 
 from latentedit.cli.moves import parse_amounts
 from latentedit.directions import Direction, factorised, load_direction, principal_components, style_channels, sweep_sheet
-from latentedit.directions.channels import GRID, screen
+from latentedit.directions.channels import GRID, Sampling, screen
 from latentedit.directions.pca import moments
 from latentedit.directions.sigma import measure_sigma
 from latentedit.directions.sweeps import move_latent, title
@@ -172,7 +172,7 @@ def test_screening_agrees_with_finite_differences(architecture: str) -> None:
 
 
 def test_channels_are_measured_by_rendering() -> None:
-    found = style_channels(GENERATOR, 4, samples=12, amount=2.0, psi=0.5, seed=4)
+    found = style_channels(GENERATOR, 4, sampling=Sampling(12, 2.0, 0.5, 4))
     mean, std = style_statistics(GENERATOR)
     w = GENERATOR.mapping.w_avg + 0.5 * (sample_w(GENERATOR, 12, seed=4) - GENERATOR.mapping.w_avg)
     ws = sample_w(GENERATOR)[:, None].expand(-1, GENERATOR.num_ws, -1)
@@ -216,7 +216,7 @@ def test_a_planted_place_is_local_and_dead_channels_are_left_out() -> None:
         block.torgb.affine.weight[2] = 0
     last = generator.num_ws - 1
     width = generator.synthesis.style_layers[-1][1]
-    found = {d.name: d for d in style_channels(generator, width - 1, samples=4, layers=(last, last))}
+    found = {d.name: d for d in style_channels(generator, width - 1, sampling=Sampling(4), layers=(last, last))}
     number = len(generator.synthesis.style_layers) - 1
     assert set(found) == {f"s-{number:02d}-{c:03d}" for c in range(width) if c != 2}
     corner, everywhere = found[f"s-{number:02d}-000"], found[f"s-{number:02d}-001"]
@@ -234,17 +234,17 @@ def test_a_planted_place_is_local_and_dead_channels_are_left_out() -> None:
     assert float(zero.scale.min()) == 0
     torch.testing.assert_close(zero.score(ws, generator), corner.score(ws, generator))
     with pytest.raises(Error, match=f"count from 1 to {width - 1}, the number of style channels that vary"):
-        style_channels(generator, width, samples=1, layers=(last, last))
+        style_channels(generator, width, sampling=Sampling(1), layers=(last, last))
 
 
 def test_a_discriminator_says_whether_channels_stay_real() -> None:
     discriminator = tiny_discriminator()
-    found = style_channels(GENERATOR, 2, discriminator=discriminator, samples=3)
+    found = style_channels(GENERATOR, 2, discriminator=discriminator, sampling=Sampling(3))
     ws = GENERATOR.mapping(sample_z(0, GENERATOR.z_dim, 3), None, 0.7)
     base = discriminator(render(GENERATOR, ws))
     ends = [discriminator(render(GENERATOR, ws, "const", edit_styles(GENERATOR, [], found[0], a))) for a in (-3.0, 3.0)]
     assert found[0].report["realism"] == pytest.approx(float((sum(ends) / 2 - base).mean()), abs=1e-3)
-    assert "realism" not in style_channels(GENERATOR, 1, samples=1)[0].report
+    assert "realism" not in style_channels(GENERATOR, 1, sampling=Sampling(1))[0].report
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def test_a_discriminator_says_whether_channels_stay_real() -> None:
         (lambda: factorised(GENERATOR, 1, layers=(-1, 2)), "lie outside this network"),
         (lambda: style_channels(GENERATOR, 10_000), "number of style channels that vary in these layers, got 10000"),
         (lambda: style_channels(GENERATOR, 1, layers=(2, 1)), "lie outside this network"),
-        (lambda: style_channels(GENERATOR, 1, samples=0), "at least 1 sample"),
-        (lambda: style_channels(GENERATOR, 1, amount=0.0), "an amount above 0"),
+        (lambda: style_channels(GENERATOR, 1, sampling=Sampling(0)), "at least 1 sample"),
+        (lambda: style_channels(GENERATOR, 1, sampling=Sampling(amount=0.0)), "an amount above 0"),
         (lambda: sweep_sheet(GENERATOR, [], [1.0]), "at least one direction"),
         (
             lambda: parse_amounts("1:inf:3", "--amounts takes FROM:TO:COUNT"),
@@ -276,7 +276,7 @@ def test_what_cannot_be_found(make: object, message: str) -> None:
 def some_direction(space: str, generator: Generator = GENERATOR) -> Direction:
     sizes = {"w": generator.w_dim, "z": generator.z_dim}
     if space == "s":
-        return style_channels(generator, 1, samples=1)[0]
+        return style_channels(generator, 1, sampling=Sampling(1))[0]
     shape = (generator.num_ws, generator.w_dim) if space == "w+" else (sizes[space],)
     torch.manual_seed(3)
     vector = torch.randn(shape)
@@ -420,7 +420,7 @@ def test_naming(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
         (("x", "--out", tmp_path / "x.png"), "must end in .safetensors"),
     ]:
         assert message in complaint("directions", "name", path, *words)
-    channel = style_channels(generator, 1, samples=1, layers=(2, 2))[0]
+    channel = style_channels(generator, 1, sampling=Sampling(1), layers=(2, 2))[0]
     channel.save(tmp_path / "s.safetensors")
     text = complaint("directions", "name", tmp_path / "s.safetensors", "x", "--layers", "0-1", "--model", tiny_file)
     assert "is in layers 2-2, outside of 0-1" in text

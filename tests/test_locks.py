@@ -15,7 +15,7 @@ from latentedit.inversion.perceptual import DiscriminatorDistance
 from latentedit.inversion.preconditioner import Curvature
 from latentedit.io.locks import alone
 from latentedit.training import train
-from latentedit.training.encoders import EncoderTrainer, train_encoder
+from latentedit.training.encoders import EncoderTrainer, EncoderTraining, train_encoder
 from latentedit.training.loop import LOCK
 from tests.helpers import CONFIG, pictures, tiny_discriminator, tiny_generator
 
@@ -141,7 +141,10 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
 def test_two_trainings_of_one_encoder(tmp_path: Path) -> None:
     generator, discriminator = tiny_generator(), tiny_discriminator()
     curvature = Curvature(torch.ones(2, generator.num_ws, generator.w_dim))
-    trainers = [EncoderTrainer(generator, DiscriminatorDistance(discriminator), curvature, 1, batch=2) for _ in range(2)]
+    trainers = [
+        EncoderTrainer(generator, DiscriminatorDistance(discriminator), curvature, EncoderTraining(1, batch=2))
+        for _ in range(2)
+    ]
     state, refused = tmp_path / "e.state.pt", list[str]()
 
     def meanwhile(step: int, terms: dict[str, float]) -> None:

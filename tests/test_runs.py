@@ -16,7 +16,7 @@ from PIL import Image
 from latentedit.errors import Error
 from latentedit.formats.load_model import load_model
 from latentedit.model.model import Model
-from latentedit.training import PictureSet, Trainer, TrainingConfig, load_preset, loop, train
+from latentedit.training import PictureSet, RunOptions, Trainer, TrainingConfig, load_preset, loop, train
 from latentedit.training.curves import read_log, save_curves
 from latentedit.training.estimate import estimate
 from latentedit.training.loop import thin
@@ -85,7 +85,12 @@ def test_the_best_snapshot_is_kept(tmp_path: Path) -> None:
     def measure(model: Model) -> dict[str, float]:
         return {"metric/kid": next(values), "metric/recall": 0.5}
 
-    train(CONFIG.changed(kimg=4.0 / 50, snapshot_kimg=0.02), pictures(), tmp_path, measure=measure, held_out=pictures(1, 5))
+    train(
+        CONFIG.changed(kimg=4.0 / 50, snapshot_kimg=0.02),
+        pictures(),
+        tmp_path,
+        RunOptions(measure=measure, held_out=pictures(1, 5)),
+    )
     best = json.loads((tmp_path / "best.json").read_text())
     assert (best["name"], best["value"]) == ("metric/kid", 2.0)
     assert load_model(tmp_path / "model-best.safetensors").provenance["images_seen"] == 40
@@ -95,7 +100,7 @@ def test_the_best_snapshot_is_kept(tmp_path: Path) -> None:
         assert all(math.isfinite(record[name]) for record in snapshots), name
     with pytest.raises(Error, match=r"held-out images have shape \(1, 16, 16\), the training set \(1, 8, 8\)"):
         large = PictureSet(torch.zeros(2, 1, 16, 16, dtype=torch.uint8), torch.zeros(2, 0), ["a", "b"])
-        train(CONFIG, pictures(), tmp_path / "other", held_out=large)
+        train(CONFIG, pictures(), tmp_path / "other", RunOptions(held_out=large))
 
 
 def test_curves(tmp_path: Path) -> None:
@@ -109,7 +114,7 @@ def test_curves(tmp_path: Path) -> None:
 
 def test_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    train(CONFIG.changed(kimg=0.008), pictures(), tmp_path, tensorboard=True)
+    train(CONFIG.changed(kimg=0.008), pictures(), tmp_path, RunOptions(tensorboard=True))
     assert list(tmp_path.glob("events.out.tfevents.*"))
 
 
@@ -159,14 +164,14 @@ def test_snapshot_survives_a_measure_that_fails(tmp_path: Path) -> None:
         raise Error("no room")
 
     with pytest.raises(Error, match="no room"):
-        train(CONFIG.changed(kimg=0.008), pictures(), tmp_path, measure=measure)
+        train(CONFIG.changed(kimg=0.008), pictures(), tmp_path, RunOptions(measure=measure))
     assert load_model(tmp_path / "model.safetensors").provenance["images_seen"] == 8
     assert (tmp_path / "state.pt").exists()
 
 
 def test_resuming_says_so_and_keeps_the_framing(tmp_path: Path) -> None:
     framing, lines = {"kind": "face", "eyes": [[0.3, 0.4], [0.6, 0.4]]}, list[str]()
-    train(CONFIG.changed(kimg=0.008), pictures(), tmp_path, framing=framing)
+    train(CONFIG.changed(kimg=0.008), pictures(), tmp_path, RunOptions(framing=framing))
     with open(tmp_path / "log.jsonl", "a") as log:
         log.write('{"kimg": 5.0}\n{"kimg": 6.')  # what a killed run may leave
     train(CONFIG.changed(kimg=0.012), pictures(), tmp_path, notice=lines.append)
@@ -201,11 +206,11 @@ def test_frozen_layers_stay() -> None:
 
 def test_accepted_changes(tmp_path: Path) -> None:
     train(CONFIG.changed(kimg=0.004), pictures(), tmp_path)
-    train(CONFIG.changed(kimg=0.012, r1_gamma=5.0), pictures(1), tmp_path, accept_changes=True)
+    train(CONFIG.changed(kimg=0.012, r1_gamma=5.0), pictures(1), tmp_path, RunOptions(accept_changes=True))
     assert load_model(tmp_path / "model.safetensors").provenance["settings"]["r1_gamma"] == 5.0
     wider = CONFIG.changed(kimg=0.02, generator={**CONFIG.generator, "w_dim": 12})
     with pytest.raises(Error, match="networks are of another shape"):
-        train(wider, pictures(), tmp_path, accept_changes=True)
+        train(wider, pictures(), tmp_path, RunOptions(accept_changes=True))
 
 
 PUBLISHED = {  # batch, learning rate, gamma, EMA kimg, ramp-up, maps base, deviation group, mapping layers, kimg

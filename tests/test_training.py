@@ -18,7 +18,7 @@ from latentedit.formats.load_model import load_model
 from latentedit.model.model import Model
 from latentedit.networks.discriminator import DiscriminatorConfig
 from latentedit.networks.generator import GeneratorConfig
-from latentedit.training import PictureSet, Trainer, load_pictures, load_preset, presets, train, write_pictures
+from latentedit.training import PictureSet, RunOptions, Trainer, load_pictures, load_preset, presets, train, write_pictures
 from latentedit.training.augmentation import AugmentPipe, preset
 from latentedit.training.losses import fake_loss, generator_loss, r1_penalty, real_loss
 from latentedit.training.path_length import path_lengths
@@ -120,7 +120,7 @@ def test_resumed_run_is_bit_identical(tmp_path: Path) -> None:
 
 def test_a_run_leaves_what_it_says(tmp_path: Path) -> None:
     framing = {"kind": "face", "eyes": [[0.3, 0.4], [0.6, 0.4]]}
-    path = train(CONFIG, pictures(), tmp_path, framing=framing, provenance={"licence": "x"})
+    path = train(CONFIG, pictures(), tmp_path, RunOptions(framing=framing, provenance={"licence": "x"}))
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {
         "state.pt", "options.json", "log.jsonl", "curves.png",

@@ -22,7 +22,7 @@ from latentedit.networks.config import (
     features,
     usual_taps,
 )
-from latentedit.networks.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, full
+from latentedit.networks.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, Resampling, full
 from latentedit.networks.mapping import MappingNetwork
 from latentedit.networks.progressive import Growing, shrink, with_box
 from latentedit.ops import downsample2d, fir_taps, upfirdn2d
@@ -97,17 +97,14 @@ class DiscriminatorBlock(nn.Module):
         super().__init__()
         self.architecture = config.architecture
         inside, out = config.features(resolution), config.features(resolution // 2)
-        conv: dict[str, Any] = {
-            "activation": True,
-            "clamp": config.conv_clamp,
-            "resample_filter": config.resample_filter,
-        }
+        conv: dict[str, Any] = {"activation": True, "clamp": config.conv_clamp}
+        halved = Resampling(down=2, taps=config.resample_filter)
         if resolution == config.resolution or config.architecture == "skip":
             self.fromrgb = Conv2d(config.channels, inside, 1, **conv)
         self.conv0 = Conv2d(inside, inside, 3, **conv)
-        self.conv1 = Conv2d(inside, out, 3, down=2, **conv)
+        self.conv1 = Conv2d(inside, out, 3, resampling=halved, **conv)
         if config.architecture == "resnet":
-            self.skip = Conv2d(inside, out, 1, bias=False, down=2, resample_filter=config.resample_filter)
+            self.skip = Conv2d(inside, out, 1, bias=False, resampling=halved)
         self.register_buffer("resample_filter", fir_taps(config.resample_filter), persistent=False)
 
     def forward(self, x: Tensor | None, image: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:

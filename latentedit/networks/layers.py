@@ -1,6 +1,7 @@
 """Layers with an equalised learning rate (Karras et al. 2018, section 4.1) that both networks are made of."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,6 +69,18 @@ class FullyConnected(nn.Module):
         return activate(x) if self.activation else x
 
 
+@dataclass(frozen=True)
+class Resampling:
+    """How a convolution changes the size of its input: by ``up / down``, with the FIR filter of these taps."""
+
+    up: int = 1
+    down: int = 1
+    taps: tuple[float, ...] = (1, 3, 3, 1)
+
+
+SAME_SIZE = Resampling()
+
+
 class Conv2d(nn.Module):
     """Convolution ``[N, in, H, W] -> [N, out, H * up / down, W * up / down]`` with FIR resampling, "same" size otherwise.
 
@@ -84,18 +97,19 @@ class Conv2d(nn.Module):
         *,
         bias: bool = True,
         activation: bool = False,
-        up: int = 1,
-        down: int = 1,
-        resample_filter: tuple[float, ...] = (1, 3, 3, 1),
+        resampling: Resampling = SAME_SIZE,
         clamp: float | None = None,
     ) -> None:
         super().__init__()
         self.activation = activation
-        self.up, self.down, self.clamp, self.padding = up, down, clamp, kernel_size // 2
+        self.up = resampling.up
+        self.down = resampling.down
+        self.clamp = clamp
+        self.padding = kernel_size // 2
         self.weight = nn.Parameter(normal(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
-        self.register_buffer("resample_filter", fir_taps(resample_filter), persistent=False)
+        self.register_buffer("resample_filter", fir_taps(resampling.taps), persistent=False)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         # A gain on the output of a linear layer, and the sqrt(2) of an activated one, cost nothing inside the weights.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from latentedit.errors import ArgumentError
 from latentedit.networks.config import DTYPES, GeneratorConfig, Precision, block_dtype
-from latentedit.networks.layers import LRELU_GAIN, Conv2d, FullyConnected, full, normal
+from latentedit.networks.layers import LRELU_GAIN, Conv2d, FullyConnected, Resampling, full, normal
 from latentedit.networks.modulation import modulated_layer, prefers_folding
 from latentedit.networks.noise import Noise, noise_maps
 from latentedit.ops import fir_taps, upsample2d
@@ -119,7 +119,8 @@ class SynthesisBlock(nn.Module):
             self.torgb = ToRGB(out, config.channels, config.w_dim, clamp=config.conv_clamp)
         if not first and config.architecture == "resnet":
             inputs = config.features(resolution // 2)
-            self.skip = Conv2d(inputs, out, 1, bias=False, up=2, resample_filter=config.resample_filter)
+            doubled = Resampling(up=2, taps=config.resample_filter)
+            self.skip = Conv2d(inputs, out, 1, bias=False, resampling=doubled)
         self.register_buffer("resample_filter", fir_taps(config.resample_filter), persistent=False)
 
     @property

@@ -1,6 +1,7 @@
 """Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with limited data", appendix B)."""
 
 import math
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -125,6 +126,26 @@ def _rotate(theta: Tensor) -> Tensor:
     return _matrix([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]], theta)
 
 
+class Multipliers(TypedDict, total=False):
+    """Keyword arguments of `AugmentPipe`."""
+
+    xflip: float
+    rotate90: float
+    xint: float
+    scale: float
+    rotate: float
+    aniso: float
+    xfrac: float
+    brightness: float
+    contrast: float
+    lumaflip: float
+    hue: float
+    saturation: float
+    imgfilter: float
+    noise: float
+    cutout: float
+
+
 class AugmentPipe(nn.Module):
     """Random augmentation of a batch, each kind with probability ``multiplier * p``.
 
@@ -141,35 +162,33 @@ class AugmentPipe(nn.Module):
     CUDA graphs need it, but a picture is enlarged with all that could be seen of it, and not with what is.
     """
 
+    xflip: float
+    rotate90: float
+    xint: float
+    scale: float
+    rotate: float
+    aniso: float
+    xfrac: float
+    brightness: float
+    contrast: float
+    lumaflip: float
+    hue: float
+    saturation: float
+    imgfilter: float
+    noise: float
+    cutout: float
     p: Tensor
     sym6: Tensor
     bands: Tensor
     band_power: Tensor
 
-    def __init__(
-        self,
-        xflip: float = 0,
-        rotate90: float = 0,
-        xint: float = 0,
-        scale: float = 0,
-        rotate: float = 0,
-        aniso: float = 0,
-        xfrac: float = 0,
-        brightness: float = 0,
-        contrast: float = 0,
-        lumaflip: float = 0,
-        hue: float = 0,
-        saturation: float = 0,
-        imgfilter: float = 0,
-        noise: float = 0,
-        cutout: float = 0,
-    ) -> None:
+    def __init__(self, **multipliers: Unpack[Multipliers]) -> None:
         super().__init__()
-        self.xflip, self.rotate90, self.xint = xflip, rotate90, xint
-        self.scale, self.rotate, self.aniso, self.xfrac = scale, rotate, aniso, xfrac
-        self.brightness, self.contrast, self.lumaflip = brightness, contrast, lumaflip
-        self.hue, self.saturation = hue, saturation
-        self.imgfilter, self.noise, self.cutout = imgfilter, noise, cutout
+        unknown = multipliers.keys() - set(KINDS)
+        if unknown:
+            raise TypeError(f"AugmentPipe has no augmentation {min(unknown)!r}")
+        for kind in KINDS:
+            setattr(self, kind, multipliers.get(kind, 0))
         self.fixed = False
         self.register_buffer("p", torch.zeros([]))
         row = torch.tensor(SYM6)

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,33 @@ AVERAGED = 0.998
 Report = Callable[[int, dict[str, float]], None]
 
 
+@dataclass(frozen=True)
+class EncoderTraining:
+    """How an encoder is trained."""
+
+    steps: int
+    """Number of steps, over which the learning rate falls to zero."""
+    batch: int = 16
+    photo_share: float = PHOTO_SHARE
+    """Share of every batch that is drawn from photos, if there are any."""
+    learning_rate: float = 1e-3
+    precision: Precision = "fp32"
+    """Precision of rendering; bfloat16 takes half the time where the processor computes it."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 2:
+            raise ArgumentError(f"steps must be at least 1 and batch at least 2, got {self.steps} and {self.batch}")
+        if not 0 < self.photo_share < 1:
+            raise ArgumentError(f"the share of photos must lie between 0 and 1, got {self.photo_share}")
+
+
 class EncoderTrainer:
-    """Steps of training; ``state`` alone suffices to go on.
+    """Steps of training; ``state`` alone suffices to resume.
 
     Args:
-        photos: of the model's kind and size; ``photo_share`` of every batch is drawn from them.
-        steps: over which the learning rate falls to zero.
-        precision: of rendering; bfloat16 takes half the time where the processor computes it.
+        photos: photos of the model's kind and size.
+        config: the encoder's architecture; None chooses by the generator.
     """
 
     def __init__(
@@ -51,38 +72,36 @@ class EncoderTrainer:
         generator: Generator,
         perceptual: Perceptual,
         curvature: Curvature,
-        steps: int,
+        options: EncoderTraining,
         *,
         config: EncoderConfig | None = None,
         photos: PictureSet | None = None,
-        batch: int = 16,
-        photo_share: float = PHOTO_SHARE,
-        learning_rate: float = 1e-3,
-        precision: Precision = "fp32",
-        seed: int = 0,
     ) -> None:
-        if steps < 1 or batch < 2:
-            raise ArgumentError(f"steps must be at least 1 and batch at least 2, got {steps} and {batch}")
-        if not 0 < photo_share < 1:
-            raise ArgumentError(f"the share of photos must lie between 0 and 1, got {photo_share}")
         if photos is not None and photos.shape != (generator.channels, generator.resolution, generator.resolution):
             raise IncompatibleError(
                 f"the photos have shape {list(photos.shape)}, the images of the generator"
                 f" [{generator.channels}, {generator.resolution}, {generator.resolution}]"
             )
-        self.generator, self.perceptual, self.curvature, self.photos = generator, perceptual, curvature, photos
-        self.steps, self.batch, self.learning_rate, self.seed = steps, batch, learning_rate, seed
-        self.photo_share, self.precision = photo_share, precision
+        self.generator = generator
+        self.perceptual = perceptual
+        self.curvature = curvature
+        self.photos = photos
+        self.steps = options.steps
+        self.batch = options.batch
+        self.learning_rate = options.learning_rate
+        self.seed = options.seed
+        self.photo_share = options.photo_share
+        self.precision = options.precision
         self.device = generator.device
         self.statistics = WStatistics.of(generator)
         self.mean = self.statistics.mean.to(self.device)
         self.whitening, self.colouring = self.statistics.whitening.to(self.device), self.statistics.colouring.to(self.device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(options.seed)
             self.encoder = Encoder(config or EncoderConfig.of(generator)).to(self.device)
             self.averaged = Encoder(self.encoder.config).to(self.device).requires_grad_(False)
         self.averaged.load_state_dict(self.encoder.state_dict())
-        self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=learning_rate, betas=(0.9, 0.99))
+        self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
         self.step_number = 0
         self.interrupted = False
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +53,42 @@ Report = Callable[[dict[str, float]], None]
 Measure = Callable[[Model], dict[str, float]]
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run does beside training: what it starts from, measures, stores and writes."""
+
+    max_minutes: float | None = None
+    """Stop after this time and write a snapshot."""
+    framing: dict[str, Any] | None = None
+    """The framing of the data, which the model file stores."""
+    provenance: dict[str, Any] | None = None
+    """Facts about the data, which the model file stores."""
+    init_from: Model | None = None
+    """A model whose weights a new run starts from, where they match; a resumed run ignores it."""
+    held_out: PictureSet | None = None
+    """Images that are not used for training; the discriminator's outputs for them are logged."""
+    measure: Measure | None = None
+    """Measures a snapshot, e.g. with `latentedit.metrics`; the first metric selects the best snapshot, lower is better."""
+    accept_changes: bool = False
+    """Resume although options or data differ from those the run was started with."""
+    tensorboard: bool = False
+    """Also write event files (needs the package of that name)."""
+    graphs: bool = True
+    """Use CUDA graphs where possible (`Trainer`)."""
+
+
+PLAIN = RunOptions()
+ALONE = World()
+
+
 def train(
     config: TrainingConfig,
     data: PictureSet,
     out: str | os.PathLike[str],
+    options: RunOptions = PLAIN,
     *,
     device: str | torch.device = "cpu",
-    max_minutes: float | None = None,
-    framing: dict[str, Any] | None = None,
-    provenance: dict[str, Any] | None = None,
-    init_from: Model | None = None,
-    held_out: PictureSet | None = None,
-    measure: Measure | None = None,
-    accept_changes: bool = False,
-    tensorboard: bool = False,
-    graphs: bool = True,
-    world: World = World(),  # noqa: B008 - immutable
+    world: World = ALONE,
     report: Report | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Path:
@@ -79,15 +100,6 @@ def train(
     snapshot.
 
     Args:
-        max_minutes: stop after this time and write a snapshot.
-        framing: the framing of the data, which the model file stores.
-        init_from: a model whose weights a new run starts from, where they match; a resumed run ignores it.
-        held_out: images that are not used for training; the discriminator's outputs for them are logged.
-        measure: measures a snapshot, e.g. with `latentedit.metrics`; the first metric selects the best snapshot, lower is
-            better.
-        accept_changes: resume although options or data differ from those the run was started with.
-        tensorboard: also write event files (needs the package of that name).
-        graphs: use CUDA graphs where possible (`Trainer`).
         world: the processes that share the work, from `join_world`; the first one writes.
         report: called about once a second with the figures of the log.
         notice: called with a message for the user.
@@ -98,20 +110,23 @@ def train(
             full.
     """
     out = Path(out)
+    held_out = options.held_out
+    init_from = options.init_from
+    framing = options.framing
     if held_out is not None and held_out.shape != data.shape:
         raise IncompatibleError(f"held-out images have shape {held_out.shape}, the training set {data.shape}")
     if held_out is not None:
         unknown = set(held_out.label_names) - set(data.label_names)
         if unknown or (not held_out.label_names and held_out.labels.shape[1] != data.labels.shape[1]):
             raise IncompatibleError("held-out images must have the labels that the training set has")
-    trainer = Trainer(config, data, device, world, graphs=graphs)
+    trainer = Trainer(config, data, device, world, graphs=options.graphs)
     tell = notice or (lambda line: None)
     with ExitStack() as begun:
         _enter(out, trainer, world, begun)
         if (out / STATE).is_file():
             state = _load_state(out / STATE)
             with complete(out / STATE, "training state"):
-                trainer.restore(state, accept_changes=accept_changes)
+                trainer.restore(state, accept_changes=options.accept_changes)
                 check_framing(state.get("framing"))
             framing = framing or state.get("framing")
             reached = " (already at --kimg)" if trainer.images_seen >= config.kimg * 1000 else ""
@@ -122,7 +137,7 @@ def train(
             shares = trainer.start_from(init_from)
             tell("took over " + " and ".join(f"{share:.0%} of the {name}" for name, share in shares.items()))
         trainer.agree()
-        run = _Folder(out, trainer, framing, provenance or {}, held_out, measure) if world.leads else None
+        run = _Folder(out, trainer, framing, options.provenance or {}, held_out, options.measure) if world.leads else None
         if run is not None:
             write_bytes(out / "options.json", json.dumps(config.as_dict(), indent=2).encode())
             _cut_log(out / LOG, trainer.images_seen / 1000)
@@ -132,12 +147,12 @@ def train(
     started = reported = time.monotonic()
     seconds_before, images_before = trainer.seconds, trainer.images_seen
     next_snapshot = (trainer.images_seen // int(config.snapshot_kimg * 1000) + 1) * config.snapshot_kimg * 1000
-    with held, _interruptible() as interrupted, _log(out if run else None, tensorboard) as write:
+    with held, _interruptible() as interrupted, _log(out if run else None, options.tensorboard) as write:
         while trainer.images_seen < config.kimg * 1000:
             trainer.step()
             now = time.monotonic()
             trainer.seconds = seconds_before + now - started
-            late = max_minutes is not None and now - started > max_minutes * 60
+            late = options.max_minutes is not None and now - started > options.max_minutes * 60
             stop = world.any(interrupted.is_set() or late, trainer.device)
             done = trainer.images_seen >= config.kimg * 1000
             due = stop or done or trainer.images_seen >= next_snapshot
