@@ -57,11 +57,15 @@ def model_option(default: str | None = "faces128") -> Callable[[F], F]:
 
 
 def options_here() -> list[str]:
-    """Return the options of the running command, so that messages suggest no others; in other threads those of ``invert``."""
+    """Return the options of the running command by argument (``face_detector`` for ``--face-detector``).
+
+    Messages suggest no others. In other threads the options are those of ``invert``.
+    """
     context = click.get_current_context(silent=True)
     if context is None:
-        return ["--framing", "--crop", "--aligned", "--landmarks", "--face-detector"]
-    return [name for parameter in context.command.params for name in parameter.opts]
+        return ["framing", "crop", "aligned", "landmarks", "face_detector"]
+    names = (name for parameter in context.command.params for name in parameter.opts)
+    return [name.removeprefix("--").replace("-", "_") for name in names]
 
 
 def crop_options(function: F) -> F:

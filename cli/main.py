@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from latentedit.cli import log
-from latentedit.errors import Error, Interrupted, printable
+from latentedit.errors import Error, Interrupted, as_option, printable, spelling
 from latentedit.io import outputs
 
 INTERRUPTED = 130
@@ -88,12 +88,14 @@ class Lazy(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         status = 1
         try:
-            return super().invoke(ctx)
+            with spelling(as_option):
+                return super().invoke(ctx)
         except (KeyboardInterrupt, Interrupted) as error:
             message = str(error) or "interrupted; files that were already written are kept"
             status = INTERRUPTED
         except Error as error:
-            message = str(error)
+            with spelling(as_option):
+                message = str(error)
             logging.getLogger(__name__).debug("where the error came from", exc_info=error)
         except OSError as error:
             named = f"{error.filename}: " if error.filename else ""

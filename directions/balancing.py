@@ -68,9 +68,9 @@ def balanced_rows(labels: LabelTable, columns: Sequence[str], copies: int = COPI
     for column in columns:
         if column not in labels.others:
             known = ", ".join(labels.others) or "none"
-            raise NotFoundError(f"--balance {column}: no such column; the other columns are {known}")
+            raise NotFoundError(f"no column {column!r} to balance the labels by; the other columns are {known}")
     if len(np.unique(labels.values)) > MOST_VALUES:
-        raise ArgumentError("--balance needs classes or a few ordered values; it cannot balance numbers")
+        raise ArgumentError("only classes or a few ordered values can be balanced, not numbers")
     strata = np.unique([" / ".join(cells) for cells in zip(*(labels.others[c] for c in columns), strict=True)],
                        return_inverse=True)[1]  # fmt: skip
     classes, place = np.unique(labels.values, return_inverse=True)

@@ -159,9 +159,9 @@ def check_generator(direction: Direction, own: str, name: str, *, force: bool | 
     """Raise `Error` unless ``own`` is the fingerprint of the direction's generator; ``force`` is None if it is no option."""
     if direction.fingerprint != own and not force:
         found_on = f"direction {direction.name} was found on the generator {direction.fingerprint[:12]}"
-        way = "" if force is None else "; use --force to apply it anyway"
-        reason = f"{found_on}, {name} is {own[:12]}{way}"
-        raise IncompatibleError(reason, expected=direction.fingerprint, actual=own)
+        reason = f"{found_on}, {name} is {own[:12]}"
+        advice = "" if force is None else "use `force=True` to apply it anyway"
+        raise IncompatibleError(reason, expected=direction.fingerprint, actual=own, advice=advice)
 
 
 def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tuple[int, int] | None = None) -> Direction:

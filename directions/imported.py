@@ -39,7 +39,7 @@ def read_array(path: str | os.PathLike[str], component: int | None = None) -> tu
         else:
             raise FormatError(f"expected one array, or GANSpace's mean, std and comp; it has {listed(found)}", path=path)
     if component is not None and not facts:
-        raise ArgumentError("--component is for GANSpace files; this one has a single direction", path=path)
+        raise ArgumentError("only GANSpace files have components; this one has a single direction", path=path)
     return torch.from_numpy(numbers(path, found)), facts
 
 
@@ -47,9 +47,8 @@ def _component(path: str | os.PathLike[str], parts: list[Any], component: int | 
     comp, _, std = (numbers(path, part) for part in parts)
     comp = comp.reshape(comp.shape[0] if comp.ndim > 1 else 1, -1)
     if component is None or not 0 <= component < len(comp):
-        raise ArgumentError(
-            f"a GANSpace file of {len(comp)} components; choose one with --component 0 to {len(comp) - 1}", path=path
-        )
+        advice = f"choose one with `component`, 0 to {len(comp) - 1}"
+        raise ArgumentError(f"a GANSpace file of {len(comp)} components", path=path, advice=advice)
     scale = std.reshape(-1)
     facts = {"component": component, "std": float(scale[component])} if component < len(scale) else {"component": component}
     return comp[component], facts

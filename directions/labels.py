@@ -143,7 +143,7 @@ def read_texts(
             raise ArgumentError("a folder of sub-folders has neither columns nor groups", path=path)
         return _from_folders(path)
     if column is None:
-        raise ArgumentError("name the column of the labels with --column", path=path)
+        raise ArgumentError("the column of the labels is not named", path=path, advice="name it with `column`")
     names, *cells = list(read_csv(path, column=file_column)) or [[]]
     rows = [dict(zip(names, row, strict=False)) for row in cells]
     for needed in [file_column, column, *([group] if group else [])]:
@@ -219,7 +219,7 @@ def _value(text: str, attribute: str, yes: set[str], no: set[str], order: Sequen
     try:
         number = float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
     except ValueError as error:
-        raise FormatError(f"{attribute} is {text!r}, neither a number nor yes or no; use --positive VALUE") from error
+        raise FormatError(f"{attribute} is {text!r}, neither a number nor yes or no", advice="use `positive=VALUE`") from error
     if not math.isfinite(number):
         raise FormatError(f"{attribute} is {text!r}, which is not a finite number")
     if abs(number) > LARGEST:

@@ -73,9 +73,8 @@ def free_path(direction: Direction, out: str | os.PathLike[str] | None = None, *
     """
     path = Path(out) if out is not None else user_folder() / f"{direction.name}.safetensors"
     if not force and path.exists():
-        raise OutputError(f"{path} exists; choose another name, or replace it with --force")
+        raise OutputError(f"{path} exists", advice="choose another name, or replace it with `force=True`")
     if not force and direction.name in shipped(direction.fingerprint):
-        raise OutputError(
-            f"a bundled direction has the name {direction.name}; choose another name, or hide that one with --force"
-        )
+        advice = "choose another name, or hide that one with `force=True`"
+        raise OutputError(f"a bundled direction has the name {direction.name}", advice=advice)
     return path

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
@@ -16,6 +17,39 @@ QUOTED = 100
 
 SHAPE = 8
 """Numbers of a list that a message shows in full."""
+
+
+ARGUMENT = re.compile(r"`(?P<name>[a-z_]+)(?:=(?P<value>[^`]*))?`")
+"""An argument in the advice of an error."""
+
+
+def as_argument(name: str, value: str) -> str:
+    """Return an argument as a Python program writes it."""
+    return f"{name}={value}" if value else name
+
+
+def as_option(name: str, value: str) -> str:
+    """Return an argument as the command line writes it; switches are on and need no value."""
+    option = f"--{name.replace('_', '-')}"
+    return f"{option} {value}" if value not in ("", "True") else option
+
+
+_spelling: list[Callable[[str, str], str]] = [as_argument]
+
+
+def spelled(text: str) -> str:
+    """Return ``text`` with the arguments between backticks in it as the user writes them."""
+    return ARGUMENT.sub(lambda found: _spelling[-1](found["name"], found["value"] or ""), text)
+
+
+@contextmanager
+def spelling(spell: Callable[[str, str], str]) -> Iterator[None]:
+    """Spell arguments in the advice of all errors as ``spell(name, value)`` does; the commands name their options so."""
+    _spelling.append(spell)
+    try:
+        yield
+    finally:
+        _spelling.pop()
 
 
 def printable(text: str) -> str:
@@ -71,12 +105,15 @@ class Error(ValueError):
         argument: The argument, option or entry with the wrong value, or None.
         expected: What was expected: a text, or a value such as a fingerprint. None where there is nothing to compare.
         actual: What was found in its place, or None.
+        advice: The way out, or "". Arguments in it stand between backticks, with a value if one is meant: `` `force=True` ``.
 
-    The message is one line of at most `LONGEST` letters: the file, then the reason. Names from files can hold anything; letters
-    that a terminal would not print as they stand are replaced.
+    The message is one line of at most `LONGEST` letters: the file, the reason, then the advice. Names from files can hold
+    anything; letters that a terminal would not print as they stand are replaced.
     """
 
     _verb = "found"
+    _names_path = False
+    """Whether the reason itself names the path."""
 
     def __init__(
         self,
@@ -87,25 +124,28 @@ class Error(ValueError):
         argument: str | None = None,
         expected: object = None,
         actual: object = None,
+        advice: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(reason)
         self.reason = reason
         self.path = None if path is None else os.fspath(path)
         self.line = line
         self.argument = argument
         self.expected = expected
         self.actual = actual
-        self._tell()
+        self.advice = advice
 
-    def _tell(self) -> None:
-        """Put the message together from the facts."""
-        place = self.path or ""
+    def __str__(self) -> str:
+        message = f"{self._placed()}; {spelled(self.advice)}" if self.advice else self._placed()
+        plain = printable(message[: LONGEST + 1])
+        return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}..."
+
+    def _placed(self) -> str:
+        """Return the file and the reason."""
+        place = "" if self._names_path else self.path or ""
         if self.line is not None:
             place = f"{place}, line {self.line}"
-
-        message = f"{place}: {self.reason}" if place else self.reason
-        plain = printable(message[: LONGEST + 1])
-        self.args = (plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}...",)
+        return f"{place}: {self.reason}" if place else self.reason
 
     @classmethod
     def of(cls, name: str, expected: str, actual: object, *, path: str | os.PathLike[str] | None = None) -> Self:
@@ -128,10 +168,10 @@ class Error(ValueError):
 
         found = type(self).__new__(type(self))
         found.__dict__.update(self.__dict__)
-        found.reason = str(self)
+        found.reason = self._placed()
+        found._names_path = False
         found.path = place
         found.line = line
-        found._tell()
         return found
 
 
@@ -168,6 +208,7 @@ class OutputError(Error):
         """Return the error that the system refuses to write ``path``."""
         found = cls(f"cannot write {path}: {error.strerror or error}")
         found.path = os.fspath(path)
+        found._names_path = True
         return found
 
 
@@ -217,7 +258,7 @@ def complete(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     try:
         yield
     except ArgumentError as error:
-        found = FormatError(str(error), path=path)
+        found = FormatError(error._placed(), path=path, advice=error.advice)
         found.argument, found.expected, found.actual = error.argument, error.expected, error.actual
         raise found from error
     except Error as error:

@@ -68,12 +68,12 @@ def test_balanced_labels_are_independent_and_the_direction_is_the_attribute() ->
 
 def test_what_cannot_be_balanced() -> None:
     _, labels = planted(100)
-    with pytest.raises(Error, match="--balance hat: no such column; the other columns are backdrop, camera, note"):
+    with pytest.raises(Error, match="no column 'hat' to balance the labels by; the other columns are backdrop, camera, note"):
         balanced_rows(labels, ["hat"])
     with pytest.raises(Error, match="cannot balance the labels by note: no value there has samples of every class"):
         balanced_rows(labels, ["note"])
     numbers = LabelTable(labels.paths, np.arange(100.0), None, labels.others)
-    with pytest.raises(Error, match="--balance needs classes"):
+    with pytest.raises(Error, match="only classes or a few ordered values can be balanced"):
         balanced_rows(numbers, ["backdrop"])
 
 

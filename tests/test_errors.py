@@ -2,6 +2,7 @@
 
 import ast
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,24 @@ def test_generators_that_do_not_fit_are_told_by_their_fingerprints() -> None:
     with pytest.raises(IncompatibleError) as caught:
         latent.check_generator("b" * 64, "model.safetensors")
     assert (caught.value.expected, caught.value.actual) == ("a" * 64, "b" * 64)
+
+
+def test_advice_names_arguments_and_the_commands_name_options() -> None:
+    error = IncompatibleError("other generators", path="x", advice="use `force=True`, or `space=w+` with `face_detector`")
+    assert str(error) == "x: other generators; use force=True, or space=w+ with face_detector"
+    with errors.spelling(errors.as_option):
+        assert str(error) == "x: other generators; use --force, or --space w+ with --face-detector"
+        assert str(error.at("y")) == "y: x: other generators; use --force, or --space w+ with --face-detector"
+    assert error.advice.count("`") == 6
+
+
+def test_the_core_names_no_options() -> None:
+    """Options belong to the commands; only whole commands to run may be quoted."""
+    found = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Raise) and node.exc is not None:
+                text = re.sub(r"(latentedit|pip) [a-z]+ .*", "", ast.unparse(node.exc))
+                found += [f"{path.relative_to(TOP)}:{node.lineno}"] * bool(re.search(r"--[a-z]", text))
+    assert not found

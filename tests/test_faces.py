@@ -64,7 +64,7 @@ def test_small_faces_of_large_photos() -> None:
 
 
 def test_no_face() -> None:
-    with pytest.raises(Error, match=r"wall.png: no face found.*; add the square around it with --crop X,Y,SIZE"):
+    with pytest.raises(Error, match=r"wall.png: no face found.*; add the square around it with crop=X,Y,SIZE"):
         quad_for(Image.new("L", (200, 200), 128), FRAMING, "wall.png")
     with pytest.raises(Error, match="does not define the framing of faces"):
         quad_for(Image.new("L", (200, 200)), None)

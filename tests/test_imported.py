@@ -58,7 +58,7 @@ def test_ganspace(tmp_path: Path, names: tuple[str, ...]) -> None:
         expected = torch.from_numpy(comp[2, 0] / np.linalg.norm(comp[2, 0])).float()
         torch.testing.assert_close(direction.vector, expected)
         assert (direction.provenance["component"], direction.provenance["std"]) == (2, 2.0)
-        with pytest.raises(Error, match="4 components; choose one with --component 0 to 3"):
+        with pytest.raises(Error, match="4 components; choose one with component, 0 to 3"):
             import_direction(tmp_path / file, tiny_generator(), "pc")
 
 
@@ -85,7 +85,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Error, match="asks for __builtin__.print, which is more than tensors"):
         import_direction(tmp_path / "x.pt", generator, "x")
     np.save(tmp_path / "one.npy", ROW)
-    with pytest.raises(Error, match="--component is for GANSpace files"):
+    with pytest.raises(Error, match="only GANSpace files have components"):
         import_direction(tmp_path / "one.npy", generator, "x", component=1)
     (tmp_path / "x.txt").write_text("1")
     with pytest.raises(Error, match="arrays are read from .npy, .npz, .pt"):

@@ -58,7 +58,7 @@ def test_spellings_of_yes_and_no(tmp_path: Path) -> None:
     reached = Labelling(path, "hat", order="file").progress()
     assert (reached.yes, reached.no, reached.left) == (2, 1, 0)
     path.write_text("file,hat\na.png,perhaps\nb.png,no\n")
-    with pytest.raises(Error, match="line 2: hat is 'perhaps', neither a number nor yes or no; use --positive VALUE"):
+    with pytest.raises(Error, match="line 2: hat is 'perhaps', neither a number nor yes or no; use positive=VALUE"):
         read_labels(path, "hat")
 
 

@@ -19,7 +19,9 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
         Error: the file does not exist, is damaged, or is another kind of file.
     """
     if os.path.isfile(path) and is_picture(path):
-        raise FormatError(f'a photo, not a latent; invert it first: "latentedit invert {path} --out latents"', path=path)
+        raise FormatError(
+            "a photo, not a latent", path=path, advice=f'invert it first: "latentedit invert {path} --out latents"'
+        )
     if Path(path).suffix in ENDINGS[1:]:
         from latentedit.formats.projections import load_projection
 

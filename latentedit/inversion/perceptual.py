@@ -265,8 +265,8 @@ def choose(
     if kind == "lpips" or (kind == "auto" and (weights is not None or os.path.isfile(file))):
         if not os.path.isfile(file):
             raise NotFoundError(
-                f"LPIPS needs {VGG_FILE} ({VGG_BYTES / 2**20:.0f} MB), which latentedit does not download: put it at"
-                f" {file} or name it with --perceptual-weights"
+                f"LPIPS needs {VGG_FILE} ({VGG_BYTES / 2**20:.0f} MB), which latentedit does not download",
+                advice=f"put it at {file}, or name it with `perceptual_weights`",
             )
         return LpipsDistance(file, device), f"perceptual distance: LPIPS (VGG) with {file}"
 
@@ -285,8 +285,8 @@ def choose(
 
     if discriminator is None:
         raise NotFoundError(
-            f"this model file has no discriminator to compare images with; give {VGG_FILE} with"
-            f" --perceptual-weights, or {ADVICE}"
+            "this model file has no discriminator to compare images with",
+            advice=f"give {VGG_FILE} with `perceptual_weights`, or {ADVICE}",
         )
     reason = f" ({why}; {ADVICE} adds a distance learned from human judgements)" if kind == "auto" else ""
     return DiscriminatorDistance(discriminator, focus), f"perceptual distance: {own}{reason}"

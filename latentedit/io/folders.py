@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from latentedit.errors import printable
+from latentedit.errors import printable, spelled
 from latentedit.io.images import EXTENSIONS, HEIC, HEIC_EXTRA, is_rendering
 
 NAMED = 3
@@ -60,7 +60,7 @@ def _visible(folder: Path, found: Listing, recursive: bool) -> Iterator[Path]:
         elif not path.is_dir():  # a pipe would be waited for, and a link may lead nowhere
             found.leave("not ordinary files", path.name)
         elif not recursive:
-            found.leave("sub-folders; --recursive includes them", f"{path.name}/")
+            found.leave(spelled("sub-folders; `recursive=True` includes them"), f"{path.name}/")
         elif path.is_symlink():  # to a folder above, it would be followed for ever
             found.leave("links to folders", f"{path.name}/")
         else:

@@ -153,11 +153,12 @@ def _check_size(image: Image.Image, name: str) -> None:
     found = width * height / 1e6
     most = megapixels()
     if found > most:
+        least = int(found) + 1
         raise FormatError(
-            f"has {found:.0f} megapixels ({width} x {height}), more than {most:g};"
-            f" --megapixels {int(found) + 1} (or LATENTEDIT_MEGAPIXELS) accepts it, with"
-            f" about {found / 100:.1f} GB of memory",
+            f"has {found:.0f} megapixels ({width} x {height}), more than {most:g}",
             path=name,
+            actual=found,
+            advice=f"`megapixels={least}` (or LATENTEDIT_MEGAPIXELS) accepts it, with about {found / 100:.1f} GB of memory",
         )
 
 

@@ -57,7 +57,9 @@ def mixed(generator: Generator, a: Latent, b: Latent, layers: Sequence[int]) -> 
 
 def _check(a: Latent, b: Latent) -> None:
     if a.styles or b.styles:
-        raise IncompatibleError("style offsets only fit their own w and cannot be blended; invert with --space w or w+")
+        raise IncompatibleError(
+            "style offsets only fit their own w and cannot be blended", advice="invert with `space=w` or `space=w+`"
+        )
 
 
 def _neutral(latent: Latent, ws: Tensor) -> Latent:

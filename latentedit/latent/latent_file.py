@@ -61,9 +61,9 @@ class Latent:
         """
         self.fingerprint = self.fingerprint or own
         if own != self.fingerprint and not force:
-            way = "" if force is None else "; use --force to render it anyway"
-            reason = f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]}{way}"
-            raise IncompatibleError(reason, expected=self.fingerprint, actual=own)
+            reason = f"this latent belongs to the generator {self.fingerprint[:12]}, {name} is {own[:12]}"
+            advice = "" if force is None else "use `force=True` to render it anyway"
+            raise IncompatibleError(reason, expected=self.fingerprint, actual=own, advice=advice)
 
     def check_shapes(self, generator: Generator) -> None:
         """Raise `Error` unless layers, noise maps and style offsets fit ``generator``."""

@@ -68,7 +68,8 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
     if not os.path.isfile(file):
         raise NotFoundError(
             f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), which latentedit does not"
-            f" download: put it at {file}, or give another network with --features, such as {EFFICIENTNET}"
+            " download",
+            advice=f"put it at {file}, or give another network with `features`, such as {EFFICIENTNET}",
         )
     check_sha256(file, INCEPTION_SHA256, INCEPTION_FILE)
     network = _inception(read_weights(file)).eval().to(device)

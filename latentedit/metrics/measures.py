@@ -189,7 +189,7 @@ def measure_of(
     if distances[0] == "precision":
         raise ArgumentError("the best snapshot is kept by kid or fid; name one of them as well")
     if "inversion" in others and held_out is None:
-        raise ArgumentError("inversion needs images that were not used for training; add --held-out")
+        raise ArgumentError("inversion needs images that were not used for training", advice="add `held_out`")
     network = load_features(features, device)
     judge = load_judge(features).to(device) if "separability" in others else None
     of_pictures(network, data, mirror=mirror)

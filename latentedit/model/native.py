@@ -134,7 +134,7 @@ def _take_encoder(model: Model, header: dict[str, Any], tensors: dict[str, Tenso
 
 def build_native(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     if header.get("generator") is None and header.get("encoder"):
-        raise FormatError("contains only an encoder, not a model; give it with --encoder", path=path)
+        raise FormatError("contains only an encoder, not a model", path=path, advice="give it with `encoder`")
     with complete(path, "model"):
         generator = with_weights(Generator, GeneratorConfig(**_options(header, "generator")), _part(tensors, "g_ema/"), path)
         raw: Generator | None = None

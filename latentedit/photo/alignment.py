@@ -62,28 +62,28 @@ def faces_for(
     name: str = "picture",
     *,
     detector: str | os.PathLike[str] | None = None,
-    ways: Sequence[str] = ("--framing", "--crop", "--aligned"),
+    ways: Sequence[str] = ("framing", "crop", "aligned"),
 ) -> list[Face]:
     """Find the faces of ``image`` for a model of this ``framing``: at least one, the largest first.
 
     Args:
-        ways: options that the user can give; messages suggest no others.
+        ways: arguments that the user can give, such as "crop"; messages suggest no others.
 
     Raises:
         Error: the framing does not define the position of faces, or no face was found; the message suggests what to do.
     """
     if not framing or "eyes" not in framing:
-        forms = {"--framing": "--framing ffhq", "--crop": "--crop X,Y,SIZE", "--aligned": "--aligned"}
+        forms = {"framing": "`framing=ffhq`", "crop": "`crop=X,Y,SIZE`", "aligned": "`aligned=True`"}
         given = " or ".join(form for way, form in forms.items() if way in ways)
         advice = f"add {given}" if given else 'use "latentedit model convert --framing ffhq" to write one that does'
-        raise NotFoundError(f"the model file does not define the framing of faces; {advice}", path=name)
+        raise NotFoundError("the model file does not define the framing of faces", path=name, advice=advice)
     faces = find_faces(image, detector)
     if not faces:
         given = ", or ".join(text for way, text in WAYS.items() if way in ways)
         advice = f"add {given}" if given else "use another photo"
         more = "" if detector or available() else f"; {EXTRA} finds more faces"
         limit = "" if detector or available() else f" of at least {SMALLEST_FACE:.0%} of the shorter side"
-        raise NotFoundError(f"no face found{limit}; {advice}{more}", path=name)
+        raise NotFoundError(f"no face found{limit}", path=name, advice=f"{advice}{more}")
     return faces
 
 
@@ -94,7 +94,7 @@ def nth_face(faces: Sequence[Face], number: int, name: str = "picture") -> Face:
         Error: there are fewer faces.
     """
     if number > len(faces):
-        raise NotFoundError(f"--face {number} does not exist, only {len(faces)} found", path=name)
+        raise NotFoundError(f"face {number} does not exist, only {len(faces)} found", path=name)
     return faces[number - 1]
 
 
@@ -105,7 +105,7 @@ def quad_for(
     *,
     detector: str | os.PathLike[str] | None = None,
     number: int = 1,
-    ways: Sequence[str] = ("--framing", "--crop", "--aligned"),
+    ways: Sequence[str] = ("framing", "crop", "aligned"),
 ) -> Quad:
     """Find the crop of ``image`` that a model of this ``framing`` expects around face ``number``; the largest face is 1.
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from PIL import Image
 
+from latentedit.errors import spelled
 from latentedit.photo.face import Face
 from latentedit.photo.haar import find_by_cascade, seen_by_cascades
 from latentedit.photo.landmarks import EXTRA, available, centres, detects, find_landmarks
@@ -14,12 +15,12 @@ from latentedit.photo.yunet import find_by_yunet
 _MORE_EXACT = f"{EXTRA} aligns by 68 landmarks"
 
 WAYS = {
-    "--crop": "the square around it with --crop X,Y,SIZE",
-    "--landmarks": "eyes and mouth with --landmarks AX,AY,BX,BY,MX,MY",
-    "--aligned": "--aligned if it is a crop already",
-    "--face-detector": "another detector with --face-detector FILE",
+    "crop": "the square around it with `crop=X,Y,SIZE`",
+    "landmarks": "eyes and mouth with `landmarks=AX,AY,BX,BY,MX,MY`",
+    "aligned": "`aligned=True` if it is a crop already",
+    "face_detector": "another detector with `face_detector=FILE`",
 }
-"""What the user can do if no face is found, by option; not every command has all of them."""
+"""What the user can do if no face is found, by argument; not every command has all of them."""
 NAMED = 10
 """Images that `warning_of_several` names; of the others it only gives the number."""
 
@@ -57,11 +58,11 @@ def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
     """Return one sentence about what is doubtful about ``face`` and what to do; an empty list if nothing is.
 
     Args:
-        ways: options that can be given.
+        ways: arguments that can be given.
     """
     if not face.doubts:
         return []
-    given = " or ".join(way for way in ("--landmarks", "--crop") if way in ways)
+    given = spelled(" or ".join(f"`{way}`" for way in ("landmarks", "crop") if way in ways))
     way = f"check the crop, or add {given}" if given else "check the crop"
     if not available():
         way = f"check the crop; {_MORE_EXACT}"

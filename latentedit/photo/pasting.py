@@ -45,7 +45,7 @@ def check_belongs(photo: Image.Image, latent: Latent, rendered: Tensor, name: st
         wrong, text = not alike >= ALIKE, f"correlation {alike:.2f}"
     if wrong:
         what = "the photo does not show the latent's image at the position of its crop"
-        raise IncompatibleError(f"{what} ({text}); use --force to paste anyway", path=name)
+        raise IncompatibleError(f"{what} ({text})", path=name, advice="use `force=True` to paste anyway")
 
 
 def fade(size: int, feather: float = FEATHER) -> Any:

@@ -129,10 +129,10 @@ def train(
                 trainer.restore(state, accept_changes=options.accept_changes)
                 check_framing(state.get("framing"))
             framing = framing or state.get("framing")
-            reached = " (already at --kimg)" if trainer.images_seen >= config.kimg * 1000 else ""
+            reached = " (already at the end)" if trainer.images_seen >= config.kimg * 1000 else ""
             tell(f"resuming at {trainer.images_seen / 1000:.1f} kimg{reached}")
             if init_from is not None and trainer.started_from != fingerprint(init_from.generator):
-                tell("--init-from has no effect on a run that is resumed")
+                tell("the model to start from has no effect on a run that is resumed")
         elif init_from is not None:
             shares = trainer.start_from(init_from)
             tell("took over " + " and ".join(f"{share:.0%} of the {name}" for name, share in shares.items()))
@@ -363,7 +363,9 @@ def _log(out: Path | None, tensorboard: bool) -> Iterator[Callable[[dict[str, fl
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise NotFoundError("--tensorboard needs the package tensorboard: pip install 'latentedit[tensorboard]'") from error
+            raise NotFoundError(
+                "the log for TensorBoard needs the package tensorboard", advice="pip install 'latentedit[tensorboard]'"
+            ) from error
         board = SummaryWriter(str(out))
     try:
         with open(out / LOG, "a", buffering=1) as log:
@@ -388,8 +390,8 @@ def _load_state(path: Path) -> dict[str, Any]:
     try:
         state = read_state(path)
     except Error as error:
-        said = f"not a training state, or damaged: {error.reason}"
-        raise FormatError(f"{said}; remove it, or use a new --out", path=path) from error
+        reason = f"not a training state, or damaged: {error.reason}"
+        raise FormatError(reason, path=path, advice="remove it, or use a new `out`") from error
     if "g_optimizer" not in state:
         raise FormatError("not a training state", path=path)
     return state

@@ -117,7 +117,7 @@ def prepared(
         try:
             with opened(io.BytesIO(source.read(name)), name) as file:
                 if not renderings and note_in(file).startswith(EDITED):
-                    raise DataError("rendered by latentedit; use --renderings to include such images", path=name)
+                    raise DataError("rendered by latentedit", path=name, advice="use `renderings` to include such images")
                 picture = preparation.square(file, name, doubts)
         except Error as error:
             skipped.append(str(error))
@@ -158,11 +158,11 @@ def class_labels(
         return lambda name: name.split("/")[0] if "/" in name else None
     if labels is not None:
         if column is None:
-            raise ArgumentError("labels from a CSV file need --column, the name of the column")
+            raise ArgumentError("labels from a CSV file need the name of their column", advice="give it with `column`")
         table = _csv_labels(Path(labels), column, root)
         return table.get
     if column is not None:
-        raise ArgumentError("--column needs a CSV file of labels; give it with --labels")
+        raise ArgumentError("a column needs a CSV file of labels", advice="give it with `labels`")
     document, numbers = PictureSource(root).labels()
     try:
         names = document.get("label_names") or []

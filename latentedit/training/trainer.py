@@ -33,6 +33,7 @@ from latentedit.training.states import check_like, restore_network, restore_opti
 from latentedit.training.streams import Streams
 
 STATE_VERSION = 1
+CHANGED = "use another `out`, or `accept_changes=True`"
 
 
 class Trainer:
@@ -135,7 +136,7 @@ class Trainer:
         batch, world = self.config.batch, self.world.size
         at_once = self.config.micro_batch or batch // world
         if batch % world:
-            raise ArgumentError(f"a batch of {batch} cannot be divided among {world} processes; change --batch")
+            raise ArgumentError(f"a batch of {batch} cannot be divided among {world} processes", advice="change `batch`")
         if batch % (world * at_once):
             raise ArgumentError(f"a batch of {batch} is not a multiple of a micro-batch of {at_once} on {world} processes")
         count = batch // at_once
@@ -418,7 +419,7 @@ class Trainer:
         facts = torch.tensor([self.images_seen, self.steps, data, *(float(w) for w in weights)], dtype=torch.float64)
         if not self.world.same(facts.to(self.device)):
             raise IncompatibleError(
-                "the processes start from different states or data; all must use the same --out and training set"
+                "the processes start from different states or data", advice="all must use the same `out` and training set"
             )
 
     def state(self) -> dict[str, Any]:
@@ -459,11 +460,9 @@ class Trainer:
         different = [name for name in ours if name not in FREE_TO_CHANGE and name in theirs and ours[name] != theirs[name]]
         if different and not accept_changes:
             changes = ", ".join(f"{name} (was {_option(theirs[name])}, is {ours[name]})" for name in different)
-            raise IncompatibleError(
-                f"the run was started with other options: {changes}; use another --out, or --accept-changes"
-            )
+            raise IncompatibleError(f"the run was started with other options: {changes}", advice=CHANGED)
         if state["data"] != self.data.digest() and not accept_changes:
-            raise IncompatibleError("the run was started with other data; use another --out, or --accept-changes")
+            raise IncompatibleError("the run was started with other data", advice=CHANGED)
         self._check_counters(state)
         for name in ("g", "d", "g_ema"):
             restore_network(getattr(self, name), state, name)
@@ -498,8 +497,8 @@ class Trainer:
         for name, value in self.figures.items():
             if not bool(torch.isfinite(value).all()):
                 raise DivergedError(
-                    f"training diverged at {self.images_seen / 1000:.1f} kimg: {name} is {float(value)}; snapshots are from"
-                    " before, try a lower --learning-rate"
+                    f"training diverged at {self.images_seen / 1000:.1f} kimg: {name} is {float(value)}",
+                    advice="snapshots are from before, try a lower `learning_rate`",
                 )
 
     def check_weights(self) -> None:
