@@ -3,7 +3,8 @@
     python benchmarks/house.py [--list]
 
 ``--list`` names the functions with too many parameters and the lines with parallel assignments. Counted are the files of
-``latentedit/``, ``directions/``, ``cli/`` and ``studio/``. CLI callbacks, which have a parameter per option, are counted apart.
+``latentedit/``, ``directions/``, ``cli/`` and ``studio/``. CLI callbacks, which have a parameter per option, are counted apart; GPU kernels
+are not counted.
 """
 
 import argparse
@@ -60,6 +61,11 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return len([argument for argument in given if argument.arg not in ("self", "cls", "ctx")])
 
 
+def is_kernel(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Say whether this is a GPU kernel, which takes every pointer and stride by itself."""
+    return any("triton" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
 def is_callback(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Say whether click calls this function: it has a decorator that makes a command."""
     names = [ast.unparse(decorator) for decorator in function.decorator_list]
@@ -109,7 +115,7 @@ def read(path: Path) -> Source:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             inside.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
             count = parameters(node)
-            if count > MOST_PARAMETERS:
+            if count > MOST_PARAMETERS and not is_kernel(node):
                 (found.callbacks if is_callback(node) else found.wide).append((node.name, count))
         if is_parallel(node):
             assert isinstance(node, ast.stmt)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 def crops_for(model: "Model", cropping: Cropping) -> "Callable[[Image.Image, Path], list[Framed]]":
     """Return a function that finds the crops in an open photo, as the options of the command say."""
-    face, landmarks, detector = cropping.face, cropping.landmarks, cropping.face_detector
+    face = cropping.face
+    landmarks = cropping.landmarks
+    detector = cropping.face_detector
 
     def crops(photo: "Image.Image", path: Path) -> list[Framed]:
         if cropping.crop or cropping.aligned:
@@ -95,6 +97,7 @@ class Told(Listener):
         say(f"{name}: {face.verdict}")
         if limits := face.verdict.limits():
             say(f"{name}: {limits}")
+
         if latent.tuned:
             say(
                 f"{name}: PSNR after tuning {latent.distances['psnr_tuned']:.1f} dB; PSNR between the images with the"

@@ -91,6 +91,7 @@ def pca(
             layers=_rows(layers, generator),
             progress=lambda done, _: bar.update(done - bar.n),
         )
+
     _write(generator, found, look, psi, Path(out))
 
 
@@ -177,6 +178,7 @@ def channels(
             layers=_rows(layers, generator),
             progress=report,
         )
+
     _write(generator, found, look, psi, Path(out))
 
 

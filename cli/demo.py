@@ -82,6 +82,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     face = faces_for(picture, model.framing or {}, str(path), ways=())[0]
     for warning in warnings_of(face, ways=()):
         log.warn(warning)
+
     quad = quad_from_face(face, model.framing or {})
     target = crop_tensor(picture, quad, generator.resolution, generator.channels)
 
@@ -91,6 +92,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     if tuning is None:
         save_latent(folder / "portrait.safetensors", latent)
         raise Interrupted(f"interrupted; the best result so far is in {folder / 'portrait.safetensors'}")
+
     tuning.put_into(latent)
     directions = {name: read_direction(file) for name, file in sorted(shipped(fingerprint(generator)).items())}
     chosen = {name: amount for name, amount in FIRST.items() if name in directions}
@@ -115,6 +117,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
                 strip.append(moved(generator, latent, direction, amount) if amount else unmoved)
                 bar.update(1)
             rows.append(contact_sheet.Row(name, strip, [f"{amount:+g}" if amount else "0" for amount in AMOUNTS]))
+
     drawn = own_path(folder / "sliders.png", "latentedit")
     save_image(contact_sheet.sheet(rows, SMALL), drawn)
     say_written(drawn)
@@ -125,6 +128,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
         drawn = own_path(folder / "smiling.jpg", "latentedit")
         save_like(paste_back(picture, smiling, quad, before=before), drawn, path)
         say_written(drawn)
+
     look = onlooker_of(model).look(latent)
     look.put_into(latent)
     save_latent(folder / "portrait.safetensors", latent)
@@ -150,15 +154,19 @@ def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[In
     if not projector.has_curvature():
         with progress_bar(PROBES, "measuring the model") as bar:
             projector.curvature(progress=lambda done: bar.update(done - bar.n))
+
     with progress_bar(steps, "inverting") as bar:
         options = InversionOptions(steps=steps, noise="frozen", seed=seed)
         result = projector.invert(target, options, on_step=lambda _: bar.update(1))
+
     if result.interrupted:
         return result, None
+
     tune_steps = max(TUNE_STEPS * steps // STEPS["quasi-newton"], 1)
     with progress_bar(tune_steps, "tuning the generator") as bar:
         chosen = TuningOptions(tune_steps, learning_rate=TUNE_RATE)
         tuning = projector.tune(target, result.ws, result.noise, chosen, lambda *_: bar.update(1))
+
     return result, tuning
 
 

@@ -77,6 +77,7 @@ def train(
     path = Path(model.path)
     if out is None and path.parent == BUNDLED:
         raise ArgumentError("this model is bundled with latentedit; name the encoder file with --out")
+
     target = Path(out) if out else path.with_name(path.stem + ENCODER)
     state = target.with_name(target.name + ".state.pt")
     projector = Projector(model, ProjectorSettings(perceptual, perceptual_weights))
@@ -93,6 +94,7 @@ def train(
                 seed=seed,
                 progress=lambda n: bar.update(n - bar.n),
             )
+
     options = EncoderTraining(steps, batch=batch, seed=seed)
     trainer = EncoderTrainer(model.generator, projector.perceptual, kept, options, photos=photos)
     with progress_bar(steps, "training") as bar:
@@ -103,6 +105,7 @@ def train(
                 bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
 
         model.encoder = train_encoder(trainer, state, max_minutes=max_minutes, report=report)
+
     model.curvature = kept
     facts = {
         "steps": trainer.step_number,
@@ -116,6 +119,7 @@ def train(
     say_written(target)
     if trainer.interrupted:
         raise Interrupted(f"interrupted at step {trainer.step_number} of {steps}; run the same command again to resume")
+
     if trainer.step_number < steps:
         log.remark(f"stopped at step {trainer.step_number} of {steps}; run the same command again to resume")
     else:

@@ -56,6 +56,7 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive:
 
     if model_name is None:
         raise ArgumentError("these files do not name their generator; add --model")
+
     model = read_model(model_name, device)
     generator = model.generator
     sources = list(dict.fromkeys(expand(files, ENDINGS, "latent files", recursive=recursive)))
@@ -96,6 +97,7 @@ def _free_place(folder: Path, name: str, latent: "Latent", written: set[str]) ->
     while other(place):
         place = folder / f"{name}-imported{f'-{number}' if number > 1 else ''}.safetensors"
         number += 1
+
     written.add(place.name.casefold())
     return place
 
@@ -109,9 +111,11 @@ def _belongs(path: Path, found: "Latent", model: "Model") -> None:
         raise IncompatibleError(
             f"{path}: latents of {rows} x {width}; this generator needs {generator.num_ws} x {generator.w_dim}"
         )
+
     shapes = [tuple(map_.shape) for map_ in found.noise or []]
     if shapes and shapes != generator.synthesis.noise_shapes:
         raise IncompatibleError(f"{path}: the sizes of its noise maps do not match this generator")
+
     found.check_generator(fingerprint(generator), model.path)
 
 
@@ -141,7 +145,8 @@ def _pair(first: str, second: str, model_name: str | None, device: str, force: b
     from latentedit.formats.load_latent import load_latent
     from latentedit.networks.fingerprint import fingerprint
 
-    a, b = load_latent(first), load_latent(second)
+    a = load_latent(first)
+    b = load_latent(second)
     model = model_for(a, model_name, device, force)
     b.check_generator(fingerprint(model.generator), model.path, force=force)
     b.check_shapes(model.generator)
@@ -150,6 +155,7 @@ def _pair(first: str, second: str, model_name: str | None, device: str, force: b
         raise ArgumentError(
             f"{first if a.styles else second}: has style offsets, which only fit its own w; invert with --space w or w+"
         )
+
     return a, b, model
 
 
@@ -217,4 +223,5 @@ def interpolate(first: str, second: str, count: int, model_name: str | None, out
     else:
         row = contact_sheet.Row(f"{Path(first).stem} to {Path(second).stem}", pictures, [f"{share:.2f}" for share in shares])
         save_image(contact_sheet.sheet([row]), out)
+
     say_written(out)

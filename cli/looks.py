@@ -26,6 +26,7 @@ def onlooker_of(model: "Model", domain: "Domain | None" = None) -> "Onlooker":
     own = fingerprint(model.generator)
     if domain is None and model.discriminator is not None:
         domain = Domain.cached(model.generator, model.discriminator, own)
+
     sliders = {name: read_direction(file) for name, file in shipped(own).items()}
     faces = "eyes" in (model.framing or {})
     return Onlooker(model.generator, model.discriminator, domain, sliders, faces)

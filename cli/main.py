@@ -69,6 +69,7 @@ def guarded(command: click.Command) -> click.Command:
                 return own(*arguments, **options)
 
         found.callback = call
+
     return found
 
 
@@ -101,6 +102,7 @@ class Lazy(click.Group):
             named = f"{error.filename}: " if error.filename else ""
             message = f"{named}{error.strerror or error}"
             logging.getLogger(__name__).debug("where the error came from", exc_info=error)
+
         click.echo(f"latentedit: {printable(message)}", err=True)
         raise click.exceptions.Exit(status)
 

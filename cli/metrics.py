@@ -99,6 +99,7 @@ def metrics(
     unknown = [name for name in wanted if name not in (*METRICS, *OTHERS)]
     if unknown or not wanted:
         raise ArgumentError(f"--metrics takes {', '.join((*METRICS, *OTHERS))}; got {', '.join(unknown) or 'none'}")
+
     compared = [name for name in wanted if name in METRICS]
     if compared and data is None:
         raise ArgumentError(f"{compared[0]} needs a training set to compare with; add --data")
@@ -106,6 +107,7 @@ def metrics(
         raise ArgumentError("inversion needs images that were not used for training; add --held-out")
     if "separability" in wanted and features in ("inception", "efficientnet-lite0"):
         raise ArgumentError("separability needs an attribute classifier; name its file with --features")
+
     model = read_model(model_name, device)
     found: dict[str, list[float]] = {}
     notes: dict[str, str] = {}
@@ -120,25 +122,30 @@ def metrics(
                 figures = measure(model, pictures, network, compared, count, seed=own_seed, mirror=mirror, progress=bar.update)
                 for name, value in figures.items():
                     found.setdefault(name, []).append(value)
+
     lpips: dict[str, Any] = {"perceptual_weights": perceptual_weights, "seed": seed}
     single: dict[str, float] = {}
     if "ppl" in wanted:
         pairs = min(count, 1000)
         single.update(path_length_of(model, pairs, space=ppl_space, sampling=ppl_sampling, crop=ppl_crop, **lpips))
+
     if "separability" in wanted:
         with progress_bar(count, "classifying", "image") as bar:
             judge = load_judge(features).to(model.generator.device)
             single.update(separability_of(model, judge, count, seed=seed, progress=bar.update))
+
     if "inversion" in wanted and held_out is not None:
         unseen = load_pictures(held_out)
         with progress_bar(steps * -(-len(unseen) // BATCH), f"inverting {len(unseen)}") as bar:
             single.update(inversion_of(model, unseen, steps, progress=bar.update, **lpips))
+
     found.update({name: [value] for name, value in single.items()})
     facts: dict[str, object] = {"model": model.path, **notes}
     if as_json:
         facts.update(found)
     else:
         facts.update({name: _spread(values) for name, values in found.items()})
+
     print_facts(facts, as_json)
 
 

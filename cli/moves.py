@@ -53,7 +53,9 @@ def parse_amounts(text: str, form: str) -> list[float]:
     """Parse ``"FROM:TO:COUNT"`` into the amounts; ``form`` starts the error message."""
     parts = text.split(":")
     try:
-        start, stop, count = float(parts[0]), float(parts[1]), int(parts[2])
+        start = float(parts[0])
+        stop = float(parts[1])
+        count = int(parts[2])
         far = not max(abs(start), abs(stop)) <= LARGEST_AMOUNT or math.isnan(stop - start)
         if len(parts) != 3 or not 2 <= count <= 50 or far:
             raise ValueError
@@ -69,11 +71,13 @@ def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "
 
     if not latent.fingerprint and name is None:
         raise ArgumentError("a latent of another tool does not name its generator; add --model")
+
     found = name or bundled_with(latent.fingerprint)
     if found is None:
         raise IncompatibleError(
             f"this latent needs the generator with fingerprint {latent.fingerprint}; name its file with --model"
         )
+
     model = read_model(str(found), device)
     latent.check_generator(fingerprint(model.generator), model.path, force=force)
     latent.check_shapes(model.generator)

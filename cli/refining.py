@@ -78,12 +78,15 @@ def refine(
 
     if not out.endswith(".safetensors"):
         raise ArgumentError(f"--out must end in .safetensors, got {out}")
+
     model = read_model(model_name, device)
     if model.discriminator is None:
         raise NotFoundError(f"{model.path}: has no discriminator, whose features are needed to classify photos")
+
     direction = own_direction(name, model)
     if layers:
         direction = replace(direction, layers=parse_layers(layers, model.generator.num_ws))
+
     asked = read_texts(table, column, group=group, exclude=exclude)
     others = [read_texts(table, one, group=group, exclude=exclude) for one in hold]
     paths = sorted({path for texts in (asked, *others) for path in texts.paths})
@@ -106,12 +109,15 @@ def refine(
         raise ArgumentError("--negative needs --positive")
     if mirror == "swap" and not negative:
         raise ArgumentError("--mirror swap exchanges --positive and --negative, and needs both")
+
     ends = [labelled(asked, positive, swapped(positive, negative))]
     if negative:
         ends.append(labelled(asked, negative, swapped(negative, positive)))
+
     stay = [labelled(texts, values) for texts in others for values in _answers(texts)]
     with progress_bar(len(ends) + len(stay), "training classifiers", "classifier") as bar:
         scores = PhotoScores(model.discriminator, ends, stay, lambda done, _: bar.update(done - bar.n))
+
     with progress_bar(steps, "refining", "step") as bar:
         found = refined(
             direction,
@@ -121,6 +127,7 @@ def refine(
             discriminator=model.discriminator,
             progress=lambda done, _: bar.update(done - bar.n),
         )
+
     provenance = {
         "refined_on": Path(table).name,
         "refined_column": asked.attribute,

@@ -52,6 +52,7 @@ def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, 
             discriminator=model.discriminator,
             progress=lambda done, _: bar.update(done - bar.n),
         )
+
     by_layer = effect_of_layers(generator, direction, base, score) if space.linear else []
     return effect, by_layer
 
@@ -170,6 +171,7 @@ def condition(name: str, keep: str, called: str | None, model_name: str, out: st
     """
     if not out.endswith(".safetensors"):
         raise ArgumentError(f"--out must end in .safetensors, got {out}")
+
     model = read_model(model_name, device)
     direction = own_direction(name, model)
     found = kept(direction, keep, model, called)
@@ -179,6 +181,7 @@ def condition(name: str, keep: str, called: str | None, model_name: str, out: st
             f"{found.name}: keeps {', '.join(found.report['kept'])}; cosine with the original"
             f" {found.report['cosine_with_unconditioned']}"
         )
+
     say_written(out)
 
 
@@ -196,4 +199,5 @@ def kept(direction: "Direction", keep: str, model: "Model", name: str | None = N
             return direction
     else:
         chosen = [own_direction(name, model) for name in keep.split(",")]
+
     return conditioned(direction, chosen, generator, name=name)

@@ -95,6 +95,7 @@ def build(
 
     if eyes and crop != "face":
         raise ArgumentError("--eyes needs --crop face")
+
     preparation = Preparation(
         size,
         cast(Any, crop if crop in ("centre", "face") else tuple(parse_numbers(crop, 3, "--crop"))),
@@ -128,10 +129,13 @@ def build(
     finally:
         for message in skipped:
             log.warn(message if message.startswith("left out") else f"skipped {message}")
+
     if doubts:
         log.warn(warning_of_several(doubts, count))
+
     if len(classes) == 1:
         log.warn(f"warning: all images have the same class, {classes.pop()!r}, so the labels are useless")
+
     bad = sum(not message.startswith("left out") for message in skipped)
     click.echo(f"{count} images of {size} x {size}, {colour}" + (f"; {bad} skipped" if bad else ""))
     say_written(out)
@@ -157,6 +161,7 @@ def info(data: str, sheet: str | None) -> None:
     for label, count in enumerate(counts):
         name = f" ({pictures.label_names[label]})" if pictures.label_names else ""
         say(f"label {label}{name}: {count} images, {count / len(pictures):.1%}")
+
     click.echo(f"loads at {loading_rate(pictures):.0f} images/s")
     click.echo(f"sha256 {pictures.digest()}")
     if sheet:
@@ -179,8 +184,10 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
         names = pictures.label_names or [str(label) for label in range(len(of))]
         rows = [row(f"{name}: {len(found)}", found) for name, found in zip(names, of, strict=True) if found][: 4 * SHEET_ROWS]
     else:
-        everything, lines = list(range(len(pictures))), min(SHEET_ROWS, -(-len(pictures) // SHEET_COLUMNS))
+        everything = list(range(len(pictures)))
+        lines = min(SHEET_ROWS, -(-len(pictures) // SHEET_COLUMNS))
         rows = [row("", everything[i * len(pictures) // lines : (i + 1) * len(pictures) // lines]) for i in range(lines)]
+
     save_image(make(rows), path)
 
 
@@ -275,6 +282,7 @@ def train(
     world = join_world(where.type)
     if where.type == "cuda" and world.size > 1:
         where = resolve_device(f"cuda:{world.local_rank}")
+
     framing = _framing(eyes, mouth)
     pictures = load_pictures(data)
     config = load_preset(preset, pictures.resolution, world.size).changed(
@@ -293,24 +301,28 @@ def train(
     )
     if swaps and not config.mirror:
         raise ArgumentError("--swap needs --mirror")
+
     pictures.swap_when_mirrored(dict(_pair(text) for text in swaps))
     if world.leads:
         labels = f", {pictures.labels.shape[1]} labels" if pictures.labels.shape[1] else ""
         click.echo(
             f"{len(pictures)} images of {pictures.resolution} x {pictures.resolution}, {pictures.channels} channels{labels}"
         )
+
     if dry_run:
         if world.leads:
             _describe(config, pictures, str(where), world)
         return
     if features and not metrics:
         raise ArgumentError("--features needs --metrics")
+
     if metrics:
         unseen = load_pictures(held_out) if held_out else None
         names = metrics.split(",")
         measure = measure_of(names, pictures, features or "inception", where, mirror=config.mirror, held_out=unseen)
     else:
         measure = None
+
     from tqdm import tqdm
 
     bar: Any = None
@@ -350,6 +362,7 @@ def train(
         if bar is not None:
             bar.close()
         world.leave()
+
     if bar is not None:
         say_written(model)
 
@@ -383,15 +396,18 @@ def _framing(eyes: str | None, mouth: str | None) -> dict[str, Any] | None:
         if mouth is not None:
             raise ArgumentError("--mouth needs --eyes")
         return None
+
     ax, ay, bx, by = parse_numbers(eyes, 4, "--eyes")
     if not all(0 <= number <= 1 for number in (ax, ay, bx, by)) or ax >= bx:
         raise ArgumentError(
             f"--eyes takes fractions of the side from 0 to 1, first the eye on the left of the image; got {eyes}"
         )
+
     framing: dict[str, Any] = {"kind": "face", "eyes": [[ax, ay], [bx, by]]}
     if mouth is not None:
         place = parse_numbers(mouth, 2, "--mouth")
         if not all(0 <= number <= 1 for number in place):
             raise ArgumentError(f"--mouth takes fractions of the side from 0 to 1; got {mouth}")
         framing["mouth"] = place
+
     return framing

@@ -40,6 +40,7 @@ def telling_columns(labels: LabelTable) -> list[tuple[str, float]]:
         auc = float(np.mean(aucs))
         if auc >= TELLING:
             found.append((column, round(auc, 3)))
+
     return sorted(found, key=lambda pair: -pair[1])
 
 
@@ -69,8 +70,10 @@ def balanced_rows(labels: LabelTable, columns: Sequence[str], copies: int = COPI
         if column not in labels.others:
             known = ", ".join(labels.others) or "none"
             raise NotFoundError(f"no column {column!r} to balance the labels by; the other columns are {known}")
+
     if len(np.unique(labels.values)) > MOST_VALUES:
         raise ArgumentError("only classes or a few ordered values can be balanced, not numbers")
+
     strata = np.unique([" / ".join(cells) for cells in zip(*(labels.others[c] for c in columns), strict=True)],
                        return_inverse=True)[1]  # fmt: skip
     classes, place = np.unique(labels.values, return_inverse=True)
@@ -79,6 +82,7 @@ def balanced_rows(labels: LabelTable, columns: Sequence[str], copies: int = COPI
     whole = (table > 0).all(axis=1)
     if not whole.any():
         raise DataError(f"cannot balance the labels by {', '.join(columns)}: no value there has samples of every class")
+
     kept = table[whole]
     shares = kept.sum(axis=0) / kept.sum()
     random = np.random.default_rng(seed)
@@ -89,6 +93,7 @@ def balanced_rows(labels: LabelTable, columns: Sequence[str], copies: int = COPI
             wanted = max(round(copies * table[stratum].sum() * shares[number]), 1)
             times, rest = divmod(wanted, len(inside))
             rows += [*np.repeat(inside, times), *random.permutation(inside)[:rest]]
+
     return np.array(sorted(rows))
 
 

@@ -113,10 +113,12 @@ def style_channels(
     )
     order = _worth(energy).argsort(descending=True, stable=True)[:count].tolist()
     sigmas = _spread(generator, shortlist, std)
-    own, found = fingerprint(generator), []
+    own = fingerprint(generator)
+    found = []
     starts = np.cumsum([0, *sizes])
     for i in order:
-        channel, layer = shortlist[i], int(owner[shortlist[i]])
+        channel = shortlist[i]
+        layer = int(owner[shortlist[i]])
         report = {
             "effect": float(energy[i].mean().sqrt()),
             "locality": float(_locality(energy[i])),
@@ -140,6 +142,7 @@ def style_channels(
                 provenance={"method": "style channel", "seed": seed},
             )
         )
+
     return found
 
 
@@ -174,6 +177,7 @@ def screen(
             done += 1
             if progress:
                 progress(done)
+
     pixels = generator.channels * generator.resolution**2 // GRID**2
     return energy * std.double().square()[:, None, None] / (len(w) * pixels)
 
@@ -190,9 +194,11 @@ def _measure(
     progress: Callable[[int], None],
 ) -> tuple[Tensor, list[float]]:
     """What `screen` estimates, of some ``channels`` (index and layer), by rendering; and the mean change of the logits."""
-    energy, realism = torch.zeros(len(channels), GRID, GRID, dtype=torch.float64), [0.0] * len(channels)
+    energy = torch.zeros(len(channels), GRID, GRID, dtype=torch.float64)
+    realism = [0.0] * len(channels)
     sizes = [size for _, size in generator.synthesis.style_layers]
-    starts, done = np.cumsum([0, *sizes]), 0
+    starts = np.cumsum([0, *sizes])
+    done = 0
     for start in range(0, len(w), BATCH):
         ws = w[start : start + BATCH, None].expand(-1, generator.num_ws, -1)
         c = None if labels is None else labels[start : start + BATCH]
@@ -211,13 +217,15 @@ def _measure(
             energy[index] += places.cpu().double() / len(w)
             done += 1
             progress(done)
+
     return energy, realism
 
 
 def _locality(energy: Tensor) -> Tensor:
     """``[..., 8, 8]`` to ``[...]``; 1 where there is no energy at all."""
     flat = energy.flatten(-2)
-    total, strongest = flat.sum(dim=-1), flat.topk(GRID**2 // 4).values.sum(dim=-1)
+    total = flat.sum(dim=-1)
+    strongest = flat.topk(GRID**2 // 4).values.sum(dim=-1)
     return torch.where(total > 0, strongest / total.clamp(min=1e-300), 1.0)
 
 

@@ -39,7 +39,11 @@ class OnnxClassifier:
             raise ArgumentError.of("preparation", f"one of {', '.join(PREPARATIONS)}", prepare)
         if channels not in (1, 3):
             raise ArgumentError(f"a classifier takes images of 1 or 3 channels, got {channels}")
-        self.path, self.output, self.size, self.prepare, self.channels = path, output, size, prepare, channels
+        self.path = path
+        self.output = output
+        self.size = size
+        self.prepare = prepare
+        self.channels = channels
         self.network = read_onnx(path, (channels, size, size))
 
     def __call__(self, images: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -48,6 +52,7 @@ class OnnxClassifier:
         x = ((x + 1) / 2).clamp(0, 1)
         if x.shape[1] != self.channels:
             x = x.expand(-1, 3, -1, -1) if self.channels == 3 else x.mean(dim=1, keepdim=True)
+
         mean, std = (np.array(part, dtype=np.float32)[: self.channels, None, None] for part in PREPARATIONS[self.prepare])
         found = []
         for picture in x.numpy():  # one by one, as many files have a batch of 1 written into them
@@ -57,4 +62,5 @@ class OnnxClassifier:
             if not np.isfinite(numbers[self.output]):
                 raise FormatError(f"gives {numbers[self.output]} for an image, expected a finite number", path=self.path)
             found.append(float(numbers[self.output]))
+
         return np.array(found, dtype=np.float64)

@@ -35,7 +35,8 @@ def _directions(
     reports: list[dict[str, float]],
     provenance: dict[str, str],
 ) -> list[Direction]:
-    w, own = sample_w(generator).cpu(), fingerprint(generator)
+    w = sample_w(generator).cpu()
+    own = fingerprint(generator)
     return [
         Direction(
             name=f"{prefix}-{index:02d}",

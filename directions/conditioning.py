@@ -36,7 +36,8 @@ def to_keep(direction: Direction, others: Sequence[Direction], num_ws: int, w_di
     found = []
     for other in others:
         matrix = leakage([direction, other], num_ws, w_dim)
-        there, back = abs(float(matrix[0, 1])), abs(float(matrix[1, 0]))
+        there = abs(float(matrix[0, 1]))
+        back = abs(float(matrix[1, 0]))
         if there >= LEAKS and min(there, back) < SAME:
             found.append(other)
     return found
@@ -61,6 +62,7 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
     space = space_of(direction.space)
     if not keep:
         raise ArgumentError("name at least one direction to keep")
+
     ws = torch.zeros(1, generator.num_ws, generator.w_dim)
     gradients = torch.stack([gradient_of_score(ws, d) for d in keep]).double()
     first, last = direction.layers or (0, generator.num_ws - 1)
@@ -68,12 +70,14 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
     constraints = moved.sum(dim=1) if space is W else torch.zeros_like(gradients)
     if space is W_PLUS:
         constraints[:, first : last + 1] = moved
+
     basis = torch.linalg.svd(constraints.flatten(1), full_matrices=False)
     rows = basis.Vh[1e-6 * basis.S.max().clamp(min=1e-12) < basis.S]
     old = direction.vector.double().flatten()
     new = old - rows.T @ (rows @ old)
     if float(new.norm()) < 1e-3:
         raise DataError(f"nothing of {direction.name} is left if {', '.join(d.name for d in keep)} must not change")
+
     vector = unit(new).reshape(direction.vector.shape)
     sigma = measure_sigma(vector, generator)
     mean = sample_w(generator).mean(dim=0).cpu()[None, None].expand(1, generator.num_ws, -1)
@@ -90,6 +94,7 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
         flat = step.flatten()
         free = (flat - away.T @ (away @ flat)).reshape(step.shape).float()
         undecided = replace(undecided, step=of_one_sigma(free, undecided))
+
     found = replace(
         undecided,
         name=name or f"{direction.name}-alone",

@@ -55,10 +55,13 @@ class Direction:
             raise ArgumentError(f"a direction's name has letters, digits, - and _, got {quoted(self.name)}")
         if self.vector.ndim not in (1, 2):
             raise ArgumentError.of_shape("a direction", "[w_dim] or [num_ws, w_dim]", self.vector.shape)
+
         if not self.space:
             object.__setattr__(self, "space", "w" if self.vector.ndim == 1 else "w+")
+
         if self.space not in SPACES:
             raise ArgumentError.of("a direction's space", '"z", "w", "w+" or "s"', self.space)
+
         space = SPACES[self.space]
         if (self.vector.ndim == 2) != space.per_layer:
             raise ArgumentError(f"a direction in the space {self.space} cannot have shape {list(self.vector.shape)}")
@@ -112,8 +115,10 @@ def save_direction(path: str | os.PathLike[str], direction: Direction) -> None:
     tensors = {"vector": direction.vector.float()}
     if direction.scale is not None:
         tensors["scale"] = direction.scale.float()
+
     if direction.step is not None:
         tensors["step"] = direction.step.float()
+
     write_tensors(path, FORMAT, VERSION, header, tensors)
 
 
@@ -182,6 +187,7 @@ def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tupl
         and not layers[0] <= own[0] <= own[1] <= layers[1]
     ):
         raise ArgumentError(f"direction {direction.name} is in layers {own[0]}-{own[1]}, outside of {layers[0]}-{layers[1]}")
+
     sign = -1.0 if flip else 1.0
     return replace(
         direction,

@@ -34,11 +34,13 @@ def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tu
             raise DataError(f"cross-validation needs at least {needed}")
         make = StratifiedKFold if binary else KFold
         folds = make(n_splits=min(FOLDS, smallest), shuffle=True, random_state=0).split(labels, labels)
+
     if not binary:
         wide = [(train, test) for train, test in folds if len(train) >= 2 and len(test) >= 2]
         if not wide:
             raise DataError("no fold has two samples; larger groups, or none, are needed")
         return wide
+
     both = [(train, test) for train, test in folds if len(set(labels[train])) == 2 and len(set(labels[test])) == 2]
     if not both:
         raise DataError("no fold has samples of both classes; more groups, or none, are needed")
@@ -76,7 +78,8 @@ def held_out(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | No
 
 def _rows_of(members: Array, drawn: Array) -> Array:
     """Return the samples of every group in ``drawn``, in order; ``members [n]`` are group numbers from 0."""
-    order, counts = np.argsort(members, kind="stable"), np.bincount(members)
+    order = np.argsort(members, kind="stable")
+    counts = np.bincount(members)
     first = np.cumsum(counts) - counts
     lengths = counts[drawn]
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -38,6 +38,7 @@ def read_array(path: str | os.PathLike[str], component: int | None = None) -> tu
             found = next(iter(found.values()))
         else:
             raise FormatError(f"expected one array, or GANSpace's mean, std and comp; it has {listed(found)}", path=path)
+
     if component is not None and not facts:
         raise ArgumentError("only GANSpace files have components; this one has a single direction", path=path)
     return torch.from_numpy(numbers(path, found)), facts
@@ -75,6 +76,7 @@ def import_direction(
     shape = list(array.shape)
     while array.ndim > 1 and array.shape[0] == 1:
         array = array[0]
+
     expected = ([generator.w_dim], [generator.num_ws, generator.w_dim])
     if list(array.shape) not in expected:
         raise IncompatibleError(
@@ -84,13 +86,16 @@ def import_direction(
         )
     if not bool(array.any()):
         raise FormatError("the direction is zero", path=path)
+
     scale = float(array.norm())
     if array.ndim == 2 and bool((array == array[0]).all()):
         array = array[0]
         scale = float(array.norm())
+
     vector = unit(array)
     with torch.no_grad():
         mean = sample_w(generator).mean(dim=0).double().cpu()
+
     centre = float((vector.double() * mean).sum())  # a W+ vector: the sum over its rows
     return Direction(
         name=name,

@@ -75,9 +75,11 @@ class TextLabels:
 
     def numbers(self, positive: Iterable[str] = (), negative: Iterable[str] = (), order: Sequence[str] = ()) -> LabelTable:
         """Convert the labels to 0 and 1, or to numbers; see `read_labels`."""
-        yes, no = set(positive), set(negative)
+        yes = set(positive)
+        no = set(negative)
         if order and (yes or no):
             raise ArgumentError("an order of values cannot be used with positive or negative values")
+
         values = []
         for text, (path, line) in zip(self.texts, self.places, strict=True):
             try:
@@ -88,11 +90,13 @@ class TextLabels:
         rows = [i for i, value in enumerate(values) if value is not None]
         if not rows:
             raise DataError(f"no sample has a usable label of {self.attribute!r}", path=self.source)
+
         found = np.array([values[i] for i in rows], dtype=np.float64)
         if len(set(found)) < 2:
             raise DataError(
                 f"all {len(found)} labels of {self.attribute!r} are the same; a direction needs two classes", path=self.source
             )
+
         groups = [self.groups[i] for i in rows] if self.groups else None
         others = {name: [texts[i] for i in rows] for name, texts in self.others.items()}
         return LabelTable([self.paths[i] for i in rows], found, groups, others)
@@ -144,14 +148,19 @@ def read_texts(
         return _from_folders(path)
     if column is None:
         raise ArgumentError("the column of the labels is not named", path=path, advice="name it with `column`")
+
     names, *cells = list(read_csv(path, column=file_column)) or [[]]
     rows = [dict(zip(names, row, strict=False)) for row in cells]
     for needed in [file_column, column, *([group] if group else [])]:
         if needed not in names:
             raise NotFoundError(f"no column {needed!r}; there are {', '.join(names) or 'none'}", path=path)
+
     left_out = set(exclude)
     seen: dict[Path, str] = {}
-    paths, texts, groups, places = [], [], [], []
+    paths = []
+    texts = []
+    groups = []
+    places = []
     others: dict[str, list[str]] = {name: [] for name in names if name not in (file_column, column, group)}
     for number, row in enumerate(rows, start=2):
         text = row.get(column, "").strip()
@@ -175,6 +184,7 @@ def read_texts(
         places.append((path, number))
         for name, words in others.items():
             words.append(row.get(name, "").strip())
+
     if not paths:
         raise DataError(f"no row has a usable label in column {column!r}", path=path)
     return TextLabels(path, column, paths, texts, groups if group else None, places, others)
@@ -189,6 +199,7 @@ def _from_folders(path: Path) -> TextLabels:
     ]
     for sample, _ in found:
         outputs.given(sample)
+
     if len({name for _, name in found}) < 2:
         raise FormatError("expected a CSV file, or a folder with two or more sub-folders of samples, one per class", path=path)
     return TextLabels(
@@ -216,10 +227,12 @@ def _value(text: str, attribute: str, yes: set[str], no: set[str], order: Sequen
         return 0.0 if yes else 1.0
     if text.lower() in (*YES, *NO):
         return float(text.lower() in YES)
+
     try:
         number = float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
     except ValueError as error:
         raise FormatError(f"{attribute} is {text!r}, neither a number nor yes or no", advice="use `positive=VALUE`") from error
+
     if not math.isfinite(number):
         raise FormatError(f"{attribute} is {text!r}, which is not a finite number")
     if abs(number) > LARGEST:

@@ -74,4 +74,5 @@ def moments(
         done = total
         if progress:
             progress(done, samples)
+
     return mean, scatter

@@ -156,6 +156,7 @@ def fit_probe(
     if kind == "auto":
         few_or_many = binary and (min(values.sum(), (1 - values).sum()) < FEW or len(values) > MANY)
         kind = "ridge" if not binary else "logistic" if few_or_many else "svc"
+
     if kind != "ridge" and not binary:
         raise DataError(f"the {kind} probe needs labels 0 and 1; use ridge for numbers, or only the most confident samples")
 
@@ -165,6 +166,7 @@ def fit_probe(
         x = x.astype(np.float32)
         if kind == "logistic" and x.shape[1] <= WIDE:
             estimator.set_params(solver="newton-cholesky")
+
     x = x / scale
     two = binary and kind != "ridge"
 
@@ -183,12 +185,14 @@ def fit_probe(
         report["learning_curve"] = curve
         report["gain_of_doubling"] = gain_of_doubling(curve)
         report["angle"] = stability(estimator, x, values, members)
+
     if options.examine and space.per_layer and at.last > at.first:
         alone = by_layer(estimator, x, values, members, two, at.last + 1 - at.first)
         report["layers_alone"] = alone
         told = [max(value - 0.5 * two, 0.0) for value in alone]
         if any(told):
             report["telling_layers"] = [at.first + row for row in propose_layers(told)]
+
     report.update(samples.facts)
 
     fitted = clone(estimator).fit(x, values)
@@ -271,6 +275,7 @@ def _rows(samples: LabelledLatents, generator: Generator, space: str, at: Coordi
     known = np.isfinite(values)
     if not known.any():
         raise DataError("all labels are missing")
+
     x: Array = where.rows(generator, latents[torch.from_numpy(known)], at).cpu().double().numpy()
     kept = [group for group, keep in zip(groups, known, strict=True) if keep] if groups is not None else None
     return x, values[known], kept

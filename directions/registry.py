@@ -52,7 +52,8 @@ def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None)
     text = os.fspath(name)
     if os.path.isfile(text):
         return Path(text)
-    own, ours = own_directions(fingerprint), shipped(fingerprint)
+    own = own_directions(fingerprint)
+    ours = shipped(fingerprint)
     for table in (own, ours):
         if text in table:
             return table[text]

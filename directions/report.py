@@ -42,8 +42,10 @@ def with_report(
             matrix = leakage([direction, *known], generator.num_ws, generator.w_dim)
             report["leakage"] = {d.name: round(float(matrix[0, i + 1]), 3) for i, d in enumerate(known)}
             report["keep"] = [d.name for d in to_keep(direction, known, generator.num_ws, generator.w_dim)]
+
     if effect is not None:
         report["effect"] = effect.summary()
+
     if any(by_layer):
         report["by_layer"], report["proposed_layers"] = list(by_layer), list(propose_layers(by_layer))
     return replace(direction, report=report)
@@ -75,27 +77,35 @@ def _card(direction: Direction) -> str:
                 facts.append((f"{figure} of the {what} on held-out data", text))
                 if r.get(f"{prefix}{key}_shuffled") is not None:
                     facts.append((f"{figure} with shuffled labels", f"{r[f'{prefix}{key}_shuffled']:.3f}"))
+
     if "samples" in r:
         of = f", in {r['groups']} groups" if r.get("groups") else ""
         facts.append(("labelled latents", f"{r['samples']}{of}"))
+
     if r.get("angle") is not None:
         facts.append(("angle between directions from resampled labels", f"{r['angle']:.0f} degrees"))
+
     if r.get("layers_alone"):
         first = direction.layers[0] if direction.layers else 0
         alone = ", ".join(f"{first + i}: {value:.2f}" for i, value in enumerate(r["layers_alone"]))
         facts.append(("AUC (or R2) of probes of a single layer", alone))
+
     if r.get("telling_layers"):
         low, high = r["telling_layers"]
         facts.append(("layers that reach nine tenths of it", f"`--layers {low}-{high}`"))
+
     if r.get("gain_of_doubling") is not None:
         facts.append(("expected gain from twice the labels", f"+{r['gain_of_doubling']:.3f}"))
+
     if r.get("kept"):
         facts.append(("does not change", ", ".join(r["kept"])))
+
     if "leakage" in r:
         moved = ", ".join(f"{name} {value:+.2f}" for name, value in r["leakage"].items())
         facts.append(("change of other scores, in sigmas per sigma", moved))
         if r.get("keep"):
             facts.append(("scores worth keeping (change of 0.2 or more)", f"`--keep {','.join(r['keep'])}`"))
+
     effect = r.get("effect")
     if effect:
         for amount, (share, count) in effect["brought_over"].items():
@@ -115,9 +125,11 @@ def _card(direction: Direction) -> str:
                 if abs(a) in (1.0, 2.0)
             )
             facts.append((f"identity preservation among {effect['pictures']} images", known))
+
     if r.get("proposed_layers"):
         low, high = r["proposed_layers"]
         facts.append(("layers with nine tenths of the effect", f"{low}-{high}"))
+
     lines += [line for sentence in in_words(r) for line in (f"**{sentence[0].upper()}{sentence[1:]}.**", "")]
     lines += ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in facts), ""]
     if direction.provenance:
@@ -140,7 +152,9 @@ def _plot(direction: Direction) -> Image.Image:
     from matplotlib.figure import Figure
 
     r = direction.report
-    effect, curve, leaks = r.get("effect") or {}, r.get("learning_curve") or [], r.get("leakage") or {}
+    effect = r.get("effect") or {}
+    curve = r.get("learning_curve") or []
+    leaks = r.get("leakage") or {}
     layers = r.get("by_layer") or []
     found = (("effect", effect.get("yes")), ("layers", layers), ("curve", curve), ("leaks", leaks))
     panels = [kind for kind, there in found if there]
@@ -169,8 +183,10 @@ def _plot(direction: Direction) -> Image.Image:
             axes.axvline(0, color="black", linewidth=0.8)
             axes.axvspan(-LEAKS, LEAKS, alpha=0.12, color="tab:green")
             axes.set(xlabel="sigmas per sigma")
+
     if not panels:
         figure.text(0.5, 0.4, "nothing measured yet", ha="center")
+
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     buffer.seek(0)
@@ -186,6 +202,7 @@ def compared(directions: Sequence[Direction], generator: Generator) -> str:
     for d in directions:
         with _named(d):
             lines.append(_row(d))
+
     linear = [d for d in directions if space_of(d.space).linear]
     if len(linear) > 1:
         matrix = leakage(linear, generator.num_ws, generator.w_dim)
@@ -196,11 +213,13 @@ def compared(directions: Sequence[Direction], generator: Generator) -> str:
         ]
         for d, row in zip(linear, matrix, strict=True):
             lines.append(f"| {d.name} | " + " | ".join(f"{float(value):+.2f}" for value in row) + " |")
+
     return "\n".join(lines) + "\n"
 
 
 def _row(direction: Direction) -> str:
-    r, effect = direction.report, direction.report.get("effect")
+    r = direction.report
+    effect = direction.report.get("effect")
     figure = next((f"{label} {r[k]:.3f}" for k, label in (("auc", "AUC"), ("r2", "R2")) if k in r), "")
     over = {a: f"{s:.0%} of {n}" for a, (s, n) in effect["brought_over"].items()} if effect else {}
     side = max((v for s in effect.get("side_effects", {}).values() for v in s.values()), default=None) if effect else None

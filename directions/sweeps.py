@@ -97,7 +97,8 @@ def sweep_sheet(
     bases = [_Base(latent)] if latent is not None else [_random_base(generator, seed, psi) for seed in seeds]
     if not directions or not amounts or not bases:
         raise ArgumentError("a contact sheet needs at least one direction, one amount and one image to start from")
-    captions, rows = [f"{amount:+.1f}" for amount in amounts], []
+    captions = [f"{amount:+.1f}" for amount in amounts]
+    rows = []
     for direction in directions:
         for line in [[base] for base in bases] if len(directions) == 1 else [bases]:
             moved = [_moved(generator, base, direction, amount, psi, hold) for base in line for amount in amounts]
@@ -113,23 +114,29 @@ def title(direction: Direction) -> str:
 
 
 def _title(direction: Direction) -> str:
-    words, report = [], direction.report
+    words = []
+    report = direction.report
     if "explained" in report:
         words.append(f"{report['explained']:.1%} of the variance of w")
+
     if "share" in report:
         words.append(f"{report['share']:.1%} of the eigenvalues")
+
     if "effect" in report and "place" in report:
         row, column = report["place"]
         words.append(f"effect {report['effect']:.3f}, locality {report['locality']:.2f}, row {row:.2f}, column {column:.2f}")
+
     if direction.layers is not None:
         first, last = direction.layers
         words.append(f"layers {first}-{last}" if last > first else f"layer {first}")
+
     return f"{direction.name}: {', '.join(words)}" if words else direction.name
 
 
 @torch.no_grad()
 def _random_base(generator: Generator, seed: int, psi: float) -> _Base:
-    z, c = sample_z(seed, generator.z_dim).to(generator.device), random_labels(generator, seed, 1)
+    z = sample_z(seed, generator.z_dim).to(generator.device)
+    c = random_labels(generator, seed, 1)
     return _Base(Latent(generator.mapping(z, c, psi), None, "", "w"), z, c)
 
 

@@ -77,6 +77,7 @@ def _resampled(
                 values.append(value)
         if values:
             found.append(float(np.mean(values)))
+
     return found
 
 
@@ -114,7 +115,8 @@ def learning_curve(
     rng = np.random.default_rng(0)
     curve = []
     for share in CURVE:
-        counts, values = [], []
+        counts = []
+        values = []
         for train, test in folds:
             inside = np.unique(members[train])
             for _ in range(REPEATS if share < 1 else 1):
@@ -129,6 +131,7 @@ def learning_curve(
                 values.append(figure(labels[test], scores, binary))
         if values:
             curve.append((round(float(np.mean(counts))), round(float(np.mean(values)), 4)))
+
     return curve
 
 
@@ -158,7 +161,8 @@ def in_words(report: Mapping[str, Any]) -> list[str]:
     found = []
     for prefix, what in (("", "the probe"), ("photo_", "the photo classifier")):
         for key, name, chance in (("auc", "AUC", 0.5), ("r2", "R2", 0.0)):
-            value, interval = report.get(f"{prefix}{key}"), report.get(f"{prefix}{key}_interval")
+            value = report.get(f"{prefix}{key}")
+            interval = report.get(f"{prefix}{key}_interval")
             if value is None or interval is None or not np.isfinite([value, *interval]).all() or interval[0] > chance:
                 continue
             people = report.get(f"{prefix}groups")
@@ -171,6 +175,7 @@ def in_words(report: Mapping[str, Any]) -> list[str]:
             needed = count * ((value - interval[0]) / (value - chance)) ** 2 * MARGIN
             enough = f"; about {_two_digits(needed)} {unit} would be enough, there are {count}" if count else ""
             found.append(f"{seen}{enough}")
+
     return found
 
 
@@ -182,7 +187,8 @@ def _two_digits(number: float) -> int:
 def stability(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, draws: int = 20) -> float:
     """Mean angle in degrees between the weights from all samples and from samples (groups) drawn with replacement."""
     members = np.unique(list(groups), return_inverse=True)[1] if groups is not None else np.arange(len(labels))
-    everyone, rng = np.unique(members), np.random.default_rng(0)
+    everyone = np.unique(members)
+    rng = np.random.default_rng(0)
     whole = np.ravel(clone(estimator).fit(x, labels).coef_)
     angles = []
     for _ in range(draws):
@@ -193,6 +199,7 @@ def stability(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | N
         other = np.ravel(clone(estimator).fit(x[rows], labels[rows]).coef_)
         cosine = whole @ other / (np.linalg.norm(whole) * np.linalg.norm(other) or 1.0)
         angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
     return round(float(np.mean(angles)), 1) if angles else float("nan")
 
 

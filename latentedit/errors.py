@@ -259,7 +259,9 @@ def complete(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         yield
     except ArgumentError as error:
         found = FormatError(error._placed(), path=path, advice=error.advice)
-        found.argument, found.expected, found.actual = error.argument, error.expected, error.actual
+        found.argument = error.argument
+        found.expected = error.expected
+        found.actual = error.actual
         raise found from error
     except Error as error:
         if error.path is not None:

@@ -153,7 +153,9 @@ def _sum_along(
     x: Tensor, dim: int, weights: Tensor, geometry: Geometry, before: int, size: int, form: torch.memory_format
 ) -> Tensor:
     """One axis; what padding would add is left out of the sums, and not added."""
-    up, down, taps = geometry.up, geometry.down, weights.unbind(0)
+    up = geometry.up
+    down = geometry.down
+    taps = weights.unbind(0)
     taps = taps[::-1] if geometry.flip else taps
     shape = list(x.shape)
     shape[dim] = size
@@ -161,7 +163,8 @@ def _sum_along(
     for phase in range(min(up, size)):
         # Of the outputs at phase, phase + up, ... number t is a sum over what lies at start + down t, one start a tap.
         outputs = y[(slice(None),) * dim + (slice(phase, None, up),)]
-        count, empty = outputs.shape[dim], True
+        count = outputs.shape[dim]
+        empty = True
         for number, tap in enumerate(taps):
             start, beside = divmod(phase * down + number - before, up)
             first = max(-(start // down), 0)
@@ -180,19 +183,24 @@ def _sum_along(
                 place.addcmul_(shifted, tap)
         if empty:
             outputs.zero_()
+
     return y
 
 
 def _depthwise(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
     """Correlation, of one channel at a time."""
-    up, down, padding = geometry.up, geometry.down, geometry.padding
+    up = geometry.up
+    down = geometry.down
+    padding = geometry.padding
     if filter.ndim == 1:
         filter = torch.outer(filter, filter)
+
     kernel = (filter.flip(0, 1) if geometry.flip else filter) * geometry.gain
     channels = x.shape[1]
     weight = kernel.to(device=x.device, dtype=x.dtype)[None, None].expand(channels, 1, -1, -1)  # [C, 1, kh, kw]
     if up > 1:
         return _spread(x, weight.flip(2, 3), up, padding)[:, :, ::down, ::down]
+
     x0, x1, y0, y1 = padding
     if x0 == x1 and y0 == y1 and min(x0, y0) >= 0:
         return F.conv2d(x, weight, stride=down, padding=(y0, x0), groups=channels)
@@ -203,8 +211,12 @@ def _spread(x: Tensor, weight: Tensor, up: int, padding: Padding) -> Tensor:
     """Zeros inserted, ``padding`` and filter in one transposed convolution, cut to what it says."""
     (kh, kw), (x0, x1, y0, y1) = weight.shape[2:], padding
     # What a transposed convolution has beyond the padded picture, before and after, for either axis.
-    left, right, top, bottom = kw - 1 - x0, kw - up - x1, kh - 1 - y0, kh - up - y1
-    across, down = max(min(left, right), 0), max(min(top, bottom), 0)
+    left = kw - 1 - x0
+    right = kw - up - x1
+    top = kh - 1 - y0
+    bottom = kh - up - y1
+    across = max(min(left, right), 0)
+    down = max(min(top, bottom), 0)
     y = F.conv_transpose2d(x, weight, stride=up, padding=(down, across), groups=len(weight))
     rest = (across - left, across - right, down - top, down - bottom)
     return F.pad(y, rest) if any(rest) else y
@@ -239,12 +251,14 @@ def filter_adjoint(gradient: Tensor, filter: Tensor, size: Sequence[int], paddin
 def upsample2d(x: Tensor, filter: Tensor, factor: int = 2, gain: float = 1.0) -> Tensor:
     """``[N, C, H, W]`` to ``[N, C, H * factor, W * factor]``, low-pass filtered, brightness kept (times ``gain``)."""
     k = filter.shape[-1]
-    before, after = (k + factor - 1) // 2, (k - factor) // 2
+    before = (k + factor - 1) // 2
+    after = (k - factor) // 2
     return upfirdn2d(x, filter, up=factor, padding=(before, after, before, after), gain=gain * factor**2)
 
 
 def downsample2d(x: Tensor, filter: Tensor, factor: int = 2) -> Tensor:
     """``[N, C, H, W]`` to ``[N, C, H / factor, W / factor]``, low-pass filtered."""
     k = filter.shape[-1]
-    before, after = (k - factor + 1) // 2, (k - factor) // 2
+    before = (k - factor + 1) // 2
+    after = (k - factor) // 2
     return upfirdn2d(x, filter, down=factor, padding=(before, after, before, after))

@@ -58,7 +58,8 @@ def write_samples(
     with alone(lock_of(place / LABELS), place / LABELS):
         _refuse_loss(place / LABELS)
         classes = random_labels(generator, seed, count)
-        rows, shown = [], []
+        rows = []
+        shown = []
         for i in range(count):
             c = None if classes is None else classes[i : i + 1]
             with torch.no_grad():
@@ -78,6 +79,7 @@ def write_samples(
         writer.writerow([FILE, PICTURE, *attributes])
         writer.writerows([*row, *[""] * len(attributes)] for row in rows)
         write_bytes(place / LABELS, text.getvalue().encode())
+
     return place / LABELS
 
 

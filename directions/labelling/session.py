@@ -81,7 +81,9 @@ class Labelling:
             raise ArgumentError.of("order", f"one of {', '.join(ORDERS)}", order)
         if column.strip() in ("", FILE, PICTURE):
             raise ArgumentError(f"{column!r} cannot be a column of labels")
-        self.column, self._table = column, Table(table)
+
+        self.column = column
+        self._table = Table(table)
         self.samples = _samples(self._table)
         self.latents = self.samples[0].path.suffix in LATENTS
         self._numbers = {sample.file: sample.number for sample in self.samples}
@@ -89,7 +91,8 @@ class Labelling:
         self._skipped: list[int] = []
         self._again: list[int] = []  # what undo gave back, the last one to be asked first
         self._past: list[tuple[int, str]] = []  # sample and its value before
-        self._fitted, self._since = False, 0
+        self._fitted = False
+        self._since = 0
         self._auc: float | None = None
         self._order = list(range(len(self.samples)))
         self._x: Array | None = None
@@ -149,7 +152,8 @@ class Labelling:
         return bool(self._past)
 
     def progress(self) -> Progress:
-        yes, no = self._values.count("1"), self._values.count("0")
+        yes = self._values.count("1")
+        no = self._values.count("0")
         return Progress(yes, no, len(self.samples) - yes - no, self._auc)
 
     def _put(self, number: int, value: str) -> str:
@@ -173,8 +177,10 @@ class Labelling:
         labels = np.array([float(value) if value else np.nan for value in self._values])
         if self._x is None or min(self._values.count("1"), self._values.count("0")) < ENOUGH:
             return
-        self._order, self._auc = ranking(self._x, labels), accuracy(self._x, labels)
-        self._fitted, self._since = True, 0
+        self._order = ranking(self._x, labels)
+        self._auc = accuracy(self._x, labels)
+        self._fitted = True
+        self._since = 0
 
 
 @contextmanager
@@ -193,6 +199,7 @@ def labelled_alone(table: str | os.PathLike[str]) -> Iterator[None]:
 def _samples(table: Table) -> list[Sample]:
     if table.index(FILE) is None:
         raise NotFoundError(f"no column {FILE!r}; there are {', '.join(table.columns)}", path=table.path)
+
     found: dict[str, Sample] = {}
     for row, record in enumerate(table.rows):
         file = table.cell(row, FILE)
@@ -204,8 +211,10 @@ def _samples(table: Table) -> list[Sample]:
         if not os.path.isfile(path):
             raise NotFoundError(f"no such file {path}", path=table.path, line=record.line)
         found[file] = Sample(len(found), row, file, path, _picture(table, path, table.cell(row, PICTURE), record.line))
+
     if not found:
         raise DataError("no row names a file", path=table.path)
+
     samples = list(found.values())
     if len({sample.path.suffix in LATENTS for sample in samples}) > 1:
         raise DataError("names both latent files and photos; use only one kind", path=table.path)
@@ -220,6 +229,7 @@ def _picture(table: Table, path: Path, named: str, line: int) -> Path:
         return table.path.parent / named
     if path.suffix.lower() in EXTENSIONS:
         return path
+
     beside = next((path.with_suffix(ending) for ending in EXTENSIONS if os.path.isfile(path.with_suffix(ending))), None)
     if beside is None:
         raise NotFoundError(
@@ -227,6 +237,7 @@ def _picture(table: Table, path: Path, named: str, line: int) -> Path:
             path=table.path,
             line=line,
         )
+
     return beside
 
 

@@ -63,7 +63,8 @@ class Table:
             raise kind(f"not a readable CSV file ({reason})", path=self.path) from error
         if not records or not records[0].cells:
             raise FormatError("the first line must name the columns, it is empty", path=self.path)
-        self.head, self.rows = records[0], records[1:]
+        self.head = records[0]
+        self.rows = records[1:]
 
     @property
     def columns(self) -> list[str]:
@@ -91,13 +92,17 @@ class Table:
         Raises:
             Error: the file cannot be written, or another program has changed it since it was read.
         """
-        head, rows, index = self.head, list(self.rows), self.index(column)
+        head = self.head
+        rows = list(self.rows)
+        index = self.index(column)
         if index is None:
             index = len(self.columns)
-            head, rows = head.with_cell(index, column), [record.padded(index + 1) for record in rows]
+            head = head.with_cell(index, column)
+            rows = [record.padded(index + 1) for record in rows]
         rows[row] = rows[row].with_cell(index, value)
         self._write(head, rows)
-        self.head, self.rows = head, rows
+        self.head = head
+        self.rows = rows
 
     def _write(self, head: Record, rows: list[Record]) -> None:
         mark = codecs.BOM_UTF8 if self._bytes.startswith(codecs.BOM_UTF8) else b""

@@ -39,6 +39,7 @@ def latent_features(paths: Sequence[Path], progress: Report | None = None) -> Ar
         rows.append(latent.ws[0].double().mean(dim=0).numpy())
         if progress is not None:
             progress(i + 1, len(paths))
+
     return _scaled(np.stack(rows))
 
 

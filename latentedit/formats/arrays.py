@@ -40,6 +40,7 @@ def read_arrays(path: str | os.PathLike[str]) -> Any:
         return _plain(found)
     if path.suffix not in ENDINGS:
         raise FormatError(f"arrays are read from {', '.join(ENDINGS)}", path=path)
+
     try:
         if zipfile.is_zipfile(path):  # whatever it is called
             with opened_zip(path, MOST) as archive:
@@ -61,12 +62,15 @@ def _array(file: BinaryIO, size: int) -> Array:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise FormatError(f"version {version[0]}.{version[1]} of the format, which arrays of numbers do not need")
+
     shape, fortran, kind = readers[version](file, HEADER)
     if kind.kind not in "biufSU" or len(shape) > 8 or any(n < 0 for n in shape):
         raise FormatError(f"an array of {quoted(str(kind))}, expected numbers")
+
     count = math.prod(shape)
     if count * kind.itemsize > size or math.prod(max(n, 1) for n in shape) > max(size, 2**20):
         raise FormatError("an array that claims more numbers than the file has")
+
     data = file.read(count * kind.itemsize)
     return np.frombuffer(data, dtype=kind, count=count).reshape(shape, order="F" if fortran else "C")
 

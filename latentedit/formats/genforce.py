@@ -64,6 +64,7 @@ def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
         if any("label" in name for name in state):
             raise FormatError("a network with labels of this layout cannot be represented", path=path)
         generator = _generator(path, state)
+
     provenance: dict[str, Any] = {"layout": "genforce StyleGAN"}
     rows = state.get("truncation.truncation")
     if isinstance(rows, Tensor) and rows.numel() == generator.num_ws:
@@ -71,10 +72,12 @@ def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
         used = int((psi != 1).sum())
         if used:
             provenance |= {"truncation_psi": round(float(psi[0]), 6), "truncation_cutoff": used}
+
     model = Model(generator, path=str(path), provenance=provenance)
     if AVERAGE not in state:
         missing.measure_average(generator)
         missing.tell(model, missing.AVERAGE)
+
     if "synthesis.lod" not in state:
         missing.tell(model, "the file does not say how far the network has grown; taken is all of it")
     return model
@@ -85,10 +88,12 @@ def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Genera
     depth = sum(name.startswith("mapping.dense") and name.endswith("linear.weight") for name in state)
     if not 1 <= levels <= LARGEST.bit_length() or not 1 <= depth <= DEEPEST:
         raise FormatError(f"{levels} outputs and {depth} mapping layers are no network of this kind", path=path)
+
     resolution = 2 ** (levels + 1)
     widths = {4 * 2**index: state[f"synthesis.output{index}.conv.weight"].shape[1] for index in range(levels)}
     if f"synthesis.layer{2 * levels - 1}.epilogue.bias" not in state:
         raise FormatError("only networks with an RGB output at every resolution can be represented", path=path)
+
     config = GeneratorConfig(
         resolution=resolution,
         channels=state["synthesis.output0.conv.weight"].shape[0],
@@ -108,9 +113,11 @@ def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Genera
         ours[f"mapping.fc{layer}.weight"] = state[f"mapping.dense{layer}.linear.weight"]
         # Our layers multiply by sqrt(2) after the bias, theirs before it.
         ours[f"mapping.fc{layer}.bias"] = state[f"mapping.dense{layer}.wscale.bias"] / LRELU_GAIN
+
     for index, block in enumerate(config.block_resolutions):
         for number in (0, 1):
-            here, there = f"synthesis.b{block}.conv{number}", f"synthesis.layer{2 * index + number}"
+            here = f"synthesis.b{block}.conv{number}"
+            there = f"synthesis.layer{2 * index + number}"
             if index or number:
                 ours[f"{here}.weight"] = _weight(state, there)
             ours |= {
@@ -122,6 +129,7 @@ def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Genera
             }
         for part, name in (("weight", "conv.weight"), ("bias", "bias")):
             ours[f"synthesis.b{block}.torgb.{part}"] = state[f"synthesis.output{index}.{name}"]
+
     return with_weights(Generator, config, ours, path)
 
 

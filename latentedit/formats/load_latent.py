@@ -26,15 +26,18 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
         from latentedit.formats.projections import load_projection
 
         return load_projection(path)
+
     header, tensors = read_tensors(path, FORMAT, VERSION)
     _check_header(path, header)
     tensors = {name: _floats(path, name, tensor) for name, tensor in tensors.items()}
     ws = tensors.get("ws")
     if ws is None or ws.ndim != 3 or len(ws) != 1 or not ws.numel():
         raise FormatError("a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint", path=path)
+
     maps = [tensors[name] for name in sorted(tensors) if name.startswith("noise/")]
     if any(map_.ndim != 4 or map_.shape[:2] != (1, 1) for map_ in maps):
         raise FormatError("a latent file's noise maps must have shape [1, 1, h, w]", path=path)
+
     offsets = [tensors[name] for name in sorted(tensors) if name.startswith("styles/")]
     if any(offset.ndim != 2 or len(offset) != 1 for offset in offsets):
         raise FormatError("a latent file's style offsets must have shape [1, channels]", path=path)

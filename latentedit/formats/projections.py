@@ -33,20 +33,24 @@ def load_projections(path: str | os.PathLike[str]) -> list[tuple[str, Latent]]:
     Raises:
         Error: another kind of file, or a damaged one.
     """
-    found, stem = read_arrays(path), Path(path).stem
+    found = read_arrays(path)
+    stem = Path(path).stem
     if isinstance(found, dict) and isinstance(found.get("noises"), list):  # as its older versions wrote it
         noises = found.pop("noises")
         found = {key: {**value, "noise": noises} if isinstance(value, dict) else value for key, value in found.items()}
+
     if isinstance(found, dict) and found and all(isinstance(v, dict) and "latent" in v for v in found.values()):
         names = [_name(key, index) for index, key in enumerate(found)]
         names = [name if names.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(names)]
         return [(name, _rosinality(path, value)) for name, value in zip(names, found.values(), strict=True)]
+
     if isinstance(found, dict):
         array = found.get("w", next(iter(found.values())) if len(found) == 1 else None)
         if array is None:
             raise FormatError(f"expected latents under the name w, or a single array; it has {listed(found)}", path=path)
     else:
         array = found
+
     ws = _ws(path, array)
     names = [stem] if len(ws) == 1 else [f"{stem}-{index:0{len(str(len(ws) - 1))}d}" for index in range(len(ws))]
     return [(name, _latent(w[None])) for name, w in zip(names, ws, strict=True)]
@@ -97,7 +101,8 @@ def _ws(path: str | os.PathLike[str], array: Any) -> Tensor:
 
 
 def _rosinality(path: str | os.PathLike[str], entry: dict[Any, Any]) -> Latent:
-    ws, noise = _ws(path, entry["latent"]), entry.get("noise")
+    ws = _ws(path, entry["latent"])
+    noise = entry.get("noise")
     if len(ws) != 1:
         raise FormatError(f"expected one latent per image, found {len(ws)}", path=path)
     if noise is None:

@@ -37,18 +37,23 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
             f" it has {listed(found)}",
             path=path,
         )
+
     assert isinstance(state, dict)
     config = _generator_config(path, state)
     average = found.get("latent_avg")
     if not isinstance(average, Tensor | None):
         raise FormatError(f"expected latent_avg to be a tensor, found {quoted(average)}", path=path)
+
     model = Model(_generator(path, state, config, average), path=str(path), provenance={"layout": "rosinality"})
     if _is_generator(found.get("g")):
         model.raw_generator = _generator(path, found["g"], config, average)
+
     if average is None:
         missing.tell(model, missing.AVERAGE)
+
     if not _has_noise(state):
         missing.tell(model, missing.NOISE)
+
     if isinstance(found.get("d"), dict):
         model.discriminator = _discriminator(path, found["d"], config)
     return model
@@ -75,21 +80,26 @@ def save_rosinality(path: str | os.PathLike[str], model: Model) -> list[str]:
     ):
         if wrong:
             raise IncompatibleError(f"rosinality's layout has no place for {what}")
+
     document: dict[str, Any] = {
         "g_ema": _rename_generator(model.generator),
         "latent_avg": model.generator.mapping.w_avg.clone(),
     }
     if model.raw_generator is not None:
         document["g"] = _rename_generator(model.raw_generator)
+
     left_out = []
     if model.discriminator is not None:
-        d, expected = model.discriminator.config, _discriminator_config(config)
+        d = model.discriminator.config
+        expected = _discriminator_config(config)
         if d == expected:
             document["d"] = _rename_discriminator(model.discriminator)
         else:
-            ours, theirs = d.as_dict(), expected.as_dict()
+            ours = d.as_dict()
+            theirs = expected.as_dict()
             different = ", ".join(name for name in ours if ours[name] != theirs[name])
             left_out.append(f"the discriminator, as the layout has no place for its {different}")
+
     buffer = io.BytesIO()
     torch.save(document, buffer)
     write_bytes(path, buffer.getvalue())
@@ -139,6 +149,7 @@ def _generator_names(config: GeneratorConfig) -> dict[str, str]:
     for layer in range(config.mapping_layers):
         for part in ("weight", "bias"):
             names[f"mapping.fc{layer}.{part}"] = f"style.{layer + 1}.{part}"
+
     for index, (ours, theirs) in enumerate(_layers(config.resolution)):
         names |= {
             f"{ours}.weight": f"{theirs}.conv.weight",
@@ -148,14 +159,17 @@ def _generator_names(config: GeneratorConfig) -> dict[str, str]:
             f"{ours}.bias": f"{theirs}.activate.bias",
             f"{ours}.noise_const": f"noises.noise_{index}",
         }
+
     for index, resolution in enumerate(config.block_resolutions):
-        ours, theirs = f"synthesis.b{resolution}.torgb", "to_rgb1" if index == 0 else f"to_rgbs.{index - 1}"
+        ours = f"synthesis.b{resolution}.torgb"
+        theirs = "to_rgb1" if index == 0 else f"to_rgbs.{index - 1}"
         names |= {
             f"{ours}.weight": f"{theirs}.conv.weight",
             f"{ours}.bias": f"{theirs}.bias",
             f"{ours}.affine.weight": f"{theirs}.conv.modulation.weight",
             f"{ours}.affine.bias": f"{theirs}.conv.modulation.bias",
         }
+
     return names
 
 
@@ -170,6 +184,7 @@ def _discriminator_names(config: DiscriminatorConfig) -> dict[str, str]:
             f"b{resolution}.conv1.bias": f"convs.{index + 1}.conv2.2.bias",
             f"b{resolution}.skip.weight": f"convs.{index + 1}.skip.1.weight",
         }
+
     return names | {
         "b4.conv.weight": "final_conv.0.weight",
         "b4.conv.bias": "final_conv.1.bias",
@@ -234,6 +249,7 @@ def _renamed(
                 )
         elif name not in known:
             raise FormatError(f"unknown tensor {shown(name)}; its architecture cannot be represented", path=path)
+
     found = {}
     for ours, theirs in names.items():
         if theirs not in state:
@@ -244,6 +260,7 @@ def _renamed(
                 f"{theirs} has shape {list(getattr(tensor, 'shape', []))}, expected {list(expected[ours].shape)}", path=path
             )
         found[ours] = tensor.reshape(expected[ours].shape)
+
     return found
 
 
@@ -261,10 +278,12 @@ def _rename_generator(generator: Generator) -> dict[str, Tensor]:
         elif theirs.startswith("to_rgb") and theirs.endswith(".bias") and "modulation" not in theirs:
             tensor = tensor.reshape(1, -1, 1, 1)
         found[theirs] = tensor.clone()
+
     kernel = fir_filter(RESAMPLE) * 4
     for index in range(len(generator.config.block_resolutions) - 1):
         found[f"convs.{2 * index}.conv.blur.kernel"] = kernel.clone()
         found[f"to_rgbs.{index}.upsample.kernel"] = kernel.clone()
+
     return found
 
 

@@ -60,16 +60,20 @@ def load_tensorflow(path: str | os.PathLike[str], networks: tuple[TensorflowNetw
     average = by_kind.get("Gs") or by_kind.get("G")
     if average is None:
         raise FormatError("no generator in this network pickle", path=path)
+
     first = average.get("build_func_name") == "G_style"
     generator = _first_generator if first else _generator
     model = Model(generator(path, average), path=str(path), provenance={"layout": "NVIDIA TensorFlow pickle"})
     if first:
         model.provenance |= {"truncation_psi": 0.7, "truncation_cutoff": 8}  # what Gs.run does unasked
+
     if "Gs" in by_kind and "G" in by_kind:
         model.raw_generator = generator(path, by_kind["G"])
+
     if "D" in by_kind:
         built = by_kind["D"].get("build_func_name")
         model.discriminator = (_first_discriminator if built == "D_basic" else _discriminator)(path, by_kind["D"])
+
     return model
 
 
@@ -90,17 +94,22 @@ def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: st
     built = shown(built) if isinstance(built, str) else "something else"
     if kind not in built and not built.startswith(kind[0]):
         raise FormatError(f"expected a {kind}, found a network built by {built}", path=path)
+
     given = dict(network.get("static_kwargs") or {})
     for component in (network.get("components") or {}).values():
         given = {**dict(component.get("static_kwargs") or {}), **given}
+
     settings = {**DEFAULTS, **given}
     for name, usual in [*DEFAULTS.items(), ("conv_clamp", None)]:
         _check_kind(path, name, settings.get(name), usual)
+
     if settings["label_size"]:
         raise FormatError("a TensorFlow network with labels cannot be represented", path=path)
+
     for name, usual in USUAL.items():
         if settings.get(name, usual) != usual:
             raise FormatError(f"a network whose {name} is not {usual!r} cannot be represented", path=path)
+
     if built in FIRST and settings.get("conv_clamp") is not None:
         raise FormatError("a first StyleGAN with clamped activations cannot be represented", path=path)
     return settings
@@ -127,7 +136,8 @@ def _tensors(found: dict[str, np.ndarray[Any, Any]]) -> dict[str, Tensor]:
 
 
 def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Generator:
-    settings, given = _settings(path, network, "G"), _variables(network)
+    settings = _settings(path, network, "G")
+    given = _variables(network)
     with complete(path, "recorded generator"):
         blocks = sorted(
             {int(name.split("/")[1].split("x")[0]) for name in given if name.startswith("synthesis/") and "x" in name}
@@ -159,7 +169,8 @@ def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Gene
         for r in blocks:
             theirs = {"conv1": "Conv"} if r == 4 else {"conv0": "Conv0_up", "conv1": "Conv1"}
             for name, other in theirs.items():
-                here, there = f"synthesis.b{r}.{name}", f"synthesis/{r}x{r}/{other}"
+                here = f"synthesis.b{r}.{name}"
+                there = f"synthesis/{r}x{r}/{other}"
                 weight = _conv(given[f"{there}/weight"])
                 # The published TensorFlow code turns the kernels of its transposed convolutions.
                 ours[f"{here}.weight"] = weight[:, :, ::-1, ::-1] if name == "conv0" else weight
@@ -168,11 +179,13 @@ def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Gene
                 ours[f"{here}.noise_const"] = given[f"synthesis/noise{index}"][0, 0]
                 index += 1
             if f"synthesis/{r}x{r}/ToRGB/weight" in given:
-                here, there = f"synthesis.b{r}.torgb", f"synthesis/{r}x{r}/ToRGB"
+                here = f"synthesis.b{r}.torgb"
+                there = f"synthesis/{r}x{r}/ToRGB"
                 ours[f"{here}.weight"] = _conv(given[f"{there}/weight"])
                 ours |= _modulation(here, there, given)
             if architecture == "resnet" and r > 4:
                 ours[f"synthesis.b{r}.skip.weight"] = _conv(given[f"synthesis/{r}x{r}/Skip/weight"])[:, :, ::-1, ::-1]
+
     return with_weights(Generator, config, _tensors(ours), path)
 
 
@@ -185,7 +198,8 @@ def _modulation(ours: str, theirs: str, given: dict[str, np.ndarray[Any, Any]]) 
 
 
 def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Discriminator:
-    settings, given = _settings(path, network, "D"), _variables(network)
+    settings = _settings(path, network, "D")
+    given = _variables(network)
     with complete(path, "recorded discriminator"):
         blocks = sorted({int(name.split("x")[0]) for name in given if "x" in name.split("/")[0]}, reverse=True)
         widths = {r: given[f"{r}x{r}/{'Conv' if r == 4 else 'Conv0'}/weight"].shape[3] for r in blocks}
@@ -218,6 +232,7 @@ def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> 
             "b4.out.weight": given["Output/weight"].T,
             "b4.out.bias": given["Output/bias"],
         }
+
     return with_weights(Discriminator, config, _tensors(ours), path)
 
 
@@ -228,7 +243,8 @@ def _fused(settings: dict[str, Any], resolution: int) -> bool:
 
 
 def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Generator:
-    settings, given = _settings(path, network, "G"), _variables(network)
+    settings = _settings(path, network, "G")
+    given = _variables(network)
     with complete(path, "recorded generator"):
         blocks = sorted({int(name.split("/")[1].split("x")[0]) for name in given if name.endswith("/Conv1/weight")} | {4})
         finest = blocks[-1]
@@ -257,7 +273,8 @@ def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -
             ours[f"mapping.fc{layer}.bias"] = given[f"mapping/Dense{layer}/bias"] / np.float32(LRELU_GAIN)
         for index, r in enumerate(blocks):
             for number, other in enumerate(("Const", "Conv") if r == 4 else ("Conv0_up", "Conv1")):
-                here, there = f"synthesis.b{r}.conv{number}", f"synthesis/{r}x{r}/{other}"
+                here = f"synthesis.b{r}.conv{number}"
+                there = f"synthesis/{r}x{r}/{other}"
                 if other != "Const":
                     weight = _conv(given[f"{there}/weight"])
                     turned = other == "Conv0_up" and _fused(settings, r)
@@ -272,11 +289,13 @@ def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -
             there = f"synthesis/ToRGB_lod{len(blocks) - 1 - index}"
             ours[f"synthesis.b{r}.torgb.weight"] = _conv(given[f"{there}/weight"])
             ours[f"synthesis.b{r}.torgb.bias"] = given[f"{there}/bias"]
+
     return with_weights(Generator, config, _tensors(ours), path)
 
 
 def _first_discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Discriminator:
-    settings, given = _settings(path, network, "D"), _variables(network)
+    settings = _settings(path, network, "D")
+    given = _variables(network)
     with complete(path, "recorded discriminator"):
         blocks = sorted({int(name.split("x")[0]) for name in given if name.endswith("/Conv0/weight")} | {4}, reverse=True)
         widths = {r: given[f"{r}x{r}/{'Conv' if r == 4 else 'Conv0'}/weight"].shape[3] for r in blocks}
@@ -304,6 +323,7 @@ def _first_discriminator(path: str | os.PathLike[str], network: TensorflowNetwor
             "b4.out.weight": given["4x4/Dense1/weight"].T,
             "b4.out.bias": given["4x4/Dense1/bias"],
         }
+
     return with_weights(build_discriminator, config, _tensors(ours), path)
 
 

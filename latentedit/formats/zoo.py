@@ -86,6 +86,7 @@ def find(name: str) -> Path | None:
         return None
     if not entry.path.is_file():
         raise NotFoundError(f"{name} is a published network that is not on this machine: {how(entry)}")
+
     recorded = _recorded(entry)
     if recorded is not None and recorded != checksum(entry.path):
         raise FormatError(
@@ -93,6 +94,7 @@ def find(name: str) -> Path | None:
             f" delete it and download it again: latentedit model fetch {name}",
             path=entry.path,
         )
+
     return entry.path
 
 
@@ -147,6 +149,7 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
         return entry.path, False
     if entry.by_hand:
         raise NotFoundError(f"{entry.name} cannot be downloaded automatically: {how(entry)}")
+
     part = _part(entry)
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -180,6 +183,7 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
         if isinstance(error, Error):
             raise
         raise DownloadError(f"redirected to an invalid address ({error})", path=entry.address) from error
+
     return entry.path, True
 
 
@@ -198,10 +202,12 @@ def _notes(part: Path) -> Path:
 
 
 def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
-    there, version = part.stat().st_size if part.is_file() else 0, _version(part)
+    there = part.stat().st_size if part.is_file() else 0
+    version = _version(part)
     headers = {"User-Agent": "latentedit"}
     if there and version:
         headers |= {"Range": f"bytes={there}-", "If-Range": version}
+
     request = urllib.request.Request(entry.address, headers=headers)
     try:
         opened = urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT)
@@ -214,6 +220,7 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
         part.unlink()
         _transfer(entry, part, progress)
         return
+
     with opened as answer:
         if answer.headers.get_content_type() == "text/html":
             raise DownloadError(f"the server sent a web page instead of the file; {_put(entry)}", path=entry.address)
@@ -243,6 +250,7 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
                     progress(count, total)
             file.flush()
             os.fsync(file.fileno())
+
     if total is None and count < SMALLEST:
         part.unlink()
         raise DownloadError(f"the server sent {count} bytes, which is not a network; {_put(entry)}", path=entry.address)

@@ -85,13 +85,16 @@ class InversionOptions:
         _check_choice("space", self.space, ("w", "w+", "s"))
         if self.method not in STEPS:
             raise ArgumentError.of("method", f"one of {', '.join(STEPS)}", self.method)
+
         _check_choice("init", self.init, ("auto", "mean", "encoder"))
         _check_choice("noise", self.noise, ("optimise", "frozen", "off"))
 
         if self.steps is not None:
             _check_whole("steps", self.steps, 0, MOST)
+
         if self.patience is not None:
             _check_whole("patience", self.patience, 1, MOST)
+
         _check_whole("restarts", self.restarts, 0, MOST)
         _check_whole("seed", self.seed, 0, LARGEST_SEED)
 

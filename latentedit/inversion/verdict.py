@@ -141,9 +141,11 @@ def _likeness(distances: Mapping[str, float]) -> Part:
     psnr = distances.get("psnr_tuned", distances.get("psnr"))
     if psnr is None:
         return Part(UNKNOWN, "no photo to compare with")
+
     told = 1.0
     if average := distances.get("perceptual_average"):
         told = 1 - distances.get("perceptual_tuned", distances["perceptual"]) / average
+
     words = f"({psnr:.1f} dB)"
     if psnr < UNLIKE or told < UNTOLD:
         return Part(POOR, f"the picture does not resemble the photo {words}")

@@ -107,6 +107,7 @@ def check_things(
 
     if _is_container(root):
         enter(root)
+
     while path:
         value, rest, facts = path[-1]
         for child in rest:
@@ -176,12 +177,14 @@ def parse_json(text: str | bytes, most: int = TEXT, things: int = THINGS) -> Any
     # Counted before anything is built. There are at least as many values; dictionaries take the most memory.
     if sum(_counted(text, sign) * weight for sign, weight in (("[", 1), (",", 1), ("{", 3))) > things:
         raise FormatError(f"a JSON text of more than {things} values")
+
     try:
         value = json.loads(text)
     except RecursionError as error:
         raise FormatError(f"JSON nested more than {NESTED} deep") from error
     except ValueError as error:  # not UTF-8 either, or a number of thousands of digits
         raise FormatError(f"not JSON ({reason(error)})") from error
+
     check_things(value, NESTED, things)
     return value
 
@@ -222,6 +225,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise error.at(path) from error
     except ValueError as error:  # not TOML, not UTF-8, a number of thousands of digits
         raise FormatError(f"not a TOML file ({reason(error)})", path=path) from error
+
     return table
 
 

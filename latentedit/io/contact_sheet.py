@@ -37,7 +37,8 @@ def sheet(rows: Sequence[Row], cell: int = CELL) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     top = MARGIN
     for row, line, height in zip(rows, cells, heights, strict=True):
-        y, left = top, MARGIN
+        y = top
+        left = MARGIN
         if row.title:
             draw.text((left, y), row.title, fill="black", font=font)
             y += TEXT
@@ -47,6 +48,7 @@ def sheet(rows: Sequence[Row], cell: int = CELL) -> Image.Image:
             canvas.paste(shown.convert("RGB"), (left, y + (TEXT if row.captions else 0) + 2))
             left += shown.width + MARGIN
         top += height
+
     return canvas
 
 

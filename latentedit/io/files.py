@@ -44,6 +44,7 @@ def replacing(path: str | os.PathLike[str], *, in_place: bool = False) -> Iterat
     path = Path(path)
     if not in_place:
         outputs.check(path)
+
     temporary: Path | None = None
     held = -1
     try:
@@ -145,6 +146,7 @@ def sweep(folder: Path) -> None:
     now = time.monotonic()
     if now - _swept.get(folder, -SWEEP_AGAIN) < SWEEP_AGAIN:
         return
+
     _swept[folder] = now
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -174,16 +176,19 @@ def _abandoned(entry: os.DirEntry[str]) -> bool:
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED
     if _lives(int(number)):
         return False
+
     try:
         handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
+
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     finally:
         os.close(handle)
+
     return True
 
 

@@ -52,6 +52,7 @@ def _visible(folder: Path, found: Listing, recursive: bool) -> Iterator[Path]:
     except OSError as error:
         found.leave(f"cannot be read ({error.strerror})", folder.name)
         return
+
     for path in inside:
         if path.name.startswith("."):
             continue
@@ -103,6 +104,7 @@ def distinct(files: Sequence[Path]) -> dict[Path, str]:
     groups: dict[str, list[Path]] = {}
     for path in dict.fromkeys(files):
         groups.setdefault(path.stem.casefold(), []).append(path)
+
     # Names that need nothing added come first: a file called "left-a" keeps its name.
     for group in sorted(groups.values(), key=len):
         for path, name in zip(group, _told_apart(group), strict=True):
@@ -113,6 +115,7 @@ def distinct(files: Sequence[Path]) -> dict[Path, str]:
                 number += 1
             taken.add(free.casefold())
             names[path] = free
+
     return names
 
 

@@ -351,7 +351,8 @@ def load_image(source: Source, size: int | None = None, channels: int = 3) -> Te
     image = open_image(source)
     if size is not None:
         side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
+        left = (image.width - side) // 2
+        top = (image.height - side) // 2
         image = resample(image, (left, top, left + side, top + side), size)
     return to_tensor(image.convert("L" if channels == 1 else "RGB"))
 
@@ -422,8 +423,10 @@ def save_image(image: Tensor | Image.Image, path: str | os.PathLike[str], note: 
         exif = Image.Exif()
         exif[DESCRIPTION] = note
         options["exif"] = exif
+
     if kind in ("JPEG", "WEBP", "AVIF"):
         options["quality"] = 95
+
     write_picture(picture, path, kind, options)
 
 

@@ -98,6 +98,7 @@ def _locked(handle: int) -> bool:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
             return False
         raise
+
     return True
 
 

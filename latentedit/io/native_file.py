@@ -44,6 +44,7 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
     size = file_size(path)
     if is_picture(path):
         raise FormatError(f"an image, not a {kind} file", path=path)
+
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -57,6 +58,7 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
         header = parse_json(text) if isinstance(text, str) else None
     except Error as error:
         raise FormatError(f"not a {kind} file, or damaged ({error})", path=path) from error
+
     if not isinstance(header, dict) or header.get("format") != kind:
         found = header.get("format") if isinstance(header, dict) else None
         named = shown(found) if isinstance(found, str) and found else "a safetensors file of other origin"
@@ -66,10 +68,12 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
             f"written in format version {quoted(header.get('version'))}, this latentedit reads up to {version}; upgrade it",
             path=path,
         )
+
     try:
         check_finite(header, but="report")  # a figure may be undefined, and nothing is computed from it
     except Error as error:
         raise error.at(path) from error
+
     return header
 
 

@@ -160,6 +160,7 @@ def _try(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Map
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FormatError(f"OpenCV cannot be tried on it ({reason(error)})", path=path) from error
+
     if done.returncode:
         said = done.stdout.decode(errors="replace").strip().splitlines()
         text = why(said[-1]) if said else "it crashes, or takes too long"
@@ -217,6 +218,7 @@ class _Reader:
                 self._close(message, open_messages[-1] if open_messages else None)
             if len(open_messages) > DEEPEST:
                 raise FormatError(f"messages nested more than {DEEPEST} deep")
+
         if not self._graphs:
             raise FormatError("no graph in it")
 
@@ -225,6 +227,7 @@ class _Reader:
         self._budget.take("instructions")
         if not self._at & 1023:
             self._budget.check_time()
+
         number, wire = divmod(self._varint(message.end), 8)
         if wire == VARINT:
             self._number(message, number, self._varint(message.end))
@@ -245,6 +248,7 @@ class _Reader:
             self._at += length
         else:
             raise FormatError(f"a field of wire type {wire}")
+
         return None
 
     def _entered(self, kind: str, end: int) -> _Message:
@@ -271,8 +275,10 @@ class _Reader:
             return
         if field_number == EXTERNAL:
             raise FormatError("weights in another file; save the network as one file")
+
         if field_number == DIMENSIONS:
-            end, start = self._at + length, self._at
+            end = self._at + length
+            start = self._at
             while self._at < end:
                 self._number(message, field_number, self._varint(end))
                 self._budget.take("instructions")
@@ -306,14 +312,17 @@ class _Reader:
     def _check_tensor(self, message: _Message) -> None:
         if message.varints.get(LOCATION, [0])[-1]:
             raise FormatError("weights in another file; save the network as one file")
+
         shape = message.varints.get(DIMENSIONS, [])
         if len(shape) > SHAPE:
             raise FormatError(f"a tensor of more than {SHAPE} dimensions")
+
         kind = message.varints.get(KIND, [0])[-1]
         if kind == TEXTS:
             return
         if kind not in ITEM:
             raise FormatError(f"a tensor of numbers of the kind {quoted(kind)}")
+
         count = math.prod(shape)
         raw = message.counts.get(RAW, 0)
         held = raw // ITEM[kind] if raw else message.counts.get(HOLDS[kind], 0)

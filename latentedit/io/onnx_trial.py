@@ -48,12 +48,14 @@ def attempt(file: str, shape: list[int], most_memory: int, most_computed: int, o
     computed = network.getFLOPS(shape)
     if not 0 <= computed <= most_computed:
         return f"it needs {computed:.1g} computations for a picture, expected at most {most_computed:.1g}"
+
     limit(SECONDS + computed / SPEED)
     network.setInput(np.zeros(shape, dtype=np.float32))
     found = network.forward(list(outputs)) if outputs else [network.forward()]
     for (name, count), numbers in zip(outputs.items(), found, strict=False):
         if numbers.size != count or numbers.dtype != np.float32:
             return f"it gives {numbers.size} numbers as {name}, expected {count}"
+
     return None
 
 
@@ -67,6 +69,7 @@ def main(arguments: list[str]) -> int:
     except (cv2.error, MemoryError, ValueError) as error:
         lines = [line.removeprefix(">").strip() for line in str(error).splitlines()]
         found = " ".join(line for line in lines if line) or type(error).__name__
+
     if found:
         print(found)
     return int(found is not None)

@@ -114,7 +114,8 @@ def check_program(
             length = len(argument) if isinstance(argument, bytes | bytearray | str) else 0
             given = length + sum(shape[2] for shape in taken)
             if name in CALLS:
-                work, given = work + given, 0
+                work = work + given
+                given = 0
                 if work > 8 * read + WORK:
                     raise FormatError("the same data given to functions again and again")
             made = 1 + max((shape[0] for shape in taken), default=-1), 1 + sum(shape[1] for shape in taken), given

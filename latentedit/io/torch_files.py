@@ -72,7 +72,8 @@ class Storage(Sealed):
     __slots__ = ("count", "dtype", "numbers")
 
     def __init__(self, dtype: torch.dtype, count: int, numbers: Tensor) -> None:
-        self.dtype, self.count = dtype, count
+        self.dtype = dtype
+        self.count = count
         self.numbers = numbers
         """Their bytes."""
 
@@ -94,15 +95,18 @@ def build_tensor(budget: Budget, storage: Any, offset: Any, size: Any, stride: A
         raise FormatError("a tensor without a storage")
     if not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise FormatError("a tensor of an impossible shape")
+
     whole = (offset, *size, *stride)
     if len(size) != len(stride) or len(size) > 8 or not all(type(n) is int and 0 <= n < 2**40 for n in whole):
         raise FormatError("a tensor of an impossible shape")
     if math.prod(max(n, 1) for n in size) > max(storage.count, 2**20):
         raise FormatError("a tensor that claims more numbers than its storage has")
+
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if count and (last >= storage.count or count > storage.count):
         raise FormatError("a tensor that claims more numbers than its storage has")
+
     budget.take("tensors")
     budget.take("bytes", count * storage.dtype.itemsize)
     empty = torch.empty(0, dtype=storage.dtype)
@@ -168,7 +172,8 @@ class _Reader(pickle.Unpickler):
 
     def __init__(self, program: bytes, budget: Budget, numbers: Callable[[str, int], Tensor]) -> None:
         super().__init__(io.BytesIO(program))
-        self.budget, self.numbers = budget, numbers
+        self.budget = budget
+        self.numbers = numbers
         self.storages: dict[str, Storage] = {}
         # One of its own, as a pickle may try to change the classes that it is given.
         self.options = type("Options", (Options,), {"__slots__": ()})
@@ -187,12 +192,15 @@ class _Reader(pickle.Unpickler):
                     ' "latentedit invert --tune"'
                 )
             raise FormatError(f"it asks for {asked}, which is more than tensors and plain values")
+
         return NAMES[module, name]
 
     def persistent_load(self, pid: Any) -> Storage:
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or any(part is not None for part in pid[5:]):
             raise FormatError("a reference to something other than a storage")
-        kind, key, count = pid[1], pid[2], pid[4]
+        kind = pid[1]
+        key = pid[2]
+        count = pid[4]
         if not isinstance(kind, Kind) or not isinstance(key, str) or type(count) is not int or count < 0:
             raise FormatError("a reference to something other than a storage")
         if key not in self.storages:
@@ -297,6 +305,7 @@ def _read_older(stream: BinaryIO, size: int, budget: Budget) -> Any:
         programs.append(stream.read(end - start))
         if index == 0 and MAGIC not in programs[0]:
             raise FormatError("not a file of weights")
+
     claimed = 0
 
     def numbers(key: str, length: int) -> Tensor:
@@ -309,16 +318,19 @@ def _read_older(stream: BinaryIO, size: int, budget: Budget) -> Any:
     system = _Reader(programs[2], budget, numbers).load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise FormatError("numbers whose high bytes come first")
+
     reader = _Reader(programs[3], budget, numbers)
     found = reader.load()
     keys = _Reader(programs[4], budget, numbers).load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != set(reader.storages):
         raise FormatError("storages without numbers, or numbers without a storage")
+
     for key in keys:
         storage = reader.storages[key]
         if int.from_bytes(stream.read(8), "little") != storage.count:
             raise FormatError("damaged: a storage of another size than the program says")
         _fill(storage.numbers, stream.read(len(storage.numbers)))
+
     return found
 
 
@@ -341,6 +353,7 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
         return value
     if id(value) in done:
         return done[id(value)]
+
     made: Any
     if isinstance(value, dict):
         made = OrderedDict() if isinstance(value, OrderedDict) else {}
@@ -357,5 +370,6 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
         made = tuple(_plain(item, done) for item in value)
     else:
         raise FormatError("something other than tensors and plain values")
+
     done[id(value)] = made
     return made

@@ -37,13 +37,16 @@ def save_video(path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: fl
     suffix = Path(path).suffix.lower()
     if suffix not in ENDINGS:
         raise ArgumentError(f"the name of a video must end in {' or '.join(ENDINGS)}", path=path)
+
     if suffix == ".gif":
         check_picture(path)
+
     frames = [_frame(picture) for picture in pictures]
     if not frames:
         raise ArgumentError("there are no images for a video", path=path)
     if len({frame.size for frame in frames}) > 1:
         raise ArgumentError("all images of a video must have the same size", path=path)
+
     with replacing(path) as temporary:
         if suffix == ".gif":
             said = {"duration": round(1000 / fps), "loop": 0, "comment": EDITED.encode()}
@@ -53,6 +56,7 @@ def save_video(path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: fl
         elif not _by_pyav(temporary, frames, fps):
             _by_opencv(temporary, frames, fps, "mp4v")
             return OLD
+
     return None
 
 
@@ -64,7 +68,8 @@ def there_and_back(pictures: Sequence[Tensor]) -> list[Tensor]:
 def _frame(picture: Tensor) -> Image.Image:
     image = to_pil(picture).convert("RGB")
     factor = -(-LEAST // min(image.size))
-    width, height = image.width * factor, image.height * factor
+    width = image.width * factor
+    height = image.height * factor
     return image.resize((width, height), Image.Resampling.BICUBIC) if factor > 1 else image
 
 
@@ -73,11 +78,13 @@ def _by_pyav(path: Path, frames: list[Image.Image], fps: float) -> bool:
         import av
     except ImportError:
         return False
+
     container: Any = av.open(os.fspath(path), "w")
     try:
         stream = container.add_stream("libx264", rate=round(fps))
         stream.width, stream.height = (side // 2 * 2 for side in frames[0].size)  # H.264 wants even sides
-        stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "18"}
         for frame in frames:
             picture = av.VideoFrame.from_image(frame.crop((0, 0, stream.width, stream.height)))
             for packet in stream.encode(picture):
@@ -86,6 +93,7 @@ def _by_pyav(path: Path, frames: list[Image.Image], fps: float) -> bool:
             container.mux(packet)
     finally:
         container.close()
+
     return True
 
 

@@ -55,6 +55,7 @@ def expand(stored: dict[str, Tensor], parameters: Mapping[str, Tensor] | None = 
         if parameters is not None and (base not in parameters or parameters[base].shape != (len(tensor), *v.shape[1:])):
             raise IncompatibleError(f"the latent's tuned difference does not fit this generator ({shown(base)})")
         deltas[base] = (tensor.float() @ v.float().flatten(1)).reshape(len(tensor), *v.shape[1:])
+
     return deltas
 
 

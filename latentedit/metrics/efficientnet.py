@@ -87,6 +87,7 @@ class EfficientNetLite0(nn.Module):
         x = pixels.float()
         if x.shape[2:] != (SIDE, SIDE):
             x = F.interpolate(x, (SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 255)
+
         x = ((x - MEAN) / SPREAD).contiguous(memory_format=torch.channels_last)
 
         x = F.relu6(self._convolve("stem", x, 2))
@@ -101,4 +102,5 @@ class EfficientNetLite0(nn.Module):
                 if repeat:
                     x = x + before
                 number += 1
+
         return F.relu6(self._convolve("head", x)).mean(dim=(2, 3))

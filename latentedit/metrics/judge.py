@@ -41,7 +41,8 @@ class Judge(nn.Module):
         fields: int = 2,
     ) -> None:
         super().__init__()
-        self.channels, self.resolution = channels, resolution
+        self.channels = channels
+        self.resolution = resolution
         self.heads = {name: tuple(classes) for name, classes in heads.items()}
         self.layers = None if layers is None else [tuple(layer) for layer in layers]
         self.reduction = reduction
@@ -116,8 +117,12 @@ def load_judge(path: str | os.PathLike[str]) -> Judge:
 def _built(header: Mapping[str, Any]) -> Judge:
     """Build the classifier that a header describes; nothing is allocated for its tensors."""
     # Files from before there was a choice of layers have none of the last three.
-    layers, reduction, fields = header.get("layers"), header.get("reduction", 1), header.get("fields", 2)
-    channels, resolution, heads = header["channels"], header["resolution"], header["heads"]
+    layers = header.get("layers")
+    reduction = header.get("reduction", 1)
+    fields = header.get("fields", 2)
+    channels = header["channels"]
+    resolution = header["resolution"]
+    heads = header["heads"]
     _check_whole(1, WIDEST, channels=channels, resolution=resolution, reduction=reduction)
     _check_whole(1, 64, fields=fields)
     if layers is not None:
@@ -126,10 +131,12 @@ def _built(header: Mapping[str, Any]) -> Judge:
         for width, kernel, stride in layers:
             _check_whole(1, WIDEST, width=width)
             _check_whole(1, 64, kernel=kernel, stride=stride)
+
     if not isinstance(heads, dict) or not all(isinstance(c, list) and len(c) >= 2 for c in heads.values()):
         raise FormatError("each head of a classifier must have two classes or more")
     if not all(isinstance(name, str) for classes in heads.values() for name in classes):
         raise FormatError("the classes of a classifier must have names")
+
     with torch.device("meta"):
         return Judge(channels, resolution, heads, layers, reduction, fields)
 

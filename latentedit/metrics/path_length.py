@@ -19,7 +19,8 @@ FACE_CROP = (3 / 8, 7 / 8, 2 / 8, 6 / 8)
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """Spherical interpolation of unit vectors ``[N, D]``; t ``[N, 1]``."""
-    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    a = F.normalize(a, dim=1)
+    b = F.normalize(b, dim=1)
     cosine = (a * b).sum(dim=1, keepdim=True)
     angle = t * torch.acos(cosine.clamp(-1, 1))
     return F.normalize(a * torch.cos(angle) + F.normalize(b - cosine * a, dim=1) * torch.sin(angle), dim=1)
@@ -47,6 +48,7 @@ def perceptual_path_length(
     """
     if space not in ("z", "w") or sampling not in ("full", "end"):
         raise ArgumentError(f'space must be "z" or "w" and sampling "full" or "end", got {space!r} and {sampling!r}')
+
     found = []
     for start in range(0, count, batch):
         n = min(batch, count - start)
@@ -74,6 +76,7 @@ def perceptual_path_length(
                 images = [F.interpolate(image, (size, size), mode="bilinear", align_corners=False) for image in images]
         a, b = (perceptual.features(image) for image in images)
         found.append(distance(a, b).cpu() / EPSILON**2)
+
     values = torch.cat(found).sort().values
     trimmed = int(len(values) * TRIMMED)
     return float(values[trimmed : len(values) - trimmed].double().mean())

@@ -56,4 +56,5 @@ def linear_separability(latents: Tensor, scores: dict[str, Tensor], keep: float 
             warnings.simplefilter("ignore", ConvergenceWarning)
             predicted = LinearSVC(max_iter=2000).fit(scaled, truth).predict(scaled).astype(bool)
         entropies[name] = conditional_entropy(predicted, truth)
+
     return math.exp(sum(entropies.values())), entropies

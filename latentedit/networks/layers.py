@@ -120,21 +120,25 @@ class Conv2d(nn.Module):
             return self._differentiable(x, weight, bias, gain)
         fast = self.activation and bias is not None and fused.available(x)
         added = None if fast else bias
-        k, f = weight.shape[-1], self.resample_filter.shape[-1]
+        k = weight.shape[-1]
+        f = self.resample_filter.shape[-1]
         if self.down > 1 and k == 1:
             x = F.conv2d(downsample2d(x, self.resample_filter, self.down), weight, added)
         elif self.down > 1:
-            before, after = self.padding + (f - self.down + 1) // 2, self.padding + (f - self.down) // 2
+            before = self.padding + (f - self.down + 1) // 2
+            after = self.padding + (f - self.down) // 2
             x = upfirdn2d(x, self.resample_filter, padding=(before, after, before, after))
             x = F.conv2d(x, weight, added, stride=self.down)
         elif self.up > 1:  # 1 x 1 only: the skip of the "resnet" generator
             x = upsample2d(F.conv2d(x, weight, added), self.resample_filter, self.up)
         else:
             x = F.conv2d(x, weight, added, padding=self.padding)
+
         if fast:
             x = _BiasActivation.apply(x, bias)  # type: ignore[no-untyped-call]
         elif self.activation:
             x = F.leaky_relu_(x, LRELU_SLOPE)
+
         return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
 
     def _differentiable(self, x: Tensor, weight: Tensor, bias: Tensor | None, gain: float) -> Tensor:

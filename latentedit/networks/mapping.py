@@ -28,7 +28,11 @@ class MappingNetwork(nn.Module):
         track_average: bool = True,
     ) -> None:
         super().__init__()
-        self.z_dim, self.c_dim, self.w_dim, self.num_ws, self.num_layers = z_dim, c_dim, w_dim, num_ws, num_layers
+        self.z_dim = z_dim
+        self.c_dim = c_dim
+        self.w_dim = w_dim
+        self.num_ws = num_ws
+        self.num_layers = num_layers
         if c_dim:
             self.embed = FullyConnected(c_dim, w_dim)
         for index in range(num_layers):
@@ -44,6 +48,7 @@ class MappingNetwork(nn.Module):
             if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
                 raise ArgumentError(f"z must have shape [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
             parts.append(normalize_2nd_moment(full(z)))
+
         if self.c_dim:
             if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
                 expected = f"one-hot labels of shape [N, {self.c_dim}]"
@@ -51,6 +56,7 @@ class MappingNetwork(nn.Module):
                 reason = f"this network is conditional: c must be {expected}, got {found}"
                 raise ArgumentError(reason, argument="c", expected=expected, actual=found)
             parts.append(normalize_2nd_moment(self.embed(full(c))))
+
         x = torch.cat(parts, dim=1)
         for index in range(self.num_layers):
             x = getattr(self, f"fc{index}")(x)

@@ -30,8 +30,10 @@ def noise_maps(noise: Noise, constants: Sequence[Tensor], batch: int) -> list[Te
         raise ArgumentError.of("noise", '"const", "random", "none" or a list of maps', noise)
     if len(noise) != len(constants):
         raise ArgumentError(f"expected {len(constants)} noise maps, coarse to fine, got {len(noise)}")
+
     for map_, own in zip(noise, constants, strict=True):
         if map_.shape[1:] != (1, *own.shape) or map_.shape[0] not in (1, batch):
             expected = ", ".join(map(str, (1, *own.shape)))
             raise ArgumentError.of_shape("noise map", f"[1 or {batch}, {expected}]", map_.shape)
+
     return list(noise)

@@ -45,7 +45,8 @@ def shrink(image: Tensor, factor: int = 2) -> Tensor:
 
 def with_lod(image: Tensor, lod: float) -> Tensor:
     """Real pictures ``[N, C, H, W]`` with the detail that a generator at ``lod`` has, at the same size."""
-    whole, share = int(lod), lod - int(lod)
+    whole = int(lod)
+    share = lod - int(lod)
     image = shrink(image, 2**whole)
     if share:
         image = torch.lerp(image, enlarge(shrink(image)), share)

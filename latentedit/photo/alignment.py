@@ -43,8 +43,11 @@ def quad_from_face(face: Face, framing: dict[str, Any]) -> Quad:
     """
     if framing.get("kind") != "ffhq":
         return quad_from_eyes(face.left_eye, face.right_eye, framing)
-    left, right = complex(*face.left_eye), complex(*face.right_eye)
-    eyes, across = (left + right) / 2, right - left
+
+    left = complex(*face.left_eye)
+    right = complex(*face.right_eye)
+    eyes = (left + right) / 2
+    across = right - left
     (ax, ay), (bx, by) = framing["eyes"]
     usual = (complex(*framing["mouth"]) - complex((ax + bx) / 2, (ay + by) / 2)) / (complex(bx, by) - complex(ax, ay))
     down = complex(*face.mouth) - eyes if face.mouth is not None else across * usual
@@ -77,6 +80,7 @@ def faces_for(
         given = " or ".join(form for way, form in forms.items() if way in ways)
         advice = f"add {given}" if given else 'use "latentedit model convert --framing ffhq" to write one that does'
         raise NotFoundError("the model file does not define the framing of faces", path=name, advice=advice)
+
     faces = find_faces(image, detector)
     if not faces:
         given = ", or ".join(text for way, text in WAYS.items() if way in ways)
@@ -84,6 +88,7 @@ def faces_for(
         more = "" if detector or available() else f"; {EXTRA} finds more faces"
         limit = "" if detector or available() else f" of at least {SMALLEST_FACE:.0%} of the shorter side"
         raise NotFoundError(f"no face found{limit}", path=name, advice=f"{advice}{more}")
+
     return faces
 
 
@@ -122,9 +127,11 @@ def crop(image: Image.Image, quad: Quad, size: int) -> Image.Image:
     side = float(np.hypot(*(corners[1] - corners[0])))
     if side < 1:
         raise ArgumentError(f"the crop is {side:.2f} pixels wide; at least 1 is needed")
+
     left, top = corners[0]
     if _is_window(corners, image) and side == size:
         return image.crop((int(left), int(top), int(left) + size, int(top) + size))
+
     factor = max(1, int(np.ceil(side / size)))  # sample densely, then average
     fine = size * factor
     target = np.array([[0, 0], [fine, 0], [fine, fine]], dtype=np.float32) - 0.5

@@ -31,17 +31,21 @@ def remarks(photo: Image.Image, quad: Quad, crop: Tensor) -> list[str]:
     """
     found = []
     corners = np.array(quad)
-    side, size = float(np.hypot(*(corners[1] - corners[0]))), crop.shape[-1]
+    side = float(np.hypot(*(corners[1] - corners[0])))
+    size = crop.shape[-1]
     if side < 0.7 * size:
         found.append(f"too small: the crop is {side:.0f} pixels wide and is upsampled to {size}")
+
     brightness = (crop.mean(dim=1) + 1) / 2
-    mean, spread = float(brightness.mean()), float(brightness.std())
+    mean = float(brightness.mean())
+    spread = float(brightness.std())
     if mean < DARK:
         found.append(f"too dark: mean brightness {mean:.0%}")
     elif mean > BRIGHT:
         found.append(f"too bright: mean brightness {mean:.0%}")
     elif spread < FLAT:
         found.append(f"too little contrast: brightness varies by {spread:.0%}")
+
     grid = np.stack(np.meshgrid(np.linspace(0, 1, 21), np.linspace(0, 1, 21)), axis=-1).reshape(-1, 2)
     points = corners[0] + grid @ np.stack([corners[1] - corners[0], corners[3] - corners[0]])
     outside = float(((points < 0) | (points > photo.size)).any(axis=1).mean())

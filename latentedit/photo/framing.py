@@ -20,11 +20,13 @@ def check_framing(framing: Any) -> None:
     """Raise `Error` unless ``framing`` is a valid framing of a model file (docs/formats.md)."""
     if not isinstance(framing, dict | None):
         raise FormatError.of("the header's framing", "an object", framing)
+
     found = framing or {}
     if "eyes" in found and not _are_eyes(found["eyes"]):
         raise FormatError("the header's framing must give the centres of two eyes, the viewer's left one first")
     if found.get("mouth") is not None and not _is_point(found["mouth"]):
         raise FormatError("the header's framing must give the centre of the mouth as two numbers")
+
     kind = found.get("kind", "")
     if not isinstance(kind, str):
         raise FormatError.of("the header's framing", "of a kind that has a name", kind)

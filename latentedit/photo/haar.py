@@ -82,12 +82,14 @@ def find_by_cascade(image: Image.Image) -> list[Face]:
     if all(seen == 1 for *_, seen in boxes):  # none, or one around a smaller face
         nearer = _cascade_boxes(grey, *LOOKS[1])
         boxes = nearer if not boxes or any(seen > 1 for *_, seen in nearer) else boxes
+
     found = [(_face_in(grey, box), box[2], seen) for *box, seen in boxes]
     found.sort(key=lambda row: (row[2] == 1, -row[1]))
     doubted = []
     for face, _, seen in found:
         few = (f"{seen} of {len(CASCADES)} cascades see it",) if seen < len(CASCADES) else ()
         doubted.append(replace(face, doubts=(*few, *face.doubts)))
+
     return doubted
 
 
@@ -123,6 +125,7 @@ def _cascade_boxes(grey: Any, larger: int, smallest: float) -> list[tuple[float,
     for group in groups:
         x, y, width = np.mean([hit[:3] for hit in group], axis=0) / scale
         boxes.append((float(x), float(y), float(width), len({hit[3] for hit in group})))
+
     return boxes
 
 
@@ -155,12 +158,14 @@ def _face_in(grey: Any, box: Sequence[float]) -> Face:
         doubts.append("the eyes were not found again after the face was turned upright")
     elif abs(np.log(abs(again[1] - again[0]) / abs(across))) > ODD_CHANGE:
         doubts.append("the eyes were found elsewhere after the face was turned upright")
+
     left, right = again or pair
 
     across = right - left
     angle = float(np.degrees(np.angle(across)))
     if abs(angle) > ODD_ANGLE:
         doubts.append(f"the eyes lie at an angle of {abs(angle):.0f} degrees")
+
     size = float(np.log(4 * abs(across) / side))
     if abs(size) > ODD_SIZE:
         doubts.append(f"the eyes are too {'far apart' if size > 0 else 'close together'} for a face of this size")
@@ -187,12 +192,14 @@ def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, com
     shrinks = abs(along) / size
     smooth = cv2.GaussianBlur(grey, (0, 0), 0.4 * shrinks) if shrinks > 2 else grey
     patch = cv2.warpAffine(smooth, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    top, bottom = int(0.2 * size), int(0.72 * size)
+    top = int(0.2 * size)
+    bottom = int(0.72 * size)
     patch = patch[top:bottom]  # not equalised: the eye cascades find more in the brightness as it is
 
     groups: list[list[tuple[complex, str]]] = []
     for name in ("eye", "eye_tree_eyeglasses"):
-        least, most = int(0.07 * size), int(0.3 * size)
+        least = int(0.07 * size)
+        most = int(0.3 * size)
         hits = _cascade(name).detectMultiScale(patch, 1.05, 2, minSize=(least, least), maxSize=(most, most))
         for x, y, w, h in hits:
             place = complex(x + w / 2, y + h / 2 + top) / size - (0.5 + 0.5j)
@@ -213,6 +220,7 @@ def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, com
             if strange < least_strange:
                 best = (centre + along * left, centre + along * right)
                 least_strange = strange
+
     return best
 
 

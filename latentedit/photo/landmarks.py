@@ -134,6 +134,7 @@ def _landmarks(pixels: Any, box: NDArray[np.float64]) -> Landmarks:
         moved = inside + np.tile(shift, 2) * (inside[2] - inside[0])
         shape = predictor(part, dlib.rectangle(*(round(float(value)) for value in moved)))
         predicted.append([(point.x, point.y) for point in shape.parts()])
+
     points: Landmarks = (np.mean(predicted, axis=0) + 0.5) / scale + [left, top]
     return points
 

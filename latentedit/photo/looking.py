@@ -47,7 +47,8 @@ class Onlooker:
         the pictures of all sliders that are still in question are drawn together. What is whole at an amount is taken to be
         whole at smaller ones. Nothing is drawn that no one would look at.
         """
-        discriminator, domain = self.discriminator, self.domain
+        discriminator = self.discriminator
+        domain = self.domain
         if discriminator is None or domain is None or not bool(latent.ws.isfinite().all()):
             return Look()
 
@@ -82,7 +83,8 @@ class Onlooker:
     def _moved(self, scene: "_Scene", moves: Sequence[Move]) -> Tensor:
         """The pictures of the scene's latent after each of ``moves``, ``[N, C, H, W]``."""
         assert self.sliders is not None
-        rows, styles = [], []
+        rows = []
+        styles = []
         latent = scene.latent
         for name, amount in moves:
             slider = self.sliders[name]

@@ -34,15 +34,19 @@ def check_belongs(photo: Image.Image, latent: Latent, rendered: Tensor, name: st
     """
     if latent.crop is None:
         return
+
     expected = latent.distances.get("psnr_tuned", latent.distances.get("psnr"))
     here = crop_tensor(photo, latent.crop, rendered.shape[3], rendered.shape[1])
     if expected is not None:
         found = float(psnr(here, rendered.cpu())[0])
-        wrong, text = found < expected - FARTHER, f"PSNR {found:.1f} dB, expected {expected:.1f} dB"
+        wrong = found < expected - FARTHER
+        text = f"PSNR {found:.1f} dB, expected {expected:.1f} dB"
     else:
         small = [torch.nn.functional.adaptive_avg_pool2d(image.mean(dim=1), 16) for image in (here, rendered.cpu())]
         alike = float(torch.corrcoef(torch.stack([image.flatten() for image in small]))[0, 1])
-        wrong, text = not alike >= ALIKE, f"correlation {alike:.2f}"
+        wrong = not alike >= ALIKE
+        text = f"correlation {alike:.2f}"
+
     if wrong:
         what = "the photo does not show the latent's image at the position of its crop"
         raise IncompatibleError(f"{what} ({text})", path=name, advice="use `force=True` to paste anyway")
@@ -74,9 +78,11 @@ def paste_back(
     """
     if not 0 <= feather <= 0.5:
         raise ArgumentError.of("feather", "between 0 and 0.5", feather)
+
     size = picture.width
     if picture.size != (size, size):
         raise ArgumentError(f"the image to paste must be square, got {picture.width} x {picture.height}")
+
     corners = np.array(quad, dtype=np.float64)
     left, top = np.floor(corners.min(axis=0)).clip(0, photo.size).astype(int)
     right, bottom = np.ceil(corners.max(axis=0)).clip(0, photo.size).astype(int)
@@ -84,6 +90,7 @@ def paste_back(
         raise IncompatibleError(
             f"the crop lies outside the photo of {photo.width} x {photo.height} pixels; is it another photo?"
         )
+
     # All in the box around the crop, from here on.
     corners -= (left, top)
     where: dict[str, Any] = {"dsize": (int(right - left), int(bottom - top))}
@@ -96,6 +103,7 @@ def paste_back(
                 f"the image before the edit is {before.mode} {before.size}, the edited one {picture.mode} {picture.size}"
             )
         drawn = drawn - np.asarray(before).astype(np.float32)
+
     new = cv2.warpAffine(drawn, transform, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **where)
     share = cv2.warpAffine(fade(size, feather), transform, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE, **where)
     share = share.clip(0, 1) * _inside(corners, *where["dsize"])
@@ -108,6 +116,7 @@ def paste_back(
         result = cv2.cvtColor(parts, cv2.COLOR_YCrCb2RGB)
     else:
         result = _mixed(base, new, share if mode == "L" else share[..., None], add=before is not None)
+
     on = share > 0  # a change of colour space rounds, also where nothing is pasted
     base[on] = result[on]
     return Image.fromarray(whole)
@@ -142,18 +151,23 @@ def save_like(picture: Image.Image, path: str | os.PathLike[str], photo: str | o
         exif = file.getexif()
         profile = file.info.get("icc_profile") if file.mode == picture.mode else None
         inner = dict(exif.get_ifd(EXIF_IFD))
+
     kept = Image.Exif()
     for tag, value in exif.items():
         if tag not in (GPS, EXIF_IFD, ORIENTATION, DESCRIPTION):
             kept[tag] = value
+
     inner.pop(MAKER_NOTE, None)
     if inner:
         kept._ifds[EXIF_IFD] = inner
         kept[EXIF_IFD] = 0  # replaced by the place of the inner table when it is written
+
     kept[ORIENTATION], kept[DESCRIPTION] = 1, EDITED
     options: dict[str, Any] = {"exif": kept, **({"icc_profile": profile} if profile else {})}
     if kind in ("JPEG", "WEBP", "AVIF"):
         options["quality"] = 95
+
     if kind not in ("JPEG", "WEBP", "AVIF", "PNG", "TIFF"):
         options = {"comment": EDITED.encode()} if kind == "GIF" else {}
+
     write_picture(picture, path, kind, options)

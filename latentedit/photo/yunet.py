@@ -25,6 +25,7 @@ def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Fac
     """
     if not os.path.isfile(model):
         raise NotFoundError(f"no such file; a YuNet model is {YUNET}", path=model)
+
     pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
     scale = min(1.0, 2 * DETECTION_SIDE / max(image.size))
     work = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
@@ -34,6 +35,7 @@ def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Fac
             found = cv2.FaceDetectorYN.create(os.fspath(model), "", (work.shape[1], work.shape[0])).detect(work)[1]
     except cv2.error as error:
         raise FormatError("not a YuNet face detector that this OpenCV can read", path=model) from error
+
     rows = [] if found is None else [row for row in found if np.isfinite(row).all() and row[2] > 0 and row[3] > 0]
     faces = []
     for row in sorted(rows, key=lambda row: -float(row[2])):
@@ -42,6 +44,7 @@ def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Fac
         mouth = ((values[10] + values[12]) / 2, (values[11] + values[13]) / 2)
         box = (values[0], values[1], values[2], values[3])
         faces.append(Face(box, (values[4], values[5]), (values[6], values[7]), True, mouth))
+
     return faces
 
 

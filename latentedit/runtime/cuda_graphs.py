@@ -71,7 +71,8 @@ class Replayed:
     """
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]], graphs: Graphs) -> None:
-        self.function, self.graphs = function, graphs
+        self.function = function
+        self.graphs = graphs
         self._inputs: list[Tensor] = []
         self._results: tuple[Tensor, ...] = ()
 

@@ -48,11 +48,13 @@ def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
+
     try:
         before = _switch([allowed] * 2)
     except RuntimeError:  # whoever has set PyTorch's newer switches, which do not go with these, has decided already
         yield
         return
+
     try:
         yield
     finally:

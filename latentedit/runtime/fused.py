@@ -101,6 +101,7 @@ def resample(
     layer = layer or Layer()
     if layer != Layer() and depth == 1 and c > 1:
         raise AssertionError("a layer's pointwise part needs channels_last")
+
     row = size[1] * depth
     block = min(1024, _power(row))
     grid = (planes * size[0], -(-row // block))

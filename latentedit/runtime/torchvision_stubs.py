@@ -18,10 +18,13 @@ def import_with_torchvision(name: str) -> Any:
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
+
     for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] in ("torchvision", name.split(".")[0])]:
         del sys.modules[loaded]
+
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
     _operators.append(library)  # the definitions last as long as the object
     return importlib.import_module(name)

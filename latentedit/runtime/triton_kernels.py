@@ -58,16 +58,21 @@ def fir(
                 at = ((plane * height + from_y) * width + from_x) * depth + channel
                 tap = tap_y * tl.load(taps + (TAPS - 1 - j if FLIP else j))
                 total += tap * tl.load(x + at, mask=good, other=0.0).to(tl.float32)
+
     total = total * gain
     if FACTORS:
         total = total * tl.load(factors + plane * depth + channel, mask=inside, other=0.0).to(tl.float32)
+
     if BIAS:
         total += tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+
     if NOISE:
         at_noise = plane * noise_step + across_y * out_width + across_x
         total += tl.load(noise + at_noise, mask=inside, other=0.0).to(tl.float32)
+
     if ACTIVATED:
         total = tl.where(total > 0, total, total * slope)
+
     tl.store(y + (row * out_width) * depth + place, total.to(y.dtype.element_ty), mask=inside)
 
 
@@ -103,6 +108,7 @@ def layer_gradients(
     noisy = tl.zeros([WIDE], dtype=tl.float32)
     if FACTORS:
         factor = tl.load(factors + picture * depth + channel, mask=real, other=0.0).to(tl.float32)
+
     end = tl.minimum(part * each + each, positions)
     for start in range(part * each, end, PIXELS):
         place = start + tl.arange(0, PIXELS)
@@ -123,6 +129,7 @@ def layer_gradients(
         if FACTORS:
             g = g * factor[None, :]
         tl.store(scaled + at, g.to(scaled.dtype.element_ty), mask=good)
+
     parts = tl.num_programs(1)
     to = sums + (picture * parts + part) * depth + channel
     tl.store(to, before, mask=real)

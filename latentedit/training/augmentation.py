@@ -84,7 +84,10 @@ class _Draw:
     """Random numbers for one batch, or their ``percentile`` for tests."""
 
     def __init__(self, source: Draws, images: Tensor, percentile: float | None) -> None:
-        self.source, self.batch, self.device, self.percentile = source, len(images), images.device, percentile
+        self.source = source
+        self.batch = len(images)
+        self.device = images.device
+        self.percentile = percentile
         # In float64, nothing but the drawn numbers themselves is rounded to float32.
         self.dtype = full(images[:0]).dtype
 
@@ -122,7 +125,8 @@ def _translate(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _rotate(theta: Tensor) -> Tensor:
-    cos, sin = theta.cos(), theta.sin()
+    cos = theta.cos()
+    sin = theta.sin()
     return _matrix([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]], theta)
 
 
@@ -187,8 +191,10 @@ class AugmentPipe(nn.Module):
         unknown = multipliers.keys() - set(KINDS)
         if unknown:
             raise TypeError(f"AugmentPipe has no augmentation {min(unknown)!r}")
+
         for kind in KINDS:
             setattr(self, kind, multipliers.get(kind, 0))
+
         self.fixed = False
         self.register_buffer("p", torch.zeros([]))
         row = torch.tensor(SYM6)
@@ -204,52 +210,66 @@ class AugmentPipe(nn.Module):
         """
         if images.ndim != 4:
             raise ArgumentError.of_shape("images", "[N, C, H, W]", images.shape)
+
         draw = _Draw(draws or GlobalDraws(len(images), images.device), images, percentile)
         inverse = self._geometry(draw, *images.shape[2:])
         if inverse is not None:
             images = self._warp_fixed(images, inverse) if self.fixed else _warp(images, inverse, self.sym6)
+
         color = self._color(draw, images.shape[1])
         if color is not None:
             images = _recolor(images, color)
+
         if self.imgfilter:
             images = self._filter(images, draw)
+
         if self.noise:
             sigma = draw.gate(draw.normal().abs() * NOISE_STD, 0.0, self.noise * self.p)
             images = images + draw.source.normal(*images.shape[1:]).to(images.dtype) * sigma[:, None, None, None]
+
         if self.cutout:
             images = self._cut(images, draw)
         return images
 
     def _geometry(self, draw: _Draw, height: int, width: int) -> Tensor | None:
         """Inverse transformation ``[N, 3, 3]`` in pixels about the centre (output position to input position)."""
-        p, inverse = self.p, None
+        p = self.p
+        inverse = None
         steps: list[Tensor] = []
         if self.xflip:
             flip = draw.gate((draw.uniform() * 2).floor(), 0.0, self.xflip * p)
             steps.append(_scale(1 - 2 * flip, torch.ones_like(flip)))
+
         if self.rotate90:
             turns = draw.gate((draw.uniform() * 4).floor(), 0.0, self.rotate90 * p)
             steps.append(_rotate(math.pi / 2 * turns))
+
         if self.xint:
             shift = draw.gate((draw.uniform(2) * 2 - 1) * XINT_MAX, 0.0, self.xint * p)
             steps.append(_translate(-(shift[:, 0] * width).round(), -(shift[:, 1] * height).round()))
+
         if self.scale:
             factor = draw.gate(torch.exp2(draw.normal() * SCALE_STD), 1.0, self.scale * p)
             steps.append(_scale(1 / factor, 1 / factor))
+
         # Two rotations, before and after the anisotropic scaling, together as probable as one.
         turn_probability = 1 - (1 - self.rotate * p).clamp(0, 1).sqrt()
         if self.rotate:
             theta = draw.gate((draw.uniform() * 2 - 1) * math.pi * ROTATE_MAX, 0.0, turn_probability)
             steps.append(_rotate(theta))
+
         if self.aniso:
             factor = draw.gate(torch.exp2(draw.normal() * ANISO_STD), 1.0, self.aniso * p)
             steps.append(_scale(1 / factor, factor))
+
         if self.rotate and draw.percentile is None:
             theta = draw.gate((draw.uniform() * 2 - 1) * math.pi * ROTATE_MAX, 0.0, turn_probability)
             steps.append(_rotate(theta))
+
         if self.xfrac:
             shift = draw.gate(draw.normal(2) * XFRAC_STD, 0.0, self.xfrac * p)
             steps.append(_translate(-shift[:, 0] * width, -shift[:, 1] * height))
+
         for step in steps:
             inverse = step if inverse is None else inverse @ step
         return inverse
@@ -260,6 +280,7 @@ class AugmentPipe(nn.Module):
             if self.brightness or self.contrast or self.lumaflip or self.hue or self.saturation:
                 raise ArgumentError(f"colour augmentation needs images of 1 or 3 channels, got {channels}")
             return None
+
         p = self.p
         identity = torch.eye(4, device=draw.device, dtype=draw.dtype)
         ramp = identity[:3].sum(dim=0)  # 1 1 1 0
@@ -268,18 +289,23 @@ class AugmentPipe(nn.Module):
         if self.brightness:
             b = draw.gate(draw.normal() * BRIGHTNESS_STD, 0.0, self.brightness * p)
             steps.append(identity + b[:, None, None] * torch.outer(ramp, identity[3]))
+
         if self.contrast:
             factor = draw.gate(torch.exp2(draw.normal() * CONTRAST_STD), 1.0, self.contrast * p)
             steps.append(torch.diag_embed(torch.stack([factor, factor, factor, torch.ones_like(factor)], dim=1)))
+
         if self.lumaflip:
             flip = draw.gate((draw.uniform() * 2).floor(), 0.0, self.lumaflip * p)
             steps.append(identity - 2 * along * flip[:, None, None])
+
         if self.hue and channels > 1:
             theta = draw.gate((draw.uniform() * 2 - 1) * math.pi * HUE_MAX, 0.0, self.hue * p)
             steps.append(_rotate_about_grey(theta))
+
         if self.saturation and channels > 1:
             factor = draw.gate(torch.exp2(draw.normal() * SATURATION_STD), 1.0, self.saturation * p)
             steps.append(along + (identity - along) * factor[:, None, None])
+
         color = None
         for step in steps:
             color = step if color is None else step @ color
@@ -293,6 +319,7 @@ class AugmentPipe(nn.Module):
             t = torch.ones_like(gains)
             t[:, band] = amount
             gains = gains * t / (power * t.square()).sum(dim=1, keepdim=True).sqrt()
+
         n, c, h, w = images.shape
         taps = (gains @ self.bands.to(gains.dtype)).repeat_interleave(c, dim=0)[:, None].to(images.dtype)  # [N * C, 1, k]
         pad = taps.shape[-1] // 2
@@ -314,14 +341,17 @@ class AugmentPipe(nn.Module):
         if key not in self._resamplers:
             filter = self.sym6.to(like.dtype)
             taps = filter.sum(dim=1, keepdim=True)  # [k, 1], as it is separable and of sum 1
-            reach, count = len(filter) // 4, len(filter)
+            reach = len(filter) // 4
+            count = len(filter)
             identity = torch.eye(side, device=like.device, dtype=like.dtype)[_mirrored(side, like.device)]
-            before, after = (count + 1) // 2, (count - 2) // 2
+            before = (count + 1) // 2
+            after = (count - 2) // 2
             up = upfirdn2d(identity[None, None], taps, up=2, padding=(0, 0, before, after), gain=2)[0, 0, :, ::2]
             wide = torch.eye(2 * (side + 2 * reach), device=like.device, dtype=like.dtype)
             pad = (count - 1) // 2
             down = upfirdn2d(wide[None, None], taps.flip(0), padding=(0, 0, pad, pad))[0, 0, ::2]
             self._resamplers[key] = up.contiguous(), down[reach : reach + side].contiguous()
+
         return self._resamplers[key]
 
     def _cut(self, images: Tensor, draw: _Draw) -> Tensor:
@@ -341,10 +371,13 @@ def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
     """Resample by ``inverse [N, 3, 3]``, at twice the resolution between two orthogonal low-pass filters (appendix B.2)."""
     n, c, h, w = images.shape
     reach = filter.shape[0] // 4
-    cx, cy = (w - 1) / 2, (h - 1) / 2
+    cx = (w - 1) / 2
+    cy = (h - 1) / 2
     corners = torch.tensor([[-cx, cx, cx, -cx], [-cy, -cy, cy, cy], [1.0] * 4], device=images.device, dtype=inverse.dtype)
     hit = inverse[:, :2] @ corners  # [N, 2, 4]
-    low, high = (-hit).amax(dim=(0, 2)), hit.amax(dim=(0, 2))  # [2]: x, y
+    # [2]: x, y
+    low = (-hit).amax(dim=(0, 2))
+    high = hit.amax(dim=(0, 2))
     excess = torch.stack([low[0] - cx, high[0] - cx, low[1] - cy, high[1] - cy]) + 2 * reach
     limit = torch.tensor([w - 1, w - 1, h - 1, h - 1], device=images.device)
     x0, x1, y0, y1 = (int(m) for m in excess.clamp(min=0).minimum(limit).ceil().tolist())
@@ -395,7 +428,9 @@ def _reflected(x: Tensor, pad: int) -> Tensor:
 
 
 def _recolor(images: Tensor, color: Tensor) -> Tensor:
-    flat, color = images.flatten(2), color.to(images.dtype)  # [N, C, H * W]
+    # [N, C, H * W]
+    flat = images.flatten(2)
+    color = color.to(images.dtype)
     if images.shape[1] == 3:
         flat = color[:, :3, :3] @ flat + color[:, :3, 3:]
     else:
@@ -408,7 +443,8 @@ def _rotate_about_grey(theta: Tensor) -> Tensor:
     """Rotation of RGB about the grey axis by ``theta [N]`` (Rodrigues), homogeneous ``[N, 4, 4]``."""
     identity = torch.eye(3, device=theta.device, dtype=theta.dtype)
     cross = (identity.roll(1, 0) - identity.roll(-1, 0)) / math.sqrt(3)
-    sin, cos = theta.sin()[:, None, None], theta.cos()[:, None, None]
+    sin = theta.sin()[:, None, None]
+    cos = theta.cos()[:, None, None]
     rotation = identity * cos + cross * sin + (1 - cos) / 3
     whole = torch.eye(4, device=theta.device, dtype=theta.dtype).repeat(len(theta), 1, 1)
     whole[:, :3, :3] = rotation
@@ -428,4 +464,5 @@ def _band_filters() -> Tensor:
         bank = np.stack([np.convolve(row, low2) for row in spread])
         start = (bank.shape[1] - len(high2)) // 2
         bank[band, start : start + len(high2)] += high2
+
     return torch.tensor(bank, dtype=torch.float32)

@@ -72,25 +72,33 @@ class TrainingConfig:
         self._check_kinds()
         if self.augment != "none":
             preset(self.augment)
+
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise ArgumentError.of("precision", "auto, fp32, bf16 or fp16", self.precision)
+
         for name in ("batch", "r1_interval", "path_interval", "grow_from", "freeze_d", "seed"):
             value = getattr(self, name)
             least = 0 if name in ("grow_from", "freeze_d", "seed") else 1
             if not isinstance(value, int) or not least <= value < 2**32:
                 raise ArgumentError.of(name, f"a whole number of at least {least} below 2^32", value)
+
         for name in ("r1_gamma", "path_weight", "path_decay", "fade_kimg", "ema_rampup"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), 0)
+
         if self.ada_target is not None:
             check_number("ada_target", self.ada_target, -1, 1)
+
         if self.micro_batch is not None and not 1 <= self.micro_batch < 2**32:
             raise ArgumentError.of("micro_batch", "at least 1 and below 2^32", self.micro_batch)
+
         for name in ("learning_rate", "kimg", "snapshot_kimg", "ada_kimg", "ema_kimg", "grow_kimg"):
             if not (is_number(getattr(self, name)) and getattr(self, name) > 0):
                 raise ArgumentError.of(name, "a finite number greater than 0", getattr(self, name))
+
         if self.snapshot_kimg < 0.001:
             raise ArgumentError.of("snapshot_kimg", "at least 0.001", self.snapshot_kimg)
+
         for name in ("style_mixing", "augment_p"):
             check_number(name, getattr(self, name), 0, 1)
 
@@ -99,17 +107,22 @@ class TrainingConfig:
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name in ("generator", "discriminator"):
-                expected, fits = "a table", isinstance(value, dict)
+                expected = "a table"
+                fits = isinstance(value, dict)
             elif option.name in ("augment", "precision"):
-                expected, fits = "a word", isinstance(value, str)
+                expected = "a word"
+                fits = isinstance(value, str)
             elif option.name == "mirror":
-                expected, fits = "true or false", isinstance(value, bool)
+                expected = "true or false"
+                fits = isinstance(value, bool)
             else:
                 optional = option.name in ("micro_batch", "ema_rampup", "ada_target")
                 number = isinstance(value, int | float) and not isinstance(value, bool)
-                expected, fits = "a number", number or (optional and value is None)
+                expected = "a number"
+                fits = number or (optional and value is None)
             if not fits:
                 raise ArgumentError.of(option.name, expected, value)
+
         if self.micro_batch is not None and not isinstance(self.micro_batch, int):
             raise ArgumentError.of("micro_batch", "a whole number", self.micro_batch)
 
@@ -160,9 +173,11 @@ def load_preset(name: str, resolution: int = 256, processes: int = 1) -> Trainin
     """
     if name == AUTO:
         return _auto(resolution, processes)
+
     path = PRESETS / f"{name}.toml" if name in presets() else Path(name)
     if not os.path.isfile(path):
         raise NotFoundError(f"no such preset or file; presets: {', '.join(presets())}", path=name)
+
     try:
         options = read_toml(path)
         options.update({key: None for key in SWITCHED_OFF if options.get(key) is False})

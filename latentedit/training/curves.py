@@ -71,8 +71,10 @@ def save_curves(log: str | os.PathLike[str], path: str | os.PathLike[str]) -> No
         if axis.lines:
             for text in axis.legend(fontsize=7).get_texts():
                 text.set_parse_math(False)  # a name with dollars is no formula
+
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
+
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     write_bytes(path, buffer.getvalue())

@@ -69,7 +69,10 @@ class PictureSet:
     ) -> None:
         if len(labels) != len(pixels):
             raise ArgumentError(f"{len(pixels)} images but {len(labels)} labels")
-        self.pixels, self.labels, self.names, self.label_names = pixels, labels, list(names), list(label_names)
+        self.pixels = pixels
+        self.labels = labels
+        self.names = list(names)
+        self.label_names = list(label_names)
         self.shape: tuple[int, ...] = tuple(pixels.shape[1:])
         self.swap = torch.arange(labels.shape[1])
         self._digest = source_digest
@@ -101,7 +104,8 @@ class PictureSet:
             for name in (one, other):
                 if name not in known:
                     raise NotFoundError(f"no label {name!r}; labels are {', '.join(self.label_names or known) or 'missing'}")
-            a, b = known[one], known[other]
+            a = known[one]
+            b = known[other]
             if int(self.swap[a]) != a or int(self.swap[b]) != b:
                 raise ArgumentError(f"label {one!r} or {other!r} is in more than one pair")
             self.swap[a], self.swap[b] = b, a
@@ -146,7 +150,8 @@ class PictureSet:
         """
         chosen = self.chosen(positions, seed, mirror)
         rows = [i % len(self) for i in chosen]
-        pictures, labels = self.read(rows), self.labels[rows]
+        pictures = self.read(rows)
+        labels = self.labels[rows]
         flipped = torch.tensor([i >= len(self) for i in chosen])
         pictures = torch.where(flipped[:, None, None, None], pictures.flip(3), pictures)
         labels = torch.where(flipped[:, None], labels[:, self.swap], labels)
@@ -229,6 +234,7 @@ class PictureSource:
                     )
         else:
             raise NotFoundError("no such folder or zip file", path=path)
+
         found = [name for name in found if not hidden(name)]
         if os.path.isfile(path):
             self._top = _common_top(found)
@@ -236,6 +242,7 @@ class PictureSource:
         else:
             for name in found:
                 outputs.given(path / name)
+
         self.names = [name for name in found if name.lower().endswith(EXTENSIONS) or name == LABELS]
         self.others = [name for name in found if not (name.lower().endswith(EXTENSIONS) or _is_labels(name))]
         """What is neither a picture nor labels."""
@@ -349,14 +356,17 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
     names = sorted(name for name in source.names if name.lower().endswith(EXTENSIONS))
     if not names:
         raise NotFoundError(f"no images ({', '.join(EXTENSIONS)}) in it", path=path)
+
     labels, label_names = _read_labels(source, names)
     first = _decode(source, names[0])
     if len(names) * first.nbytes > in_memory:
         return StoredPictureSet(source, names, first.shape, labels, label_names)
+
     arrays = [first, *(_decode(source, name) for name in names[1:])]
     for name, array in zip(names, arrays, strict=True):
         if array.shape != first.shape:
             raise DataError(f"{name} has shape {array.shape}, {names[0]} {first.shape}; use dataset build", path=path)
+
     return PictureSet(torch.from_numpy(np.stack(arrays)), labels, names, label_names)
 
 
@@ -378,9 +388,11 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
     document, table = source.labels()
     if not table:
         return torch.zeros(len(names), 0), []
+
     missing = [name for name in names if name not in table]
     if missing:
         raise DataError(f"{LABELS} has no label for {missing[0]}", path=path)
+
     rows = [table[name] for name in names]
     if all(type(row) is int and row >= 0 for row in rows):
         given = document.get("label_names") or []
@@ -408,6 +420,7 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
         if vectors.ndim != 2 or not bool(vectors.isfinite().all()):
             raise FormatError(f"{LABELS} has labels that are no finite numbers", path=path)
         return vectors, []
+
     raise FormatError(f"{LABELS} must have a whole number, or a list of numbers, for every image", path=path)
 
 
@@ -431,7 +444,8 @@ def write_pictures(
     Raises:
         Error: nothing to write, or some images have no label although others do.
     """
-    path, found = Path(path), dict[str, str | None]()
+    path = Path(path)
+    found = dict[str, str | None]()
 
     def fill(write: Callable[[str, bytes], None]) -> None:
         for name, picture in pictures:
@@ -443,10 +457,12 @@ def write_pictures(
             picture.save(buffer, "PNG", icc_profile=None)
             write(name, buffer.getvalue())
             found[name] = labels(name) if labels else None
+
         if not found:
             raise NotFoundError("there are no images to write", path=path)
         if labels is not None and all(label is None for label in found.values()):
             raise DataError("none of the images has a label, although labels were asked for", path=path)
+
         if any(label is not None for label in found.values()):
             bare = [name for name, label in found.items() if label is None]
             if bare:
@@ -472,6 +488,7 @@ def write_pictures(
                 place.write_bytes(data)
 
             fill(write)
+
     return len(found)
 
 

@@ -82,6 +82,7 @@ class EncoderTrainer:
                 f"the photos have shape {list(photos.shape)}, the images of the generator"
                 f" [{generator.channels}, {generator.resolution}, {generator.resolution}]"
             )
+
         self.generator = generator
         self.perceptual = perceptual
         self.curvature = curvature
@@ -100,6 +101,7 @@ class EncoderTrainer:
             torch.manual_seed(options.seed)
             self.encoder = Encoder(config or EncoderConfig.of(generator)).to(self.device)
             self.averaged = Encoder(self.encoder.config).to(self.device).requires_grad_(False)
+
         self.averaged.load_state_dict(self.encoder.state_dict())
         self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
         self.step_number = 0
@@ -115,7 +117,8 @@ class EncoderTrainer:
         draws = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step_number)
         real = min(max(round(self.batch * self.photo_share), 1), self.batch - 1) if self.photos is not None else 0
         own = self.batch - real
-        rows, dim = self.encoder.config.num_ws, self.encoder.config.w_dim
+        rows = self.encoder.config.num_ws
+        dim = self.encoder.config.w_dim
         synthesis = partial(self.generator.synthesis, precision=self.precision)
         shapes = self.generator.synthesis.noise_shapes
         with torch.no_grad():
@@ -126,9 +129,11 @@ class EncoderTrainer:
                 image = torch.cat([image, self._photographs(real, draws)])
             target = self.perceptual.features(image[own:]) if real else torch.empty(0)
             rendered = synthesis(self.mean.expand(1, rows, -1)).expand_as(image)
+
         for group in self.optimiser.param_groups:
             t = self.step_number / self.steps
             group["lr"] = self.learning_rate * min(1.0, (self.step_number + 1) / 100) * max(1 - t, 0.01)
+
         self.optimiser.zero_grad(set_to_none=True)
         u = torch.zeros(self.batch, rows, dim, device=self.device)
         terms: dict[str, float] = {}
@@ -153,12 +158,14 @@ class EncoderTrainer:
                     rendered = synthesis(self.mean + u[:own] @ self.colouring)
                     if real:
                         rendered = torch.cat([rendered, drawn.detach()])
+
         torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
         self.optimiser.step()
         decay = min(AVERAGED, (self.step_number + 1) / (self.step_number + 10))
         with torch.no_grad():
             for averaged, parameter in zip(self.averaged.parameters(), self.encoder.parameters(), strict=True):
                 averaged.lerp_(parameter, 1 - decay)
+
         self.step_number += 1
         return terms
 
@@ -245,6 +252,7 @@ def train_encoder(
         except KeyboardInterrupt:
             trainer.interrupted = True
         _save(state, trainer)
+
     return trainer.averaged.eval().requires_grad_(False)
 
 

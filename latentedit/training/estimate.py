@@ -45,7 +45,9 @@ def estimate(config: TrainingConfig, shape: tuple[int, ...], c_dim: int, device:
         n = min(config.batch, 4)
         ws = torch.empty(n, g.num_ws, g.w_dim)
         noise = [torch.empty(n, *map_[1:]) for map_ in g.synthesis.noise_shapes]
-        images, labels = torch.empty(n, *shape), torch.empty(n, c_dim)
+        images = torch.empty(n, *shape)
+        labels = torch.empty(n, c_dim)
+
     flop_g, kept_g = (amount / n for amount in measure(lambda: g.synthesis(ws, noise=noise))[:2])
     flop_d, kept_d = (amount / n for amount in measure(lambda: d(images, labels))[:2])
     # Passes over a picture: forward 1, backward 2 (1 where weights need none), double backward 3 forwards more.

@@ -30,7 +30,10 @@ class Feed:
         mirror: bool,
         device: torch.device,
     ) -> None:
-        self.data, self.rounds, self.seed, self.mirror = data, rounds, seed, mirror
+        self.data = data
+        self.rounds = rounds
+        self.seed = seed
+        self.mirror = mirror
         self.period = len(data) * (2 if mirror else 1)
         """Pictures of an epoch, mirrored ones included."""
         self.labels = data.labels_at(torch.arange(self.period), mirror).to(device)

@@ -85,7 +85,8 @@ def _gathered(images: Tensor, grid: Tensor) -> Tensor:
     n, channels, height, width = images.shape
     x = (grid[..., 0] + 1) * (width / 2) - 0.5  # [N, h, w]
     y = (grid[..., 1] + 1) * (height / 2) - 0.5
-    left, top = x.detach().floor(), y.detach().floor()
+    left = x.detach().floor()
+    top = y.detach().floor()
     planes = images.flatten(2)  # [N, C, H * W]
     total = images.new_zeros(n, channels, *grid.shape[1:3])
     for column, across in ((left, left + 1 - x), (left + 1, x - left)):
@@ -95,4 +96,5 @@ def _gathered(images: Tensor, grid: Tensor) -> Tensor:
             found = planes.gather(2, index.flatten(1)[:, None].expand(-1, channels, -1))
             weight = (across * down * inside)[:, None]
             total = total + found.view_as(total) * weight
+
     return total

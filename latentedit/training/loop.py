@@ -115,10 +115,12 @@ def train(
     framing = options.framing
     if held_out is not None and held_out.shape != data.shape:
         raise IncompatibleError(f"held-out images have shape {held_out.shape}, the training set {data.shape}")
+
     if held_out is not None:
         unknown = set(held_out.label_names) - set(data.label_names)
         if unknown or (not held_out.label_names and held_out.labels.shape[1] != data.labels.shape[1]):
             raise IncompatibleError("held-out images must have the labels that the training set has")
+
     trainer = Trainer(config, data, device, world, graphs=options.graphs)
     tell = notice or (lambda line: None)
     with ExitStack() as begun:
@@ -145,7 +147,8 @@ def train(
         held = begun.pop_all()
 
     started = reported = time.monotonic()
-    seconds_before, images_before = trainer.seconds, trainer.images_seen
+    seconds_before = trainer.seconds
+    images_before = trainer.images_seen
     next_snapshot = (trainer.images_seen // int(config.snapshot_kimg * 1000) + 1) * config.snapshot_kimg * 1000
     with held, _interruptible() as interrupted, _log(out if run else None, options.tensorboard) as write:
         while trainer.images_seen < config.kimg * 1000:
@@ -183,6 +186,7 @@ def train(
             raise Interrupted(
                 f"interrupted; {out / 'model.safetensors'} and the state are written, run the same command again to resume"
             )
+
     return out / "model.safetensors"
 
 
@@ -210,11 +214,16 @@ class _Folder:
         held_out: PictureSet | None,
         measure: Measure | None,
     ) -> None:
-        self.out, self.trainer, self.framing, self.provenance = out, trainer, framing, provenance
-        self.held_out, self.measure = held_out, measure
+        self.out = out
+        self.trainer = trainer
+        self.framing = framing
+        self.provenance = provenance
+        self.held_out = held_out
+        self.measure = measure
         self.best = _read_best(out / BEST)
         self.fakes = torch.empty(0)
-        data, count = trainer.data, GRID[0] * GRID[1]
+        data = trainer.data
+        count = GRID[0] * GRID[1]
         self.grid_z = sample_z(trainer.config.seed, trainer.g.z_dim, count).to(trainer.device)
         self.grid_c = data.labels[torch.arange(count) % len(data)].to(trainer.device)
 
@@ -223,7 +232,8 @@ class _Folder:
 
     def figures(self) -> dict[str, float]:
         """What is logged at a snapshot only: discriminator outputs without augmentation, and the measures."""
-        trainer, data = self.trainer, self.trainer.data
+        trainer = self.trainer
+        data = self.trainer.data
         rows = _spaced(len(data))
         figures = {"logits_train": trainer.logits(trainer.coarsened(from_uint8(data.read(rows))), data.labels[rows])}
         if self.held_out is not None:
@@ -238,7 +248,8 @@ class _Folder:
     def _held_out_labels(self) -> torch.Tensor:
         """Labels of the held-out pictures, numbered as the training set numbers them."""
         assert self.held_out is not None
-        held, data = self.held_out, self.trainer.data
+        held = self.held_out
+        data = self.trainer.data
         if held.label_names and data.label_names:
             order = [data.label_names.index(name) for name in held.label_names]
             labels = torch.zeros(len(held), data.labels.shape[1])
@@ -253,7 +264,8 @@ class _Folder:
 
     def snapshot(self) -> None:
         """Write weights, random pictures and the state; before anything is measured, so that nothing is lost by that."""
-        trainer, out = self.trainer, self.out
+        trainer = self.trainer
+        out = self.out
         trainer.check_weights()
         model = self.model()
         self.fakes = self._pictures()
@@ -319,9 +331,11 @@ def thin(out: Path, interval: float, best: str | None = None) -> None:
     every k-th, k being the smallest power of two that leaves at most 8. ``interval`` is the kimg between snapshots.
     """
     found = sorted(path.stem.split("-")[1] for path in out.glob("model-[0-9]*.safetensors"))
-    older, stride = found[:-NEWEST], 1
+    older = found[:-NEWEST]
+    stride = 1
     while older and round(int(older[-1]) / interval) // stride > OLDER:
         stride *= 2
+
     kept: set[int] = set()
     for kimg in older:
         index = round(int(kimg) / interval)
@@ -334,7 +348,8 @@ def thin(out: Path, interval: float, best: str | None = None) -> None:
 
 def loading_rate(data: PictureSet, batch: int = 32) -> float:
     """Pictures a second that the data alone gives, over half a second or 1024 pictures."""
-    started, count = time.monotonic(), 0
+    started = time.monotonic()
+    count = 0
     while count < 1024 and time.monotonic() - started < 0.5:
         data.batch(range(count, count + batch), 0, True)
         count += batch
@@ -358,6 +373,7 @@ def _log(out: Path | None, tensorboard: bool) -> Iterator[Callable[[dict[str, fl
     if out is None:
         yield lambda figures: None
         return
+
     board: Any = None
     if tensorboard:
         try:
@@ -367,6 +383,7 @@ def _log(out: Path | None, tensorboard: bool) -> Iterator[Callable[[dict[str, fl
                 "the log for TensorBoard needs the package tensorboard", advice="pip install 'latentedit[tensorboard]'"
             ) from error
         board = SummaryWriter(str(out))
+
     try:
         with open(out / LOG, "a", buffering=1) as log:
 

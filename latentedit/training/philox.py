@@ -32,11 +32,14 @@ def philox(counter: Counter, key: tuple[int, int]) -> Tensor:
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
-        one, two = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        one = c0 * MULTIPLIERS[0]
+        two = c2 * MULTIPLIERS[1]
         c0 = _mixed(two, c1, k0)
         c2 = _mixed(one, c3, k1)
-        c1, c3 = two & MASK, one & MASK
-        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
+        c1 = two & MASK
+        c3 = one & MASK
+        k0 = (k0 + WEYL[0]) & MASK
+        k1 = (k1 + WEYL[1]) & MASK
     return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), dim=-1)
 
 

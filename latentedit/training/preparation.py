@@ -54,6 +54,7 @@ class Preparation:
         """
         if transparent(picture) and self.background == "skip":
             raise DataError("is transparent", path=name)
+
         picture = open_image(picture, (0, 0, 0) if self.background == "black" else (255, 255, 255), name)
         if self.crop == "face":
             faces = find_faces(picture)
@@ -64,6 +65,7 @@ class Preparation:
             found = crop(picture, quad_from_face(faces[0], self.framing or FRAMINGS["ffhq"]), self.size)
         else:
             found = resample(*self._window(picture, name), self.size)
+
         return found.convert("L" if self.grey else "RGB")
 
     def _window(self, picture: Image.Image, name: str) -> tuple[Image.Image, tuple[float, float, float, float]]:
@@ -82,8 +84,10 @@ class Preparation:
             pads = [(before[0], side - height - before[0]), (before[1], side - width - before[1])]
             array = np.asarray(picture)
             return Image.fromarray(np.pad(array, pads + [(0, 0)] * (array.ndim - 2), mode="edge")), (0, 0, side, side)
+
         side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
+        left = (width - side) // 2
+        top = (height - side) // 2
         return picture, (left, top, left + side, top + side)
 
 
@@ -111,6 +115,7 @@ def prepared(
     names = [name for name in sorted(source.names) if name.lower().endswith(EXTENSIONS)]
     if not names:
         raise NotFoundError(f"no images ({', '.join(EXTENSIONS)}) in it", path=path)
+
     taken: set[str] = set()
     for number, name in enumerate(names):
         progress(number, len(names))
@@ -127,6 +132,7 @@ def prepared(
         if sources is not None:
             sources[stored] = name
         yield stored, picture
+
     progress(len(names), len(names))
 
 
@@ -163,6 +169,7 @@ def class_labels(
         return table.get
     if column is not None:
         raise ArgumentError("a column needs a CSV file of labels", advice="give it with `labels`")
+
     document, numbers = PictureSource(root).labels()
     try:
         names = document.get("label_names") or []
@@ -171,6 +178,7 @@ def class_labels(
         found = {name: str(names[label]) if names else str(label) for name, label in numbers.items()}
     except (TypeError, KeyError, IndexError) as error:
         raise FormatError(f"{LABELS} is not NVIDIA's list of names and numbers ({reason(error)})", path=path) from error
+
     return found.get if found else None
 
 
@@ -180,6 +188,7 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
     for needed in ("file", column):
         if needed not in there:
             raise NotFoundError(f"no column {needed!r}; there are {', '.join(there) or 'none'}", path=table)
+
     found: dict[str, str] = {}
     source = PictureSource(root)
     known = set(source.names)
@@ -198,6 +207,7 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
             raise NotFoundError(f"no such file {name} in {root}", path=table, line=number)
         if found.setdefault(name, label) != label:
             raise FormatError(f"{name} is labelled {label!r} here and {found[name]!r} before", path=table, line=number)
+
     if not found:
         raise DataError(f"column {column!r} has no label", path=table)
     return found

@@ -21,7 +21,8 @@ def restore_network(network: nn.Module, state: Mapping[str, Any], name: str) -> 
     Raises:
         Error: tensors of other names or shapes, or of numbers that are not finite.
     """
-    tensors, own = state[name], network.state_dict()
+    tensors = state[name]
+    own = network.state_dict()
     if not isinstance(tensors, dict) or tensors.keys() != own.keys():
         raise IncompatibleError(f"the run's networks are of another shape (the training state's {name} has other tensors)")
     for key, tensor in own.items():
@@ -57,6 +58,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     if not isinstance(moments, dict) or not all(type(key) is int and 0 <= key < len(parameters) for key in moments):
         raise IncompatibleError(f"the training state's {name} has moments of other parameters")
+
     for key, values in moments.items():
         where = f"{name}/{key}"
         if not isinstance(values, dict) or values.keys() != {"step", "exp_avg", "exp_avg_sq"}:
@@ -66,4 +68,5 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]
         step = values["step"]
         if not isinstance(step, Tensor) or step.numel() != 1 or not 0 <= float(step) < 2**53:
             raise FormatError(f"the training state's {where}/step must be a number of at least 0")
+
     optimiser.load_state_dict({"state": moments, "param_groups": own["param_groups"]})

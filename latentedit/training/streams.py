@@ -49,12 +49,15 @@ class Streams:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.key = seed & MASK, zlib.crc32(name.encode())
-        self.samples, self.dtype = samples.long()[:, None], dtype  # [N, 1]
+        # [N, 1]
+        self.samples = samples.long()[:, None]
+        self.dtype = dtype
         step = step.long()
         self.step = step & MASK, (step >> 32) & MASK
         self.position = 0
         """Of the next word."""
-        self._made, self._words = range(0), torch.empty(0)
+        self._made = range(0)
+        self._words = torch.empty(0)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -88,7 +91,8 @@ class Streams:
         return self._words.narrow(1, start - self._made.start, count)
 
     def _make(self, start: int, count: int) -> Tensor:
-        first, beyond = start // 4, -(-(start + count) // 4)
+        first = start // 4
+        beyond = -(-(start + count) // 4)
         blocks = torch.arange(first, beyond, device=self.samples.device)
         words = philox((blocks[None], self.samples, *self.step), self.key)  # [N, blocks, 4]
         return words.flatten(1).narrow(1, start - 4 * first, count)
@@ -98,7 +102,8 @@ class GlobalDraws:
     """Draws from torch's global generator, for ``batch`` pictures."""
 
     def __init__(self, batch: int, device: torch.device) -> None:
-        self.batch, self.device = batch, device
+        self.batch = batch
+        self.device = device
 
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(self.batch, *shape, device=self.device)

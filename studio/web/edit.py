@@ -17,6 +17,7 @@ class EditPart:
             self.stage = Tag("div", "part edit-stage")
             with self.stage:
                 self._picture()
+
         with panel:
             self.panel = Tag("section", "part", aria_label="Sliders")
             with self.panel:
@@ -51,6 +52,7 @@ class EditPart:
                 aria_valuemax="100",
                 aria_valuenow="50",
             )
+
         with Tag("div", "tools"):
             with Tag("button", "button", type="button", id="hold", aria_pressed="false", title="Hold, or hold the key B"):
                 Tag("span", "text", "Hold for before")
@@ -86,6 +88,7 @@ class EditPart:
         self.refine.show(session.can_refine)
         if face is None:
             return
+
         with self.verdict:
             if not face.looked:
                 Tag("span", "busy", "Finding out how far each slider goes …", role="status")
@@ -94,6 +97,7 @@ class EditPart:
                 with Tag("div", f"note {'good' if level == 'good' else 'warn' if level != 'unknown' else ''}"):
                     icon("check" if level == "good" else "warn")
                     Tag("p", text=f"{words[:1].upper()}{words[1:]}.")
+
         seen = any(slider.whole for slider in session.sliders.values())
         self.whole.say("stays a whole picture" if seen else "safe range not known yet")
 
@@ -104,6 +108,7 @@ class EditPart:
         if names == self.shown:
             self._reports(sliders)
             return
+
         self.shown = names
         self.groups.clear()
         self.reports: dict[str, Tag] = {}
@@ -165,7 +170,8 @@ class EditPart:
 
     def _values(self) -> None:
         session = self.view.session
-        state, picture = session.state, session.picture
+        state = session.state
+        picture = session.picture
         facts: dict[str, dict[str, Any]] = {}
         for name, slider in session.sliders.items():
             setting = state.settings.get(name)
@@ -181,6 +187,7 @@ class EditPart:
             }
             if picture is not None and picture.state == state:
                 facts[name]["m"] = round(picture.marks.get(name, 0.0), 3)
+
         self.view.js("apply", facts, self.view.seen)
         self.all.set(disabled=None if state.settings or state.locks else True)
 
@@ -196,11 +203,13 @@ def report_of(slider: Slider) -> str:
             words.append(f"Pictures were seen to stay whole from {low:+g} to {high:+g} sigmas.")
     else:
         words.append("Nobody has looked yet how far it can go.")
+
     report = slider.direction.report
     for key, figure in (("auc", "AUC"), ("r2", "R²"), ("r", "correlation")):
         if isinstance(report.get(key), int | float):
             words.append(f"{figure} on held-out data {report[key]:.2f}.")
             break
+
     leaks = report.get("leakage")
     if isinstance(leaks, dict):
         moved = sorted(
@@ -208,4 +217,5 @@ def report_of(slider: Slider) -> str:
         )
         if moved:
             words.append("Moves along: " + ", ".join(f"{name} {leaks[name]:+.1f}" for name in moved[:4]) + ".")
+
     return " ".join(words)

@@ -81,8 +81,12 @@ class Guard:
         uploads: dict[str, int] | None = None,
         known: Callable[[tuple[str, int]], None] | None = None,
     ) -> None:
-        self.app, self.port, self.uploads, self.known = app, port, uploads or {}, known
-        self.secret, self.place = secrets.token_urlsafe(32), f"/{secrets.token_urlsafe(12)}"
+        self.app = app
+        self.port = port
+        self.uploads = uploads or {}
+        self.known = known
+        self.secret = secrets.token_urlsafe(32)
+        self.place = f"/{secrets.token_urlsafe(12)}"
 
     @property
     def address(self) -> str:
@@ -93,6 +97,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+
         nonce = secrets.token_urlsafe(16)
         host = ""
         try:
@@ -107,11 +112,14 @@ class Guard:
         except RefusedError as refused:
             await _refuse(scope, send, refused, nonce, host or f"{LOOPBACK}:{self.port}")
             return
+
         if self.known is not None and scope.get("client"):
             self.known(tuple(scope["client"]))
+
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
             return
+
         await self.app(scope, _counted(receive, limit), _dressed(send, nonce, host))
 
     def _check_host(self, headers: dict[str, list[str]]) -> str:
@@ -162,6 +170,7 @@ class Guard:
         path = scope["path"]
         if path == self.place:
             scope["path"] = path = f"{self.place}/"
+
         given = ""
         for line in headers.get("cookie", []):
             try:
@@ -169,6 +178,7 @@ class Guard:
             except CookieError:
                 found = None
             given = found.value if found is not None else given
+
         if not _same(given, self.secret):
             raise RefusedError(403, "Open the address that latentedit printed in its terminal: it holds the key to this page.")
         if not path.startswith(f"{self.place}/"):
@@ -235,6 +245,7 @@ def _dressed(send: Send, nonce: str, host: str) -> Send:
             started.clear()
             await send({"type": "http.response.body", "body": body})
             return
+
         await send(message)
 
     return dressed
