@@ -3,8 +3,8 @@
     python benchmarks/house.py [--list]
 
 ``--list`` names the functions with too many parameters and the lines with parallel assignments. Counted are the files of
-``latentedit/``, ``directions/``, ``cli/`` and ``studio/``. CLI callbacks, which have a parameter per option, are counted apart; GPU kernels
-are not counted.
+``latentedit/``, ``directions/``, ``cli/`` and ``studio/``. CLI callbacks, which have a parameter per option, are counted apart;
+GPU kernels are not counted.
 """
 
 import argparse
