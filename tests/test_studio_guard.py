@@ -1,6 +1,7 @@
 """Who may talk to the studio: hosts, sites, secrets, lengths, and what every answer says."""
 
 import asyncio
+import logging
 import os
 import stat
 from html import escape
@@ -13,7 +14,7 @@ import pytest
 
 from latentedit.errors import Error
 from latentedit.studio.web.guard import LARGEST_BODY, doorway, with_nonce
-from latentedit.studio.web.server import Strangers, listening
+from latentedit.studio.web.server import WAITING, Strangers, _is_news, listening, most_strangers
 from tests.web import HOST, PORT, Caller
 
 
@@ -227,6 +228,27 @@ def test_the_socket_is_on_the_loopback_device_alone() -> None:
         assert found.getsockname()[0] == "127.0.0.1"
         with pytest.raises(Error, match="cannot listen on port"):
             listening(found.getsockname()[1])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits descriptors as Unix does")
+@pytest.mark.parametrize(("free", "strangers"), [(1000, 32), (50, 21), (26, 9), (10, 4), (0, 4)])
+def test_strangers_leave_descriptors_to_the_owner(monkeypatch: pytest.MonkeyPatch, free: int, strangers: int) -> None:
+    import resource
+
+    monkeypatch.setattr(os, "listdir", lambda place: ["0"] * 14)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (14 + free, 4096))
+    assert most_strangers() == strangers
+    assert free < 26 or most_strangers() + WAITING < free
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert most_strangers() == 32
+
+
+def test_what_asyncio_says_again_and_again_is_left_out() -> None:
+    def record(text: str) -> logging.LogRecord:
+        return logging.LogRecord("asyncio", logging.ERROR, "", 0, text, None, None)
+
+    assert not _is_news(record("socket.accept() out of system resource\nsocket: x"))
+    assert _is_news(record("Task exception was never retrieved"))
 
 
 def test_the_oldest_strangers_go() -> None:

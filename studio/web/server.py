@@ -16,8 +16,14 @@ from typing import Any
 from latentedit.errors import NotFoundError, OutputError
 from latentedit.studio.web.guard import LOOPBACK, Guard
 
-STRANGERS = 32
-"""Connections at once that have not shown the secret: more than a browser opens; the oldest end first."""
+STRANGERS, FEWEST = 32, 4
+"""Connections at once that have not shown the secret: more than a browser opens; the oldest end first. The second number is
+for a process that may open few files.
+"""
+WAITING = 8
+"""Connections that are taken in at once; asyncio tries so often where there is no descriptor left."""
+QUEUE = 64
+"""Connections that the system keeps until they are taken in."""
 STATIC = Path(__file__).with_name("static")
 
 
@@ -32,11 +38,29 @@ def listening(port: int) -> socket.socket:
         if os.name == "posix":  # elsewhere it would let another program take the port over
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((LOOPBACK, port))
-        found.listen(64)
+        found.listen(QUEUE)
     except (OSError, OverflowError) as error:
         found.close()
         raise OutputError(f"cannot listen on port {port}: {getattr(error, 'strerror', None) or error}") from error
     return found
+
+
+def most_strangers() -> int:
+    """Return how many connections of strangers leave half of the descriptors that are free to the owner."""
+    try:
+        import resource
+
+        most, taken = resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(os.listdir("/dev/fd"))
+    except (ImportError, OSError):  # Windows has no such limit
+        return STRANGERS
+    if most == resource.RLIM_INFINITY:
+        return STRANGERS
+    return min(max((most - taken - WAITING) // 2, FEWEST), STRANGERS)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is more than that there is no descriptor for a connection, which waits a second then."""
+    return "out of system resource" not in record.getMessage()
 
 
 class Strangers:
@@ -99,7 +123,7 @@ class Studio:
             raise NotFoundError('the studio needs NiceGUI: pip install "latentedit[studio]"')
         self._build, self._title = build, title
         self._socket = listening(port)
-        self.strangers = Strangers()
+        self.strangers = Strangers(most_strangers())
         number = self._socket.getsockname()[1]
         self.guard = Guard(self._missing, number, uploads=uploads, known=self.strangers.gone)
         self._server: Any = None
@@ -128,10 +152,12 @@ class Studio:
             proxy_headers=False,
             ws_max_size=2**20,
             timeout_graceful_shutdown=1,
+            backlog=WAITING,
             h11_max_incomplete_event_size=2**15,
         )
         for name in ("uvicorn", "uvicorn.error", "nicegui"):
             logging.getLogger(name).propagate = False
+        logging.getLogger("asyncio").addFilter(_is_news)
         self._server = uvicorn.Server(config)
         try:
             asyncio.run(self._serve(ready))
@@ -180,6 +206,7 @@ class Studio:
         async def tell() -> None:
             while not self._server.started:
                 await asyncio.sleep(0.01)
+            self._socket.listen(QUEUE)  # what is taken in at once is not all that may wait
             if ready is not None:
                 ready()
 
