@@ -204,7 +204,7 @@ def header_of_png(path: Path, side: int, depth: int) -> Path:
 
 def test_large_pictures_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = header_of_png(tmp_path / "grey16.png", 13_000, 16)
-    large = r"grey16.png: has 169 megapixels \(13000 x 13000\), more than 64; --megapixels 170 \(or LATENTEDIT_MEGAPIXELS\)"
+    large = r"grey16.png: has 169 megapixels \(13000 x 13000\), more than 64; megapixels=170 \(or LATENTEDIT_MEGAPIXELS\)"
     for read in (open_image, open_reduced):
         with pytest.raises(Error, match=large):
             read(bomb)
