@@ -22,18 +22,19 @@ def seconds(work: Callable[[], Any]) -> float:
 class Recorder(TorchDispatchMode):
     """Keeps the shapes of every convolution that runs in it, forward and backward to whatever order, and how often it does.
 
-    Depthwise ones are left out, as those are FIR filters. Matrix products, such as ToRGB's, are not counted either.
+    Depthwise ones are FIR filters, and count only with ``filters``. Matrix products, such as ToRGB's, are not counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, filters: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.filters = filters
         self.calls: dict[str, tuple[Any, tuple[Any, ...], int]] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function in (FORWARD, BACKWARD):
             # convolution(input, weight, bias, ...), convolution_backward(gradient, input, weight, ...)
             x, weight = args[:2] if function is FORWARD else args[1:3]
-            if weight.shape[1] > 1 or x.shape[1] == 1:
+            if self.filters or weight.shape[1] > 1 or x.shape[1] == 1:
                 like = tuple(_Like(a) if isinstance(a, Tensor) else a for a in args)
                 key = f"{function} {like}"
                 self.calls[key] = (function, like, self.calls.get(key, (None, None, 0))[2] + 1)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from convolutions import of_synthesis
+from convolutions import Recorder, of_synthesis
 
 Work = Callable[[], Any]
 
@@ -54,6 +54,32 @@ def rendering(resolution: int, batch: int, precision: Any) -> Case:
     limit, rounds = 1.25 if precision == "fp32" else 1.5, 5 if batch == 1 else 3
     bare = partial(of_synthesis, generator, batch, DTYPES[precision])
     return Case([(1, work)], batch, bare=torch.no_grad()(bare), limit=limit, rounds=rounds)
+
+
+def rendering_stylegan3(configuration: str) -> Case:
+    """Synthesis by StyleGAN3 networks of the published size at 1024 px, beside their bare convolutions and filters."""
+    from latentedit.networks.config import AliasFree
+    from latentedit.networks.generator import Generator, GeneratorConfig
+
+    torch.manual_seed(0)
+    radial = configuration == "r"
+    widths: dict[str, Any] = {"channel_base": 65536, "channel_max": 1024} if radial else {}
+    options = AliasFree(kernel=1 if radial else 3, radial=radial)
+    config = GeneratorConfig(1024, architecture="stylegan3", conv_clamp=256, mapping_layers=2, alias_free=options, **widths)
+    generator = Generator(config).eval().requires_grad_(False)
+    with torch.no_grad():
+        ws = generator.mapping(torch.randn(1, generator.z_dim))
+
+    @torch.no_grad()
+    def work() -> None:
+        generator.synthesis(ws)
+
+    def bare() -> float:
+        with Recorder(filters=True) as recorder:
+            work()
+        return recorder.bare()
+
+    return Case([(1, work)], 1, bare=torch.no_grad()(bare), limit=1.5)
 
 
 def rendering_bundled() -> Case:
@@ -216,6 +242,8 @@ CASES: dict[str, Callable[[], Case]] = {
         for batch in (1, 8)
         for precision in ("fp32", "bf16")
     },
+    "stylegan3-t-1024": lambda: rendering_stylegan3("t"),
+    "stylegan3-r-1024": lambda: rendering_stylegan3("r"),
     "render-faces128": rendering_bundled,
     "project-256-w-vgg": lambda: projecting(256, "w", 1, "adam"),
     "project-128-w": lambda: projecting(128, "w", 1, "quasi-newton"),

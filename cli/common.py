@@ -78,6 +78,11 @@ def framing_option(function: F) -> F:
     return click.option("--framing", type=click.Choice(["ffhq"]), help=text)(function)
 
 
+def transform_option(function: F) -> F:
+    text = "Turn the picture DEGREES anticlockwise, then move it right by X and down by Y, in sides. StyleGAN3 only."
+    return click.option("--transform", metavar="X,Y,DEGREES", help=text)(function)
+
+
 def face_options(function: F) -> F:
     which, marks = "Which face; 1 is the largest.", "Centres of the left eye, right eye and mouth, in pixels."
     function = click.option("--face", default="1", show_default=True, metavar="N|all", help=which)(function)

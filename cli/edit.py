@@ -18,6 +18,7 @@ from latentedit.cli.common import (
     say,
     say_video,
     say_written,
+    transform_option,
 )
 from latentedit.cli.looks import Limits, onlooker_of
 from latentedit.cli.moves import Move, direction_for, model_for, parse_move, parse_sweep
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     metavar="NAME=FROM:TO:COUNT",
     help="Write a strip of images, or a video if --out is .mp4, .webm or .gif. A second --sweep makes a grid.",
 )
+@transform_option
 @click.option("--paste-back", "photo", metavar="PHOTO", help="Paste the edited crop back into the photo it came from.")
 @click.option("--difference", is_flag=True, help="With --paste-back: add only the change, and keep the photo's own detail.")
 @click.option(
@@ -77,6 +79,7 @@ def edit(
     sets: tuple[str, ...],
     hold: str | None,
     sweeps: tuple[str, ...],
+    transform: str | None,
     photo: str | None,
     difference: bool,
     feather: float,
@@ -100,6 +103,7 @@ def edit(
       latentedit edit latents/me.safetensors --set glasses=:1.5 --hold turn,smile --out held.png
       latentedit edit latents/me.safetensors --sweep turn=-3:3:7 --out strip.png
       latentedit edit latents/me.safetensors --sweep turn=-2:2:5 --sweep smile=0:2:3 --out grid.png
+      latentedit edit latent-of-stylegan3.safetensors --model stylegan3-t.pkl --transform 0.1,0,-15 --out turned.png
       latentedit edit latents/me.safetensors --set turn=1 --paste-back me.jpg --out me-turned.jpg
     """
     from latentedit.directions.sweeps import check_holdable, move_latent
@@ -112,11 +116,13 @@ def edit(
     from latentedit.latent.editing import edit_holding
     from latentedit.latent.latent_file import save_latent
     from latentedit.latent.spaces import space_of_latent
+    from latentedit.latent.transforms import Transform, transformed
     from latentedit.photo.pasting import check_belongs, paste_back, save_like
 
     moves = [parse_move(text) for text in sets]
     swept = [parse_sweep(text) for text in sweeps]
-    if not moves and not swept and photo is None:
+    turn = Transform.parse(transform) if transform else None
+    if not moves and not swept and photo is None and turn is None:
         raise ArgumentError("nothing to do: add at least one --set NAME=AMOUNT or --sweep NAME=FROM:TO:COUNT")
     files = expand(latents, LATENTS, "latent files", recursive=recursive)
     names = distinct(files)
@@ -167,6 +173,8 @@ def edit(
 
         if moves:
             latent = moved(latent, moves, limits)
+        if turn is not None:
+            latent = transformed(generator, latent, turn)
         place = target
         if not target.suffix:
             # Next to the latent, NAME.png is the image that the inversion rendered.
@@ -188,10 +196,8 @@ def edit(
             else:
                 save_image(contact_sheet.sheet(rows), place)
         elif place.suffix == ".safetensors":
-            latent.settings = {
-                **latent.settings,
-                "edits": [*latent.settings.get("edits", []), *sets, *([f"holding {hold}"] if hold else [])],
-            }
+            done = [*sets, *([f"holding {hold}"] if hold else []), *([f"transform {transform}"] if transform else [])]
+            latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *done]}
             latent.space = space_of_latent(latent.ws, latent.styles).name
             latent.distances = {}
             # What was seen of sliders was seen from where the latent was before.

@@ -1,7 +1,7 @@
 """``sample`` and ``model``: random images of a generator, and facts about it."""
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -15,6 +15,7 @@ from latentedit.cli.common import (
     progress_bar,
     read_model,
     say_written,
+    transform_option,
 )
 from latentedit.errors import ArgumentError, NotFoundError, listed
 
@@ -75,27 +76,40 @@ def class_number(model: "Model", label: str | None) -> int | None:
     show_default=True,
     help="Noise maps: the model's own, random, or none.",
 )
+@transform_option
 @click.option(
     "--out", type=click.Path(), required=True, help="Image (a grid of all seeds), or latent (.safetensors) of one seed."
 )
 @device_option
 def sample(
-    model_name: str, seeds: str, psi: float, cutoff: int | None, label: str | None, noise: str, out: str, device: str
+    model_name: str,
+    seeds: str,
+    psi: float,
+    cutoff: int | None,
+    label: str | None,
+    noise: str,
+    transform: str | None,
+    out: str,
+    device: str,
 ) -> None:
     """Generate random images with MODEL (a bundled name or a file).
 
     \b
     Example:
       latentedit sample faces128 --seeds 0-31 --psi 0.8 --out grid.png
+      latentedit sample stylegan3-r.pkl --seeds 0-7 --transform 0.1,0,15 --out turned.png
     """
     import torch
 
     from latentedit.io.images import grid, save_image
-    from latentedit.latent.latent_file import Latent, save_latent
+    from latentedit.latent.latent_file import Latent, render, save_latent
+    from latentedit.latent.transforms import Transform, transform_offsets
     from latentedit.latent.w_statistics import one_hot, sample_z
     from latentedit.networks.fingerprint import fingerprint
+    from latentedit.networks.noise import Noise
 
     numbers = parse_seeds(seeds)
+    wanted = Transform.parse(transform) if transform else None
     found = read_model(model_name, device)
     generator = found.generator
     if cutoff is not None and cutoff > generator.num_ws:
@@ -106,14 +120,17 @@ def sample(
     with torch.no_grad():
         for seed in numbers:
             ws = generator.mapping(sample_z(seed, generator.z_dim).to(generator.device), c, psi, cutoff)
-            pictures.append(generator.synthesis(ws, noise=noise).cpu())
+            offsets = transform_offsets(generator, ws, wanted) if wanted else []
+            pictures.append(render(generator, ws, cast(Noise, noise), offsets).cpu())
         if out.endswith(".safetensors"):
             if len(numbers) > 1:
                 raise ArgumentError("a latent file holds one latent; give one seed, or an image as --out")
-            settings = {"seed": numbers[0], "psi": psi, "cutoff": cutoff, "class": label}
+            settings = {"seed": numbers[0], "psi": psi, "cutoff": cutoff, "class": label, "transform": transform}
             settings = {name: value for name, value in settings.items() if value is not None}
-            space = "w" if cutoff is None or psi == 1 else "w+"
-            save_latent(out, Latent(ws.cpu(), None, fingerprint(generator), space, None, settings))
+            space = "s" if offsets else "w" if cutoff is None or psi == 1 else "w+"
+            latent = Latent(ws.cpu(), None, fingerprint(generator), space, None, settings)
+            latent.styles = [offset.cpu() for offset in offsets]
+            save_latent(out, latent)
             say_written(out)
             return
     save_image(grid(torch.cat(pictures), min(8, len(numbers))), out)
@@ -257,6 +274,7 @@ def info(model_name: str, picture: str | None, as_json: bool, device: str) -> No
     own = fingerprint(found.generator)
     facts = {
         "file": found.path,
+        "network": found.generator.config.kind,
         "fingerprint": own,
         **{name: network.config.as_dict() for name, network in parts.items() if network is not None},
         "num_ws": found.generator.num_ws,

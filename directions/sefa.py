@@ -7,17 +7,17 @@ from latentedit.directions.components import Layers, _directions, _eigenvectors,
 from latentedit.directions.direction import Direction
 from latentedit.latent.w_statistics import sample_w
 from latentedit.networks.generator import Generator
-from latentedit.networks.synthesis import ToRGB
 
 
 def factorised(generator: Generator, count: int = 20, *, layers: Layers = None) -> list[Direction]:
     """Find the ``count`` directions in W that change the styles most (SeFa, Shen and Zhou 2021, section 3).
 
-    They are the eigenvectors of ``A^T A``. The rows of A are those of the affine layers ``w -> style``, with one affine layer
-    for each layer of ws: that of its convolution, and for the last layer of StyleGAN2 that of the last ToRGB. (The other ToRGBs
-    share their w with a convolution.) Every row of A is scaled to length 1, as in the authors' code. The reason: if a channel's
-    row and bias are multiplied by a number, and the weights that it modulates are divided by it, the network does not change.
-    So the length of a row has no meaning. The gain of `latentedit.networks.layers.FullyConnected` cancels for the same reason.
+    They are the eigenvectors of ``A^T A``. The rows of A are those of the affine layers ``w -> style``, with one affine
+    layer for each layer of ws: that of its convolution, for the last layer of StyleGAN2 that of the last ToRGB (the other
+    ToRGBs share their w with a convolution), and for the first layer of StyleGAN3 that of the input. Every row of A is
+    scaled to length 1, as in the authors' code. The reason: if a channel's row and bias are multiplied by a number, and the
+    weights that it modulates are divided by it, the network does not change. So the length of a row has no meaning. The
+    gain of `latentedit.networks.layers.FullyConnected` cancels for the same reason.
 
     Args:
         layers: first and last layer whose affine layers are used, and that the directions edit; None for all.
@@ -31,12 +31,8 @@ def factorised(generator: Generator, count: int = 20, *, layers: Layers = None) 
         Error: more directions than w has dimensions, or layers outside the network.
     """
     first, last = check_count(generator, count, generator.w_dim, "dimensions of w", layers)
-    synthesis = generator.synthesis
-    affines = [layer.affine.weight for layer in synthesis.layers]
-    last_rgb = synthesis.blocks[-1].torgb
-    if isinstance(last_rgb, ToRGB):  # the first StyleGAN's has no w
-        affines.append(last_rgb.affine.weight)
-    weights = torch.cat([weight.detach().cpu().double() for weight in affines[first : last + 1]])
+    affines = generator.synthesis.affines[first : last + 1]
+    weights = torch.cat([affine.weight.detach().cpu().double() for affine in affines])
     rows = F.normalize(weights, dim=1)  # a row of zeros stays one
     values, vectors = _eigenvectors(rows.T @ rows)
     reports = [{"eigenvalue": float(value), "share": float(value / values.sum())} for value in values[:count]]

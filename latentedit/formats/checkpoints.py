@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latentedit.errors import FormatError, complete
 from latentedit.formats import missing
+from latentedit.formats.stylegan3 import is_stylegan3, options_of
 from latentedit.io.files import write_bytes
 from latentedit.io.torch_files import read_state
 from latentedit.model.model import Model
@@ -21,6 +22,7 @@ from latentedit.networks.config import LARGEST, width_options
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.networks.generator import Generator, GeneratorConfig
 
+FILTERS = ("resample_filter", "up_filter", "down_filter")
 UNSAID = "the file does not contain clamping, mapping learning rate and discriminator groups; the usual values are used"
 
 
@@ -103,7 +105,8 @@ def save_plain(path: str | os.PathLike[str], model: Model) -> None:
 
 def is_plain(state: Any) -> bool:
     """Whether ``state`` is the ``state_dict`` of a generator under NVIDIA's names."""
-    return isinstance(state, dict) and {"synthesis.b4.const", "mapping.fc0.weight"} <= set(state)
+    stylegan2 = isinstance(state, dict) and {"synthesis.b4.const", "mapping.fc0.weight"} <= set(state)
+    return stylegan2 or is_stylegan3(state)
 
 
 def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
@@ -122,7 +125,8 @@ def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
                 state = _weights(found[name])
                 options = _recorded(found[name])
                 if not options:
-                    options = _generator_options(state) | _taps(path, found[name])
+                    known = options_of(path, found[name]) if is_stylegan3(state) else _generator_options(state)
+                    options = known | _taps(path, found[name])
                     notes.append(UNSAID)
                 config = GeneratorConfig(**options)
                 averaged = "mapping.w_avg" in state
@@ -156,7 +160,7 @@ def _recorded(state: Any) -> dict[str, Any]:
 def _weights(state: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors without the filters, which NVIDIA's code lists among the buffers."""
     tensors = {name: tensor for name, tensor in state.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(FILTERS)}
 
 
 def _taps(path: str | os.PathLike[str], state: dict[str, Any]) -> dict[str, Any]:

@@ -1,30 +1,27 @@
-"""Network pickles of NVIDIA's: the PyTorch layout (stylegan2-ada-pytorch, and StyleGAN2 as stylegan3's code writes it)."""
+"""Network pickles of NVIDIA's: the PyTorch layout (stylegan2-ada-pytorch, and what stylegan3's code writes)."""
 
 import mmap
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from latentedit.errors import Error, FormatError, complete, quoted, shown
-from latentedit.formats.pickle_allow_list import Held, Record, TensorflowNetwork, read_pickle
+from latentedit.errors import Error, FormatError, complete, shown
+from latentedit.formats.pickle_allow_list import Record, TensorflowNetwork, read_pickle
+from latentedit.formats.records import number, record_tensors, whole, word
+from latentedit.formats.stylegan3 import stylegan3_generator
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
 from latentedit.networks.config import width_options
 from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.networks.generator import Generator, GeneratorConfig
 
-MOST = 10_000
-"""Modules of a network; the largest published one has some hundreds."""
-
 
 def load_nvidia(path: str | os.PathLike[str]) -> Model:
-    """A StyleGAN2 network file of NVIDIA's as a `Model`: the PyTorch layout (stylegan2-ada-pytorch, stylegan3), or the older
+    """A network file of NVIDIA's as a `Model`: StyleGAN2 or StyleGAN3 in the PyTorch layout, or an older network in the
     TensorFlow one.
 
     Raises:
@@ -36,7 +33,7 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
         kind = _mentioned(path)
         if kind is None:
             raise
-        text = f"{kind}, by the names in it; only StyleGAN and StyleGAN2 networks can be read ({error})"
+        text = f"{kind}, by the names in it; only StyleGAN, StyleGAN2 and StyleGAN3 networks can be read ({error})"
         raise FormatError(text, path=path) from error
     if isinstance(data, TensorflowNetwork) or (
         isinstance(data, tuple | list) and data and all(part is None or isinstance(part, TensorflowNetwork) for part in data)
@@ -60,7 +57,6 @@ MENTIONS = (
     (b"volumetric_rendering", "an EG3D network"),
     (b"SuperresGenerator", "a StyleGAN-XL network"),
     (b"pg_modules", "a StyleGAN-XL or Projected GAN network"),
-    (b"networks_stylegan3", "a StyleGAN3 network"),
 )
 """Names in the text of pickles that ask for more than may be read."""
 
@@ -95,25 +91,26 @@ def _blocks(modules: dict[str, Any]) -> dict[int, Record]:
 
 def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
     synthesis, mapping = record["_modules"].get("synthesis"), record["_modules"].get("mapping")
+    kind = _kind(record)
+    if kind == "a StyleGAN3 generator":
+        return stylegan3_generator(record, path)
     if not isinstance(synthesis, Record) or not isinstance(mapping, Record) or "b4" not in synthesis["_modules"]:
-        raise FormatError(
-            f"{_kind(record)}, not a StyleGAN2 generator; only StyleGAN and StyleGAN2 networks can be read", path=path
-        )
+        raise FormatError(f"{kind}; only StyleGAN, StyleGAN2 and StyleGAN3 generators can be read", path=path)
     blocks = _blocks(synthesis["_modules"])
     resolution = max(blocks)
     layer = blocks[resolution]["_modules"]["conv1"]
     _check_layers(path, blocks)
-    tensors = _tensors(record)
+    tensors = record_tensors(record)
     widths = {r: tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
     config = GeneratorConfig(
         resolution=resolution,
-        channels=_whole(synthesis["img_channels"]),
-        z_dim=_whole(mapping["z_dim"]),
-        w_dim=_whole(mapping["w_dim"]),
-        c_dim=_whole(mapping["c_dim"]),
-        mapping_layers=_whole(mapping["num_layers"]),
-        mapping_lr_multiplier=_number(mapping["_modules"]["fc0"]["bias_gain"]),
-        architecture=_word(blocks[resolution]["architecture"]),
+        channels=whole(synthesis["img_channels"]),
+        z_dim=whole(mapping["z_dim"]),
+        w_dim=whole(mapping["w_dim"]),
+        c_dim=whole(mapping["c_dim"]),
+        mapping_layers=whole(mapping["num_layers"]),
+        mapping_lr_multiplier=number(mapping["_modules"]["fc0"]["bias_gain"]),
+        architecture=word(blocks[resolution]["architecture"]),
         conv_clamp=_clamp(layer),
         resample_filter=_taps(blocks[resolution], path),
         **width_options(widths),
@@ -142,21 +139,21 @@ def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminato
     resolution = max(blocks)
     head = modules["b4"]
     _check_layers(path, blocks)
-    tensors = _tensors(record)
+    tensors = record_tensors(record)
     widths = {r: tensors[f"b{r}.conv0.weight"].shape[0] for r in blocks if r > 4}
     widths[4] = tensors["b4.conv.weight"].shape[0]
     mbstd = head["_modules"].get("mbstd")
     labels = modules.get("mapping")
     config = DiscriminatorConfig(
         resolution=resolution,
-        channels=_whole(record["img_channels"]),
-        c_dim=_whole(record["c_dim"]),
-        architecture=_word(blocks[resolution]["architecture"]),
+        channels=whole(record["img_channels"]),
+        c_dim=whole(record["c_dim"]),
+        architecture=word(blocks[resolution]["architecture"]),
         conv_clamp=_clamp(blocks[resolution]["_modules"]["conv0"]),
         mbstd_group_size=_group(mbstd["group_size"]) if isinstance(mbstd, Record) else 1,
-        mbstd_channels=_whole(mbstd["num_channels"]) if isinstance(mbstd, Record) else 0,
-        cmap_dim=_whole(labels["w_dim"]) if isinstance(labels, Record) else 0,
-        mapping_layers=_whole(labels["num_layers"]) if isinstance(labels, Record) else 8,
+        mbstd_channels=whole(mbstd["num_channels"]) if isinstance(mbstd, Record) else 0,
+        cmap_dim=whole(labels["w_dim"]) if isinstance(labels, Record) else 0,
+        mapping_layers=whole(labels["num_layers"]) if isinstance(labels, Record) else 8,
         resample_filter=_taps(blocks[resolution], path),
         **width_options(widths),
     )
@@ -167,51 +164,13 @@ def _without_filters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
 
 
-def _tensors(record: Record) -> dict[str, Tensor]:
-    """Parameters and buffers under their full names."""
-    found: dict[str, Tensor] = {}
-    for number, (prefix, module) in enumerate(_modules(record, "")):
-        if number > MOST:  # the same modules within one another, again and again
-            raise FormatError(f"more than {MOST} modules")
-        for group in ("_parameters", "_buffers"):
-            for name, value in module.get(group, {}).items():
-                if isinstance(value, Held) and isinstance(value.value, Tensor):
-                    found[f"{prefix}{_word(name)}"] = value.value
-    return found
-
-
-def _modules(record: Record, prefix: str) -> Iterator[tuple[str, Record]]:
-    yield prefix, record
-    for name, module in record.get("_modules", {}).items():
-        if isinstance(module, Record):
-            yield from _modules(module, f"{prefix}{_word(name)}.")
-
-
-def _word(value: Any) -> str:
-    if not isinstance(value, str):
-        raise FormatError(f"{quoted(value)} where a word was expected")
-    return value[:100]
-
-
-def _whole(value: Any) -> int:
-    return int(_number(value))
-
-
 def _group(value: Any) -> int:
-    return 1 << 30 if value is None else _whole(value)  # None stands for the whole batch
+    return 1 << 30 if value is None else whole(value)  # None stands for the whole batch
 
 
 def _clamp(layer: Record) -> float | None:
     value = layer.get("conv_clamp")
-    return None if value is None else _number(value)
-
-
-def _number(value: Any) -> float:
-    """A word is none, as one of a million digits is a number too."""
-    number = value.item() if isinstance(value, np.number) else value
-    if not isinstance(number, int | float) or not abs(number) <= 2**53:
-        raise FormatError(f"{quoted(number)} where a number was expected")
-    return float(number)
+    return None if value is None else number(value)
 
 
 def _taps(block: Record, path: str | os.PathLike[str]) -> tuple[float, ...]:

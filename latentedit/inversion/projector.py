@@ -4,7 +4,7 @@ The loss is that of Karras et al. 2020 (StyleGAN2), appendix D, with every sum c
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -261,6 +261,8 @@ class Projector:
             Error: a wrong shape, no starting point for 0 steps, or no perceptual distance is available.
         """
         options = options or InversionOptions()
+        if not self.generator.synthesis.noise_shapes:  # StyleGAN3 has no noise inputs to search
+            options = replace(options, noise="frozen")
         self._check_shapes(images, start, mask)
         images = images.to(self.device)
         if start is None and self.starts_from_encoder(options):

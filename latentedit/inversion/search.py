@@ -295,7 +295,7 @@ class Search:
         synthesis = self.generator.synthesis
         if self.noise == "off":
             return [torch.zeros(self.n, *shape[1:], device=self.device) for shape in synthesis.noise_shapes]
-        return [layer.noise_const[None, None].repeat(self.n, 1, 1, 1) for layer in synthesis.layers]
+        return [map_[None, None].repeat(self.n, 1, 1, 1) for map_ in synthesis.noise_constants]
 
     def _maps(self, draw: Callable[..., Tensor]) -> list[Tensor]:
         if self.noise != "optimise":
@@ -333,7 +333,7 @@ class Search:
         return {
             "perceptual": distance(self.perceptual.features(rendered), self.target),
             "pixel": (squared if self.focus is None else squared * self.focus).mean(dim=(1, 2, 3)),
-            "noise": noise_regulariser(maps) if maps[0].requires_grad else zero,
+            "noise": noise_regulariser(maps) if any(map_.requires_grad for map_ in maps) else zero,
             "prior": u.square().mean(dim=(1, 2)),
             "delta": spread,
             "adversarial": zero if self.critic is None else self.critic.penalty(u),

@@ -12,6 +12,7 @@ from latentedit.errors import IncompatibleError
 from latentedit.latent import editing
 from latentedit.latent.latent_file import Latent
 from latentedit.networks.generator import Generator
+from latentedit.networks.stylegan3 import AliasFreeSynthesis
 
 Stored = dict[str, Tensor]
 """The change of a tuned generator, as `latentedit.latent.deltas.compress` returns it."""
@@ -72,7 +73,7 @@ def _neutral(latent: Latent, ws: Tensor) -> Latent:
 def _maps(generator: Generator, latent: Latent) -> list[Tensor]:
     if latent.noise is not None:
         return latent.noise
-    return [layer.noise_const[None, None].cpu() for layer in generator.synthesis.layers]
+    return [map_[None, None].cpu() for map_ in generator.synthesis.noise_constants]
 
 
 def _weighted(a: Stored, share_a: float, b: Stored, share_b: float) -> Stored:
@@ -110,7 +111,9 @@ def _scaled(stored: Stored, share: float) -> Stored:
 
 
 def _rows_of_parameters(generator: Generator) -> dict[str, int]:
-    """Return the index in ws of every layer of the synthesis network, by the layer's name ("b8.conv0")."""
+    """Return the index in ws of every layer of the synthesis network, by the layer's name ("b8.conv0", "L3_52_512")."""
+    if isinstance(generator.synthesis, AliasFreeSynthesis):
+        return generator.synthesis.parameter_rows
     rows: dict[str, int] = {}
     row = 0
     blocks: list[Any] = list(generator.synthesis.blocks)
@@ -127,7 +130,7 @@ def _rows_of_parameters(generator: Generator) -> dict[str, int]:
 
 
 def _row(rows: dict[str, int], parameter: str) -> int:
-    layer = re.match(r"b\d+\.\w+", parameter)
+    layer = re.match(r"b\d+\.\w+|\w+", parameter)
     if layer is None or layer[0] not in rows:
         raise IncompatibleError(f"the latent's tuned difference does not fit this generator ({parameter})")
     return rows[layer[0]]

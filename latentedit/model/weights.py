@@ -13,6 +13,7 @@ from latentedit.io.budget import SLACK
 from latentedit.io.native_file import check_numbers
 from latentedit.networks.discriminator import DiscriminatorConfig
 from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.networks.stylegan3 import AliasFreeLayer
 from latentedit.ops import fir_taps
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -61,8 +62,10 @@ def with_weights(
     network.load_state_dict(weights, assign=True)
     if isinstance(config, EncoderConfig):
         return network
-    filter = fir_taps(config.resample_filter)  # in no file
+    filter = fir_taps(config.resample_filter or (1,))  # in no file
     for module in network.modules():
         if "resample_filter" in module._buffers:
             module.resample_filter = filter
+        elif isinstance(module, AliasFreeLayer):
+            module.build_filters()
     return network

@@ -1,7 +1,7 @@
 """The configuration of a generator, and the precisions it computes in."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -26,6 +26,44 @@ def block_dtype(precision: Precision, resolution: int, parameters: torch.dtype) 
 
 
 @dataclass(frozen=True)
+class AliasFree:
+    """The layers of an alias-free synthesis network (StyleGAN3: Karras et al. 2021, appendix F); the defaults are T's."""
+
+    layers: int = 14
+    """Number of filtered layers; the input before them and the 1 x 1 output after them have a w of their own."""
+    critical: int = 2
+    """Number of layers, the last ones, that are sampled critically."""
+    first_cutoff: float = 2.0
+    """Cutoff frequency of the first layer, in cycles an image."""
+    first_stopband: float = 2**2.1
+    """Frequency from which the first layer's filter attenuates fully."""
+    last_stopband: float = 2**0.3
+    """The same of the last layer, as a multiple of its cutoff."""
+    margin: int = 10
+    """Number of samples around the picture, on either side, at every sampling rate."""
+    kernel: int = 3
+    """Side of the convolutions: 3 in T, 1 in R."""
+    radial: bool = False
+    """Whether the downsampling filters are radially symmetric (R), except in critically sampled layers."""
+    taps: int = 6
+    """Length of the filters, in samples of the lower rate."""
+    oversampling: int = 2
+    """Factor of the sampling rate at which the activation is applied."""
+    output_scale: float = 0.25
+    """Factor on the output."""
+
+    def __post_init__(self) -> None:
+        check_whole("generator", self, layers=(2, DEEPEST), margin=(0, 256), kernel=(1, 7), taps=(1, 16), oversampling=(1, 4))
+        check_whole("generator", self, critical=(0, self.layers - 1))
+        if self.kernel % 2 == 0 or not isinstance(self.radial, bool):
+            raise ArgumentError("generator config: kernel must be odd, and radial true or false")
+        for name in ("first_cutoff", "first_stopband", "last_stopband", "output_scale"):
+            value = getattr(self, name)
+            if not is_number(value) or not 1e-3 <= value <= LARGEST:
+                raise ArgumentError.of(f"generator config: {name}", f"a number from 0.001 to {LARGEST}", value)
+
+
+@dataclass(frozen=True)
 class GeneratorConfig:
     """Everything needed to build a generator; stored in every model file."""
 
@@ -45,14 +83,16 @@ class GeneratorConfig:
     channel_widths: tuple[int, ...] = ()
     """Numbers of feature maps at 4, 8, 16 ... px, if they do not follow that rule."""
     architecture: str = "skip"
-    """"skip", "resnet" or "orig" (StyleGAN2, figure 7), or "stylegan1" (Karras et al. 2019)."""
+    """"skip", "resnet" or "orig" (StyleGAN2, figure 7), "stylegan1" (Karras et al. 2019) or "stylegan3" (2021)."""
     conv_clamp: float | None = None
     """Activations are clamped to this magnitude; 256 in networks trained in half precision."""
     resample_filter: tuple[float, ...] = ()
     """Taps of the separable low-pass filter; () means the published ones, 1 3 3 1, or 1 2 1 for "stylegan1"."""
+    alias_free: AliasFree | None = None
+    """The layers of "stylegan3", whose filters follow from them; None in all other networks."""
 
     def __post_init__(self) -> None:
-        check_architecture(self.resolution, self.architecture, self.channels)
+        check_architecture(self.resolution, self.architecture, self.channels, (*KINDS, "stylegan3"))
         check_whole("generator", self, z_dim=(1, WIDEST), w_dim=(1, WIDEST), c_dim=(0, LABELS), mapping_layers=(1, DEEPEST))
         check_whole("generator", self, channel_base=(1, LARGEST**2), channel_max=(1, LARGEST))
         multiplier = self.mapping_lr_multiplier
@@ -62,8 +102,35 @@ class GeneratorConfig:
             raise ArgumentError("generator config: the first StyleGAN has no clamped activations")
         check_clamp(self.conv_clamp)
         check_widths(self.resolution, self.channel_base, self.channel_widths)
+        self._check_alias_free()
         object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
         object.__setattr__(self, "resample_filter", usual_taps(self.architecture, self.resample_filter))
+
+    def _check_alias_free(self) -> None:
+        layers: Any = self.alias_free
+        if isinstance(layers, dict):  # as a file's header has it
+            known = {field.name for field in fields(AliasFree)}
+            unknown = [name for name in layers if name not in known]
+            if unknown:
+                raise ArgumentError(f"generator config: alias_free has the unknown entry {quoted(unknown[0])}")
+            layers = AliasFree(**layers)
+            object.__setattr__(self, "alias_free", layers)
+        if (self.architecture == "stylegan3") != isinstance(layers, AliasFree):
+            raise ArgumentError('generator config: alias_free belongs to the architecture "stylegan3", and to no other')
+        if layers and (self.channel_widths or self.resample_filter):
+            raise ArgumentError(
+                "generator config: widths and filters of a StyleGAN3 follow from alias_free, and are not listed"
+            )
+        if layers and 2 * layers.first_cutoff >= self.resolution:
+            raise ArgumentError(f"generator config: first_cutoff must be below {self.resolution / 2:g}, half of the resolution")
+
+    @property
+    def kind(self) -> str:
+        """The network's name, in words."""
+        if self.alias_free is not None:
+            plain = {(3, False): ", configuration T", (1, True): ", configuration R"}
+            return f"StyleGAN3{plain.get((self.alias_free.kernel, self.alias_free.radial), '')}"
+        return "StyleGAN (2019)" if self.architecture == "stylegan1" else f"StyleGAN2, variant {self.architecture}"
 
     @property
     def block_resolutions(self) -> list[int]:
@@ -73,7 +140,10 @@ class GeneratorConfig:
         return features(resolution, self.channel_base, self.channel_max, self.channel_widths)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        if self.alias_free is None:  # files of all other networks are as they were before there was this one
+            del found["alias_free"]
+        return found
 
 
 def check_whole(what: str, config: object, **limits: tuple[int, int]) -> None:
@@ -84,12 +154,15 @@ def check_whole(what: str, config: object, **limits: tuple[int, int]) -> None:
             raise ArgumentError.of(f"{what} config: {name}", f"a whole number from {least} to {most}", value)
 
 
-def check_architecture(resolution: int, architecture: str, channels: int) -> None:
+KINDS = ("skip", "resnet", "orig", "stylegan1")
+
+
+def check_architecture(resolution: int, architecture: str, channels: int, kinds: tuple[str, ...] = KINDS) -> None:
     """Raise `Error` unless the values that both networks share are valid."""
     if type(resolution) is not int or not 8 <= resolution <= LARGEST or resolution & (resolution - 1):
         raise ArgumentError.of("resolution", f"a power of two from 8 to {LARGEST}", resolution)
-    if architecture not in ("skip", "resnet", "orig", "stylegan1"):
-        raise ArgumentError.of("architecture", "skip, resnet, orig or stylegan1", architecture)
+    if architecture not in kinds:
+        raise ArgumentError.of("architecture", f"{', '.join(kinds[:-1])} or {kinds[-1]}", architecture)
     if type(channels) is not int or not 1 <= channels <= LARGEST:
         raise ArgumentError.of("channels", "at least 1", channels)
 
@@ -112,6 +185,8 @@ def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:
     """Return ``taps``, or the published ones if there are none."""
     if not isinstance(taps, list | tuple):
         raise ArgumentError(f"a resampling filter is a list of taps, got {quoted(taps)}")
+    if not taps and architecture == "stylegan3":
+        return ()
     if not taps:
         return (1, 2, 1) if architecture == "stylegan1" else (1, 3, 3, 1)
     if len(taps) > LONGEST or not all(is_number(tap) for tap in taps):

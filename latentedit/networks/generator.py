@@ -1,5 +1,7 @@
 """The generator: mapping and synthesis together (Karras et al. 2019 and 2020)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,7 @@ from latentedit.networks.config import GeneratorConfig, Precision
 from latentedit.networks.mapping import MappingNetwork
 from latentedit.networks.noise import Noise
 from latentedit.networks.stylegan1 import AdaINSynthesis
+from latentedit.networks.stylegan3 import AliasFreeSynthesis
 from latentedit.networks.synthesis import SynthesisNetwork
 
 __all__ = ["Generator", "GeneratorConfig"]
@@ -20,9 +23,8 @@ class Generator(nn.Module):
         self.config = config
         self.label_frequencies: list[float] | None = None
         """Share of the training images with each label, if known."""
-        self.synthesis: SynthesisNetwork | AdaINSynthesis = (
-            AdaINSynthesis(config) if config.architecture == "stylegan1" else SynthesisNetwork(config)
-        )
+        self.synthesis: Any = _synthesis(config)
+        """A `SynthesisNetwork`, `AdaINSynthesis` or `AliasFreeSynthesis`; all have ``num_ws``, ``styles``, ``synthesize``."""
         self.mapping = MappingNetwork(
             config.z_dim,
             config.c_dim,
@@ -54,7 +56,7 @@ class Generator(nn.Module):
 
     @property
     def num_ws(self) -> int:
-        return self.synthesis.num_ws
+        return int(self.synthesis.num_ws)
 
     @property
     def device(self) -> torch.device:
@@ -73,3 +75,9 @@ class Generator(nn.Module):
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff)
         image: Tensor = self.synthesis(ws, noise, precision)
         return image
+
+
+def _synthesis(config: GeneratorConfig) -> SynthesisNetwork | AdaINSynthesis | AliasFreeSynthesis:
+    if config.architecture == "stylegan3":
+        return AliasFreeSynthesis(config)
+    return AdaINSynthesis(config) if config.architecture == "stylegan1" else SynthesisNetwork(config)

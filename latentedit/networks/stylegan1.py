@@ -123,6 +123,16 @@ class AdaINSynthesis(Growing):
         return [layer for block in self.blocks for layer in block.convs]
 
     @property
+    def noise_constants(self) -> list[Tensor]:
+        """The noise maps stored in the network, ``[r, r]`` each, coarse to fine."""
+        return [layer.noise_const for layer in self.layers]
+
+    @property
+    def affines(self) -> list[FullyConnected]:
+        """The affine layers w -> style, one for each row of ws."""
+        return [layer.affine for layer in self.layers]
+
+    @property
     def style_layers(self) -> list[tuple[int, int]]:
         """For every entry of `styles` the row of ws that drives it and its width."""
         return [(row, len(layer.affine.bias)) for row, layer in enumerate(self.layers)]
@@ -141,7 +151,7 @@ class AdaINSynthesis(Growing):
         """Render from S space; ``styles`` as `AdaINSynthesis.styles` returns them."""
         if precision not in DTYPES:
             raise ArgumentError.of("precision", "fp32, bf16 or fp16", precision)
-        maps = noise_maps(noise, [layer.noise_const for layer in self.layers], len(styles[0]))
+        maps = noise_maps(noise, self.noise_constants, len(styles[0]))
         with exact_rendering(styles[0].device):
             return self._run(styles, maps, precision)
 

@@ -229,6 +229,16 @@ class SynthesisNetwork(nn.Module):
         return [layer for block in self.blocks for layer in block.convs]
 
     @property
+    def noise_constants(self) -> list[Tensor]:
+        """The noise maps stored in the network, ``[r, r]`` each, coarse to fine."""
+        return [layer.noise_const for layer in self.layers]
+
+    @property
+    def affines(self) -> list[FullyConnected]:
+        """The affine layers w -> style, one for each row of ws; all ToRGBs but the last share their w with a convolution."""
+        return [*(layer.affine for layer in self.layers), self.blocks[-1].torgb.affine]
+
+    @property
     def style_layers(self) -> list[tuple[int, int]]:
         """For every entry of `styles` the row of ws that drives it and its width; a ToRGB shares that of the next block."""
         found, row = [], 0
@@ -267,7 +277,7 @@ class SynthesisNetwork(nn.Module):
         """Render from S space; ``styles`` as `SynthesisNetwork.styles` returns them."""
         if precision not in DTYPES:
             raise ArgumentError.of("precision", "fp32, bf16 or fp16", precision)
-        maps = noise_maps(noise, [layer.noise_const for layer in self.layers], len(styles[0]))
+        maps = noise_maps(noise, self.noise_constants, len(styles[0]))
         with exact_rendering(styles[0].device):
             return self._run(self.blocks, None, None, styles, maps, precision)
 

@@ -67,6 +67,10 @@ class Trainer:
             "channels": data.channels,
             "c_dim": data.labels.shape[1],
         }
+        if config.generator.get("architecture") == "stylegan3":
+            raise ArgumentError(
+                "StyleGAN3 networks are read, rendered and inverted, but not trained; choose another architecture"
+            )
         clamp = {"conv_clamp": 256.0} if config.precision == "fp16" else {}
         try:
             self.g = Generator(GeneratorConfig(**{**clamp, **config.generator, **shape})).to(self.device)
@@ -179,6 +183,8 @@ class Trainer:
         Raises:
             Error: less than a tenth of the generator fits.
         """
+        if model.generator.config.architecture == "stylegan3":
+            raise IncompatibleError("StyleGAN3 networks are read, rendered and inverted, but not trained", path=model.path)
         sources: list[tuple[str, nn.Module, nn.Module | None]] = [
             ("raw generator", self.g, model.raw_generator or model.generator),
             ("generator", self.g_ema, model.generator),
