@@ -64,7 +64,12 @@ LARGE = 256
     show_default=True,
     help="Starting point. auto: the encoder's output with quasi-newton, if the model has an encoder; otherwise the mean w.",
 )
-@click.option("--encoder", "encoder_file", metavar="FILE", help="Encoder file, if it is not next to the model.")
+@click.option(
+    "--encoder",
+    "encoder_file",
+    metavar="FILE",
+    help="Encoder file, if it is not next to the model: one of latentedit, or a checkpoint of e4e, pSp or ReStyle.",
+)
 @click.option("--patience", type=click.IntRange(1, MOST), help="Stop after this many steps without improvement.")
 @click.option(
     "--restarts",
@@ -175,10 +180,10 @@ def invert(
     from latentedit.album.options import AlbumOptions, Cropping
     from latentedit.album.runner import AlbumRunner
     from latentedit.cli.album import Told, crops_for
+    from latentedit.formats.load_model import add_encoder
     from latentedit.inversion.options import InversionOptions, ProjectorSettings
     from latentedit.inversion.projector import Projector
     from latentedit.io.images import EXTENSIONS
-    from latentedit.model.native import load_encoder
 
     everything = expand(photos, EXTENSIONS, "images", recursive=recursive, photos=True)
     files = share(everything)
@@ -200,7 +205,7 @@ def invert(
     projector = Projector(model, ProjectorSettings(perceptual, perceptual_weights))
     log.remark(projector.perceptual_line)
     if encoder_file:
-        load_encoder(encoder_file, model)
+        add_encoder(encoder_file, model)
     if init == "encoder" and model.encoder is None:
         raise NotFoundError(f'{model_name} has no encoder; train one with "latentedit encoder train"')
     if not search.step_count and not projector.starts_from_encoder(search):

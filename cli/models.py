@@ -164,12 +164,15 @@ def convert(source: str, target: str, layout: str, framing: str | None) -> None:
     """
     from latentedit.formats.checkpoints import save_plain
     from latentedit.formats.rosinality import save_rosinality
+    from latentedit.inversion.published_encoder import PublishedEncoder
     from latentedit.model.native import save_model
     from latentedit.networks.fingerprint import fingerprint
 
     found = read_model(source, "cpu", framing)
     if target.endswith(".safetensors"):
         save_model(target, found)
+        if isinstance(found.encoder, PublishedEncoder):
+            log.warn(f"left out: the {found.encoder.config.kind} encoder; keep {source}, and give it with --encoder")
     elif target.endswith(".pt"):
         if layout == "nvidia":
             save_plain(target, found)

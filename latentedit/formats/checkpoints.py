@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import FormatError, complete
+from latentedit.errors import FormatError, IncompatibleError, complete, listed
 from latentedit.formats import missing
+from latentedit.formats.published_encoders import decoder_of, is_published, published_encoder
 from latentedit.formats.stylegan3 import is_stylegan3, options_of
 from latentedit.io.files import write_bytes
 from latentedit.io.torch_files import read_state
@@ -27,7 +28,8 @@ UNSAID = "the file does not contain clamping, mapping learning rate and discrimi
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Model:
-    """A ``.pt`` or ``.pth`` in one of the layouts that are known: rosinality's, genforce's, or NVIDIA's names.
+    """A ``.pt`` or ``.pth`` in one of the layouts that are known: rosinality's, genforce's, NVIDIA's names, or a published
+    encoder with its decoder.
 
     Raises:
         Error: another layout (lucidrains' by name), or an architecture that cannot be represented.
@@ -42,6 +44,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
             " common with the published StyleGAN2) and cannot be represented",
             path=path,
         )
+    if is_published(found):
+        return _load_with_encoder(path, found)
     parts = {name: found[name] for name in ("generator_smooth", "generator") if is_genforce(found.get(name))}
     if parts:  # as genforce's own training writes it
         model = load_genforce(path, next(iter(parts.values())))
@@ -55,6 +59,43 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
     if is_plain(found.get("G_ema")) or is_plain(found.get("G")):
         return load_plain(path, found)
     return load_rosinality(path, found)
+
+
+def _load_with_encoder(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
+    """The decoder of a published encoder, which is a network in rosinality's layout, with the encoder."""
+    from latentedit.formats.rosinality import load_rosinality
+
+    decoder = decoder_of(found)
+    if decoder is None:
+        raise FormatError(
+            "an encoder without its decoder; name the StyleGAN2 network it was trained for with --model, and this file with"
+            " --encoder",
+            path=path,
+        )
+    model = load_rosinality(path, decoder)
+    model.encoder = published_encoder(path, found, model.generator.mapping.w_avg)
+    model.provenance = {"layout": f"{model.encoder.config.kind} encoder with its decoder"}
+    return model
+
+
+def load_published_encoder(path: str | os.PathLike[str], model: Model) -> None:
+    """Load the encoder of a published checkpoint into ``model``; the decoder beside it, if any, is left alone.
+
+    Raises:
+        Error: another kind of file, or an encoder for a network of another size.
+    """
+    found = unwrapped(read_state(path))
+    if not is_published(found):
+        raise FormatError(
+            f"expected a state_dict with encoder.*, as e4e, pSp and ReStyle have; found {listed(found)}", path=path
+        )
+    generator = model.generator
+    encoder = published_encoder(path, found, generator.mapping.w_avg.cpu())
+    expected, actual = (generator.num_ws, generator.w_dim), tuple(encoder.latent_avg.shape)
+    if actual != expected:
+        reason = f"this encoder predicts {actual[0]} x {actual[1]} numbers, the generator takes {expected[0]} x {expected[1]}"
+        raise IncompatibleError(reason, path=path, expected=expected, actual=actual)
+    model.encoder = encoder.eval().requires_grad_(False).to(generator.device)
 
 
 WRAPPERS = ("module.", "_orig_mod.")

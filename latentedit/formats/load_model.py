@@ -134,6 +134,24 @@ def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
     return FRAMINGS[entry.framing]
 
 
+def add_encoder(path: str | os.PathLike[str], model: Model) -> None:
+    """Load the encoder in a file into ``model``: one of our own, or a published checkpoint (pSp, e4e, ReStyle).
+
+    Raises:
+        Error: no encoder, or one that belongs to another generator.
+    """
+    if not os.path.isfile(path):
+        raise NotFoundError("no such encoder file", path=path)
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and LEGACY in start):
+        from latentedit.formats.checkpoints import load_published_encoder
+
+        load_published_encoder(path, model)
+    else:
+        load_encoder(path, model)
+
+
 def load_generator(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Generator:
     """Load the generator of a model file or a bundled model (``"faces128"``), ready to render; see `load_model`."""
     return load_model(name, device).generator

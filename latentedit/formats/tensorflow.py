@@ -33,6 +33,8 @@ DEFAULTS: dict[str, Any] = {
     "fused_scale": "auto",
 }
 """What the published functions take where nothing was recorded."""
+LABEL_RATE = 0.01
+"""Learning rate multiplier of the layers between label and projection in our discriminators."""
 FIRST = ("G_style", "G_mapping", "G_synthesis", "D_basic")
 """Functions that built networks of the first StyleGAN."""
 USUAL: dict[str, Any] = {
@@ -99,12 +101,9 @@ def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: st
     for component in (network.get("components") or {}).values():
         given = {**dict(component.get("static_kwargs") or {}), **given}
 
-    settings = {**DEFAULTS, **given}
+    settings = {**DEFAULTS, **({"mapping_lrmul": 0.1} if kind == "D" else {}), **given}
     for name, usual in [*DEFAULTS.items(), ("conv_clamp", None)]:
         _check_kind(path, name, settings.get(name), usual)
-
-    if settings["label_size"]:
-        raise FormatError("a TensorFlow network with labels cannot be represented", path=path)
 
     for name, usual in USUAL.items():
         if settings.get(name, usual) != usual:
@@ -124,6 +123,39 @@ def _check_kind(path: str | os.PathLike[str], name: str, value: Any, usual: Any)
         plain = part is None or part in words if isinstance(part, str | None) else isinstance(part, int | float | np.number)
         if not plain or (not isinstance(part, str | None) and not abs(part) <= 2**53):
             raise FormatError(f"{name} is {quoted(part)}, expected {'numbers' if several else 'a number'}", path=path)
+
+
+EMBEDDINGS = ("mapping/LabelConcat/weight", "mapping/LabelEmbed/weight")
+"""Of labels, in networks of 2019 and of 2020."""
+
+
+def _label_options(
+    path: str | os.PathLike[str], settings: dict[str, Any], given: dict[str, np.ndarray[Any, Any]]
+) -> dict[str, Any]:
+    """Options of a generator with labels."""
+    if not settings["label_size"]:
+        return {}
+    names = [name for name in EMBEDDINGS if name in given]
+    if not names:
+        raise FormatError("a network with labels, but without their embedding", path=path)
+    width = given[names[0]].shape[-1]
+    if width != int(settings["dlatent_size"]):
+        raise FormatError(f"labels embedded in {width} numbers, not as many as a w has; this cannot be represented", path=path)
+    return {"c_dim": int(settings["label_size"]), "joint_labels": names[0] == EMBEDDINGS[0]}
+
+
+def _embedding(config: GeneratorConfig, given: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """The tensors of a generator's label embedding."""
+    if not config.c_dim:
+        return {}
+    if not config.joint_labels:
+        return {
+            "mapping.embed.weight": given["mapping/LabelEmbed/weight"].T,
+            "mapping.embed.bias": given["mapping/LabelEmbed/bias"],
+        }
+    # In 2019 it had neither a gain, which ours divides by the root of the number of labels, nor a bias.
+    weight = given["mapping/LabelConcat/weight"].T * np.sqrt(np.float32(config.c_dim))
+    return {"mapping.embed.weight": weight, "mapping.embed.bias": np.zeros(len(weight), dtype=np.float32)}
 
 
 def _conv(weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -153,6 +185,7 @@ def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Gene
             w_dim=int(settings["dlatent_size"]),
             mapping_layers=int(settings["mapping_layers"]),
             mapping_lr_multiplier=float(settings["mapping_lrmul"]),
+            **_label_options(path, settings, given),
             architecture=architecture,
             conv_clamp=settings.get("conv_clamp"),
             resample_filter=_taps(settings),
@@ -162,6 +195,7 @@ def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Gene
             "mapping.w_avg": given["dlatent_avg"],
             "synthesis.b4.const": given["synthesis/4x4/Const/const"][0],
         }
+        ours |= _embedding(config, given)
         for layer in range(config.mapping_layers):
             ours[f"mapping.fc{layer}.weight"] = given[f"mapping/Dense{layer}/weight"].T
             ours[f"mapping.fc{layer}.bias"] = given[f"mapping/Dense{layer}/bias"]
@@ -214,9 +248,10 @@ def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> 
             mbstd_group_size=int(settings["mbstd_group_size"]),
             mbstd_channels=int(settings["mbstd_num_features"]) if int(settings["mbstd_group_size"]) > 1 else 0,
             resample_filter=_taps(settings),
+            **_projection_options(settings, given),
             **width_options(widths),
         )
-        ours: dict[str, np.ndarray[Any, Any]] = {}
+        ours = _projection(config, settings, given)
         for r in blocks:
             layers = {"conv": "Conv"} if r == 4 else {"conv0": "Conv0", "conv1": "Conv1_down"}
             if f"{r}x{r}/FromRGB/weight" in given:
@@ -234,6 +269,33 @@ def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> 
         }
 
     return with_weights(Discriminator, config, _tensors(ours), path)
+
+
+def _projection_options(settings: dict[str, Any], given: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+    """Options of a discriminator with labels: those of 2019 have a logit for each, those of 2020 project on an embedding."""
+    if not settings["label_size"]:
+        return {}
+    options: dict[str, Any] = {"c_dim": int(settings["label_size"])}
+    if "LabelEmbed/weight" not in given:
+        return {**options, "label_logits": True}
+    layers = sum(name.startswith("Mapping") and name.endswith("/weight") for name in given)
+    return {**options, "cmap_dim": given["LabelEmbed/weight"].shape[1], "mapping_layers": layers}
+
+
+def _projection(
+    config: DiscriminatorConfig, settings: dict[str, Any], given: dict[str, np.ndarray[Any, Any]]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The tensors of a discriminator's label embedding."""
+    if not config.c_dim or config.label_logits:
+        return {}
+    ours = {"mapping.embed.weight": given["LabelEmbed/weight"].T, "mapping.embed.bias": given["LabelEmbed/bias"]}
+    # Their learning rate multiplier is another one than ours, which the weights make up for.
+    given_rate = settings["mapping_lrmul"]
+    factor = np.float32(float(given_rate) / LABEL_RATE)
+    for layer in range(config.mapping_layers):
+        ours[f"mapping.fc{layer}.weight"] = given[f"Mapping{layer}/weight"].T * factor
+        ours[f"mapping.fc{layer}.bias"] = given[f"Mapping{layer}/bias"] * factor
+    return ours
 
 
 def _fused(settings: dict[str, Any], resolution: int) -> bool:
@@ -258,6 +320,7 @@ def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -
             w_dim=int(settings["dlatent_size"]),
             mapping_layers=int(settings["mapping_layers"]),
             mapping_lr_multiplier=float(settings["mapping_lrmul"]),
+            **_label_options(path, settings, given),
             architecture="stylegan1",
             resample_filter=tuple(float(tap) for tap in settings["blur_filter"] or (1.0,)),
             **width_options(widths),
@@ -267,6 +330,7 @@ def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -
             "synthesis.lod": given["synthesis/lod"],
             "synthesis.b4.const": given["synthesis/4x4/Const/const"][0],
         }
+        ours |= _embedding(config, given)
         for layer in range(config.mapping_layers):
             ours[f"mapping.fc{layer}.weight"] = given[f"mapping/Dense{layer}/weight"].T
             # Our layers multiply by sqrt(2) after the bias, theirs before it.
@@ -306,6 +370,7 @@ def _first_discriminator(path: str | os.PathLike[str], network: TensorflowNetwor
             mbstd_group_size=int(settings["mbstd_group_size"]),
             mbstd_channels=int(settings["mbstd_num_features"]) if int(settings["mbstd_group_size"]) > 1 else 0,
             resample_filter=tuple(float(tap) for tap in settings["blur_filter"] or (1.0,)),
+            **_projection_options(settings, given),
             **width_options(widths),
         )
         gain = np.float32(LRELU_GAIN)

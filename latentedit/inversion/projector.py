@@ -29,6 +29,7 @@ from latentedit.inversion.options import (
 from latentedit.inversion.perceptual import Perceptual, choose, distance
 from latentedit.inversion.pivotal_tuning import Tuning, TuningOptions, tune
 from latentedit.inversion.preconditioner import Curvature, cached_file
+from latentedit.inversion.published_encoder import PublishedEncoder, encode_published
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.inversion.result import Inversion, psnr
 from latentedit.inversion.search import FIRST_PART, RESTART_PSI, Search
@@ -117,7 +118,7 @@ class Projector:
         return self.generator.device
 
     @property
-    def encoder(self) -> Encoder | None:
+    def encoder(self) -> Encoder | PublishedEncoder | None:
         """The encoder of the model; None if it has none."""
         return None if self.model is None else self.model.encoder
 
@@ -235,7 +236,10 @@ class Projector:
         """
         if self.encoder is None:
             raise NotFoundError('the model has no encoder; train one with "latentedit encoder train"')
-        return encode(self.generator, self.encoder, images.to(self.device), space, statistics=self.statistics)
+        images = images.to(self.device)
+        if isinstance(self.encoder, PublishedEncoder):
+            return encode_published(self.generator, self.encoder, images, space)
+        return encode(self.generator, self.encoder, images, space, statistics=self.statistics)
 
     def invert(
         self,

@@ -5,6 +5,7 @@ from typing import Any
 
 from latentedit.inversion.encoder import Encoder
 from latentedit.inversion.preconditioner import Curvature
+from latentedit.inversion.published_encoder import PublishedEncoder
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
 
@@ -23,8 +24,8 @@ class Model:
     path: str = ""
     raw_generator: Generator | None = None
     """The generator before averaging, if the file contains it."""
-    encoder: Encoder | None = None
-    """The encoder in the file itself, or in NAME.encoder.safetensors next to it."""
+    encoder: Encoder | PublishedEncoder | None = None
+    """The encoder in the file itself, or in NAME.encoder.safetensors next to it; native files hold no published ones."""
     curvature: Curvature | None = None
     """The Gauss-Newton preconditioner, measured when the encoder was trained."""
     notes: list[str] = field(default_factory=list)

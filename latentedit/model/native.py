@@ -71,7 +71,7 @@ def save_model(path: str | os.PathLike[str], model: Model, *, half: bool = False
     header: dict[str, Any] = {
         "generator": model.generator.config.as_dict(),
         "discriminator": model.discriminator.config.as_dict() if model.discriminator else None,
-        "encoder": model.encoder.config.as_dict() if model.encoder else None,
+        "encoder": model.encoder.config.as_dict() if isinstance(model.encoder, Encoder) else None,
         "fingerprint": fingerprint(model.generator),
         "framing": model.framing,
         "provenance": model.provenance,
@@ -81,7 +81,7 @@ def save_model(path: str | os.PathLike[str], model: Model, *, half: bool = False
 
 def _encoder_tensors(model: Model) -> dict[str, Tensor]:
     """Return the encoder's tensors in half precision, which does not affect inversions."""
-    if model.encoder is None:
+    if not isinstance(model.encoder, Encoder):  # the published ones stay in files of their own
         return {}
     tensors = {f"e/{name}": tensor.half() for name, tensor in model.encoder.state_dict().items()}
     return tensors | ({"e/curvature": model.curvature.factors.half()} if model.curvature else {})

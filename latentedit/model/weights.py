@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from latentedit.errors import FormatError, shown
 from latentedit.inversion.encoder import Encoder, EncoderConfig
+from latentedit.inversion.published_encoder import PublishedEncoder, PublishedEncoderConfig
 from latentedit.io.budget import SLACK
 from latentedit.io.native_file import check_numbers
 from latentedit.networks.discriminator import DiscriminatorConfig
@@ -19,7 +20,7 @@ from latentedit.ops import fir_taps
 Network = TypeVar("Network", bound=nn.Module)
 
 
-Config = TypeVar("Config", GeneratorConfig, DiscriminatorConfig, EncoderConfig)
+Config = TypeVar("Config", GeneratorConfig, DiscriminatorConfig, EncoderConfig, PublishedEncoderConfig)
 
 
 def with_weights(
@@ -35,7 +36,7 @@ def with_weights(
     with torch.device("meta"):
         network = kind(config)
     expected = network.state_dict()
-    name_of_kind = {Generator: "generator", Encoder: "encoder"}.get(type(network), "discriminator")
+    name_of_kind = {Generator: "generator", Encoder: "encoder", PublishedEncoder: "encoder"}.get(type(network), "discriminator")
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
             raise FormatError(f"the {name_of_kind} has no tensor {name}", path=path)
@@ -60,7 +61,7 @@ def with_weights(
     for name, tensor in weights.items():
         check_numbers(path, name, tensor)
     network.load_state_dict(weights, assign=True)
-    if isinstance(config, EncoderConfig):
+    if isinstance(config, EncoderConfig | PublishedEncoderConfig):
         return network
     filter = fir_taps(config.resample_filter or (1,))  # in no file
     for module in network.modules():

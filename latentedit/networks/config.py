@@ -91,6 +91,9 @@ class GeneratorConfig:
     alias_free: AliasFree | None = None
     """The layers of "stylegan3", whose filters follow from them; None in all other networks."""
 
+    joint_labels: bool = False
+    """Whether z and the label's embedding are normalised as one vector, as the networks of 2019 have it."""
+
     def __post_init__(self) -> None:
         check_architecture(self.resolution, self.architecture, self.channels, (*KINDS, "stylegan3"))
         check_whole("generator", self, z_dim=(1, WIDEST), w_dim=(1, WIDEST), c_dim=(0, LABELS), mapping_layers=(1, DEEPEST))
@@ -103,6 +106,8 @@ class GeneratorConfig:
         check_clamp(self.conv_clamp)
         check_widths(self.resolution, self.channel_base, self.channel_widths)
         self._check_alias_free()
+        if not isinstance(self.joint_labels, bool):
+            raise ArgumentError.of("generator config: joint_labels", "true or false", self.joint_labels)
         object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
         object.__setattr__(self, "resample_filter", usual_taps(self.architecture, self.resample_filter))
 
@@ -143,6 +148,8 @@ class GeneratorConfig:
         found = asdict(self)
         if self.alias_free is None:  # files of all other networks are as they were before there was this one
             del found["alias_free"]
+        if not self.joint_labels:
+            del found["joint_labels"]
         return found
 
 

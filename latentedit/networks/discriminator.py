@@ -50,15 +50,19 @@ class DiscriminatorConfig:
     mapping_layers: int = 8
     resample_filter: tuple[float, ...] = ()
     """As in `GeneratorConfig`."""
+    label_logits: bool = False
+    """Whether there is a logit for every label, of which that of the picture's counts, as the networks of 2019 have it."""
 
     def __post_init__(self) -> None:
         check_architecture(self.resolution, self.architecture, self.channels)
         check_clamp(self.conv_clamp)
         check_widths(self.resolution, self.channel_base, self.channel_widths)
         check_whole("discriminator", self, mbstd_group_size=(1, 1 << 30), mbstd_channels=(0, LARGEST), c_dim=(0, LABELS))
-        check_whole("discriminator", self, cmap_dim=(0, LARGEST), mapping_layers=(1, DEEPEST), channel_max=(1, LARGEST))
+        check_whole("discriminator", self, cmap_dim=(0, LARGEST), mapping_layers=(0, DEEPEST), channel_max=(1, LARGEST))
         check_whole("discriminator", self, channel_base=(1, LARGEST**2))
         object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
+        if not isinstance(self.label_logits, bool):
+            raise ArgumentError.of("discriminator config: label_logits", "true or false", self.label_logits)
         object.__setattr__(self, "resample_filter", usual_taps(self.architecture, self.resample_filter))
 
     @property
@@ -70,7 +74,10 @@ class DiscriminatorConfig:
         return features(resolution, self.channel_base, self.channel_max, self.channel_widths)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        if not self.label_logits:  # files of other networks are as they were before there was this entry
+            del found["label_logits"]
+        return found
 
 
 def minibatch_std(x: Tensor, group_size: int, channels: int = 1) -> Tensor:
@@ -175,12 +182,13 @@ class Discriminator(nn.Module):
         self.config = config
         for resolution in config.block_resolutions:
             setattr(self, f"b{resolution}", self._block(resolution))
-        self.cmap_dim = (config.cmap_dim or config.features(4)) if config.c_dim else 0
-        if config.c_dim:
+        projected = config.c_dim > 0 and not config.label_logits
+        self.cmap_dim = (config.cmap_dim or config.features(4)) if projected else 0
+        if projected:
             self.mapping = MappingNetwork(
                 0, config.c_dim, self.cmap_dim, None, num_layers=config.mapping_layers, track_average=False
             )
-        self.b4 = DiscriminatorEpilogue(config, self.cmap_dim or 1)
+        self.b4 = DiscriminatorEpilogue(config, self.cmap_dim or (config.c_dim if config.label_logits else 0) or 1)
 
     def _block(self, resolution: int) -> nn.Module:
         return DiscriminatorBlock(self.config, resolution)
@@ -214,6 +222,11 @@ class Discriminator(nn.Module):
         if self.cmap_dim:
             label = self.mapping(None, c)
             logits = (logits * label).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
+        elif self.config.c_dim:
+            if c is None or c.shape != logits.shape:
+                shape = None if c is None else list(c.shape)
+                raise ArgumentError.of("c", f"one-hot labels of shape [{len(logits)}, {self.config.c_dim}]", str(shape))
+            logits = (logits * full(c)).sum(dim=1, keepdim=True)
         return logits
 
 

@@ -32,6 +32,7 @@ class Generator(nn.Module):
             self.synthesis.num_ws,
             num_layers=config.mapping_layers,
             lr_multiplier=config.mapping_lr_multiplier,
+            joint_labels=config.joint_labels,
         )
 
     @property

@@ -26,8 +26,10 @@ class MappingNetwork(nn.Module):
         num_layers: int = 8,
         lr_multiplier: float = 0.01,
         track_average: bool = True,
+        joint_labels: bool = False,
     ) -> None:
         super().__init__()
+        self.joint_labels = joint_labels
         self.z_dim = z_dim
         self.c_dim = c_dim
         self.w_dim = w_dim
@@ -47,17 +49,17 @@ class MappingNetwork(nn.Module):
         if self.z_dim:
             if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
                 raise ArgumentError(f"z must have shape [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
-            parts.append(normalize_2nd_moment(full(z)))
-
+            parts.append(full(z))
         if self.c_dim:
             if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
                 expected = f"one-hot labels of shape [N, {self.c_dim}]"
                 found = None if c is None else list(c.shape)
                 reason = f"this network is conditional: c must be {expected}, got {found}"
                 raise ArgumentError(reason, argument="c", expected=expected, actual=found)
-            parts.append(normalize_2nd_moment(self.embed(full(c))))
-
-        x = torch.cat(parts, dim=1)
+            parts.append(self.embed(full(c)))
+        # In the networks of 2019, z and the label's embedding are normalised as one vector.
+        parts = [torch.cat(parts, dim=1)] if self.joint_labels else parts
+        x = torch.cat([normalize_2nd_moment(part) for part in parts], dim=1)
         for index in range(self.num_layers):
             x = getattr(self, f"fc{index}")(x)
         return x
