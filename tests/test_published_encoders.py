@@ -50,19 +50,19 @@ def test_matches_the_published_numbers(kind: str) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few feature maps in the backbone; those of the styles stay, as they are as wide as w."""
-    monkeypatch.setattr(encoders, "STAGES", ((64, 64, 7), (64, 128, 14), (128, 256, 2), (256, 512, 1)))
+    """A short backbone."""
+    monkeypatch.setattr(encoders, "STAGES", ((64, 64, 1), (64, 128, 6), (128, 256, 14), (256, 512, 3)))
 
 
 def answers(rows: int = 8) -> Tensor:
-    """The w that `checkpoint` plants, ``[rows, 512]``."""
-    return torch.randn(rows, 512, generator=torch.Generator().manual_seed(0))
+    """The w that `checkpoint` plants, ``[rows, 64]``."""
+    return torch.randn(rows, 64, generator=torch.Generator().manual_seed(0))
 
 
 def checkpoint(kind: str = "e4e", rows: int = 8, **options: Any) -> dict[str, Any]:
     """As these projects write it, around rosinality's network of the references; every layer answers with its bias."""
     with torch.device("meta"):
-        shapes = PublishedEncoder(PublishedEncoderConfig(kind, rows)).state_dict()
+        shapes = PublishedEncoder(PublishedEncoderConfig(kind, rows, 64)).state_dict()
     state = {}
     for name, like in shapes.items():
         if name != "latent_avg":
@@ -99,16 +99,16 @@ def test_answers_are_relative_to_the_mean(kind: str, tmp_path: Path) -> None:
 
 def test_restyle_sees_what_it_has_drawn(small: None) -> None:
     generator = load_model(REFERENCE / "rosinality_32.pt").generator
-    encoder = PublishedEncoder(PublishedEncoderConfig("restyle-psp", 8, passes=3)).eval().requires_grad_(False)
+    encoder = PublishedEncoder(PublishedEncoderConfig("restyle-psp", 8, 64, passes=3)).eval().requires_grad_(False)
     encoder.latent_avg.copy_(generator.mapping.w_avg.expand(8, -1))
     seen = []
 
     def forward(x: Tensor) -> Tensor:
         seen.append(x)
-        return torch.full((1, 8, 512), 0.1)
+        return torch.full((1, 8, 64), 0.1)
 
     encoder.forward = forward  # type: ignore[method-assign]
-    image = generator.synthesis(generator.mapping(torch.ones(1, 512)))
+    image = generator.synthesis(generator.mapping(torch.ones(1, 64)))
     ws = encode_published(generator, encoder, image)
     assert torch.allclose(ws, encoder.latent_avg + 0.3, atol=1e-5)
     assert len(seen) == 3
@@ -161,7 +161,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "left out: the e4e encoder" in works("model", "convert", "e4e.pt", "x.safetensors").stderr
     assert load_model("x.safetensors").encoder is None
     line = complaint(*search, "--model", REFERENCE / "nvidia_32_torch.pkl", "--encoder", "e4e.pt", "--out", "x")
-    assert "this encoder predicts 8 x 512 numbers, the generator takes" in line
+    assert "this encoder predicts 8 x 64 numbers, the generator takes" in line
     found["state_dict"] = {name: value for name, value in found["state_dict"].items() if name.startswith("encoder.")}
     torch.save(found, "alone.pt")
     line = complaint(*search, "--model", "alone.pt", "--out", "x")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentedit.errors import FormatError, complete, quoted, shown
 from latentedit.formats.records import number
-from latentedit.inversion.published_encoder import WIDTH, PublishedEncoder, PublishedEncoderConfig
+from latentedit.inversion.published_encoder import PublishedEncoder, PublishedEncoderConfig
 from latentedit.model.weights import with_weights
 
 TYPES = {
@@ -64,6 +64,7 @@ def published_encoder(path: str | os.PathLike[str], found: dict[str, Any], avera
         config = PublishedEncoderConfig(
             kind=kind,
             num_ws=max(rows) + 1,
+            w_dim=len(state["styles.0.linear.weight"]),
             passes=int(number(passes)) if kind.startswith("restyle") else 1,
         )
         state["latent_avg"] = _average(path, found, options, config, average)
@@ -97,14 +98,14 @@ def _average(
     config: PublishedEncoderConfig,
     average: Tensor | None,
 ) -> Tensor:
-    """What answers are relative to, ``[num_ws, 512]``; zero where the options say that they are w themselves."""
+    """What answers are relative to, ``[num_ws, w_dim]``; zero where the options say that they are w themselves."""
     if not options.get("start_from_latent_avg", True):
-        return torch.zeros(config.num_ws, WIDTH)
+        return torch.zeros(config.num_ws, config.w_dim)
     own = found.get("latent_avg", average)
     own = average if own is None else own
     if not isinstance(own, Tensor):
         raise FormatError("no latent_avg, to which the encoder's answers are relative", path=path)
     rows = own.reshape(-1, own.shape[-1])
-    if rows.shape not in ((1, WIDTH), (config.num_ws, WIDTH)):
-        raise FormatError.of_shape("latent_avg", f"[{WIDTH}] or [{config.num_ws}, {WIDTH}]", own.shape).at(path)
+    if rows.shape not in ((1, config.w_dim), (config.num_ws, config.w_dim)):
+        raise FormatError.of_shape("latent_avg", f"[{config.w_dim}] or [{config.num_ws}, {config.w_dim}]", own.shape).at(path)
     return rows.float().expand(config.num_ws, -1).clone()

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentedit.errors import ArgumentError, IncompatibleError
-from latentedit.networks.config import check_whole
+from latentedit.networks.config import WIDEST, check_whole
 from latentedit.networks.generator import Generator
 
 SIDE = 256
 """Side of the pictures that these encoders take."""
-WIDTH = 512
-"""Width of w."""
+DEEP = 512
+"""Feature maps at the end of the backbone."""
 STAGES = ((64, 64, 3), (64, 128, 4), (128, 256, 14), (256, 512, 3))
 """Feature maps before and after, and blocks, of the stages of IR-SE-50; the first block of each halves the picture."""
 FINE, MIDDLE, COARSE = 6, 20, 23
@@ -36,13 +36,14 @@ class PublishedEncoderConfig:
     kind: str
     """"psp" (one w a layer), "e4e" (one w, and what each layer differs from it), or either as ReStyle has it."""
     num_ws: int
+    w_dim: int = 512
     passes: int = 1
     """Times that the encoder corrects its own answer: ReStyle alone sees its rendering beside the photo."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ArgumentError.of("encoder config: kind", f"one of {', '.join(KINDS)}", self.kind)
-        check_whole("encoder", self, num_ws=(1, 64), passes=(1, 32))
+        check_whole("encoder", self, num_ws=(1, 64), w_dim=(1, WIDEST), passes=(1, 32))
 
     @property
     def iterative(self) -> bool:
@@ -123,15 +124,15 @@ class _Linear(nn.Module):
 
 
 class _ToStyle(nn.Module):
-    """Features of ``side`` px to one w: ``[N, 512, side, side] -> [N, 512]`` (pSp, figure 2: map2style)."""
+    """Features of ``side`` px to one w: ``[N, 512, side, side] -> [N, w_dim]`` (pSp, figure 2: map2style)."""
 
-    def __init__(self, side: int) -> None:
+    def __init__(self, side: int, width: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for _ in range(int(math.log2(side))):
-            layers += [nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1), nn.LeakyReLU()]
+        for index in range(int(math.log2(side))):
+            layers += [nn.Conv2d(DEEP if index == 0 else width, width, 3, stride=2, padding=1), nn.LeakyReLU()]
         self.convs = nn.Sequential(*layers)
-        self.linear = _Linear(WIDTH)
+        self.linear = _Linear(width)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.linear(self.convs(x).flatten(1))
@@ -139,7 +140,7 @@ class _ToStyle(nn.Module):
 
 
 class PublishedEncoder(nn.Module):
-    """Picture to ws: ``[N, 3 or 6, 256, 256] -> [N, num_ws, 512]``, relative to ``latent_avg``."""
+    """Picture to ws: ``[N, 3 or 6, 256, 256] -> [N, num_ws, w_dim]``, relative to ``latent_avg``."""
 
     latent_avg: Tensor
 
@@ -152,11 +153,11 @@ class PublishedEncoder(nn.Module):
         for before, after, count in STAGES:
             blocks += [_Residual(before if i == 0 else after, after, 2 if i == 0 else 1) for i in range(count)]
         self.body = nn.Sequential(*blocks)
-        self.styles = nn.ModuleList(_ToStyle(self._side(row)) for row in range(config.num_ws))
+        self.styles = nn.ModuleList(_ToStyle(self._side(row), config.w_dim) for row in range(config.num_ws))
         if not config.iterative:
-            self.latlayer1 = nn.Conv2d(256, WIDTH, 1)
-            self.latlayer2 = nn.Conv2d(128, WIDTH, 1)
-        self.register_buffer("latent_avg", torch.zeros(config.num_ws, WIDTH))
+            self.latlayer1 = nn.Conv2d(256, DEEP, 1)
+            self.latlayer2 = nn.Conv2d(128, DEEP, 1)
+        self.register_buffer("latent_avg", torch.zeros(config.num_ws, config.w_dim))
 
     def _side(self, row: int) -> int:
         """Side of the features that the w of layer ``row`` comes from; ReStyle has the coarse ones alone."""
@@ -189,7 +190,7 @@ def _above(coarse: Tensor, fine: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_published(generator: Generator, encoder: PublishedEncoder, image: Tensor, space: str = "w+") -> Tensor:
-    """Predict ws ``[N, num_ws, 512]`` of images ``[N, 3, resolution, resolution]`` in [-1, 1].
+    """Predict ws ``[N, num_ws, w_dim]`` of images ``[N, 3, resolution, resolution]`` in [-1, 1].
 
     Args:
         space: "w" gives the same w for all layers: that of the first one for e4e, whose other layers answer with differences to
@@ -198,11 +199,11 @@ def encode_published(generator: Generator, encoder: PublishedEncoder, image: Ten
     Raises:
         IncompatibleError: the encoder belongs to a generator of another size.
     """
-    expected = (3, encoder.config.num_ws, WIDTH)
+    expected = (3, encoder.config.num_ws, encoder.config.w_dim)
     actual = (generator.channels, generator.num_ws, generator.w_dim)
     if actual != expected:
         takes = f"the generator has {actual[0]} channels and takes {actual[1]} x {actual[2]}"
-        reason = f"this encoder predicts {expected[1]} x {WIDTH} numbers from colour pictures; {takes}"
+        reason = f"this encoder predicts {expected[1]} x {expected[2]} numbers from colour pictures; {takes}"
         raise IncompatibleError(reason, expected=expected, actual=actual)
     photo = F.interpolate(image, size=(SIDE, SIDE), mode="bilinear", antialias=True)  # as PIL does
     ws = encoder.latent_avg.expand(len(image), -1, -1)
