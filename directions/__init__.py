@@ -3,8 +3,9 @@
 The names load on first use, so that applying a direction does not import scikit-learn.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from latentedit.directions.channels import style_channels
@@ -37,48 +38,36 @@ if TYPE_CHECKING:
     )
     from latentedit.directions.validation import propose_layers
 
-_HOMES = {
-    "Direction": "direction",
-    "LabelTable": "labels",
-    "LabelledLatents": "labelled_latents",
-    "LabelledPhotos": "transfer",
-    "OnnxClassifier": "classifiers",
-    "PhotoClassifier": "transfer",
-    "PhotoScores": "refinement",
-    "ProbeOptions": "probe",
-    "RefineOptions": "refinement",
-    "TransferOptions": "transfer",
-    "card": "report",
-    "conditioned": "conditioning",
-    "effect_of_layers": "effects",
-    "factorised": "sefa",
-    "find_direction": "registry",
-    "fit": "probe",
-    "fit_classes": "probe",
-    "fit_from_inversions": "transfer",
-    "fit_from_photos": "transfer",
-    "fit_from_scores": "transfer",
-    "fit_probe": "probe",
-    "from_inversions": "transfer",
-    "from_photos": "transfer",
-    "from_scores": "transfer",
-    "import_direction": "imported",
-    "inverted_photos": "transfer",
-    "leakage": "conditioning",
-    "load_direction": "registry",
-    "log_odds": "transfer",
-    "measure_effect": "effects",
-    "plot": "report",
-    "principal_components": "pca",
-    "propose_layers": "validation",
-    "question": "effects",
-    "read_labels": "labels",
-    "refine": "refinement",
-    "save_direction": "direction",
-    "shipped": "registry",
-    "style_channels": "channels",
-    "sweep_sheet": "sweeps",
-    "with_report": "report",
+_ATTRIBUTES = {
+    "channels": ["style_channels"],
+    "classifiers": ["OnnxClassifier"],
+    "conditioning": ["conditioned", "leakage"],
+    "direction": ["Direction", "save_direction"],
+    "effects": ["effect_of_layers", "measure_effect", "question"],
+    "imported": ["import_direction"],
+    "labelled_latents": ["LabelledLatents"],
+    "labels": ["LabelTable", "read_labels"],
+    "pca": ["principal_components"],
+    "probe": ["ProbeOptions", "fit", "fit_classes", "fit_probe"],
+    "refinement": ["PhotoScores", "RefineOptions", "refine"],
+    "registry": ["find_direction", "load_direction", "shipped"],
+    "report": ["card", "plot", "with_report"],
+    "sefa": ["factorised"],
+    "sweeps": ["sweep_sheet"],
+    "transfer": [
+        "LabelledPhotos",
+        "PhotoClassifier",
+        "TransferOptions",
+        "fit_from_inversions",
+        "fit_from_photos",
+        "fit_from_scores",
+        "from_inversions",
+        "from_photos",
+        "from_scores",
+        "inverted_photos",
+        "log_odds",
+    ],
+    "validation": ["propose_layers"],
 }
 
 __all__ = [
@@ -125,11 +114,7 @@ __all__ = [
     "with_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'latentedit.directions' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"latentedit.directions.{_HOMES[name]}"), name)
+__getattr__, _, _ = lazy_loader.attach(__name__, None, _ATTRIBUTES)
 
 
 def __dir__() -> list[str]:

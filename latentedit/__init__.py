@@ -3,8 +3,9 @@
 The public names load on first use, so that ``import latentedit`` (and ``latentedit --help``) do not import torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 from latentedit.errors import (
     ArgumentError,
@@ -34,31 +35,20 @@ if TYPE_CHECKING:
     from latentedit.networks.fingerprint import fingerprint
     from latentedit.networks.generator import Generator, GeneratorConfig
 
-_HOMES = {
-    "Direction": "directions",
-    "load_direction": "directions",
-    "edit": "latent.editing",
-    "interpolate": "latent.editing",
-    "mix": "latent.editing",
-    "Generator": "networks.generator",
-    "GeneratorConfig": "networks.generator",
-    "load_image": "io.images",
-    "save_image": "io.images",
-    "InversionOptions": "inversion.options",
-    "ProjectorSettings": "inversion.options",
-    "Projector": "inversion.projector",
-    "invert": "inversion.projector",
-    "Latent": "latent.latent_file",
-    "load_latent": "formats.load_latent",
-    "save_latent": "latent.latent_file",
-    "Model": "model.model",
-    "fingerprint": "networks.fingerprint",
-    "load_discriminator": "formats.load_model",
-    "load_generator": "formats.load_model",
-    "load_model": "formats.load_model",
-    "save_model": "model.native",
+_ATTRIBUTES = {
+    "directions": ["Direction", "load_direction"],
+    "formats.load_latent": ["load_latent"],
+    "formats.load_model": ["load_discriminator", "load_generator", "load_model"],
+    "inversion.options": ["InversionOptions", "ProjectorSettings"],
+    "inversion.projector": ["Projector", "invert"],
+    "io.images": ["load_image", "save_image"],
+    "latent.editing": ["edit", "interpolate", "mix"],
+    "latent.latent_file": ["Latent", "save_latent"],
+    "model.model": ["Model"],
+    "model.native": ["save_model"],
+    "networks.fingerprint": ["fingerprint"],
+    "networks.generator": ["Generator", "GeneratorConfig"],
 }
-_MODULES = ("directions", "metrics", "ops", "training")
 
 __all__ = [
     "ArgumentError",
@@ -99,13 +89,7 @@ __all__ = [
     "training",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"latentedit.{_HOMES[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"latentedit.{name}")
-    raise AttributeError(f"module 'latentedit' has no attribute {name!r}")
+__getattr__, _, _ = lazy_loader.attach(__name__, ["directions", "metrics", "ops", "training"], _ATTRIBUTES)
 
 
 def __dir__() -> list[str]:

@@ -144,8 +144,9 @@ def test_every_public_name_loads() -> None:
     for name in latentedit.__all__:
         assert getattr(latentedit, name) is not None
     kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.Error)}
-    assert set(latentedit._HOMES) | set(latentedit._MODULES) | kinds == set(latentedit.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+    lazy = {name for names in latentedit._ATTRIBUTES.values() for name in names}
+    assert lazy | {"directions", "metrics", "ops", "training"} | kinds == set(latentedit.__all__)
+    with pytest.raises(AttributeError, match="nonsense"):
         _ = latentedit.nonsense
 
 
