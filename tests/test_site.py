@@ -7,8 +7,6 @@ from types import ModuleType
 
 import pytest
 
-import latentedit
-
 DOCS = Path(__file__).parent.parent / "docs"
 
 
