@@ -36,6 +36,8 @@ from latentedit.studio.sliders import Slider, in_order, sliders_of, with_ranges
 
 LARGEST_UPLOAD = 40 * 2**20
 """Bytes of an uploaded photo."""
+QUIET = 2.0
+"""Seconds without a slider's move until somebody looks how far sliders go."""
 FARTHEST = 1000.0
 """Sigmas beyond which a slider's amount is a typing error, as on the command line."""
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
@@ -113,6 +115,7 @@ class Session:
         self._listeners: list[Callable[[str], None]] = []
         self._lock = threading.RLock()
         self._number = 0
+        self._touched = time.monotonic()
         self._drawer = Newest(self._draw) if live else None
         self._writer = Newest(self._write_now, "keeper") if live else None
         self._closed = False
@@ -259,6 +262,7 @@ class Session:
             if name in self.live.locks:
                 raise ArgumentError(f"{name} is locked")
             self.live = self.live.moved(name, round(amount, 4))
+            self._touched = time.monotonic()
         self.draw()
 
     def settle(self) -> None:
@@ -436,6 +440,9 @@ class Session:
         if face is None or face.looked or face.looking:
             return
         face.looking = True
+        # Looking takes the processor that a slider under the finger needs.
+        while self._drawer is not None and not self._closed and time.monotonic() - self._touched < QUIET:
+            time.sleep(QUIET / 10)
         try:
             ours = {name: slider.direction for name, slider in self._own.items() if slider.group == "Yours"}
             new = {name: direction for name, direction in ours.items() if name not in face.seen}

@@ -247,7 +247,7 @@ def test_no_path_reaches_a_file(server: Served) -> None:
         status, body = raw(server, f"{server.place}{path}")
         assert status in (403, 404, 405), path
         assert b"root:" not in body
-        assert b"import " not in body
+        assert b"from latentedit" not in body
 
 
 def test_what_is_no_page_of_the_studio_gets_nothing(server: Served) -> None:

@@ -5,7 +5,7 @@ const studio = (() => {
   const at = (selector) => document.querySelector(selector);
   const all = (selector) => [...document.querySelectorAll(selector)];
   const send = (what, facts = {}) => window.emitEvent("studio", { what, ...facts });
-  const signed = (value) => (Math.abs(value) < 0.005 ? "0" : (value > 0 ? "+" : "−") + Math.abs(value).toFixed(2).replace(/0$/, ""));
+  const signed = (value) => (Math.abs(value) < 0.005 ? "0" : (value > 0 ? "+" : "−") + Math.abs(value).toFixed(2).replace(/\.?0+$/, ""));
 
   // -- Colours
   const themes = { auto: "light", light: "dark", dark: "auto" };
