@@ -15,9 +15,10 @@ from latentedit.formats.load_model import load_generator, load_model
 from latentedit.formats.pickle_allow_list import Record, read_pickle
 from latentedit.formats.stylegan3 import stylegan3_generator
 from latentedit.inversion.perceptual import DiscriminatorDistance
-from latentedit.inversion.pivotal_tuning import tune
+from latentedit.inversion.pivotal_tuning import TuningOptions, tune
 from latentedit.inversion.preconditioner import Curvature
 from latentedit.inversion.projector import invert
+from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.latent.blending import mixed
 from latentedit.latent.deltas import expand
 from latentedit.latent.latent_file import Latent, render
@@ -263,7 +264,7 @@ def test_inverted_and_tuned() -> None:
         assert float(loss.min()) < 0.8 * float(loss[0]), space
         assert torch.equal(result.latent().render(generator), result.image), space
     assert found["w+"].noise == []
-    tuning = tune(generator, image, found["w+"].ws, [], perceptual, 6)
+    tuning = tune(generator, image, found["w+"].ws, [], ReconstructionLoss(perceptual), TuningOptions(steps=6))
     assert tuning.after["psnr"] > tuning.before["psnr"]
     # A tuned layer goes where its w goes.
     latents = [Latent(found["w+"].ws, None, "", "w+", tuned=tuned) for tuned in ({}, tuning.stored)]
