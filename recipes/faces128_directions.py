@@ -1,4 +1,4 @@
-"""Finds the sliders of `faces128` and writes them to directions/shipped/faces128-v1.
+"""Finds the sliders of `faces128` and writes them to directions/shipped/faces128-v2.
 
     python recipes/guide.py ../shared/data/portraits
     PYTHONPATH=recipes python recipes/faces128_directions.py ../shared/data/portraits

@@ -9,11 +9,11 @@ from latentedit.model.native import ENCODER, FORMAT, VERSION
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
 
-LATEST = {"faces128": "faces128-v1"}
+LATEST = {"faces128": "faces128-v2"}
 """What a bundled name without a version stands for."""
 
 
-RETIRED = dict.fromkeys(("faces64", "faces64-v1", "faces64-v2"), "faces128")
+RETIRED = dict.fromkeys(("faces64", "faces64-v1", "faces64-v2", "faces128-v1"), "faces128")
 """Bundled models that no longer ship, and what takes their place. Nothing else is ever called by these names."""
 
 
