@@ -20,9 +20,9 @@ from latentedit.formats.load_model import load_generator
 from latentedit.metrics import Judge, save_judge
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import write_pictures
+from tests.encoder_files import checkpoint
 from tests.helpers import hopper, onnx_mean, works
 from tests.reference_nets import REFERENCE
-from tests.test_published_encoders import checkpoint
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

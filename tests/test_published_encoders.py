@@ -19,16 +19,10 @@ from latentedit.inversion import published_encoder as encoders
 from latentedit.inversion.published_encoder import PublishedEncoder, PublishedEncoderConfig, encode_published
 from latentedit.io.images import load_image
 from latentedit.networks.fingerprint import fingerprint
+from tests.encoder_files import TYPES, answers, checkpoint
 from tests.helpers import complaint, hopper, works
 from tests.reference.encoder_weights import weight
 from tests.reference_nets import REFERENCE, arrays, relative_error
-
-TYPES = {
-    "psp": "GradualStyleEncoder",
-    "e4e": "Encoder4Editing",
-    "restyle-psp": "BackboneEncoder",
-    "restyle-e4e": "ProgressiveBackboneEncoder",
-}
 
 
 @pytest.mark.slow
@@ -52,31 +46,6 @@ def test_matches_the_published_numbers(kind: str) -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short backbone."""
     monkeypatch.setattr(encoders, "STAGES", ((64, 64, 1), (64, 128, 6), (128, 256, 14), (256, 512, 3)))
-
-
-def answers(rows: int = 8) -> Tensor:
-    """The w that `checkpoint` plants, ``[rows, 64]``."""
-    return torch.randn(rows, 64, generator=torch.Generator().manual_seed(0))
-
-
-def checkpoint(kind: str = "e4e", rows: int = 8, **options: Any) -> dict[str, Any]:
-    """As these projects write it, around rosinality's network of the references; every layer answers with its bias."""
-    with torch.device("meta"):
-        shapes = PublishedEncoder(PublishedEncoderConfig(kind, rows, 64)).state_dict()
-    state = {}
-    for name, like in shapes.items():
-        if name != "latent_avg":
-            state[f"encoder.{name}"] = torch.zeros(like.shape, dtype=torch.float16)
-        if name.endswith("running_var"):
-            state[f"encoder.{name}"] += 1
-    for row, answer in enumerate(answers(rows)):
-        state[f"encoder.styles.{row}.linear.bias"] = answer.clone()
-    state["encoder.body.0.res_layer.0.num_batches_tracked"] = torch.zeros([], dtype=torch.long)
-    reference = torch.load(REFERENCE / "rosinality_32.pt", weights_only=True)
-    state |= {f"decoder.{name}": tensor for name, tensor in reference["g_ema"].items()}
-    average = reference["latent_avg"].reshape(1, -1).expand(rows, -1).clone()
-    opts = {"encoder_type": TYPES[kind], "start_from_latent_avg": True, "device": "cuda:0", **options}
-    return {"state_dict": state, "latent_avg": average, "opts": opts}
 
 
 @pytest.mark.parametrize("kind", ["psp", "e4e"])

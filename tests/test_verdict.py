@@ -354,7 +354,9 @@ def test_files_of_before_and_odd_ones(tmp_path: Path) -> None:
         {str(i): [0, 0] for i in range(1001)},
     ):
         write_tensors(path, FORMAT, VERSION, {**header, "safe": odd}, {"ws": latent.ws})
-        with pytest.raises(Error, match=r"me.safetensors: a latent file's safe amounts must be a lowest and a highest one"):
+        with pytest.raises(
+            Error, match=r"me.safetensors: (a latent file's safe amounts must be a lowest|safe.* expected a finite)"
+        ):
             load_latent(path)
     write_tensors(path, FORMAT, VERSION, {**header, "safe": [1]}, {"ws": latent.ws})
     with pytest.raises(Error, match="a latent file's safe must be a dict"):
