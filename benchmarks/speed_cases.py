@@ -77,7 +77,8 @@ def rendering_stylegan3(configuration: str) -> Case:
     def bare() -> float:
         with Recorder(filters=True) as recorder:
             work()
-        return recorder.bare()
+        seconds: float = recorder.bare()
+        return seconds
 
     return Case([(1, work)], 1, bare=torch.no_grad()(bare), limit=1.5)
 

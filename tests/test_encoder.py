@@ -102,7 +102,8 @@ def test_in_the_model_file_and_beside_it(tmp_path: Path) -> None:
     assert "e/stem.weight" not in alone.read_bytes().decode("latin1")
     for path in (inside, alone):
         read = load_model(path)
-        assert read.encoder is not None
+        assert isinstance(read.encoder, Encoder)
+        assert isinstance(model.encoder, Encoder)
         assert read.curvature is not None
         torch.testing.assert_close(read.encoder.stem.weight, model.encoder.stem.weight, atol=1e-3, rtol=1e-3)
         assert read.curvature.factors.shape == (5, 6, 12)
@@ -120,7 +121,7 @@ def test_the_bundled_encoder(faces128: Model) -> None:
     generator = faces128.generator
     path = Path(faces128.path)
     beside = path.with_name(f"{path.stem}.encoder.safetensors")
-    assert faces128.encoder is not None
+    assert isinstance(faces128.encoder, Encoder)
     assert faces128.curvature is not None
     assert beside.stat().st_size + path.stat().st_size <= 24_000_000
     z = torch.randn(4, generator.z_dim, generator=torch.Generator().manual_seed(11))

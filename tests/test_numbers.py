@@ -236,11 +236,12 @@ def test_what_the_page_sends_is_no_traceback(number: Any) -> None:
     from latentedit.studio.web.app import Frame
 
     frame = object.__new__(Frame)
-    frame.view, frame.session, frame.parts = (
-        SimpleNamespace(seen=0),
-        SimpleNamespace(photo=None, slide=lambda name, amount: None),
-        {},
-    )  # type: ignore[assignment]
+    parts: dict[str, Any] = {
+        "view": SimpleNamespace(seen=0),
+        "session": SimpleNamespace(photo=None, slide=lambda name, amount: None),
+        "parts": {},
+    }
+    vars(frame).update(parts)
     frame._did({"what": "slide", "number": number, "name": "smile", "value": 1})
     frame._did({"what": "slide", "number": 1, "name": "smile", "value": number})
     frame._did({"what": "face", "number": number})

@@ -267,8 +267,8 @@ def test_inverted_and_tuned() -> None:
     tuning = tune(generator, image, found["w+"].ws, [], ReconstructionLoss(perceptual), TuningOptions(steps=6))
     assert tuning.after["psnr"] > tuning.before["psnr"]
     # A tuned layer goes where its w goes.
-    latents = [Latent(found["w+"].ws, None, "", "w+", tuned=tuned) for tuned in ({}, tuning.stored)]
-    taken = expand(mixed(generator, *latents, (3, 3)).tuned)
+    plain, tuned = (Latent(found["w+"].ws, None, "", "w+", tuned=stored) for stored in ({}, tuning.stored))
+    taken = expand(mixed(generator, plain, tuned, (3, 3)).tuned)
     assert {name.split(".")[0] for name in taken} == {"L2_44_32"}
 
 

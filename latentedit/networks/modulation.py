@@ -179,11 +179,11 @@ class _Layer(torch.autograd.Function):
         for_noise = for_after = for_bias = None
         if fast:
             layer = fused.Layer(None if one else after, None, noise, LRELU_SLOPE)
-            found = fused.gradients(gradient, y, layer, to_noise)
-            g = found.scaled
-            for_noise = _like(found.noise, noise).to(noise.dtype) if to_noise else None
-            for_bias = found.before.sum(dim=0).to(bias.dtype)
-            for_after = (found.product - found.before * bias - found.noisy) / after
+            parts = fused.gradients(gradient, y, layer, to_noise)
+            g = parts.scaled
+            for_noise = _like(parts.noise, noise).to(noise.dtype) if parts.noise is not None else None
+            for_bias = parts.before.sum(dim=0).to(bias.dtype)
+            for_after = (parts.product - parts.before * bias - parts.noisy) / after
         else:
             g = torch.ops.aten.leaky_relu_backward(gradient, y, LRELU_SLOPE, True)
             for_noise = _like(g.sum(dim=1, keepdim=True), noise) if to_noise else None
@@ -207,8 +207,9 @@ class _Layer(torch.autograd.Function):
         for_x, for_weight = _convolution_gradients(g, scaled, kernel.to(x.dtype), ctx.up, to_x or to_before, to_weight)
         for_before = None
         if fast and not one and to_x:
-            found = fused.gradients(for_x, x, fused.Layer(before))
-            for_x, for_before = found.scaled, found.product
+            parts = fused.gradients(for_x, x, fused.Layer(before))
+            for_x = parts.scaled
+            for_before = parts.product
         elif to_before:
             for_before = _sums(for_x * x)
         if one:

@@ -214,4 +214,5 @@ def moved(styles: Tensor, x: float = 0.0, y: float = 0.0, degrees: float = 0.0) 
     turned = torch.stack([cosine * c - sine * s, sine * c + cosine * s], dim=1)
     left = across - shift[0], down - shift[1]
     back = torch.stack([c * left[0] + s * left[1], -s * left[0] + c * left[1]], dim=1)
-    return torch.cat([turned, back], dim=1) * length
+    moved: Tensor = torch.cat([turned, back], dim=1) * length
+    return moved
