@@ -79,7 +79,7 @@ def framing_option(function: F) -> F:
 
 
 def transform_option(function: F) -> F:
-    text = "Turn the picture DEGREES anticlockwise, then move it right by X and down by Y, in sides. StyleGAN3 only."
+    text = "Turn the image DEGREES anticlockwise, then move it right by X and down by Y, in sides. StyleGAN3 only."
     return click.option("--transform", metavar="X,Y,DEGREES", help=text)(function)
 
 

@@ -307,7 +307,7 @@ def _from_latents(labels: "LabelTable", name: str, asked: _Asked) -> "Direction"
     for path, latent in zip(labels.paths, own_latents(labels.paths, asked.model), strict=True):
         if asked.common["space"] != "z":
             found.append(latent.rows(generator.num_ws))
-        elif isinstance(latent.settings.get("seed"), int) and not latent.settings.get("edits"):
+        elif _is_seed(latent.settings.get("seed")) and not latent.settings.get("edits"):
             found.append(sample_z(latent.settings["seed"], generator.z_dim))
         else:
             raise DataError(f"{path}: its z is unknown; --space z needs latents of latentedit directions sample")
@@ -318,6 +318,10 @@ def _from_latents(labels: "LabelTable", name: str, asked: _Asked) -> "Direction"
         options = replace(options, confident=2 * asked.confident)
     samples = LabelledLatents(torch.cat(found), labels.values, labels.groups)
     return fit_probe(samples, generator, options, name=name, provenance=asked.common.get("provenance"))
+
+
+def _is_seed(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**32
 
 
 def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> "dict[Path, Tensor]":

@@ -180,7 +180,7 @@ def test_labels(tmp_path: Path) -> None:
     assert len(read_labels(table, "pose", positive=["left"], group="who", exclude=["x"]).paths) == 2
     for options, message in [
         ({"column": "hat"}, "no column 'hat'; there are file, pose, age, who"),
-        ({"column": "pose"}, "line 2: pose is 'left', neither a number nor yes or no; use --positive"),
+        ({"column": "pose"}, "line 2: pose is 'left', neither a number nor yes or no; use positive=VALUE"),
         ({"column": "age", "group": "team"}, "no column 'team'"),
         ({"column": "pose", "positive": ["left"], "group": "who", "exclude": ["x", "y"]}, "no row has a usable label"),
         ({"column": "pose", "positive": ["back"]}, "all 4 labels of 'pose' are the same"),

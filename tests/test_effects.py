@@ -219,7 +219,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "not in the order long",
         ),
         (("fit", "--classifier", "absent.onnx", "--name", "x", "--model", model, "--out", "x.safetensors"), "no such file"),
-        (("fit", table, "--out", "x.safetensors"), "name the column"),
+        (("fit", table, "--out", "x.safetensors"), "name it with --column"),
         (("condition", "smile", "--keep", "smile", "--model", model, "--out", "x.safetensors"), "nothing of smile is left"),
         (("condition", "smile", "--keep", "absent", "--model", model, "--out", "x.safetensors"), "direction of this name"),
         (

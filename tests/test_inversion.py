@@ -151,7 +151,7 @@ def test_choice_of_distance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         choose("stlpips", discriminator)
     with pytest.raises(Error, match="must be auto, lpips, stlpips or discriminator, got 'l2'"):
         choose("l2", discriminator)
-    with pytest.raises(Error, match=r"needs vgg16-397923af.pth \(528 MB\), which latentedit does not download: put it at"):
+    with pytest.raises(Error, match=r"needs vgg16-397923af.pth \(528 MB\), which latentedit does not download; put it at"):
         choose("lpips", discriminator)
     with pytest.raises(Error, match="has no discriminator"):
         choose("auto", None)

@@ -207,7 +207,7 @@ def test_measures(tmp_path: Path) -> None:
     assert list(during(model)) == ["metric/kid", "metric/precision", "metric/recall"]
     save_judge(tmp_path / "judge.safetensors", Judge(1, 16, {"hat": ("no", "yes")}).eval(), {})
     everything = ["kid", "ppl", "separability", "inversion"]
-    with pytest.raises(Error, match="add --held-out"):
+    with pytest.raises(Error, match="add held_out"):
         measure_of(everything, pictures(), str(tmp_path / "judge.safetensors"))
     all_of_it = measure_of(everything, pictures(), str(tmp_path / "judge.safetensors"), held_out=pictures(3, 2))(model)
     assert next(iter(all_of_it)) == "metric/kid"
@@ -257,7 +257,7 @@ def test_efficientnet_asks_for_its_package(monkeypatch: pytest.MonkeyPatch) -> N
 def test_inception_is_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(
-        Error, match=rf"need {INCEPTION_FILE} \(91 MB\), which latentedit does not download: put it at .*--features"
+        Error, match=rf"need {INCEPTION_FILE} \(91 MB\), which latentedit does not download; put it at .*features"
     ):
         load_features("inception")
     (tmp_path / INCEPTION_FILE).write_bytes(b"another")

@@ -229,7 +229,7 @@ def test_shapes_are_checked() -> None:
     [
         ({"resolution": 48}, "power of two from 8 to 16384, got 48"),
         ({"resolution": 4}, "power of two from 8 to 16384, got 4"),
-        ({"resolution": 16, "architecture": "tree"}, "skip, resnet, orig, stylegan1 or stylegan3, got 'tree'"),
+        ({"resolution": 16, "architecture": "tree"}, r"skip, resnet, orig(, stylegan1)? or stylegan[13], got 'tree'"),
         ({"resolution": 16, "channels": 0}, "channels must be at least 1"),
     ],
 )

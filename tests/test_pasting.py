@@ -142,5 +142,5 @@ def test_another_photo_is_refused() -> None:
         latent = Latent(torch.zeros(1, 6, 12), None, "", "w+", quad, {}, distances)
         check_belongs(right, latent, rendered, "right.png")
         for other in (wrong, right.resize((70, 70)), right.transpose(Image.Transpose.ROTATE_180)):
-            with pytest.raises(Error, match=r"other.png: the photo does not show the latent's image .*--force"):
+            with pytest.raises(Error, match=r"other.png: the photo does not show the latent's image .*force=True"):
                 check_belongs(other, latent, rendered, "other.png")

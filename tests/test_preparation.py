@@ -177,11 +177,11 @@ def test_labels_that_do_not_fit(photos: Path, tmp_path: Path) -> None:
         with pytest.raises(Error, match="left/b.png has no label, others have"):
             build_set(out, photos, str(table), "age")
         assert not out.exists()
-    with pytest.raises(Error, match="--column needs a CSV"):
+    with pytest.raises(Error, match="a column needs a CSV file of labels"):
         class_labels(photos, None, "age")
     with pytest.raises(Error, match="none of the images has a label"):
         build_set(tmp_path / "x.zip", photos / "left", "folders")
-    with pytest.raises(Error, match="need --column"):
+    with pytest.raises(Error, match="need the name of their column"):
         class_labels(photos, str(table))
 
 

@@ -134,7 +134,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found["state_dict"] = {name: value for name, value in found["state_dict"].items() if name.startswith("encoder.")}
     torch.save(found, "alone.pt")
     line = complaint(*search, "--model", "alone.pt", "--out", "x")
-    assert "alone.pt: an encoder without its decoder; name the StyleGAN2 network it was trained for with --model" in line
+    assert "alone.pt: an encoder without its decoder; name the StyleGAN2 network it was trained for as the model" in line
     with pytest.raises(Error, match=r"expected a state_dict with encoder"):
         add_encoder(network, load_model(network))
     assert load_image(hopper(), 32).shape == (1, 3, 32, 32)

@@ -179,7 +179,7 @@ def test_resuming_says_so_and_keeps_the_framing(tmp_path: Path) -> None:
     assert load_model(tmp_path / "model.safetensors").framing == framing
     assert max(record["kimg"] for record in read_log(tmp_path / "log.jsonl")) == 0.012
     train(CONFIG.changed(kimg=0.012), pictures(), tmp_path, notice=lines.append)
-    assert lines[-1] == "resuming at 0.0 kimg (already at --kimg)"
+    assert lines[-1] == "resuming at 0.0 kimg (already at the end)"
 
 
 def test_r_t_without_augmentation() -> None:

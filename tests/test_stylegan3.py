@@ -246,7 +246,7 @@ def test_transforms_move_and_turn_the_picture() -> None:
 
 @pytest.mark.parametrize("text", ["0.1,0", "0.1,0,x", "", "nan,0,0", "11,0,0", "0,0,1e9"])
 def test_transforms_that_are_none(text: str) -> None:
-    with pytest.raises(Error, match=r"--transform takes X,Y,DEGREES|a transform takes shares"):
+    with pytest.raises(Error, match=r"a transform is X,Y,DEGREES|a transform takes shares"):
         Transform.parse(text)
 
 

@@ -68,8 +68,8 @@ def _load_with_encoder(path: str | os.PathLike[str], found: dict[str, Any]) -> M
     decoder = decoder_of(found)
     if decoder is None:
         raise FormatError(
-            "an encoder without its decoder; name the StyleGAN2 network it was trained for with --model, and this file with"
-            " --encoder",
+            "an encoder without its decoder; name the StyleGAN2 network it was trained for as the model, and this file as the"
+            " encoder",
             path=path,
         )
     model = load_rosinality(path, decoder)

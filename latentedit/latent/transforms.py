@@ -40,7 +40,7 @@ class Transform:
         except ValueError:
             values = []
         if len(values) != 3:
-            raise ArgumentError(f"--transform takes X,Y,DEGREES, such as 0.1,0,-15, got {text!r}")
+            raise ArgumentError(f"a transform is X,Y,DEGREES, such as 0.1,0,-15, got {text!r}")
         return cls(*values)
 
 
