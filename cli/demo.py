@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from latentedit.networks.generator import Generator
 
 AMOUNTS = (-2.0, -1.0, 0.0, 1.0, 2.0)
-FIRST = {"smile": 1.25, "glasses": 2.0, "turn": 1.0, "grey-hair": 2.0}
+FIRST = {"smile": 1.25, "femininity": -1.5, "turn": 1.0, "grey-hair": 2.0}
 """Sliders of the large image, and their amounts."""
 TUNE_STEPS, TUNE_RATE = 80, 2e-3
 """Pivotal tuning, for the default number of search steps; other numbers of steps are scaled in proportion."""

@@ -65,7 +65,7 @@ def main() -> None:
         "cards": cards(shipped),
         "inversion": inversion(inverted),
         "groups": groups(inverted),
-        "first sliders": sliders(moved, FIRST, ("W+",), ("-2", "+2")),
+        "first sliders": sliders(moved, FIRST, ("W+", "random"), ("-2", "+2")),
         "sliders": sliders(moved, tuple(shipped), ("W+", "W", "random"), ("-2", "+2")),
     }
     for page in PAGES:
