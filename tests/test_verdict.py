@@ -280,13 +280,13 @@ def test_edit_warns_beyond_what_is_safe(tmp_path: Path, looked_at: Latent) -> No
 
     too_far = "me.safetensors: smile +2 is farther than is safe: the picture was seen to stay one of the model's own"
     assert f"{too_far} from -0.75 to 1.5" in warned("--set", "smile=2")
-    assert "safe" not in warned("--set", "smile=1.5", "--set", "beard=9")
+    assert "safe" not in warned("--set", "smile=1.5", "--set", "warmth=9")
     assert "smile +2 is" in warned("--set", "smile=1", "--set", "smile=1")
     assert "safe" not in warned("--set", "smile=2", "--set", "smile=-1")
     assert "turn -0.5 is farther than is safe: this slider was seen to break the picture with less" in warned(
         "--set", "turn=-0.5"
     )
-    assert "smile +2 is" in warned("--set", "smile=2", "--hold", "beard")
+    assert "smile +2 is" in warned("--set", "smile=2", "--hold", "warmth")
     swept = warned("--sweep", "smile=-1:3:3", "--sweep", "turn=0:1:2")
     assert swept.count("smile +3 is farther") == 1
     assert swept.count("smile -1 is farther") == 1
