@@ -30,6 +30,7 @@ from torch import Tensor
 
 from latentedit.io.files import replacing
 from latentedit.metrics import Judge, save_judge
+from latentedit.runtime.devices import auto_precision
 
 Numbers = NDArray[np.floating[Any]]
 Rows = list[dict[str, str]]
@@ -197,12 +198,13 @@ def train(portraits: Portraits, chosen: Tensor, steps: int, seed: int, name: str
     optimiser = torch.optim.AdamW(groups, lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, steps, pct_start=0.2)
     started = shown = time.monotonic()
+    native = auto_precision(torch.device("cpu")) == "bf16"  # where it is emulated, it takes several times as long
 
     for step in range(1, steps + 1):
         rows = torch.multinomial(odds, BATCH, replacement=True, generator=random)
         x = augmented(portraits.images[chosen[rows]], random).to(memory_format=torch.channels_last)
 
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=native):
             logits = torch.stack(list(judge(x).values()), dim=1).float()
         target = labels[rows].nan_to_num(0.5) * 0.96 + 0.02
         each = F.binary_cross_entropy_with_logits(logits, target, weights[rows], reduction="none")
