@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true", help="several losses instead of the usual ones")
     parser.add_argument("--ways", nargs="+", help="these rows alone")
     parser.add_argument("--photos", type=int, help="as many, taken evenly; all by default")
-    parser.add_argument("--out", type=Path, help="folder for inversion.json and inversion.png, of all crops")
+    parser.add_argument("--out", type=Path, help="folder for inversion.json and inversion.png")
     options = parser.parse_args()
 
     model, judge, second = load_model(options.model), PortraitJudge(options.judge), StlpipsDistance("vgg")
@@ -227,7 +227,7 @@ def main() -> None:
         for group, members in groups(rows).items():
             served[group] = {"photographs": int(members.sum()), **summary(everything["W+"], members)}
             print(f"| {group} | {members.sum()} | {line(served[group])} |")
-    if options.out and not (options.compare or options.photos):
+    if options.out and not options.compare:
         seconds = {name: result["seconds"] for name, result in results.items()}
         write(options.out / "inversion.json", len(rows), table, served, seconds)
         if "W+" in results:

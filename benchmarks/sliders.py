@@ -47,7 +47,7 @@ AMOUNTS = (-2.0, -1.0, 1.0, 2.0)
 PSI = 0.7
 CONTROLS = 44
 """About as many pictures are moved along a random direction."""
-DESCRIBED, STRONG = 100, 2.0
+DESCRIBED, STRONG = 44, 2.0
 """How many pictures of a set are compared by descriptors, and at which amount, either way."""
 WEAK = 100
 """Random samples at the other amounts."""
