@@ -88,10 +88,10 @@ class Geometry(NamedTuple):
     gain: float
     flip: bool
 
-    def fused(self) -> fused.Resampling:
+    def fused(self) -> fused.FirGeometry:
         """The same for the Triton kernel, which is told the size of its output."""
         left, _, top, _ = self.padding
-        return fused.Resampling(self.up, self.down, top, left, self.gain, self.flip)
+        return fused.FirGeometry(self.up, self.down, top, left, self.gain, self.flip)
 
     def size(self, size: Sequence[int], filter: Tensor) -> tuple[int, int]:
         """Height and width of the output for those of the input."""
@@ -219,7 +219,10 @@ def _spread(x: Tensor, weight: Tensor, up: int, padding: Padding) -> Tensor:
     down = max(min(top, bottom), 0)
     y = F.conv_transpose2d(x, weight, stride=up, padding=(down, across), groups=len(weight))
     rest = (across - left, across - right, down - top, down - bottom)
-    return F.pad(y, rest) if any(rest) else y
+    if not any(rest):
+        return y
+    # Padded before it is cropped, because a crop on one side may reach into the padding of the other.
+    return F.pad(F.pad(y, [max(n, 0) for n in rest]), [min(n, 0) for n in rest])
 
 
 class _UpFirDn2d(torch.autograd.Function):

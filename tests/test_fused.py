@@ -20,7 +20,7 @@ from latentedit.training.losses import r1_penalty
 from latentedit.training.path_length import path_lengths
 
 
-def plain_resample(x: Tensor, taps: Tensor, size: Any, geometry: fused.Resampling, layer: fused.Layer | None = None) -> Tensor:
+def plain_resample(x: Tensor, taps: Tensor, size: Any, geometry: fused.FirGeometry, layer: fused.Layer | None = None) -> Tensor:
     """What `fused.resample` computes, of PyTorch's operations."""
     up, down, top, left, gain, flip = geometry
     bottom, right = (
@@ -109,15 +109,15 @@ for form in (torch.contiguous_format, torch.channels_last):
     x = torch.randn(2, 3, 6, 5).contiguous(memory_format=form)
     taps = torch.tensor([1.0, 2, 5, 3]) / 11
     for geometry, size in (
-        (fused.Resampling(1, 1, 2, 1, 1.5, True), (6, 5)),
-        (fused.Resampling(2, 1, 2, 2, 4.0, False), (12, 10)),
-        (fused.Resampling(1, 2, 1, 1, 1.0, True), (3, 2)),
+        (fused.FirGeometry(1, 1, 2, 1, 1.5, True), (6, 5)),
+        (fused.FirGeometry(2, 1, 2, 2, 4.0, False), (12, 10)),
+        (fused.FirGeometry(1, 2, 1, 1, 1.0, True), (3, 2)),
     ):
         found = fused.resample(x, taps, size, geometry)
         torch.testing.assert_close(found, plain_resample(x, taps, size, geometry), rtol=1e-5, atol=1e-5)
 layer = fused.Layer(torch.rand(2, 3), torch.randn(3), torch.randn(1, 1, 6, 5), 0.2)
 y = fused.pointwise(x, layer)
-one = fused.Resampling()
+one = fused.FirGeometry()
 torch.testing.assert_close(y, plain_resample(x, torch.ones(1), (6, 5), one, layer), rtol=1e-5, atol=1e-5)
 gradient = torch.randn_like(y)
 for one, other in zip(fused.gradients(gradient, y, layer, True), plain_gradients(gradient, y, layer, True)):

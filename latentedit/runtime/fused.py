@@ -28,7 +28,7 @@ PROGRAMS = 1056
 """Programs that keep a large GPU busy: 8 for each of 132 multiprocessors."""
 
 
-class Resampling(NamedTuple):
+class FirGeometry(NamedTuple):
     """The geometry of a separable FIR filter, the same for both axes but for the padding before."""
 
     up: int = 1
@@ -64,7 +64,7 @@ INTERPRETED = False
 @functools.cache
 def _works(device: torch.device) -> bool:
     try:
-        resample(torch.ones(1, 1, 2, 2, device=device), torch.ones(1, device=device), (2, 2), Resampling())
+        resample(torch.ones(1, 1, 2, 2, device=device), torch.ones(1, device=device), (2, 2), FirGeometry())
     except Exception as error:  # no Triton (Windows, CPU builds of PyTorch), or whatever a missing compiler raises
         LOG.info("no Triton kernels on %s: %s", device, str(error).splitlines()[:1])
         return False
@@ -81,7 +81,7 @@ def resample(
     x: Tensor,
     taps: Tensor,
     size: Sequence[int],
-    geometry: Resampling,
+    geometry: FirGeometry,
     layer: Layer | None = None,
 ) -> Tensor:
     """Upsample by zeros, pad, filter along both axes, keep every ``down``-th; then a layer's pointwise part.
@@ -137,7 +137,7 @@ def resample(
 
 def pointwise(x: Tensor, layer: Layer) -> Tensor:
     """``layer`` of channels_last ``x [N, C, H, W]``. Without gradient."""
-    return resample(x.contiguous(memory_format=torch.channels_last), _one(x.device), x.shape[2:], Resampling(), layer)
+    return resample(x.contiguous(memory_format=torch.channels_last), _one(x.device), x.shape[2:], FirGeometry(), layer)
 
 
 @functools.cache
