@@ -204,7 +204,7 @@ def _depthwise(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
     x0, x1, y0, y1 = padding
     if x0 == x1 and y0 == y1 and min(x0, y0) >= 0:
         return F.conv2d(x, weight, stride=down, padding=(y0, x0), groups=channels)
-    return F.conv2d(F.pad(x, padding), weight, stride=down, groups=channels)
+    return F.conv2d(_padded(x, padding), weight, stride=down, groups=channels)
 
 
 def _spread(x: Tensor, weight: Tensor, up: int, padding: Padding) -> Tensor:
@@ -219,10 +219,17 @@ def _spread(x: Tensor, weight: Tensor, up: int, padding: Padding) -> Tensor:
     down = max(min(top, bottom), 0)
     y = F.conv_transpose2d(x, weight, stride=up, padding=(down, across), groups=len(weight))
     rest = (across - left, across - right, down - top, down - bottom)
-    if not any(rest):
-        return y
+    return _padded(y, rest)
+
+
+def _padded(x: Tensor, sides: Padding) -> Tensor:
+    """``x`` with zeros added, or cropped where a side is negative."""
+    if not any(sides):
+        return x
+    if min(sides) >= 0 or max(sides) <= 0:
+        return F.pad(x, sides)
     # Padded before it is cropped, because a crop on one side may reach into the padding of the other.
-    return F.pad(F.pad(y, [max(n, 0) for n in rest]), [min(n, 0) for n in rest])
+    return F.pad(F.pad(x, [max(n, 0) for n in sides]), [min(n, 0) for n in sides])
 
 
 class _UpFirDn2d(torch.autograd.Function):

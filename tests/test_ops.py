@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from latentedit.errors import Error
@@ -97,7 +97,7 @@ def test_the_rule_looks_at_device_and_size_alone() -> None:
     assert not prefers_sums(torch.device("cpu"), 2**30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     up=st.integers(1, 3),
     down=st.integers(1, 3),
@@ -106,6 +106,7 @@ def test_the_rule_looks_at_device_and_size_alone() -> None:
     taps=st.integers(1, 4),
     flip=st.booleans(),
 )
+@example(up=1, down=3, pad=(0, 0, 3, -2), size=(3, 3), taps=2, flip=False)  # its gradient crops into its own padding
 def test_sums_agree_with_the_convolution(
     up: int, down: int, pad: tuple[int, int, int, int], size: tuple[int, int], taps: int, flip: bool
 ) -> None:
