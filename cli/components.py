@@ -200,14 +200,14 @@ def name(file: str, name: str, flip: bool, layers: str | None, model_name: str |
       latentedit directions name components/pc-03.safetensors beard --flip --layers 4-9
     """
     from latentedit.directions.direction import renamed
-    from latentedit.directions.registry import free_path, load_direction
+    from latentedit.directions.registry import load_direction, storage_path
 
     if out is not None and not out.endswith(".safetensors"):
         raise ArgumentError(f"--out must end in .safetensors, got {out}")
     direction = load_direction(file)
     rows = _rows(layers, read_model(model_name or _bundled(direction), "cpu").generator) if layers else None
     direction = renamed(direction, name, flip=flip, layers=rows)
-    path = free_path(direction, out, force=force)
+    path = storage_path(direction, out, force=force)
     direction.save(path)
     say_written(path)
 

@@ -60,7 +60,7 @@ def studio(
         if latent is not None:
             session.check(latent)
         if photo is not None:
-            session.open_photo(photo)
+            session.intake.open(photo)
         keeper.prepare()
         with alone(keeper.hidden / "lock", out):
             if source is not None and photo is None:
@@ -74,7 +74,7 @@ def _serve(session: "Session", port: int, browser: bool) -> None:
     """Serve the page until Ctrl-C."""
     import webbrowser
 
-    from latentedit.studio.session import LARGEST_UPLOAD
+    from latentedit.studio.intake import LARGEST_UPLOAD
     from latentedit.studio.web.guard import doorway
     from latentedit.studio.web.server import Studio
 

@@ -66,7 +66,7 @@ def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None)
     return read_direction(find_direction(name, fingerprint))
 
 
-def free_path(direction: Direction, out: str | os.PathLike[str] | None = None, *, force: bool = False) -> Path:
+def storage_path(direction: Direction, out: str | os.PathLike[str] | None = None, *, force: bool = False) -> Path:
     """Return where to store ``direction``: ``out``, or its name in the user's folder.
 
     Raises:

@@ -22,7 +22,7 @@ from latentedit.directions.sefa import factorised
 from latentedit.directions.validation import in_words
 from latentedit.errors import ArgumentError, DataError, NotFoundError
 from latentedit.formats.load_latent import load_latent
-from latentedit.studio.keeping import free_path
+from latentedit.studio.keeping import free_file
 from latentedit.studio.making import Report
 from latentedit.studio.session import Session
 from latentedit.studio.sliders import Slider, slider_of
@@ -135,7 +135,7 @@ class Discovery:
         known = self.session.sliders
         if direction.name in known and known[direction.name].group not in ("Yours", "Unnamed"):
             raise ArgumentError(f"a bundled slider is called {direction.name}; choose another name")
-        place = free_path(folder, direction.name, ".safetensors")
+        place = free_file(folder, direction.name, ".safetensors")
         name = place.stem
         if name != direction.name:
             direction = replace(direction, name=name)

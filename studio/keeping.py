@@ -126,7 +126,7 @@ def new_key() -> str:
     return secrets.token_hex(4)
 
 
-def free_path(folder: Path, name: str, ending: str) -> Path:
+def free_file(folder: Path, name: str, ending: str) -> Path:
     """Return ``folder``/NAME, or NAME-2, NAME-3, ...: never a file that is there.
 
     ``name`` comes from the page: only letters, digits, - and _ remain of it.

@@ -16,8 +16,10 @@ from latentedit.latent.editing import parse_layers
 from latentedit.latent.latent_file import Latent
 from latentedit.photo.pasting import FEATHER, paste_back, save_like
 from latentedit.studio.history import State
-from latentedit.studio.keeping import free_path
-from latentedit.studio.session import Face, Session
+from latentedit.studio.keeping import free_file
+from latentedit.studio.open_face import OpenFace
+from latentedit.studio.saving import command_line
+from latentedit.studio.session import Session
 
 Report = Callable[[int, int], None]
 """Called with the pictures done and their number."""
@@ -38,7 +40,7 @@ def amounts(low: float, high: float, count: int) -> list[float]:
     return [low + (high - low) * i / (count - 1) for i in range(count)]
 
 
-def blended(session: Session, a: Face, b: Face, *, share: float | None = None, layers: str = "") -> Latent:
+def blended(session: Session, a: OpenFace, b: OpenFace, *, share: float | None = None, layers: str = "") -> Latent:
     """Return ``a`` with ``layers`` of ``b``, or the latent at ``share`` of the way from ``a`` to ``b``.
 
     Raises:
@@ -52,7 +54,7 @@ def blended(session: Session, a: Face, b: Face, *, share: float | None = None, l
     return mixed(generator, a.latent, b.latent, parse_layers(layers, generator.num_ws))
 
 
-def between(session: Session, a: Face, b: Face, count: int, report: Report | None = None) -> list[Tensor]:
+def between(session: Session, a: OpenFace, b: OpenFace, count: int, report: Report | None = None) -> list[Tensor]:
     """Return the pictures on the way from ``a`` to ``b``."""
     found = []
     for number, share in enumerate(amounts(0, 1, count)):
@@ -106,7 +108,7 @@ def save_sweep(
     session: Session, pictures: Sequence[Tensor], name: str, ending: str, steps: Sequence[float]
 ) -> tuple[Path, str]:
     """Write a sweep as .gif or .mp4, forth and back, or as a strip (.png); return the file, and what to know of it."""
-    place = free_path(session.keeper.folder, name, ending)
+    place = free_file(session.keeper.folder, name, ending)
     if ending == ".png":
         save_image(sheet([Row("", list(pictures), [f"{amount:+.1f}" for amount in steps])]), place)
         return place, ""
@@ -122,7 +124,7 @@ def save_grid(
     titles: tuple[str, str],
 ) -> Path:
     """Write a grid as a labelled sheet."""
-    place = free_path(session.keeper.folder, name, ".png")
+    place = free_file(session.keeper.folder, name, ".png")
     across, down = titles
     lines = [Row(f"{down} {y:+.1f}", list(row), [f"{across} {x:+.1f}" for x in xs]) for y, row in zip(ys, rows, strict=True)]
     save_image(sheet(lines), place)
@@ -160,7 +162,7 @@ class Pasting:
     def save(self, name: str, *, feather: float = FEATHER, difference: bool = True) -> Path:
         """Write the photo with the face in it, as a JPEG that says that it is edited, and return the file."""
         assert self.face.photo is not None
-        place = free_path(self.session.keeper.folder, name, ".jpg")
+        place = free_file(self.session.keeper.folder, name, ".jpg")
         save_like(self.paste(feather=feather, difference=difference), place, self.face.photo)
         return place
 
@@ -170,4 +172,4 @@ class Pasting:
 
         more = ["--paste-back", str(self.face.photo), *(["--difference"] if difference else [])]
         more += ["--feather", f"{feather:g}"] if feather != FEATHER else []
-        return f"{self.session.command(out)} {shlex.join(more)}"
+        return f"{command_line(self.session, out)} {shlex.join(more)}"

@@ -24,7 +24,7 @@ from latentedit.studio.sliders import Slider
 J = TypeVar("J")
 
 
-def moved(generator: Generator, latent: Latent, state: State, sliders: Mapping[str, Slider]) -> Latent:
+def with_sliders(generator: Generator, latent: Latent, state: State, sliders: Mapping[str, Slider]) -> Latent:
     """Return ``latent`` with every slider where ``state`` has it; locked scores stay, as with ``edit --hold``.
 
     Raises:
@@ -85,7 +85,7 @@ def scores(generator: Generator, latent: Latent, sliders: Mapping[str, Slider]) 
     }
 
 
-def encoded(image: Tensor | Image.Image, *, quality: int = 93) -> bytes:
+def as_jpeg(image: Tensor | Image.Image, *, quality: int = 93) -> bytes:
     """Return a picture as JPEG for the page, without metadata and without thinned colours."""
     picture = to_pil(image) if isinstance(image, Tensor) else image
     buffer = io.BytesIO()

@@ -13,7 +13,7 @@ from latentedit.io.images import open_reduced
 from latentedit.model.model import Model
 from latentedit.photo.alignment import Quad, crop, crop_tensor, quad_from_face, quad_of_window
 from latentedit.photo.checks import foreign, remarks
-from latentedit.photo.faces import find_faces, warnings_of
+from latentedit.photo.faces import doubt_about, find_faces
 
 SHOWN = 1600
 """Pixels of the longer side of the photo as the page gets it."""
@@ -95,7 +95,7 @@ def open_photo(path: str | os.PathLike[str], model: Model, name: str = "") -> Ph
     if "eyes" in framing:
         for face in find_faces(image):
             photo.faces.append(Crop.of(quad_from_face(face, framing)))
-            photo.doubts.append([text.partition("; ")[0] for text in warnings_of(face, ())])
+            photo.doubts.append([doubt] if (doubt := doubt_about(face)) else [])
     side = float(min(image.size))
     middle = Crop.of(quad_of_window((image.width - side) / 2, (image.height - side) / 2, side))
     photo.crop = photo.faces[0] if photo.faces else middle
@@ -123,7 +123,7 @@ def preview(photo: Photo, size: int = 256) -> Image.Image:
     return crop(photo.image, photo.crop.quad(), size)
 
 
-def shown(photo: Photo) -> Image.Image:
+def as_shown(photo: Photo) -> Image.Image:
     """Return the photo at the size at which the page shows it."""
     image = photo.image.copy()
     image.info.clear()

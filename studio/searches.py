@@ -44,7 +44,7 @@ class StoppedError(KeyboardInterrupt):
 
 
 @dataclass
-class Progress:
+class SearchProgress:
     """How far a search is."""
 
     phase: str = "Preparing"
@@ -61,12 +61,12 @@ class Progress:
         return self.step / self.total if self.total else 0.0
 
 
-class Search:
+class PhotoSearch:
     """Inverts one crop; `run` takes seconds to minutes and is called in a thread of its own.
 
     Args:
         target: the crop, ``[1, C, R, R]`` in [-1, 1].
-        tell: called often with a `Progress`.
+        tell: called often with a `SearchProgress`.
         start: ws ``[1, num_ws, w_dim]`` to go on from; None begins with the encoder's, or at the mean.
     """
 
@@ -75,7 +75,7 @@ class Search:
         model: Model,
         target: Tensor,
         quality: Quality,
-        tell: Callable[[Progress], None],
+        tell: Callable[[SearchProgress], None],
         *,
         start: Tensor | None = None,
         steps: int = STEPS,
@@ -101,7 +101,7 @@ class Search:
         from latentedit.inversion.projector import Projector, SearchStep
 
         quality = self.quality
-        self.tell(Progress())
+        self.tell(SearchProgress())
         projector = Projector(self.model)
         pace = _Pace("Measuring the model, once", PROBES)
         projector.curvature(progress=lambda done: self._report(pace.at(done, PROBES)))
@@ -141,7 +141,7 @@ class Search:
         tuning.put_into(latent)
         return latent
 
-    def _report(self, progress: Progress) -> None:
+    def _report(self, progress: SearchProgress) -> None:
         now = time.monotonic()
         if now - self._last >= SHOW or progress.step >= progress.total:
             self._last = now
@@ -155,8 +155,8 @@ class _Pace:
         self.phase, self.total, self.extra = phase, total, extra
         self.began = time.monotonic()
 
-    def at(self, step: int, total: int) -> Progress:
+    def at(self, step: int, total: int) -> SearchProgress:
         left = None
         if step >= 2:
             left = (time.monotonic() - self.began) / step * (total - step + self.extra)
-        return Progress(self.phase, step, total, began=self.began, left=left)
+        return SearchProgress(self.phase, step, total, began=self.began, left=left)

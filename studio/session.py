@@ -2,75 +2,35 @@
 
 import math
 import os
-import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentedit.directions.direction import Direction
-from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError, NotFoundError
+from latentedit.errors import ArgumentError, Error, IncompatibleError, NotFoundError
 from latentedit.formats.load_latent import load_latent
-from latentedit.inversion.domain import Domain
 from latentedit.inversion.verdict import Look, judge
-from latentedit.io.images import save_image
 from latentedit.latent.editing import parse_layers
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.latent.w_statistics import random_labels, sample_z
-from latentedit.model.bundled import bundled_with
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
-from latentedit.photo.alignment import crop_tensor
-from latentedit.photo.looking import Onlooker
 from latentedit.studio.history import History, State
-from latentedit.studio.keeping import Keeper, Kept, free_path
-from latentedit.studio.painter import Newest, Painter, encoded, moved, scores
-from latentedit.studio.photos import Crop, Photo, open_photo, preview, remarks_on, shown
-from latentedit.studio.searches import QUALITIES, STEPS, Progress, Search
+from latentedit.studio.intake import Intake
+from latentedit.studio.keeping import Keeper, Kept
+from latentedit.studio.limits import Limits
+from latentedit.studio.open_face import OpenFace
+from latentedit.studio.painter import Newest, Painter, as_jpeg, scores, with_sliders
 from latentedit.studio.sliders import Slider, in_order, sliders_of, with_ranges
 
-LARGEST_UPLOAD = 40 * 2**20
-"""Bytes of an uploaded photo."""
 QUIET = 2.0
 """Seconds without a slider's move until somebody looks how far sliders go."""
 FARTHEST = 1000.0
 """Sigmas beyond which a slider's amount is a typing error, as on the command line."""
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
-
-
-@dataclass
-class Face:
-    """A latent that is open."""
-
-    key: str
-    latent: Latent
-    name: str
-    origin: str = ""
-    """Where it comes from, in words."""
-    file: Path | None = None
-    """The latent file that the user opened; None where the session's own is the only one."""
-    photo: Path | None = None
-    """The photo that it was made from."""
-    before: bytes = b""
-    """Its picture without edits, as the page gets it."""
-    scores: Mapping[str, float] = field(default_factory=dict)
-    """Its scores without edits, in sigmas."""
-    seen: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """How far sliders that do not ship leave its picture whole, in sigmas."""
-    looked: bool = False
-    """Whether it is known how far its sliders go, as far as that can be found out."""
-    looking: bool = False
-    """Whether that is being found out."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return what the session's file says of it."""
-        photo, file = (None if path is None else str(path) for path in (self.photo, self.file))
-        return {"name": self.name, "origin": self.origin, "photo": photo, "file": file}
 
 
 @dataclass(frozen=True)
@@ -96,22 +56,20 @@ class Session:
     """
 
     def __init__(self, model: Model, model_name: str, keeper: Keeper, *, live: bool = True) -> None:
-        self.model, self.model_name, self.keeper = model, model_name, keeper
+        self.model = model
+        self.model_name = model_name
+        self.keeper = keeper
         self.fingerprint = fingerprint(model.generator)
         self.painter = Painter(model.generator)
-        self.faces: dict[str, Face] = {}
+        self.faces: dict[str, OpenFace] = {}
         self.history = History()
         self.live = self.history.state
         self.picture: Picture | None = None
-        self.photo: Photo | None = None
-        self.remarks: list[str] = []
-        self.progress: Progress | None = None
-        self.progress_image = b""
-        self.search: Search | None = None
         self.trouble = ""
         """What went wrong last, in a sentence."""
         self._own = self._read_sliders()
-        self._domain: Domain | None = None
+        self.limits = Limits(model, self.fingerprint)
+        self.intake = Intake(model, keeper, self.limits.domain, self.show, self.tell)
         self._listeners: list[Callable[[str], None]] = []
         self._lock = threading.RLock()
         self._number = 0
@@ -143,8 +101,7 @@ class Session:
     def close(self) -> None:
         """End the threads; a search keeps nothing."""
         self._closed = True
-        if self.search is not None:
-            self.search.stop()
+        self.intake.end()
         if self._drawer is not None:
             self._drawer.close()
         if self._writer is not None:
@@ -154,7 +111,7 @@ class Session:
     # -- The face
 
     @property
-    def face(self) -> Face | None:
+    def face(self) -> OpenFace | None:
         return self.faces.get(self.live.face)
 
     @property
@@ -200,7 +157,7 @@ class Session:
             self._push(state.layered(old, None).moved(old, 0.0).moved(new, setting.amount).layered(new, setting.layers))
             self.draw()
 
-    def open_latent(self, path: str | os.PathLike[str]) -> Face:
+    def open_latent(self, path: str | os.PathLike[str]) -> OpenFace:
         """Open a latent file of this model.
 
         Raises:
@@ -226,7 +183,7 @@ class Session:
 
     def show(
         self, latent: Latent, name: str, origin: str, *, file: Path | None = None, photo: Path | None = None, keep: bool = False
-    ) -> Face:
+    ) -> OpenFace:
         """Open ``latent`` as the face, keep it, and draw it.
 
         Args:
@@ -237,7 +194,7 @@ class Session:
             if not self.faces:  # the session of before is not gone on with
                 self.keeper.tidy({photo.name.partition(".")[0]} if photo is not None else set())
             key = self.keeper.add(latent)
-            face = self._known(Face(key, latent, name, origin, file, photo))
+            face = self._known(OpenFace(key, latent, name, origin, file, photo))
             self.faces[key] = face
             state = replace(self.live, face=key) if keep else State(key)
             self._push(state)
@@ -245,9 +202,9 @@ class Session:
         self.draw()
         return face
 
-    def _known(self, face: Face) -> Face:
+    def _known(self, face: OpenFace) -> OpenFace:
         """Add a face's own picture and scores."""
-        face.before = encoded(self.painter.paint(face.latent))
+        face.before = as_jpeg(self.painter.paint(face.latent))
         face.scores = scores(self.model.generator, face.latent, self._own)
         return face
 
@@ -363,7 +320,7 @@ class Session:
             latent = self.keeper.latent(key)
             latent.check_shapes(self.model.generator)
             photo, file = (Path(facts[name]) if facts.get(name) else None for name in ("photo", "file"))
-            face = Face(key, latent, str(facts.get("name") or "face"), str(facts.get("origin") or ""), file, photo)
+            face = OpenFace(key, latent, str(facts.get("name") or "face"), str(facts.get("origin") or ""), file, photo)
             faces[key] = self._known(face)
         with self._lock:
             self.faces, self.history = faces, kept.history
@@ -371,12 +328,6 @@ class Session:
         self.tell("faces")
         self.tell("state")
         self.draw()
-
-    @property
-    def can_refine(self) -> bool:
-        """Whether the open face comes from a photo that is still there, so that a search can go on from it."""
-        face = self.face
-        return bool(face and face.photo and face.latent.crop and face.photo.is_file() and self.search is None)
 
     def verdict(self) -> tuple[str, str] | None:
         """Return the level and the words of the verdict on the open face; None for a face of no photo."""
@@ -414,7 +365,7 @@ class Session:
         face = self.faces.get(state.face)
         if face is None:
             raise ArgumentError("open a photo or a face first")
-        return moved(self.model.generator, face.latent, state, self._own)
+        return with_sliders(self.model.generator, face.latent, state, self._own)
 
     def render(self, latent: Latent) -> Tensor:
         """Draw one latent, ``[1, C, H, W]`` in [-1, 1]."""
@@ -425,7 +376,7 @@ class Session:
         try:
             face = self.faces[state.face]
             latent = self.edited(state)
-            data = encoded(self.painter.paint(latent)) if latent is not face.latent else face.before
+            data = as_jpeg(self.painter.paint(latent)) if latent is not face.latent else face.before
             now = scores(self.model.generator, latent, self._own)
             marks = {name: value - face.scores.get(name, value) for name, value in now.items()}
             self._number += 1
@@ -443,217 +394,13 @@ class Session:
         # Looking takes the processor that a slider under the finger needs.
         while self._drawer is not None and not self._closed and time.monotonic() - self._touched < QUIET:
             time.sleep(QUIET / 10)
+
         try:
-            ours = {name: slider.direction for name, slider in self._own.items() if slider.group == "Yours"}
-            new = {name: direction for name, direction in ours.items() if name not in face.seen}
-            if new and (look := self._onlooker(new).look(face.latent)).safe and any(map(any, look.safe.values())):
-                face.seen |= look.safe
-            if face.latent.safe is not None:
-                return
-            ships = {name: s.direction for name, s in self._own.items() if s.group not in ("Yours", "Unnamed")}
-            look = self._onlooker(ships).look(face.latent)
-            if self._closed:
-                return
-            look.put_into(face.latent)
-            save_latent(self.keeper.latent_file(face.key), face.latent)
+            if self.limits.measure(face, self._own) and not self._closed:
+                save_latent(self.keeper.latent_file(face.key), face.latent)
         except Exception as error:
             self.fail(error)
         finally:
-            face.looked, face.looking = True, False
+            face.looked = True
+            face.looking = False
             self.tell("sliders")
-
-    def domain(self) -> Domain | None:
-        """Return where the model's own pictures lie, measured once per model."""
-        if self._domain is None and self.model.discriminator is not None:
-            self._domain = Domain.cached(self.model.generator, self.model.discriminator, self.fingerprint)
-        return self._domain
-
-    def _onlooker(self, sliders: Mapping[str, Direction]) -> Onlooker:
-        faces = "eyes" in (self.model.framing or {})
-        return Onlooker(self.model.generator, self.model.discriminator, self.domain(), sliders, faces)
-
-    # -- From a photo
-
-    def open_photo(self, path: str | os.PathLike[str], name: str = "") -> Photo:
-        """Open a photo and choose the crop around its largest face.
-
-        Raises:
-            Error: not a photo, or one that is too large.
-        """
-        photo = open_photo(path, self.model, name)
-        self.photo = photo
-        self._check_crop()
-        self.tell("photo")
-        return photo
-
-    def upload(self, data: bytes, name: str) -> Photo:
-        """Open a photo that the browser sent; the session's folder keeps a copy, as long as the session needs it.
-
-        Raises:
-            Error: too many bytes or pixels, or not a photo.
-        """
-        if len(data) > LARGEST_UPLOAD:
-            raise DataError(f"this photo has more than {LARGEST_UPLOAD // 2**20} MB; make it smaller first")
-        stem, ending = os.path.splitext(os.path.basename(name.replace("\\", "/")))
-        ending = ending.lower() if ending.lower() in PHOTOS else ".jpg"
-        place = self.keeper.add_photo(data, ending)
-        try:
-            return self.open_photo(place, stem or "photo")
-        except Error as error:
-            place.unlink(missing_ok=True)
-            # Neither a path nor an option of the command line means anything to someone who drops a file.
-            reason = error.reason.replace(f"{place}: ", "").partition("; --megapixels")[0]
-            raise DataError(f"this file: {reason}") from error
-
-    def set_crop(self, crop: Crop) -> None:
-        """Choose the crop by hand."""
-        photo = self._photo()
-        photo.crop = crop.within(*photo.image.size)
-        self._check_crop()
-        self.tell("photo")
-
-    def _check_crop(self) -> None:
-        self.remarks = remarks_on(self._photo(), self.model, self.domain())
-
-    def crop_preview(self) -> bytes:
-        """Return the chosen crop as a picture for the page."""
-        return encoded(preview(self._photo()), quality=88)
-
-    def photo_shown(self) -> bytes:
-        """Return the photo as a picture for the page."""
-        return encoded(shown(self._photo()), quality=88)
-
-    def close_photo(self) -> None:
-        """Leave the photo that is being prepared."""
-        self.photo = None
-        self.tell("photo")
-
-    def _photo(self) -> Photo:
-        if self.photo is None:
-            raise ArgumentError("open a photo first")
-        return self.photo
-
-    def invert(self, quality: str, *, steps: int = STEPS, refine: bool = False) -> Face | None:
-        """Search for the chosen crop's latent and open it; takes seconds to minutes. `stop` keeps the best so far.
-
-        Args:
-            quality: a key of `QUALITIES`.
-            refine: go on from the open face, and leave its sliders where they are.
-
-        Raises:
-            Error: no photo is open, or a search runs already.
-        """
-        photo = self._photo()
-        if quality not in QUALITIES:
-            raise ArgumentError(f"there is no quality {quality!r}")
-        generator = self.model.generator
-        target = crop_tensor(photo.image, photo.crop.quad(), generator.resolution, generator.channels)
-        start = self.face.latent.ws if refine and self.face is not None else None
-        with self._lock:
-            if self.search is not None:
-                raise ArgumentError("a search runs already; stop it first")
-            self.progress_image = b""
-            search = self.search = Search(self.model, target, QUALITIES[quality], self._progress, start=start, steps=steps)
-        try:
-            latent = search.run()
-            if self._closed:
-                return None
-            latent.crop = photo.quad_in_file()
-            face = self.show(
-                latent, photo.name, f"{photo.name}, {QUALITIES[quality].title.lower()}", photo=photo.path, keep=refine
-            )
-        finally:
-            self.search = None
-            self.progress = None
-            self.tell("search")
-        return face
-
-    def refine(self) -> Face | None:
-        """Search on from the open face for its photo; its sliders stay where they are.
-
-        Raises:
-            Error: its photo is gone.
-        """
-        face = self.face
-        if face is None or not self.can_refine or face.photo is None or face.latent.crop is None:
-            raise NotFoundError("the photo of this face is not there any more, so that it cannot be refined")
-        photo = open_photo(face.photo, self.model, face.name)
-        photo.crop = Crop.of([[x / photo.reduced, y / photo.reduced] for x, y in face.latent.crop])
-        self.photo, self.remarks = photo, []
-        self.tell("photo")
-        quality = "likeness" if face.latent.tuned else "edits" if face.latent.space == "w" else "balanced"
-        try:
-            return self.invert(quality, refine=True)
-        finally:
-            self.photo = None
-            self.tell("photo")
-
-    def stop(self) -> None:
-        """Stop the search; the best so far becomes the face."""
-        search = self.search
-        if search is not None:
-            search.stop()
-
-    def _progress(self, progress: Progress) -> None:
-        self.progress = progress
-        if progress.image is not None:
-            self.progress_image = encoded(progress.image, quality=90)
-        self.tell("search")
-
-    # -- What is saved
-
-    def command(self, out: str = "edited.png") -> str:
-        """Return the command line that draws the same picture.
-
-        Raises:
-            Error: no face is open.
-        """
-        face = self.face
-        if face is None:
-            raise ArgumentError("open a photo or a face first")
-        source = face.file or self.keeper.latent_file(face.key)
-        words = ["latentedit", "edit", _short(source)]
-        if bundled_with(self.fingerprint) is None:
-            words += ["--model", self.model_name]
-        moving = [(name, setting) for name, setting in self.live.settings.items() if setting.amount]
-        for name, setting in moving:
-            at = f"@{setting.layers}" if setting.layers else ""
-            words += ["--set", f"{self._own[name].option}={setting.amount:g}{at}"]
-        if self.live.locks and moving:
-            words += ["--hold", ",".join(self._own[name].option for name in sorted(self.live.locks))]
-        if not moving and self._own:
-            words += ["--set", f"{next(iter(self._own.values())).option}=0"]
-        return shlex.join([*words, "--out", out])
-
-    def save_picture(self, name: str, ending: str = ".png") -> Path:
-        """Draw the edited face at full precision into the chosen folder, and return the file; nothing is overwritten."""
-        place = free_path(self.keeper.folder, name, ending)
-        save_image(self.render(self.edited()), place)
-        return place
-
-    def save_face(self, name: str) -> Path:
-        """Write the edited face as a latent file into the chosen folder, and return the file; nothing is overwritten."""
-        latent = replace(self.edited())
-        sets = [f"{n}={s.amount:g}" + (f"@{s.layers}" if s.layers else "") for n, s in self.live.settings.items() if s.amount]
-        if sets:
-            latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *sets]}
-            latent.space = "s" if latent.styles else "w" if bool((latent.ws == latent.ws[:, :1]).all()) else "w+"
-            latent.distances, latent.safe = {}, None
-        place = free_path(self.keeper.folder, name, ".safetensors")
-        save_latent(place, latent)
-        return place
-
-    def suggestion(self) -> str:
-        """Return a name for what is saved: the face's, and the sliders that are moved."""
-        face = self.face
-        moving = [name for name, setting in self.live.settings.items() if setting.amount]
-        return "-".join([face.name if face else "face", *moving[:3]])
-
-
-def _short(path: Path) -> str:
-    """``path`` as it can be typed here: relative where that is shorter."""
-    try:
-        relative = os.path.relpath(path)
-    except ValueError:  # another drive
-        return str(path)
-    return min(relative, str(path), key=len)

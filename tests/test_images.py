@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from latentedit.directions.labelling.desk import encoded
+from latentedit.directions.labelling.desk import for_browser
 from latentedit.errors import Error
 from latentedit.io.files import is_picture
 from latentedit.io.folders import listing
@@ -159,7 +159,7 @@ def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(Error, match="not an image that Pillow can read"):
             open_image(tmp_path / "photos" / name)
         with pytest.raises(Error, match="not an image that Pillow can read"):
-            encoded(tmp_path / "photos" / name)
+            for_browser(tmp_path / "photos" / name)
         with pytest.raises(Error, match="not an image that Pillow can read"):
             save_like(Image.new("RGB", (9, 9)), tmp_path / "out.png", tmp_path / "photos" / name)
         assert note_of(tmp_path / "photos" / name) == ""

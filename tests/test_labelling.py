@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 
 from latentedit.cli.main import main
 from latentedit.directions import load_direction, read_labels
-from latentedit.directions.labelling.desk import Desk, encoded
+from latentedit.directions.labelling.desk import Desk, for_browser
 from latentedit.directions.labelling.samples import write_samples
 from latentedit.directions.labelling.session import Labelling, labelled_alone
 from latentedit.directions.labelling.table import Table
@@ -402,7 +402,7 @@ def test_a_large_photograph_is_sent_small_and_without_its_notes(tmp_path: Path) 
     exif[0x010E], exif[0x0112] = "where I live", 6  # turned by a quarter
     Image.new("RGB", (3000, 1500), (200, 10, 10)).save(tmp_path / "a.jpg", exif=exif, comment="where I live")
     (tmp_path / "labels.csv").write_text("file\na.jpg\n")
-    kind, body = encoded(tmp_path / "a.jpg")
+    kind, body = for_browser(tmp_path / "a.jpg")
     (tmp_path / "got.jpg").write_bytes(body)
     with Image.open(tmp_path / "got.jpg") as got:
         assert (kind, got.size, len(got.getexif())) == ("image/jpeg", (512, 1024), 0)

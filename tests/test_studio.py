@@ -21,12 +21,14 @@ from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.model.model import Model
 from latentedit.studio.discovery import Discovery
 from latentedit.studio.history import History, Setting, State
-from latentedit.studio.keeping import Keeper, free_path
+from latentedit.studio.intake import LARGEST_UPLOAD
+from latentedit.studio.keeping import Keeper, free_file
 from latentedit.studio.making import Pasting, amounts, blended, crossed, save_grid, save_sweep, swept
 from latentedit.studio.painter import Newest
 from latentedit.studio.photos import Crop
+from latentedit.studio.saving import command_line, save_face, save_picture
 from latentedit.studio.searches import QUALITIES
-from latentedit.studio.session import LARGEST_UPLOAD, Session
+from latentedit.studio.session import Session
 from latentedit.studio.sliders import group_of, reported_range, slider_of, title_of, with_ranges
 from tests.helpers import complaint, hopper, tiny_generator, works
 
@@ -130,8 +132,8 @@ def test_the_command_line_draws_the_same_picture(session: Session, tmp_path: Pat
     session.slide("hat", -0.5)
     session.lock("turn", True)
     session.lock("hat", True)
-    saved = session.save_picture("mine")
-    command = session.command(str(tmp_path / "typed.png"))
+    saved = save_picture(session, "mine")
+    command = command_line(session, str(tmp_path / "typed.png"))
     words = shlex.split(command)
     assert words[:2] == ["latentedit", "edit"]
     works(*words[1:])
@@ -139,22 +141,22 @@ def test_the_command_line_draws_the_same_picture(session: Session, tmp_path: Pat
 
 
 def test_the_command_line_of_a_face_without_edits(session: Session, tmp_path: Path) -> None:
-    works(*shlex.split(session.command(str(tmp_path / "typed.png")))[1:])
-    saved = session.save_picture("mine")
+    works(*shlex.split(command_line(session, str(tmp_path / "typed.png")))[1:])
+    saved = save_picture(session, "mine")
     assert np.array_equal(np.asarray(open_image(saved)), np.asarray(open_image(tmp_path / "typed.png")))
 
 
 def test_a_saved_latent_renders_what_was_seen(session: Session) -> None:
     session.slide("smile", 1.25)
-    saved = load_latent(session.save_face("mine"))
+    saved = load_latent(save_face(session, "mine"))
     assert torch.equal(to_uint8(saved.render(session.model.generator)), pixels(session))
     assert saved.settings["edits"] == ["smile=1.25"]
 
 
 def test_nothing_is_overwritten_and_no_name_leaves_the_folder(session: Session, tmp_path: Path) -> None:
-    names = [session.save_picture(name).relative_to(tmp_path / "out") for name in ("a", "a", "../../b", "/etc/c", "", "ä ö")]
+    names = [save_picture(session, name).relative_to(tmp_path / "out") for name in ("a", "a", "../../b", "/etc/c", "", "ä ö")]
     assert [str(name) for name in names] == ["a.png", "a-2.png", "b.png", "etc-c.png", "untitled.png", "untitled-2.png"]
-    assert free_path(tmp_path, "x" * 300, ".png").name == "x" * 80 + ".png"
+    assert free_file(tmp_path, "x" * 300, ".png").name == "x" * 80 + ".png"
 
 
 # -- What can be undone, and what is kept
@@ -406,7 +408,7 @@ def test_a_new_slider_comes_from_labels_with_its_report(session: Session, tmp_pa
     session.slide("bright", 1.0)
     assert session.picture is not None
     assert session.picture.marks["bright"] == pytest.approx(1.0, abs=1e-3)
-    works(*shlex.split(session.command(str(tmp_path / "typed.png")))[1:])
+    works(*shlex.split(command_line(session, str(tmp_path / "typed.png")))[1:])
     discovery.leave()
     again = Session(session.model, session.model_name, session.keeper, live=False)
     assert "bright" in again.sliders
@@ -452,21 +454,21 @@ def test_a_crop_and_its_corners() -> None:
 
 
 def test_a_photo_has_faces_and_a_crop_that_can_be_moved(session: Session) -> None:
-    photo = session.open_photo(hopper())
+    photo = session.intake.open(hopper())
     assert len(photo.faces) == 1
     assert photo.crop == photo.faces[0]
-    assert not any("no face" in remark for remark in session.remarks)
-    session.set_crop(Crop(photo.crop.x, photo.crop.y, 5.0))
+    assert not any("no face" in remark for remark in session.intake.remarks)
+    session.intake.set_crop(Crop(photo.crop.x, photo.crop.y, 5.0))
     assert photo.crop.side == 16
-    assert Image.open(io.BytesIO(session.crop_preview())).size == (256, 256)
+    assert Image.open(io.BytesIO(session.intake.crop_preview())).size == (256, 256)
 
 
 def test_a_picture_without_a_face_says_so(session: Session) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (90, 70), "white").save(buffer, "PNG")
-    photo = session.upload(buffer.getvalue(), "blank.png")
+    photo = session.intake.upload(buffer.getvalue(), "blank.png")
     assert photo.crop.side == 70
-    assert "no face was found" in session.remarks[0]
+    assert "no face was found" in session.intake.remarks[0]
 
 
 @pytest.mark.parametrize(
@@ -481,7 +483,7 @@ def test_a_picture_without_a_face_says_so(session: Session) -> None:
 def test_uploads_that_are_no_photos_leave_nothing(session: Session, data: bytes, message: str) -> None:
     before = set(session.keeper.hidden.iterdir())
     with pytest.raises(Error, match=message) as caught:
-        session.upload(data, "../../../evil.png")
+        session.intake.upload(data, "../../../evil.png")
     assert str(session.keeper.hidden) not in str(caught.value)
     assert set(session.keeper.hidden.iterdir()) == before
 
@@ -491,16 +493,18 @@ def test_an_upload_of_too_many_pixels(session: Session, monkeypatch: pytest.Monk
     buffer = io.BytesIO()
     Image.new("RGB", (90, 70)).save(buffer, "PNG")
     with pytest.raises(Error, match="more than 0.001$"):
-        session.upload(buffer.getvalue(), "large.png")
+        session.intake.upload(buffer.getvalue(), "large.png")
 
 
 @pytest.mark.parametrize("quality", list(QUALITIES))
 def test_a_search_opens_its_face(session: Session, quality: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latentedit.studio.searches.TUNE_STEPS", 2)
-    photo = session.open_photo(hopper())
+    photo = session.intake.open(hopper())
     seen: list[float] = []
-    session.listen(lambda what: seen.append(session.progress.share) if what == "search" and session.progress else None)
-    face = session.invert(quality, steps=3)
+    session.listen(
+        lambda what: seen.append(session.intake.progress.share) if what == "search" and session.intake.progress else None
+    )
+    face = session.intake.invert(quality, steps=3)
     assert face is not None
     assert face.latent.space == QUALITIES[quality].space
     assert bool(face.latent.tuned) == QUALITIES[quality].tuned
@@ -509,31 +513,31 @@ def test_a_search_opens_its_face(session: Session, quality: str, monkeypatch: py
     assert face.photo == hopper()
     assert seen[-1] == 1.0
     assert session.verdict() is not None
-    assert session.can_refine
+    assert session.intake.can_refine(session.face)
 
 
 def test_a_stopped_search_keeps_the_best(session: Session) -> None:
-    session.open_photo(hopper())
+    session.intake.open(hopper())
 
     def stop(what: str) -> None:
-        if what == "search" and session.progress is not None and session.progress.step:
-            session.stop()
+        if what == "search" and session.intake.progress is not None and session.intake.progress.step:
+            session.intake.stop()
 
     session.listen(stop)
-    face = session.invert("likeness", steps=50)
+    face = session.intake.invert("likeness", steps=50)
     assert face is not None
     assert face.latent.settings["interrupted"]
     assert not face.latent.tuned
-    assert session.search is None
+    assert session.intake.search is None
 
 
 def test_a_refined_search_leaves_the_sliders(session: Session) -> None:
-    session.open_photo(hopper())
-    session.invert("balanced", steps=2)
+    session.intake.open(hopper())
+    session.intake.invert("balanced", steps=2)
     session.slide("smile", 1.0)
     session.settle()
     before = session.state
-    session.refine()
+    session.intake.refine(session.face)
     assert session.state.settings == before.settings
     assert session.state.face != before.face
-    assert session.photo is None
+    assert session.intake.photo is None

@@ -48,7 +48,7 @@ class Desk:
 
     def picture(self, sample: object) -> tuple[str, bytes]:
         """Return media type and bytes of a sample's picture; raise `Error` if there is none."""
-        return encoded(self._sample(sample).picture)
+        return for_browser(self._sample(sample).picture)
 
     def settled(self) -> None:
         """Wait for an answer that is being written."""
@@ -80,7 +80,7 @@ class Desk:
         }
 
 
-def encoded(path: Path) -> tuple[str, bytes]:
+def for_browser(path: Path) -> tuple[str, bytes]:
     """Return media type and bytes of a picture for a browser: upright, at most 1024 pixels on a side, without metadata.
 
     Raises:

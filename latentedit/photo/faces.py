@@ -54,19 +54,25 @@ def sees_face(image: Image.Image) -> bool:
     return seen_by_cascades(image)
 
 
+def doubt_about(face: Face) -> str:
+    """Say in a sentence what is doubtful about ``face``, or "" if nothing is."""
+    return f"the face may be framed wrongly: {', '.join(face.doubts)}" if face.doubts else ""
+
+
 def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
     """Return one sentence about what is doubtful about ``face`` and what to do; an empty list if nothing is.
 
     Args:
         ways: arguments that can be given.
     """
-    if not face.doubts:
+    doubt = doubt_about(face)
+    if not doubt:
         return []
     given = spelled(" or ".join(f"`{way}`" for way in ("landmarks", "crop") if way in ways))
     way = f"check the crop, or add {given}" if given else "check the crop"
     if not available():
         way = f"check the crop; {_MORE_EXACT}"
-    return [f"the face may be framed wrongly: {', '.join(face.doubts)}; {way}"]
+    return [f"{doubt}; {way}"]
 
 
 def warning_of_several(doubts: Mapping[str, Sequence[str]], total: int) -> str:

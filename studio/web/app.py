@@ -11,9 +11,11 @@ from starlette.requests import ClientDisconnect
 
 from latentedit.errors import Error
 from latentedit.studio.discovery import Discovery
+from latentedit.studio.intake import LARGEST_UPLOAD
 from latentedit.studio.keeping import Kept
 from latentedit.studio.photos import Crop
-from latentedit.studio.session import LARGEST_UPLOAD, Session
+from latentedit.studio.saving import command_line, save_face, save_picture, suggested_name
+from latentedit.studio.session import Session
 from latentedit.studio.web.discover import DiscoverPart
 from latentedit.studio.web.edit import EditPart
 from latentedit.studio.web.gallery import GalleryPart
@@ -66,7 +68,7 @@ def build(studio: Studio, session: Session) -> None:
         from nicegui import run
 
         try:
-            await run.io_bound(session.upload, data, name)
+            await run.io_bound(session.intake.upload, data, name)
         except Error as error:
             return JSONResponse({"error": str(error)}, 422)
         return JSONResponse({"name": name})
@@ -218,12 +220,12 @@ class Frame:
         self.session.slide(str(facts["name"]), float(facts["value"]))
 
     def _face(self, number: int) -> None:
-        photo = self.session.photo
+        photo = self.session.intake.photo
         if photo is not None and 0 <= number < len(photo.faces):
             self._crop(photo.faces[number])
 
     def _crop(self, crop: Crop) -> None:
-        self.view.start(lambda: self.session.set_crop(crop))
+        self.view.start(lambda: self.session.intake.set_crop(crop))
 
     def _open(self) -> None:
         self.view.js("choose")
@@ -243,17 +245,17 @@ class Frame:
         if self.session.face is None:
             self.view.toast("There is nothing to save yet: open a photo or a face first.", "bad")
             return
-        self.chosen = self.session.suggestion()
+        self.chosen = suggested_name(self.session)
         self.filename.set(value=self.chosen)
         self.where.say(f"Into {self.session.keeper.folder.resolve()}. Nothing is overwritten.")
-        self.command.set(value=self.session.command(f"{self.chosen}.png"))
+        self.command.set(value=command_line(self.session, f"{self.chosen}.png"))
         self.view.js("dialog", "#save")
 
     def _write(self, ending: str) -> None:
         session, name = self.session, self.chosen
 
         def write() -> Path:
-            return session.save_face(name) if ending == ".safetensors" else session.save_picture(name, ending)
+            return save_face(session, name) if ending == ".safetensors" else save_picture(session, name, ending)
 
         self.view.js("close", "#save")
         self.view.start(write, lambda path: self.view.toast(f"Saved {path.name} in {path.parent.resolve()}.", "", path))
@@ -264,14 +266,14 @@ class Frame:
         """Open a mode."""
         if mode in self.parts:
             self.mode = mode
-        if self.session.photo is not None and self.session.search is None and mode != "photo":
-            self.session.photo = None
+        if self.session.intake.photo is not None and self.session.intake.search is None and mode != "photo":
+            self.session.intake.photo = None
         self.layout()
 
     def layout(self) -> None:
         """Show what belongs to the mode, and hide the rest."""
         session = self.session
-        photo = session.photo is not None
+        photo = session.intake.photo is not None
         empty = session.face is None and self.mode in ("edit", "mix", "grid", "paste") and not photo
         self.start.show(empty)
         self.photo.show(photo)
@@ -283,7 +285,7 @@ class Frame:
         self.panel.show(not wide)
         for mode, tag in self.modes.items():
             tag.set(aria_current="page" if mode == self.mode and not photo else None)
-            tag.set(disabled=True if session.search is not None else None)
+            tag.set(disabled=True if session.intake.search is not None else None)
         self.name.say(session.face.name if session.face is not None and not photo else "")
         self.undo.set(disabled=None if session.history.can_undo else True)
         self.redo.set(disabled=None if session.history.can_redo else True)
@@ -293,7 +295,7 @@ class Frame:
         """The frame is always there."""
 
     def refresh(self, what: str) -> None:
-        if what in ("state", "faces", "photo", "all") or (what == "search" and self.session.search is None):
+        if what in ("state", "faces", "photo", "all") or (what == "search" and self.session.intake.search is None):
             self.layout()
         if what in ("faces", "look", "all"):
             self._look()
@@ -301,7 +303,7 @@ class Frame:
     def _look(self) -> None:
         """Find out, after the picture is there, how far the sliders go."""
         face = self.session.face
-        if face is not None and not face.looked and self.session.search is None:
+        if face is not None and not face.looked and self.session.intake.search is None:
             self.view.start(self.session.look)
 
     def _connected(self) -> None:

@@ -79,13 +79,14 @@ class EditPart:
             self._verdict()
 
     def _refine(self) -> None:
-        self.view.session.refine()
+        session = self.view.session
+        session.intake.refine(session.face)
 
     def _verdict(self) -> None:
         session = self.view.session
         face = session.face
         self.verdict.clear()
-        self.refine.show(session.can_refine)
+        self.refine.show(session.intake.can_refine(face))
         if face is None:
             return
 

@@ -1,6 +1,6 @@
 """Random faces as a gallery, to begin with or to mix."""
 
-from latentedit.studio.painter import encoded
+from latentedit.studio.painter import as_jpeg
 from latentedit.studio.web.tags import Field, Tag, button, hint, range_field
 from latentedit.studio.web.view import View, data_url
 
@@ -78,7 +78,7 @@ class GalleryPart:
         session, seed, psi = self.view.session, self.seed + number, self.psi
 
         def draw() -> bytes:
-            return encoded(session.render(session.random_latent(seed, psi)))
+            return as_jpeg(session.render(session.random_latent(seed, psi)))
 
         def place(data: bytes) -> None:
             if run == self._run:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from latentedit.studio.making import amounts, crossed, save_grid, save_sweep, swept
-from latentedit.studio.painter import encoded
+from latentedit.studio.painter import as_jpeg
 from latentedit.studio.web.tags import Field, Tag, button, calls, hint, icon
 from latentedit.studio.web.view import View, data_url
 
@@ -142,7 +142,7 @@ class GridPart:
                 for x, picture in zip(steps, row, strict=True):
                     words = f"{sliders[across].title} {x:+.1f}" + ("" if single else f", {sliders[down].title} {y:+.1f}")
                     with Tag("button", "tile", type="button", aria_label=f"Edit {words}", title=words) as tile:
-                        Tag("img", src=data_url(encoded(picture)), alt="")
+                        Tag("img", src=data_url(as_jpeg(picture)), alt="")
                     tile.click(calls(self._take, x, y))
 
     def _take(self, x: float, y: float) -> None:

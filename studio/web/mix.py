@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from latentedit.studio.making import between, blended, save_sweep
-from latentedit.studio.painter import encoded
-from latentedit.studio.session import Face
+from latentedit.studio.open_face import OpenFace
+from latentedit.studio.painter import as_jpeg
 from latentedit.studio.web.tags import Field, Tag, button, calls, choices, icon, range_field
 from latentedit.studio.web.view import View, data_url
 
@@ -66,7 +66,7 @@ class MixPart:
             self._faces()
             self._draw()
 
-    def _pair(self) -> tuple[Face, Face] | None:
+    def _pair(self) -> tuple[OpenFace, OpenFace] | None:
         session = self.view.session
         face, other = session.face, session.faces.get(self.other)
         return (face, other) if face is not None and other is not None and face is not other else None
@@ -121,7 +121,7 @@ class MixPart:
         def draw() -> bytes | None:
             if wanted != self._wanted:
                 return None
-            return encoded(session.render(blended(session, *pair, share=share, layers=layers)))
+            return as_jpeg(session.render(blended(session, *pair, share=share, layers=layers)))
 
         self.view.start(draw, lambda data: self.image.set(src=data_url(data)) if data else None)
 

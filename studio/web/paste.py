@@ -7,8 +7,9 @@ from PIL import Image
 
 from latentedit.errors import Error
 from latentedit.studio.making import Pasting
-from latentedit.studio.painter import encoded
+from latentedit.studio.painter import as_jpeg
 from latentedit.studio.photos import SHOWN
+from latentedit.studio.saving import suggested_name
 from latentedit.studio.web.tags import Tag, button, command_box, hint, icon, range_field
 from latentedit.studio.web.view import View, data_url
 
@@ -96,7 +97,7 @@ class PastePart:
             return
         self._wanted += 1
         wanted, feather, difference = self._wanted, self.feather, self.difference
-        out = f"{self.view.session.suggestion()}.jpg"
+        out = f"{suggested_name(self.view.session)}.jpg"
         self.command.set(value=pasting.command(out, feather=feather, difference=difference))
 
         def draw() -> bytes | None:
@@ -104,7 +105,7 @@ class PastePart:
                 return None
             whole = pasting.paste(feather=feather, difference=difference)
             whole.thumbnail((SHOWN, SHOWN), Image.Resampling.BILINEAR)
-            return encoded(whole, quality=88)
+            return as_jpeg(whole, quality=88)
 
         self.view.start(draw, lambda data: self.image.set(src=data_url(data)) if data else None)
 
@@ -112,7 +113,7 @@ class PastePart:
         pasting, feather, difference = self.pasting, self.feather, self.difference
         if pasting is None:
             return
-        name = f"{self.view.session.suggestion()}-in-photo"
+        name = f"{suggested_name(self.view.session)}-in-photo"
 
         def save() -> Path:
             return pasting.save(name, feather=feather, difference=difference)

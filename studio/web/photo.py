@@ -35,7 +35,7 @@ class StartPart:
 
         session = self.view.session
         self.reading(True)
-        self.view.start(lambda: session.open_photo(BUNDLED / "portrait.jpg", "portrait"), lambda _: self.reading(False))
+        self.view.start(lambda: session.intake.open(BUNDLED / "portrait.jpg", "portrait"), lambda _: self.reading(False))
 
     def reading(self, on: bool) -> None:
         self.busy.show(on)
@@ -141,7 +141,7 @@ class PhotoPart:
         session = self.view.session
         quality = self.quality
         self._begin()
-        self.view.start(lambda: session.invert(quality), self._done)
+        self.view.start(lambda: session.intake.invert(quality), self._done)
 
     def _begin(self) -> None:
         self.phase.say("Preparing")
@@ -153,21 +153,21 @@ class PhotoPart:
     def _done(self, face: object) -> None:
         self._modes(False)
         if face is not None:
-            self.view.session.photo = None
+            self.view.session.intake.photo = None
             self.view.goto("edit")
 
     def _stop(self) -> None:
         self.halt.set(disabled=True)
         self.phase.say("Stopping")
-        self.view.session.stop()
+        self.view.session.intake.stop()
 
     def _leave(self) -> None:
-        self.view.session.close_photo()
+        self.view.session.intake.leave()
 
     def _modes(self, searching: bool) -> None:
         self.prepare.show(not searching)
         self.searching.show(searching)
-        image = self.view.session.progress_image
+        image = self.view.session.intake.progress_image
         self.found.show(searching and bool(image))
         self.sheet_box.show(not (searching and bool(image)))
 
@@ -177,16 +177,16 @@ class PhotoPart:
 
     def refresh(self, what: str) -> None:
         session = self.view.session
-        photo = session.photo
+        photo = session.intake.photo
         if what in ("photo", "all") and photo is not None:
             width, height = photo.image.size
             if self._seen != str(photo.path):
                 self._seen = str(photo.path)
-                self.image.set(src=data_url(session.photo_shown()))
+                self.image.set(src=data_url(session.intake.photo_preview()))
                 self.sheet.style(f"--ratio:{width / height:.4f}")
-                self._modes(session.search is not None)
-            self.preview.set(src=data_url(session.crop_preview()))
-            self.wanted.set(src=data_url(session.crop_preview()))
+                self._modes(session.intake.search is not None)
+            self.preview.set(src=data_url(session.intake.crop_preview()))
+            self.wanted.set(src=data_url(session.intake.crop_preview()))
             eyes = (session.model.framing or {}).get("eyes")
             mouth = (session.model.framing or {}).get("mouth")
             facts = {
@@ -203,7 +203,7 @@ class PhotoPart:
             self._progress()
 
     def _checks(self) -> None:
-        remarks = self.view.session.remarks
+        remarks = self.view.session.intake.remarks
         self.checks.clear()
         with self.checks, Tag("div", f"note {'warn' if remarks else 'good'}"):
             icon("warn" if remarks else "check")
@@ -216,14 +216,14 @@ class PhotoPart:
 
     def _progress(self) -> None:
         session = self.view.session
-        progress = session.progress
+        progress = session.intake.progress
         if progress is None:
-            self._modes(session.search is not None)
+            self._modes(session.intake.search is not None)
             return
         self._modes(True)
-        if session.progress_image:
-            self.progress_image.set(src=data_url(session.progress_image))
-        if session.search is not None and not session.search.stopped.is_set():
+        if session.intake.progress_image:
+            self.progress_image.set(src=data_url(session.intake.progress_image))
+        if session.intake.search is not None and not session.intake.search.stopped.is_set():
             self.phase.say(progress.phase)
         counted = f"step {progress.step} of {progress.total}" if progress.total else ""
         self.left.say(", ".join(part for part in (counted, time_left(progress.left)) if part))

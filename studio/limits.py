@@ -1,0 +1,54 @@
+"""How far every slider can move one face before its picture breaks."""
+
+from collections.abc import Mapping
+
+from latentedit.directions.direction import Direction
+from latentedit.inversion.domain import Domain
+from latentedit.model.model import Model
+from latentedit.photo.looking import Onlooker
+from latentedit.studio.open_face import OpenFace
+from latentedit.studio.sliders import Slider
+
+
+class Limits:
+    """Finds the limits of the sliders of one model.
+
+    Args:
+        fingerprint: that of the model's generator.
+    """
+
+    def __init__(self, model: Model, fingerprint: str) -> None:
+        self.model = model
+        self.fingerprint = fingerprint
+        self._domain: Domain | None = None
+
+    def domain(self) -> Domain | None:
+        """Return where the model's own pictures lie, measured once per model; None without a discriminator."""
+        if self._domain is None and self.model.discriminator is not None:
+            self._domain = Domain.cached(self.model.generator, self.model.discriminator, self.fingerprint)
+        return self._domain
+
+    def measure(self, face: OpenFace, sliders: Mapping[str, Slider]) -> bool:
+        """Note in ``face`` how far every slider leaves it whole; takes seconds.
+
+        Returns:
+            Whether the latent of the face has new limits, which belong into its file.
+        """
+        # The user's own sliders can be refitted under their names, so that their limits do not go into the file.
+        own = {name: slider.direction for name, slider in sliders.items() if slider.group == "Yours"}
+        new = {name: direction for name, direction in own.items() if name not in face.seen}
+        if new:
+            safe = self._onlooker(new).look(face.latent).safe
+            # Limits of 0 everywhere mean that the face itself is in doubt, which says nothing about these sliders.
+            if safe and any(map(any, safe.values())):
+                face.seen |= safe
+
+        if face.latent.safe is not None:
+            return False
+        shipped = {name: s.direction for name, s in sliders.items() if s.group not in ("Yours", "Unnamed")}
+        self._onlooker(shipped).look(face.latent).put_into(face.latent)
+        return True
+
+    def _onlooker(self, sliders: Mapping[str, Direction]) -> Onlooker:
+        faces = "eyes" in (self.model.framing or {})
+        return Onlooker(self.model.generator, self.model.discriminator, self.domain(), sliders, faces)
