@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -255,6 +255,20 @@ def progress_bar(total: int | None, what: str, unit: str = "step", scale: bool =
         total=total, desc=printable(what), unit=unit, unit_scale=scale, dynamic_ncols=True, mininterval=0.3, **hidden
     ) as bar:
         yield bar
+
+
+@contextmanager
+def lazy_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar for ``progress(done, total)`` from its first call on; some work turns out not to be needed."""
+    with ExitStack() as stack:
+        bars: list[Any] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(progress_bar(total, what, unit)))
+            bars[0].update(done - bars[0].n)
+
+        yield progress
 
 
 def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:

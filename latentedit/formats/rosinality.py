@@ -6,6 +6,7 @@ The networks are the same; names and a few shapes differ, and the architecture h
 import io
 import math
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from latentedit.errors import FormatError, IncompatibleError, complete, listed, quoted, shown
 from latentedit.formats import missing
+from latentedit.formats.clamping import Progress, clamp_effects, told
 from latentedit.io.files import write_bytes
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
@@ -59,20 +61,24 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
     return model
 
 
-def save_rosinality(path: str | os.PathLike[str], model: Model) -> list[str]:
+def save_rosinality(path: str | os.PathLike[str], model: Model, progress: Progress | None = None) -> list[str]:
     """Write ``model`` as a checkpoint of that layout; reading it again keeps the fingerprint.
 
+    The layout has no clamp of activations. A clamp is left out, and what that changes is measured on random images.
+
+    Args:
+        progress: called while this is measured, with the number of images done and their total number.
+
     Returns:
-        What was left out: a discriminator that the layout cannot hold.
+        What was left out, a line each: clamps, a discriminator that the layout cannot hold.
 
     Raises:
-        Error: a network that the layout cannot hold (labels, variants other than the usual, clamping, grey pictures).
+        Error: a network that the layout cannot hold (labels, variants other than the usual, grey pictures).
     """
     config = model.generator.config
     for wrong, what in (
         (config.c_dim, "labels"),
         (config.architecture != "skip", f"the {config.architecture!r} variant"),
-        (config.conv_clamp is not None, "clamped activations"),
         (config.channels != 3, f"{config.channels} channels"),
         (config.z_dim != config.w_dim, "a z of another width than w"),
         (tuple(config.resample_filter) != RESAMPLE, "another resampling filter"),
@@ -89,8 +95,9 @@ def save_rosinality(path: str | os.PathLike[str], model: Model) -> list[str]:
         document["g"] = _rename_generator(model.raw_generator)
 
     left_out = []
+    kept = model
     if model.discriminator is not None:
-        d = model.discriminator.config
+        d = replace(model.discriminator.config, conv_clamp=None)
         expected = _discriminator_config(config)
         if d == expected:
             document["d"] = _rename_discriminator(model.discriminator)
@@ -99,6 +106,13 @@ def save_rosinality(path: str | os.PathLike[str], model: Model) -> list[str]:
             theirs = expected.as_dict()
             different = ", ".join(name for name in ours if ours[name] != theirs[name])
             left_out.append(f"the discriminator, as the layout has no place for its {different}")
+            kept = replace(model, discriminator=None)
+
+    effect, effect_d = clamp_effects(kept, progress)
+    if effect_d:
+        left_out.insert(0, told(effect_d, "the discriminator's activations", "logits"))
+    if effect:
+        left_out.insert(0, told(effect, "the activations", "grey levels", 127.5))
 
     buffer = io.BytesIO()
     torch.save(document, buffer)
