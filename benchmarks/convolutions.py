@@ -1,4 +1,5 @@
-"""The bare convolutions of a piece of work: what would be left of its time if everything else cost nothing."""
+"""The bare convolutions of a piece of work: what would be left of its time if everything else cost
+nothing."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-FORWARD, BACKWARD = aten.convolution.default, aten.convolution_backward.default
+FORWARD = aten.convolution.default
+BACKWARD = aten.convolution_backward.default
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -20,9 +22,11 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 class Recorder(TorchDispatchMode):
-    """Keeps the shapes of every convolution that runs in it, forward and backward to whatever order, and how often it does.
+    """Keeps the shapes of every convolution that runs in it, forward and backward to whatever
+    order, and how often it does.
 
-    Depthwise ones are FIR filters, and count only with ``filters``. Matrix products, such as ToRGB's, are not counted.
+    Depthwise ones are FIR filters, and count only with ``filters``. Matrix products, such as
+    ToRGB's, are not counted.
     """
 
     def __init__(self, filters: bool = False) -> None:
@@ -30,9 +34,12 @@ class Recorder(TorchDispatchMode):
         self.filters = filters
         self.calls: dict[str, tuple[Any, tuple[Any, ...], int]] = {}
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if function in (FORWARD, BACKWARD):
-            # convolution(input, weight, bias, ...), convolution_backward(gradient, input, weight, ...)
+            # convolution(input, weight, bias, ...), convolution_backward(gradient, input, weight,
+            # ...)
             x, weight = args[:2] if function is FORWARD else args[1:3]
             if self.filters or weight.shape[1] > 1 or x.shape[1] == 1:
                 like = tuple(_Like(a) if isinstance(a, Tensor) else a for a in args)
@@ -51,8 +58,8 @@ class Recorder(TorchDispatchMode):
 
 
 def of_synthesis(generator: Any, batch: int, dtype: torch.dtype) -> float:
-    """Seconds of the convolutions of a rendering, ToRGB's included: of whole pictures, at one weight for the whole batch, each
-    in the faster of the two memory formats.
+    """Seconds of the convolutions of a rendering, ToRGB's included: of whole pictures, at one
+    weight for the whole batch, each in the faster of the two memory formats.
     """
     total = 0.0
     for block in generator.synthesis.blocks:
@@ -61,7 +68,9 @@ def of_synthesis(generator: Any, batch: int, dtype: torch.dtype) -> float:
         for weight, up, side in sides:
             found = []
             for form in (torch.contiguous_format, torch.channels_last):
-                x = torch.randn(batch, weight.shape[1], side, side).to(dtype=dtype, memory_format=form)
+                x = torch.randn(batch, weight.shape[1], side, side).to(
+                    dtype=dtype, memory_format=form
+                )
                 w = weight.detach().to(dtype=dtype, memory_format=form)
 
                 def work(x: Tensor = x, w: Tensor = w, up: int = up) -> Tensor:
@@ -79,7 +88,9 @@ class _Like:
     """Shape, type and memory format of a tensor."""
 
     def __init__(self, x: Tensor) -> None:
-        self.shape, self.stride, self.dtype = tuple(x.shape), tuple(x.stride()), x.dtype
+        self.shape = tuple(x.shape)
+        self.stride = tuple(x.stride())
+        self.dtype = x.dtype
 
     def __repr__(self) -> str:
         return f"{self.shape}/{self.stride}/{self.dtype}"

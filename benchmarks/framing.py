@@ -1,12 +1,14 @@
-"""How near the crops that the toolkit takes lie to FFHQ's alignment, with the extra ``latentedit[faces]`` and without.
+"""How near the crops that the toolkit takes lie to FFHQ's alignment, with the extra
+``latentedit[faces]`` and without.
 
     python benchmarks/framing.py ../shared/data/portraits
 
-Prints the table of docs/photo.md. The photographs are the 58 whole portraits of people whom no training picture shows
-(``held_out_photos``); ``quads.json`` beside them has the square of each from dlib's 68 landmarks. The offset of a
-crop is the mean distance of its four corners from that square's, as a share of the square's side. A hit is announced where
-the toolkit calls it doubtful; false alarms are announced hits that are off by less than 5 %. ``--made N`` adds N photos
-made of training crops, turned, darkened and blurred: of this kind were those that the thresholds in
+Prints the table of docs/photo.md. The photographs are the 58 whole portraits of people whom no
+training picture shows (``held_out_photos``); ``quads.json`` beside them has the square of each from
+dlib's 68 landmarks. The offset of a crop is the mean distance of its four corners from that
+square's, as a share of the square's side. A hit is announced where the toolkit calls it doubtful;
+false alarms are announced hits that are off by less than 5 %. ``--made N`` adds N photos made of
+training crops, turned, darkened and blurred: of this kind were those that the thresholds in
 latentedit/photo/haar.py were chosen on, and they are harder.
 """
 
@@ -28,8 +30,17 @@ from latentedit.photo.framing import FRAMINGS
 from latentedit.photo.haar import find_by_cascade
 from latentedit.photo.landmarks import EXTRA, available
 
-NEAR, FAR = 0.05, 0.1
-COLUMNS = ("found", "median", "worst", "beyond 5 %", "beyond 10 %: announced", "unannounced", "false alarms")
+NEAR = 0.05
+FAR = 0.1
+COLUMNS = (
+    "found",
+    "median",
+    "worst",
+    "beyond 5 %",
+    "beyond 10 %: announced",
+    "unannounced",
+    "false alarms",
+)
 
 Square = NDArray[np.float64]
 """Corners ``[4, 2]``: upper left, upper right, lower right, lower left."""
@@ -43,8 +54,11 @@ def photographs(portraits: Path) -> Iterator[tuple[Image.Image, Square]]:
         yield open_image(folder / name), np.array(corners)[[0, 3, 2, 1]]
 
 
-def made_photographs(portraits: Path, count: int, seed: int = 0) -> Iterator[tuple[Image.Image, Square]]:
-    """Training crops turned, darkened, blurred and laid on made backgrounds; each is its own square."""
+def made_photographs(
+    portraits: Path, count: int, seed: int = 0
+) -> Iterator[tuple[Image.Image, Square]]:
+    """Training crops turned, darkened, blurred and laid on made backgrounds; each is its own
+    square."""
     draw = np.random.default_rng(seed)
     paths = sorted((portraits / "train").glob("*.jpg"))
     for path in draw.choice(np.array(paths), count, replace=False):
@@ -52,7 +66,8 @@ def made_photographs(portraits: Path, count: int, seed: int = 0) -> Iterator[tup
         height = int(width * draw.uniform(0.8, 1.4))
         face = np.asarray(open_image(path).convert("RGB")).astype(np.float32)
 
-        # The square: a third to the whole of the shorter side, mostly inside, tilted by some 9 degrees.
+        # The square: a third to the whole of the shorter side, mostly inside, tilted by some 9
+        # degrees.
         side = min(width, height) * draw.uniform(0.35, 1)
         room = np.maximum(np.array([width, height]) - 0.9 * side, 0)
         centre = np.array([width, height]) / 2 + draw.uniform(-0.45, 0.45, 2) * room
@@ -65,7 +80,9 @@ def made_photographs(portraits: Path, count: int, seed: int = 0) -> Iterator[tup
         size = face.shape[0]
         source = np.array([[0, 0], [size, 0], [size, size]], dtype=np.float32) - 0.5
         transform = cv2.getAffineTransform(source, (square[:3] - 0.5).astype(np.float32))
-        edge = np.clip(np.minimum(np.arange(size), np.arange(size)[::-1]) / 8, 0, 1).astype(np.float32)
+        edge = np.clip(np.minimum(np.arange(size), np.arange(size)[::-1]) / 8, 0, 1).astype(
+            np.float32
+        )
         weight = cv2.warpAffine(np.minimum.outer(edge, edge), transform, (width, height))[..., None]
         laid = cv2.warpAffine(face, transform, (width, height), flags=cv2.INTER_CUBIC)
         spots = draw.uniform(0, 255, (12, 12, 3)).astype(np.float32)
@@ -88,25 +105,34 @@ def offset(face: Face, square: Square) -> float:
     return float(np.linalg.norm(found - square, axis=1).mean() / side)
 
 
-def row(find: Callable[[Image.Image], list[Face]], pictures: Iterator[tuple[Image.Image, Square]]) -> list[str]:
+def row(
+    find: Callable[[Image.Image], list[Face]], pictures: Iterator[tuple[Image.Image, Square]]
+) -> list[str]:
     """What a way of finding faces does on ``pictures``, a text a column."""
-    total, offsets, doubtful = 0, [], []
+    total = 0
+    offsets = []
+    doubtful = []
     for picture, square in pictures:
         total += 1
         faces = find(picture)
         if faces:
             offsets.append(offset(faces[0], square))
             doubtful.append(bool(faces[0].doubts))
-    off, told = np.array(offsets), np.array(doubtful)
+    off = np.array(offsets)
+    told = np.array(doubtful)
     counts = [off > NEAR, (off > FAR) & told, (off > FAR) & ~told, (off < NEAR) & told]
     figures = [f"{len(off)} of {total}", f"{np.median(off):.1%}", f"{off.max():.1%}"]
     return figures + [str(int(count.sum())) for count in counts]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--made", type=int, default=0, metavar="N", help="photos made of training crops to add")
+    parser.add_argument(
+        "--made", type=int, default=0, metavar="N", help="photos made of training crops to add"
+    )
     options = parser.parse_args()
 
     ways = {"without the extra": find_by_cascade}
@@ -121,7 +147,8 @@ def main() -> None:
     for name, find in ways.items():
         print(f"| {name} | {' | '.join(row(find, photographs(portraits)))} |", flush=True)
     for name, find in ways.items() if options.made else ():
-        print(f"| made, {name} | {' | '.join(row(find, made_photographs(portraits, options.made)))} |", flush=True)
+        cells = row(find, made_photographs(portraits, options.made))
+        print(f"| made, {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python benchmarks/gpu.py [CASE ...] [--published DIR] [--quick] [--json FILE]
 
-Everything runs in one process, the contestants of a case in turn, and what is printed is the median.
-A case is rendering ("render-256-16": side and batch), a training iteration ("train-256-32"), or an
-inversion in W+ by LPIPS ("invert-1024"); "render" stands for all that begin so, and other sizes may
-be named in full.
+Everything runs in one process, the contestants of a case in turn, and what is printed is the
+median. A case is rendering ("render-256-16": side and batch), a training iteration
+("train-256-32"), or an inversion in W+ by LPIPS ("invert-1024"); "render" stands for all that begin
+so, and other sizes may be named in full.
 
 --published names a checkout of NVIDIA's stylegan2-ada-pytorch, which is measured and nothing else.
 Its plugins are built by its own sources. Its loader imports them by name, which fails on some
@@ -80,7 +80,11 @@ class Published:
 
     def rendering(self, side: int, batch: int, wide: int) -> dict[str, Work]:
         found: dict[str, Work] = {}
-        for name, fp16, rounded in (("fp32", False, False), ("tf32", False, True), ("fp16", True, False)):
+        for name, fp16, rounded in (
+            ("fp32", False, False),
+            ("tf32", False, True),
+            ("fp16", True, False),
+        ):
             generator = self.generator(side, wide, fp16).eval()
             ws = torch.randn(batch, generator.num_ws, 512, device=self.device)
             work = partial(generator.synthesis, ws, noise_mode="const")
@@ -93,15 +97,40 @@ class Published:
         half = {"num_fp16_res": 4, "conv_clamp": 256, "channel_base": 32768, "channel_max": wide}
         discriminator = self.networks.Discriminator(0, side, 3, **half).to(self.device)
         discriminator.requires_grad_(False)
-        kinds = ("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac", "brightness", "contrast", "lumaflip")
-        pipe = self.augment.AugmentPipe(**dict.fromkeys((*kinds, "hue", "saturation"), 1)).to(self.device)
+        kinds = (
+            "xflip",
+            "rotate90",
+            "xint",
+            "scale",
+            "rotate",
+            "aniso",
+            "xfrac",
+            "brightness",
+            "contrast",
+            "lumaflip",
+        )
+        pipe = self.augment.AugmentPipe(**dict.fromkeys((*kinds, "hue", "saturation"), 1)).to(
+            self.device
+        )
         pipe.p.fill_(0.3)
         loss = self.loss.StyleGAN2Loss(
-            self.device, generator.mapping, generator.synthesis, discriminator, pipe, r1_gamma=1, pl_weight=2
+            self.device,
+            generator.mapping,
+            generator.synthesis,
+            discriminator,
+            pipe,
+            r1_gamma=1,
+            pl_weight=2,
         )
-        real, labels = torch.randn(batch, 3, side, side, device=self.device), torch.zeros(batch, 0, device=self.device)
+        real = torch.randn(batch, 3, side, side, device=self.device)
+        labels = torch.zeros(batch, 0, device=self.device)
         phases = [
-            (name, network, torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.0, 0.99)), interval)
+            (
+                name,
+                network,
+                torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.0, 0.99)),
+                interval,
+            )
             for name, network, interval in (
                 ("Gmain", generator, 1),
                 ("Greg", generator, 4),
@@ -132,19 +161,34 @@ def rendered(work: Work, device: torch.device, rounded: bool) -> None:
 
 
 def rendering(side: int, batch: int, wide: int, device: torch.device) -> dict[str, Work]:
-    generator = Generator(GeneratorConfig(side, channel_max=wide)).to(device).eval().requires_grad_(False)
+    generator = (
+        Generator(GeneratorConfig(side, channel_max=wide)).to(device).eval().requires_grad_(False)
+    )
     ws = torch.randn(batch, generator.num_ws, generator.w_dim, device=device)
     precisions = ("fp32", "bf16", "fp16") if device.type == "cuda" else ("fp32",)
     render = torch.no_grad()(generator.synthesis)
-    return {f"ours {precision}": partial(render, ws, precision=precision) for precision in precisions}
+    return {
+        f"ours {precision}": partial(render, ws, precision=precision) for precision in precisions
+    }
 
 
 def training(side: int, batch: int, wide: int, device: torch.device) -> dict[str, Work]:
     """Cycles of whole steps; the presets of the sizes, "auto" where there is none."""
     preset = {128: "faces128", 256: "paper256"}.get(side, "auto")
-    config = replace(load_preset(preset, side), batch=batch, augment="bgc", augment_p=0.3, ada_target=None, precision="auto")
+    config = replace(
+        load_preset(preset, side),
+        batch=batch,
+        augment="bgc",
+        augment_p=0.3,
+        ada_target=None,
+        precision="auto",
+    )
     narrow = {"channel_widths": (), "channel_max": wide} if wide < 512 else {}
-    config = replace(config, generator={**config.generator, **narrow}, discriminator={**config.discriminator, **narrow})
+    config = replace(
+        config,
+        generator={**config.generator, **narrow},
+        discriminator={**config.discriminator, **narrow},
+    )
     pixels = torch.randint(0, 256, (4 * batch, 3, side, side), dtype=torch.uint8)
     data = PictureSet(pixels, torch.zeros(len(pixels), 0), [str(i) for i in range(len(pixels))])
     trainers = {"ours": Trainer(config, data, device)}
@@ -160,9 +204,13 @@ def training(side: int, batch: int, wide: int, device: torch.device) -> dict[str
 
 def inverting(side: int, wide: int, steps: int, device: torch.device) -> dict[str, Work]:
     """A whole search in W+; that its backbone is a random one costs and saves no time."""
-    generator = Generator(GeneratorConfig(side, channel_max=wide)).to(device).eval().requires_grad_(False)
+    generator = (
+        Generator(GeneratorConfig(side, channel_max=wide)).to(device).eval().requires_grad_(False)
+    )
     curvature = Curvature(torch.randn(64, generator.num_ws, generator.w_dim) / 100)
-    projector = Projector(generator, ProjectorSettings(LpipsDistance(None, device), curvature=curvature))
+    projector = Projector(
+        generator, ProjectorSettings(LpipsDistance(None, device), curvature=curvature)
+    )
     _ = projector.statistics
     image = torch.rand(1, 3, side, side, device=device) * 2 - 1
 
@@ -182,7 +230,9 @@ def milliseconds(work: Work, device: torch.device) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def contestants(case: str, wide: int, steps: int, published: Published | None, device: torch.device) -> dict[str, Work]:
+def contestants(
+    case: str, wide: int, steps: int, published: Published | None, device: torch.device
+) -> dict[str, Work]:
     kind, side, *batch = case.split("-")
     if kind == "invert":
         return inverting(int(side), wide, steps, device)
@@ -194,7 +244,9 @@ def contestants(case: str, wide: int, steps: int, published: Published | None, d
     return found
 
 
-def measure(case: str, rounds: int, options: argparse.Namespace, published: Published | None) -> dict[str, Any]:
+def measure(
+    case: str, rounds: int, options: argparse.Namespace, published: Published | None
+) -> dict[str, Any]:
     device = torch.device(options.device)
     torch.manual_seed(0)
     works = contestants(case, options.wide, options.steps, published, device)
@@ -207,12 +259,16 @@ def measure(case: str, rounds: int, options: argparse.Namespace, published: Publ
             times[name].append(milliseconds(work, device))
     divisor = CYCLE if case.startswith("train") else 1
     row: dict[str, Any] = {"case": case}
-    row["milliseconds"] = {name: round(statistics.median(found) / divisor, 3) for name, found in times.items()}
+    row["milliseconds"] = {
+        name: round(statistics.median(found) / divisor, 3) for name, found in times.items()
+    }
     theirs = [value for name, value in row["milliseconds"].items() if name.startswith("published")]
     if theirs:
         ours = min(value for name, value in row["milliseconds"].items() if name.startswith("ours"))
         row["times_as_fast"] = round(min(theirs) / ours, 2)
-        row["target"] = next((value for name, value in TARGETS.items() if case.startswith(name)), None)
+        row["target"] = next(
+            (value for name, value in TARGETS.items() if case.startswith(name)), None
+        )
     if device.type == "cuda":
         row["gigabytes"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
         torch.cuda.reset_peak_memory_stats(device)
@@ -232,16 +288,24 @@ def text(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"all of: {', '.join(CASES)}")
-    parser.add_argument("--published", type=Path, metavar="DIR", help="stylegan2-ada-pytorch, to measure beside")
-    parser.add_argument("--quick", action="store_true", help="a few rounds, for two minutes altogether")
+    parser.add_argument(
+        "--published", type=Path, metavar="DIR", help="stylegan2-ada-pytorch, to measure beside"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a few rounds, for two minutes altogether"
+    )
     parser.add_argument("--rounds", type=int, help="instead of what suits a case")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--wide", type=int, default=512, help="channels of a layer at most")
     parser.add_argument("--steps", type=int, default=100, help="of an inversion")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case after that time")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="begin no case after that time"
+    )
     options = parser.parse_args()
     chosen: list[str] = [] if options.cases else list(CASES)
     for case in options.cases:
@@ -255,8 +319,11 @@ def main() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     machine = {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda}
     published = Published(options.published, device) if options.published else None
-    print(", ".join(f"{key} {value}" for key, value in machine.items()) + "; milliseconds", flush=True)
-    started, rows = time.monotonic(), []
+    print(
+        ", ".join(f"{key} {value}" for key, value in machine.items()) + "; milliseconds", flush=True
+    )
+    started = time.monotonic()
+    rows = []
     for case in chosen:
         if time.monotonic() - started > options.seconds:
             break

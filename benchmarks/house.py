@@ -1,10 +1,11 @@
-"""Prints how the code is arranged: packages, import levels and cycles, long signatures, room to read, and types of errors.
+"""Prints how the code is arranged: packages, import levels and cycles, long signatures, room to
+read, and types of errors.
 
     python benchmarks/house.py [--list]
 
-``--list`` names the functions with too many parameters and the lines with parallel assignments. Counted are the files of
-``latentedit/``, ``directions/``, ``cli/`` and ``studio/``. CLI callbacks, which have a parameter per option, are counted apart;
-GPU kernels are not counted.
+``--list`` names the functions with too many parameters and the lines with parallel assignments.
+Counted are the files of ``latentedit/``, ``directions/``, ``cli/`` and ``studio/``. CLI callbacks,
+which have a parameter per option, are counted apart; GPU kernels are not counted.
 """
 
 import argparse
@@ -56,7 +57,8 @@ def sources() -> Iterator[Path]:
 
 
 def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Return the number of parameters, without self, cls and torch's ctx, and without ``*`` and ``**``."""
+    """Return the number of parameters, without self, cls and torch's ctx, and without ``*`` and
+    ``**``."""
     given = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     return len([argument for argument in given if argument.arg not in ("self", "cls", "ctx")])
 
@@ -69,11 +71,14 @@ def is_kernel(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def is_callback(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Say whether click calls this function: it has a decorator that makes a command."""
     names = [ast.unparse(decorator) for decorator in function.decorator_list]
-    return any(".command" in name or ".group" in name or name.startswith("click.") for name in names)
+    return any(
+        ".command" in name or ".group" in name or name.startswith("click.") for name in names
+    )
 
 
 def is_parallel(node: ast.AST) -> bool:
-    """Say whether ``node`` assigns several values of their own to several names; an exchange counts as one value."""
+    """Say whether ``node`` assigns several values of their own to several names; an exchange counts
+    as one value."""
     if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple):
         return False
     return any(isinstance(target, ast.Tuple) for target in node.targets) and not is_exchange(node)
@@ -92,7 +97,11 @@ def docstring_lines(tree: ast.Module) -> set[int]:
     """Return the lines of all docstrings, those under fields included."""
     found: set[int] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
             found.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return found
 
@@ -104,7 +113,11 @@ def read(path: Path) -> Source:
     found = Source(path, text.splitlines())
     documented = docstring_lines(tree)
 
-    comments = {t.start[0] for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.COMMENT}
+    comments = {
+        t.start[0]
+        for t in tokenize.generate_tokens(io.StringIO(text).readline)
+        if t.type == tokenize.COMMENT
+    }
     found.comments = len(comments)
     alone = {number for number in comments if found.lines[number - 1].lstrip().startswith("#")}
     written = {number for number, line in enumerate(found.lines, start=1) if line.strip()}
@@ -120,7 +133,11 @@ def read(path: Path) -> Source:
         if is_parallel(node):
             assert isinstance(node, ast.stmt)
             found.parallel.append(node.lineno)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Error":
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "Error"
+        ):
             found.untyped += 1
 
     inside -= documented
@@ -130,14 +147,20 @@ def read(path: Path) -> Source:
 
 
 def levels(graph: grimp.ImportGraph) -> tuple[int, int]:
-    """Return how many modules the longest chain of imports has, and how many modules lie on cycles."""
+    """Return how many modules the longest chain of imports has, and how many modules lie on
+    cycles."""
     modules = sorted(graph.modules)
-    imports = {module: graph.find_modules_directly_imported_by(module) & set(modules) for module in modules}
+    imports = {
+        module: graph.find_modules_directly_imported_by(module) & set(modules) for module in modules
+    }
 
-    # Modules whose imports are all placed get the next level; what is never placed lies on a cycle or above one.
+    # Modules whose imports are all placed get the next level; what is never placed lies on a cycle
+    # or above one.
     placed: dict[str, int] = {}
     while True:
-        ready = [m for m in modules if m not in placed and all(other in placed for other in imports[m])]
+        ready = [
+            m for m in modules if m not in placed and all(other in placed for other in imports[m])
+        ]
         if not ready:
             break
         for module in ready:
@@ -146,19 +169,27 @@ def levels(graph: grimp.ImportGraph) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--list", action="store_true", help="name the functions and lines")
     listing = parser.parse_args().list
 
     found = [read(path) for path in sources()]
     graph = grimp.build_graph("latentedit", exclude_type_checking_imports=True, cache_dir=None)
     height, circular = levels(graph)
-    per_package = Counter(path.parent.relative_to(TOP) for path in sources() if path.name != "__init__.py")
+    per_package = Counter(
+        path.parent.relative_to(TOP) for path in sources() if path.name != "__init__.py"
+    )
     fullest, most = per_package.most_common(1)[0]
 
     lines = sum(len(one.lines) for one in found)
     widths = sorted(len(line) for one in found for line in one.lines if line)
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.Error)]
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.Error)
+    ]
     wide = [(one.path, *function) for one in found for function in one.wide]
     callbacks = [function for one in found for function in one.callbacks]
     parallel = sum(len(one.parallel) for one in found)
@@ -167,12 +198,14 @@ def main() -> None:
 
     longest = max((count for *_, count in wide), default=0)
 
+    in_main = per_package[Path("latentedit")]
     rows = {
         "files, lines": f"{len(found)}, {lines}",
-        "modules in latentedit/ itself; in the fullest package": f"{per_package[Path('latentedit')]}; {most} ({fullest})",
+        "modules in latentedit/ itself; in the fullest package": f"{in_main}; {most} ({fullest})",
         "levels of imports; modules on cycles": f"{height}; {circular}",
         f"functions with more than {MOST_PARAMETERS} parameters (most)": f"{len(wide)} ({longest})",
-        "the same of CLI callbacks (most)": f"{len(callbacks)} ({max((count for _, count in callbacks), default=0)})",
+        "the same of CLI callbacks (most)": f"{len(callbacks)} "
+        f"({max((count for _, count in callbacks), default=0)})",
         "parallel assignments per 1,000 lines": f"{1000 * parallel / lines:.1f}",
         "comments per 100 code lines": f"{100 * sum(one.comments for one in found) / code:.1f}",
         "blank lines inside functions": f"{sum(one.blank_inside for one in found) / inside:.1%}",

@@ -1,14 +1,17 @@
 """How fast latentedit is: rendering, projecting, training, start-up and probes, in one table.
 
-    python benchmarks/speed.py [CASE ...] [--json FILE] [--against FILE] [--beside CHECKOUT] [--profile]
+    python benchmarks/speed.py [CASE ...] [--json FILE] [--against FILE]
+                               [--beside CHECKOUT] [--profile]
 
-A case is a process of its own. Its time is the median of some rounds; beside it stands the time of its bare convolutions, taken
-in the same run: of a rendering the layers', whole and in the faster memory format; of other work every one that runs in it,
-forward and backward, on tensors like its own. Their ratio is what compares between machines; "over" marks one that misses its
-target. Memory is the peak of the process.
+A case is a process of its own. Its time is the median of some rounds; beside it stands the time of
+its bare convolutions, taken in the same run: of a rendering the layers', whole and in the faster
+memory format; of other work every one that runs in it, forward and backward, on tensors like its
+own. Their ratio is what compares between machines; "over" marks one that misses its target. Memory
+is the peak of the process.
 
---against puts the seconds of an earlier --json beside these. --beside runs every case in another checkout too, round by round
-in turn: the only fair comparison on a machine that is shared. "render-1024" stands for all cases whose names begin so.
+--against puts the seconds of an earlier --json beside these. --beside runs every case in another
+checkout too, round by round in turn: the only fair comparison on a machine that is shared.
+"render-1024" stands for all cases whose names begin so.
 """
 
 import argparse
@@ -63,7 +66,8 @@ class Child:
 
 def serve(name: str) -> None:
     """The child: prepares the case, then does as it is told, a line an answer."""
-    out, sys.stdout = sys.stdout, sys.stderr
+    out = sys.stdout
+    sys.stdout = sys.stderr
 
     def say(**facts: Any) -> None:
         print(json.dumps(facts), file=out, flush=True)
@@ -74,20 +78,31 @@ def serve(name: str) -> None:
     case = CASES[name]()
     for _, work in case.parts:
         work()
-    say(rounds=case.rounds, pictures=case.pictures, convolutions=case.convolutions, limit=case.limit)
+    say(
+        rounds=case.rounds, pictures=case.pictures, convolutions=case.convolutions, limit=case.limit
+    )
     for line in sys.stdin:
         if line.startswith("round"):
             say(seconds=sum(weight * seconds(work) for weight, work in case.parts))
         elif line.startswith("memory"):
-            largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+            largest = max(
+                resource.getrusage(who).ru_maxrss
+                for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+            )
             say(megabytes=largest / 2**10)
         elif line.startswith("bare"):
             say(seconds=bare(case))
         elif line.startswith("profile"):
-            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            with torch.profiler.profile(
+                activities=[torch.profiler.ProfilerActivity.CPU]
+            ) as profile:
                 for _, work in case.parts:
                     work()
-            say(table=profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=16, max_name_column_width=40))
+            say(
+                table=profile.key_averages().table(
+                    sort_by="self_cpu_time_total", row_limit=16, max_name_column_width=40
+                )
+            )
 
 
 def bare(case: Case) -> float:
@@ -112,7 +127,8 @@ def measure(name: str, beside: Path | None, profile: bool) -> dict[str, Any]:
         times.append(own.ask("round")["seconds"])
         if other is not None:
             others.append(other.ask("round")["seconds"])
-    middle, limit = statistics.median(times), own.facts["limit"]
+    middle = statistics.median(times)
+    limit = own.facts["limit"]
     row: dict[str, Any] = {"case": name, "seconds": round(middle, 4)}
     row["megabytes"] = round(own.ask("memory")["megabytes"])
     if own.facts["pictures"]:
@@ -124,7 +140,9 @@ def measure(name: str, beside: Path | None, profile: bool) -> dict[str, Any]:
         row |= {"limit": limit, "over": row.get("ratio", middle) > limit}
     if other is not None:
         row |= {"beside_seconds": round(statistics.median(others), 4)}
-        row["times_faster"] = round(statistics.median(b / a for a, b in zip(times, others, strict=True)), 2)
+        row["times_faster"] = round(
+            statistics.median(b / a for a, b in zip(times, others, strict=True)), 2
+        )
         row["beside_megabytes"] = round(other.ask("memory")["megabytes"])
     if profile:
         row["profile"] = own.ask("profile")["table"]
@@ -138,7 +156,12 @@ def text(row: dict[str, Any], before: dict[str, Any]) -> str:
     if "skipped" in row:
         return f"{row['case']:>20} {row['skipped']}"
     cells = [f"{row['seconds']:10.3f}"]
-    for name, form in (("bare_seconds", "10.3f"), ("ratio", "10.2f"), ("pictures_per_second", "10.1f"), ("megabytes", "10d")):
+    for name, form in (
+        ("bare_seconds", "10.3f"),
+        ("ratio", "10.2f"),
+        ("pictures_per_second", "10.1f"),
+        ("megabytes", "10d"),
+    ):
         cells.append(format(row[name], form) if name in row else " " * 10)
     line = f"{row['case']:>20} {' '.join(cells)}"
     if row.get("over"):
@@ -146,23 +169,38 @@ def text(row: dict[str, Any], before: dict[str, Any]) -> str:
     if row["case"] in before and "seconds" in before[row["case"]]:
         line += f"  was {before[row['case']]['seconds']:.3f}"
     if "times_faster" in row:
-        line += f"  {row['times_faster']:.2f} times as fast as the other ({row['beside_megabytes']} MB)"
+        line += (
+            f"  {row['times_faster']:.2f} times as fast as the other ({row['beside_megabytes']} MB)"
+        )
     return line
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"all of: {', '.join(CASES)}")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--against", type=Path, help="an earlier --json")
-    parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="another version of the package, run in turn")
-    parser.add_argument("--profile", action="store_true", help="the operations that take most of each case")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="CHECKOUT",
+        help="another version of the package, run in turn",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="the operations that take most of each case"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         serve(options.child)
         return
-    chosen = [name for name in CASES if not options.cases or any(name.startswith(case) for case in options.cases)]
+    chosen = [
+        name
+        for name in CASES
+        if not options.cases or any(name.startswith(case) for case in options.cases)
+    ]
     if not chosen:
         parser.error(f"no case begins with {' or '.join(options.cases)}")
     machine = {
@@ -173,7 +211,11 @@ def main() -> None:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    before = {row["case"]: row for row in json.loads(options.against.read_text())["rows"]} if options.against else {}
+    before = (
+        {row["case"]: row for row in json.loads(options.against.read_text())["rows"]}
+        if options.against
+        else {}
+    )
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     print(f"{'case':>20} {' '.join(f'{column:>10}' for column in COLUMNS)}", flush=True)
     rows = []
@@ -191,11 +233,15 @@ def processor() -> str:
     """Its name, and whether it computes bfloat16 by itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     capabilities = torch.cpu.get_capabilities()
-    known = [word for word in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if capabilities.get(word)]
+    known = [
+        word for word in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if capabilities.get(word)
+    ]
     return f"{name} ({' '.join(known)})" if known else name
 
 

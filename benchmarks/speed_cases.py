@@ -1,6 +1,7 @@
 """What `speed.py` times. A case prepares itself and returns the pieces of its work.
 
-Only what users call is used here, so that the same file times an earlier checkout (`speed.py --package`).
+Only what users call is used here, so that the same file times an earlier checkout
+(`speed.py --package`).
 """
 
 import subprocess
@@ -51,13 +52,15 @@ def rendering(resolution: int, batch: int, precision: Any) -> Case:
     def work() -> None:
         generator.synthesis(ws, precision=precision)
 
-    limit, rounds = 1.25 if precision == "fp32" else 1.5, 5 if batch == 1 else 3
+    limit = 1.25 if precision == "fp32" else 1.5
+    rounds = 5 if batch == 1 else 3
     bare = partial(of_synthesis, generator, batch, DTYPES[precision])
     return Case([(1, work)], batch, bare=torch.no_grad()(bare), limit=limit, rounds=rounds)
 
 
 def rendering_stylegan3(configuration: str) -> Case:
-    """Synthesis by StyleGAN3 networks of the published size at 1024 px, beside their bare convolutions and filters."""
+    """Synthesis by StyleGAN3 networks of the published size at 1024 px, beside their bare
+    convolutions and filters."""
     from latentedit.networks.config import AliasFree
     from latentedit.networks.generator import Generator, GeneratorConfig
 
@@ -65,7 +68,14 @@ def rendering_stylegan3(configuration: str) -> Case:
     radial = configuration == "r"
     widths: dict[str, Any] = {"channel_base": 65536, "channel_max": 1024} if radial else {}
     options = AliasFree(kernel=1 if radial else 3, radial=radial)
-    config = GeneratorConfig(1024, architecture="stylegan3", conv_clamp=256, mapping_layers=2, alias_free=options, **widths)
+    config = GeneratorConfig(
+        1024,
+        architecture="stylegan3",
+        conv_clamp=256,
+        mapping_layers=2,
+        alias_free=options,
+        **widths,
+    )
     generator = Generator(config).eval().requires_grad_(False)
     with torch.no_grad():
         ws = generator.mapping(torch.randn(1, generator.z_dim))
@@ -101,7 +111,8 @@ def rendering_bundled() -> Case:
 
 
 def projecting(resolution: int, space: str, batch: int, method: Any) -> Case:
-    """Steps of `invert`: those of a search of four, or fifty, that one of two, or ten, does not have."""
+    """Steps of `invert`: those of a search of four, or fifty, that one of two, or ten, does not
+    have."""
     from latentedit.formats.load_model import load_model
     from latentedit.inversion.face_weights import face_weights
     from latentedit.inversion.perceptual import LpipsDistance
@@ -115,10 +126,17 @@ def projecting(resolution: int, space: str, batch: int, method: Any) -> Case:
     bundled = resolution == 128
     if bundled:
         model = load_model("faces128")
-        generator, few, many = model.generator, 10, 50
-        options |= {"discriminator": model.discriminator, "focus": face_weights(model.framing, resolution)}
+        generator = model.generator
+        few = 10
+        many = 50
+        options |= {
+            "discriminator": model.discriminator,
+            "focus": face_weights(model.framing, resolution),
+        }
     else:
-        generator, few, many = Generator(GeneratorConfig(resolution=resolution)).eval().requires_grad_(False), 2, 4
+        generator = Generator(GeneratorConfig(resolution=resolution)).eval().requires_grad_(False)
+        few = 2
+        many = 4
         options["perceptual"] = LpipsDistance(None)
 
     # Not measured, as a step takes as long with any.
@@ -136,15 +154,22 @@ def projecting(resolution: int, space: str, batch: int, method: Any) -> Case:
     return Case(parts, limit=None if bundled else 1.6, rounds=3 if bundled else 2)
 
 
-def training(preset: str, resolution: int, channels: int, precision: str, batch: int | None = None) -> Case:
-    """A sixteenth of sixteen iterations: one with R1 and path length, three with path length, twelve with neither."""
+def training(
+    preset: str, resolution: int, channels: int, precision: str, batch: int | None = None
+) -> Case:
+    """A sixteenth of sixteen iterations: one with R1 and path length, three with path length,
+    twelve with neither."""
     from latentedit.training import PictureSet, Trainer, load_preset
 
     # Augmented as in the midst of a run.
-    config = replace(load_preset(preset, resolution), precision=precision, augment_p=0.3, ada_target=None)
+    config = replace(
+        load_preset(preset, resolution), precision=precision, augment_p=0.3, ada_target=None
+    )
     config = config if batch is None else replace(config, batch=batch)
     rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.integers(0, 256, (64, channels, resolution, resolution), dtype=np.uint8))
+    images = torch.from_numpy(
+        rng.integers(0, 256, (64, channels, resolution, resolution), dtype=np.uint8)
+    )
     trainer = Trainer(config, PictureSet(images, torch.zeros(64, 0), [str(i) for i in range(64)]))
     trainer.step()
 
@@ -152,7 +177,11 @@ def training(preset: str, resolution: int, channels: int, precision: str, batch:
         trainer.steps = steps
         trainer.step()
 
-    parts: list[tuple[float, Work]] = [(12 / 16, lambda: work(1)), (3 / 16, lambda: work(4)), (1 / 16, lambda: work(16))]
+    parts: list[tuple[float, Work]] = [
+        (12 / 16, lambda: work(1)),
+        (3 / 16, lambda: work(4)),
+        (1 / 16, lambda: work(16)),
+    ]
     return Case(parts, config.batch, rounds=3 if resolution == 64 else 1)
 
 
@@ -175,7 +204,16 @@ def editing() -> Case:
     folder = Path(tempfile.mkdtemp())
     save_latent(folder / "me.safetensors", Latent(ws, None, fingerprint(generator), "w"))
     out = str(folder / "edited.png")
-    return command("edit", str(folder / "me.safetensors"), "--set", "smile=1", "--out", out, limit=2.5, rounds=5)
+    return command(
+        "edit",
+        str(folder / "me.safetensors"),
+        "--set",
+        "smile=1",
+        "--out",
+        out,
+        limit=2.5,
+        rounds=5,
+    )
 
 
 def inverting() -> Case:
@@ -195,7 +233,13 @@ def loading() -> Case:
 
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "large.safetensors"
-    save_model(path, Model(Generator(GeneratorConfig(resolution=1024)), Discriminator(DiscriminatorConfig(resolution=1024))))
+    save_model(
+        path,
+        Model(
+            Generator(GeneratorConfig(resolution=1024)),
+            Discriminator(DiscriminatorConfig(resolution=1024)),
+        ),
+    )
 
     def work() -> None:
         load_model(path)
@@ -209,11 +253,16 @@ def usual_generator() -> Any:
     from latentedit.networks.generator import Generator, GeneratorConfig
 
     torch.manual_seed(0)
-    return Generator(GeneratorConfig(resolution=8, channel_base=64, channel_max=8)).eval().requires_grad_(False)
+    return (
+        Generator(GeneratorConfig(resolution=8, channel_base=64, channel_max=8))
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def probe(kind: str) -> Case:
-    """`fit` on 100,000 w of 512 dimensions; a ridge without cross-validation or intervals would take a second."""
+    """`fit` on 100,000 w of 512 dimensions; a ridge without cross-validation or intervals would
+    take a second."""
     from latentedit.directions import fit
     from latentedit.latent.w_statistics import sample_w
 
@@ -223,7 +272,9 @@ def probe(kind: str) -> Case:
     score = w @ torch.randn(512, generator=draws)
     score = score + score.std() * torch.randn(len(w), generator=draws)
     labels: Any = score.numpy() if kind == "ridge" else (score > score.median()).long().numpy()
-    return Case([(1, lambda: fit(w, labels, kind=kind, generator=generator))], convolutions=False, rounds=1)
+    return Case(
+        [(1, lambda: fit(w, labels, kind=kind, generator=generator))], convolutions=False, rounds=1
+    )
 
 
 def principal_components() -> Case:
@@ -237,7 +288,9 @@ def principal_components() -> Case:
 CASES: dict[str, Callable[[], Case]] = {
     **{
         f"render-{resolution}-b{batch}-{precision}": (
-            lambda resolution=resolution, batch=batch, precision=precision: rendering(resolution, batch, precision)  # type: ignore[misc]
+            lambda resolution=resolution, batch=batch, precision=precision: rendering(
+                resolution, batch, precision
+            )  # type: ignore[misc]
         )
         for resolution in (256, 1024)
         for batch in (1, 8)

@@ -2,8 +2,9 @@
 
 python benchmarks/studio.py [--steps 40] [--json figures.json]
 
-Starts the studio with a random face, moves a slider step by step, each time until the new picture is decoded and drawn, then
-drags it for three seconds as a hand would. Give the machine nothing else to do; the load average is written beside the figures.
+Starts the studio with a random face, moves a slider step by step, each time until the new picture
+is decoded and drawn, then drags it for three seconds as a hand would. Give the machine nothing else
+to do; the load average is written beside the figures.
 """
 
 import argparse
@@ -64,7 +65,16 @@ def measure(steps: int) -> dict[str, Any]:
     if program is None:
         sys.exit("there is no chromium here")
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-u", "-m", "latentedit.cli.main", "studio", "--no-browser", "--out", folder]
+        command = [
+            sys.executable,
+            "-u",
+            "-m",
+            "latentedit.cli.main",
+            "studio",
+            "--no-browser",
+            "--out",
+            folder,
+        ]
         began = time.monotonic()
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
@@ -83,7 +93,10 @@ def measure(steps: int) -> dict[str, Any]:
                 tab.wait_for_function("studio.drawn.length > 0")
                 for value in (0.1, -0.1, 0.2):
                     tab.evaluate(STEP, value)
-                times = [tab.evaluate(STEP, 2 * (number % 20) / 20 - 1 + 0.013) for number in range(steps)]
+                times = [
+                    tab.evaluate(STEP, 2 * (number % 20) / 20 - 1 + 0.013)
+                    for number in range(steps)
+                ]
                 drag = tab.evaluate(DRAG, 3000)
                 browser.close()
         finally:
@@ -104,7 +117,9 @@ def measure(steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 def crops_for(model: "Model", cropping: Cropping) -> "Callable[[Image.Image, Path], list[Framed]]":
-    """Return a function that finds the crops in an open photo, as the options of the command say."""
+    """Return a function that finds the crops in an open photo, as the options of the command
+    say."""
     face = cropping.face
     landmarks = cropping.landmarks
     detector = cropping.face_detector
@@ -31,7 +32,9 @@ def crops_for(model: "Model", cropping: Cropping) -> "Callable[[Image.Image, Pat
     def crops(photo: "Image.Image", path: Path) -> list[Framed]:
         if cropping.crop or cropping.aligned:
             return [Framed("", quad_of(photo, cropping.crop, cropping.aligned, str(path)), [])]
-        return quads_of(photo, model, str(path), face, landmarks, None if detector is None else str(detector))
+        return quads_of(
+            photo, model, str(path), face, landmarks, None if detector is None else str(detector)
+        )
 
     return crops
 
@@ -78,7 +81,10 @@ class Told(Listener):
             say_written(path)
 
     def overview(self, drawn: Path, faces: int, seconds: float, problem: str | None) -> None:
-        say(f"latentedit: {problem}" if problem else f"wrote {drawn}", err=bool(problem) or self.as_json)
+        say(
+            f"latentedit: {problem}" if problem else f"wrote {drawn}",
+            err=bool(problem) or self.as_json,
+        )
         log.remark(f"{faces} photos, {faces / seconds * 60:.1f} per minute")
 
     def _record(self, facts: dict[str, Any]) -> None:
@@ -90,9 +96,12 @@ class Told(Listener):
         found = face.distances
         latent = face.latent
         say(
-            f"{name}: {self.projector.perceptual.name} {found['perceptual']:.4f} / {found['perceptual_own_noise']:.4f}, PSNR"
-            f" {found['psnr']:.1f} / {found['psnr_own_noise']:.1f} dB (optimised / own noise); distance from the mean w"
-            f" {found['w_distance']:.2f} (random w: about 1; more than {found['w_percentile']:.0f} % of them)"
+            f"{name}: {self.projector.perceptual.name} {found['perceptual']:.4f} / "
+            f"{found['perceptual_own_noise']:.4f}, PSNR"
+            f" {found['psnr']:.1f} / {found['psnr_own_noise']:.1f} dB (optimised / own noise); "
+            "distance from the mean w"
+            f" {found['w_distance']:.2f} (random w: about 1; more than "
+            f"{found['w_percentile']:.0f} % of them)"
         )
         say(f"{name}: {face.verdict}")
         if limits := face.verdict.limits():
@@ -100,8 +109,10 @@ class Told(Listener):
 
         if latent.tuned:
             say(
-                f"{name}: PSNR after tuning {latent.distances['psnr_tuned']:.1f} dB; PSNR between the images with the"
-                f" compressed and the full change of the generator {latent.settings['tune_loss_db']:.0f} dB"
+                f"{name}: PSNR after tuning {latent.distances['psnr_tuned']:.1f} dB; PSNR "
+                "between the images with the"
+                " compressed and the full change of the generator "
+                f"{latent.settings['tune_loss_db']:.0f} dB"
             )
 
 
@@ -109,7 +120,13 @@ def facts_of(face: Finished) -> dict[str, Any]:
     """What ``--json`` prints of a face."""
     facts = {"photo": str(face.photo), "latent": f"{face.name}.safetensors", **face.distances}
     facts |= {"seconds": round(face.seconds, 1)}
-    facts |= {name: value for name, value in face.latent.distances.items() if name.endswith("_tuned")}
-    facts |= {"verdict": str(face.verdict), "verdict_parts": face.verdict.facts(), "remarks": face.remarks}
+    facts |= {
+        name: value for name, value in face.latent.distances.items() if name.endswith("_tuned")
+    }
+    facts |= {
+        "verdict": str(face.verdict),
+        "verdict_parts": face.verdict.facts(),
+        "remarks": face.remarks,
+    }
     facts |= {"crop": face.latent.crop, "interrupted": face.interrupted}
     return facts | {"status": "interrupted" if face.interrupted else "ok"}

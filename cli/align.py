@@ -42,10 +42,11 @@ def align(
 ) -> None:
     """Find the face in every PHOTO (or folder) and write the crop that the model expects.
 
-    Writes one NAME.png per photo. Photos that share a name become NAME-ENDING.png or FOLDER-NAME.png. If NAME.png is an image
-    of yours, the crop becomes NAME-crop.png.
+    Writes one NAME.png per photo. Photos that share a name become NAME-ENDING.png or
+    FOLDER-NAME.png. If NAME.png is an image of yours, the crop becomes NAME-crop.png.
 
-    A warning says when a face may be framed wrongly. With pip install "latentedit[faces]", faces are aligned by 68 landmarks.
+    A warning says when a face may be framed wrongly. With pip install "latentedit[faces]", faces
+    are aligned by 68 landmarks.
 
     \b
     Example:
@@ -63,7 +64,9 @@ def align(
     def work(path: Path) -> None:
         # Landmarks are in pixels of the photo as it is.
         photo = open_image(path) if landmarks else open_reduced(path)[0]
-        for suffix, quad, warnings in quads_of(photo, model, str(path), face, landmarks, face_detector):
+        for suffix, quad, warnings in quads_of(
+            photo, model, str(path), face, landmarks, face_detector
+        ):
             for warning in warnings:
                 log.warn(f"{path.name}: {warning}")
             target = own_path(Path(out) / f"{names[path]}{suffix}.png", "crop", theirs)

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from latentedit.cli import log
-from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError, Interrupted, NotFoundError, printable
+from latentedit.errors import (
+    ArgumentError,
+    DataError,
+    Error,
+    IncompatibleError,
+    Interrupted,
+    NotFoundError,
+    printable,
+)
 from latentedit.io import outputs
 from latentedit.photo.framing import Framed
 
@@ -22,13 +30,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def device_option(function: F) -> F:
-    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")(function)
+    return click.option(
+        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
+    )(function)
 
 
 class Finite(click.FloatRange):
-    """A number within a range. NaN and infinity are refused, because comparisons with them mislead."""
+    """A number within a range. NaN and infinity are refused, because comparisons with them
+    mislead."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
@@ -46,18 +59,23 @@ LARGEST_AMOUNT = 1000
 
 
 def seed_option(function: F) -> F:
-    return click.option("--seed", default=0, show_default=True, type=SEED, help="Random seed.")(function)
+    return click.option("--seed", default=0, show_default=True, type=SEED, help="Random seed.")(
+        function
+    )
 
 
 def model_option(default: str | None = "faces128") -> Callable[[F], F]:
     text = "Model: bundled name or file."
     if not default:
         text = "Model: bundled name or file (default: the bundled model that matches)."
-    return click.option("--model", "model_name", default=default, show_default=bool(default), help=text)
+    return click.option(
+        "--model", "model_name", default=default, show_default=bool(default), help=text
+    )
 
 
 def options_here() -> list[str]:
-    """Return the options of the running command by argument (``face_detector`` for ``--face-detector``).
+    """Return the options of the running command by argument (``face_detector`` for
+    ``--face-detector``).
 
     Messages suggest no others. In other threads the options are those of ``invert``.
     """
@@ -69,8 +87,12 @@ def options_here() -> list[str]:
 
 
 def crop_options(function: F) -> F:
-    function = click.option("--aligned", is_flag=True, help="The images are already crops.")(function)
-    return click.option("--crop", metavar="X,Y,SIZE", help="Square to take from the photo, in pixels.")(function)
+    function = click.option("--aligned", is_flag=True, help="The images are already crops.")(
+        function
+    )
+    return click.option(
+        "--crop", metavar="X,Y,SIZE", help="Square to take from the photo, in pixels."
+    )(function)
 
 
 def framing_option(function: F) -> F:
@@ -79,25 +101,38 @@ def framing_option(function: F) -> F:
 
 
 def transform_option(function: F) -> F:
-    text = "Turn the image DEGREES anticlockwise, then move it right by X and down by Y, in sides. StyleGAN3 only."
+    text = (
+        "Turn the image DEGREES anticlockwise, then move it right by X and down by Y, in sides. "
+        "StyleGAN3 only."
+    )
     return click.option("--transform", metavar="X,Y,DEGREES", help=text)(function)
 
 
 def face_options(function: F) -> F:
-    which, marks = "Which face; 1 is the largest.", "Centres of the left eye, right eye and mouth, in pixels."
-    function = click.option("--face", default="1", show_default=True, metavar="N|all", help=which)(function)
+    which = "Which face; 1 is the largest."
+    marks = "Centres of the left eye, right eye and mouth, in pixels."
+    function = click.option("--face", default="1", show_default=True, metavar="N|all", help=which)(
+        function
+    )
     function = click.option("--landmarks", metavar="AX,AY,BX,BY,MX,MY", help=marks)(function)
-    return click.option("--face-detector", metavar="FILE", help="YuNet model (.onnx) that finds faces.")(function)
+    return click.option(
+        "--face-detector", metavar="FILE", help="YuNet model (.onnx) that finds faces."
+    )(function)
 
 
 def perceptual_options(function: F) -> F:
-    function = click.option("--perceptual-weights", metavar="FILE", help="LPIPS weights: vgg16-397923af.pth.")(function)
-    kinds, text = (
-        click.Choice(["auto", "lpips", "stlpips", "discriminator"]),
-        "Distance to minimise. auto: LPIPS if its weights are available, otherwise the discriminator's features, plus"
-        " ST-LPIPS if latentedit[perceptual] is installed.",
+    function = click.option(
+        "--perceptual-weights", metavar="FILE", help="LPIPS weights: vgg16-397923af.pth."
+    )(function)
+    kinds = click.Choice(["auto", "lpips", "stlpips", "discriminator"])
+    text = (
+        "Distance to minimise. auto: LPIPS if its weights are available, otherwise the "
+        "discriminator's features, plus"
+        " ST-LPIPS if latentedit[perceptual] is installed."
     )
-    return click.option("--perceptual", type=kinds, default="auto", show_default=True, help=text)(function)
+    return click.option("--perceptual", type=kinds, default="auto", show_default=True, help=text)(
+        function
+    )
 
 
 def read_model(name: str, device: str, framing: str | None = None) -> "Model":
@@ -112,7 +147,10 @@ def read_model(name: str, device: str, framing: str | None = None) -> "Model":
         from latentedit.photo.framing import FRAMINGS
 
         if model.framing is not None and model.framing != FRAMINGS[framing]:
-            raise IncompatibleError(f"{name}: the model file defines another framing of faces; leave out --framing {framing}")
+            raise IncompatibleError(
+                f"{name}: the model file defines another framing of faces; leave out --framing "
+                f"{framing}"
+            )
         model.framing = FRAMINGS[framing]
     return model
 
@@ -124,39 +162,59 @@ def parse_numbers(text: str, count: int, what: str) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
-        raise ArgumentError(f"{what} takes {count} finite numbers separated by commas, got {text!r}")
+        raise ArgumentError(
+            f"{what} takes {count} finite numbers separated by commas, got {text!r}"
+        )
     return numbers
 
 
 MARGIN = 1.0
-"""How far a crop may extend beyond the photo, in multiples of its longer side; faces at an edge extend a little."""
+"""How far a crop may extend beyond the photo, in multiples of its longer side; faces at an edge
+extend a little."""
 
 
 def check_quad(quad: list[list[float]], photo: Any, name: str) -> None:
-    """Raise `Error` for a crop much larger than the photo, which reflections of the photo would fill."""
+    """Raise `Error` for a crop much larger than the photo, which reflections of the photo would
+    fill."""
     most = MARGIN * max(photo.size)
-    inside = all(-most <= x <= photo.width + most and -most <= y <= photo.height + most for x, y in quad)
+    inside = all(
+        -most <= x <= photo.width + most and -most <= y <= photo.height + most for x, y in quad
+    )
     if not inside:
-        raise IncompatibleError(f"{name} extends far beyond the image of {photo.width} x {photo.height} pixels")
+        raise IncompatibleError(
+            f"{name} extends far beyond the image of {photo.width} x {photo.height} pixels"
+        )
 
 
 def quad_of(photo: Any, crop: str | None, aligned: bool, name: str) -> list[list[float]]:
-    """Return the crop of --crop or --aligned, one of which must be given; ``photo`` is a PIL image."""
+    """Return the crop of --crop or --aligned, one of which must be given; ``photo`` is a PIL
+    image."""
     from latentedit.photo.alignment import quad_of_window
 
     if crop and aligned:
         raise ArgumentError("--crop and --aligned cannot be used together")
     if crop:
         left, top, side = parse_numbers(crop, 3, "--crop")
-        if side < 1 or left + side <= 0 or top + side <= 0 or left >= photo.width or top >= photo.height:
-            raise ArgumentError(f"{name}: --crop {crop} lies outside the image of {photo.width} x {photo.height} pixels")
+        if (
+            side < 1
+            or left + side <= 0
+            or top + side <= 0
+            or left >= photo.width
+            or top >= photo.height
+        ):
+            raise ArgumentError(
+                f"{name}: --crop {crop} lies outside the image of {photo.width} x {photo.height} "
+                "pixels"
+            )
         check_quad(quad_of_window(left, top, side), photo, f"{name}: --crop {crop}")
         return quad_of_window(left, top, side)
     side = min(photo.size)
     return quad_of_window((photo.width - side) // 2, (photo.height - side) // 2, side)
 
 
-def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | None, detector: str | None) -> list[Framed]:
+def quads_of(
+    photo: Any, model: "Model", name: str, face: str, landmarks: str | None, detector: str | None
+) -> list[Framed]:
     """Return the crops around the faces that the options ask for."""
     from latentedit.photo.alignment import faces_for, nth_face, quad_from_face
     from latentedit.photo.face import Face
@@ -165,13 +223,21 @@ def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | 
     framing = model.framing or {}
     if landmarks is not None:
         if "eyes" not in framing:
-            raise DataError(f"{name}: the model file does not define the framing of faces; add --framing ffhq")
+            raise DataError(
+                f"{name}: the model file does not define the framing of faces; add --framing ffhq"
+            )
         ax, ay, bx, by, mx, my = parse_numbers(landmarks, 6, "--landmarks")
         if ax >= bx:
-            raise ArgumentError(f"--landmarks must start with the eye on the left of the image, got {landmarks}")
-        if not all(0 <= x <= photo.width and 0 <= y <= photo.height for x, y in ((ax, ay), (bx, by), (mx, my))):
             raise ArgumentError(
-                f"{name}: --landmarks {landmarks} lie outside the image of {photo.width} x {photo.height} pixels"
+                f"--landmarks must start with the eye on the left of the image, got {landmarks}"
+            )
+        if not all(
+            0 <= x <= photo.width and 0 <= y <= photo.height
+            for x, y in ((ax, ay), (bx, by), (mx, my))
+        ):
+            raise ArgumentError(
+                f"{name}: --landmarks {landmarks} lie outside the image of {photo.width} x "
+                f"{photo.height} pixels"
             )
         quad = quad_from_face(Face((0, 0, 0, 0), (ax, ay), (bx, by), True, (mx, my)), framing)
         check_quad(quad, photo, f"{name}: the crop around --landmarks {landmarks}")
@@ -181,7 +247,10 @@ def quads_of(photo: Any, model: "Model", name: str, face: str, landmarks: str | 
     ways = options_here()
     faces = faces_for(photo, framing, name, detector=detector, ways=ways)
     if face == "all":
-        return [Framed(f"-{n}", quad_from_face(one, framing), warnings_of(one, ways)) for n, one in enumerate(faces, 1)]
+        return [
+            Framed(f"-{n}", quad_from_face(one, framing), warnings_of(one, ways))
+            for n, one in enumerate(faces, 1)
+        ]
     one = nth_face(faces, int(face), name)
     return [Framed("", quad_from_face(one, framing), warnings_of(one, ways))]
 
@@ -216,12 +285,18 @@ def _put_back(name: str, value: str | None) -> None:
 
 
 def expand(
-    paths: Sequence[str], endings: tuple[str, ...], what: str, *, recursive: bool = False, photos: bool = False
+    paths: Sequence[str],
+    endings: tuple[str, ...],
+    what: str,
+    *,
+    recursive: bool = False,
+    photos: bool = False,
 ) -> list[Path]:
-    """Return the files that ``paths`` name; a folder stands for its visible files with one of ``endings``.
+    """Return the files that ``paths`` name; a folder stands for its visible files with one of
+    ``endings``.
 
-    With ``photos``, each file is taken once and images that latentedit rendered are left out. Other contents of a folder are
-    counted and reported on stderr.
+    With ``photos``, each file is taken once and images that latentedit rendered are left out. Other
+    contents of a folder are counted and reported on stderr.
     """
     from latentedit.io.folders import listing
 
@@ -246,20 +321,29 @@ def expand(
 
 
 @contextmanager
-def progress_bar(total: int | None, what: str, unit: str = "step", scale: bool = False) -> Iterator[Any]:
+def progress_bar(
+    total: int | None, what: str, unit: str = "step", scale: bool = False
+) -> Iterator[Any]:
     """A tqdm bar on stderr; ``bar.update(n)``. With ``--quiet`` it is not shown."""
     from tqdm import tqdm
 
     hidden = {"disable": True} if log.is_quiet() else {}  # else TQDM_DISABLE counts
     with tqdm(
-        total=total, desc=printable(what), unit=unit, unit_scale=scale, dynamic_ncols=True, mininterval=0.3, **hidden
+        total=total,
+        desc=printable(what),
+        unit=unit,
+        unit_scale=scale,
+        dynamic_ncols=True,
+        mininterval=0.3,
+        **hidden,
     ) as bar:
         yield bar
 
 
 @contextmanager
 def lazy_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar for ``progress(done, total)`` from its first call on; some work turns out not to be needed."""
+    """Show a bar for ``progress(done, total)`` from its first call on; some work turns out not to
+    be needed."""
     with ExitStack() as stack:
         bars: list[Any] = []
 
@@ -272,7 +356,8 @@ def lazy_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:
-    """Call ``work`` for every item and list the failures at the end; exit status 1, or 130 after Ctrl-C."""
+    """Call ``work`` for every item and list the failures at the end; exit status 1, or 130 after
+    Ctrl-C."""
     bad: list[tuple[Path, str]] = []
     for item in items:
         try:
@@ -288,7 +373,8 @@ def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:
 
 
 def report_failures(failures: Sequence[tuple[Path, str]], items: Sequence[Path]) -> None:
-    """Raise `Error` for the ``failures`` of a run over ``items``, each an item and a message; several are listed first."""
+    """Raise `Error` for the ``failures`` of a run over ``items``, each an item and a message;
+    several are listed first."""
     if not failures:
         return
     if len(items) == 1:
@@ -333,4 +419,6 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
             for name, item in value.items():
                 click.echo(printable(f"  {name}: {item}"))
         else:
-            click.echo(printable(f"{key}: {', '.join(value) if isinstance(value, list) else value}"))
+            click.echo(
+                printable(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+            )

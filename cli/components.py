@@ -1,4 +1,5 @@
-"""``directions pca``, ``sefa``, ``channels``, ``name`` and ``sheet``: directions without labels, and contact sheets."""
+"""``directions pca``, ``sefa``, ``channels``, ``name`` and ``sheet``: directions without labels,
+and contact sheets."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,32 +27,55 @@ if TYPE_CHECKING:
 
 
 SEEDS = "2,4,9"
-"""Seeds of the images on sheets: in-domain faces of the bundled model, in different light, with and without glasses."""
+"""Seeds of the images on sheets: in-domain faces of the bundled model, in different light, with and
+without glasses."""
 
 
 def look_options(amounts: str) -> Callable[[F], F]:
     """What the sheet of sweeps shows, by default ``amounts``."""
 
     def add(function: F) -> F:
-        function = click.option("--psi", default=0.7, show_default=True, type=PSI, help="Truncation of the images.")(function)
-        function = click.option("--seeds", default=SEEDS, show_default=True, help="Seeds of the images on the sheet.")(function)
+        function = click.option(
+            "--psi", default=0.7, show_default=True, type=PSI, help="Truncation of the images."
+        )(function)
+        function = click.option(
+            "--seeds", default=SEEDS, show_default=True, help="Seeds of the images on the sheet."
+        )(function)
         text = "Amounts on the sheet, in sigmas."
-        return click.option("--amounts", default=amounts, show_default=True, metavar="FROM:TO:COUNT", help=text)(function)
+        return click.option(
+            "--amounts", default=amounts, show_default=True, metavar="FROM:TO:COUNT", help=text
+        )(function)
 
     return add
 
 
 def layers_option(function: F) -> F:
-    return click.option("--layers", help="Layers to analyse and to edit: 0-3, coarse, middle or fine.")(function)
+    return click.option(
+        "--layers", help="Layers to analyse and to edit: 0-3, coarse, middle or fine."
+    )(function)
 
 
 def folder_option(function: F) -> F:
-    return click.option("--out", type=click.Path(file_okay=False), required=True, help="Output folder.")(function)
+    return click.option(
+        "--out", type=click.Path(file_okay=False), required=True, help="Output folder."
+    )(function)
 
 
 @click.command()
-@click.option("--count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Number of components.")
-@click.option("--samples", default=100_000, show_default=True, type=click.IntRange(1, 10_000_000), help="Number of random w.")
+@click.option(
+    "--count",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Number of components.",
+)
+@click.option(
+    "--samples",
+    default=100_000,
+    show_default=True,
+    type=click.IntRange(1, 10_000_000),
+    help="Number of random w.",
+)
 @click.option("--layers", help="Layers that the directions edit: 0-3, coarse, middle or fine.")
 @model_option()
 @look_options("-3:3:7")
@@ -72,7 +96,8 @@ def pca(
 ) -> None:
     """Find the principal components of w (GANSpace). Needs no labels.
 
-    Writes pc-00.safetensors, pc-01.safetensors, ... and sheet.png, which shows what they do. Use "directions name" to name one.
+    Writes pc-00.safetensors, pc-01.safetensors, ... and sheet.png, which shows what they do. Use
+    "directions name" to name one.
 
     \b
     Example:
@@ -96,17 +121,32 @@ def pca(
 
 
 @click.command()
-@click.option("--count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Number of directions.")
+@click.option(
+    "--count",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Number of directions.",
+)
 @layers_option
 @model_option()
 @look_options("-3:3:7")
 @folder_option
 @device_option
-def sefa(count: int, layers: str | None, model_name: str, amounts: str, seeds: str, psi: float, out: str, device: str) -> None:
+def sefa(
+    count: int,
+    layers: str | None,
+    model_name: str,
+    amounts: str,
+    seeds: str,
+    psi: float,
+    out: str,
+    device: str,
+) -> None:
     """Find the directions that change the styles most (SeFa). Needs no labels.
 
-    Writes sefa-00.safetensors, sefa-01.safetensors, ... and sheet.png, which shows what they do. Use "directions name" to name
-    one.
+    Writes sefa-00.safetensors, sefa-01.safetensors, ... and sheet.png, which shows what they do.
+    Use "directions name" to name one.
 
     \b
     Example:
@@ -116,13 +156,29 @@ def sefa(count: int, layers: str | None, model_name: str, amounts: str, seeds: s
 
     look = _look(amounts, seeds)
     generator = read_model(model_name, device).generator
-    _write(generator, factorised(generator, count, layers=_rows(layers, generator)), look, psi, Path(out))
+    _write(
+        generator,
+        factorised(generator, count, layers=_rows(layers, generator)),
+        look,
+        psi,
+        Path(out),
+    )
 
 
 @click.command()
-@click.option("--count", default=20, show_default=True, type=click.IntRange(1, 1000), help="Number of channels.")
 @click.option(
-    "--samples", default=32, show_default=True, type=click.IntRange(1, 100_000), help="Random images to measure them on."
+    "--count",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Number of channels.",
+)
+@click.option(
+    "--samples",
+    default=32,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Random images to measure them on.",
 )
 @click.option(
     "--amount",
@@ -152,7 +208,8 @@ def channels(
 ) -> None:
     """Find style channels with a local effect (StyleSpace). Needs no labels.
 
-    Writes s-LAYER-CHANNEL.safetensors files and sheet.png, which shows what they do. Use "directions name" to name one.
+    Writes s-LAYER-CHANNEL.safetensors files and sheet.png, which shows what they do. Use
+    "directions name" to name one.
 
     \b
     Example:
@@ -186,14 +243,31 @@ def channels(
 @click.argument("file", metavar="FILE")
 @click.argument("name")
 @click.option("--flip", is_flag=True, help="Reverse the direction.")
-@click.option("--layers", help="Layers that it edits: 0-3, coarse, middle or fine (default: unchanged).")
+@click.option(
+    "--layers", help="Layers that it edits: 0-3, coarse, middle or fine (default: unchanged)."
+)
 @model_option(None)
-@click.option("--out", type=click.Path(), help="Direction file (.safetensors) (default: NAME in your folder).")
-@click.option("--force", is_flag=True, help="Replace your direction of the same name, or hide the bundled one.")
-def name(file: str, name: str, flip: bool, layers: str | None, model_name: str | None, out: str | None, force: bool) -> None:
+@click.option(
+    "--out", type=click.Path(), help="Direction file (.safetensors) (default: NAME in your folder)."
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace your direction of the same name, or hide the bundled one.",
+)
+def name(
+    file: str,
+    name: str,
+    flip: bool,
+    layers: str | None,
+    model_name: str | None,
+    out: str | None,
+    force: bool,
+) -> None:
     """Give the direction in FILE a NAME and copy it to your directions folder.
 
-    The folder is LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions. "latentedit edit --set NAME=2" finds the direction there.
+    The folder is LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions. "latentedit edit --set NAME=2"
+    finds the direction there.
 
     \b
     Example:
@@ -205,7 +279,11 @@ def name(file: str, name: str, flip: bool, layers: str | None, model_name: str |
     if out is not None and not out.endswith(".safetensors"):
         raise ArgumentError(f"--out must end in .safetensors, got {out}")
     direction = load_direction(file)
-    rows = _rows(layers, read_model(model_name or _bundled(direction), "cpu").generator) if layers else None
+    rows = (
+        _rows(layers, read_model(model_name or _bundled(direction), "cpu").generator)
+        if layers
+        else None
+    )
     direction = renamed(direction, name, flip=flip, layers=rows)
     path = storage_path(direction, out, force=force)
     direction.save(path)
@@ -214,7 +292,9 @@ def name(file: str, name: str, flip: bool, layers: str | None, model_name: str |
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME|FILE...")
-@click.option("--latent", "latent_file", metavar="FILE", help="Latent to start from, instead of random ones.")
+@click.option(
+    "--latent", "latent_file", metavar="FILE", help="Latent to start from, instead of random ones."
+)
 @click.option("--hold", metavar="NAME,...", help="Directions whose scores must not change.")
 @model_option(None)
 @look_options("-3:3:7")
@@ -253,7 +333,9 @@ def sheet(
     )
     directions = [direction_for(name, model, force) for name in names]
     held = [direction_for(name, model, force) for name in hold.split(",")] if hold else []
-    picture = sweep_sheet(model.generator, directions, steps, seeds=numbers, psi=psi, latent=latent, hold=held)
+    picture = sweep_sheet(
+        model.generator, directions, steps, seeds=numbers, psi=psi, latent=latent, hold=held
+    )
     save_image(picture, out)
     say_written(out)
 
@@ -265,7 +347,8 @@ def _bundled(direction: "Direction") -> str:
     found = bundled_with(direction.fingerprint)
     if found is None:
         raise IncompatibleError(
-            f"direction {direction.name} needs the generator {direction.fingerprint[:12]}; give its file with --model"
+            f"direction {direction.name} needs the generator {direction.fingerprint[:12]}; give "
+            "its file with --model"
         )
     return found
 
@@ -288,7 +371,11 @@ def _look(amounts: str, seeds: str) -> tuple[list[float], list[int]]:
 
 
 def _write(
-    generator: "Generator", found: Sequence["Direction"], look: tuple[list[float], list[int]], psi: float, folder: Path
+    generator: "Generator",
+    found: Sequence["Direction"],
+    look: tuple[list[float], list[int]],
+    psi: float,
+    folder: Path,
 ) -> None:
     from latentedit.directions import sweep_sheet
     from latentedit.directions.sweeps import title

@@ -30,14 +30,18 @@ if TYPE_CHECKING:
 AMOUNTS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 FIRST = {"smile": 1.25, "femininity": -1.5, "turn": 1.0, "grey-hair": 2.0}
 """Sliders of the large image, and their amounts."""
-TUNE_STEPS, TUNE_RATE = 80, 2e-3
-"""Pivotal tuning, for the default number of search steps; other numbers of steps are scaled in proportion."""
-LARGE, SMALL = 256, 160
+TUNE_STEPS = 80
+TUNE_RATE = 2e-3
+"""Pivotal tuning, for the default number of search steps; other numbers of steps are scaled in
+proportion."""
+LARGE = 256
+SMALL = 160
 """Sides of the images on the sheets, in pixels."""
 
 
 def portrait() -> Path:
-    """Return the path of the bundled portrait: a person of the Face Research Lab London Set who is not in the training data.
+    """Return the path of the bundled portrait: a person of the Face Research Lab London Set who is
+    not in the training data.
 
     L. DeBruine and B. Jones, 2017, figshare 10.6084/m9.figshare.5047666, CC BY 4.0; cut and scaled.
     """
@@ -48,16 +52,28 @@ def portrait() -> Path:
 
 @click.command()
 @click.option("--photo", type=click.Path(), help="Portrait to use (default: the bundled one).")
-@click.option("--out", type=click.Path(), default="demo", show_default=True, help="Folder for images and the latent file.")
-@click.option("--steps", default=100, show_default=True, type=click.IntRange(1, MOST), help="Optimisation steps.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    default="demo",
+    show_default=True,
+    help="Folder for images and the latent file.",
+)
+@click.option(
+    "--steps",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1, MOST),
+    help="Optimisation steps.",
+)
 @device_option
 @seed_option
 def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> None:
     """Invert a portrait into faces128 and apply every bundled slider to it.
 
-    The generator is tuned to the portrait, as with "latentedit invert --tune". Writes demo.png (photo, inversion, four edits),
-    sliders.png (every slider from -2 to +2), smiling.jpg (an edit pasted back into the photo) and portrait.safetensors (the
-    latent file, for "latentedit edit").
+    The generator is tuned to the portrait, as with "latentedit invert --tune". Writes demo.png
+    (photo, inversion, four edits), sliders.png (every slider from -2 to +2), smiling.jpg (an edit
+    pasted back into the photo) and portrait.safetensors (the latent file, for "latentedit edit").
 
     \b
     Example:
@@ -91,10 +107,14 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     latent.crop = quad
     if tuning is None:
         save_latent(folder / "portrait.safetensors", latent)
-        raise Interrupted(f"interrupted; the best result so far is in {folder / 'portrait.safetensors'}")
+        raise Interrupted(
+            f"interrupted; the best result so far is in {folder / 'portrait.safetensors'}"
+        )
 
     tuning.put_into(latent)
-    directions = {name: read_direction(file) for name, file in sorted(shipped(fingerprint(generator)).items())}
+    directions = {
+        name: read_direction(file) for name, file in sorted(shipped(fingerprint(generator)).items())
+    }
     chosen = {name: amount for name, amount in FIRST.items() if name in directions}
 
     unmoved = latent.render(generator)
@@ -104,7 +124,10 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
         *(moved(generator, latent, directions[name], chosen[name]) for name in chosen),
     ]
     captions = ["photo", "inversion", *(f"{name} {amount:+g}" for name, amount in chosen.items())]
-    halves = [contact_sheet.Row("", pictures[i : i + 3], captions[i : i + 3]) for i in range(0, len(pictures), 3)]
+    halves = [
+        contact_sheet.Row("", pictures[i : i + 3], captions[i : i + 3])
+        for i in range(0, len(pictures), 3)
+    ]
     drawn = own_path(folder / "demo.png", "latentedit")
     save_image(contact_sheet.sheet(halves, LARGE), drawn)
     say_written(drawn)
@@ -116,7 +139,11 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
             for amount in AMOUNTS:
                 strip.append(moved(generator, latent, direction, amount) if amount else unmoved)
                 bar.update(1)
-            rows.append(contact_sheet.Row(name, strip, [f"{amount:+g}" if amount else "0" for amount in AMOUNTS]))
+            rows.append(
+                contact_sheet.Row(
+                    name, strip, [f"{amount:+g}" if amount else "0" for amount in AMOUNTS]
+                )
+            )
 
     drawn = own_path(folder / "sliders.png", "latentedit")
     save_image(contact_sheet.sheet(rows, SMALL), drawn)
@@ -142,8 +169,11 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
         click.echo(limits)
 
 
-def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[Inversion, Tuning | None]":
-    """Invert into W+ with the model's own noise and tune the generator to the portrait; the tuning is None after Ctrl-C."""
+def search(
+    model: "Model", target: "Tensor", steps: int, seed: int
+) -> "tuple[Inversion, Tuning | None]":
+    """Invert into W+ with the model's own noise and tune the generator to the portrait; the tuning
+    is None after Ctrl-C."""
     from latentedit.inversion.options import STEPS, InversionOptions
     from latentedit.inversion.pivotal_tuning import TuningOptions
     from latentedit.inversion.preconditioner import PROBES
@@ -170,7 +200,9 @@ def search(model: "Model", target: "Tensor", steps: int, seed: int) -> "tuple[In
     return result, tuning
 
 
-def moved(generator: "Generator", latent: "Latent", direction: "Direction", amount: float) -> "Tensor":
+def moved(
+    generator: "Generator", latent: "Latent", direction: "Direction", amount: float
+) -> "Tensor":
     """Render ``latent`` moved by ``amount`` sigmas."""
     from dataclasses import replace
 

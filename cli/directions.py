@@ -5,7 +5,15 @@ from pathlib import Path
 import click
 
 from latentedit.cli import components
-from latentedit.cli.common import MOST, device_option, model_option, print_facts, read_model, say, say_written
+from latentedit.cli.common import (
+    MOST,
+    device_option,
+    model_option,
+    print_facts,
+    read_model,
+    say,
+    say_written,
+)
 from latentedit.cli.fitting import fit
 from latentedit.cli.labelling import label, sample
 from latentedit.cli.refining import refine
@@ -20,17 +28,29 @@ def directions() -> None:
 @directions.command("import")
 @click.argument("file", type=click.Path())
 @click.option("--name", help="Name of the direction (default: the file's name).")
-@click.option("--component", type=click.IntRange(0, MOST), help="Component of a GANSpace file, counted from 0.")
+@click.option(
+    "--component",
+    type=click.IntRange(0, MOST),
+    help="Component of a GANSpace file, counted from 0.",
+)
 @click.option("--layers", help="Layers that it edits: 0-3, coarse, middle or fine.")
 @model_option()
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
 @device_option
 def import_command(
-    file: str, name: str | None, component: int | None, layers: str | None, model_name: str, out: str, device: str
+    file: str,
+    name: str | None,
+    component: int | None,
+    layers: str | None,
+    model_name: str,
+    out: str,
+    device: str,
 ) -> None:
-    """Import a published direction: a .npy, .npz or .pt of shape [D], [1, D], [L, D] or [1, L, D], or a GANSpace file.
+    """Import a published direction: a .npy, .npz or .pt of shape [D], [1, D], [L, D] or [1, L, D],
+    or a GANSpace file.
 
-    The vector is normalised and its sigma is measured on the model, so that amounts compare with those of other sliders.
+    The vector is normalised and its sigma is measured on the model, so that amounts compare with
+    those of other sliders.
 
     \b
     Example:
@@ -41,10 +61,13 @@ def import_command(
 
     generator = read_model(model_name, device).generator
     rows = parse_layers(layers, generator.num_ws) if layers else None
-    direction = import_direction(file, generator, name or Path(file).stem, component=component, layers=rows)
+    direction = import_direction(
+        file, generator, name or Path(file).stem, component=component, layers=rows
+    )
     direction.save(out)
     click.echo(
-        f"{direction.name}: space {direction.space}, norm was {direction.provenance['original_norm']:.4g},"
+        f"{direction.name}: space {direction.space}, norm was "
+        f"{direction.provenance['original_norm']:.4g},"
         f" 1 sigma is {direction.sigma:.4g}"
     )
     say_written(out)
@@ -69,9 +92,17 @@ def list_command(model_name: str | None) -> None:
         for name, path in table.items():
             direction = read_direction(path)
             figure = next(
-                (f"{k} {quoted(direction.report[k])}" for k in ("photo_auc", "auc", "r2") if k in direction.report), ""
+                (
+                    f"{k} {quoted(direction.report[k])}"
+                    for k in ("photo_auc", "auc", "r2")
+                    if k in direction.report
+                ),
+                "",
             )
-            say(f"{name:16} {where:8} {direction.space:3} {figure}  for generator {direction.fingerprint[:12]}")
+            say(
+                f"{name:16} {where:8} {direction.space:3} {figure}  for generator "
+                f"{direction.fingerprint[:12]}"
+            )
 
 
 @directions.command()

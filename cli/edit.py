@@ -38,13 +38,15 @@ if TYPE_CHECKING:
     "sets",
     multiple=True,
     metavar="NAME=[:]AMOUNT[@LAYERS]",
-    help="Slider and amount: 1 is the usual difference between two random faces (one sigma). With a colon, set the score to"
+    help="Slider and amount: 1 is the usual difference between two random faces (one sigma). "
+    "With a colon, set the score to"
     " this value instead. Repeatable.",
 )
 @click.option(
     "--hold",
     metavar="NAME,...",
-    help="Sliders whose scores must not change, while those of --set change by exactly their amounts. One that is in both"
+    help="Sliders whose scores must not change, while those of --set change by exactly their "
+    "amounts. One that is in both"
     " changes by exactly its own.",
 )
 @click.option(
@@ -52,11 +54,21 @@ if TYPE_CHECKING:
     "sweeps",
     multiple=True,
     metavar="NAME=FROM:TO:COUNT",
-    help="Write a strip of images, or a video if --out is .mp4, .webm or .gif. A second --sweep makes a grid.",
+    help="Write a strip of images, or a video if --out is .mp4, .webm or .gif. A second --sweep "
+    "makes a grid.",
 )
 @transform_option
-@click.option("--paste-back", "photo", metavar="PHOTO", help="Paste the edited crop back into the photo it came from.")
-@click.option("--difference", is_flag=True, help="With --paste-back: add only the change, and keep the photo's own detail.")
+@click.option(
+    "--paste-back",
+    "photo",
+    metavar="PHOTO",
+    help="Paste the edited crop back into the photo it came from.",
+)
+@click.option(
+    "--difference",
+    is_flag=True,
+    help="With --paste-back: add only the change, and keep the photo's own detail.",
+)
 @click.option(
     "--feather",
     default=0.15,
@@ -65,10 +77,15 @@ if TYPE_CHECKING:
     help="Width of the crop's faded edge, as a share of its side.",
 )
 @click.option(
-    "--out", type=click.Path(), required=True, help="Image or latent (.safetensors) to write; a folder for several latents."
+    "--out",
+    type=click.Path(),
+    required=True,
+    help="Image or latent (.safetensors) to write; a folder for several latents.",
 )
 @click.option(
-    "--force", is_flag=True, help="Accept latents and directions of another generator, and a photo that does not match."
+    "--force",
+    is_flag=True,
+    help="Accept latents and directions of another generator, and a photo that does not match.",
 )
 @recursive_option
 @megapixels_option
@@ -90,12 +107,14 @@ def edit(
 ) -> None:
     """Apply attribute sliders to each LATENT and write the image.
 
-    NAME is a direction file, one of your own directions (LATENTEDIT_DIRECTIONS, or ~/.latentedit/directions), or a bundled
-    direction; "latentedit directions list" shows them. LAYERS is a range such as 0-3, or coarse, middle, fine. Directions in
-    style space change the latent's style offsets. A warning tells if an AMOUNT is larger than the safe amounts in the latent.
+    NAME is a direction file, one of your own directions (LATENTEDIT_DIRECTIONS, or
+    ~/.latentedit/directions), or a bundled direction; "latentedit directions list" shows them.
+    LAYERS is a range such as 0-3, or coarse, middle, fine. Directions in style space change the
+    latent's style offsets. A warning tells if an AMOUNT is larger than the safe amounts in the
+    latent.
 
-    In a folder, the image has the name of LATENT. It becomes NAME-edited next to LATENT, or if it would replace an image of
-    yours.
+    In a folder, the image has the name of LATENT. It becomes NAME-edited next to LATENT, or if it
+    would replace an image of yours.
 
     \b
     Example:
@@ -103,7 +122,8 @@ def edit(
       latentedit edit latents/me.safetensors --set glasses=:1.5 --hold turn,smile --out held.png
       latentedit edit latents/me.safetensors --sweep turn=-3:3:7 --out strip.png
       latentedit edit latents/me.safetensors --sweep turn=-2:2:5 --sweep smile=0:2:3 --out grid.png
-      latentedit edit latent-of-stylegan3.safetensors --model stylegan3-t.pkl --transform 0.1,0,-15 --out turned.png
+      latentedit edit latent-of-stylegan3.safetensors --model stylegan3-t.pkl --transform 0.1,0,-15
+          --out turned.png
       latentedit edit latents/me.safetensors --set turn=1 --paste-back me.jpg --out me-turned.jpg
     """
     from latentedit.directions.sweeps import check_holdable, move_latent
@@ -123,7 +143,9 @@ def edit(
     swept = [parse_sweep(text) for text in sweeps]
     turn = Transform.parse(transform) if transform else None
     if not moves and not swept and photo is None and turn is None:
-        raise ArgumentError("nothing to do: add at least one --set NAME=AMOUNT or --sweep NAME=FROM:TO:COUNT")
+        raise ArgumentError(
+            "nothing to do: add at least one --set NAME=AMOUNT or --sweep NAME=FROM:TO:COUNT"
+        )
     files = expand(latents, LATENTS, "latent files", recursive=recursive)
     names = distinct(files)
     theirs = {f"{name}.png".casefold() for name in names.values()}
@@ -179,25 +201,42 @@ def edit(
         if not target.suffix:
             # Next to the latent, NAME.png is the image that the inversion rendered.
             beside = target.resolve() == path.parent.resolve()
-            place = own_path(target / f"{names[path]}{'-edited' if beside else ''}.png", "edited", theirs)
+            place = own_path(
+                target / f"{names[path]}{'-edited' if beside else ''}.png", "edited", theirs
+            )
         if swept:
             *outer, (name, amounts) = swept
             down = [[Move(outer[0][0], amount, None)] for amount in outer[0][1]] if outer else [[]]
             rows = []
             for start in down:
                 steps = [[*start, Move(name, amount, None)] for amount in amounts]
-                pictures = [moved(latent, step, limits.branch()).render(generator) for step in steps]
-                title = ", ".join([path.stem, *(f"{Path(m.name).stem} {m.amount:+.1f}" for m in start)])
+                pictures = [
+                    moved(latent, step, limits.branch()).render(generator) for step in steps
+                ]
+                title = ", ".join(
+                    [path.stem, *(f"{Path(m.name).stem} {m.amount:+.1f}" for m in start)]
+                )
                 rows.append(
-                    contact_sheet.Row(f"{title}: {Path(name).stem}", pictures, [f"{amount:+.1f}" for amount in amounts])
+                    contact_sheet.Row(
+                        f"{title}: {Path(name).stem}",
+                        pictures,
+                        [f"{amount:+.1f}" for amount in amounts],
+                    )
                 )
             if place.suffix in ENDINGS:
                 say_video(save_video(place, there_and_back(rows[0].pictures), fps=12), place)
             else:
                 save_image(contact_sheet.sheet(rows), place)
         elif place.suffix == ".safetensors":
-            done = [*sets, *([f"holding {hold}"] if hold else []), *([f"transform {transform}"] if transform else [])]
-            latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *done]}
+            done = [
+                *sets,
+                *([f"holding {hold}"] if hold else []),
+                *([f"transform {transform}"] if transform else []),
+            ]
+            latent.settings = {
+                **latent.settings,
+                "edits": [*latent.settings.get("edits", []), *done],
+            }
             latent.space = space_of_latent(latent.ws, latent.styles).name
             latent.distances = {}
             # What was seen of sliders was seen from where the latent was before.
@@ -211,7 +250,11 @@ def edit(
                 check_belongs(picture, before, unedited, photo)
             drawn = to_pil(latent.render(generator))
             pasted = paste_back(
-                picture, drawn, _crop_of(latent), feather=feather, before=to_pil(unedited) if difference else None
+                picture,
+                drawn,
+                _crop_of(latent),
+                feather=feather,
+                before=to_pil(unedited) if difference else None,
             )
             save_like(pasted, place, photo)
         else:
@@ -230,12 +273,18 @@ def _amount(generator: "Generator", latent: "Latent", direction: "Direction", st
     check_movable(direction)
     if not step.absolute:
         return step.amount
-    return step.amount - float(direction.score(latent.ws, generator, latent.styles)[0]) / direction.sigma
+    return (
+        step.amount
+        - float(direction.score(latent.ws, generator, latent.styles)[0]) / direction.sigma
+    )
 
 
 def _crop_of(latent: "Latent") -> list[list[float]]:
     if latent.crop is None:
-        raise DataError("this latent has no crop position; --paste-back needs a latent made by latentedit invert")
+        raise DataError(
+            "this latent has no crop position; --paste-back needs a latent made by latentedit "
+            "invert"
+        )
     return latent.crop
 
 
@@ -246,5 +295,6 @@ def _check_source(latent: "Latent", photo: str) -> None:
     _crop_of(latent)
     if latent.source and latent.source.get("sha256") != describe_source(photo)["sha256"]:
         raise ArgumentError(
-            f"{photo}: not the photo that this latent was made from ({latent.source.get('name')}); use --force to paste anyway"
+            f"{photo}: not the photo that this latent was made from "
+            f"({latent.source.get('name')}); use --force to paste anyway"
         )

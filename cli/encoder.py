@@ -25,10 +25,18 @@ def encoder() -> None:
 
 @encoder.command()
 @click.argument("model_name", metavar="MODEL")
-@click.option("--data", type=click.Path(), help="Additional photos: a training set of the model's size.")
-@click.option("--steps", default=5000, show_default=True, type=click.IntRange(1, MOST), help="Training steps.")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(2, MOST), help="Images per step.")
-@click.option("--max-minutes", type=Finite(0, 1e7), help="Stop after this time; run again to resume.")
+@click.option(
+    "--data", type=click.Path(), help="Additional photos: a training set of the model's size."
+)
+@click.option(
+    "--steps", default=5000, show_default=True, type=click.IntRange(1, MOST), help="Training steps."
+)
+@click.option(
+    "--batch", default=16, show_default=True, type=click.IntRange(2, MOST), help="Images per step."
+)
+@click.option(
+    "--max-minutes", type=Finite(0, 1e7), help="Stop after this time; run again to resume."
+)
 @click.option(
     "--probes",
     default=2000,
@@ -37,7 +45,9 @@ def encoder() -> None:
     help="Number of random probes for the Gauss-Newton preconditioner.",
 )
 @click.option(
-    "--out", type=click.Path(), help="Encoder file (default: NAME.encoder.safetensors next to MODEL, where it is found)."
+    "--out",
+    type=click.Path(),
+    help="Encoder file (default: NAME.encoder.safetensors next to MODEL, where it is found).",
 )
 @perceptual_options
 @device_option
@@ -57,8 +67,8 @@ def train(
 ) -> None:
     """Train an encoder for MODEL on images that MODEL generates, whose w are known.
 
-    Ctrl-C and --max-minutes stop the training and save the encoder. Run the same command again to resume, until --steps are
-    done.
+    Ctrl-C and --max-minutes stop the training and save the encoder. Run the same command again to
+    resume, until --steps are done.
 
     \b
     Example:
@@ -71,12 +81,19 @@ def train(
     from latentedit.model.bundled import BUNDLED
     from latentedit.model.native import ENCODER, save_encoder
     from latentedit.training.data import load_pictures
-    from latentedit.training.encoders import EncoderTrainer, EncoderTraining, saved_curvature, train_encoder
+    from latentedit.training.encoders import (
+        EncoderTrainer,
+        EncoderTraining,
+        saved_curvature,
+        train_encoder,
+    )
 
     model = read_model(model_name, device)
     path = Path(model.path)
     if out is None and path.parent == BUNDLED:
-        raise ArgumentError("this model is bundled with latentedit; name the encoder file with --out")
+        raise ArgumentError(
+            "this model is bundled with latentedit; name the encoder file with --out"
+        )
 
     target = Path(out) if out else path.with_name(path.stem + ENCODER)
     state = target.with_name(target.name + ".state.pt")
@@ -118,9 +135,15 @@ def train(
     save_encoder(target, model, facts)
     say_written(target)
     if trainer.interrupted:
-        raise Interrupted(f"interrupted at step {trainer.step_number} of {steps}; run the same command again to resume")
+        raise Interrupted(
+            f"interrupted at step {trainer.step_number} of {steps}; run the same command again "
+            "to resume"
+        )
 
     if trainer.step_number < steps:
-        log.remark(f"stopped at step {trainer.step_number} of {steps}; run the same command again to resume")
+        log.remark(
+            f"stopped at step {trainer.step_number} of {steps}; run the same command again to "
+            "resume"
+        )
     else:
         state.unlink(missing_ok=True)

@@ -36,15 +36,29 @@ if TYPE_CHECKING:
 def label_options(function: Any) -> Any:
     """Add the options that select labels."""
     mirror = click.Choice(["none", "keep", "swap"])
-    text = "Mirrored photos: not used, with the same label, or with the opposite label (left and right)."
+    text = (
+        "Mirrored photos: not used, with the same label, or with the opposite label (left and "
+        "right)."
+    )
     for option in (
         click.option("--mirror", type=mirror, default="keep", show_default=True, help=text),
-        click.option("--exclude", multiple=True, metavar="GROUP", help="Group to leave out. Repeatable."),
-        click.option("--group", metavar="COLUMN", help="Column that identifies the person; a person is never in two folds."),
         click.option(
-            "--negative", multiple=True, metavar="VALUE", help="Value that means no (default: all others). Repeatable."
+            "--exclude", multiple=True, metavar="GROUP", help="Group to leave out. Repeatable."
         ),
-        click.option("--positive", multiple=True, metavar="VALUE", help="Value that means yes. Repeatable."),
+        click.option(
+            "--group",
+            metavar="COLUMN",
+            help="Column that identifies the person; a person is never in two folds.",
+        ),
+        click.option(
+            "--negative",
+            multiple=True,
+            metavar="VALUE",
+            help="Value that means no (default: all others). Repeatable.",
+        ),
+        click.option(
+            "--positive", multiple=True, metavar="VALUE", help="Value that means yes. Repeatable."
+        ),
         click.option("--column", help="Column of the CSV that holds the labels."),
     ):
         function = option(function)
@@ -57,10 +71,15 @@ def label_options(function: Any) -> Any:
 @click.option(
     "--balance",
     metavar="COLUMN,...",
-    help="Columns that correlate with the labels; samples are weighted to make the labels independent of them.",
+    help="Columns that correlate with the labels; samples are weighted to make the labels "
+    "independent of them.",
 )
 @click.option("--order", metavar="VALUE,...", help="Values from least to most, for ordered labels.")
-@click.option("--each", is_flag=True, help="Fit one direction per class against all others; --out is a folder.")
+@click.option(
+    "--each",
+    is_flag=True,
+    help="Fit one direction per class against all others; --out is a folder.",
+)
 @click.option("--name", help="Name of the direction (default: the column's name).")
 @model_option()
 @click.option(
@@ -68,7 +87,8 @@ def label_options(function: Any) -> Any:
     type=click.Choice(["transfer", "invert"]),
     default="transfer",
     show_default=True,
-    help="For photos: train a classifier on them and score random images with it, or invert every photo.",
+    help="For photos: train a classifier on them and score random images with it, or invert "
+    "every photo.",
 )
 @click.option(
     "--probe",
@@ -78,13 +98,27 @@ def label_options(function: Any) -> Any:
     help="Linear model. auto: svc, or logistic for few labels, or ridge for numbers.",
 )
 @click.option(
-    "--space", type=click.Choice(["w", "w+", "s", "z"]), default="w", show_default=True, help="Latent space of the direction."
+    "--space",
+    type=click.Choice(["w", "w+", "s", "z"]),
+    default="w",
+    show_default=True,
+    help="Latent space of the direction.",
 )
 @click.option(
-    "--confident", type=Finite(0, 0.5, min_open=True), help="Fit to this share of the samples at either end of the scores."
+    "--confident",
+    type=Finite(0, 0.5, min_open=True),
+    help="Fit to this share of the samples at either end of the scores.",
 )
-@click.option("--keep", metavar="NAME,...|auto", help="Directions whose scores must not change; auto selects them.")
-@click.option("--classifier", type=click.Path(), help="ONNX classifier that scores random images; replaces labels.")
+@click.option(
+    "--keep",
+    metavar="NAME,...|auto",
+    help="Directions whose scores must not change; auto selects them.",
+)
+@click.option(
+    "--classifier",
+    type=click.Path(),
+    help="ONNX classifier that scores random images; replaces labels.",
+)
 @click.option(
     "--output",
     default=-1,
@@ -93,7 +127,11 @@ def label_options(function: Any) -> Any:
     help="Index of the classifier's output; -1 is the last.",
 )
 @click.option(
-    "--size", default=224, show_default=True, type=click.IntRange(1, 4096), help="Input size of the classifier, in pixels."
+    "--size",
+    default=224,
+    show_default=True,
+    type=click.IntRange(1, 4096),
+    help="Input size of the classifier, in pixels.",
 )
 @click.option(
     "--prepare",
@@ -105,7 +143,11 @@ def label_options(function: Any) -> Any:
 @click.option("--grey", is_flag=True, help="The classifier takes greyscale images.")
 @click.option("--layers", help="Layers to analyse and to edit: 0-3, coarse, middle or fine.")
 @click.option(
-    "--samples", default=6000, show_default=True, type=click.IntRange(100, MOST), help="Number of random images to score."
+    "--samples",
+    default=6000,
+    show_default=True,
+    type=click.IntRange(100, MOST),
+    help="Number of random images to score.",
 )
 @click.option(
     "--steps",
@@ -151,28 +193,36 @@ def fit(
 ) -> None:
     """Fit a direction to labelled samples, or to a classifier's scores of random images.
 
-    Labels are a CSV with a "file" column (photos, or latent files such as those of "directions sample"), or a folder with one
-    sub-folder per class. Rows without a label are skipped. Photos that cannot be read or show no face are listed and skipped.
-    A warning says when another column predicts the labels, because the slider may then change that attribute instead; --balance
+    Labels are a CSV with a "file" column (photos, or latent files such as those of "directions
+    sample"), or a folder with one sub-folder per class. Rows without a label are skipped. Photos
+    that cannot be read or show no face are listed and skipped. A warning says when another column
+    predicts the labels, because the slider may then change that attribute instead; --balance
     weights the samples to prevent it.
 
     \b
     Example:
-      latentedit directions fit labels.csv --column glasses --group person --aligned --out glasses.safetensors
-      latentedit directions fit labels.csv --column hair --order none,short,long --keep auto --out hair.safetensors
-      latentedit directions fit --classifier smile.onnx --name smile --size 64 --grey --prepare unit --out smile.safetensors
+      latentedit directions fit labels.csv --column glasses --group person --aligned --out
+          glasses.safetensors
+      latentedit directions fit labels.csv --column hair --order none,short,long --keep auto --out
+          hair.safetensors
+      latentedit directions fit --classifier smile.onnx --name smile --size 64 --grey --prepare unit
+          --out smile.safetensors
     """
     from latentedit.directions.labels import read_texts
     from latentedit.latent.editing import parse_layers
 
     if each and (positive or negative or order):
-        raise ArgumentError("--each fits every class; it cannot be used with --positive, --negative or --order")
+        raise ArgumentError(
+            "--each fits every class; it cannot be used with --positive, --negative or --order"
+        )
     if not each and not out.endswith(".safetensors"):
         raise ArgumentError(f"--out must end in .safetensors, got {out}")
     if balance and classifier is not None:
         raise ArgumentError("--balance needs labels; it cannot be used with --classifier")
     if (table is None) == (classifier is None):
-        raise ArgumentError("give either labels (a CSV or a folder) or --classifier FILE, and not both")
+        raise ArgumentError(
+            "give either labels (a CSV or a folder) or --classifier FILE, and not both"
+        )
     if space == "z" and layers:
         raise ArgumentError("a direction in z edits all layers; leave out --layers")
     model = read_model(model_name, device)
@@ -200,8 +250,15 @@ def fit(
         }
         common["provenance"] = provenance
         called = name or texts.attribute
-        wanted = [(f"{called}-{value}", (value,)) for value in sorted(set(texts.texts))] if each else [(called, positive)]
-        tables = [(title, texts.numbers(yes, negative, order.split(",") if order else ())) for title, yes in wanted]
+        wanted = (
+            [(f"{called}-{value}", (value,)) for value in sorted(set(texts.texts))]
+            if each
+            else [(called, positive)]
+        )
+        tables = [
+            (title, texts.numbers(yes, negative, order.split(",") if order else ()))
+            for title, yes in wanted
+        ]
         columns = [part.strip() for part in balance.split(",")] if balance else []
         _warn(tables, columns)
         if columns:
@@ -221,7 +278,10 @@ def fit(
         _tell_of_background(direction, model)
         say_written(place)
         if direction.space == "z":
-            log.warn("a direction in z works on random images (directions sheet); edit cannot apply it to latents")
+            log.warn(
+                "a direction in z works on random images (directions sheet); edit cannot apply "
+                "it to latents"
+            )
 
 
 @dataclass(frozen=True)
@@ -240,7 +300,9 @@ class _Asked:
     """Arguments of every fit."""
 
 
-def _from_classifier(classifier: "OnnxClassifier", facts: dict[str, Any], name: str, asked: _Asked) -> "Direction":
+def _from_classifier(
+    classifier: "OnnxClassifier", facts: dict[str, Any], name: str, asked: _Asked
+) -> "Direction":
     from latentedit.directions import fit_from_scores
 
     if asked.common["space"] in ("z", "w+"):
@@ -266,11 +328,16 @@ def _warn(tables: "list[tuple[str, LabelTable]]", balanced: list[str]) -> None:
     for title, labels in tables:
         for column, auc in telling_columns(labels):
             if column not in balanced:
-                said = f"{title}: the column {column} predicts these labels (AUC {auc:.2f}); the direction may change it"
+                said = (
+                    f"{title}: the column {column} predicts these labels (AUC {auc:.2f}); the "
+                    "direction may change it"
+                )
                 log.warn(f"{said}. Use --balance {column} to make the labels independent of it")
 
 
-def _from_tables(tables: "list[tuple[str, LabelTable]]", balance: list[str], asked: _Asked) -> "list[Direction]":
+def _from_tables(
+    tables: "list[tuple[str, LabelTable]]", balance: list[str], asked: _Asked
+) -> "list[Direction]":
     import torch
 
     from latentedit.directions.balancing import balanced, balanced_rows
@@ -278,7 +345,10 @@ def _from_tables(tables: "list[tuple[str, LabelTable]]", balance: list[str], ask
     paths = tables[0][1].paths
     if are_latents(paths):
         if balance:
-            tables = [(title, balanced(labels, balanced_rows(labels, balance))) for title, labels in tables]
+            tables = [
+                (title, balanced(labels, balanced_rows(labels, balance)))
+                for title, labels in tables
+            ]
         return [_from_latents(labels, title, asked) for title, labels in tables]
     if asked.confident is not None and asked.method != "transfer":
         raise ArgumentError("--confident needs scores; it cannot be used with --method invert")
@@ -289,7 +359,8 @@ def _from_tables(tables: "list[tuple[str, LabelTable]]", balance: list[str], ask
         labels = labels.only(set(crops))
         chosen = images
         if balance:
-            rows = balanced_rows(labels, balance, copies=1)  # every copy of a photo is augmented anew
+            # every copy of a photo is augmented anew
+            rows = balanced_rows(labels, balance, copies=1)
             chosen = images[rows]
             labels = balanced(labels, rows)
         found.append(_from_photos(chosen, labels, title, asked))
@@ -310,29 +381,39 @@ def _from_latents(labels: "LabelTable", name: str, asked: _Asked) -> "Direction"
         elif _is_seed(latent.settings.get("seed")) and not latent.settings.get("edits"):
             found.append(sample_z(latent.settings["seed"], generator.z_dim))
         else:
-            raise DataError(f"{path}: its z is unknown; --space z needs latents of latentedit directions sample")
+            raise DataError(
+                f"{path}: its z is unknown; --space z needs latents of latentedit directions sample"
+            )
 
     choices = {key: value for key, value in asked.common.items() if key != "provenance"}
     options = ProbeOptions(**choices)
     if asked.confident is not None:
         options = replace(options, confident=2 * asked.confident)
     samples = LabelledLatents(torch.cat(found), labels.values, labels.groups)
-    return fit_probe(samples, generator, options, name=name, provenance=asked.common.get("provenance"))
+    return fit_probe(
+        samples, generator, options, name=name, provenance=asked.common.get("provenance")
+    )
 
 
 def _is_seed(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**32
 
 
-def read_pictures(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> "dict[Path, Tensor]":
-    """Return ``[1, C, R, R]`` of photos as `read_crops` does, or of latent files with the model's own noise."""
+def read_pictures(
+    paths: list[Path], model: "Model", crop: str | None, aligned: bool
+) -> "dict[Path, Tensor]":
+    """Return ``[1, C, R, R]`` of photos as `read_crops` does, or of latent files with the model's
+    own noise."""
     import torch
 
     if not are_latents(paths):
         return read_crops(paths, model, crop, aligned)
     generator = model.generator
     with torch.no_grad():
-        rows = (latent.rows(generator.num_ws).to(generator.device) for latent in own_latents(paths, model))
+        rows = (
+            latent.rows(generator.num_ws).to(generator.device)
+            for latent in own_latents(paths, model)
+        )
         return {path: generator.synthesis(ws).cpu() for path, ws in zip(paths, rows, strict=True)}
 
 
@@ -352,20 +433,27 @@ def own_latents(paths: list[Path], model: "Model") -> "list[Latent]":
     from latentedit.networks.fingerprint import fingerprint
 
     generator = model.generator
-    own, found = fingerprint(generator), []
+    own = fingerprint(generator)
+    found = []
     for path in paths:
         latent = load_latent(path)
         latent.check_generator(own, model.path)
         rows, width = latent.ws.shape[1:]
         if rows not in (1, generator.num_ws) or width != generator.w_dim:
-            sizes = f"latents of {rows} x {width}; this generator has {generator.num_ws} x {generator.w_dim}"
+            sizes = (
+                f"latents of {rows} x {width}; this generator has {generator.num_ws} x "
+                f"{generator.w_dim}"
+            )
             raise IncompatibleError(f"{path}: {sizes}")
         found.append(latent)
     return found
 
 
-def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: bool) -> "dict[Path, Tensor]":
-    """Return ``[1, C, R, R]`` of photos; those that cannot be read or show no face are listed and skipped.
+def read_crops(
+    paths: list[Path], model: "Model", crop: str | None, aligned: bool
+) -> "dict[Path, Tensor]":
+    """Return ``[1, C, R, R]`` of photos; those that cannot be read or show no face are listed and
+    skipped.
 
     A warning names photos whose face may be framed wrongly.
 
@@ -395,7 +483,11 @@ def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: boo
                 wrong.append(str(error))
             bar.update(1)
     if not crops:
-        raise DataError(wrong[0] if len(wrong) == 1 else f"none of the {len(paths)} photos can be used; the first: {wrong[0]}")
+        raise DataError(
+            wrong[0]
+            if len(wrong) == 1
+            else f"none of the {len(paths)} photos can be used; the first: {wrong[0]}"
+        )
     for message in wrong:
         log.warn(f"skipped: {message}")
     if wrong:
@@ -406,16 +498,25 @@ def read_crops(paths: list[Path], model: "Model", crop: str | None, aligned: boo
 
 
 def _from_photos(images: "Tensor", labels: "LabelTable", name: str, asked: _Asked) -> "Direction":
-    from latentedit.directions import LabelledPhotos, TransferOptions, fit_from_inversions, fit_from_photos
+    from latentedit.directions import (
+        LabelledPhotos,
+        TransferOptions,
+        fit_from_inversions,
+        fit_from_photos,
+    )
 
     model = asked.model
     transfer = asked.method == "transfer"
     if asked.common["space"] == "z":
         raise ArgumentError("photos have no z; --space must be w, w+ or s")
     if transfer and asked.common["space"] == "w+":
-        raise ArgumentError("random images have the same w in all layers; --space w+ needs --method invert")
+        raise ArgumentError(
+            "random images have the same w in all layers; --space w+ needs --method invert"
+        )
     if model.discriminator is None:
-        advice = "has no discriminator, whose features are needed to classify photos; use latent files"
+        advice = (
+            "has no discriminator, whose features are needed to classify photos; use latent files"
+        )
         raise NotFoundError(f"{model.path}: {advice}")
 
     with progress_bar(len(images), "transferring" if transfer else "inverting", "image") as bar:
@@ -425,7 +526,13 @@ def _from_photos(images: "Tensor", labels: "LabelTable", name: str, asked: _Aske
             bar.update(done - bar.n)
 
         photos = LabelledPhotos(images, labels.values, labels.groups, asked.mirror)
-        shared = dict(generator=model.generator, discriminator=model.discriminator, name=name, progress=report, **asked.common)
+        shared = dict(
+            generator=model.generator,
+            discriminator=model.discriminator,
+            name=name,
+            progress=report,
+            **asked.common,
+        )
         if not transfer:
             return fit_from_inversions(photos, steps=asked.steps, **shared)
         options = TransferOptions(samples=asked.samples)
@@ -435,7 +542,8 @@ def _from_photos(images: "Tensor", labels: "LabelTable", name: str, asked: _Aske
 
 
 def _tell_of_background(direction: "Direction", model: "Model") -> None:
-    """Say so where a slider moves what is behind faces, as it does when labels go along with the collection."""
+    """Say so where a slider moves what is behind faces, as it does when labels go along with the
+    collection."""
     from latentedit.directions.places import places
 
     found = places(model.generator, direction, model.framing)
@@ -444,9 +552,15 @@ def _tell_of_background(direction: "Direction", model: "Model") -> None:
     levels = f"by {found.border:.1f} grey levels a pixel (the face by {found.face:.1f})"
     said = f"{direction.name}: the slider moves mainly the background, {levels}"
     if direction.provenance.get("balanced"):
-        advice = "if that is not meant, these labels go along with something else than the columns of --balance"
+        advice = (
+            "if that is not meant, these labels go along with something else than the columns of "
+            "--balance"
+        )
     else:
-        advice = "if that is not meant, --balance with a column of the background or the collection takes it out of the labels"
+        advice = (
+            "if that is not meant, --balance with a column of the background or the collection "
+            "takes it out of the labels"
+        )
     say(f"{said}; {advice}", err=True)
 
 

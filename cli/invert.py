@@ -62,15 +62,21 @@ LARGE = 256
     type=click.Choice(["auto", "mean", "encoder"]),
     default="auto",
     show_default=True,
-    help="Starting point. auto: the encoder's output with quasi-newton, if the model has an encoder; otherwise the mean w.",
+    help="Starting point. auto: the encoder's output with quasi-newton, if the model has an "
+    "encoder; otherwise the mean w.",
 )
 @click.option(
     "--encoder",
     "encoder_file",
     metavar="FILE",
-    help="Encoder file, if it is not next to the model: one of latentedit, or a checkpoint of e4e, pSp or ReStyle.",
+    help="Encoder file, if it is not next to the model: one of latentedit, or a checkpoint of "
+    "e4e, pSp or ReStyle.",
 )
-@click.option("--patience", type=click.IntRange(1, MOST), help="Stop after this many steps without improvement.")
+@click.option(
+    "--patience",
+    type=click.IntRange(1, MOST),
+    help="Stop after this many steps without improvement.",
+)
 @click.option(
     "--restarts",
     default=0,
@@ -106,9 +112,23 @@ LARGE = 256
     type=WEIGHT,
     help="Weight of a latent discriminator, which keeps w realistic; try 0.1.",
 )
-@click.option("--tune", is_flag=True, help="Then tune the generator to the photo; the latent file stores the change.")
-@click.option("--tune-steps", default=200, show_default=True, type=click.IntRange(1, MOST), help="Steps of --tune.")
-@click.option("--mask", metavar="FILE", help="Image of the crop's shape: white pixels count, black ones do not.")
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Then tune the generator to the photo; the latent file stores the change.",
+)
+@click.option(
+    "--tune-steps",
+    default=200,
+    show_default=True,
+    type=click.IntRange(1, MOST),
+    help="Steps of --tune.",
+)
+@click.option(
+    "--mask",
+    metavar="FILE",
+    help="Image of the crop's shape: white pixels count, black ones do not.",
+)
 @crop_options
 @face_options
 @framing_option
@@ -116,12 +136,20 @@ LARGE = 256
 @click.option(
     "--batch",
     type=click.IntRange(1, MOST),
-    help="Photos per batch (default: 8, or 1 for models of 256 px and more; on CUDA as many as fit).",
+    help="Photos per batch (default: 8, or 1 for models of 256 px and more; on CUDA as many as "
+    "fit).",
 )
 @click.option("--video", is_flag=True, help="Also write a video of the search, NAME.mp4.")
-@click.option("--remember-source", is_flag=True, help="Store the photo's name and SHA-256 in the latent file.")
+@click.option(
+    "--remember-source", is_flag=True, help="Store the photo's name and SHA-256 in the latent file."
+)
 @click.option("--again", is_flag=True, help="Reprocess photos that index.csv lists as done.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result of every photo as JSON, one object per line.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the result of every photo as JSON, one object per line.",
+)
 @recursive_option
 @megapixels_option
 @device_option
@@ -163,13 +191,14 @@ def invert(
 ) -> None:
     """Find the latent that reproduces each PHOTO (or each image in a folder).
 
-    For every photo it writes NAME.safetensors (the latent), NAME.png (the image it renders), NAME-compare.png (photo, image
-    with the optimised noise, image with the model's own noise) and a row of index.csv. If a photo fails, the others are still
-    processed. Run the same command again to resume; it skips photos that are done. Ctrl-C keeps the best result so far.
-    Started by torchrun, the processes share the photos.
+    For every photo it writes NAME.safetensors (the latent), NAME.png (the image it renders),
+    NAME-compare.png (photo, image with the optimised noise, image with the model's own noise) and a
+    row of index.csv. If a photo fails, the others are still processed. Run the same command again
+    to resume; it skips photos that are done. Ctrl-C keeps the best result so far. Started by
+    torchrun, the processes share the photos.
 
-    NAME is the photo's name. Photos that share a name become NAME-ENDING or FOLDER-NAME. A file that would replace a photo, or
-    the latent of another photo, becomes NAME-inverted.
+    NAME is the photo's name. Photos that share a name become NAME-ENDING or FOLDER-NAME. A file
+    that would replace a photo, or the latent of another photo, becomes NAME-inverted.
 
     \b
     Example:
@@ -207,7 +236,9 @@ def invert(
     if encoder_file:
         add_encoder(encoder_file, model)
     if init == "encoder" and model.encoder is None:
-        raise NotFoundError(f'{model_name} has no encoder; train one with "latentedit encoder train"')
+        raise NotFoundError(
+            f'{model_name} has no encoder; train one with "latentedit encoder train"'
+        )
     if not search.step_count and not projector.starts_from_encoder(search):
         raise ArgumentError("--steps 0 needs an encoder")
     if tune and space == "s":
@@ -242,7 +273,8 @@ def invert(
 
 
 def measure(projector: "Projector", search: "InversionOptions") -> None:
-    """Have what takes long ready before the first photo, and say how long large photos will take."""
+    """Have what takes long ready before the first photo, and say how long large photos will
+    take."""
     from latentedit.inversion.preconditioner import PROBES
     from latentedit.model.cost import estimate
 
@@ -251,8 +283,15 @@ def measure(projector: "Projector", search: "InversionOptions") -> None:
     if model is not None and model.generator.resolution >= LARGE:
         cost = estimate(model, projector.device)
         total = cost.step_seconds * search.step_count * (search.restarts + 1) / 60
-        once = f", plus {cost.step_seconds * PROBES / 60:.2g} minutes once for this model" if unmeasured else ""
-        log.remark(f"estimate, within a factor of two: {total:.2g} minutes and {cost.step_gb:.2g} GB per photo{once}")
+        once = (
+            f", plus {cost.step_seconds * PROBES / 60:.2g} minutes once for this model"
+            if unmeasured
+            else ""
+        )
+        log.remark(
+            f"estimate, within a factor of two: {total:.2g} minutes and {cost.step_gb:.2g} GB "
+            f"per photo{once}"
+        )
 
     if search.adversarial_weight:
         _ = projector.critic

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import PSI, SEED, device_option, model_option, progress_bar, read_model, say_written, seed_option
+from latentedit.cli.common import (
+    PSI,
+    SEED,
+    device_option,
+    model_option,
+    progress_bar,
+    read_model,
+    say_written,
+    seed_option,
+)
 from latentedit.errors import DataError, Interrupted
 
 if TYPE_CHECKING:
@@ -16,21 +25,55 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Number of samples.")
-@click.option("--attribute", "attributes", multiple=True, metavar="NAME", help="Attribute to label; adds a column. Repeatable.")
 @click.option(
-    "--psi", default=1.0, show_default=True, type=PSI, help="Truncation: 1 means none, smaller values give more typical images."
+    "--count",
+    type=click.IntRange(1, 10_000),
+    default=200,
+    show_default=True,
+    help="Number of samples.",
 )
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the first sample; the others count up.")
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="NAME",
+    help="Attribute to label; adds a column. Repeatable.",
+)
+@click.option(
+    "--psi",
+    default=1.0,
+    show_default=True,
+    type=PSI,
+    help="Truncation: 1 means none, smaller values give more typical images.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=SEED,
+    help="Seed of the first sample; the others count up.",
+)
 @model_option()
-@click.option("--out", type=click.Path(), required=True, help="Folder for images, latents and labels.csv.")
+@click.option(
+    "--out", type=click.Path(), required=True, help="Folder for images, latents and labels.csv."
+)
 @device_option
-def sample(count: int, attributes: tuple[str, ...], psi: float, seed: int, model_name: str, out: str, device: str) -> None:
-    """Generate random samples to label: images, latents, a contact sheet, and labels.csv with empty columns.
+def sample(
+    count: int,
+    attributes: tuple[str, ...],
+    psi: float,
+    seed: int,
+    model_name: str,
+    out: str,
+    device: str,
+) -> None:
+    """Generate random samples to label: images, latents, a contact sheet, and labels.csv with empty
+    columns.
 
     \b
     Example:
-      latentedit directions sample --count 200 --attribute beard --attribute smile --psi 0.8 --out samples
+      latentedit directions sample --count 200 --attribute beard --attribute smile --psi 0.8 --out
+          samples
     """
     from latentedit.directions.labelling.samples import write_samples
     from latentedit.networks.fingerprint import fingerprint
@@ -48,7 +91,10 @@ def sample(count: int, attributes: tuple[str, ...], psi: float, seed: int, model
             progress=lambda done, _: bar.update(done - bar.n),
         )
     say_written(table)
-    click.echo(f"next: latentedit directions label {shlex.quote(str(table))} --column {(*attributes, 'NAME')[0]}")
+    click.echo(
+        f"next: latentedit directions label {shlex.quote(str(table))} --column "
+        f"{(*attributes, 'NAME')[0]}"
+    )
 
 
 @click.command()
@@ -59,16 +105,23 @@ def sample(count: int, attributes: tuple[str, ...], psi: float, seed: int, model
     type=click.Choice(["uncertain", "file"]),
     default="uncertain",
     show_default=True,
-    help="Start with the samples that a probe of the answers so far is least certain about, or follow the CSV.",
+    help="Start with the samples that a probe of the answers so far is least certain about, or "
+    "follow the CSV.",
 )
 @seed_option
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the page (default: chosen by the system).")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port of the page (default: chosen by the system).",
+)
 @click.option("--no-browser", is_flag=True, help="Print the address, do not open a browser.")
 def label(table: str, column: str, order: str, seed: int, port: int, no_browser: bool) -> None:
     """Label the samples of CSV by hand, on a web page that only this machine can open.
 
-    CSV needs a "file" column with latent files or photos. A "picture" column names other images to show. Every answer is saved
-    at once, so the Done button, Ctrl-C or a power failure lose nothing. Run the same command again to continue.
+    CSV needs a "file" column with latent files or photos. A "picture" column names other images to
+    show. Every answer is saved at once, so the Done button, Ctrl-C or a power failure lose nothing.
+    Run the same command again to continue.
 
     \b
     Example:
@@ -81,7 +134,8 @@ def label(table: str, column: str, order: str, seed: int, port: int, no_browser:
         if labelling.next() is None:
             count = len(labelling.samples)
             raise DataError(
-                f"{table}: all {count} samples have a label in {column!r}; clear the labels that you want to change"
+                f"{table}: all {count} samples have a label in {column!r}; clear the labels that "
+                "you want to change"
             )
         interrupted = _ask(labelling, port, not no_browser)
     reached = labelling.progress()
@@ -147,5 +201,8 @@ def fit_command(labelling: "Labelling", table: str) -> str:
         from latentedit.formats.load_latent import load_latent
         from latentedit.model.bundled import bundled_with
 
-        words += ["--model", bundled_with(load_latent(labelling.samples[0].path).fingerprint) or "MODEL"]
+        words += [
+            "--model",
+            bundled_with(load_latent(labelling.samples[0].path).fingerprint) or "MODEL",
+        ]
     return shlex.join([*words, "--out", str(Path(f"{name}.safetensors"))])

@@ -36,14 +36,16 @@ def latent() -> None:
 @click.option("--out", type=click.Path(), required=True, help="Folder for latent files and images.")
 @recursive_option
 @device_option
-def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive: bool, device: str) -> None:
+def import_(
+    files: tuple[str, ...], model_name: str | None, out: str, recursive: bool, device: str
+) -> None:
     """Convert every latent in FILE to a latent file, and render its image.
 
-    Accepts projected_w.npz of NVIDIA's projectors, latents.pt of e4e, the .pt of rosinality's projector, and .npy arrays of
-    shape [N, layers, width].
+    Accepts projected_w.npz of NVIDIA's projectors, latents.pt of e4e, the .pt of rosinality's
+    projector, and .npy arrays of shape [N, layers, width].
 
-    The results are named after FILE, and after its folder if several files share a name. A file that would replace another
-    latent or an image of yours becomes NAME-imported.
+    The results are named after FILE, and after its folder if several files share a name. A file
+    that would replace another latent or an image of yours becomes NAME-imported.
 
     \b
     Example:
@@ -69,7 +71,11 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive:
             found.ws = found.rows(generator.num_ws)
             found.settings = {"imported": path.name}
             # A file with one latent gives it its own name; a file with several names each of them.
-            name = f"{names[path]}{inner.removeprefix(path.stem)}" if inner.startswith(path.stem) else inner
+            name = (
+                f"{names[path]}{inner.removeprefix(path.stem)}"
+                if inner.startswith(path.stem)
+                else inner
+            )
             place = _free_place(Path(out), name, found, written)
             save_image(found.render(generator), place.with_name(f"{place.stem}.png"))
             save_latent(place, found)
@@ -79,18 +85,25 @@ def import_(files: tuple[str, ...], model_name: str | None, out: str, recursive:
 
 
 def _free_place(folder: Path, name: str, latent: "Latent", written: set[str]) -> Path:
-    """Return the path for ``latent``: NAME, or NAME-imported, -2 ... if another latent or an image of the user is there."""
+    """Return the path for ``latent``: NAME, or NAME-imported, -2 ... if another latent or an image
+    of the user is there."""
     from latentedit.formats.load_latent import load_latent
     from latentedit.io.images import is_free
 
     def other(place: Path) -> bool:
-        if place.name.casefold() in written or not is_free(place) or not is_free(place.with_name(f"{place.stem}.png")):
+        if (
+            place.name.casefold() in written
+            or not is_free(place)
+            or not is_free(place.with_name(f"{place.stem}.png"))
+        ):
             return True
         try:
             there = load_latent(place) if place.is_file() else None
         except Error:
             return True
-        return there is not None and (there.ws.shape != latent.ws.shape or not bool((there.ws == latent.ws).all()))
+        return there is not None and (
+            there.ws.shape != latent.ws.shape or not bool((there.ws == latent.ws).all())
+        )
 
     place = folder / f"{name}.safetensors"
     number = 1
@@ -109,7 +122,8 @@ def _belongs(path: Path, found: "Latent", model: "Model") -> None:
     rows, width = found.ws.shape[1:]
     if rows not in (1, generator.num_ws) or width != generator.w_dim:
         raise IncompatibleError(
-            f"{path}: latents of {rows} x {width}; this generator needs {generator.num_ws} x {generator.w_dim}"
+            f"{path}: latents of {rows} x {width}; this generator needs {generator.num_ws} x "
+            f"{generator.w_dim}"
         )
 
     shapes = [tuple(map_.shape) for map_ in found.noise or []]
@@ -121,9 +135,15 @@ def _belongs(path: Path, found: "Latent", model: "Model") -> None:
 
 @latent.command()
 @click.argument("source", metavar="LATENT")
-@click.option("--out", type=click.Path(), required=True, help="File to write: a .npz as NVIDIA's projector writes it.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    required=True,
+    help="File to write: a .npz as NVIDIA's projector writes it.",
+)
 def export(source: str, out: str) -> None:
-    """Write LATENT as projected_w.npz. What this format cannot hold (noise maps, a tuned generator, style offsets) is listed.
+    """Write LATENT as projected_w.npz. What this format cannot hold (noise maps, a tuned generator,
+    style offsets) is listed.
 
     \b
     Example:
@@ -141,7 +161,9 @@ def export(source: str, out: str) -> None:
     say_written(out)
 
 
-def _pair(first: str, second: str, model_name: str | None, device: str, force: bool) -> tuple["Latent", "Latent", "Model"]:
+def _pair(
+    first: str, second: str, model_name: str | None, device: str, force: bool
+) -> tuple["Latent", "Latent", "Model"]:
     from latentedit.formats.load_latent import load_latent
     from latentedit.networks.fingerprint import fingerprint
 
@@ -153,7 +175,8 @@ def _pair(first: str, second: str, model_name: str | None, device: str, force: b
     b.ws = b.rows(model.generator.num_ws)
     if a.styles or b.styles:
         raise ArgumentError(
-            f"{first if a.styles else second}: has style offsets, which only fit its own w; invert with --space w or w+"
+            f"{first if a.styles else second}: has style offsets, which only fit its own w; "
+            "invert with --space w or w+"
         )
 
     return a, b, model
@@ -174,13 +197,23 @@ def _write(latent: "Latent", model: "Model", out: str, note: Sequence[str]) -> N
 @click.command()
 @click.argument("first", metavar="LATENT")
 @click.argument("second", metavar="OTHER")
-@click.option("--layers", default="coarse", show_default=True, help="Layers to take from OTHER: 0-3, coarse, middle or fine.")
+@click.option(
+    "--layers",
+    default="coarse",
+    show_default=True,
+    help="Layers to take from OTHER: 0-3, coarse, middle or fine.",
+)
 @model_option(None)
-@click.option("--out", type=click.Path(), required=True, help="Image or latent (.safetensors) to write.")
+@click.option(
+    "--out", type=click.Path(), required=True, help="Image or latent (.safetensors) to write."
+)
 @click.option("--force", is_flag=True, help="Accept latents of another generator.")
 @device_option
-def mix(first: str, second: str, layers: str, model_name: str | None, out: str, force: bool, device: str) -> None:
-    """Combine LATENT with some layers of OTHER (style mixing). Noise maps and generator tuning of these layers come along.
+def mix(
+    first: str, second: str, layers: str, model_name: str | None, out: str, force: bool, device: str
+) -> None:
+    """Combine LATENT with some layers of OTHER (style mixing). Noise maps and generator tuning of
+    these layers come along.
 
     \b
     Example:
@@ -197,12 +230,21 @@ def mix(first: str, second: str, layers: str, model_name: str | None, out: str, 
 @click.command()
 @click.argument("first", metavar="LATENT")
 @click.argument("second", metavar="OTHER")
-@click.option("--count", default=7, show_default=True, type=click.IntRange(2, 50), help="Number of images.")
+@click.option(
+    "--count", default=7, show_default=True, type=click.IntRange(2, 50), help="Number of images."
+)
 @model_option(None)
-@click.option("--out", type=click.Path(), required=True, help="Image (a strip), or video (.mp4, .webm or .gif).")
+@click.option(
+    "--out",
+    type=click.Path(),
+    required=True,
+    help="Image (a strip), or video (.mp4, .webm or .gif).",
+)
 @click.option("--force", is_flag=True, help="Accept latents of another generator.")
 @device_option
-def interpolate(first: str, second: str, count: int, model_name: str | None, out: str, force: bool, device: str) -> None:
+def interpolate(
+    first: str, second: str, count: int, model_name: str | None, out: str, force: bool, device: str
+) -> None:
     """Interpolate linearly from LATENT to OTHER, including noise maps and tuned generators.
 
     \b
@@ -217,11 +259,17 @@ def interpolate(first: str, second: str, count: int, model_name: str | None, out
 
     a, b, model = _pair(first, second, model_name, device, force)
     shares = [index / (count - 1) for index in range(count)]
-    pictures = [interpolated(model.generator, a, b, share).render(model.generator) for share in shares]
+    pictures = [
+        interpolated(model.generator, a, b, share).render(model.generator) for share in shares
+    ]
     if Path(out).suffix in ENDINGS:
         say_video(save_video(out, there_and_back(pictures), fps=12), out)
     else:
-        row = contact_sheet.Row(f"{Path(first).stem} to {Path(second).stem}", pictures, [f"{share:.2f}" for share in shares])
+        row = contact_sheet.Row(
+            f"{Path(first).stem} to {Path(second).stem}",
+            pictures,
+            [f"{share:.2f}" for share in shares],
+        )
         save_image(contact_sheet.sheet([row]), out)
 
     say_written(out)

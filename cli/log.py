@@ -1,4 +1,5 @@
-"""What a command says on stderr besides its errors: remarks, warnings, and with -v what the package logs as it works."""
+"""What a command says on stderr besides its errors: remarks, warnings, and with -v what the package
+logs as it works."""
 
 import logging
 from collections.abc import Callable

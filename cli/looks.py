@@ -44,7 +44,8 @@ class Limits:
         self._branches: list[Limits] = []
 
     def branch(self) -> "Limits":
-        """For one of several pictures that begin as moved so far; without branches there is one picture."""
+        """For one of several pictures that begin as moved so far; without branches there is one
+        picture."""
         branch = copy.copy(self)
         branch._moved = dict(self._moved)
         branch._branches = []
@@ -65,11 +66,17 @@ class Limits:
             for name, (direction, amount) in picture._moved.items():
                 low, high = self._safe[name]
                 side = (name, amount > 0)
-                if not low <= amount <= high and (side not in farthest or abs(amount) > abs(farthest[side][1])):
+                if not low <= amount <= high and (
+                    side not in farthest or abs(amount) > abs(farthest[side][1])
+                ):
                     farthest[side] = direction, amount
 
         # The user may have a direction of the same name.
-        return [self._line(name, amount) for (name, _), (direction, amount) in farthest.items() if _ships(direction)]
+        return [
+            self._line(name, amount)
+            for (name, _), (direction, amount) in farthest.items()
+            if _ships(direction)
+        ]
 
     def _line(self, name: str, amount: float) -> str:
         low, high = self._safe[name]

@@ -74,7 +74,8 @@ def guarded(command: click.Command) -> click.Command:
 
 
 class Lazy(click.Group):
-    """Imports a command's module when it is needed, and turns `Error` into one line and exit status 1 (130 after Ctrl-C)."""
+    """Imports a command's module when it is needed, and turns `Error` into one line and exit status
+    1 (130 after Ctrl-C)."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -107,15 +108,26 @@ class Lazy(click.Group):
         raise click.exceptions.Exit(status)
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="latentedit", prog_name="latentedit")
-@click.option("-v", "--verbose", is_flag=True, help="Log what happens on stderr; errors with their traceback.")
-@click.option("-q", "--quiet", is_flag=True, help="Print results, warnings and errors only: no remarks, no progress bars.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Log what happens on stderr; errors with their traceback."
+)
+@click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    help="Print results, warnings and errors only: no remarks, no progress bars.",
+)
 @click.pass_context
 def main(context: click.Context, verbose: bool, quiet: bool) -> None:
-    """Invert photos into a StyleGAN2 generator, edit them with attribute sliders, create sliders, and train generators.
+    """Invert photos into a StyleGAN2 generator, edit them with attribute sliders, create sliders,
+    and train generators.
 
-    Options of all commands stand before the command: "latentedit --quiet invert me.jpg --out latents".
+    Options of all commands stand before the command: "latentedit --quiet invert me.jpg --out
+    latents".
 
     \b
     Example:
@@ -129,10 +141,12 @@ def main(context: click.Context, verbose: bool, quiet: bool) -> None:
 
 
 def wait_passively() -> None:
-    """Let torch's threads sleep while they wait for one another, unless the user has configured this.
+    """Let torch's threads sleep while they wait for one another, unless the user has configured
+    this.
 
-    By default they spin. On a busy machine, a spinning thread takes the time that the thread it waits for needs, and everything
-    takes 4 to 13 times as long. The setting only works before torch is loaded, which commands do when work starts.
+    By default they spin. On a busy machine, a spinning thread takes the time that the thread it
+    waits for needs, and everything takes 4 to 13 times as long. The setting only works before torch
+    is loaded, which commands do when work starts.
     """
     if not any(name in os.environ for name in WAITING):
         os.environ["OMP_WAIT_POLICY"] = "passive"

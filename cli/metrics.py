@@ -10,7 +10,9 @@ from latentedit.errors import ArgumentError
 
 @click.command()
 @click.argument("model_name", metavar="MODEL")
-@click.option("--data", type=click.Path(), help="Training set to compare with (kid, fid, precision).")
+@click.option(
+    "--data", type=click.Path(), help="Training set to compare with (kid, fid, precision)."
+)
 @click.option(
     "--metrics",
     "names",
@@ -24,11 +26,16 @@ from latentedit.errors import ArgumentError
     default="inception",
     show_default=True,
     metavar="inception|efficientnet-lite0|FILE|MODEL",
-    help="Network whose features are compared: Inception, EfficientNet-Lite0 (needs latentedit[metrics]), an attribute"
+    help="Network whose features are compared: Inception, EfficientNet-Lite0 (needs "
+    "latentedit[metrics]), an attribute"
     " classifier, or another model's discriminator.",
 )
 @click.option(
-    "--ppl-space", type=click.Choice(["z", "w"]), default="w", show_default=True, help="Latent space of the paths for ppl."
+    "--ppl-space",
+    type=click.Choice(["z", "w"]),
+    default="w",
+    show_default=True,
+    help="Latent space of the paths for ppl.",
 )
 @click.option(
     "--ppl-sampling",
@@ -38,7 +45,11 @@ from latentedit.errors import ArgumentError
     help="Part of the path for ppl: its start, or all of it.",
 )
 @click.option("--ppl-crop", is_flag=True, help="For ppl: measure only the face, in FFHQ's framing.")
-@click.option("--inception-weights", type=click.Path(), help="Inception weights, if they are not in torch hub's cache.")
+@click.option(
+    "--inception-weights",
+    type=click.Path(),
+    help="Inception weights, if they are not in torch hub's cache.",
+)
 @click.option(
     "--count",
     default=10_000,
@@ -53,12 +64,24 @@ from latentedit.errors import ArgumentError
     type=click.IntRange(1, 1000),
     help="Repeat with this many seeds and report the spread.",
 )
-@click.option("--mirror", is_flag=True, help="Also compare with mirrored images, as train --mirror uses them.")
-@click.option("--held-out", type=click.Path(), help="For inversion: images that were not used for training (zip or folder).")
 @click.option(
-    "--steps", default=300, show_default=True, type=click.IntRange(1, 1_000_000), help="For inversion: optimisation steps."
+    "--mirror", is_flag=True, help="Also compare with mirrored images, as train --mirror uses them."
 )
-@click.option("--perceptual-weights", type=click.Path(), help="For ppl and inversion: VGG weights of LPIPS.")
+@click.option(
+    "--held-out",
+    type=click.Path(),
+    help="For inversion: images that were not used for training (zip or folder).",
+)
+@click.option(
+    "--steps",
+    default=300,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000),
+    help="For inversion: optimisation steps.",
+)
+@click.option(
+    "--perceptual-weights", type=click.Path(), help="For ppl and inversion: VGG weights of LPIPS."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @seed_option
 @device_option
@@ -83,30 +106,45 @@ def metrics(
 ) -> None:
     """Measure the quality of MODEL (a bundled name or a file).
 
-    Use KID for small data sets; FID needs tens of thousands of images. "separability" needs an attribute classifier (--features
-    FILE). "inversion" inverts the images of --held-out into W. The name of the perceptual path length includes its distance;
-    only ppl_lpips compares with published figures.
+    Use KID for small data sets; FID needs tens of thousands of images. "separability" needs an
+    attribute classifier (--features FILE). "inversion" inverts the images of --held-out into W. The
+    name of the perceptual path length includes its distance; only ppl_lpips compares with published
+    figures.
 
     \b
     Example:
-      latentedit metrics faces128 --data photos128.zip --features judge.safetensors --metrics kid,precision
+      latentedit metrics faces128 --data photos128.zip --features judge.safetensors --metrics
+          kid,precision
     """
     from latentedit.metrics import METRICS, load_features, load_judge, measure
-    from latentedit.metrics.measures import BATCH, OTHERS, inversion_of, path_length_of, separability_of, steps_of
+    from latentedit.metrics.measures import (
+        BATCH,
+        OTHERS,
+        inversion_of,
+        path_length_of,
+        separability_of,
+        steps_of,
+    )
     from latentedit.training import load_pictures
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in (*METRICS, *OTHERS)]
     if unknown or not wanted:
-        raise ArgumentError(f"--metrics takes {', '.join((*METRICS, *OTHERS))}; got {', '.join(unknown) or 'none'}")
+        raise ArgumentError(
+            f"--metrics takes {', '.join((*METRICS, *OTHERS))}; got {', '.join(unknown) or 'none'}"
+        )
 
     compared = [name for name in wanted if name in METRICS]
     if compared and data is None:
         raise ArgumentError(f"{compared[0]} needs a training set to compare with; add --data")
     if "inversion" in wanted and held_out is None:
-        raise ArgumentError("inversion needs images that were not used for training; add --held-out")
+        raise ArgumentError(
+            "inversion needs images that were not used for training; add --held-out"
+        )
     if "separability" in wanted and features in ("inception", "efficientnet-lite0"):
-        raise ArgumentError("separability needs an attribute classifier; name its file with --features")
+        raise ArgumentError(
+            "separability needs an attribute classifier; name its file with --features"
+        )
 
     model = read_model(model_name, device)
     found: dict[str, list[float]] = {}
@@ -119,7 +157,16 @@ def metrics(
             for number in range(seeds):
                 # Seeds are far apart: images within one measurement take consecutive ones.
                 own_seed = seed + number * 1_000_003
-                figures = measure(model, pictures, network, compared, count, seed=own_seed, mirror=mirror, progress=bar.update)
+                figures = measure(
+                    model,
+                    pictures,
+                    network,
+                    compared,
+                    count,
+                    seed=own_seed,
+                    mirror=mirror,
+                    progress=bar.update,
+                )
                 for name, value in figures.items():
                     found.setdefault(name, []).append(value)
 
@@ -127,7 +174,11 @@ def metrics(
     single: dict[str, float] = {}
     if "ppl" in wanted:
         pairs = min(count, 1000)
-        single.update(path_length_of(model, pairs, space=ppl_space, sampling=ppl_sampling, crop=ppl_crop, **lpips))
+        single.update(
+            path_length_of(
+                model, pairs, space=ppl_space, sampling=ppl_sampling, crop=ppl_crop, **lpips
+            )
+        )
 
     if "separability" in wanted:
         with progress_bar(count, "classifying", "image") as bar:

@@ -33,7 +33,10 @@ def parse_seeds(text: str) -> list[int]:
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ArgumentError(f"--seeds takes numbers and ranges such as 0-15,85, got {text!r}")
         if dash and int(first) > int(last):
-            raise ArgumentError(f"--seeds takes ranges from small to large: write {last}-{first} instead of {part.strip()}")
+            raise ArgumentError(
+                f"--seeds takes ranges from small to large: write {last}-{first} instead of "
+                f"{part.strip()}"
+            )
         seeds += range(int(first), min(int(last or first), int(first) + 10_000) + 1)
     if not 1 <= len(seeds) <= 10_000 or max(seeds) >= 2**32:
         raise ArgumentError(f"--seeds takes 1 to 10000 numbers below 2^32, got {text!r}")
@@ -59,10 +62,17 @@ def class_number(model: "Model", label: str | None) -> int | None:
 @click.command()
 @click.argument("model_name", metavar="MODEL")
 @click.option(
-    "--seeds", default="0-15", show_default=True, help="Seeds of z; numbered as in the galleries of the official networks."
+    "--seeds",
+    default="0-15",
+    show_default=True,
+    help="Seeds of z; numbered as in the galleries of the official networks.",
 )
 @click.option(
-    "--psi", default=0.7, show_default=True, type=PSI, help="Truncation: 1 means none, smaller values give more typical images."
+    "--psi",
+    default=0.7,
+    show_default=True,
+    type=PSI,
+    help="Truncation: 1 means none, smaller values give more typical images.",
 )
 @click.option(
     "--cutoff",
@@ -79,7 +89,10 @@ def class_number(model: "Model", label: str | None) -> int | None:
 )
 @transform_option
 @click.option(
-    "--out", type=click.Path(), required=True, help="Image (a grid of all seeds), or latent (.safetensors) of one seed."
+    "--out",
+    type=click.Path(),
+    required=True,
+    help="Image (a grid of all seeds), or latent (.safetensors) of one seed.",
 )
 @device_option
 def sample(
@@ -114,19 +127,36 @@ def sample(
     found = read_model(model_name, device)
     generator = found.generator
     if cutoff is not None and cutoff > generator.num_ws:
-        raise ArgumentError(f"--cutoff takes 0 to {generator.num_ws}, the number of layers of this network; got {cutoff}")
+        raise ArgumentError(
+            f"--cutoff takes 0 to {generator.num_ws}, the number of layers of this network; got "
+            f"{cutoff}"
+        )
     number = class_number(found, label)
-    c = one_hot(torch.tensor([number]), generator.c_dim).to(generator.device) if number is not None else None
+    c = (
+        one_hot(torch.tensor([number]), generator.c_dim).to(generator.device)
+        if number is not None
+        else None
+    )
     pictures = []
     with torch.no_grad():
         for seed in numbers:
-            ws = generator.mapping(sample_z(seed, generator.z_dim).to(generator.device), c, psi, cutoff)
+            ws = generator.mapping(
+                sample_z(seed, generator.z_dim).to(generator.device), c, psi, cutoff
+            )
             offsets = transform_offsets(generator, ws, wanted) if wanted else []
             pictures.append(render(generator, ws, cast(Noise, noise), offsets).cpu())
         if out.endswith(".safetensors"):
             if len(numbers) > 1:
-                raise ArgumentError("a latent file holds one latent; give one seed, or an image as --out")
-            settings = {"seed": numbers[0], "psi": psi, "cutoff": cutoff, "class": label, "transform": transform}
+                raise ArgumentError(
+                    "a latent file holds one latent; give one seed, or an image as --out"
+                )
+            settings = {
+                "seed": numbers[0],
+                "psi": psi,
+                "cutoff": cutoff,
+                "class": label,
+                "transform": transform,
+            }
             settings = {name: value for name, value in settings.items() if value is not None}
             space = "s" if offsets else "w" if cutoff is None or psi == 1 else "w+"
             latent = Latent(ws.cpu(), None, fingerprint(generator), space, None, settings)
@@ -155,11 +185,12 @@ def model() -> None:
 )
 @framing_option
 def convert(source: str, target: str, layout: str, framing: str | None) -> None:
-    """Convert the model IN (a bundled name, or a file of any supported format) to OUT, a .safetensors or .pt file.
+    """Convert the model IN (a bundled name, or a file of any supported format) to OUT, a
+    .safetensors or .pt file.
 
-    The fingerprint stays the same, so latents and directions work with both files. A .safetensors file stores --framing.
-    What a layout has no place for is listed. Rosinality's has no clamp of activations; how much that changes is measured on
-    random images.
+    The fingerprint stays the same, so latents and directions work with both files. A .safetensors
+    file stores --framing. What a layout has no place for is listed. Rosinality's has no clamp of
+    activations; how much that changes is measured on random images.
 
     \b
     Example:
@@ -175,7 +206,10 @@ def convert(source: str, target: str, layout: str, framing: str | None) -> None:
     if target.endswith(".safetensors"):
         save_model(target, found)
         if isinstance(found.encoder, PublishedEncoder):
-            log.warn(f"left out: the {found.encoder.config.kind} encoder; keep {source}, and give it with --encoder")
+            log.warn(
+                f"left out: the {found.encoder.config.kind} encoder; keep {source}, and give it "
+                "with --encoder"
+            )
     elif target.endswith(".pt"):
         if layout == "nvidia":
             save_plain(target, found)
@@ -209,25 +243,37 @@ def zoo(as_json: bool) -> None:
 
     entries = list(catalogue().values())
     if as_json:
-        click.echo(json.dumps([{**asdict(entry), "here": entry.path.is_file()} for entry in entries], indent=2))
+        click.echo(
+            json.dumps(
+                [{**asdict(entry), "here": entry.path.is_file()} for entry in entries], indent=2
+            )
+        )
         return
-    for (source, licence), group in groupby(entries, key=lambda entry: (entry.source, entry.licence)):
+    for (source, licence), group in groupby(
+        entries, key=lambda entry: (entry.source, entry.licence)
+    ):
         click.echo(f"{source}\n  licence: {licence}")
         for entry in group:
             size = f"{entry.megabytes} MB" if entry.megabytes else ""
             notes = [f"{entry.labels} labels"] if entry.labels else []
             notes += ["here"] if entry.path.is_file() else ["by hand"] if entry.by_hand else []
-            click.echo(f"  {entry.name:36} {entry.resolution:>5} px  {size:7} {', '.join(notes)}".rstrip())
+            click.echo(
+                f"  {entry.name:36} {entry.resolution:>5} px  {size:7} {', '.join(notes)}".rstrip()
+            )
 
 
 @model.command()
 @click.argument("name")
-@click.option("--sha256", help="Expected checksum (default: the checksum of the first download, which is recorded).")
+@click.option(
+    "--sha256",
+    help="Expected checksum (default: the checksum of the first download, which is recorded).",
+)
 def fetch(name: str, sha256: str | None) -> None:
-    """Download the published network NAME to the cache folder. NAME then works wherever a model is expected.
+    """Download the published network NAME to the cache folder. NAME then works wherever a model is
+    expected.
 
-    Run the same command again to resume an interrupted download. The folder is LATENTEDIT_CACHE, or latentedit in the user's
-    cache folder.
+    Run the same command again to resume an interrupted download. The folder is LATENTEDIT_CACHE, or
+    latentedit in the user's cache folder.
 
     \b
     Example:
@@ -238,7 +284,9 @@ def fetch(name: str, sha256: str | None) -> None:
 
     entries = catalogue()
     if name not in entries:
-        raise NotFoundError(f'{name}: unknown published network; "latentedit model zoo" lists the names')
+        raise NotFoundError(
+            f'{name}: unknown published network; "latentedit model zoo" lists the names'
+        )
     entry = entries[name]
     click.echo(f"from {entry.address}\nlicence: {entry.licence}")
     bars: list[Any] = []
@@ -258,13 +306,20 @@ def fetch(name: str, sha256: str | None) -> None:
 
 @model.command()
 @click.argument("model_name", metavar="MODEL")
-@click.option("--grid", "picture", type=click.Path(), help="Also write a grid of samples (seeds 0 to 15, psi 0.7).")
+@click.option(
+    "--grid",
+    "picture",
+    type=click.Path(),
+    help="Also write a grid of samples (seeds 0 to 15, psi 0.7).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @device_option
 def info(model_name: str, picture: str | None, as_json: bool, device: str) -> None:
-    """Show the architecture, sizes, provenance and fingerprint of MODEL, and estimate the cost of rendering and inverting.
+    """Show the architecture, sizes, provenance and fingerprint of MODEL, and estimate the cost of
+    rendering and inverting.
 
-    The estimates of time and memory are correct within a factor of two. The program itself needs another 0.4 GB.
+    The estimates of time and memory are correct within a factor of two. The program itself needs
+    another 0.4 GB.
 
     \b
     Example:
@@ -278,16 +333,24 @@ def info(model_name: str, picture: str | None, as_json: bool, device: str) -> No
 
     where = resolve_device(device)
     found = read_model(model_name, "cpu")
-    parts = {"generator": found.generator, "discriminator": found.discriminator, "encoder": found.encoder}
+    parts = {
+        "generator": found.generator,
+        "discriminator": found.discriminator,
+        "encoder": found.encoder,
+    }
     own = fingerprint(found.generator)
     facts = {
         "file": found.path,
         "network": found.generator.config.kind,
         "fingerprint": own,
-        **{name: network.config.as_dict() for name, network in parts.items() if network is not None},
+        **{
+            name: network.config.as_dict() for name, network in parts.items() if network is not None
+        },
         "num_ws": found.generator.num_ws,
         "parameters": {
-            name: sum(p.numel() for p in network.parameters()) for name, network in parts.items() if network is not None
+            name: sum(p.numel() for p in network.parameters())
+            for name, network in parts.items()
+            if network is not None
         },
         "framing": found.framing,
         "directions": sorted(shipped(own)),
@@ -311,7 +374,9 @@ def _estimates(cost: "Cost", device: str) -> dict[str, object]:
         "render_seconds": digits(cost.render_seconds),
         "render_gb": digits(cost.render_gb),
         "inversion_step_seconds": digits(cost.step_seconds),
-        f"inversion_{STEPS['quasi-newton']}_steps_minutes": digits(cost.step_seconds * STEPS["quasi-newton"] / 60),
+        f"inversion_{STEPS['quasi-newton']}_steps_minutes": digits(
+            cost.step_seconds * STEPS["quasi-newton"] / 60
+        ),
         "inversion_gb": digits(cost.step_gb),
         "perceptual": cost.perceptual,
     }
@@ -324,11 +389,14 @@ def _draw(found: "Model", seeds: list[int], picture: str) -> None:
     from latentedit.io.images import grid, save_image
     from latentedit.latent.w_statistics import one_hot, sample_z
 
-    generator, pictures = found.generator, []
+    generator = found.generator
+    pictures = []
     with torch.no_grad():
         for index, seed in enumerate(seeds):
             c = (
-                one_hot(torch.tensor([index % generator.c_dim]), generator.c_dim).to(generator.device)
+                one_hot(torch.tensor([index % generator.c_dim]), generator.c_dim).to(
+                    generator.device
+                )
                 if generator.c_dim
                 else None
             )

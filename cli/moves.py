@@ -38,14 +38,19 @@ def parse_move(text: str) -> Move:
 
 def _bad(text: str) -> Move:
     form = "--set takes NAME=AMOUNT or NAME=AMOUNT@LAYERS, or NAME=:SCORE"
-    raise ArgumentError(f"{form}, with the amount in sigmas from -{LARGEST_AMOUNT} to {LARGEST_AMOUNT}, got {text!r}")
+    raise ArgumentError(
+        f"{form}, with the amount in sigmas from -{LARGEST_AMOUNT} to {LARGEST_AMOUNT}, got "
+        f"{text!r}"
+    )
 
 
 def parse_sweep(text: str) -> tuple[str, list[float]]:
     """Parse ``"NAME=FROM:TO:COUNT"`` into the name and the amounts."""
     name, _, rest = text.rpartition("=")
     if not name:
-        raise ArgumentError(f"--sweep takes NAME=FROM:TO:COUNT with a COUNT of 2 to 50, got {text!r}")
+        raise ArgumentError(
+            f"--sweep takes NAME=FROM:TO:COUNT with a COUNT of 2 to 50, got {text!r}"
+        )
     return name, parse_amounts(rest, "--sweep takes NAME=FROM:TO:COUNT")
 
 
@@ -65,7 +70,8 @@ def parse_amounts(text: str, form: str) -> list[float]:
 
 
 def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "Model":
-    """Return the named model, or the bundled one that ``latent`` belongs to; checked against the latent's fingerprint."""
+    """Return the named model, or the bundled one that ``latent`` belongs to; checked against the
+    latent's fingerprint."""
     from latentedit.model.bundled import bundled_with
     from latentedit.networks.fingerprint import fingerprint
 
@@ -75,7 +81,8 @@ def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "
     found = name or bundled_with(latent.fingerprint)
     if found is None:
         raise IncompatibleError(
-            f"this latent needs the generator with fingerprint {latent.fingerprint}; name its file with --model"
+            f"this latent needs the generator with fingerprint {latent.fingerprint}; name its "
+            "file with --model"
         )
 
     model = read_model(str(found), device)

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import MOST, crop_options, device_option, model_option, progress_bar, read_model, say, say_written
+from latentedit.cli.common import (
+    MOST,
+    crop_options,
+    device_option,
+    model_option,
+    progress_bar,
+    read_model,
+    say,
+    say_written,
+)
 from latentedit.cli.fitting import label_options, read_pictures
 from latentedit.cli.reports import own_direction
 from latentedit.errors import ArgumentError, NotFoundError
@@ -19,12 +28,29 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="NAME|FILE")
 @click.argument("table", metavar="CSV|FOLDER", type=click.Path())
 @label_options
-@click.option("--hold", multiple=True, metavar="COLUMN", help="Column whose attribute should not change. Repeatable.")
 @click.option(
-    "--light/--no-light", "hold_light", default=True, show_default=True, help="Keep the brightness (mean grey value) constant."
+    "--hold",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column whose attribute should not change. Repeatable.",
 )
-@click.option("--layers", help="Layers to edit: 0-3, coarse, middle or fine (default: the direction's own).")
-@click.option("--steps", default=150, show_default=True, type=click.IntRange(1, MOST), help="Optimisation steps.")
+@click.option(
+    "--light/--no-light",
+    "hold_light",
+    default=True,
+    show_default=True,
+    help="Keep the brightness (mean grey value) constant.",
+)
+@click.option(
+    "--layers", help="Layers to edit: 0-3, coarse, middle or fine (default: the direction's own)."
+)
+@click.option(
+    "--steps",
+    default=150,
+    show_default=True,
+    type=click.IntRange(1, MOST),
+    help="Optimisation steps.",
+)
 @click.option(
     "--batch",
     default=12,
@@ -56,17 +82,22 @@ def refine(
     out: str,
     device: str,
 ) -> None:
-    """Optimise the step of a direction in every layer, so that edited images change in the attribute and in little else.
+    """Optimise the step of a direction in every layer, so that edited images change in the
+    attribute and in little else.
 
-    The labelled photos (or the images of labelled latents) train classifiers. These rate images edited in both directions, and
-    the steps are optimised for their answers. The score stays the same, and an amount of 1 still changes it by one sigma.
-    Without --negative, every value other than --positive counts as negative. Takes about two minutes on two cores.
+    The labelled photos (or the images of labelled latents) train classifiers. These rate images
+    edited in both directions, and the steps are optimised for their answers. The score stays the
+    same, and an amount of 1 still changes it by one sigma. Without --negative, every value other
+    than --positive counts as negative. Takes about two minutes on two cores.
 
     \b
     Example:
-      latentedit directions refine turn photos.csv --column pose --positive left --negative right --aligned --out t.safetensors
-      latentedit directions refine hat.safetensors samples/labels.csv --column hat --out hat-refined.safetensors
-      latentedit directions refine beard photos.csv --column beard --hold pose --layers 0-5 --aligned --out beard.safetensors
+      latentedit directions refine turn photos.csv --column pose --positive left --negative right
+          --aligned --out t.safetensors
+      latentedit directions refine hat.safetensors samples/labels.csv --column hat --out
+          hat-refined.safetensors
+      latentedit directions refine beard photos.csv --column beard --hold pose --layers 0-5
+          --aligned --out beard.safetensors
     """
     import numpy as np
     import torch
@@ -81,7 +112,9 @@ def refine(
 
     model = read_model(model_name, device)
     if model.discriminator is None:
-        raise NotFoundError(f"{model.path}: has no discriminator, whose features are needed to classify photos")
+        raise NotFoundError(
+            f"{model.path}: has no discriminator, whose features are needed to classify photos"
+        )
 
     direction = own_direction(name, model)
     if layers:
@@ -92,8 +125,11 @@ def refine(
     paths = sorted({path for texts in (asked, *others) for path in texts.paths})
     crops = read_pictures(paths, model, crop, aligned)
 
-    def labelled(texts: "TextLabels", yes: tuple[str, ...], opposite: tuple[str, ...] | None = None) -> tuple[Any, Any]:
-        """Return photos and 0 or 1; with ``opposite`` also their mirror images, for which those values mean yes."""
+    def labelled(
+        texts: "TextLabels", yes: tuple[str, ...], opposite: tuple[str, ...] | None = None
+    ) -> tuple[Any, Any]:
+        """Return photos and 0 or 1; with ``opposite`` also their mirror images, for which those
+        values mean yes."""
         found = texts.numbers(yes).only(set(crops))
         images = torch.cat([crops[path] for path in found.paths])
         if opposite is None:
@@ -116,7 +152,9 @@ def refine(
 
     stay = [labelled(texts, values) for texts in others for values in _answers(texts)]
     with progress_bar(len(ends) + len(stay), "training classifiers", "classifier") as bar:
-        scores = PhotoScores(model.discriminator, ends, stay, lambda done, _: bar.update(done - bar.n))
+        scores = PhotoScores(
+            model.discriminator, ends, stay, lambda done, _: bar.update(done - bar.n)
+        )
 
     with progress_bar(steps, "refining", "step") as bar:
         found = refined(

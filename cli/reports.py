@@ -1,11 +1,21 @@
-"""``directions report``, ``compare`` and ``condition``: the effect and the side effects of a direction."""
+"""``directions report``, ``compare`` and ``condition``: the effect and the side effects of a
+direction."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.cli.common import MOST, device_option, model_option, print_facts, progress_bar, read_model, say, say_written
+from latentedit.cli.common import (
+    MOST,
+    device_option,
+    model_option,
+    print_facts,
+    progress_bar,
+    read_model,
+    say,
+    say_written,
+)
 from latentedit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -25,8 +35,11 @@ def parse_question(text: str) -> tuple[str, str | None, str | None]:
     return head, yes or None, no or None
 
 
-def judged(direction: "Direction", model: "Model", judge: str, ask: str | None, pictures: int) -> tuple["Effect", list[float]]:
-    """Measure ``direction`` on random images, and every layer alone, with the attribute classifier in the file ``judge``."""
+def judged(
+    direction: "Direction", model: "Model", judge: str, ask: str | None, pictures: int
+) -> tuple["Effect", list[float]]:
+    """Measure ``direction`` on random images, and every layer alone, with the attribute classifier
+    in the file ``judge``."""
     from latentedit.directions.effects import AMOUNTS, effect_of_layers, measure_effect, question
     from latentedit.latent.spaces import space_of
     from latentedit.metrics import load_judge
@@ -86,9 +99,14 @@ def judge_options(function: Any) -> Any:
         type=click.IntRange(2, MOST),
         help="Number of random images to measure on.",
     )(function)
-    text = "Attribute of the classifier: HEAD, HEAD:YES, or HEAD:YES/NO (default: the direction's name)."
+    text = (
+        "Attribute of the classifier: HEAD, HEAD:YES, or HEAD:YES/NO (default: the direction's "
+        "name)."
+    )
     function = click.option("--ask", metavar="HEAD[:YES[/NO]]", help=text)(function)
-    return click.option("--judge", type=click.Path(), help="Independent attribute classifier (docs/formats.md).")(function)
+    return click.option(
+        "--judge", type=click.Path(), help="Independent attribute classifier (docs/formats.md)."
+    )(function)
 
 
 @click.command()
@@ -96,18 +114,29 @@ def judge_options(function: Any) -> Any:
 @judge_options
 @model_option()
 @click.option(
-    "--out", type=click.Path(), required=True, help="Folder for the direction with its report, and for its card and curves."
+    "--out",
+    type=click.Path(),
+    required=True,
+    help="Folder for the direction with its report, and for its card and curves.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @device_option
 def report(
-    name: str, judge: str | None, ask: str | None, pictures: int, model_name: str, out: str, as_json: bool, device: str
+    name: str,
+    judge: str | None,
+    ask: str | None,
+    pictures: int,
+    model_name: str,
+    out: str,
+    as_json: bool,
+    device: str,
 ) -> None:
     """Report the side effects of a direction and, with --judge, its success rate.
 
     \b
     Example:
-      latentedit directions report turn --judge judge.safetensors --ask pose:left/right --out reports
+      latentedit directions report turn --judge judge.safetensors --ask pose:left/right --out
+          reports
     """
     from latentedit.directions.report import card, plot, with_report
     from latentedit.io.files import write_bytes
@@ -116,12 +145,19 @@ def report(
     model = read_model(model_name, device)
     direction = own_direction(name, model)
     effect, by_layer = judged(direction, model, judge, ask, pictures) if judge else (None, [])
-    direction = with_report(direction, model.generator, others=known_directions(model), effect=effect, by_layer=by_layer)
-    places = [own_path(Path(out) / f"{direction.name}{ending}", "report") for ending in (".safetensors", ".md", ".png")]
+    direction = with_report(
+        direction, model.generator, others=known_directions(model), effect=effect, by_layer=by_layer
+    )
+    places = [
+        own_path(Path(out) / f"{direction.name}{ending}", "report")
+        for ending in (".safetensors", ".md", ".png")
+    ]
     direction.save(places[0])
     write_bytes(places[1], card(direction).encode())
     save_image(plot(direction), places[2])
-    print_facts({"name": direction.name, "space": direction.space, "report": direction.report}, as_json)
+    print_facts(
+        {"name": direction.name, "space": direction.space, "report": direction.report}, as_json
+    )
     if not as_json:
         for place in places:
             say_written(place)
@@ -132,7 +168,14 @@ def report(
 @judge_options
 @model_option()
 @device_option
-def compare(names: tuple[str, ...], judge: str | None, ask: str | None, pictures: int, model_name: str, device: str) -> None:
+def compare(
+    names: tuple[str, ...],
+    judge: str | None,
+    ask: str | None,
+    pictures: int,
+    model_name: str,
+    device: str,
+) -> None:
     """Compare several directions, and show how much each changes the scores of the others.
 
     With --judge, the same --ask applies to all of them.
@@ -146,7 +189,10 @@ def compare(names: tuple[str, ...], judge: str | None, ask: str | None, pictures
     model = read_model(model_name, device)
     directions = [own_direction(name, model) for name in names]
     if judge:
-        directions = [with_report(d, model.generator, effect=judged(d, model, judge, ask, pictures)[0]) for d in directions]
+        directions = [
+            with_report(d, model.generator, effect=judged(d, model, judge, ask, pictures)[0])
+            for d in directions
+        ]
     for line in compared(directions, model.generator).splitlines():
         say(line)
 
@@ -154,13 +200,20 @@ def compare(names: tuple[str, ...], judge: str | None, ask: str | None, pictures
 @click.command()
 @click.argument("name", metavar="NAME|FILE")
 @click.option(
-    "--keep", required=True, metavar="NAME,...|auto", help="Directions whose scores must not change; auto selects them."
+    "--keep",
+    required=True,
+    metavar="NAME,...|auto",
+    help="Directions whose scores must not change; auto selects them.",
 )
-@click.option("--name", "called", help="Name of the new direction (default: the old name with -alone).")
+@click.option(
+    "--name", "called", help="Name of the new direction (default: the old name with -alone)."
+)
 @model_option()
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
 @device_option
-def condition(name: str, keep: str, called: str | None, model_name: str, out: str, device: str) -> None:
+def condition(
+    name: str, keep: str, called: str | None, model_name: str, out: str, device: str
+) -> None:
     """Make a direction that does not change the scores of others, however correlated they are.
 
     The result is a new direction with its own name. Use "directions report" to measure its effect.
@@ -186,16 +239,24 @@ def condition(name: str, keep: str, called: str | None, model_name: str, out: st
 
 
 def kept(direction: "Direction", keep: str, model: "Model", name: str | None = None) -> "Direction":
-    """Return ``direction`` conditioned on those named, or on those that its leakage selects; itself if there are none."""
+    """Return ``direction`` conditioned on those named, or on those that its leakage selects; itself
+    if there are none."""
     from latentedit.directions.conditioning import conditioned, to_keep
     from latentedit.latent.spaces import space_of
 
     generator = model.generator
     if keep == "auto":
-        others = [d for d in known_directions(model) if d.name != direction.name and space_of(d.space).linear]
+        others = [
+            d
+            for d in known_directions(model)
+            if d.name != direction.name and space_of(d.space).linear
+        ]
         chosen = to_keep(direction, others, generator.num_ws, generator.w_dim)
         if not chosen:
-            click.echo(f"{direction.name} changes no known direction by 0.2 sigmas per sigma or more: nothing to keep")
+            click.echo(
+                f"{direction.name} changes no known direction by 0.2 sigmas per sigma or more: "
+                "nothing to keep"
+            )
             return direction
     else:
         chosen = [own_direction(name, model) for name in keep.split(",")]

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from latentedit.cli import log
-from latentedit.cli.common import device_option, framing_option, megapixels_option, model_option, read_model
+from latentedit.cli.common import (
+    device_option,
+    framing_option,
+    megapixels_option,
+    model_option,
+    read_model,
+)
 from latentedit.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -18,20 +24,37 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="[PHOTO|LATENT]", type=click.Path(), required=False)
 @model_option()
 @click.option(
-    "--out", type=click.Path(), default="studio", show_default=True, help="Folder for what you save, and for the session."
+    "--out",
+    type=click.Path(),
+    default="studio",
+    show_default=True,
+    help="Folder for what you save, and for the session.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the page (default: chosen by the system).")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port of the page (default: chosen by the system).",
+)
 @click.option("--no-browser", is_flag=True, help="Print the address, do not open a browser.")
 @framing_option
 @megapixels_option
 @device_option
 def studio(
-    source: str | None, model_name: str, out: str, port: int, no_browser: bool, framing: str | None, device: str
+    source: str | None,
+    model_name: str,
+    out: str,
+    port: int,
+    no_browser: bool,
+    framing: str | None,
+    device: str,
 ) -> None:
-    """Open the studio: a photo or a face with its sliders, on a web page that only this machine can open.
+    """Open the studio: a photo or a face with its sliders, on a web page that only this machine can
+    open.
 
-    PHOTO is inverted on the page, LATENT is opened as it is; without either the page asks. The session is written after every
-    change into the folder of --out, and offered again the next time. Nothing else is written but what you save.
+    PHOTO is inverted on the page, LATENT is opened as it is; without either the page asks. The
+    session is written after every change into the folder of --out, and offered again the next time.
+    Nothing else is written but what you save.
 
     \b
     Example:
@@ -87,7 +110,10 @@ def _serve(session: "Session", port: int, browser: bool) -> None:
     with ExitStack() as stack:
 
         def ready() -> None:
-            click.echo(f"{page.address}\nOpen this page if your browser does not. Ctrl-C here ends the studio.")
+            click.echo(
+                f"{page.address}\nOpen this page if your browser does not. Ctrl-C here ends the "
+                "studio."
+            )
             if browser:
                 webbrowser.open(stack.enter_context(doorway(page.address)))
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 
 BAR = "{percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} kimg [{elapsed}<{remaining}{postfix}]"
-SHEET_ROWS, SHEET_COLUMNS = 8, 10
+SHEET_ROWS = 8
+SHEET_COLUMNS = 10
 
 
 @click.group()
@@ -39,10 +40,17 @@ def dataset() -> None:
 @dataset.command()
 @click.argument("source", type=click.Path())
 @click.option(
-    "--size", required=True, type=click.IntRange(4, 4096), help="Side of the square images in pixels, a power of two."
+    "--size",
+    required=True,
+    type=click.IntRange(4, 4096),
+    help="Side of the square images in pixels, a power of two.",
 )
 @click.option(
-    "--crop", default="centre", show_default=True, metavar="centre|face|X,Y,SIZE", help="Which square to take from each image."
+    "--crop",
+    default="centre",
+    show_default=True,
+    metavar="centre|face|X,Y,SIZE",
+    help="Which square to take from each image.",
 )
 @click.option(
     "--fit",
@@ -58,14 +66,28 @@ def dataset() -> None:
     show_default=True,
     help="Background for transparent images.",
 )
-@click.option("--colour", type=click.Choice(["grey", "rgb"]), default="rgb", show_default=True, help="Colour channels.")
-@click.option("--eyes", metavar="AX,AY,BX,BY", help="With --crop face: position of the eyes, in fractions of the side.")
 @click.option(
-    "--labels", metavar="FILE.csv|folders", help="Class labels: a CSV with a file column, or the names of the sub-folders."
+    "--colour",
+    type=click.Choice(["grey", "rgb"]),
+    default="rgb",
+    show_default=True,
+    help="Colour channels.",
+)
+@click.option(
+    "--eyes",
+    metavar="AX,AY,BX,BY",
+    help="With --crop face: position of the eyes, in fractions of the side.",
+)
+@click.option(
+    "--labels",
+    metavar="FILE.csv|folders",
+    help="Class labels: a CSV with a file column, or the names of the sub-folders.",
 )
 @click.option("--column", help="Column of the CSV that holds the class.")
 @click.option("--renderings", is_flag=True, help="Include images that latentedit rendered.")
-@click.option("--out", type=click.Path(), required=True, help="Training set to write: a .zip or a new folder.")
+@click.option(
+    "--out", type=click.Path(), required=True, help="Training set to write: a .zip or a new folder."
+)
 @megapixels_option
 def build(
     source: str,
@@ -82,8 +104,9 @@ def build(
 ) -> None:
     """Crop and scale the images of SOURCE (a folder or zip) to squares of one size.
 
-    Unreadable files are listed and skipped. Sub-folders are included, hidden files are not. The labels of a dataset.json in
-    SOURCE are kept. With --crop face, a warning names faces that may be framed wrongly.
+    Unreadable files are listed and skipped. Sub-folders are included, hidden files are not. The
+    labels of a dataset.json in SOURCE are kept. With --crop face, a warning names faces that may be
+    framed wrongly.
 
     \b
     Example:
@@ -124,7 +147,15 @@ def build(
                     bars.append(stack.enter_context(progress_bar(total, "preparing", "image")))
                 bars[0].update(done - bars[0].n)
 
-            pictures = prepared(source, preparation, skipped, sources, renderings=renderings, doubts=doubts, progress=report)
+            pictures = prepared(
+                source,
+                preparation,
+                skipped,
+                sources,
+                renderings=renderings,
+                doubts=doubts,
+                progress=report,
+            )
             count = write_pictures(out, pictures, label_of if given else None)
     finally:
         for message in skipped:
@@ -134,7 +165,9 @@ def build(
         log.warn(warning_of_several(doubts, count))
 
     if len(classes) == 1:
-        log.warn(f"warning: all images have the same class, {classes.pop()!r}, so the labels are useless")
+        log.warn(
+            f"warning: all images have the same class, {classes.pop()!r}, so the labels are useless"
+        )
 
     bad = sum(not message.startswith("left out") for message in skipped)
     click.echo(f"{count} images of {size} x {size}, {colour}" + (f"; {bad} skipped" if bad else ""))
@@ -143,7 +176,11 @@ def build(
 
 @dataset.command()
 @click.argument("data", type=click.Path())
-@click.option("--sheet", type=click.Path(), help="Contact sheet to write: one row per label, or 80 evenly spaced images.")
+@click.option(
+    "--sheet",
+    type=click.Path(),
+    help="Contact sheet to write: one row per label, or 80 evenly spaced images.",
+)
 def info(data: str, sheet: str | None) -> None:
     """Show the size, the label balance and the loading speed of a training set (zip or folder).
 
@@ -177,59 +214,124 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
     def row(title: str, rows: list[int]) -> Row:
         count = min(len(rows), SHEET_COLUMNS)
         spaced = [rows[i * len(rows) // count] for i in range(count)]
-        return Row(title, list(from_uint8(pictures.read(spaced))), [Path(pictures.names[i]).stem[-16:] for i in spaced])
+        return Row(
+            title,
+            list(from_uint8(pictures.read(spaced))),
+            [Path(pictures.names[i]).stem[-16:] for i in spaced],
+        )
 
     if pictures.labels.shape[1]:
-        of = [pictures.labels[:, label].nonzero().flatten().tolist() for label in range(pictures.labels.shape[1])]
+        of = [
+            pictures.labels[:, label].nonzero().flatten().tolist()
+            for label in range(pictures.labels.shape[1])
+        ]
         names = pictures.label_names or [str(label) for label in range(len(of))]
-        rows = [row(f"{name}: {len(found)}", found) for name, found in zip(names, of, strict=True) if found][: 4 * SHEET_ROWS]
+        rows = [
+            row(f"{name}: {len(found)}", found)
+            for name, found in zip(names, of, strict=True)
+            if found
+        ][: 4 * SHEET_ROWS]
     else:
         everything = list(range(len(pictures)))
         lines = min(SHEET_ROWS, -(-len(pictures) // SHEET_COLUMNS))
-        rows = [row("", everything[i * len(pictures) // lines : (i + 1) * len(pictures) // lines]) for i in range(lines)]
+        rows = [
+            row("", everything[i * len(pictures) // lines : (i + 1) * len(pictures) // lines])
+            for i in range(lines)
+        ]
 
     save_image(make(rows), path)
 
 
 @click.command()
 @click.argument("data", type=click.Path())
-@click.option("--out", type=click.Path(), required=True, help="Folder for the run. Run the same command again to resume.")
-@click.option("--preset", default="small", show_default=True, help="Name of a preset, or a TOML file.")
-@click.option("--kimg", type=Finite(0, 1e9, min_open=True), help="Stop after this many thousand images.")
-@click.option("--max-minutes", type=Finite(0, 1e7), help="Stop after this time and write a snapshot.")
-@click.option("--snapshot-kimg", type=Finite(0, 1e9, min_open=True), help="Thousands of images between snapshots.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    required=True,
+    help="Folder for the run. Run the same command again to resume.",
+)
+@click.option(
+    "--preset", default="small", show_default=True, help="Name of a preset, or a TOML file."
+)
+@click.option(
+    "--kimg", type=Finite(0, 1e9, min_open=True), help="Stop after this many thousand images."
+)
+@click.option(
+    "--max-minutes", type=Finite(0, 1e7), help="Stop after this time and write a snapshot."
+)
+@click.option(
+    "--snapshot-kimg",
+    type=Finite(0, 1e9, min_open=True),
+    help="Thousands of images between snapshots.",
+)
 @click.option("--batch", type=click.IntRange(1, 65536), help="Images per step, over all processes.")
 @click.option(
-    "--micro-batch", type=click.IntRange(1, 65536), help="Images at a time per device; smaller values need less memory."
+    "--micro-batch",
+    type=click.IntRange(1, 65536),
+    help="Images at a time per device; smaller values need less memory.",
 )
-@click.option("--learning-rate", type=Finite(0, 10, min_open=True), help="Learning rate of both networks.")
+@click.option(
+    "--learning-rate", type=Finite(0, 10, min_open=True), help="Learning rate of both networks."
+)
 @click.option("--gamma", type=Finite(0, 1e6), help="Weight of the R1 penalty.")
 @click.option("--augment", help="Augmentations (bg, bgc, upright, ...), or none.")
 @click.option("--augment-p", type=Finite(0, 1), help="Initial augmentation strength, 0 to 1.")
 @click.option("--mirror/--no-mirror", default=None, help="Also train on the mirrored images.")
 @click.option(
-    "--swap", "swaps", multiple=True, metavar="LABEL=LABEL", help="Labels that a mirrored image exchanges. Repeatable."
+    "--swap",
+    "swaps",
+    multiple=True,
+    metavar="LABEL=LABEL",
+    help="Labels that a mirrored image exchanges. Repeatable.",
 )
 @click.option(
-    "--freeze-d", type=click.IntRange(0, 1000), help="Number of discriminator layers, from the image on, to keep fixed."
+    "--freeze-d",
+    type=click.IntRange(0, 1000),
+    help="Number of discriminator layers, from the image on, to keep fixed.",
 )
 @click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="Precision of the blocks from 16 x 16 up."
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    help="Precision of the blocks from 16 x 16 up.",
 )
-@click.option("--eyes", metavar="AX,AY,BX,BY", help="Position of the eyes in the images, in fractions of the side.")
+@click.option(
+    "--eyes",
+    metavar="AX,AY,BX,BY",
+    help="Position of the eyes in the images, in fractions of the side.",
+)
 @click.option("--mouth", metavar="X,Y", help="Position of the mouth, in fractions of the side.")
-@click.option("--init-from", metavar="MODEL", help="Start from the weights of this model where names and shapes match.")
-@click.option("--held-out", type=click.Path(), help="Images not to train on; the discriminator's outputs for them are logged.")
+@click.option(
+    "--init-from",
+    metavar="MODEL",
+    help="Start from the weights of this model where names and shapes match.",
+)
+@click.option(
+    "--held-out",
+    type=click.Path(),
+    help="Images not to train on; the discriminator's outputs for them are logged.",
+)
 @click.option(
     "--metrics",
     metavar="NAME,...",
     help="Measure every snapshot, as latentedit metrics does, and keep the best by kid (or fid).",
 )
-@click.option("--features", help="Network for --metrics: inception, efficientnet-lite0, or a file (see latentedit metrics).")
-@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard event files (pip install 'latentedit[tensorboard]').")
+@click.option(
+    "--features",
+    help="Network for --metrics: inception, efficientnet-lite0, or a file "
+    "(see latentedit metrics).",
+)
+@click.option(
+    "--tensorboard",
+    is_flag=True,
+    help="Also write TensorBoard event files (pip install 'latentedit[tensorboard]').",
+)
 @click.option("--no-graphs", is_flag=True, help="Do not use CUDA graphs: slower, for debugging.")
 @click.option("--accept-changes", is_flag=True, help="Resume even if options or data have changed.")
-@click.option("--dry-run", is_flag=True, help="Print the configuration with an estimate of memory and time, and stop.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the configuration with an estimate of memory and time, and stop.",
+)
 @click.option("--seed", type=SEED, help="Random seed.")
 @device_option
 def train(
@@ -264,9 +366,9 @@ def train(
 ) -> None:
     """Train a generator on DATA, a training set made by "latentedit dataset build".
 
-    Run the same command again to resume from the last snapshot. Ctrl-C finishes the step, writes a snapshot and stops. --eyes
-    stores the framing of faces in the model file, so that "align" and "invert" can crop new photos. Started by torchrun, the
-    processes share the work.
+    Run the same command again to resume from the last snapshot. Ctrl-C finishes the step, writes a
+    snapshot and stops. --eyes stores the framing of faces in the model file, so that "align" and
+    "invert" can crop new photos. Started by torchrun, the processes share the work.
 
     \b
     Example:
@@ -306,7 +408,8 @@ def train(
     if world.leads:
         labels = f", {pictures.labels.shape[1]} labels" if pictures.labels.shape[1] else ""
         click.echo(
-            f"{len(pictures)} images of {pictures.resolution} x {pictures.resolution}, {pictures.channels} channels{labels}"
+            f"{len(pictures)} images of {pictures.resolution} x {pictures.resolution}, "
+            f"{pictures.channels} channels{labels}"
         )
 
     if dry_run:
@@ -319,7 +422,9 @@ def train(
     if metrics:
         unseen = load_pictures(held_out) if held_out else None
         names = metrics.split(",")
-        measure = measure_of(names, pictures, features or "inception", where, mirror=config.mirror, held_out=unseen)
+        measure = measure_of(
+            names, pictures, features or "inception", where, mirror=config.mirror, held_out=unseen
+        )
     else:
         measure = None
 
@@ -331,10 +436,24 @@ def train(
         nonlocal bar
         if bar is None:
             hidden = {"disable": True} if log.is_quiet() else {}
-            bar = tqdm(total=config.kimg, initial=figures["kimg"], unit="kimg", dynamic_ncols=True, bar_format=BAR, **hidden)
+            bar = tqdm(
+                total=config.kimg,
+                initial=figures["kimg"],
+                unit="kimg",
+                dynamic_ncols=True,
+                bar_format=BAR,
+                **hidden,
+            )
         bar.n = figures["kimg"]
-        measured = "".join(f", {k.removeprefix('metric/')} {v:.4g}" for k, v in figures.items() if k.startswith("metric/"))
-        loading = f"{figures['images_per_second']:.0f} images/s (data alone {figures['loading_images_per_second']:.0f})"
+        measured = "".join(
+            f", {k.removeprefix('metric/')} {v:.4g}"
+            for k, v in figures.items()
+            if k.startswith("metric/")
+        )
+        loading = (
+            f"{figures['images_per_second']:.0f} images/s (data alone "
+            f"{figures['loading_images_per_second']:.0f})"
+        )
         bar.set_postfix_str(f"{loading}, augmentation {figures['ada_p']:.2f}{measured}")
 
     try:
@@ -367,7 +486,9 @@ def train(
         say_written(model)
 
 
-def _describe(config: "TrainingConfig", pictures: "PictureSet", device: str, world: "World") -> None:
+def _describe(
+    config: "TrainingConfig", pictures: "PictureSet", device: str, world: "World"
+) -> None:
     import torch
 
     from latentedit.training import Trainer
@@ -375,13 +496,21 @@ def _describe(config: "TrainingConfig", pictures: "PictureSet", device: str, wor
 
     Trainer(config, pictures, "cpu", world)  # raises errors of the configuration
     processes = world.size
-    guess = estimate(config, pictures.shape, pictures.labels.shape[1], torch.device(device), processes)
+    guess = estimate(
+        config, pictures.shape, pictures.labels.shape[1], torch.device(device), processes
+    )
     click.echo(config.toml().rstrip())
     click.echo("")
     click.echo(f"generator {guess.parameters_g:,} parameters, discriminator {guess.parameters_d:,}")
-    click.echo(f"about {guess.memory_gb:.1f} GB per device, on {processes} device{'s' * (processes > 1)} ({device})")
+    click.echo(
+        f"about {guess.memory_gb:.1f} GB per device, on {processes} "
+        f"device{'s' * (processes > 1)} ({device})"
+    )
     hours = config.kimg * guess.hours_per_mimg / 1000
-    click.echo(f"about {guess.images_per_second:.3g} images/s: {hours:,.1f} hours for {config.kimg:,.0f} kimg")
+    click.echo(
+        f"about {guess.images_per_second:.3g} images/s: {hours:,.1f} hours for "
+        f"{config.kimg:,.0f} kimg"
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -400,7 +529,8 @@ def _framing(eyes: str | None, mouth: str | None) -> dict[str, Any] | None:
     ax, ay, bx, by = parse_numbers(eyes, 4, "--eyes")
     if not all(0 <= number <= 1 for number in (ax, ay, bx, by)) or ax >= bx:
         raise ArgumentError(
-            f"--eyes takes fractions of the side from 0 to 1, first the eye on the left of the image; got {eyes}"
+            "--eyes takes fractions of the side from 0 to 1, first the eye on the left of the "
+            f"image; got {eyes}"
         )
 
     framing: dict[str, Any] = {"kind": "face", "eyes": [[ax, ay], [bx, by]]}

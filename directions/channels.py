@@ -35,13 +35,16 @@ class Sampling:
     amount: float = 3.0
     """Standard deviations by which a channel is moved in both directions."""
     psi: float = 0.7
-    """Truncation of the images. Places in the image are only comparable if images have a common layout."""
+    """Truncation of the images. Places in the image are only comparable if images have a common
+    layout."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.samples < 1 or not self.amount > 0:
             counts = f"{self.samples} and {self.amount}"
-            raise ArgumentError(f"style channels need at least 1 sample and an amount above 0, got {counts}")
+            raise ArgumentError(
+                f"style channels need at least 1 sample and an amount above 0, got {counts}"
+            )
 
 
 SAMPLING = Sampling()
@@ -56,27 +59,34 @@ def style_channels(
     layers: Layers = None,
     progress: Progress | None = None,
 ) -> list[Direction]:
-    """Find the ``count`` style channels with the strongest local effect (StyleSpace, Wu et al. 2021, section 4).
+    """Find the ``count`` style channels with the strongest local effect (StyleSpace, Wu et al.
+    2021, section 4).
 
-    All channels are screened by derivatives (`screen`). The best of them are measured on images with the channel moved by
-    ``sampling.amount`` standard deviations in both directions. Both rank by ``effect * ((locality - 1/4) / (3/4))^2``. A
-    channel that changes the whole image, such as brightness, has the rank 0. Locality weighs more than effect, because a larger
-    amount makes a weak effect stronger, but nothing makes a global effect local.
+    All channels are screened by derivatives (`screen`). The best of them are measured on images
+    with the channel moved by ``sampling.amount`` standard deviations in both directions. Both rank
+    by ``effect * ((locality - 1/4) / (3/4))^2``. A channel that changes the whole image, such as
+    brightness, has the rank 0. Locality weighs more than effect, because a larger amount makes a
+    weak effect stronger, but nothing makes a global effect local.
 
     Args:
-        discriminator: if given, reports contain ``realism``, the (negative) change of its logits at ``sampling.amount``.
+        discriminator: if given, reports contain ``realism``, the (negative) change of its logits at
+            ``sampling.amount``.
         sampling: the images of the measurement, and the ``amount``.
         layers: first and last layer whose channels are analysed; None for all.
         progress: called with the number of finished steps and of all steps.
 
     Returns:
-        Directions in the space "s" named ``s-LL-CCC`` by style layer and channel. Reports contain ``effect``, the root mean
-        square change of the image (in [-1, 1]) for one standard deviation; ``locality``, the share of the squared change inside
-        the quarter of the 8 x 8 places where it is largest (1: local, 0.25: everywhere); and ``place``, row and column of its
+        Directions in the space "s" named ``s-LL-CCC`` by style layer and channel. Reports contain
+            ``effect``, the root mean
+        square change of the image (in [-1, 1]) for one standard deviation; ``locality``, the share
+            of the squared change inside
+        the quarter of the 8 x 8 places where it is largest (1: local, 0.25: everywhere); and
+            ``place``, row and column of its
         centre in fractions of the image.
 
     Raises:
-        Error: too many channels, no samples, layers outside the network, or a discriminator of a different size.
+        Error: too many channels, no samples, layers outside the network, or a discriminator of a
+            different size.
     """
     mean, std = style_statistics(generator)
     sizes = [size for _, size in generator.synthesis.style_layers]
@@ -84,7 +94,9 @@ def style_channels(
     first, last = check_layers(generator, layers)
     row_of = torch.tensor([row for row, _ in generator.synthesis.style_layers])[owner]
     alive = (row_of >= first) & (row_of <= last) & (std > 0)
-    check_count(generator, count, int(alive.sum()), "style channels that vary in these layers", layers)
+    check_count(
+        generator, count, int(alive.sum()), "style channels that vary in these layers", layers
+    )
     samples = sampling.samples
     seed = sampling.seed
     w = torch.lerp(generator.mapping.w_avg, sample_w(generator, samples, seed), sampling.psi)
@@ -137,7 +149,8 @@ def style_channels(
                 fingerprint=own,
                 layers=(int(row_of[channel]), int(row_of[channel])),
                 space="s",
-                scale=std.where(std > 0, torch.ones_like(std)),  # a channel that never varies is not moved
+                # a channel that never varies is not moved
+                scale=std.where(std > 0, torch.ones_like(std)),
                 report=report,
                 provenance={"method": "style channel", "seed": seed},
             )
@@ -147,14 +160,21 @@ def style_channels(
 
 
 def screen(
-    generator: Generator, w: Tensor, std: Tensor, *, seed: int = 0, progress: Callable[[int], None] | None = None
+    generator: Generator,
+    w: Tensor,
+    std: Tensor,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """First-order estimate of what every style channel changes: ``[channels, 8, 8]``, float64.
 
-    Entry [c, i, j] is the mean square change of the pixels in place (i, j) when channel c moves by its standard deviation
-    ``std [channels]``, over the pictures of ``w [N, w_dim]``. With random signs r on the pixels of one place, and 0 elsewhere,
-    the mean of ``(r^T dx/ds_c)^2`` is the sum of ``(dx/ds_c)^2`` over that place (Hutchinson 1989). One backward pass a place
-    gives this for all channels at once, where forward mode would take a pass a channel, of which there are up to 9000.
+    Entry [c, i, j] is the mean square change of the pixels in place (i, j) when channel c moves by
+    its standard deviation ``std [channels]``, over the pictures of ``w [N, w_dim]``. With random
+    signs r on the pixels of one place, and 0 elsewhere, the mean of ``(r^T dx/ds_c)^2`` is the sum
+    of ``(dx/ds_c)^2`` over that place (Hutchinson 1989). One backward pass a place gives this for
+    all channels at once, where forward mode would take a pass a channel, of which there are up to
+    9000.
     """
     random = torch.Generator().manual_seed(seed)
     energy = torch.zeros(len(std), GRID, GRID, dtype=torch.float64)
@@ -193,7 +213,8 @@ def _measure(
     discriminator: Discriminator | None,
     progress: Callable[[int], None],
 ) -> tuple[Tensor, list[float]]:
-    """What `screen` estimates, of some ``channels`` (index and layer), by rendering; and the mean change of the logits."""
+    """What `screen` estimates, of some ``channels`` (index and layer), by rendering; and the mean
+    change of the logits."""
     energy = torch.zeros(len(channels), GRID, GRID, dtype=torch.float64)
     realism = [0.0] * len(channels)
     sizes = [size for _, size in generator.synthesis.style_layers]
@@ -209,9 +230,13 @@ def _measure(
             for side in (-amount, amount):
                 moved = own[layer].clone()
                 moved[:, channel - starts[layer]] += side * float(std[channel])
-                ends.append(generator.synthesis.synthesize([*own[:layer], moved, *own[layer + 1 :]]))
+                ends.append(
+                    generator.synthesis.synthesize([*own[:layer], moved, *own[layer + 1 :]])
+                )
                 if discriminator is not None and base is not None:
-                    realism[index] += float((discriminator(ends[-1], c) - base).sum()) / (2 * len(w))
+                    realism[index] += float((discriminator(ends[-1], c) - base).sum()) / (
+                        2 * len(w)
+                    )
             change = ((ends[1] - ends[0]) / (2 * amount)).square().mean(dim=1, keepdim=True)
             places = F.avg_pool2d(change, change.shape[-1] // GRID).sum(dim=(0, 1))
             energy[index] += places.cpu().double() / len(w)
@@ -246,6 +271,8 @@ def _spread(generator: Generator, channels: list[int], std: Tensor) -> list[floa
     """Sigma of one-hot directions: 1 but for the correction of the sample's standard deviation."""
     values = []
     for w in sample_w(generator).split(1000):
-        styles = torch.cat(generator.synthesis.styles(w[:, None].expand(-1, generator.num_ws, -1)), dim=1)
+        styles = torch.cat(
+            generator.synthesis.styles(w[:, None].expand(-1, generator.num_ws, -1)), dim=1
+        )
         values.append(styles[:, channels].cpu() / std[channels])
     return [float(value) for value in torch.cat(values).std(dim=0)]

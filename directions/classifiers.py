@@ -19,7 +19,8 @@ PREPARATIONS = {
 
 
 class OnnxClassifier:
-    """A score from an ONNX network that takes ``[N, 3 or 1, size, size]``; its input here is ``[N, C, H, W]`` in [-1, 1].
+    """A score from an ONNX network that takes ``[N, 3 or 1, size, size]``; its input here is
+    ``[N, C, H, W]`` in [-1, 1].
 
     Args:
         path: the ``.onnx`` file; only operations that OpenCV knows are executed.
@@ -33,7 +34,12 @@ class OnnxClassifier:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], output: int = -1, size: int = 224, prepare: str = "imagenet", channels: int = 3
+        self,
+        path: str | os.PathLike[str],
+        output: int = -1,
+        size: int = 224,
+        prepare: str = "imagenet",
+        channels: int = 3,
     ) -> None:
         if prepare not in PREPARATIONS:
             raise ArgumentError.of("preparation", f"one of {', '.join(PREPARATIONS)}", prepare)
@@ -48,19 +54,36 @@ class OnnxClassifier:
 
     def __call__(self, images: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
         """``[N]``."""
-        x = F.interpolate(images.float(), size=(self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
+        x = F.interpolate(
+            images.float(),
+            size=(self.size, self.size),
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
+        )
         x = ((x + 1) / 2).clamp(0, 1)
         if x.shape[1] != self.channels:
             x = x.expand(-1, 3, -1, -1) if self.channels == 3 else x.mean(dim=1, keepdim=True)
 
-        mean, std = (np.array(part, dtype=np.float32)[: self.channels, None, None] for part in PREPARATIONS[self.prepare])
+        mean, std = (
+            np.array(part, dtype=np.float32)[: self.channels, None, None]
+            for part in PREPARATIONS[self.prepare]
+        )
         found = []
         for picture in x.numpy():  # one by one, as many files have a batch of 1 written into them
-            numbers = np.ravel(run(self.path, self.network, np.ascontiguousarray(((picture - mean) / std)[None])))
+            numbers = np.ravel(
+                run(self.path, self.network, np.ascontiguousarray(((picture - mean) / std)[None]))
+            )
             if not -len(numbers) <= self.output < len(numbers):
-                raise FormatError(f"gives {len(numbers)} numbers per image; there is no output {self.output}", path=self.path)
+                raise FormatError(
+                    f"gives {len(numbers)} numbers per image; there is no output {self.output}",
+                    path=self.path,
+                )
             if not np.isfinite(numbers[self.output]):
-                raise FormatError(f"gives {numbers[self.output]} for an image, expected a finite number", path=self.path)
+                raise FormatError(
+                    f"gives {numbers[self.output]} for an image, expected a finite number",
+                    path=self.path,
+                )
             found.append(float(numbers[self.output]))
 
         return np.array(found, dtype=np.float64)

@@ -1,6 +1,7 @@
 """Shared parts of PCA and SeFa, which find directions without labels.
 
-The directions have no meaning yet: `latentedit.directions.sweeps` draws them on a contact sheet, and the user names them.
+The directions have no meaning yet: `latentedit.directions.sweeps` draws them on a contact sheet,
+and the user names them.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,8 @@ Layers = tuple[int, int] | None
 
 
 def _eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues ``[D]`` of a symmetric float64 matrix, falling, and its eigenvectors as rows, largest entry positive."""
+    """Eigenvalues ``[D]`` of a symmetric float64 matrix, falling, and its eigenvectors as rows,
+    largest entry positive."""
     values, columns = torch.linalg.eigh(matrix)
     vectors = columns.T.flip(0)
     largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
@@ -42,7 +44,8 @@ def _directions(
             name=f"{prefix}-{index:02d}",
             vector=vector.float(),
             intercept=-float(vector @ mean),
-            sigma=float((w @ vector.float()).std()),  # as `latentedit.directions.sigma.measure_sigma`
+            # as `latentedit.directions.sigma.measure_sigma`
+            sigma=float((w @ vector.float()).std()),
             fingerprint=own,
             layers=layers,
             report=dict(report),
@@ -52,8 +55,11 @@ def _directions(
     ]
 
 
-def check_count(generator: Generator, count: int, most: int, what: str, layers: Layers) -> tuple[int, int]:
-    """First and last row of ``layers``; `Error` unless the network has them, and ``count`` is from 1 to ``most``."""
+def check_count(
+    generator: Generator, count: int, most: int, what: str, layers: Layers
+) -> tuple[int, int]:
+    """First and last row of ``layers``; `Error` unless the network has them, and ``count`` is from
+    1 to ``most``."""
     found = check_layers(generator, layers)
     if not 1 <= count <= most:
         raise ArgumentError(f"expected a count from 1 to {most}, the number of {what}, got {count}")
@@ -63,5 +69,8 @@ def check_count(generator: Generator, count: int, most: int, what: str, layers: 
 def check_layers(generator: Generator, layers: Layers) -> tuple[int, int]:
     first, last = layers or (0, generator.num_ws - 1)
     if not 0 <= first <= last < generator.num_ws:
-        raise ArgumentError(f"layers {first}-{last} lie outside this network, whose layers are 0-{generator.num_ws - 1}")
+        raise ArgumentError(
+            f"layers {first}-{last} lie outside this network, whose layers are "
+            f"0-{generator.num_ws - 1}"
+        )
     return first, last

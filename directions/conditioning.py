@@ -1,4 +1,5 @@
-"""Conditioning of directions on others, and the effect of an edit on the scores of other directions (leakage)."""
+"""Conditioning of directions on others, and the effect of an edit on the scores of other directions
+(leakage)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,23 +17,30 @@ from latentedit.latent.w_statistics import sample_w
 from latentedit.networks.generator import Generator
 
 LEAKS = 0.2
-"""Change of another score, in sigmas per sigma of an edit, from which keeping that score is suggested."""
+"""Change of another score, in sigmas per sigma of an edit, from which keeping that score is
+suggested."""
 SAME = 0.95
 """Leakage, in both directions, from which two directions count as the same attribute."""
 
 
 def leakage(directions: Sequence[Direction], num_ws: int, w_dim: int) -> Tensor:
-    """Return ``[n, n]``: the change of the score of direction j, in its sigmas, for an edit along direction i by one sigma."""
+    """Return ``[n, n]``: the change of the score of direction j, in its sigmas, for an edit along
+    direction i by one sigma."""
     ws = torch.zeros(1, num_ws, w_dim)
     _linear(directions)
     steps = torch.stack([step_of(ws, d) for d in directions]).flatten(1).double()
-    gradients = torch.stack([gradient_of_score(ws, d) / d.sigma for d in directions]).flatten(1).double()
+    gradients = (
+        torch.stack([gradient_of_score(ws, d) / d.sigma for d in directions]).flatten(1).double()
+    )
     found: Tensor = (steps @ gradients.T).float()
     return found
 
 
-def to_keep(direction: Direction, others: Sequence[Direction], num_ws: int, w_dim: int) -> list[Direction]:
-    """Return those of ``others`` that ``direction`` changes by 0.2 sigmas per sigma or more, except for the same attribute."""
+def to_keep(
+    direction: Direction, others: Sequence[Direction], num_ws: int, w_dim: int
+) -> list[Direction]:
+    """Return those of ``others`` that ``direction`` changes by 0.2 sigmas per sigma or more, except
+    for the same attribute."""
     found = []
     for other in others:
         matrix = leakage([direction, other], num_ws, w_dim)
@@ -43,14 +51,21 @@ def to_keep(direction: Direction, others: Sequence[Direction], num_ws: int, w_di
     return found
 
 
-def conditioned(direction: Direction, keep: Sequence[Direction], generator: Generator, *, name: str | None = None) -> Direction:
+def conditioned(
+    direction: Direction,
+    keep: Sequence[Direction],
+    generator: Generator,
+    *,
+    name: str | None = None,
+) -> Direction:
     """Return ``direction`` without the part that changes the scores of ``keep``.
 
-    This is InterFaceGAN's conditional manipulation (Shen et al. 2020, section 3.3) for any number of attributes at once, and
-    exact for correlated ones. It is also exact for directions of some layers and for refined ones, as long as the edit uses the
-    direction's own layers. The point where the score is 0 is as many sigmas from the mean w as before. The report of
-    ``direction`` no longer applies. The new report has the cosine with the original direction, the directions that are kept,
-    and the remaining changes of their scores (`leakage`).
+    This is InterFaceGAN's conditional manipulation (Shen et al. 2020, section 3.3) for any number
+    of attributes at once, and exact for correlated ones. It is also exact for directions of some
+    layers and for refined ones, as long as the edit uses the direction's own layers. The point
+    where the score is 0 is as many sigmas from the mean w as before. The report of ``direction`` no
+    longer applies. The new report has the cosine with the original direction, the directions that
+    are kept, and the remaining changes of their scores (`leakage`).
 
     Args:
         name: name of the new direction; None adds "-alone" to the old name.
@@ -76,7 +91,10 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
     old = direction.vector.double().flatten()
     new = old - rows.T @ (rows @ old)
     if float(new.norm()) < 1e-3:
-        raise DataError(f"nothing of {direction.name} is left if {', '.join(d.name for d in keep)} must not change")
+        raise DataError(
+            f"nothing of {direction.name} is left if {', '.join(d.name for d in keep)} must not "
+            "change"
+        )
 
     vector = unit(new).reshape(direction.vector.shape)
     sigma = measure_sigma(vector, generator)
@@ -84,7 +102,8 @@ def conditioned(direction: Direction, keep: Sequence[Direction], generator: Gene
     before = float(direction.score(mean)) / direction.sigma
     undecided = replace(direction, vector=vector, sigma=sigma, intercept=0.0, step=None)
     if direction.step is not None:
-        # Only the direction's own layers move, so that what the others would have held counts for nothing.
+        # Only the direction's own layers move, so that what the others would have held counts for
+        # nothing.
         inside = torch.zeros_like(gradients)
         inside[:, first : last + 1] = moved
         held = torch.linalg.svd(inside.flatten(1), full_matrices=False)
@@ -114,5 +133,6 @@ def _linear(directions: Sequence[Direction]) -> None:
     for direction in directions:
         if not space_of(direction.space).linear:
             raise ArgumentError(
-                f"direction {direction.name} is in the space {direction.space}; only those in W and W+ can be compared so"
+                f"direction {direction.name} is in the space {direction.space}; only those in W "
+                "and W+ can be compared so"
             )

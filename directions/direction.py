@@ -10,7 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import ArgumentError, DataError, FormatError, IncompatibleError, complete, is_number, quoted
+from latentedit.errors import (
+    ArgumentError,
+    DataError,
+    FormatError,
+    IncompatibleError,
+    complete,
+    is_number,
+    quoted,
+)
 from latentedit.io.budget import check_things
 from latentedit.io.native_file import check_numbers, read_tensors, write_tensors
 from latentedit.latent.latent_file import versions
@@ -18,7 +26,8 @@ from latentedit.latent.spaces import SPACES, space_of
 from latentedit.networks.fingerprint import fingerprint_in
 from latentedit.networks.generator import Generator
 
-FORMAT, VERSION = "latentedit-direction", 1
+FORMAT = "latentedit-direction"
+VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 FACTS = 5000
 """Largest number of values in a report; pages and images are made from them."""
@@ -30,10 +39,11 @@ class Direction:
 
     name: str
     vector: Tensor
-    """``[w_dim]`` (space "w"), ``[num_ws, w_dim]`` ("w+"), one number per style channel ("s") or ``[z_dim]`` ("z"); its
-    Frobenius norm is 1."""
+    """``[w_dim]`` (space "w"), ``[num_ws, w_dim]`` ("w+"), one number per style channel ("s") or
+    ``[z_dim]`` ("z"); its Frobenius norm is 1."""
     intercept: float
-    """The score is ``<vector, x> + intercept``; it is 0 where the probe is undecided. In "s", x is divided by ``scale``."""
+    """The score is ``<vector, x> + intercept``; it is 0 where the probe is undecided. In "s", x is
+    divided by ``scale``."""
     sigma: float
     """Standard deviation of the score over 10,000 random w: the unit of an edit's amount."""
     fingerprint: str
@@ -48,13 +58,18 @@ class Direction:
     scale: Tensor | None = None
     """Standard deviation of every style channel over 10,000 random w; only in the space "s"."""
     step: Tensor | None = None
-    """``[num_ws, w_dim]``: an edit by one sigma adds this to ws instead of ``sigma * vector`` (made by `refine`)."""
+    """``[num_ws, w_dim]``: an edit by one sigma adds this to ws instead of ``sigma * vector`` (made
+    by `refine`)."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
-            raise ArgumentError(f"a direction's name has letters, digits, - and _, got {quoted(self.name)}")
+            raise ArgumentError(
+                f"a direction's name has letters, digits, - and _, got {quoted(self.name)}"
+            )
         if self.vector.ndim not in (1, 2):
-            raise ArgumentError.of_shape("a direction", "[w_dim] or [num_ws, w_dim]", self.vector.shape)
+            raise ArgumentError.of_shape(
+                "a direction", "[w_dim] or [num_ws, w_dim]", self.vector.shape
+            )
 
         if not self.space:
             object.__setattr__(self, "space", "w" if self.vector.ndim == 1 else "w+")
@@ -64,22 +79,41 @@ class Direction:
 
         space = SPACES[self.space]
         if (self.vector.ndim == 2) != space.per_layer:
-            raise ArgumentError(f"a direction in the space {self.space} cannot have shape {list(self.vector.shape)}")
-        if (self.scale is not None) != space.has_scale or (self.scale is not None and self.scale.shape != self.vector.shape):
-            raise ArgumentError("a direction in the space s needs the standard deviation of every channel, no other has them")
+            raise ArgumentError(
+                f"a direction in the space {self.space} cannot have shape {list(self.vector.shape)}"
+            )
+        if (self.scale is not None) != space.has_scale or (
+            self.scale is not None and self.scale.shape != self.vector.shape
+        ):
+            raise ArgumentError(
+                "a direction in the space s needs the standard deviation of every channel, no "
+                "other has them"
+            )
         if not abs(float(self.vector.norm()) - 1) <= 1e-3:  # a NaN neither
-            raise ArgumentError(f"a direction must have norm 1, got {float(self.vector.norm()):.4g}")
-        if self.step is not None and (not space.linear or self.step.shape[1:] != self.vector.shape[-1:]):
-            raise ArgumentError(f"a direction in the space {self.space} cannot have a step of shape {list(self.step.shape)}")
+            raise ArgumentError(
+                f"a direction must have norm 1, got {float(self.vector.norm()):.4g}"
+            )
+        if self.step is not None and (
+            not space.linear or self.step.shape[1:] != self.vector.shape[-1:]
+        ):
+            raise ArgumentError(
+                f"a direction in the space {self.space} cannot have a step of shape "
+                f"{list(self.step.shape)}"
+            )
         if not 0 < self.sigma < math.inf:
             raise ArgumentError.of("a direction's sigma", "greater than 0", self.sigma)
         if not math.isfinite(self.intercept):
             raise ArgumentError.of("a direction's intercept", "a finite number", self.intercept)
         if self.layers is not None and not _are_layers(self.layers):
-            raise ArgumentError("a direction's layers must be two whole numbers, the first and the last layer")
+            raise ArgumentError(
+                "a direction's layers must be two whole numbers, the first and the last layer"
+            )
 
-    def score(self, ws: Tensor, generator: Generator | None = None, styles: Sequence[Tensor] = ()) -> Tensor:
-        """Return the score of ``ws [N, num_ws, w_dim]``, ``[N]``, in raw units of the probe; divide by ``sigma`` for sigmas.
+    def score(
+        self, ws: Tensor, generator: Generator | None = None, styles: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Return the score of ``ws [N, num_ws, w_dim]``, ``[N]``, in raw units of the probe; divide
+        by ``sigma`` for sigmas.
 
         Args:
             generator: required in the space "s", to compute styles from ws.
@@ -87,7 +121,9 @@ class Direction:
         """
         space = space_of(self.space)
         if space.has_scale and generator is None:
-            raise ArgumentError(f"direction {self.name} is in style space; its scores need the generator")
+            raise ArgumentError(
+                f"direction {self.name} is in style space; its scores need the generator"
+            )
         return space.score(generator, ws, styles, self, self.intercept)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -127,7 +163,9 @@ def read_direction(path: str | os.PathLike[str]) -> Direction:
     header, tensors = read_tensors(path, FORMAT, VERSION)
     with complete(path, "direction"):
         _check_header(header)
-        floats = {name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
+        floats = {
+            name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()
+        }
         for name, tensor in floats.items():  # again, as a number can be too large for the kind
             check_numbers(path, name, tensor)
         return Direction(
@@ -146,7 +184,8 @@ def read_direction(path: str | os.PathLike[str]) -> Direction:
 
 
 def _check_header(header: dict[str, Any]) -> None:
-    """Raise `Error` where what a direction file says of itself is of another kind than it should be."""
+    """Raise `Error` where what a direction file says of itself is of another kind than it should
+    be."""
     for name in ("report", "provenance"):
         if not isinstance(header.get(name), dict | None):
             raise FormatError.of(f"a direction file's {name}", "an object", header[name])
@@ -160,16 +199,23 @@ def _check_header(header: dict[str, Any]) -> None:
             raise FormatError.of(f"a direction file's {name}", "a finite number", value)
 
 
-def check_generator(direction: Direction, own: str, name: str, *, force: bool | None = None) -> None:
-    """Raise `Error` unless ``own`` is the fingerprint of the direction's generator; ``force`` is None if it is no option."""
+def check_generator(
+    direction: Direction, own: str, name: str, *, force: bool | None = None
+) -> None:
+    """Raise `Error` unless ``own`` is the fingerprint of the direction's generator; ``force`` is
+    None if it is no option."""
     if direction.fingerprint != own and not force:
-        found_on = f"direction {direction.name} was found on the generator {direction.fingerprint[:12]}"
+        found_on = (
+            f"direction {direction.name} was found on the generator {direction.fingerprint[:12]}"
+        )
         reason = f"{found_on}, {name} is {own[:12]}"
         advice = "" if force is None else "use `force=True` to apply it anyway"
         raise IncompatibleError(reason, expected=direction.fingerprint, actual=own, advice=advice)
 
 
-def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tuple[int, int] | None = None) -> Direction:
+def renamed(
+    direction: Direction, name: str, *, flip: bool = False, layers: tuple[int, int] | None = None
+) -> Direction:
     """Return ``direction`` under another name; its provenance records the old name.
 
     Args:
@@ -186,7 +232,10 @@ def renamed(direction: Direction, name: str, *, flip: bool = False, layers: tupl
         and own is not None
         and not layers[0] <= own[0] <= own[1] <= layers[1]
     ):
-        raise ArgumentError(f"direction {direction.name} is in layers {own[0]}-{own[1]}, outside of {layers[0]}-{layers[1]}")
+        raise ArgumentError(
+            f"direction {direction.name} is in layers {own[0]}-{own[1]}, outside of "
+            f"{layers[0]}-{layers[1]}"
+        )
 
     sign = -1.0 if flip else 1.0
     return replace(

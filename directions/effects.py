@@ -24,9 +24,11 @@ from latentedit.networks.noise import Noise
 
 AMOUNTS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 WHOLE = 1.0
-"""Distance from the generator's own images (`latentedit.inversion.domain.Domain`) up to which an image is in-domain."""
+"""Distance from the generator's own images (`latentedit.inversion.domain.Domain`) up to which an
+image is in-domain."""
 MOST_BROKEN = 0.1
-"""An amount is within the in-domain range if at most this share more images are out of domain than at amount 0."""
+"""An amount is within the in-domain range if at most this share more images are out of domain than
+at amount 0."""
 BATCH = 32
 
 Score = Callable[[Tensor], Tensor]
@@ -34,32 +36,41 @@ Score = Callable[[Tensor], Tensor]
 
 
 def question(judge: Judge, head: str, yes: str | None = None, no: str | None = None) -> Score:
-    """Return a score: the log odds of the attribute classifier ``judge`` that an image is ``yes`` (and not ``no``).
+    """Return a score: the log odds of the attribute classifier ``judge`` that an image is ``yes``
+    (and not ``no``).
 
-    A head of two classes needs neither; for a head of several, the score is ``yes`` against ``no``, or against all others.
+    A head of two classes needs neither; for a head of several, the score is ``yes`` against ``no``,
+    or against all others.
 
     Raises:
         Error: no such head or class.
     """
     if head not in judge.heads:
-        raise ArgumentError(f"this classifier has the attributes {', '.join(judge.heads)}; not {head}")
+        raise ArgumentError(
+            f"this classifier has the attributes {', '.join(judge.heads)}; not {head}"
+        )
     classes = judge.heads[head]
     for one in (yes, no):
         if one is not None and one not in classes:
-            raise ArgumentError(f"{head} of this classifier has the classes {', '.join(classes)}; not {one}")
+            raise ArgumentError(
+                f"{head} of this classifier has the classes {', '.join(classes)}; not {one}"
+            )
     if len(classes) == 2:
         sign = -1.0 if yes == classes[0] else 1.0
         return lambda images: sign * judge(images)[head]
     if yes is None:
         raise ArgumentError(
-            f"{head} of this classifier has the classes {', '.join(classes)}; choose one, such as {head}:{classes[-1]}"
+            f"{head} of this classifier has the classes {', '.join(classes)}; choose one, such "
+            f"as {head}:{classes[-1]}"
         )
     here = classes.index(yes)
     if no is not None:
         there = classes.index(no)
         return lambda images: judge(images)[head][:, here] - judge(images)[head][:, there]
     others = [i for i in range(len(classes)) if i != here]
-    return lambda images: judge(images)[head][:, here] - judge(images)[head][:, others].logsumexp(dim=1)
+    return lambda images: (
+        judge(images)[head][:, here] - judge(images)[head][:, others].logsumexp(dim=1)
+    )
 
 
 @torch.no_grad()
@@ -72,7 +83,8 @@ def moved_pictures(
     styles: Sequence[Tensor] = (),
     noise: Noise = "const",
 ) -> Tensor:
-    """Render ``ws [N, num_ws, w_dim]`` (z ``[N, z_dim]`` for a direction in z) moved by ``amount`` sigmas: ``[N, C, H, W]``."""
+    """Render ``ws [N, num_ws, w_dim]`` (z ``[N, z_dim]`` for a direction in z) moved by ``amount``
+    sigmas: ``[N, C, H, W]``."""
     space = space_of(direction.space)
     pictures = []
     for start in range(0, len(ws), BATCH):
@@ -97,15 +109,19 @@ class Effect:
     domain: np.ndarray[Any, np.dtype[np.float64]] | None
     """``[amounts, N]``: distance from the generator's own images."""
     recognised: np.ndarray[Any, np.dtype[np.float64]] | None = None
-    """``[amounts]``: identity preservation, the share of images whose closest image at amount 0 is their own."""
+    """``[amounts]``: identity preservation, the share of images whose closest image at amount 0 is
+    their own."""
 
     def _at(self, amount: float) -> int:
         if amount not in self.amounts:
-            raise NotFoundError(f"not measured at {amount}; there are {', '.join(map(str, self.amounts))}")
+            raise NotFoundError(
+                f"not measured at {amount}; there are {', '.join(map(str, self.amounts))}"
+            )
         return self.amounts.index(amount)
 
     def brought_over(self, amount: float) -> tuple[float, int]:
-        """Return the success rate: the share of the images without the attribute that show it at ``amount``, and their number.
+        """Return the success rate: the share of the images without the attribute that show it at
+        ``amount``, and their number.
 
         For a negative amount, it is the share of the images with the attribute that lose it.
         """
@@ -116,11 +132,15 @@ class Effect:
 
     def side_effects(self, amount: float) -> dict[str, float]:
         """Return, for every other attribute, the share of images whose answer changes."""
-        at, zero = self._at(amount), self._at(0.0)
-        return {name: float(((s[at] > 0) != (s[zero] > 0)).mean()) for name, s in self.others.items()}
+        at = self._at(amount)
+        zero = self._at(0.0)
+        return {
+            name: float(((s[at] > 0) != (s[zero] > 0)).mean()) for name, s in self.others.items()
+        }
 
     def whole(self) -> tuple[float, float] | None:
-        """Return the in-domain range: the amounts around 0 at which hardly more images are out of domain than at 0."""
+        """Return the in-domain range: the amounts around 0 at which hardly more images are out of
+        domain than at 0."""
         if self.domain is None:
             return None
         broken = (self.domain > WHOLE).mean(axis=1)
@@ -142,10 +162,16 @@ class Effect:
             "yes": [round(float((row > 0).mean()), 3) for row in self.scores],
         }
         ends = [a for a in (-2.0, 2.0) if a in self.amounts]
-        facts["brought_over"] = {f"{a:+g}": [round(share, 3), of] for a in ends for share, of in [self.brought_over(a)] if of}
+        facts["brought_over"] = {
+            f"{a:+g}": [round(share, 3), of]
+            for a in ends
+            for share, of in [self.brought_over(a)]
+            if of
+        }
         if self.others:
             facts["side_effects"] = {
-                f"{a:+g}": {name: round(share, 3) for name, share in self.side_effects(a).items()} for a in ends
+                f"{a:+g}": {name: round(share, 3) for name, share in self.side_effects(a).items()}
+                for a in ends
             }
         if self.domain is not None:
             facts["whole"] = list(self.whole() or ())
@@ -166,7 +192,8 @@ def measure_effect(
     amounts: Sequence[float] = AMOUNTS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Effect:
-    """Measure ``direction`` on images of ``ws`` at all ``amounts``, rendered with the generator's own noise.
+    """Measure ``direction`` on images of ``ws`` at all ``amounts``, rendered with the generator's
+    own noise.
 
     Args:
         ws: ``[N, num_ws, w_dim]``, or z ``[N, z_dim]`` for a direction in z.
@@ -183,7 +210,15 @@ def measure_effect(
         for name, other in (others or {}).items():
             side[name].append(other(pictures).double().numpy())
         if domain is not None and discriminator is not None:
-            away.append(np.array([d for part in pictures.split(BATCH) for d in domain.distances(discriminator, part)]))
+            away.append(
+                np.array(
+                    [
+                        d
+                        for part in pictures.split(BATCH)
+                        for d in domain.distances(discriminator, part)
+                    ]
+                )
+            )
             features.append(discriminator_features(discriminator, pictures))
         if progress:
             progress(number + 1, len(ordered))
@@ -197,16 +232,28 @@ def measure_effect(
 
 
 def _recognised(features: Sequence[np.ndarray[Any, Any]], zero: int) -> np.ndarray[Any, Any]:
-    """Return, for features ``[N, features]`` at every amount, the share closest to their own at the amount number ``zero``."""
+    """Return, for features ``[N, features]`` at every amount, the share closest to their own at the
+    amount number ``zero``."""
     space = make_pipeline(StandardScaler(), Normalizer()).fit(features[zero])
     own = space.transform(features[zero])
-    return np.array([((space.transform(x) @ own.T).argmax(axis=1) == np.arange(len(x))).mean() for x in features])
+    return np.array(
+        [
+            ((space.transform(x) @ own.T).argmax(axis=1) == np.arange(len(x))).mean()
+            for x in features
+        ]
+    )
 
 
-def effect_of_layers(generator: Generator, direction: Direction, ws: Tensor, judge: Score, amount: float = 2.0) -> list[float]:
-    """Return, for every layer, how much an edit of that layer alone changes the mean log odds of ``judge``."""
+def effect_of_layers(
+    generator: Generator, direction: Direction, ws: Tensor, judge: Score, amount: float = 2.0
+) -> list[float]:
+    """Return, for every layer, how much an edit of that layer alone changes the mean log odds of
+    ``judge``."""
     if not space_of(direction.space).linear:
-        raise ArgumentError(f"direction {direction.name} is in the space {direction.space}, which has no layers to measure")
+        raise ArgumentError(
+            f"direction {direction.name} is in the space {direction.space}, which has no layers "
+            "to measure"
+        )
 
     def mean(pictures: Tensor) -> float:
         return float(judge(pictures).mean())
@@ -216,7 +263,8 @@ def effect_of_layers(generator: Generator, direction: Direction, ws: Tensor, jud
         found = []
         for row in range(generator.num_ws):
             parts = [
-                render(generator, edit(p.to(generator.device), direction, amount, (row, row))).cpu() for p in ws.split(BATCH)
+                render(generator, edit(p.to(generator.device), direction, amount, (row, row))).cpu()
+                for p in ws.split(BATCH)
             ]
             found.append(round(mean(torch.cat(parts)) - zero, 4))
     return found

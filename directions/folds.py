@@ -22,7 +22,11 @@ def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tu
         if count < 2:
             raise DataError(f"cross-validation by group needs at least 2 groups, got {count}")
         parts = min(FOLDS, count)
-        by_group = StratifiedGroupKFold(parts, shuffle=True, random_state=0) if binary else GroupKFold(parts)
+        by_group = (
+            StratifiedGroupKFold(parts, shuffle=True, random_state=0)
+            if binary
+            else GroupKFold(parts)
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a class has fewer samples than there are folds
             folds = list(by_group.split(labels, labels, list(groups)))
@@ -30,10 +34,16 @@ def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tu
         # Of numbers, every fold needs two to have a spread.
         smallest = int(np.bincount(labels.astype(int)).min()) if binary else len(labels) // 2
         if smallest < 2:
-            needed = f"2 samples of every class, got {smallest}" if binary else f"4 samples, got {len(labels)}"
+            needed = (
+                f"2 samples of every class, got {smallest}"
+                if binary
+                else f"4 samples, got {len(labels)}"
+            )
             raise DataError(f"cross-validation needs at least {needed}")
         make = StratifiedKFold if binary else KFold
-        folds = make(n_splits=min(FOLDS, smallest), shuffle=True, random_state=0).split(labels, labels)
+        folds = make(n_splits=min(FOLDS, smallest), shuffle=True, random_state=0).split(
+            labels, labels
+        )
 
     if not binary:
         wide = [(train, test) for train, test in folds if len(train) >= 2 and len(test) >= 2]
@@ -41,7 +51,11 @@ def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tu
             raise DataError("no fold has two samples; larger groups, or none, are needed")
         return wide
 
-    both = [(train, test) for train, test in folds if len(set(labels[train])) == 2 and len(set(labels[test])) == 2]
+    both = [
+        (train, test)
+        for train, test in folds
+        if len(set(labels[train])) == 2 and len(set(labels[test])) == 2
+    ]
     if not both:
         raise DataError("no fold has samples of both classes; more groups, or none, are needed")
     return both
@@ -55,11 +69,14 @@ def predictions(
     binary: bool,
     fitted_one: Callable[[], None] = lambda: None,
 ) -> list[Array]:
-    """Return the scores of the held-out samples of every fold; ``fitted_one`` is called after every fit."""
+    """Return the scores of the held-out samples of every fold; ``fitted_one`` is called after every
+    fit."""
     found = []
     for train, test in folds:
         fitted = clone(estimator).fit(x[train], labels[train])
-        found.append(np.ravel(fitted.decision_function(x[test]) if binary else fitted.predict(x[test])))
+        found.append(
+            np.ravel(fitted.decision_function(x[test]) if binary else fitted.predict(x[test]))
+        )
         fitted_one()
     return found
 
@@ -69,7 +86,9 @@ def figure(labels: Array, scores: Array, binary: bool) -> float:
     return float(roc_auc_score(labels, scores) if binary else r2_score(labels, scores))
 
 
-def held_out(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[float]:
+def held_out(
+    estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool
+) -> list[float]:
     """Return the `figure` of every held-out fold; ``x [n, features]``, ``labels [n]``."""
     folds = splits(labels, groups, binary)
     scores = predictions(estimator, x, labels, folds, binary)
@@ -77,7 +96,8 @@ def held_out(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | No
 
 
 def _rows_of(members: Array, drawn: Array) -> Array:
-    """Return the samples of every group in ``drawn``, in order; ``members [n]`` are group numbers from 0."""
+    """Return the samples of every group in ``drawn``, in order; ``members [n]`` are group numbers
+    from 0."""
     order = np.argsort(members, kind="stable")
     counts = np.bincount(members)
     first = np.cumsum(counts) - counts

@@ -19,11 +19,15 @@ GANSPACE = (("comp", "mean", "std"), ("lat_comp", "lat_mean", "lat_stdev"))
 """Names of components, mean and standard deviations in its two layouts."""
 
 
-def read_array(path: str | os.PathLike[str], component: int | None = None) -> tuple[Tensor, dict[str, Any]]:
-    """Return the vector in a ``.npy``, ``.npz`` or ``.pt`` as float64, and further facts in the file.
+def read_array(
+    path: str | os.PathLike[str], component: int | None = None
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return the vector in a ``.npy``, ``.npz`` or ``.pt`` as float64, and further facts in the
+    file.
 
     Args:
-        component: component of a GANSpace file (with mean, standard deviations and components), counted from 0.
+        component: component of a GANSpace file (with mean, standard deviations and components),
+            counted from 0.
 
     Raises:
         Error: the file does not exist, is damaged, has several arrays, or has anything but numbers.
@@ -37,21 +41,32 @@ def read_array(path: str | os.PathLike[str], component: int | None = None) -> tu
         elif len(found) == 1:
             found = next(iter(found.values()))
         else:
-            raise FormatError(f"expected one array, or GANSpace's mean, std and comp; it has {listed(found)}", path=path)
+            raise FormatError(
+                f"expected one array, or GANSpace's mean, std and comp; it has {listed(found)}",
+                path=path,
+            )
 
     if component is not None and not facts:
-        raise ArgumentError("only GANSpace files have components; this one has a single direction", path=path)
+        raise ArgumentError(
+            "only GANSpace files have components; this one has a single direction", path=path
+        )
     return torch.from_numpy(numbers(path, found)), facts
 
 
-def _component(path: str | os.PathLike[str], parts: list[Any], component: int | None) -> tuple[Any, dict[str, Any]]:
+def _component(
+    path: str | os.PathLike[str], parts: list[Any], component: int | None
+) -> tuple[Any, dict[str, Any]]:
     comp, _, std = (numbers(path, part) for part in parts)
     comp = comp.reshape(comp.shape[0] if comp.ndim > 1 else 1, -1)
     if component is None or not 0 <= component < len(comp):
         advice = f"choose one with `component`, 0 to {len(comp) - 1}"
         raise ArgumentError(f"a GANSpace file of {len(comp)} components", path=path, advice=advice)
     scale = std.reshape(-1)
-    facts = {"component": component, "std": float(scale[component])} if component < len(scale) else {"component": component}
+    facts = (
+        {"component": component, "std": float(scale[component])}
+        if component < len(scale)
+        else {"component": component}
+    )
     return comp[component], facts
 
 
@@ -65,9 +80,10 @@ def import_direction(
 ) -> Direction:
     """Import a published direction for ``generator``.
 
-    Accepts the shapes ``[w_dim]``, ``[1, w_dim]``, ``[num_ws, w_dim]`` and ``[1, num_ws, w_dim]``. If all layers are equal, the
-    result is a direction in W. The norm is set to 1 and the original norm is recorded. Sigma is measured. The score is 0 at the
-    mean w, because the file does not say where the attribute begins.
+    Accepts the shapes ``[w_dim]``, ``[1, w_dim]``, ``[num_ws, w_dim]`` and ``[1, num_ws, w_dim]``.
+    If all layers are equal, the result is a direction in W. The norm is set to 1 and the original
+    norm is recorded. Sigma is measured. The score is 0 at the mean w, because the file does not say
+    where the attribute begins.
 
     Raises:
         Error: see `read_array`; a shape that does not fit ``generator``; a vector of zeros or NaN.

@@ -18,6 +18,7 @@ class LabelledLatents:
     labels: Array
     """``[N]`` of float64: 0 and 1, or numbers; NaN marks a missing label."""
     groups: Sequence[Any] | None = None
-    """Group of every sample (a person, an image and its mirror image); a group stays together in the folds."""
+    """Group of every sample (a person, an image and its mirror image); a group stays together in
+    the folds."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """How the labels were made; the report of a direction ends with these."""

@@ -52,7 +52,8 @@ class LabelTable:
         values = self.values[rows]
         if len(set(values)) < 2:
             raise DataError(
-                f"the labels of the {len(rows)} files that can be used are all the same; a direction needs two classes"
+                f"the labels of the {len(rows)} files that can be used are all the same; a "
+                "direction needs two classes"
             )
         groups = [self.groups[i] for i in rows] if self.groups else None
         others = {name: [texts[i] for i in rows] for name, texts in self.others.items()}
@@ -73,12 +74,16 @@ class TextLabels:
     others: dict[str, list[str]] = field(default_factory=dict)
     """The table's other columns."""
 
-    def numbers(self, positive: Iterable[str] = (), negative: Iterable[str] = (), order: Sequence[str] = ()) -> LabelTable:
+    def numbers(
+        self, positive: Iterable[str] = (), negative: Iterable[str] = (), order: Sequence[str] = ()
+    ) -> LabelTable:
         """Convert the labels to 0 and 1, or to numbers; see `read_labels`."""
         yes = set(positive)
         no = set(negative)
         if order and (yes or no):
-            raise ArgumentError("an order of values cannot be used with positive or negative values")
+            raise ArgumentError(
+                "an order of values cannot be used with positive or negative values"
+            )
 
         values = []
         for text, (path, line) in zip(self.texts, self.places, strict=True):
@@ -94,7 +99,9 @@ class TextLabels:
         found = np.array([values[i] for i in rows], dtype=np.float64)
         if len(set(found)) < 2:
             raise DataError(
-                f"all {len(found)} labels of {self.attribute!r} are the same; a direction needs two classes", path=self.source
+                f"all {len(found)} labels of {self.attribute!r} are the same; a direction needs "
+                "two classes",
+                path=self.source,
             )
 
         groups = [self.groups[i] for i in rows] if self.groups else None
@@ -116,20 +123,24 @@ def read_labels(
     """Read labels as numbers. Samples with an empty label, or "nan", are left out.
 
     Args:
-        table: a CSV, whose ``file_column`` names files relative to it, or a folder, whose sub-folders are the classes.
+        table: a CSV, whose ``file_column`` names files relative to it, or a folder, whose
+            sub-folders are the classes.
         column: column of the CSV that holds the labels.
         positive: values that mean 1.
-        negative: values that mean 0. With neither, the column holds numbers, or yes and no. With one of the two, all other
-            values are the other class. With both, samples with other values are left out.
+        negative: values that mean 0. With neither, the column holds numbers, or yes and no. With
+            one of the two, all other values are the other class. With both, samples with other
+            values are left out.
         order: values from least to most, which become 0, 1, 2 ...
         group: column of the group (person) that a sample belongs to.
         exclude: groups to leave out.
 
     Raises:
-        Error: a missing file or column, a sample that does not exist, a value that is not a number, a single class, or a sample
-            with two different labels.
+        Error: a missing file or column, a sample that does not exist, a value that is not a number,
+            a single class, or a sample with two different labels.
     """
-    return read_texts(table, column, group=group, exclude=exclude, file_column=file_column).numbers(positive, negative, order)
+    return read_texts(table, column, group=group, exclude=exclude, file_column=file_column).numbers(
+        positive, negative, order
+    )
 
 
 def read_texts(
@@ -147,13 +158,17 @@ def read_texts(
             raise ArgumentError("a folder of sub-folders has neither columns nor groups", path=path)
         return _from_folders(path)
     if column is None:
-        raise ArgumentError("the column of the labels is not named", path=path, advice="name it with `column`")
+        raise ArgumentError(
+            "the column of the labels is not named", path=path, advice="name it with `column`"
+        )
 
     names, *cells = list(read_csv(path, column=file_column)) or [[]]
     rows = [dict(zip(names, row, strict=False)) for row in cells]
     for needed in [file_column, column, *([group] if group else [])]:
         if needed not in names:
-            raise NotFoundError(f"no column {needed!r}; there are {', '.join(names) or 'none'}", path=path)
+            raise NotFoundError(
+                f"no column {needed!r}; there are {', '.join(names) or 'none'}", path=path
+            )
 
     left_out = set(exclude)
     seen: dict[Path, str] = {}
@@ -161,7 +176,9 @@ def read_texts(
     texts = []
     groups = []
     places = []
-    others: dict[str, list[str]] = {name: [] for name in names if name not in (file_column, column, group)}
+    others: dict[str, list[str]] = {
+        name: [] for name in names if name not in (file_column, column, group)
+    }
     for number, row in enumerate(rows, start=2):
         text = row.get(column, "").strip()
         member = row.get(group, "") if group else ""
@@ -174,7 +191,11 @@ def read_texts(
             raise NotFoundError(f"no such file {sample}", path=path, line=number)
         if sample in seen:
             if seen[sample] != text:
-                raise FormatError(f"{sample.name} is {text!r} here and {seen[sample]!r} before", path=path, line=number)
+                raise FormatError(
+                    f"{sample.name} is {text!r} here and {seen[sample]!r} before",
+                    path=path,
+                    line=number,
+                )
             continue
         seen[sample] = text
         outputs.given(sample)
@@ -201,7 +222,11 @@ def _from_folders(path: Path) -> TextLabels:
         outputs.given(sample)
 
     if len({name for _, name in found}) < 2:
-        raise FormatError("expected a CSV file, or a folder with two or more sub-folders of samples, one per class", path=path)
+        raise FormatError(
+            "expected a CSV file, or a folder with two or more sub-folders of samples, one per "
+            "class",
+            path=path,
+        )
     return TextLabels(
         path,
         path.name,
@@ -212,10 +237,14 @@ def _from_folders(path: Path) -> TextLabels:
     )
 
 
-def _value(text: str, attribute: str, yes: set[str], no: set[str], order: Sequence[str]) -> float | None:
+def _value(
+    text: str, attribute: str, yes: set[str], no: set[str], order: Sequence[str]
+) -> float | None:
     if order:
         if text not in order:
-            raise FormatError(f"{attribute} is {text!r}, which is not in the order {', '.join(order)}")
+            raise FormatError(
+                f"{attribute} is {text!r}, which is not in the order {', '.join(order)}"
+            )
         return float(order.index(text))
     if text in yes:
         return 1.0
@@ -231,10 +260,15 @@ def _value(text: str, attribute: str, yes: set[str], no: set[str], order: Sequen
     try:
         number = float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
     except ValueError as error:
-        raise FormatError(f"{attribute} is {text!r}, neither a number nor yes or no", advice="use `positive=VALUE`") from error
+        raise FormatError(
+            f"{attribute} is {text!r}, neither a number nor yes or no",
+            advice="use `positive=VALUE`",
+        ) from error
 
     if not math.isfinite(number):
         raise FormatError(f"{attribute} is {text!r}, which is not a finite number")
     if abs(number) > LARGEST:
-        raise FormatError(f"{attribute} is {text!r}, expected a number between -{LARGEST:g} and {LARGEST:g}")
+        raise FormatError(
+            f"{attribute} is {text!r}, expected a number between -{LARGEST:g} and {LARGEST:g}"
+        )
     return number

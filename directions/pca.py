@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor
 
-from latentedit.directions.components import Layers, Progress, _directions, _eigenvectors, check_count
+from latentedit.directions.components import (
+    Layers,
+    Progress,
+    _directions,
+    _eigenvectors,
+    check_count,
+)
 from latentedit.directions.direction import Direction
 from latentedit.errors import DataError
 from latentedit.latent.w_statistics import w_chunks
@@ -22,18 +28,23 @@ def principal_components(
     layers: Layers = None,
     progress: Progress | None = None,
 ) -> list[Direction]:
-    """Find the first ``count`` principal components of w (GANSpace, Haerkoenen et al. 2020, section 2.2).
+    """Find the first ``count`` principal components of w (GANSpace, Haerkoenen et al. 2020, section
+    2.2).
 
-    Mean and scatter matrix are summed over chunks. The result is exact, and memory does not grow with ``samples``.
+    Mean and scatter matrix are summed over chunks. The result is exact, and memory does not grow
+    with ``samples``.
 
     Args:
-        samples: number of random w, those of `latentedit.latent.w_statistics.sample_w` for ``seed``.
+        samples: number of random w, those of `latentedit.latent.w_statistics.sample_w` for
+            ``seed``.
         layers: first and last layer that the directions edit; None for all.
         progress: called with the number of finished samples and of all samples.
 
     Returns:
-        Directions ``pc-00``, ``pc-01``, ... by decreasing variance. The largest absolute entry of each is positive, and the
-        score is 0 at the mean w. Reports contain ``explained``, the share of the variance of w, and ``cumulative``, the share
+        Directions ``pc-00``, ``pc-01``, ... by decreasing variance. The largest absolute entry of
+            each is positive, and the
+        score is 0 at the mean w. Reports contain ``explained``, the share of the variance of w, and
+            ``cumulative``, the share
         of all components so far.
 
     Raises:
@@ -53,12 +64,18 @@ def principal_components(
 
 
 def moments(
-    generator: Generator, samples: int, seed: int = 0, *, chunk: int = CHUNK, progress: Progress | None = None
+    generator: Generator,
+    samples: int,
+    seed: int = 0,
+    *,
+    chunk: int = CHUNK,
+    progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean ``[w_dim]`` and scatter matrix ``[w_dim, w_dim]`` (sum of outer products about the mean) of random w, float64.
+    """Mean ``[w_dim]`` and scatter matrix ``[w_dim, w_dim]`` (sum of outer products about the mean)
+    of random w, float64.
 
-    Chunks are merged by the pairwise update of Chan, Golub and LeVeque (1983), which loses nothing to cancellation
-    where the mean is large.
+    Chunks are merged by the pairwise update of Chan, Golub and LeVeque (1983), which loses nothing
+    to cancellation where the mean is large.
     """
     done = 0
     mean = torch.zeros(generator.w_dim, dtype=torch.float64)

@@ -1,7 +1,8 @@
 """Where in pictures a direction acts: on the face, or on what is behind it.
 
-A probe learns whatever goes along with its labels. Where those who smile stood before another backdrop than the rest, the
-slider moves the backdrop, and folds of the same photographs praise it. Its own pictures give it away.
+A probe learns whatever goes along with its labels. Where those who smile stood before another
+backdrop than the rest, the slider moves the backdrop, and folds of the same photographs praise it.
+Its own pictures give it away.
 """
 
 from collections.abc import Mapping
@@ -16,13 +17,15 @@ from latentedit.inversion.face_weights import within_face
 from latentedit.latent.spaces import space_of
 from latentedit.networks.generator import Generator
 
-PICTURES, PIXELS = 8, 8 * 256**2
+PICTURES = 8
+PIXELS = 8 * 256**2
 """Pictures that are moved, and how many pixels they have at most, but for two pictures."""
 AROUND = 2.0
-"""Half axes of the ellipse that holds head and hair, in those of the face; what lies outside is border."""
+"""Half axes of the ellipse that holds head and hair, in those of the face; what lies outside is
+border."""
 MAINLY = 1.5
-"""Times the change of a pixel of the face from which on a pixel of the border is said to change more. Of the sliders that ship,
-hair (`bald`) reaches 1.0 and `background` 2.6.
+"""Times the change of a pixel of the face from which on a pixel of the border is said to change
+more. Of the sliders that ship, hair (`bald`) reaches 1.0 and `background` 2.6.
 """
 SEED = 7
 
@@ -41,8 +44,11 @@ class Places:
 
 
 @torch.no_grad()
-def places(generator: Generator, direction: Direction, framing: Mapping[str, Any] | None) -> Places | None:
-    """What ``direction`` changes in random pictures, by area; None where ``framing`` does not say where faces are."""
+def places(
+    generator: Generator, direction: Direction, framing: Mapping[str, Any] | None
+) -> Places | None:
+    """What ``direction`` changes in random pictures, by area; None where ``framing`` does not say
+    where faces are."""
     face = within_face(framing, generator.resolution)
     head = within_face(framing, generator.resolution, AROUND)
     if face is None or head is None or not face.any() or head.all():

@@ -15,7 +15,14 @@ from torch import Tensor
 from latentedit.directions.direction import Direction, unit
 from latentedit.directions.folds import Array
 from latentedit.directions.labelled_latents import LabelledLatents
-from latentedit.directions.validation import by_layer, gain_of_doubling, learning_curve, propose_layers, quality, stability
+from latentedit.directions.validation import (
+    by_layer,
+    gain_of_doubling,
+    learning_curve,
+    propose_layers,
+    quality,
+    stability,
+)
 from latentedit.errors import ArgumentError, DataError
 from latentedit.latent.spaces import Coordinates, space_of
 from latentedit.networks.fingerprint import fingerprint
@@ -23,22 +30,28 @@ from latentedit.networks.generator import Generator
 
 KINDS = ("auto", "svc", "logistic", "lda", "ridge")
 FEW = 50
-"""Samples of the smaller class below which "auto" takes logistic regression, the best with few (recipes/few_labels.py)."""
-MANY, WIDE = 20_000, 2048
-"""Samples beyond which everything is in float32 and "auto" takes logistic regression again, a tenth of the work of svc; and
-features up to which its Newton steps, which need their square, are the quickest.
+"""Samples of the smaller class below which "auto" takes logistic regression, the best with few
+(recipes/few_labels.py)."""
+MANY = 20_000
+WIDE = 2048
+"""Samples beyond which everything is in float32 and "auto" takes logistic regression again, a tenth
+of the work of svc; and features up to which its Newton steps, which need their square, are the
+quickest.
 """
 
 
 def probe(kind: str, strength: float = 1.0, balanced: bool = True) -> Any:
-    """Return an unfitted scikit-learn estimator; ``strength`` is C of svc and logistic and 1 / alpha of ridge."""
+    """Return an unfitted scikit-learn estimator; ``strength`` is C of svc and logistic and 1 /
+    alpha of ridge."""
     weight = "balanced" if balanced else None
     if kind == "svc":
         return LinearSVC(C=strength, class_weight=weight, max_iter=20_000, random_state=0)
     if kind == "logistic":
         return LogisticRegression(C=strength, class_weight=weight, max_iter=2_000)
     if kind == "lda":
-        return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5] if balanced else None)
+        return LinearDiscriminantAnalysis(
+            solver="lsqr", shrinkage="auto", priors=[0.5, 0.5] if balanced else None
+        )
     if kind == "ridge":
         return Ridge(alpha=1 / strength)
     raise ArgumentError.of("probe", f"one of {', '.join(KINDS)}", kind)
@@ -49,23 +62,26 @@ class ProbeOptions:
     """What kind of probe is fitted, and to what."""
 
     kind: str = "auto"
-    """"svc", "logistic", "lda" (linear discriminant, covariance shrunk after Ledoit and Wolf 2004), "ridge" (numbers), or
-    "auto": ridge for numbers, logistic for fewer than 50 labels of the smaller class or more than 20,000 samples, else svc."""
+    """"svc", "logistic", "lda" (linear discriminant, covariance shrunk after Ledoit and Wolf 2004),
+    "ridge" (numbers), or "auto": ridge for numbers, logistic for fewer than 50 labels of the
+    smaller class or more than 20,000 samples, else svc."""
     space: str = "w"
-    """"w" (the mean of ws over ``layers``), "w+" (these layers one by one), "s" (their styles) or "z"."""
+    """"w" (the mean of ws over ``layers``), "w+" (these layers one by one), "s" (their styles) or
+    "z"."""
     layers: tuple[int, int] | None = None
     """First and last layer that the probe sees and the direction edits; None for all."""
     strength: float = 0.01
     """C of the probe on coordinates scaled to unit mean square; smaller values regularise more."""
     confident: float = 1.0
-    """Share of the samples, those with the lowest and the highest numbers, that become the two classes, as in the published
-    training of boundaries (0.02 at each end there is 0.04 here); 1 takes all."""
+    """Share of the samples, those with the lowest and the highest numbers, that become the two
+    classes, as in the published training of boundaries (0.02 at each end there is 0.04 here); 1
+    takes all."""
     balanced: bool = True
     """Whether both classes have equal weight."""
     examine: bool = False
-    """Whether to add to the report a learning curve, the angle between directions from resampled labels and, in "w+", figures
-    of probes of each layer alone with the range of layers that predict most. This takes some thirty more fits, and five more
-    per layer."""
+    """Whether to add to the report a learning curve, the angle between directions from resampled
+    labels and, in "w+", figures of probes of each layer alone with the range of layers that predict
+    most. This takes some thirty more fits, and five more per layer."""
 
     def __post_init__(self) -> None:
         space_of(self.space)
@@ -112,7 +128,8 @@ def fit(
     Args:
         ws: ``[N, num_ws, w_dim]`` or ``[N, w_dim]``; for the space "z" ``[N, z_dim]``.
         labels: ``[N]``, 0 and 1, or numbers; NaN marks a missing label.
-        groups: ``[N]``; samples of one group (a person, an image and its mirror image) stay together in the folds.
+        groups: ``[N]``; samples of one group (a person, an image and its mirror image) stay
+            together in the folds.
         choices: fields of `ProbeOptions`, such as ``kind``, ``space``, ``layers`` and ``strength``.
 
     Raises:
@@ -132,8 +149,9 @@ def fit_probe(
 ) -> Direction:
     """Fit a linear probe to labelled latents and return its normal as a direction.
 
-    The method is that of InterFaceGAN (Shen et al. 2020, section 3). Unlike there, the intercept is kept, so that a score of 0
-    means undecided, and sigma is measured, so that amounts are comparable. The report ends with ``samples.facts``.
+    The method is that of InterFaceGAN (Shen et al. 2020, section 3). Unlike there, the intercept is
+    kept, so that a score of 0 means undecided, and sigma is measured, so that amounts are
+    comparable. The report ends with ``samples.facts``.
 
     Raises:
         Error: shapes that do not match, a single class, or too few samples.
@@ -158,7 +176,10 @@ def fit_probe(
         kind = "ridge" if not binary else "logistic" if few_or_many else "svc"
 
     if kind != "ridge" and not binary:
-        raise DataError(f"the {kind} probe needs labels 0 and 1; use ridge for numbers, or only the most confident samples")
+        raise DataError(
+            f"the {kind} probe needs labels 0 and 1; use ridge for numbers, or only the most "
+            "confident samples"
+        )
 
     scale = float(np.sqrt(x.var(axis=0).mean())) or 1.0
     estimator = probe(kind, options.strength, options.balanced)
@@ -200,7 +221,8 @@ def fit_probe(
     norm = float(weights.norm())
     vector = at.embed(unit(weights))
 
-    # A score has the units of w: both sides are divided by the norm. Ridge is undecided at the mean of its numbers.
+    # A score has the units of w: both sides are divided by the norm. Ridge is undecided at the mean
+    # of its numbers.
     middle = 0.0 if kind != "ridge" else float(values.mean())
     intercept = (float(np.ravel(fitted.intercept_)[0]) - middle) / norm
     return Direction(
@@ -234,39 +256,54 @@ def fit_classes(
     """
     classes = sorted({label for label in labels if label})
     if len(classes) < 2:
-        raise DataError(f"all labels are {classes[0]!r}; a direction needs two classes" if classes else "there are no labels")
+        raise DataError(
+            f"all labels are {classes[0]!r}; a direction needs two classes"
+            if classes
+            else "there are no labels"
+        )
     found = {}
     for one in classes:
         values = [np.nan if not label else float(label == one) for label in labels]
         samples = LabelledLatents(ws, np.array(values), groups)
-        found[one] = fit_probe(samples, generator, ProbeOptions(**choices), name=f"{name}-{one}", provenance=provenance)
+        found[one] = fit_probe(
+            samples, generator, ProbeOptions(**choices), name=f"{name}-{one}", provenance=provenance
+        )
     return found
 
 
 def _confident(values: Array, share: float) -> tuple[Array, Array] | None:
-    """Return the rows with the lowest and the highest values, and 0 or 1 for them; None where all count."""
+    """Return the rows with the lowest and the highest values, and 0 or 1 for them; None where all
+    count."""
     if share == 1:
         return None
     if len(np.unique(values)) == 2:
-        raise DataError("a confident share needs scores; labels of two classes have no most confident samples")
+        raise DataError(
+            "a confident share needs scores; labels of two classes have no most confident samples"
+        )
     count = int(len(values) * share / 2)
     if count < 2:
         raise DataError(
-            f"a confident share of {share} leaves {count} of {len(values)} samples at either end; at least 2 are needed"
+            f"a confident share of {share} leaves {count} of {len(values)} samples at either "
+            "end; at least 2 are needed"
         )
     order = np.argsort(values, kind="stable")
     return np.concatenate([order[:count], order[-count:]]), np.repeat([0.0, 1.0], count)
 
 
 @torch.no_grad()
-def _rows(samples: LabelledLatents, generator: Generator, space: str, at: Coordinates) -> tuple[Array, Array, list[Any] | None]:
-    """Return features ``[n, features]``, labels ``[n]`` and groups of the samples that have a label."""
+def _rows(
+    samples: LabelledLatents, generator: Generator, space: str, at: Coordinates
+) -> tuple[Array, Array, list[Any] | None]:
+    """Return features ``[n, features]``, labels ``[n]`` and groups of the samples that have a
+    label."""
     where = space_of(space)
     latents = where.whole(generator, samples.latents)
     values = samples.labels
     groups = samples.groups
     if values.shape != (len(latents),) or (groups is not None and len(groups) != len(latents)):
-        raise ArgumentError(f"expected {len(latents)} labels and groups, one per sample, got {values.shape}")
+        raise ArgumentError(
+            f"expected {len(latents)} labels and groups, one per sample, got {values.shape}"
+        )
     if np.isinf(values).any():
         raise ArgumentError("labels must be finite; NaN marks a missing one")
     if not bool(torch.isfinite(latents).all()):
@@ -277,5 +314,9 @@ def _rows(samples: LabelledLatents, generator: Generator, space: str, at: Coordi
         raise DataError("all labels are missing")
 
     x: Array = where.rows(generator, latents[torch.from_numpy(known)], at).cpu().double().numpy()
-    kept = [group for group, keep in zip(groups, known, strict=True) if keep] if groups is not None else None
+    kept = (
+        [group for group, keep in zip(groups, known, strict=True) if keep]
+        if groups is not None
+        else None
+    )
     return x, values[known], kept

@@ -1,8 +1,9 @@
-"""Refinement of a direction on images; the probe's direction is only the starting point of this optimisation.
+"""Refinement of a direction on images; the probe's direction is only the starting point of this
+optimisation.
 
-A probe is linear and only uses w, but images depend on w nonlinearly. Here every layer gets its own step. The steps follow the
-gradient of classifiers of photos on the edited images, with penalties for changes of other answers, of brightness and of the
-discriminator's output.
+A probe is linear and only uses w, but images depend on w nonlinearly. Here every layer gets its own
+step. The steps follow the gradient of classifiers of photos on the edited images, with penalties
+for changes of other answers, of brightness and of the discriminator's output.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,8 +31,12 @@ MARGIN = 1.0
 """Log odds that a classifier should reach."""
 LIGHT = 10.0
 """Weight of the squared change of the mean grey value."""
-SHIFT, CONTRAST, BRIGHTNESS, GRAIN = 3, 0.2, 0.15, 0.05
-"""Random changes of images before classification, so that the optimisation cannot exploit invisible patterns."""
+SHIFT = 3
+CONTRAST = 0.2
+BRIGHTNESS = 0.15
+GRAIN = 0.05
+"""Random changes of images before classification, so that the optimisation cannot exploit invisible
+patterns."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Scores = Callable[[Tensor], Tensor]
@@ -54,7 +59,8 @@ class RefineOptions:
     typical: float = 0.06
     """Weight of the squared length of a layer's step, in standard deviations of w."""
     outside: float = 0.0
-    """Weight of the mean squared change of pixels outside the region where the attribute is visible."""
+    """Weight of the mean squared change of pixels outside the region where the attribute is
+    visible."""
     seed: int = 0
 
 
@@ -62,8 +68,9 @@ class PhotoScores:
     """Classifiers on the features of one discriminator, trained on photos: the scores for `refine`.
 
     Args:
-        ends: images ``[N, C, H, W]`` with labels 0 and 1 for the positive end, and optionally the same for the negative end;
-            include mirrored copies if wanted. Without the second, the negative end is the opposite of the positive one.
+        ends: images ``[N, C, H, W]`` with labels 0 and 1 for the positive end, and optionally the
+            same for the negative end; include mirrored copies if wanted. Without the second, the
+            negative end is the opposite of the positive one.
         others: images with labels 0 and 1, for every attribute that should not change.
 
     Raises:
@@ -82,8 +89,13 @@ class PhotoScores:
         wanted = [*ends, *others]
         for images, labels in wanted:
             if set(np.unique(labels)) != {0.0, 1.0}:
-                raise DataError("refine needs labels of two classes; name the values that mean yes, or give labels of 0 and 1")
-            classifier = PhotoClassifier(discriminator, images, labels, mirror="none", examine=False)
+                raise DataError(
+                    "refine needs labels of two classes; name the values that mean yes, or give "
+                    "labels of 0 and 1"
+                )
+            classifier = PhotoClassifier(
+                discriminator, images, labels, mirror="none", examine=False
+            )
             self.classifiers.append(classifier)
             if progress:
                 progress(len(self.classifiers), len(wanted))
@@ -107,28 +119,37 @@ def refine(
     region: Tensor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Direction:
-    """Return ``direction`` with an optimised step for every layer, so that edits by +-2 sigmas add or remove the attribute.
+    """Return ``direction`` with an optimised step for every layer, so that edits by +-2 sigmas add
+    or remove the attribute.
 
-    The score does not change, and an edit by one sigma still changes it by one sigma. Adam optimises the rest of the step on
-    images of random w, and of ``base``.
+    The score does not change, and an edit by one sigma still changes it by one sigma. Adam
+    optimises the rest of the step on images of random w, and of ``base``.
 
     Args:
-        scores: a differentiable function from images ``[N, C, H, W]`` in [-1, 1] to log odds ``[N, 2 + others]``: of the
-            positive end, of the negative end, and of attributes that should not change. Do not use the attribute classifier
-            with which you measure the direction.
+        scores: a differentiable function from images ``[N, C, H, W]`` in [-1, 1] to log odds
+            ``[N, 2 + others]``: of the positive end, of the negative end, and of attributes that
+            should not change. Do not use the attribute classifier with which you measure the
+            direction.
         discriminator: the generator's; its output for the images should not decrease.
         base: ``[M, num_ws, w_dim]``, such as inversions of photos, used for every second image.
-        region: ``[1, 1, H, W]`` from 0 to 1, where the attribute is visible; for ``options.outside``.
+        region: ``[1, 1, H, W]`` from 0 to 1, where the attribute is visible; for
+            ``options.outside``.
 
     Raises:
         Error: a direction that is not in W or W+.
     """
     if not space_of(direction.space).linear:
-        raise ArgumentError(f"only directions in W and W+ can be refined; {direction.name} is in the space {direction.space}")
-    device, random = generator.device, torch.Generator().manual_seed(options.seed)
-    steps, batch = options.steps, options.batch
+        raise ArgumentError(
+            f"only directions in W and W+ can be refined; {direction.name} is in the space "
+            f"{direction.space}"
+        )
+    device = generator.device
+    random = torch.Generator().manual_seed(options.seed)
+    steps = options.steps
+    batch = options.batch
     statistics = WStatistics.of(generator)
-    colouring, whitening = statistics.colouring.to(device), statistics.whitening.to(device)
+    colouring = statistics.colouring.to(device)
+    whitening = statistics.whitening.to(device)
     rows = torch.zeros(generator.num_ws, 1, device=device)
     first, last = direction.layers or (0, generator.num_ws - 1)
     rows[first : last + 1] = 1
@@ -153,8 +174,12 @@ def refine(
             plain = scores(disturbed(before))
         there, back = (scores(disturbed(part)) for part in pictures.chunk(2))
         loss = F.softplus(MARGIN - there[:, 0]).mean() + F.softplus(MARGIN - back[:, 1]).mean()
-        loss = loss + options.hold * (_divergence(there[:, 2:], plain[:, 2:]) + _divergence(back[:, 2:], plain[:, 2:]))
-        loss = loss + options.typical * ((shift @ whitening).square().sum() / (last + 1 - first) / AMOUNT**2)
+        loss = loss + options.hold * (
+            _divergence(there[:, 2:], plain[:, 2:]) + _divergence(back[:, 2:], plain[:, 2:])
+        )
+        loss = loss + options.typical * (
+            (shift @ whitening).square().sum() / (last + 1 - first) / AMOUNT**2
+        )
         if options.outside and region is not None:
             change = (pictures - before.repeat(2, 1, 1, 1)).square().mean(dim=1, keepdim=True)
             loss = loss + options.outside * ((1 - region.to(device)) * change).mean()
@@ -178,7 +203,8 @@ def refine(
 
 
 def of_one_sigma(step: Tensor, direction: Direction) -> Tensor:
-    """``step [num_ws, w_dim]`` and so much of the direction's vector that the score moves by one sigma."""
+    """``step [num_ws, w_dim]`` and so much of the direction's vector that the score moves by one
+    sigma."""
     vector = direction.vector.to(step)
     first, last = direction.layers or (0, len(step) - 1)
     own = torch.zeros_like(step)
@@ -189,7 +215,8 @@ def of_one_sigma(step: Tensor, direction: Direction) -> Tensor:
 
 
 def _divergence(after: Tensor, before: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of answers (log odds ``[N, answers]``) from those before: mean over N, sum over answers."""
+    """Kullback-Leibler divergence of answers (log odds ``[N, answers]``) from those before: mean
+    over N, sum over answers."""
     p = before.sigmoid()
     crossed = F.binary_cross_entropy_with_logits(after, p, reduction="none")
     return (crossed - F.binary_cross_entropy(p, p, reduction="none")).mean(dim=0).sum()
@@ -197,7 +224,8 @@ def _divergence(after: Tensor, before: Tensor) -> Tensor:
 
 def _disturbance(like: Tensor, random: torch.Generator) -> Callable[[Tensor], Tensor]:
     """Shifts, changes of contrast and brightness, and grain, the same at every call."""
-    n, side = len(like), like.shape[-1]
+    n = len(like)
+    side = like.shape[-1]
     reach = min(SHIFT, side // 16)
     x, y = torch.randint(0, 2 * reach + 1, (2,), generator=random).tolist()
     contrast, brightness = torch.randn(2, n, 1, 1, 1, generator=random).to(like)
@@ -205,6 +233,8 @@ def _disturbance(like: Tensor, random: torch.Generator) -> Callable[[Tensor], Te
 
     def disturbed(pictures: Tensor) -> Tensor:
         shifted = F.pad(pictures, (reach,) * 4, mode="replicate")[:, :, y : y + side, x : x + side]
-        return torch.add(shifted * (1 + CONTRAST * contrast) + BRIGHTNESS * brightness, grain, alpha=GRAIN)
+        return torch.add(
+            shifted * (1 + CONTRAST * contrast) + BRIGHTNESS * brightness, grain, alpha=GRAIN
+        )
 
     return disturbed

@@ -11,7 +11,8 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 
 def user_folder() -> Path:
-    """Return the folder of the user's own directions: ``LATENTEDIT_DIRECTIONS``, or ``~/.latentedit/directions``."""
+    """Return the folder of the user's own directions: ``LATENTEDIT_DIRECTIONS``, or
+    ``~/.latentedit/directions``."""
     named = os.environ.get("LATENTEDIT_DIRECTIONS")
     return Path(named) if named else Path.home() / ".latentedit" / "directions"
 
@@ -44,7 +45,8 @@ def shipped(fingerprint: str | None = None) -> dict[str, Path]:
 
 
 def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Path:
-    """Return the file of a direction: a path, a name in the user's folder, or the name of a bundled one for ``fingerprint``.
+    """Return the file of a direction: a path, a name in the user's folder, or the name of a bundled
+    one for ``fingerprint``.
 
     Raises:
         Error: not found; the message lists the known names.
@@ -58,7 +60,10 @@ def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None)
         if text in table:
             return table[text]
     known = ", ".join(sorted({*own, *ours})) or "none"
-    raise NotFoundError(f"{text}: no direction file or direction of this name; the directions of this generator are: {known}")
+    raise NotFoundError(
+        f"{text}: no direction file or direction of this name; the directions of this generator "
+        f"are: {known}"
+    )
 
 
 def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Direction:
@@ -66,7 +71,9 @@ def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None)
     return read_direction(find_direction(name, fingerprint))
 
 
-def storage_path(direction: Direction, out: str | os.PathLike[str] | None = None, *, force: bool = False) -> Path:
+def storage_path(
+    direction: Direction, out: str | os.PathLike[str] | None = None, *, force: bool = False
+) -> Path:
     """Return where to store ``direction``: ``out``, or its name in the user's folder.
 
     Raises:
@@ -74,7 +81,9 @@ def storage_path(direction: Direction, out: str | os.PathLike[str] | None = None
     """
     path = Path(out) if out is not None else user_folder() / f"{direction.name}.safetensors"
     if not force and path.exists():
-        raise OutputError(f"{path} exists", advice="choose another name, or replace it with `force=True`")
+        raise OutputError(
+            f"{path} exists", advice="choose another name, or replace it with `force=True`"
+        )
     if not force and direction.name in shipped(direction.fingerprint):
         advice = "choose another name, or hide that one with `force=True`"
         raise OutputError(f"a bundled direction has the name {direction.name}", advice=advice)

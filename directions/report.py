@@ -1,4 +1,5 @@
-"""The report of a direction: as JSON in its file, as a Markdown card, and as an image of its curves."""
+"""The report of a direction: as JSON in its file, as a Markdown card, and as an image of its
+curves."""
 
 import io
 from collections.abc import Sequence
@@ -30,7 +31,8 @@ def with_report(
     """Return ``direction`` with a report that goes beyond the probe's own figures.
 
     Args:
-        others: known directions of the same generator, whose scores should not change; those of the same name are skipped.
+        others: known directions of the same generator, whose scores should not change; those of the
+            same name are skipped.
         effect: as `latentedit.directions.effects.measure_effect` measured it.
         by_layer: as `latentedit.directions.effects.effect_of_layers` measured it.
     """
@@ -40,19 +42,25 @@ def with_report(
         step_of(torch.zeros(1, generator.num_ws, generator.w_dim), direction)  # for its checks
         if known:
             matrix = leakage([direction, *known], generator.num_ws, generator.w_dim)
-            report["leakage"] = {d.name: round(float(matrix[0, i + 1]), 3) for i, d in enumerate(known)}
-            report["keep"] = [d.name for d in to_keep(direction, known, generator.num_ws, generator.w_dim)]
+            report["leakage"] = {
+                d.name: round(float(matrix[0, i + 1]), 3) for i, d in enumerate(known)
+            }
+            report["keep"] = [
+                d.name for d in to_keep(direction, known, generator.num_ws, generator.w_dim)
+            ]
 
     if effect is not None:
         report["effect"] = effect.summary()
 
     if any(by_layer):
-        report["by_layer"], report["proposed_layers"] = list(by_layer), list(propose_layers(by_layer))
+        report["by_layer"] = list(by_layer)
+        report["proposed_layers"] = list(propose_layers(by_layer))
     return replace(direction, report=report)
 
 
 def _named(direction: Direction) -> AbstractContextManager[None]:
-    """Turn the failures of a report with an unexpected form, which a file may have, into an `Error` that says so."""
+    """Turn the failures of a report with an unexpected form, which a file may have, into an `Error`
+    that says so."""
     return complete(f"direction {direction.name}", "report")
 
 
@@ -64,8 +72,15 @@ def card(direction: Direction) -> str:
 
 def _card(direction: Direction) -> str:
     r = direction.report
-    layers = f"layers {direction.layers[0]}-{direction.layers[1]}" if direction.layers else "all layers"
-    lines = [f"# {direction.name}", "", f"Space {direction.space}, {layers}, generator `{direction.fingerprint[:12]}`.", ""]
+    layers = (
+        f"layers {direction.layers[0]}-{direction.layers[1]}" if direction.layers else "all layers"
+    )
+    lines = [
+        f"# {direction.name}",
+        "",
+        f"Space {direction.space}, {layers}, generator `{direction.fingerprint[:12]}`.",
+        "",
+    ]
     facts: list[tuple[str, str]] = []
     for prefix, what in (("", "probe"), ("photo_", "photo classifier")):
         for key, figure in (("auc", "AUC"), ("r2", "R2"), ("r", "correlation")):
@@ -76,14 +91,18 @@ def _card(direction: Direction) -> str:
                     text += f" ({low:.3f} to {high:.3f})"
                 facts.append((f"{figure} of the {what} on held-out data", text))
                 if r.get(f"{prefix}{key}_shuffled") is not None:
-                    facts.append((f"{figure} with shuffled labels", f"{r[f'{prefix}{key}_shuffled']:.3f}"))
+                    facts.append(
+                        (f"{figure} with shuffled labels", f"{r[f'{prefix}{key}_shuffled']:.3f}")
+                    )
 
     if "samples" in r:
         of = f", in {r['groups']} groups" if r.get("groups") else ""
         facts.append(("labelled latents", f"{r['samples']}{of}"))
 
     if r.get("angle") is not None:
-        facts.append(("angle between directions from resampled labels", f"{r['angle']:.0f} degrees"))
+        facts.append(
+            ("angle between directions from resampled labels", f"{r['angle']:.0f} degrees")
+        )
 
     if r.get("layers_alone"):
         first = direction.layers[0] if direction.layers else 0
@@ -104,14 +123,21 @@ def _card(direction: Direction) -> str:
         moved = ", ".join(f"{name} {value:+.2f}" for name, value in r["leakage"].items())
         facts.append(("change of other scores, in sigmas per sigma", moved))
         if r.get("keep"):
-            facts.append(("scores worth keeping (change of 0.2 or more)", f"`--keep {','.join(r['keep'])}`"))
+            facts.append(
+                ("scores worth keeping (change of 0.2 or more)", f"`--keep {','.join(r['keep'])}`")
+            )
 
     effect = r.get("effect")
     if effect:
         for amount, (share, count) in effect["brought_over"].items():
             facts.append((f"success rate at {amount} sigmas", f"{share:.0%} of {count}"))
         for amount, share in effect.get("side_effects_over_random", {}).items():
-            facts.append((f"side effects at {amount} sigmas, minus those of a random direction", f"{share:+.1%}"))
+            facts.append(
+                (
+                    f"side effects at {amount} sigmas, minus those of a random direction",
+                    f"{share:+.1%}",
+                )
+            )
         for amount, shares in effect.get("side_effects", {}).items():
             changed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
             facts.append((f"side effects at {amount} sigmas", changed))
@@ -130,10 +156,19 @@ def _card(direction: Direction) -> str:
         low, high = r["proposed_layers"]
         facts.append(("layers with nine tenths of the effect", f"{low}-{high}"))
 
-    lines += [line for sentence in in_words(r) for line in (f"**{sentence[0].upper()}{sentence[1:]}.**", "")]
+    lines += [
+        line
+        for sentence in in_words(r)
+        for line in (f"**{sentence[0].upper()}{sentence[1:]}.**", "")
+    ]
     lines += ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in facts), ""]
     if direction.provenance:
-        lines += ["Made from: " + "; ".join(f"{k} {_plain(v)}" for k, v in direction.provenance.items() if v) + ".", ""]
+        lines += [
+            "Made from: "
+            + "; ".join(f"{k} {_plain(v)}" for k, v in direction.provenance.items() if v)
+            + ".",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -142,7 +177,8 @@ def _plain(value: Any) -> str:
 
 
 def plot(direction: Direction) -> Image.Image:
-    """Plot the report: the classifier's answers over the amounts, the learning curve and the leakage, as far as measured."""
+    """Plot the report: the classifier's answers over the amounts, the learning curve and the
+    leakage, as far as measured."""
     with _named(direction):
         return _plot(direction)
 
@@ -167,14 +203,23 @@ def _plot(direction: Direction) -> Image.Image:
             axes.plot(effect["amounts"], effect["yes"], "o-")
             axes.set(xlabel="amount, sigmas", ylabel="share with the attribute", ylim=(-0.03, 1.03))
             if effect.get("recognised"):
-                axes.plot(effect["amounts"], effect["recognised"], ":", color="tab:grey", label="identity preserved")
+                axes.plot(
+                    effect["amounts"],
+                    effect["recognised"],
+                    ":",
+                    color="tab:grey",
+                    label="identity preserved",
+                )
             if effect.get("whole"):
                 axes.axvspan(*effect["whole"], alpha=0.12, color="tab:green", label="in-domain")
             if effect.get("whole") or effect.get("recognised"):
                 axes.legend(fontsize=8, loc="upper left")
         elif kind == "layers":
             axes.bar(range(len(layers)), layers)
-            axes.set(xlabel="single layer, edited by 2 sigmas", ylabel="change of the classifier's log odds")
+            axes.set(
+                xlabel="single layer, edited by 2 sigmas",
+                ylabel="change of the classifier's log odds",
+            )
         elif kind == "curve":
             axes.plot([n for n, _ in curve], [v for _, v in curve], "o-")
             axes.set(xlabel="labels", ylabel="AUC" if "auc" in r else "R2", xscale="log")
@@ -194,9 +239,11 @@ def _plot(direction: Direction) -> Image.Image:
 
 
 def compared(directions: Sequence[Direction], generator: Generator) -> str:
-    """Return a Markdown table of several directions, and of how much each changes the scores of the others."""
+    """Return a Markdown table of several directions, and of how much each changes the scores of the
+    others."""
     lines = [
-        "| | space | held-out | success rate at +2 | success rate at -2 | largest side effect | in-domain |",
+        "| | space | held-out | success rate at +2 | success rate at -2 | largest side effect | "
+        "in-domain |",
         "|---|---|---|---|---|---|---|",
     ]
     for d in directions:
@@ -212,7 +259,9 @@ def compared(directions: Sequence[Direction], generator: Generator) -> str:
             "|---" * (len(linear) + 1) + "|",
         ]
         for d, row in zip(linear, matrix, strict=True):
-            lines.append(f"| {d.name} | " + " | ".join(f"{float(value):+.2f}" for value in row) + " |")
+            lines.append(
+                f"| {d.name} | " + " | ".join(f"{float(value):+.2f}" for value in row) + " |"
+            )
 
     return "\n".join(lines) + "\n"
 
@@ -220,11 +269,18 @@ def compared(directions: Sequence[Direction], generator: Generator) -> str:
 def _row(direction: Direction) -> str:
     r = direction.report
     effect = direction.report.get("effect")
-    figure = next((f"{label} {r[k]:.3f}" for k, label in (("auc", "AUC"), ("r2", "R2")) if k in r), "")
+    figure = next(
+        (f"{label} {r[k]:.3f}" for k, label in (("auc", "AUC"), ("r2", "R2")) if k in r), ""
+    )
     over = {a: f"{s:.0%} of {n}" for a, (s, n) in effect["brought_over"].items()} if effect else {}
-    side = max((v for s in effect.get("side_effects", {}).values() for v in s.values()), default=None) if effect else None
+    side = (
+        max((v for s in effect.get("side_effects", {}).values() for v in s.values()), default=None)
+        if effect
+        else None
+    )
     whole = "{:+g} to {:+g}".format(*effect["whole"]) if effect and effect.get("whole") else ""
     return (
-        f"| {direction.name} | {direction.space} | {figure} | {over.get('+2', '')} | {over.get('-2', '')} |"
+        f"| {direction.name} | {direction.space} | {figure} | {over.get('+2', '')} | "
+        f"{over.get('-2', '')} |"
         f" {'' if side is None else f'{side:.0%}'} | {whole} |"
     )

@@ -1,4 +1,5 @@
-"""Sigma: the standard deviation of a direction's score over random w, which is the unit of amounts."""
+"""Sigma: the standard deviation of a direction's score over random w, which is the unit of
+amounts."""
 
 from torch import Tensor
 
@@ -6,7 +7,9 @@ from latentedit.latent.spaces import W, space_of
 from latentedit.networks.generator import Generator
 
 
-def measure_sigma(vector: Tensor, generator: Generator, space: str = "", scale: Tensor | None = None) -> float:
+def measure_sigma(
+    vector: Tensor, generator: Generator, space: str = "", scale: Tensor | None = None
+) -> float:
     """Compute the standard deviation of ``<vector, x>`` over 10,000 random latents (psi 1, seed 0).
 
     Args:

@@ -38,20 +38,25 @@ def move_latent(
     layers: str | tuple[int, int] | None = None,
     hold: Sequence[Direction] = (),
 ) -> Latent:
-    """Return ``latent`` moved by ``amount`` sigmas along a ``direction`` in W, W+ (its ws) or style space (its style offsets).
+    """Return ``latent`` moved by ``amount`` sigmas along a ``direction`` in W, W+ (its ws) or style
+    space (its style offsets).
 
     Args:
         layers: layers to edit; None uses the direction's own.
-        hold: directions in W or W+ whose scores do not change (`latentedit.latent.editing.edit_holding`).
+        hold: directions in W or W+ whose scores do not change
+            (`latentedit.latent.editing.edit_holding`).
 
     Raises:
-        Error: a direction in z, because a latent's z is unknown; a style direction together with ``hold``; see `edit`.
+        Error: a direction in z, because a latent's z is unknown; a style direction together with
+            ``hold``; see `edit`.
     """
     check_movable(direction)
     if hold:
         check_holdable([direction, *hold])
         return replace(latent, ws=edit_holding(latent.ws, [(direction, amount, layers)], hold))
-    ws, styles = space_of(direction.space).move(generator, latent.ws, latent.styles, direction, amount, layers)
+    ws, styles = space_of(direction.space).move(
+        generator, latent.ws, latent.styles, direction, amount, layers
+    )
     return replace(latent, ws=ws, styles=styles)
 
 
@@ -59,7 +64,8 @@ def check_movable(direction: Direction) -> None:
     """Raise `Error` for a direction that cannot be applied to latents."""
     if space_of(direction.space) is Z:
         raise ArgumentError(
-            f"direction {direction.name} is in z, and the z of a latent is unknown; it only works on random images"
+            f"direction {direction.name} is in z, and the z of a latent is unknown; it only "
+            "works on random images"
         )
 
 
@@ -68,7 +74,8 @@ def check_holdable(directions: Sequence[Direction]) -> None:
     for direction in directions:
         if not space_of(direction.space).linear:
             raise ArgumentError(
-                f"direction {direction.name} is in the space {direction.space}; only directions in w and w+ can be held"
+                f"direction {direction.name} is in the space {direction.space}; only directions "
+                "in w and w+ can be held"
             )
 
 
@@ -82,7 +89,8 @@ def sweep_sheet(
     latent: Latent | None = None,
     hold: Sequence[Direction] = (),
 ) -> Image.Image:
-    """Draw a contact sheet with one row per direction, which shows all ``amounts`` (in sigmas) for every base image.
+    """Draw a contact sheet with one row per direction, which shows all ``amounts`` (in sigmas) for
+    every base image.
 
     A single direction has one row per base image.
 
@@ -92,16 +100,27 @@ def sweep_sheet(
         hold: directions whose scores do not change.
 
     Raises:
-        Error: nothing to draw; a direction in z together with ``latent`` or ``hold``; see `move_latent`.
+        Error: nothing to draw; a direction in z together with ``latent`` or ``hold``; see
+            `move_latent`.
     """
-    bases = [_Base(latent)] if latent is not None else [_random_base(generator, seed, psi) for seed in seeds]
+    bases = (
+        [_Base(latent)]
+        if latent is not None
+        else [_random_base(generator, seed, psi) for seed in seeds]
+    )
     if not directions or not amounts or not bases:
-        raise ArgumentError("a contact sheet needs at least one direction, one amount and one image to start from")
+        raise ArgumentError(
+            "a contact sheet needs at least one direction, one amount and one image to start from"
+        )
     captions = [f"{amount:+.1f}" for amount in amounts]
     rows = []
     for direction in directions:
         for line in [[base] for base in bases] if len(directions) == 1 else [bases]:
-            moved = [_moved(generator, base, direction, amount, psi, hold) for base in line for amount in amounts]
+            moved = [
+                _moved(generator, base, direction, amount, psi, hold)
+                for base in line
+                for amount in amounts
+            ]
             pictures = [_reduced(one.render(generator)) for one in moved]
             rows.append(contact_sheet.Row(title(direction), pictures, captions * len(line)))
     return contact_sheet.sheet(rows)
@@ -124,7 +143,10 @@ def _title(direction: Direction) -> str:
 
     if "effect" in report and "place" in report:
         row, column = report["place"]
-        words.append(f"effect {report['effect']:.3f}, locality {report['locality']:.2f}, row {row:.2f}, column {column:.2f}")
+        words.append(
+            f"effect {report['effect']:.3f}, locality {report['locality']:.2f}, row {row:.2f}, "
+            f"column {column:.2f}"
+        )
 
     if direction.layers is not None:
         first, last = direction.layers
@@ -142,12 +164,20 @@ def _random_base(generator: Generator, seed: int, psi: float) -> _Base:
 
 @torch.no_grad()
 def _moved(
-    generator: Generator, base: _Base, direction: Direction, amount: float, psi: float, hold: Sequence[Direction]
+    generator: Generator,
+    base: _Base,
+    direction: Direction,
+    amount: float,
+    psi: float,
+    hold: Sequence[Direction],
 ) -> Latent:
     if space_of(direction.space) is not Z or base.z is None or hold:
         return move_latent(generator, base.latent, direction, amount, hold=hold)
     if direction.vector.shape != base.z.shape[1:]:
-        raise ArgumentError(f"direction of shape {list(direction.vector.shape)} does not fit z of {generator.z_dim} numbers")
+        raise ArgumentError(
+            f"direction of shape {list(direction.vector.shape)} does not fit z of "
+            f"{generator.z_dim} numbers"
+        )
     ws = generator.mapping(moved_z(base.z, direction, amount), base.c, psi)
     return replace(base.latent, ws=ws)
 

@@ -10,7 +10,8 @@ from latentedit.directions.folds import Array, _rows_of, figure, predictions, sp
 from latentedit.errors import DataError
 
 MARGIN = 1.2
-"""On the number of labels that would do, so that chance lies outside of the interval and not at its end."""
+"""On the number of labels that would do, so that chance lies outside of the interval and not at its
+end."""
 RESAMPLED = 200
 """Draws of the bootstrap."""
 CURVE = (0.125, 0.25, 0.5, 1.0)
@@ -27,10 +28,12 @@ def quality(
     binary: bool,
     fitted_one: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Compute ROC AUC (R2 for numbers) over held-out folds with its 95 % interval, and the same with shuffled labels.
+    """Compute ROC AUC (R2 for numbers) over held-out folds with its 95 % interval, and the same
+    with shuffled labels.
 
-    The interval comes from a bootstrap of the held-out scores over samples, or over groups if there are any. It does not
-    include the variation from other folds or labels. ``fitted_one`` is called after every fit, of which there are up to ten.
+    The interval comes from a bootstrap of the held-out scores over samples, or over groups if there
+    are any. It does not include the variation from other folds or labels. ``fitted_one`` is called
+    after every fit, of which there are up to ten.
     """
     name = "auc" if binary else "r2"
     folds = splits(labels, groups, binary)
@@ -38,13 +41,26 @@ def quality(
     each = [figure(labels[test], s, binary) for (_, test), s in zip(folds, scores, strict=True)]
     rng = np.random.default_rng(0)
     shuffled = rng.permutation(labels)
-    lost = [(train, test) for train, test in folds if not binary or len(set(shuffled[test])) == len(set(shuffled[train])) == 2]
+    lost = [
+        (train, test)
+        for train, test in folds
+        if not binary or len(set(shuffled[test])) == len(set(shuffled[train])) == 2
+    ]
     baseline = [
         figure(shuffled[test], s, binary)
-        for (_, test), s in zip(lost, predictions(estimator, x, shuffled, lost, binary, fitted_one), strict=True)
+        for (_, test), s in zip(
+            lost, predictions(estimator, x, shuffled, lost, binary, fitted_one), strict=True
+        )
     ]
-    members = np.unique(list(groups), return_inverse=True)[1] if groups is not None else np.arange(len(labels))
-    low, high = np.quantile(_resampled(labels, folds, scores, members, binary, rng) or [float(np.mean(each))], (0.025, 0.975))
+    members = (
+        np.unique(list(groups), return_inverse=True)[1]
+        if groups is not None
+        else np.arange(len(labels))
+    )
+    low, high = np.quantile(
+        _resampled(labels, folds, scores, members, binary, rng) or [float(np.mean(each))],
+        (0.025, 0.975),
+    )
     return {
         name: round(float(np.mean(each)), 4),
         f"{name}_interval": [round(float(low), 4), round(float(high), 4)],
@@ -63,7 +79,8 @@ def _resampled(
 ) -> list[float]:
     """The mean over folds, of samples or groups drawn again with replacement within every fold."""
     parts = [
-        (labels[test], s, *np.unique(members[test], return_inverse=True)) for (_, test), s in zip(folds, scores, strict=True)
+        (labels[test], s, *np.unique(members[test], return_inverse=True))
+        for (_, test), s in zip(folds, scores, strict=True)
     ]
     measures = [_weighted_auc(y, s) if binary else _weighted_r2(y, s) for y, s, _, _ in parts]
     found = []
@@ -71,7 +88,9 @@ def _resampled(
         values = []
         for (_, _, inside, place), measure in zip(parts, measures, strict=True):
             # How often each was drawn: a sample that was drawn twice counts twice.
-            times = np.bincount(np.searchsorted(inside, rng.choice(inside, len(inside))), minlength=len(inside))
+            times = np.bincount(
+                np.searchsorted(inside, rng.choice(inside, len(inside))), minlength=len(inside)
+            )
             value = measure(times[place].astype(np.float64))
             if value is not None:
                 values.append(value)
@@ -82,7 +101,8 @@ def _resampled(
 
 
 def _weighted_auc(labels: Array, scores: Array) -> Callable[[Array], float | None]:
-    """From weights of the samples to the AUC, None where one class weighs nothing; the scores are sorted once."""
+    """From weights of the samples to the AUC, None where one class weighs nothing; the scores are
+    sorted once."""
     values, place = np.unique(scores, return_inverse=True)
 
     def auc(weights: Array) -> float | None:
@@ -109,9 +129,14 @@ def _weighted_r2(labels: Array, scores: Array) -> Callable[[Array], float | None
 def learning_curve(
     estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool
 ) -> list[tuple[int, float]]:
-    """Number of labels and held-out AUC (R2), for shares of the labels, or of the groups, of every fold's training part."""
+    """Number of labels and held-out AUC (R2), for shares of the labels, or of the groups, of every
+    fold's training part."""
     folds = splits(labels, groups, binary)
-    members = np.unique(list(groups), return_inverse=True)[1] if groups is not None else np.arange(len(labels))
+    members = (
+        np.unique(list(groups), return_inverse=True)[1]
+        if groups is not None
+        else np.arange(len(labels))
+    )
     rng = np.random.default_rng(0)
     curve = []
     for share in CURVE:
@@ -138,8 +163,8 @@ def learning_curve(
 def gain_of_doubling(curve: Sequence[tuple[int, float]]) -> float | None:
     """Estimate how much the last figure of a learning curve would rise with twice the labels.
 
-    The estimate assumes that the distance to 1 falls by the same factor with every doubling, as for errors that follow a power
-    of the number of samples.
+    The estimate assumes that the distance to 1 falls by the same factor with every doubling, as for
+    errors that follow a power of the number of samples.
     """
     if len(curve) < 2 or curve[-2][1] >= 1:
         return None
@@ -155,25 +180,38 @@ def gain_of_doubling(curve: Sequence[tuple[int, float]]) -> float | None:
 def in_words(report: Mapping[str, Any]) -> list[str]:
     """Return a sentence for every figure of a report that cannot be distinguished from chance.
 
-    Intervals shrink with the square root of the number of labels (of people, if they are known). This gives the number that
-    would suffice if the figure stayed the same.
+    Intervals shrink with the square root of the number of labels (of people, if they are known).
+    This gives the number that would suffice if the figure stayed the same.
     """
     found = []
     for prefix, what in (("", "the probe"), ("photo_", "the photo classifier")):
         for key, name, chance in (("auc", "AUC", 0.5), ("r2", "R2", 0.0)):
             value = report.get(f"{prefix}{key}")
             interval = report.get(f"{prefix}{key}_interval")
-            if value is None or interval is None or not np.isfinite([value, *interval]).all() or interval[0] > chance:
+            if (
+                value is None
+                or interval is None
+                or not np.isfinite([value, *interval]).all()
+                or interval[0] > chance
+            ):
                 continue
             people = report.get(f"{prefix}groups")
-            count, unit = (people, "people") if people else (report.get(f"{prefix}samples") or 0, "labels")
-            seen = f"{what} may be no better than chance: the interval of its {name} of {value:.2f} is"
+            count, unit = (
+                (people, "people") if people else (report.get(f"{prefix}samples") or 0, "labels")
+            )
+            seen = (
+                f"{what} may be no better than chance: the interval of its {name} of {value:.2f} is"
+            )
             seen += f" {interval[0]:.2f} to {interval[1]:.2f}"
             if value <= chance:
                 found.append(f"{seen}; these labels show no effect, and more labels may not help")
                 continue
             needed = count * ((value - interval[0]) / (value - chance)) ** 2 * MARGIN
-            enough = f"; about {_two_digits(needed)} {unit} would be enough, there are {count}" if count else ""
+            enough = (
+                f"; about {_two_digits(needed)} {unit} would be enough, there are {count}"
+                if count
+                else ""
+            )
             found.append(f"{seen}{enough}")
 
     return found
@@ -184,9 +222,16 @@ def _two_digits(number: float) -> int:
     return int(np.ceil(number / digits - 1e-6)) * digits
 
 
-def stability(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, draws: int = 20) -> float:
-    """Mean angle in degrees between the weights from all samples and from samples (groups) drawn with replacement."""
-    members = np.unique(list(groups), return_inverse=True)[1] if groups is not None else np.arange(len(labels))
+def stability(
+    estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, draws: int = 20
+) -> float:
+    """Mean angle in degrees between the weights from all samples and from samples (groups) drawn
+    with replacement."""
+    members = (
+        np.unique(list(groups), return_inverse=True)[1]
+        if groups is not None
+        else np.arange(len(labels))
+    )
     everyone = np.unique(members)
     rng = np.random.default_rng(0)
     whole = np.ravel(clone(estimator).fit(x, labels).coef_)
@@ -203,19 +248,25 @@ def stability(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | N
     return round(float(np.mean(angles)), 1) if angles else float("nan")
 
 
-def by_layer(estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool, layers: int) -> list[float]:
-    """Return the held-out AUC (or R2) of probes of each single layer, ``[layers]``; ``x [N, layers * w_dim]``."""
+def by_layer(
+    estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool, layers: int
+) -> list[float]:
+    """Return the held-out AUC (or R2) of probes of each single layer, ``[layers]``;
+    ``x [N, layers * w_dim]``."""
     folds = splits(labels, groups, binary)
     found = []
     for part in np.split(x, layers, axis=1):
         scores = predictions(estimator, part, labels, folds, binary)
-        values = [figure(labels[test], one, binary) for (_, test), one in zip(folds, scores, strict=True)]
+        values = [
+            figure(labels[test], one, binary) for (_, test), one in zip(folds, scores, strict=True)
+        ]
         found.append(round(float(np.mean(values)), 4))
     return found
 
 
 def propose_layers(effects: Sequence[float], share: float = 0.9) -> tuple[int, int]:
-    """Return the shortest range of layers with ``share`` of all effects that have the sign of their sum.
+    """Return the shortest range of layers with ``share`` of all effects that have the sign of their
+    sum.
 
     Raises:
         Error: no layer has an effect.

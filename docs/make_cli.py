@@ -31,5 +31,9 @@ def text() -> str:
 
 if __name__ == "__main__":
     if "--check" in sys.argv:
-        sys.exit(0 if TARGET.read_text() == text() else f"{TARGET} is out of date: run python docs/make_cli.py")
+        sys.exit(
+            0
+            if TARGET.read_text() == text()
+            else f"{TARGET} is out of date: run python docs/make_cli.py"
+        )
     TARGET.write_text(text())

@@ -1,4 +1,5 @@
-"""Hooks of mkdocs: README.md is the front page, and links to files that the site lacks become plain text."""
+"""Hooks of mkdocs: README.md is the front page, and links to files that the site lacks become plain
+text."""
 
 import posixpath
 import re

@@ -1,6 +1,8 @@
-"""Latent-space editing and inversion with StyleGAN2: invert photos, move attribute sliders, find new directions.
+"""Latent-space editing and inversion with StyleGAN2: invert photos, move attribute sliders, find
+new directions.
 
-The public names load on first use, so that ``import latentedit`` (and ``latentedit --help``) do not import torch.
+The public names load on first use, so that ``import latentedit`` (and ``latentedit --help``) do not
+import torch.
 """
 
 from typing import TYPE_CHECKING
@@ -89,7 +91,9 @@ __all__ = [
     "training",
 ]
 
-__getattr__, _, _ = lazy_loader.attach(__name__, ["directions", "metrics", "ops", "training"], _ATTRIBUTES)
+__getattr__, _, _ = lazy_loader.attach(
+    __name__, ["directions", "metrics", "ops", "training"], _ATTRIBUTES
+)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,5 @@
-"""``python -m latentedit`` is the command ``latentedit``, for where its script is not on the path."""
+"""``python -m latentedit`` is the command ``latentedit``, for where its script is not on the
+path."""
 
 from latentedit.cli.main import main
 

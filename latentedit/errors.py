@@ -1,4 +1,5 @@
-"""The exceptions that a file, an argument or an option causes, and how messages show what comes from a file."""
+"""The exceptions that a file, an argument or an option causes, and how messages show what comes
+from a file."""
 
 import math
 import os
@@ -44,7 +45,8 @@ def spelled(text: str) -> str:
 
 @contextmanager
 def spelling(spell: Callable[[str, str], str]) -> Iterator[None]:
-    """Spell arguments in the advice of all errors as ``spell(name, value)`` does; the commands name their options so."""
+    """Spell arguments in the advice of all errors as ``spell(name, value)`` does; the commands name
+    their options so."""
     _spelling.append(spell)
     try:
         yield
@@ -60,7 +62,8 @@ def printable(text: str) -> str:
 def quoted(value: object) -> str:
     """A value from a file as a message shows it: `QUOTED` printable letters at most.
 
-    Containers are shown by their kind alone, as lists within one another can have a text that never ends.
+    Containers are shown by their kind alone, as lists within one another can have a text that never
+    ends.
     """
     if isinstance(value, str):
         return f"'{shown(value)}'"
@@ -72,7 +75,8 @@ def quoted(value: object) -> str:
 
 
 def shown(text: str) -> str:
-    """A name from a file as a message shows it without quotation marks: `QUOTED` printable letters at most."""
+    """A name from a file as a message shows it without quotation marks: `QUOTED` printable letters
+    at most."""
     return printable(text) if len(text) <= QUOTED else f"{printable(text[: QUOTED - 3])}..."
 
 
@@ -96,19 +100,23 @@ def reason(error: BaseException) -> str:
 class Error(ValueError):
     """A file, an argument or an option is not what was expected.
 
-    Each kind of error has a subclass, and all facts are attributes, so that a program need not read the message.
+    Each kind of error has a subclass, and all facts are attributes, so that a program need not read
+    the message.
 
     Attributes:
         reason: What is wrong, without the file.
         path: The file, folder or address that the error is about, or None.
         line: The line of that file, from 1, or None.
         argument: The argument, option or entry with the wrong value, or None.
-        expected: What was expected: a text, or a value such as a fingerprint. None where there is nothing to compare.
+        expected: What was expected: a text, or a value such as a fingerprint. None where there is
+            nothing to compare.
         actual: What was found in its place, or None.
-        advice: The way out, or "". Arguments in it stand between backticks, with a value if one is meant: `` `force=True` ``.
+        advice: The way out, or "". Arguments in it stand between backticks, with a value if one is
+            meant: `` `force=True` ``.
 
-    The message is one line of at most `LONGEST` letters: the file, the reason, then the advice. Names from files can hold
-    anything; letters that a terminal would not print as they stand are replaced.
+    The message is one line of at most `LONGEST` letters: the file, the reason, then the advice.
+    Names from files can hold anything; letters that a terminal would not print as they stand are
+    replaced.
     """
 
     _verb = "found"
@@ -148,14 +156,17 @@ class Error(ValueError):
         return f"{place}: {self.reason}" if place else self.reason
 
     @classmethod
-    def of(cls, name: str, expected: str, actual: object, *, path: str | os.PathLike[str] | None = None) -> Self:
+    def of(
+        cls, name: str, expected: str, actual: object, *, path: str | os.PathLike[str] | None = None
+    ) -> Self:
         """Return the error that ``name`` must be what ``expected`` says, and is ``actual``."""
         reason = f"{name} must be {expected}, {cls._verb} {_told(actual)}"
         return cls(reason, path=path, argument=name, expected=expected, actual=actual)
 
     @classmethod
     def of_shape(cls, name: str, expected: str, actual: Sequence[int]) -> Self:
-        """Return the error that the tensor ``name`` must have the shape that ``expected`` says, and has ``actual``."""
+        """Return the error that the tensor ``name`` must have the shape that ``expected`` says, and
+        has ``actual``."""
         shape = list(actual)
         reason = f"{name} must have shape {expected}, {cls._verb} {shape}"
         return cls(reason, argument=name, expected=expected, actual=shape)
@@ -197,7 +208,8 @@ class IncompatibleError(Error):
 
 
 class DataError(Error):
-    """The images, latents or labels that were given are readable but do not suffice for the task."""
+    """The images, latents or labels that were given are readable but do not suffice for the
+    task."""
 
 
 class OutputError(Error):
@@ -232,9 +244,11 @@ def _told(value: object) -> str:
 
 
 def is_number(value: object, most: float = 1e300) -> bool:
-    """Whether ``value`` is a finite number of at most ``most`` on either side of 0, and neither true nor false.
+    """Whether ``value`` is a finite number of at most ``most`` on either side of 0, and neither
+    true nor false.
 
-    A whole number from a file can be larger than any float: comparing it is safe, and converting it is not.
+    A whole number from a file can be larger than any float: comparing it is safe, and converting it
+    is not.
     """
     return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most
 
@@ -244,16 +258,21 @@ def check_number(name: str, value: float, least: float = -math.inf, most: float 
     if is_number(value) and least <= value <= most:
         return
 
-    ends = [f"from {least:g}" if math.isfinite(least) else "", f"to {most:g}" if math.isfinite(most) else ""]
+    ends = [
+        f"from {least:g}" if math.isfinite(least) else "",
+        f"to {most:g}" if math.isfinite(most) else "",
+    ]
     expected = " ".join(["a finite number", *(end for end in ends if end)])
     raise ArgumentError.of(name, expected, value)
 
 
 @contextmanager
 def complete(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Turn what goes wrong while ``what`` is put together from the contents of a file into an `Error` that names both.
+    """Turn what goes wrong while ``what`` is put together from the contents of a file into an
+    `Error` that names both.
 
-    Arguments that come from a file are contents of that file, so that an `ArgumentError` becomes a `FormatError`.
+    Arguments that come from a file are contents of that file, so that an `ArgumentError` becomes a
+    `FormatError`.
     """
     try:
         yield

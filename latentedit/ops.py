@@ -1,10 +1,12 @@
 """FIR resampling, the primitive under every change of resolution in StyleGAN2.
 
-Everything is composed of PyTorch's own differentiable operations, so gradients of any order work on every device.
+Everything is composed of PyTorch's own differentiable operations, so gradients of any order work on
+every device.
 
-There are three forms of the same sum: a Triton kernel (`latentedit.runtime.fused`), a depthwise convolution, and sums of
-shifted pictures, an axis at a time. On CUDA the kernel runs where Triton is at hand, else sums for large pictures. CPUs take
-the convolution. Which one runs follows from device, size and filter alone.
+There are three forms of the same sum: a Triton kernel (`latentedit.runtime.fused`), a depthwise
+convolution, and sums of shifted pictures, an axis at a time. On CUDA the kernel runs where Triton
+is at hand, else sums for large pictures. CPUs take the convolution. Which one runs follows from
+device, size and filter alone.
 """
 
 from collections.abc import Sequence
@@ -20,23 +22,30 @@ from latentedit.runtime import fused
 
 
 def fir_filter(taps: Sequence[float], *, normalize: bool = True) -> Tensor:
-    """Separable 2-D filter ``outer(taps, taps)``, float32 of shape ``[k, k]``; its sum is 1 unless ``normalize`` is off.
+    """Separable 2-D filter ``outer(taps, taps)``, float32 of shape ``[k, k]``; its sum is 1 unless
+    ``normalize`` is off.
 
     StyleGAN2 uses ``[1, 3, 3, 1]`` (Karras et al. 2020, appendix B).
     """
     row = np.asarray(taps, dtype=np.float32)
     if row.ndim != 1 or row.size == 0:
-        raise ArgumentError(f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}")
+        raise ArgumentError(
+            f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}"
+        )
     kernel = np.outer(row, row)
     kernel = kernel / kernel.sum() if normalize else kernel
-    return torch.tensor(kernel.tolist(), dtype=torch.float32)  # a list, as an array stays on the CPU whatever the device is
+    # a list, as an array stays on the CPU whatever the device is
+    return torch.tensor(kernel.tolist(), dtype=torch.float32)
 
 
 def fir_taps(taps: Sequence[float]) -> Tensor:
-    """One axis of `fir_filter`, ``[k]``: that a filter is separable shows in its shape, without a look at its numbers."""
+    """One axis of `fir_filter`, ``[k]``: that a filter is separable shows in its shape, without a
+    look at its numbers."""
     row = np.asarray(taps, dtype=np.float32)
     if row.ndim != 1 or row.size == 0:
-        raise ArgumentError(f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}")
+        raise ArgumentError(
+            f"a FIR filter needs a non-empty list of taps, got shape {list(row.shape)}"
+        )
     return torch.tensor((row / row.sum()).tolist(), dtype=torch.float32)
 
 
@@ -56,7 +65,8 @@ def upfirdn2d(
         filter: ``[kh, kw]`` or, for a separable filter, ``[k]``.
         up: integer factor, the same for both axes.
         down: integer factor, the same for both axes.
-        padding: ``(x0, x1, y0, y1)`` or one number, in pixels of the upsampled picture; negative values crop.
+        padding: ``(x0, x1, y0, y1)`` or one number, in pixels of the upsampled picture; negative
+            values crop.
         gain: factor on the output; ``up ** 2`` keeps the brightness of an upsampled picture.
         flip_filter: False is a true convolution (the filter is flipped), True a correlation.
 
@@ -76,11 +86,13 @@ def upfirdn2d(
 Padding = tuple[int, int, int, int]
 
 SUMMED = 2**20
-"""Output numbers from which on CUDA filters by sums: below, the launch of one kernel is cheaper than that of a dozen."""
+"""Output numbers from which on CUDA filters by sums: below, the launch of one kernel is cheaper
+than that of a dozen."""
 
 
 class Geometry(NamedTuple):
-    """What `upfirdn2d` does, but for picture and filter; ``flip`` is whether the filter is flipped before a correlation."""
+    """What `upfirdn2d` does, but for picture and filter; ``flip`` is whether the filter is flipped
+    before a correlation."""
 
     up: int
     down: int
@@ -135,12 +147,17 @@ def _upfirdn2d(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _summed(x: Tensor, taps: Tensor, geometry: Geometry) -> Tensor:
-    """Sums of shifted pictures, an axis after the other; without a gradient, as `_UpFirDn2d` has it."""
+    """Sums of shifted pictures, an axis after the other; without a gradient, as `_UpFirDn2d` has
+    it."""
     x0, _, y0, _ = geometry.padding
     height, width = geometry.size(x.shape[2:], taps)
     weights = taps.to(device=x.device, dtype=x.dtype)
     factors = weights * geometry.gain if geometry.gain != 1 else weights
-    form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    form = (
+        torch.channels_last
+        if x.is_contiguous(memory_format=torch.channels_last)
+        else torch.contiguous_format
+    )
     # Of the axes the one first that leaves less to the other.
     if geometry.up > geometry.down:
         x = _sum_along(x, 3, weights, geometry, x0, width, form)
@@ -150,7 +167,13 @@ def _summed(x: Tensor, taps: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _sum_along(
-    x: Tensor, dim: int, weights: Tensor, geometry: Geometry, before: int, size: int, form: torch.memory_format
+    x: Tensor,
+    dim: int,
+    weights: Tensor,
+    geometry: Geometry,
+    before: int,
+    size: int,
+    form: torch.memory_format,
 ) -> Tensor:
     """One axis; what padding would add is left out of the sums, and not added."""
     up = geometry.up
@@ -161,7 +184,8 @@ def _sum_along(
     shape[dim] = size
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
     for phase in range(min(up, size)):
-        # Of the outputs at phase, phase + up, ... number t is a sum over what lies at start + down t, one start a tap.
+        # Of the outputs at phase, phase + up, ... number t is a sum over what lies at start + down
+        # t, one start a tap.
         outputs = y[(slice(None),) * dim + (slice(phase, None, up),)]
         count = outputs.shape[dim]
         empty = True
@@ -197,7 +221,8 @@ def _depthwise(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
 
     kernel = (filter.flip(0, 1) if geometry.flip else filter) * geometry.gain
     channels = x.shape[1]
-    weight = kernel.to(device=x.device, dtype=x.dtype)[None, None].expand(channels, 1, -1, -1)  # [C, 1, kh, kw]
+    # [C, 1, kh, kw]
+    weight = kernel.to(device=x.device, dtype=x.dtype)[None, None].expand(channels, 1, -1, -1)
     if up > 1:
         return _spread(x, weight.flip(2, 3), up, padding)[:, :, ::down, ::down]
 
@@ -210,7 +235,8 @@ def _depthwise(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
 def _spread(x: Tensor, weight: Tensor, up: int, padding: Padding) -> Tensor:
     """Zeros inserted, ``padding`` and filter in one transposed convolution, cut to what it says."""
     (kh, kw), (x0, x1, y0, y1) = weight.shape[2:], padding
-    # What a transposed convolution has beyond the padded picture, before and after, for either axis.
+    # What a transposed convolution has beyond the padded picture, before and after, for either
+    # axis.
     left = kw - 1 - x0
     right = kw - up - x1
     top = kh - 1 - y0
@@ -228,42 +254,55 @@ def _padded(x: Tensor, sides: Padding) -> Tensor:
         return x
     if min(sides) >= 0 or max(sides) <= 0:
         return F.pad(x, sides)
-    # Padded before it is cropped, because a crop on one side may reach into the padding of the other.
+    # Padded before it is cropped, because a crop on one side may reach into the padding of the
+    # other.
     return F.pad(F.pad(x, [max(n, 0) for n in sides]), [min(n, 0) for n in sides])
 
 
 class _UpFirDn2d(torch.autograd.Function):
-    """The gradient of an upfirdn2d is an upfirdn2d with ``up`` and ``down`` exchanged, so it has every order."""
+    """The gradient of an upfirdn2d is an upfirdn2d with ``up`` and ``down`` exchanged, so it has
+    every order."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
         y = _upfirdn2d(x, filter, geometry)
         ctx.save_for_backward(filter)
         ctx.reverse = geometry.reverse(filter, x.shape[2:], y.shape[2:])
-        ctx.form = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        ctx.form = (
+            torch.channels_last
+            if x.is_contiguous(memory_format=torch.channels_last)
+            else torch.contiguous_format
+        )
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (filter,) = ctx.saved_tensors
-        # A gradient comes as it likes; one channel at a time is several times slower in the other format.
+        # A gradient comes as it likes; one channel at a time is several times slower in the other
+        # format.
         gradient = gradient.contiguous(memory_format=ctx.form)
         y = _UpFirDn2d.apply(gradient, filter, ctx.reverse)  # type: ignore[no-untyped-call]
         return y, None, None
 
 
-def filter_adjoint(gradient: Tensor, filter: Tensor, size: Sequence[int], padding: Padding, gain: float = 1.0) -> Tensor:
-    """The gradient of ``upfirdn2d(x, filter, padding=padding, gain=gain)`` in ``x [N, C, *size]``."""
+def filter_adjoint(
+    gradient: Tensor, filter: Tensor, size: Sequence[int], padding: Padding, gain: float = 1.0
+) -> Tensor:
+    """The gradient of ``upfirdn2d(x, filter, padding=padding, gain=gain)`` in
+    ``x [N, C, *size]``."""
     geometry = Geometry(1, 1, padding, gain, True)
     return _upfirdn2d(gradient, filter, geometry.reverse(filter, size, gradient.shape[2:]))
 
 
 def upsample2d(x: Tensor, filter: Tensor, factor: int = 2, gain: float = 1.0) -> Tensor:
-    """``[N, C, H, W]`` to ``[N, C, H * factor, W * factor]``, low-pass filtered, brightness kept (times ``gain``)."""
+    """``[N, C, H, W]`` to ``[N, C, H * factor, W * factor]``, low-pass filtered, brightness kept
+    (times ``gain``)."""
     k = filter.shape[-1]
     before = (k + factor - 1) // 2
     after = (k - factor) // 2
-    return upfirdn2d(x, filter, up=factor, padding=(before, after, before, after), gain=gain * factor**2)
+    return upfirdn2d(
+        x, filter, up=factor, padding=(before, after, before, after), gain=gain * factor**2
+    )
 
 
 def downsample2d(x: Tensor, filter: Tensor, factor: int = 2) -> Tensor:

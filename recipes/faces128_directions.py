@@ -3,11 +3,12 @@
     python recipes/guide.py ../shared/data/portraits
     PYTHONPATH=recipes python recipes/faces128_directions.py ../shared/data/portraits
 
-1. Random pictures are scored: by the guide (recipes/guide.py) for what portraits are labelled with, in pixels for light.
+1. Random pictures are scored: by the guide (recipes/guide.py) for what portraits are labelled with,
+   in pixels for light.
 2. A linear probe in W is fitted to the scores.
-3. The probe's step is refined on pictures, half of them of random w and half of inverted training crops:
-   the guide's answer to the attribute should change, its other answers, the light and what lies outside the attribute's
-   region should stay. `smile` begins at the mean difference between
+3. The probe's step is refined on pictures, half of them of random w and half of inverted training
+   crops: the guide's answer to the attribute should change, its other answers, the light and what
+   lies outside the attribute's region should stay. `smile` begins at the mean difference between
    inverted London pairs (one person, neutral and smiling).
 
 The judge (recipes/portrait_judge.py) and the held-out people take no part.
@@ -36,8 +37,11 @@ from latentedit.latent.w_statistics import sample_w
 from latentedit.model.model import Model
 
 SAMPLES = 4000
-PAIRS, OTHERS, STEPS = 10, 3, 40
-"""Training crops that are inverted, in as many steps, for pictures to refine on: London pairs, and others of six kinds."""
+PAIRS = 10
+OTHERS = 3
+STEPS = 40
+"""Training crops that are inverted, in as many steps, for pictures to refine on: London pairs, and
+others of six kinds."""
 CERTAIN = 0.6
 """Usual factor on the guide's log odds: below 1 asks for more certainty than its own."""
 OUT = ROOT / "directions" / "shipped" / NAME
@@ -59,11 +63,13 @@ class Slider:
     words: str
     """What + means, for its card."""
     head: str = ""
-    """The guide's answer that it moves; "" where a function of pixels or of several heads stands for it."""
+    """The guide's answer that it moves; "" where a function of pixels or of several heads stands
+    for it."""
     related: tuple[str, ...] = ()
     """Answers that change with it in life too, and are not held."""
     region: tuple[tuple[float, float, float, float], ...] = ()
-    """Ellipses (centre x, y, half axes) where it is seen, in fractions of the crop; none: everywhere."""
+    """Ellipses (centre x, y, half axes) where it is seen, in fractions of the crop; none:
+    everywhere."""
     ends: tuple[float, float] = (0.7, -0.7)
     """For numbers in standard deviations: where the two ends begin."""
     options: RefineOptions = USUAL
@@ -97,8 +103,12 @@ SLIDERS = {
         options=EVERYWHERE,
     ),
     "eyes-open": Slider("eyes wide open", "eyes_open", (), EYES, (0.9, -0.9), options=QUICK),
-    "face-width": Slider("broad face", "face_width", ("mouth_width",), (FACE,), (0.9, -0.9), options=QUICK),
-    "femininity": Slider("looks like a woman", "woman", ("beard", "face_width"), options=EVERYWHERE),
+    "face-width": Slider(
+        "broad face", "face_width", ("mouth_width",), (FACE,), (0.9, -0.9), options=QUICK
+    ),
+    "femininity": Slider(
+        "looks like a woman", "woman", ("beard", "face_width"), options=EVERYWHERE
+    ),
     "grey-hair": Slider("grey hair", "grey_hair", (), HAIR, options=QUICK),
     "bald": Slider("bald", "bald", (), HAIR, options=QUICK),
     "background": Slider("light background", ends=(0.9, -0.9), options=LIT),
@@ -144,7 +154,8 @@ class Answers:
         own = [NUMERIC.index(name) for name in ("corners_up", "mouth_width", "mouth_open")]
         way = torch.zeros(len(NUMERIC))
         way[own] = (smiling - neutral)[own]
-        self.way, self.neutral = way / way.square().sum(), neutral
+        self.way = way / way.square().sum()
+        self.neutral = neutral
         self.middles: dict[str, tuple[float, float]] = {}
 
     def pixels(self, x: Tensor) -> Tensor:
@@ -163,19 +174,28 @@ class Answers:
     def scores(self, name: str) -> Score:
         """For `refine`: positive end, negative end, everything that should stay."""
         slider = SLIDERS[name]
-        held = [i for i, head in enumerate(HEADS) if head != slider.head and head not in slider.related]
-        kept = [i for i, other in enumerate(PIXELS) if other != name and not (name in PIXELS and other == "light")]
+        held = [
+            i for i, head in enumerate(HEADS) if head != slider.head and head not in slider.related
+        ]
+        kept = [
+            i
+            for i, other in enumerate(PIXELS)
+            if other != name and not (name in PIXELS and other == "light")
+        ]
         binary = slider.head in BINARY
         steep = 6.0 if name == "smile" else 3.0
 
         def found(x: Tensor) -> Tensor:
-            guided, pixels = self.guide(x), self.pixels(x)
+            guided = self.guide(x)
+            pixels = self.pixels(x)
             value = self.value(name, guided, pixels)
             if binary:
                 ends = [slider.certain * value, -slider.certain * value]
             else:
                 ends = [steep * (value - slider.ends[0]), steep * (slider.ends[1] - value)]
-            numeric = guided[:, held] * torch.tensor([1.0 if HEADS[i] in BINARY else 2.0 for i in held])
+            numeric = guided[:, held] * torch.tensor(
+                [1.0 if HEADS[i] in BINARY else 2.0 for i in held]
+            )
             return torch.cat([torch.stack(ends, dim=1), numeric, 2 * pixels[:, kept]], dim=1)
 
         return found
@@ -203,16 +223,24 @@ def pool(model: Model, answers: Answers, path: Path) -> tuple[Tensor, Tensor, Te
         kept = torch.load(path, weights_only=True)
         answers.middles = kept["middles"]
         return w, kept["guided"], kept["pixels"]
-    guided, thumbs, began = [], [], time.monotonic()
+    guided = []
+    thumbs = []
+    began = time.monotonic()
     for number, part in enumerate(w.split(25)):
         x = generator.synthesis(part[:, None].expand(-1, generator.num_ws, -1))
         guided.append(answers.guide(x))
         thumbs.append(torch.stack([function(x) for function in PIXELS.values()], dim=1))
-        print(f"\rscored {25 * (number + 1)} of {SAMPLES}, {time.monotonic() - began:.0f} s", end="", flush=True)
+        print(
+            f"\rscored {25 * (number + 1)} of {SAMPLES}, {time.monotonic() - began:.0f} s",
+            end="",
+            flush=True,
+        )
     raw = torch.cat(thumbs)
     for i, name in enumerate(PIXELS):
         answers.middles[name] = (float(raw[:, i].median()), float(raw[:, i].std()))
-    middles, scales = (torch.tensor(column) for column in zip(*answers.middles.values(), strict=True))
+    middles, scales = (
+        torch.tensor(column) for column in zip(*answers.middles.values(), strict=True)
+    )
     pixels = (raw - middles) / scales
     torch.save({"guided": torch.cat(guided), "pixels": pixels, "middles": answers.middles}, path)
     print()
@@ -220,7 +248,8 @@ def pool(model: Model, answers: Answers, path: Path) -> tuple[Tensor, Tensor, Te
 
 
 def crops(model: Model, data: Path, path: Path) -> tuple[Tensor, Tensor]:
-    """ws of training crops, inverted into W+, and of London pairs the mean difference of smiling and neutral."""
+    """ws of training crops, inverted into W+, and of London pairs the mean difference of smiling
+    and neutral."""
     if path.is_file():
         kept = torch.load(path, weights_only=True)
         return kept["ws"], kept["smile"]
@@ -230,14 +259,24 @@ def crops(model: Model, data: Path, path: Path) -> tuple[Tensor, Tensor]:
     found = []
     began = time.monotonic()
     for start in range(0, len(chosen), 4):
-        images = torch.cat([load_image(data / "train" / row["file"], size=128) for row in chosen[start : start + 4]])
+        images = torch.cat(
+            [
+                load_image(data / "train" / row["file"], size=128)
+                for row in chosen[start : start + 4]
+            ]
+        )
         found.append(projector.invert(images, options).ws)
-        print(f"inverted {start + len(images)} of {len(chosen)}, {time.monotonic() - began:.0f} s", flush=True)
+        print(
+            f"inverted {start + len(images)} of {len(chosen)}, {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
     ws = torch.cat(found)
     pairs: dict[str, dict[str, Tensor]] = {}
     for row, one in zip(chosen, ws, strict=True):
         pairs.setdefault(row["person"], {})[row["expression"]] = one
-    smile = torch.stack([p["smiling"] - p["neutral"] for p in pairs.values() if len(p) == 2]).mean(dim=0)
+    smile = torch.stack([p["smiling"] - p["neutral"] for p in pairs.values() if len(p) == 2]).mean(
+        dim=0
+    )
     torch.save({"ws": ws, "smile": smile}, path)
     return ws, smile
 
@@ -245,21 +284,33 @@ def crops(model: Model, data: Path, path: Path) -> tuple[Tensor, Tensor]:
 def selected(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """`PAIRS` London pairs, and others of every kind, evenly."""
     random = np.random.RandomState(0)
-    both = [row["person"] for row in rows if row["source"] == "london" and row["expression"] == "smiling"]
+    both = [
+        row["person"]
+        for row in rows
+        if row["source"] == "london" and row["expression"] == "smiling"
+    ]
     people = random.choice(both, PAIRS, replace=False)
     found = [row for row in rows if row["person"] in people and row["expression"]]
     for kind in ("glasses", "beard", "woman", "grey_hair", "bald", "dark_skin"):
-        some = [row for row in rows if row[kind] == "1" and row["source"] != "london" and row not in found]
+        some = [
+            row
+            for row in rows
+            if row[kind] == "1" and row["source"] != "london" and row not in found
+        ]
         found += [some[i] for i in random.choice(len(some), OTHERS, replace=False)]
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--guide", type=Path, default=ROOT / "runs" / "guide.safetensors")
     parser.add_argument("--only", nargs="+", choices=list(SLIDERS))
-    parser.add_argument("--further", action="store_true", help="begin at the step that ships already")
+    parser.add_argument(
+        "--further", action="store_true", help="begin at the step that ships already"
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
 
@@ -271,7 +322,9 @@ def main() -> None:
     for name in options.only or SLIDERS:
         began = time.monotonic()
         begin = load_direction(OUT / f"{name}.safetensors").step if options.further else None
-        found = made(name, model, answers, (w, guided, pixels), ws, smile if begin is None else None, begin)
+        found = made(
+            name, model, answers, (w, guided, pixels), ws, smile if begin is None else None, begin
+        )
         if SLIDERS[name].head:
             kind = "photo_auc" if SLIDERS[name].head in BINARY else "photo_r"
             found.report[kind] = round(facts[SLIDERS[name].head], 3)

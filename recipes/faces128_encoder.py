@@ -3,8 +3,9 @@
     latentedit dataset build ../shared/data/portraits/train --size 128 --out runs/faces128.zip
     python recipes/faces128_encoder.py runs/faces128.zip --steps 2000
 
-Two thirds of every batch are photographs, which are compared as pictures: pixels at 128 and 32 px, those of the face counting
-four times. Ctrl-C keeps the state, and the same command goes on. Held-out people take no part.
+Two thirds of every batch are photographs, which are compared as pictures: pixels at 128 and 32 px,
+those of the face counting four times. Ctrl-C keeps the state, and the same command goes on.
+Held-out people take no part.
 """
 
 import argparse
@@ -29,7 +30,12 @@ from latentedit.latent.w_statistics import WStatistics
 from latentedit.model.model import Model
 from latentedit.model.native import ENCODER, save_encoder
 from latentedit.training.data import load_pictures
-from latentedit.training.encoders import EncoderTrainer, EncoderTraining, saved_curvature, train_encoder
+from latentedit.training.encoders import (
+    EncoderTrainer,
+    EncoderTraining,
+    saved_curvature,
+    train_encoder,
+)
 
 PASSES = 2
 PROBES = 256
@@ -38,7 +44,8 @@ WEIGHT = 5.0
 
 
 class Pixels:
-    """Squared differences of pixels at two sizes; quicker than a network, and enough to begin a search."""
+    """Squared differences of pixels at two sizes; quicker than a network, and enough to begin a
+    search."""
 
     name = "pixels"
 
@@ -49,7 +56,11 @@ class Pixels:
         """``[N, C, 128, 128] -> [N, K]``."""
         parts = []
         for side in (image.shape[-1], 32):
-            x = F.interpolate(image, size=(side, side), mode="area") if side != image.shape[-1] else image
+            x = (
+                F.interpolate(image, size=(side, side), mode="area")
+                if side != image.shape[-1]
+                else image
+            )
             focus = face_weights(self.framing, side)
             assert focus is not None
             parts.append((WEIGHT / x[0].numel() * focus).sqrt() * x)
@@ -74,7 +85,9 @@ def measured(model: Model) -> Curvature:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", type=Path)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=12)
@@ -111,13 +124,23 @@ def main() -> None:
 
     def report(step: int, terms: dict[str, float]) -> None:
         if step % 5 < 2:
-            print(step, "  ".join(f"{name} {value:.3f}" for name, value in terms.items()), flush=True)
+            print(
+                step, "  ".join(f"{name} {value:.3f}" for name, value in terms.items()), flush=True
+            )
 
-    model.encoder = train_encoder(trainer, options.state, max_minutes=options.minutes, save_minutes=2, report=report)
+    model.encoder = train_encoder(
+        trainer, options.state, max_minutes=options.minutes, save_minutes=2, report=report
+    )
     model.curvature = measured(model)
     target = ROOT / "latentedit" / "bundled" / f"{NAME}{ENCODER}"
     save_encoder(
-        target, model, {"steps": trainer.step_number, "batch": options.batch, "photographs": len(trainer.photos or [])}
+        target,
+        model,
+        {
+            "steps": trainer.step_number,
+            "batch": options.batch,
+            "photographs": len(trainer.photos or []),
+        },
     )
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 

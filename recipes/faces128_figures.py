@@ -2,7 +2,8 @@
 
     PYTHONPATH=recipes:benchmarks python recipes/faces128_figures.py
 
-From docs/inversion.json and docs/sliders.json, which benchmarks/inversion.py and benchmarks/sliders.py write.
+From docs/inversion.json and docs/sliders.json, which benchmarks/inversion.py and
+benchmarks/sliders.py write.
 """
 
 import json
@@ -23,7 +24,10 @@ FIRST = ("smile", "glasses", "turn")
 def inversion(facts: dict[str, Any]) -> str:
     lines = [INVERSION_HEADER[0]]
     for name, f in facts["ways"].items():
-        lines.append(f"| {name} | {inversion_line(f)} | {f['second_image']:.3f} / {f['second_own']:.3f} | {f['w']:.2f} |")
+        lines.append(
+            f"| {name} | {inversion_line(f)} | {f['second_image']:.3f} / {f['second_own']:.3f} | "
+            f"{f['w']:.2f} |"
+        )
     return "\n".join(lines)
 
 
@@ -34,7 +38,9 @@ def groups(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def sliders(facts: dict[str, Any], names: tuple[str, ...], sets: tuple[str, ...], amounts: tuple[str, ...]) -> str:
+def sliders(
+    facts: dict[str, Any], names: tuple[str, ...], sets: tuple[str, ...], amounts: tuple[str, ...]
+) -> str:
     lines = [SLIDER_HEADER]
     for name in names:
         found = facts["sliders"].get(name, {})
@@ -77,7 +83,11 @@ def main() -> None:
             text = re.sub(pattern, rf"\1\n{inside}\n\n\2", text, flags=re.S)
         path.write_text(text)
         print(f"wrote {page}")
-    unused = [name for name in tables if not any(f"<!-- figures: {name} -->" in (ROOT / page).read_text() for page in PAGES)]
+    unused = [
+        name
+        for name in tables
+        if not any(f"<!-- figures: {name} -->" in (ROOT / page).read_text() for page in PAGES)
+    ]
     if unused:
         raise SystemExit(f"no page has a place for: {', '.join(unused)}")
 

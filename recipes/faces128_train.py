@@ -1,10 +1,12 @@
 """Goes on training `faces128` on a CUDA device for a fixed time, with this project's trainer.
 
     latentedit dataset build ../shared/data/portraits/train --size 128 --out runs/faces128.zip
-    python recipes/faces128_train.py runs/faces128.zip --from faces128 --seconds 400 --out runs/snapshot.safetensors
+    python recipes/faces128_train.py runs/faces128.zip --from faces128 --seconds 400 \\
+        --out runs/snapshot.safetensors
 
-The learning rate is constant for three quarters of the time and falls to a twentieth over the last quarter. `faces128-v2` was
-made so from `faces128-v1` in 393 s on one H200. recipes/faces128_ship.py makes a model that ships of the snapshot.
+The learning rate is constant for three quarters of the time and falls to a twentieth over the last
+quarter. `faces128-v2` was made so from `faces128-v1` in 393 s on one H200. recipes/faces128_ship.py
+makes a model that ships of the snapshot.
 """
 
 import argparse
@@ -32,7 +34,8 @@ TOGETHER = 32
 
 
 class Schedule:
-    """Learning rates as tensors, because a captured step repeats the numbers it was captured with."""
+    """Learning rates as tensors, because a captured step repeats the numbers it was captured
+    with."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.groups: list[tuple[dict[str, Any], float]] = []
@@ -70,9 +73,16 @@ def stages(before: Model, trainer: Trainer, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--from", dest="start", default="faces128", help="model to go on from, best with its raw generator")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        default="faces128",
+        help="model to go on from, best with its raw generator",
+    )
     parser.add_argument("--seconds", type=float, default=400)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -104,7 +114,13 @@ def main() -> None:
 
     provenance = stages(before, trainer, time.monotonic() - began)
     print(json.dumps(provenance["stages"][-1]))
-    model = Model(trainer.g_ema.cpu(), trainer.d.cpu(), before.framing, provenance, raw_generator=trainer.g.cpu())
+    model = Model(
+        trainer.g_ema.cpu(),
+        trainer.d.cpu(),
+        before.framing,
+        provenance,
+        raw_generator=trainer.g.cpu(),
+    )
     save_model(options.out, model)
 
 

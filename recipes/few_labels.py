@@ -2,9 +2,10 @@
 
     python recipes/few_labels.py runs/judge.safetensors
 
-Random w of a model, labelled by a judge (docs/formats.md) of its pictures. It is asked about every attribute
-of two classes, and about every class of the others against the rest, where a tenth of the pictures or more
-have it and lack it. Prints the mean AUC of probes of 10 and of 40 of each class, on all others, over 15 draws.
+Random w of a model, labelled by a judge (docs/formats.md) of its pictures. It is asked about every
+attribute of two classes, and about every class of the others against the rest, where a tenth of the
+pictures or more have it and lack it. Prints the mean AUC of probes of 10 and of 40 of each class,
+on all others, over 15 draws.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from latentedit.metrics import Judge, load_judge
 
 DRAWS = 15
 RAREST = 0.1
-"""Share of the pictures that the smaller class must have, so that there are enough for training and for testing."""
+"""Share of the pictures that the smaller class must have, so that there are enough for training and
+for testing."""
 
 
 def questions(judge: Judge) -> list[tuple[str, ...]]:
@@ -36,7 +38,9 @@ def questions(judge: Judge) -> list[tuple[str, ...]]:
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("judge", type=Path)
     parser.add_argument("--model", default="faces128")
     parser.add_argument("--samples", type=int, default=1500)
@@ -53,7 +57,10 @@ def main() -> None:
         labels = (question(judge, *asked)(pictures) > 0).numpy().astype(float)
         share = float(min(labels.mean(), 1 - labels.mean()))
         if share < RAREST:
-            print(f"{':'.join(asked)}: left out, the smaller class is {share:.0%} of the pictures", flush=True)
+            print(
+                f"{':'.join(asked)}: left out, the smaller class is {share:.0%} of the pictures",
+                flush=True,
+            )
             continue
         for count in (10, 40):
             figures = compared(x, labels, count)
@@ -61,11 +68,14 @@ def main() -> None:
 
 
 def compared(x: np.ndarray, labels: np.ndarray, count: int) -> dict[str, float]:
-    """Mean AUC of every kind of probe fitted to ``count`` samples of each class of ``x [n, w_dim]``, on all others."""
+    """Mean AUC of every kind of probe fitted to ``count`` samples of each class of
+    ``x [n, w_dim]``, on all others."""
     found: dict[str, list[float]] = {kind: [] for kind in ("svc", "logistic", "lda")}
     for draw in range(DRAWS):
         rng = np.random.default_rng(draw)
-        train = np.concatenate([rng.permutation(np.flatnonzero(labels == value))[:count] for value in (0, 1)])
+        train = np.concatenate(
+            [rng.permutation(np.flatnonzero(labels == value))[:count] for value in (0, 1)]
+        )
         test = np.setdiff1d(np.arange(len(labels)), train)
         for kind, values in found.items():
             fitted = probe(kind, 0.01).fit(x[train], labels[train])

@@ -1,11 +1,13 @@
-"""The guide: a small network that reads attributes off portraits, and whose gradients the sliders of `faces128` follow.
+"""The guide: a small network that reads attributes off portraits, and whose gradients the sliders
+of `faces128` follow.
 
     python recipes/guide.py ../shared/data/portraits --out runs/guide.safetensors
 
-Trained on the labelled training crops alone, reduced to 64 px: by-eye labels as yes and no, measures of landmarks as numbers in
-standard deviations. Labels are weighted so that they say nothing of the collection (`source`) a portrait is from. The guide is
-not the judge (recipes/portrait_judge.py): that one is another network, on the same crops and labels, and dlib's landmarks and
-descriptors, which share nothing with the guide.
+Trained on the labelled training crops alone, reduced to 64 px: by-eye labels as yes and no,
+measures of landmarks as numbers in standard deviations. Labels are weighted so that they say
+nothing of the collection (`source`) a portrait is from. The guide is not the judge
+(recipes/portrait_judge.py): that one is another network, on the same crops and labels, and dlib's
+landmarks and descriptors, which share nothing with the guide.
 """
 
 import argparse
@@ -26,19 +28,23 @@ from latentedit.io.native_file import read_tensors, write_tensors
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-FORMAT, VERSION = "latentedit-guide", 1
+FORMAT = "latentedit-guide"
+VERSION = 1
 SIDE = 64
 WIDTHS = (32, 64, 96, 128)
 BINARY = ("glasses", "beard", "teeth", "woman", "grey_hair", "bald", "dark_skin")
 NUMERIC = ("yaw", "corners_up", "mouth_width", "mouth_open", "eyes_open", "face_width")
 HEADS = (*BINARY, *NUMERIC)
-STEPS, BATCH, RATE = 1200, 64, 3e-3
+STEPS = 1200
+BATCH = 64
+RATE = 3e-3
 
 
 class Guide(nn.Module):
     """Four residual stages of stride 2; ``[N, 3, R, R]`` in [-1, 1] to ``[N, heads]``.
 
-    A binary head is a log odds, a numeric one a number in standard deviations of the training crops.
+    A binary head is a log odds, a numeric one a number in standard deviations of the training
+    crops.
     """
 
     def __init__(self) -> None:
@@ -47,13 +53,21 @@ class Guide(nn.Module):
         self.residuals = nn.ModuleList()
         before = 3
         for width in WIDTHS:
-            self.halvings.append(nn.Sequential(nn.Conv2d(before, width, 3, 2, 1), nn.BatchNorm2d(width), nn.SiLU()))
-            self.residuals.append(nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width), nn.SiLU()))
+            self.halvings.append(
+                nn.Sequential(nn.Conv2d(before, width, 3, 2, 1), nn.BatchNorm2d(width), nn.SiLU())
+            )
+            self.residuals.append(
+                nn.Sequential(nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width), nn.SiLU())
+            )
             before = width
         self.head = nn.Linear(WIDTHS[-1] * 16, len(HEADS))
 
     def forward(self, image: Tensor) -> Tensor:
-        x = F.interpolate(image, size=(SIDE, SIDE), mode="area") if image.shape[-1] != SIDE else image
+        x = (
+            F.interpolate(image, size=(SIDE, SIDE), mode="area")
+            if image.shape[-1] != SIDE
+            else image
+        )
         for halving, residual in zip(self.halvings, self.residuals, strict=True):
             x = halving(x)
             x = x + residual(x)
@@ -63,7 +77,8 @@ class Guide(nn.Module):
 
 @dataclass
 class Portraits:
-    """Crops ``[N, 3, 64, 64]`` with targets and weights ``[N, heads]``; a weight of 0 stands for no label."""
+    """Crops ``[N, 3, 64, 64]`` with targets and weights ``[N, heads]``; a weight of 0 stands for no
+    label."""
 
     images: Tensor
     targets: Tensor
@@ -82,7 +97,8 @@ def read(folder: Path, table: str = "train") -> Portraits:
     rows = read_table(folder / f"{table}.csv")
     reference = read_table(folder / "train.csv")
     images = torch.cat([load_image(folder / table / row["file"], size=SIDE) for row in rows])
-    columns, weights = [], []
+    columns = []
+    weights = []
     for name in HEADS:
         values = np.array([float(row[name]) if row[name] else np.nan for row in rows])
         if name in NUMERIC:
@@ -91,13 +107,21 @@ def read(folder: Path, table: str = "train") -> Portraits:
         columns.append(np.nan_to_num(values))
         weights.append(balance(values, [row["source"] for row in rows], name in BINARY))
     targets = torch.from_numpy(np.stack(columns, 1)).float()
-    return Portraits(images, targets, torch.from_numpy(np.stack(weights, 1)).float(), [row["person"] for row in rows], rows)
+    return Portraits(
+        images,
+        targets,
+        torch.from_numpy(np.stack(weights, 1)).float(),
+        [row["person"] for row in rows],
+        rows,
+    )
 
 
 def balance(values: Array, sources: list[str], binary: bool) -> Array:
-    """Weights of mean 1 that make a binary label independent of the source, both classes counting the same; at most 8.
+    """Weights of mean 1 that make a binary label independent of the source, both classes counting
+    the same; at most 8.
 
-    Sources that give one answer alone stay, at half the weight: there the source still tells the label.
+    Sources that give one answer alone stay, at half the weight: there the source still tells the
+    label.
     """
     known = ~np.isnan(values)
     weights = known.astype(float)
@@ -115,7 +139,8 @@ def balance(values: Array, sources: list[str], binary: bool) -> Array:
 
 
 def augmented(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirrored (the head then turns the other way), moved, and changed in colour, sharpness and grain, at random."""
+    """Mirrored (the head then turns the other way), moved, and changed in colour, sharpness and
+    grain, at random."""
     n = len(x)
     mirror = torch.rand(n) < 0.5
     targets = targets.clone()
@@ -123,26 +148,36 @@ def augmented(x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     targets[mirror, yaw] *= -1
     angle = (torch.rand(n) - 0.5) * 0.3
     size = 0.88 + 0.24 * torch.rand(n)
-    cos, sin = torch.cos(angle) * size, torch.sin(angle) * size
+    cos = torch.cos(angle) * size
+    sin = torch.sin(angle) * size
     shift = (torch.rand(2, n) - 0.5) * 0.2
     flip = torch.where(mirror, -1.0, 1.0)
-    theta = torch.stack([torch.stack([cos * flip, -sin, shift[0]], 1), torch.stack([sin * flip, cos, shift[1]], 1)], 1)
+    theta = torch.stack(
+        [torch.stack([cos * flip, -sin, shift[0]], 1), torch.stack([sin * flip, cos, shift[1]], 1)],
+        1,
+    )
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-    x = x * (0.7 + 0.6 * torch.rand(n, 3, 1, 1).lerp(torch.rand(n, 1, 1, 1), 0.7)) + (torch.rand(n, 1, 1, 1) - 0.5) * 0.5
+    x = (
+        x * (0.7 + 0.6 * torch.rand(n, 3, 1, 1).lerp(torch.rand(n, 1, 1, 1), 0.7))
+        + (torch.rand(n, 1, 1, 1) - 0.5) * 0.5
+    )
     grey = torch.rand(n, 1, 1, 1) * (torch.rand(n, 1, 1, 1) < 0.3)
     x = x.lerp(x.mean(dim=1, keepdim=True).expand_as(x), grey)
     x = torch.where((torch.rand(n) < 0.3)[:, None, None, None], F.avg_pool2d(x, 3, 1, 1), x)
     x = x + torch.randn_like(x) * (0.15 * torch.rand(n, 1, 1, 1))
     top, left = torch.randint(0, SIDE - 14, (2, n, 1, 1, 1))
-    down, across = torch.arange(SIDE)[None, None, :, None], torch.arange(SIDE)[None, None, None, :]
+    down = torch.arange(SIDE)[None, None, :, None]
+    across = torch.arange(SIDE)[None, None, None, :]
     hole = (down >= top) & (down < top + 14) & (across >= left) & (across < left + 14)
     return x.masked_fill(hole & (torch.rand(n, 1, 1, 1) < 0.5), 0.0), targets
 
 
 def loss_of(found: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     split = len(BINARY)
-    odds = F.binary_cross_entropy_with_logits(found[:, :split], targets[:, :split], reduction="none")
+    odds = F.binary_cross_entropy_with_logits(
+        found[:, :split], targets[:, :split], reduction="none"
+    )
     apart = 0.5 * F.smooth_l1_loss(found[:, split:], targets[:, split:], reduction="none")
     return (torch.cat([odds, apart], dim=1) * weights).mean(dim=0).sum()
 
@@ -171,12 +206,15 @@ def train(portraits: Portraits, chosen: Tensor, seed: int = 0, steps: int = STEP
 def report(guide: Guide, portraits: Portraits, rows: Tensor) -> dict[str, float]:
     """A head's AUC or, of numbers, its correlation, on portraits that the guide has not seen."""
     found = torch.cat([guide(x) for x in portraits.images[rows].split(128)]).numpy()
-    targets, weights = portraits.targets[rows].numpy(), portraits.weights[rows].numpy()
+    targets = portraits.targets[rows].numpy()
+    weights = portraits.weights[rows].numpy()
     figures = {}
     for i, name in enumerate(HEADS):
         known = weights[:, i] > 0
         if name in BINARY:
-            figures[name] = float(roc_auc_score(targets[known, i], found[known, i], sample_weight=weights[known, i]))
+            figures[name] = float(
+                roc_auc_score(targets[known, i], found[known, i], sample_weight=weights[known, i])
+            )
         else:
             figures[name] = float(np.corrcoef(targets[known, i], found[known, i])[0, 1])
     return figures
@@ -194,7 +232,9 @@ def load(path: Path) -> tuple[Guide, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/guide.safetensors"))
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -205,7 +245,11 @@ def main() -> None:
     unseen = np.array([hash_of(person) % 5 == 0 for person in people])
     fitted = train(portraits, torch.from_numpy(np.flatnonzero(~unseen)), steps=options.steps)
     facts = report(fitted, portraits, torch.from_numpy(np.flatnonzero(unseen)))
-    print("a fifth of the people, unseen:", "  ".join(f"{name} {value:.3f}" for name, value in facts.items()), flush=True)
+    print(
+        "a fifth of the people, unseen:",
+        "  ".join(f"{name} {value:.3f}" for name, value in facts.items()),
+        flush=True,
+    )
     save(options.out, fitted, facts)
     print(f"wrote {options.out}")
 

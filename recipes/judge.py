@@ -143,15 +143,19 @@ def augmented(x: Tensor, random: torch.Generator) -> Tensor:
     Colours change so much that neither a backdrop nor a camera is a clue, yet not so much that grey
     hair turns brown.
     """
-    n, side = len(x), x.shape[-1]
+    n = len(x)
+    side = x.shape[-1]
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(n, *shape, generator=random)
 
-    angle, size = uniform(-0.25, 0.25), uniform(0.85, 1.2)
-    cos, sin = torch.cos(angle) * size, torch.sin(angle) * size
+    angle = uniform(-0.25, 0.25)
+    size = uniform(0.85, 1.2)
+    cos = torch.cos(angle) * size
+    sin = torch.sin(angle) * size
     flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-    across, down = uniform(-0.15, 0.15), uniform(-0.15, 0.15)
+    across = uniform(-0.15, 0.15)
+    down = uniform(-0.15, 0.15)
     rows = [torch.stack([cos * flip, -sin, across], 1), torch.stack([sin * flip, cos, down], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
     x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
@@ -198,7 +202,8 @@ def train(portraits: Portraits, chosen: Tensor, steps: int, seed: int, name: str
     optimiser = torch.optim.AdamW(groups, lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, steps, pct_start=0.2)
     started = shown = time.monotonic()
-    native = auto_precision(torch.device("cpu")) == "bf16"  # where it is emulated, it takes several times as long
+    # where it is emulated, it takes several times as long
+    native = auto_precision(torch.device("cpu")) == "bf16"
 
     for step in range(1, steps + 1):
         rows = torch.multinomial(odds, BATCH, replacement=True, generator=random)
@@ -245,7 +250,8 @@ def folds_of(people: NDArray[np.str_], count: int, seed: int) -> list[Tensor]:
 
 def undecided(logits: Numbers, labels: Numbers) -> float:
     """The logit that as large a share of the positives falls below as of the negatives above."""
-    negatives, positives = logits[labels == 0], logits[labels == 1]
+    negatives = logits[labels == 0]
+    positives = logits[labels == 1]
     candidates = np.sort(logits)
     middles = (candidates[1:] + candidates[:-1]) / 2
     gaps = [abs((positives < at).mean() - (negatives > at).mean()) for at in middles]
@@ -254,7 +260,8 @@ def undecided(logits: Numbers, labels: Numbers) -> float:
 
 def balanced_accuracy(logits: Numbers, labels: Numbers) -> float | None:
     """Mean share of right answers over both classes, at logit 0; None where there is one class."""
-    negatives, positives = logits[labels == 0], logits[labels == 1]
+    negatives = logits[labels == 0]
+    positives = logits[labels == 1]
     if not len(negatives) or not len(positives):
         return None
     return float(((positives > 0).mean() + (negatives <= 0).mean()) / 2)
@@ -291,7 +298,8 @@ def table(figures: dict[str, Any]) -> str:
         "|---" * 5 + "|",
     ]
     for head in HEADS:
-        folds, held_out = figures["folds"].get(head), figures["held_out"][head]
+        folds = figures["folds"].get(head)
+        held_out = figures["held_out"][head]
         seen = f"{folds['balanced_accuracy']:.3f}, {folds['auc']:.3f}" if folds else ""
         by_collection = (folds or held_out)["by_collection"]
         within = ", ".join(
@@ -385,7 +393,8 @@ def agreement(looks: Looks, rows: Rows) -> dict[str, Any]:
     """How the landmarks' measures at 128 px compare with the table's, made on whole photographs."""
     found = {}
     for name in ("yaw", "corners_up", "mouth_width", "mouth_open", "face_width", "eyes_open"):
-        own, given = looks.measures[name], column(rows, name)
+        own = looks.measures[name]
+        given = column(rows, name)
         known = ~np.isnan(own) & ~np.isnan(given)
         found[name] = {
             "correlation": float(np.corrcoef(given[known], own[known])[0, 1]),

@@ -78,7 +78,8 @@ RELATED = (
     {"turn", "face-width"},
 )
 """Pairs of which one changes with the other in life too, so neither is a side effect of the other:
-who smiles shows teeth and narrows the eyes, less is seen of a turned jaw, frames hide lids, and beards are men's."""
+who smiles shows teeth and narrows the eyes, less is seen of a turned jaw, frames hide lids, and
+beards are men's."""
 
 SAME_PERSON = (0.6, 0.42)
 """Descriptor distances up to which two pictures show one person: dlib's own, and the distance of
@@ -101,7 +102,8 @@ def measures_of(points: Array) -> dict[str, Array]:
         `mouth_open` (between the inner lips), `face_width` (between the first and last point of the
         jaw), and `eyes_open`, the eyes' mean aspect ratio (Soukupova and Cech 2016, eq. 1).
     """
-    first, second = points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)
+    first = points[:, 36:42].mean(axis=1)
+    second = points[:, 42:48].mean(axis=1)
     between = np.linalg.norm(second - first, axis=1)
 
     def length(a: int, b: int) -> Array:
@@ -245,7 +247,8 @@ def brought_over(before: Looks, after: Looks, slider: str, sign: int) -> tuple[f
     Returns:
         The share, NaN where none was asked, and the number asked.
     """
-    start, end = before.side(slider), after.side(slider)
+    start = before.side(slider)
+    end = after.side(slider)
     asked = start == (0 if slider == "turn" else -sign)
     share = float((end[asked] == sign).mean()) if asked.any() else float("nan")
     return share, int(asked.sum())
@@ -344,7 +347,10 @@ class Faces:
         total = np.zeros((68, 2))
         for shift in SHIFTS:
             by = round(shift * square.width())
-            left, top, right, bottom = square.left(), square.top(), square.right(), square.bottom()
+            left = square.left()
+            top = square.top()
+            right = square.right()
+            bottom = square.bottom()
             moved = self.dlib.rectangle(left + by, top + by, right + by, bottom + by)
             total += [(point.x, point.y) for point in self.predictor(picture, moved).parts()]
         return total / len(SHIFTS)
@@ -461,7 +467,8 @@ def logits_of(network: Judge, pictures: Tensor) -> dict[str, Array]:
     """Mean log odds of pictures and their mirror images, ``[N]`` for every head of two classes."""
     parts = []
     for some in pictures.split(64):
-        straight, mirrored = network(some), network(some.flip(3))
+        straight = network(some)
+        mirrored = network(some.flip(3))
         parts.append({head: (straight[head] + mirrored[head]) / 2 for head in network.heads})
     together = {head: torch.cat([part[head] for part in parts]) for head in network.heads}
     return {head: value.double().numpy() for head, value in together.items()}

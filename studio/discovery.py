@@ -1,4 +1,5 @@
-"""New sliders: from generated faces that are labelled by hand, or from what varies most, without labels."""
+"""New sliders: from generated faces that are labelled by hand, or from what varies most, without
+labels."""
 
 import os
 import threading
@@ -52,12 +53,17 @@ class Discovery:
         self._lock = threading.Lock()
 
     def folder(self, name: str) -> Path:
-        """Return the folder of an attribute's faces and labels; raise `Error` for a name that no slider can have."""
+        """Return the folder of an attribute's faces and labels; raise `Error` for a name that no
+        slider can have."""
         if not NAME.fullmatch(name) or name in ("file", "picture"):
-            raise ArgumentError("a name has letters, digits, - and _, for example earrings or long-hair")
+            raise ArgumentError(
+                "a name has letters, digits, - and _, for example earrings or long-hair"
+            )
         return self.session.keeper.folder / "labels" / name
 
-    def begin(self, name: str, *, count: int = FACES, psi: float = 0.8, report: Report | None = None) -> Desk:
+    def begin(
+        self, name: str, *, count: int = FACES, psi: float = 0.8, report: Report | None = None
+    ) -> Desk:
         """Generate the faces for an attribute, or find those of before, and open the labelling.
 
         Raises:
@@ -68,19 +74,28 @@ class Discovery:
         model = self.session.model
         if not table.is_file():
             write_samples(
-                model.generator, self.session.fingerprint, folder, count, psi=psi, seed=1000, attributes=[name], progress=report
+                model.generator,
+                self.session.fingerprint,
+                folder,
+                count,
+                psi=psi,
+                seed=1000,
+                attributes=[name],
+                progress=report,
             )
         self.leave()
         with ExitStack() as stack:
             stack.enter_context(labelled_alone(table))
             desk = Desk(Labelling(table, name))
             self._held = stack.pop_all()
-        self.desk, self.name = desk, name
+        self.desk = desk
+        self.name = name
         return desk
 
     def leave(self) -> None:
         """End the labelling; every answer is in the table already."""
-        desk, self.desk = self.desk, None
+        desk = self.desk
+        self.desk = None
         if desk is not None:
             desk.settled()
         self._held.close()
@@ -100,13 +115,16 @@ class Discovery:
         Raises:
             Error: no labelling is open, or too few answers of either kind.
         """
-        desk, name, session = self.desk, self.name, self.session
+        desk = self.desk
+        name = self.name
+        session = self.session
         if desk is None:
             raise ArgumentError("label some faces first")
         state = desk.state()
         if min(state["yes"], state["no"]) < LEAST:
             raise DataError(
-                f"a slider needs at least {LEAST} faces of each kind; there are {state['yes']} yes and {state['no']} no"
+                f"a slider needs at least {LEAST} faces of each kind; there are {state['yes']} "
+                f"yes and {state['no']} no"
             )
         generator = session.model.generator
         labels = read_labels(self.folder(name) / LABELS, name)
@@ -115,8 +133,12 @@ class Discovery:
             latent.check_generator(session.fingerprint, session.model_name)
         rows = torch.cat([latent.rows(generator.num_ws) for latent in latents])
         provenance: dict[str, Any] = {"labels": LABELS, "column": name}
-        direction = fit(rows, labels.values, generator=generator, name=name, examine=True, provenance=provenance)
-        others = [slider.direction for slider in session.sliders.values() if slider.group != "Unnamed"]
+        direction = fit(
+            rows, labels.values, generator=generator, name=name, examine=True, provenance=provenance
+        )
+        others = [
+            slider.direction for slider in session.sliders.values() if slider.group != "Unnamed"
+        ]
         direction = with_report(direction, generator, others=others)
         self.found = self.keep(direction)
         return self.found
@@ -126,11 +148,15 @@ class Discovery:
         found = [f"{text[:1].upper()}{text[1:]}." for text in in_words(direction.report)]
         where = places(self.session.model.generator, direction, self.session.model.framing)
         if where is not None and where.mainly_behind:
-            found.append("It moves mainly the background: the answers may go along with something behind the faces.")
+            found.append(
+                "It moves mainly the background: the answers may go along with something behind "
+                "the faces."
+            )
         return found
 
     def keep(self, direction: Direction) -> Slider:
-        """Save a direction into the session's folder, and add its slider; one of its name there is replaced by a new file."""
+        """Save a direction into the session's folder, and add its slider; one of its name there is
+        replaced by a new file."""
         folder = self.session.keeper.folder / "directions"
         known = self.session.sliders
         if direction.name in known and known[direction.name].group not in ("Yours", "Unnamed"):
@@ -152,7 +178,9 @@ class Discovery:
         """
         generator = self.session.model.generator
         if kind == "pca":
-            found = principal_components(generator, COMPONENTS, samples=PCA_SAMPLES, progress=report)
+            found = principal_components(
+                generator, COMPONENTS, samples=PCA_SAMPLES, progress=report
+            )
         elif kind == "sefa":
             found = factorised(generator, COMPONENTS)
         else:
@@ -187,9 +215,14 @@ class Discovery:
     def drop_components(self) -> None:
         """Remove the unnamed sliders that no step of the session needs."""
         session = self.session
-        needed = {name for state in session.history.states for name in (*state.settings, *state.locks)}
+        needed = {
+            name for state in session.history.states for name in (*state.settings, *state.locks)
+        }
         for name, slider in list(session.sliders.items()):
             if slider.group == "Unnamed" and name not in needed:
                 session.remove_slider(name)
-                if slider.file is not None and slider.file.parent == session.keeper.hidden / UNNAMED:
+                if (
+                    slider.file is not None
+                    and slider.file.parent == session.keeper.hidden / UNNAMED
+                ):
                     os.unlink(slider.file)

@@ -71,10 +71,15 @@ class State:
         """Return the state that `facts` gave; raise `Error` for anything else."""
         try:
             check_things(facts, most=5000)
-            settings = {str(n): Setting(float(a), None if la is None else str(la)) for n, (a, la) in facts["settings"].items()}
+            settings = {
+                str(n): Setting(float(a), None if la is None else str(la))
+                for n, (a, la) in facts["settings"].items()
+            }
             if not all(abs(setting.amount) <= 1000 for setting in settings.values()):
                 raise ValueError
-            return cls(str(facts["face"]), MappingProxyType(settings), frozenset(map(str, facts["locks"])))
+            return cls(
+                str(facts["face"]), MappingProxyType(settings), frozenset(map(str, facts["locks"]))
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError("not a state of a session") from error
 

@@ -1,4 +1,5 @@
-"""The way of a photo into the studio: it is opened, its crop is chosen, and a search finds its latent."""
+"""The way of a photo into the studio: it is opened, its crop is chosen, and a search finds its
+latent."""
 
 import os
 import threading
@@ -20,7 +21,19 @@ from latentedit.studio.searches import QUALITIES, STEPS, PhotoSearch, SearchProg
 
 LARGEST_UPLOAD = 40 * 2**20
 """Bytes of an uploaded photo."""
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
+PHOTOS = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".avif",
+    ".heic",
+    ".heif",
+)
 """Endings that the copy of an upload keeps."""
 
 
@@ -28,12 +41,19 @@ class Show(Protocol):
     """Opens a latent as the face of the session (`Session.show`)."""
 
     def __call__(
-        self, latent: Latent, name: str, origin: str, *, photo: Path | None = None, keep: bool = False
+        self,
+        latent: Latent,
+        name: str,
+        origin: str,
+        *,
+        photo: Path | None = None,
+        keep: bool = False,
     ) -> OpenFace: ...
 
 
 class Intake:
-    """The photo that is being prepared, and the search for its latent; safe to call from several threads.
+    """The photo that is being prepared, and the search for its latent; safe to call from several
+    threads.
 
     Args:
         keeper: keeps copies of uploads.
@@ -43,7 +63,12 @@ class Intake:
     """
 
     def __init__(
-        self, model: Model, keeper: Keeper, domain: Callable[[], Domain | None], show: Show, tell: Callable[[str], None]
+        self,
+        model: Model,
+        keeper: Keeper,
+        domain: Callable[[], Domain | None],
+        show: Show,
+        tell: Callable[[str], None],
     ) -> None:
         self.model = model
         self.keeper = keeper
@@ -74,13 +99,16 @@ class Intake:
         return photo
 
     def upload(self, data: bytes, name: str) -> Photo:
-        """Open a photo that the browser sent; the session's folder keeps a copy, as long as the session needs it.
+        """Open a photo that the browser sent; the session's folder keeps a copy, as long as the
+        session needs it.
 
         Raises:
             Error: too many bytes or pixels, or not a photo.
         """
         if len(data) > LARGEST_UPLOAD:
-            raise DataError(f"this photo has more than {LARGEST_UPLOAD // 2**20} MB; make it smaller first")
+            raise DataError(
+                f"this photo has more than {LARGEST_UPLOAD // 2**20} MB; make it smaller first"
+            )
         stem, ending = os.path.splitext(os.path.basename(name.replace("\\", "/")))
         ending = ending.lower() if ending.lower() in PHOTOS else ".jpg"
 
@@ -89,7 +117,8 @@ class Intake:
             return self.open(place, stem or "photo")
         except Error as error:
             place.unlink(missing_ok=True)
-            # Neither the place of the copy nor an option of the command line means anything to someone who drops a file.
+            # Neither the place of the copy nor an option of the command line means anything to
+            # someone who drops a file.
             raise type(error)(f"this file: {error.reason}") from error
 
     def set_crop(self, crop: Crop) -> None:
@@ -122,8 +151,11 @@ class Intake:
 
     # -- The search
 
-    def invert(self, quality: str, *, steps: int = STEPS, start: OpenFace | None = None) -> OpenFace | None:
-        """Search for the chosen crop's latent and open it; takes seconds to minutes. `stop` keeps the best so far.
+    def invert(
+        self, quality: str, *, steps: int = STEPS, start: OpenFace | None = None
+    ) -> OpenFace | None:
+        """Search for the chosen crop's latent and open it; takes seconds to minutes. `stop` keeps
+        the best so far.
 
         Args:
             quality: a key of `QUALITIES`.
@@ -137,14 +169,18 @@ class Intake:
             raise ArgumentError(f"there is no quality {quality!r}")
         chosen = QUALITIES[quality]
         generator = self.model.generator
-        target = crop_tensor(photo.image, photo.crop.quad(), generator.resolution, generator.channels)
+        target = crop_tensor(
+            photo.image, photo.crop.quad(), generator.resolution, generator.channels
+        )
         first = None if start is None else start.latent.ws
 
         with self._lock:
             if self.search is not None:
                 raise ArgumentError("a search runs already; stop it first")
             self.progress_image = b""
-            search = PhotoSearch(self.model, target, chosen, self._progressed, start=first, steps=steps)
+            search = PhotoSearch(
+                self.model, target, chosen, self._progressed, start=first, steps=steps
+            )
             self.search = search
 
         try:
@@ -160,8 +196,15 @@ class Intake:
             self._tell("search")
 
     def can_refine(self, face: OpenFace | None) -> bool:
-        """Whether ``face`` comes from a photo that is still there, so that a search can go on from it."""
-        return bool(face and face.photo and face.latent.crop and face.photo.is_file() and self.search is None)
+        """Whether ``face`` comes from a photo that is still there, so that a search can go on from
+        it."""
+        return bool(
+            face
+            and face.photo
+            and face.latent.crop
+            and face.photo.is_file()
+            and self.search is None
+        )
 
     def refine(self, face: OpenFace | None) -> OpenFace | None:
         """Search on from the open face for its photo; its sliders stay where they are.
@@ -169,8 +212,15 @@ class Intake:
         Raises:
             Error: its photo is gone.
         """
-        if face is None or not self.can_refine(face) or face.photo is None or face.latent.crop is None:
-            raise NotFoundError("the photo of this face is not there any more, so that it cannot be refined")
+        if (
+            face is None
+            or not self.can_refine(face)
+            or face.photo is None
+            or face.latent.crop is None
+        ):
+            raise NotFoundError(
+                "the photo of this face is not there any more, so that it cannot be refined"
+            )
         photo = open_photo(face.photo, self.model, face.name)
         photo.crop = Crop.of([[x / photo.reduced, y / photo.reduced] for x, y in face.latent.crop])
         self.photo = photo

@@ -17,7 +17,8 @@ from latentedit.io.files import make_folder, write_bytes
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.studio.history import History, State
 
-HIDDEN, STATE = ".studio", "session.json"
+HIDDEN = ".studio"
+STATE = "session.json"
 VERSION = 1
 KEY = re.compile(r"[a-z0-9]{8}")
 
@@ -110,7 +111,9 @@ class Keeper:
         """Keep a copy of an upload, which only the user can read, and return its place."""
         place = self._place(new_key(), ending)
         self.prepare()
-        handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        handle = os.open(
+            place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600
+        )
         with open(handle, "wb") as file:
             file.write(data)
         return place
@@ -132,7 +135,8 @@ def free_file(folder: Path, name: str, ending: str) -> Path:
     ``name`` comes from the page: only letters, digits, - and _ remain of it.
     """
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:80] or "untitled"
-    number, place = 1, folder / f"{stem}{ending}"
+    number = 1
+    place = folder / f"{stem}{ending}"
     while os.path.lexists(place):
         number += 1
         place = folder / f"{stem}-{number}{ending}"

@@ -23,9 +23,12 @@ class Limits:
         self._domain: Domain | None = None
 
     def domain(self) -> Domain | None:
-        """Return where the model's own pictures lie, measured once per model; None without a discriminator."""
+        """Return where the model's own pictures lie, measured once per model; None without a
+        discriminator."""
         if self._domain is None and self.model.discriminator is not None:
-            self._domain = Domain.cached(self.model.generator, self.model.discriminator, self.fingerprint)
+            self._domain = Domain.cached(
+                self.model.generator, self.model.discriminator, self.fingerprint
+            )
         return self._domain
 
     def measure(self, face: OpenFace, sliders: Mapping[str, Slider]) -> bool:
@@ -34,21 +37,29 @@ class Limits:
         Returns:
             Whether the latent of the face has new limits, which belong into its file.
         """
-        # The user's own sliders can be refitted under their names, so that their limits do not go into the file.
-        own = {name: slider.direction for name, slider in sliders.items() if slider.group == "Yours"}
+        # The user's own sliders can be refitted under their names, so that their limits do not go
+        # into the file.
+        own = {
+            name: slider.direction for name, slider in sliders.items() if slider.group == "Yours"
+        }
         new = {name: direction for name, direction in own.items() if name not in face.seen}
         if new:
             safe = self._onlooker(new).look(face.latent).safe
-            # Limits of 0 everywhere mean that the face itself is in doubt, which says nothing about these sliders.
+            # Limits of 0 everywhere mean that the face itself is in doubt, which says nothing about
+            # these sliders.
             if safe and any(map(any, safe.values())):
                 face.seen |= safe
 
         if face.latent.safe is not None:
             return False
-        shipped = {name: s.direction for name, s in sliders.items() if s.group not in ("Yours", "Unnamed")}
+        shipped = {
+            name: s.direction for name, s in sliders.items() if s.group not in ("Yours", "Unnamed")
+        }
         self._onlooker(shipped).look(face.latent).put_into(face.latent)
         return True
 
     def _onlooker(self, sliders: Mapping[str, Direction]) -> Onlooker:
         faces = "eyes" in (self.model.framing or {})
-        return Onlooker(self.model.generator, self.model.discriminator, self.domain(), sliders, faces)
+        return Onlooker(
+            self.model.generator, self.model.discriminator, self.domain(), sliders, faces
+        )

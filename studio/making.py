@@ -1,4 +1,5 @@
-"""What else is made of faces: mixtures, grids, sweeps, and pictures pasted back into their photos."""
+"""What else is made of faces: mixtures, grids, sweeps, and pictures pasted back into their
+photos."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -40,8 +41,11 @@ def amounts(low: float, high: float, count: int) -> list[float]:
     return [low + (high - low) * i / (count - 1) for i in range(count)]
 
 
-def blended(session: Session, a: OpenFace, b: OpenFace, *, share: float | None = None, layers: str = "") -> Latent:
-    """Return ``a`` with ``layers`` of ``b``, or the latent at ``share`` of the way from ``a`` to ``b``.
+def blended(
+    session: Session, a: OpenFace, b: OpenFace, *, share: float | None = None, layers: str = ""
+) -> Latent:
+    """Return ``a`` with ``layers`` of ``b``, or the latent at ``share`` of the way from ``a`` to
+    ``b``.
 
     Raises:
         Error: no layers of this network; a latent with style offsets, which only fit its own w.
@@ -54,7 +58,9 @@ def blended(session: Session, a: OpenFace, b: OpenFace, *, share: float | None =
     return mixed(generator, a.latent, b.latent, parse_layers(layers, generator.num_ws))
 
 
-def between(session: Session, a: OpenFace, b: OpenFace, count: int, report: Report | None = None) -> list[Tensor]:
+def between(
+    session: Session, a: OpenFace, b: OpenFace, count: int, report: Report | None = None
+) -> list[Tensor]:
     """Return the pictures on the way from ``a`` to ``b``."""
     found = []
     for number, share in enumerate(amounts(0, 1, count)):
@@ -69,7 +75,9 @@ def at(state: State, name: str, amount: float) -> State:
     return replace(state.moved(name, amount), locks=state.locks - {name})
 
 
-def swept(session: Session, name: str, steps: Sequence[float], report: Report | None = None) -> list[Tensor]:
+def swept(
+    session: Session, name: str, steps: Sequence[float], report: Report | None = None
+) -> list[Tensor]:
     """Return the pictures of the open face along one slider; the others stay where they are."""
     state = session.state
     found: list[Tensor] = []
@@ -81,7 +89,12 @@ def swept(session: Session, name: str, steps: Sequence[float], report: Report | 
 
 
 def crossed(
-    session: Session, across: str, down: str, xs: Sequence[float], ys: Sequence[float], report: Report | None = None
+    session: Session,
+    across: str,
+    down: str,
+    xs: Sequence[float],
+    ys: Sequence[float],
+    report: Report | None = None,
 ) -> list[list[Tensor]]:
     """Return the pictures of the open face along two sliders, row by row.
 
@@ -107,7 +120,8 @@ def crossed(
 def save_sweep(
     session: Session, pictures: Sequence[Tensor], name: str, ending: str, steps: Sequence[float]
 ) -> tuple[Path, str]:
-    """Write a sweep as .gif or .mp4, forth and back, or as a strip (.png); return the file, and what to know of it."""
+    """Write a sweep as .gif or .mp4, forth and back, or as a strip (.png); return the file, and
+    what to know of it."""
     place = free_file(session.keeper.folder, name, ending)
     if ending == ".png":
         save_image(sheet([Row("", list(pictures), [f"{amount:+.1f}" for amount in steps])]), place)
@@ -126,7 +140,10 @@ def save_grid(
     """Write a grid as a labelled sheet."""
     place = free_file(session.keeper.folder, name, ".png")
     across, down = titles
-    lines = [Row(f"{down} {y:+.1f}", list(row), [f"{across} {x:+.1f}" for x in xs]) for y, row in zip(ys, rows, strict=True)]
+    lines = [
+        Row(f"{down} {y:+.1f}", list(row), [f"{across} {x:+.1f}" for x in xs])
+        for y, row in zip(ys, rows, strict=True)
+    ]
     save_image(sheet(lines), place)
     return place
 
@@ -144,7 +161,8 @@ class Pasting:
             raise DataError("this face was not found in a photo, so there is none to paste it into")
         if not face.photo.is_file():
             raise NotFoundError(f"the photo {face.photo} is not there any more")
-        self.session, self.face = session, face
+        self.session = session
+        self.face = face
         self.quad = face.latent.crop
         self.photo = open_image(face.photo)
 
@@ -160,7 +178,8 @@ class Pasting:
         return paste_back(self.photo, drawn, self.quad, feather=feather, before=before)
 
     def save(self, name: str, *, feather: float = FEATHER, difference: bool = True) -> Path:
-        """Write the photo with the face in it, as a JPEG that says that it is edited, and return the file."""
+        """Write the photo with the face in it, as a JPEG that says that it is edited, and return
+        the file."""
         assert self.face.photo is not None
         place = free_file(self.session.keeper.folder, name, ".jpg")
         save_like(self.paste(feather=feather, difference=difference), place, self.face.photo)

@@ -1,4 +1,5 @@
-"""From a latent and where the sliders stand to a picture, and the queue that draws only the newest position."""
+"""From a latent and where the sliders stand to a picture, and the queue that draws only the newest
+position."""
 
 import io
 import threading
@@ -24,8 +25,11 @@ from latentedit.studio.sliders import Slider
 J = TypeVar("J")
 
 
-def with_sliders(generator: Generator, latent: Latent, state: State, sliders: Mapping[str, Slider]) -> Latent:
-    """Return ``latent`` with every slider where ``state`` has it; locked scores stay, as with ``edit --hold``.
+def with_sliders(
+    generator: Generator, latent: Latent, state: State, sliders: Mapping[str, Slider]
+) -> Latent:
+    """Return ``latent`` with every slider where ``state`` has it; locked scores stay, as with
+    ``edit --hold``.
 
     Raises:
         Error: a slider that there is not, or directions that cannot be moved and held together.
@@ -62,7 +66,9 @@ class Painter:
         """Return the picture ``[1, C, H, W]`` in [-1, 1], equal to that of `Latent.render`."""
         generator = self._of(latent)
         device = generator.device
-        noise: Noise = "const" if latent.noise is None else [map_.to(device) for map_ in latent.noise]
+        noise: Noise = (
+            "const" if latent.noise is None else [map_.to(device) for map_ in latent.noise]
+        )
         offsets = [offset.to(device) for offset in latent.styles]
         return render(generator, latent.rows(generator.num_ws).to(device), noise, offsets)
 
@@ -80,7 +86,8 @@ class Painter:
 def scores(generator: Generator, latent: Latent, sliders: Mapping[str, Slider]) -> dict[str, float]:
     """Return the score of ``latent`` under every slider, in sigmas."""
     return {
-        name: float(slider.direction.score(latent.ws, generator, latent.styles)[0]) / slider.direction.sigma
+        name: float(slider.direction.score(latent.ws, generator, latent.styles)[0])
+        / slider.direction.sigma
         for name, slider in sliders.items()
     }
 
@@ -99,7 +106,8 @@ class _Waiting(Generic[J]):
 
 
 class Newest(Generic[J]):
-    """A thread that works on the newest job: one that a newer one overtakes before its turn is dropped."""
+    """A thread that works on the newest job: one that a newer one overtakes before its turn is
+    dropped."""
 
     def __init__(self, work: Callable[[J], None], name: str = "painter") -> None:
         self.done = self.dropped = 0
@@ -126,7 +134,8 @@ class Newest(Generic[J]):
     def close(self) -> None:
         """Let the thread end after the job that it is at."""
         with self._changed:
-            self._closed, self._waiting = True, None
+            self._closed = True
+            self._waiting = None
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join(10)
@@ -139,6 +148,8 @@ class Newest(Generic[J]):
                 self._changed.wait_for(lambda: self._waiting is not None or self._closed)
                 if self._closed or self._waiting is None:
                     return
-                job, self._waiting, self._busy = self._waiting.job, None, True
+                job = self._waiting.job
+                self._waiting = None
+                self._busy = True
             self._work(job)
             self.done += 1

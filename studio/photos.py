@@ -1,4 +1,5 @@
-"""A photo on its way in: its faces, the crop that will be inverted, and what the checks say of it."""
+"""A photo on its way in: its faces, the crop that will be inverted, and what the checks say of
+it."""
 
 import math
 import os
@@ -35,18 +36,25 @@ class Crop:
     def quad(self) -> Quad:
         """Return the corners: upper left, upper right, lower right, lower left."""
         turn = complex(math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle)))
-        corners = [complex(self.x, self.y) + self.side / 2 * turn * c for c in (-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j)]
+        corners = [
+            complex(self.x, self.y) + self.side / 2 * turn * c
+            for c in (-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j)
+        ]
         return [[corner.real, corner.imag] for corner in corners]
 
     @classmethod
     def of(cls, quad: Quad) -> "Crop":
         """Return the square with these corners."""
         corners = [complex(*corner) for corner in quad]
-        centre, along = sum(corners) / 4, corners[1] - corners[0]
-        return cls(centre.real, centre.imag, abs(along), math.degrees(math.atan2(along.imag, along.real)))
+        centre = sum(corners) / 4
+        along = corners[1] - corners[0]
+        return cls(
+            centre.real, centre.imag, abs(along), math.degrees(math.atan2(along.imag, along.real))
+        )
 
     def within(self, width: int, height: int) -> "Crop":
-        """Return the square kept to a photo of this size: its centre inside, its side no more than twice the photo's.
+        """Return the square kept to a photo of this size: its centre inside, its side no more than
+        twice the photo's.
 
         Raises:
             Error: numbers that are none.
@@ -82,9 +90,11 @@ class Photo:
 
 
 def open_photo(path: str | os.PathLike[str], model: Model, name: str = "") -> Photo:
-    """Open a photo through the project's reader, find its faces, and choose the crop around the largest.
+    """Open a photo through the project's reader, find its faces, and choose the crop around the
+    largest.
 
-    Without a face, or a framing that says where faces are, the crop is the largest square in the middle.
+    Without a face, or a framing that says where faces are, the crop is the largest square in the
+    middle.
 
     Raises:
         Error: as `latentedit.io.images.open_reduced`.
@@ -109,7 +119,9 @@ def remarks_on(photo: Photo, model: Model, domain: Domain | None) -> list[str]:
     target = crop_tensor(photo.image, quad, generator.resolution, generator.channels)
     found = []
     if "eyes" in (model.framing or {}) and not photo.faces:
-        found.append("no face was found: place the square by hand, eyes and mouth as on the example")
+        found.append(
+            "no face was found: place the square by hand, eyes and mouth as on the example"
+        )
     if photo.crop in photo.faces:
         found += photo.doubts[photo.faces.index(photo.crop)]
     found += remarks(photo.image, quad, target)

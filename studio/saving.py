@@ -1,4 +1,5 @@
-"""What a session leaves outside itself: pictures, latent files, and the command line that draws the same."""
+"""What a session leaves outside itself: pictures, latent files, and the command line that draws the
+same."""
 
 import os
 import shlex
@@ -42,17 +43,23 @@ def command_line(session: Session, out: str = "edited.png") -> str:
 
 
 def save_picture(session: Session, name: str, ending: str = ".png") -> Path:
-    """Draw the edited face at full precision into the chosen folder, and return the file; nothing is overwritten."""
+    """Draw the edited face at full precision into the chosen folder, and return the file; nothing
+    is overwritten."""
     place = free_file(session.keeper.folder, name, ending)
     save_image(session.render(session.edited()), place)
     return place
 
 
 def save_face(session: Session, name: str) -> Path:
-    """Write the edited face as a latent file into the chosen folder, and return the file; nothing is overwritten."""
+    """Write the edited face as a latent file into the chosen folder, and return the file; nothing
+    is overwritten."""
     latent = replace(session.edited())
     settings = session.state.settings.items()
-    edits = [f"{name}={s.amount:g}" + (f"@{s.layers}" if s.layers else "") for name, s in settings if s.amount]
+    edits = [
+        f"{name}={s.amount:g}" + (f"@{s.layers}" if s.layers else "")
+        for name, s in settings
+        if s.amount
+    ]
     if edits:
         latent.settings = {**latent.settings, "edits": [*latent.settings.get("edits", []), *edits]}
         latent.space = space_of_latent(latent.ws, latent.styles).name

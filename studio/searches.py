@@ -1,4 +1,5 @@
-"""A search for a photo's latent that shows its picture on the way, can be stopped, and keeps the best."""
+"""A search for a photo's latent that shows its picture on the way, can be stopped, and keeps the
+best."""
 
 import threading
 import time
@@ -26,21 +27,32 @@ class Quality:
 QUALITIES = {
     quality.key: quality
     for quality in (
-        Quality("edits", "Edits best", "Sliders do most and break least. The face may look like a relative. (W)", "w"),
+        Quality(
+            "edits",
+            "Edits best",
+            "Sliders do most and break least. The face may look like a relative. (W)",
+            "w",
+        ),
         Quality("balanced", "Balanced", "A good likeness that still edits well. (W+)", "w+"),
         Quality(
-            "likeness", "Looks most like the photo", "The network is tuned to the photo. Takes longest. (W+, tuned)", "w+", True
+            "likeness",
+            "Looks most like the photo",
+            "The network is tuned to the photo. Takes longest. (W+, tuned)",
+            "w+",
+            True,
         ),
     )
 }
-STEPS, TUNE_STEPS = 100, 80
+STEPS = 100
+TUNE_STEPS = 80
 TUNE_RATE = 2e-3
 SHOW = 0.15
 """Seconds between two pictures of the search."""
 
 
 class StoppedError(KeyboardInterrupt):
-    """The user has stopped the search; a search ends on it as on Ctrl-C and returns the best so far."""
+    """The user has stopped the search; a search ends on it as on Ctrl-C and returns the best so
+    far."""
 
 
 @dataclass
@@ -67,7 +79,8 @@ class PhotoSearch:
     Args:
         target: the crop, ``[1, C, R, R]`` in [-1, 1].
         tell: called often with a `SearchProgress`.
-        start: ws ``[1, num_ws, w_dim]`` to go on from; None begins with the encoder's, or at the mean.
+        start: ws ``[1, num_ws, w_dim]`` to go on from; None begins with the encoder's, or at the
+            mean.
     """
 
     def __init__(
@@ -80,8 +93,12 @@ class PhotoSearch:
         start: Tensor | None = None,
         steps: int = STEPS,
     ) -> None:
-        self.model, self.target, self.quality = model, target, quality
-        self.tell, self.start, self.steps = tell, start, steps
+        self.model = model
+        self.target = target
+        self.quality = quality
+        self.tell = tell
+        self.start = start
+        self.steps = steps
         self.stopped = threading.Event()
         self._last = 0.0
 
@@ -152,7 +169,9 @@ class _Pace:
     """Says how long a phase still takes, by the time of its steps so far."""
 
     def __init__(self, phase: str, total: int, extra: float = 0.0) -> None:
-        self.phase, self.total, self.extra = phase, total, extra
+        self.phase = phase
+        self.total = total
+        self.extra = extra
         self.began = time.monotonic()
 
     def at(self, step: int, total: int) -> SearchProgress:

@@ -1,4 +1,5 @@
-"""A session of the studio: the face, its sliders, what can be undone, and what is drawn. It knows nothing of pages."""
+"""A session of the studio: the face, its sliders, what can be undone, and what is drawn. It knows
+nothing of pages."""
 
 import math
 import os
@@ -81,7 +82,8 @@ class Session:
     # -- Who is told
 
     def listen(self, listener: Callable[[str], None]) -> Callable[[], None]:
-        """Call ``listener`` with the name of what changes, from any thread; returns a function that ends this.
+        """Call ``listener`` with the name of what changes, from any thread; returns a function that
+        ends this.
 
         Names: "picture", "state", "faces", "photo", "search", "sliders", "look", "trouble".
         """
@@ -95,7 +97,9 @@ class Session:
 
     def fail(self, error: BaseException) -> None:
         """Note what went wrong, and tell."""
-        self.trouble = str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}"
+        self.trouble = (
+            str(error) if isinstance(error, Error) else f"{type(error).__name__}: {error}"
+        )
         self.tell("trouble")
 
     def close(self) -> None:
@@ -118,14 +122,17 @@ class Session:
     def sliders(self) -> dict[str, Slider]:
         """The sliders, with the ranges of the open face."""
         face = self.face
-        return with_ranges(self._own, face.latent, face.seen) if face is not None else dict(self._own)
+        return (
+            with_ranges(self._own, face.latent, face.seen) if face is not None else dict(self._own)
+        )
 
     @property
     def state(self) -> State:
         return self.live
 
     def _read_sliders(self) -> dict[str, Slider]:
-        named, unnamed = self.keeper.folder / "directions", self.keeper.hidden / "unnamed"
+        named = self.keeper.folder / "directions"
+        unnamed = self.keeper.hidden / "unnamed"
         return sliders_of(self.fingerprint, (named, "Yours"), (unnamed, "Unnamed"))
 
     def add_slider(self, slider: Slider, *, quiet: bool = False) -> None:
@@ -154,7 +161,12 @@ class Session:
         state = self.live
         if old in state.settings:
             setting = state.settings[old]
-            self._push(state.layered(old, None).moved(old, 0.0).moved(new, setting.amount).layered(new, setting.layers))
+            self._push(
+                state.layered(old, None)
+                .moved(old, 0.0)
+                .moved(new, setting.amount)
+                .layered(new, setting.layers)
+            )
             self.draw()
 
     def open_latent(self, path: str | os.PathLike[str]) -> OpenFace:
@@ -174,15 +186,25 @@ class Session:
         latent.check_shapes(self.model.generator)
 
     def random_latent(self, seed: int, psi: float) -> Latent:
-        """Return the latent of a random face, that of ``latentedit sample --seeds SEED --psi PSI``."""
+        """Return the latent of a random face, that of
+        ``latentedit sample --seeds SEED --psi PSI``."""
         generator = self.model.generator
         labels = random_labels(generator, seed, 1)
         with torch.no_grad():
-            ws = generator.mapping(sample_z(seed, generator.z_dim).to(generator.device), labels, psi).cpu()
+            ws = generator.mapping(
+                sample_z(seed, generator.z_dim).to(generator.device), labels, psi
+            ).cpu()
         return Latent(ws, None, self.fingerprint, "w", None, {"seed": seed, "psi": psi})
 
     def show(
-        self, latent: Latent, name: str, origin: str, *, file: Path | None = None, photo: Path | None = None, keep: bool = False
+        self,
+        latent: Latent,
+        name: str,
+        origin: str,
+        *,
+        file: Path | None = None,
+        photo: Path | None = None,
+        keep: bool = False,
     ) -> OpenFace:
         """Open ``latent`` as the face, keep it, and draw it.
 
@@ -214,7 +236,9 @@ class Session:
         """Move a slider while it is dragged; `settle` makes it a step that can be undone."""
         self._slider(name)
         if not math.isfinite(amount) or abs(amount) > FARTHEST:
-            raise ArgumentError(f"an amount lies between -{FARTHEST:g} and {FARTHEST:g} sigmas, got {amount}")
+            raise ArgumentError(
+                f"an amount lies between -{FARTHEST:g} and {FARTHEST:g} sigmas, got {amount}"
+            )
         with self._lock:
             if name in self.live.locks:
                 raise ArgumentError(f"{name} is locked")
@@ -245,7 +269,9 @@ class Session:
             Error: a direction in style space, whose score cannot be held.
         """
         if on and not self._slider(name).holdable:
-            raise IncompatibleError(f"{name} is a direction in style space, whose score cannot be held")
+            raise IncompatibleError(
+                f"{name} is a direction in style space, whose score cannot be held"
+            )
         self._push(self.live.locked(name, on))
         self.draw()
 
@@ -289,7 +315,8 @@ class Session:
         self.tell("state")
 
     def _write(self) -> None:
-        """Have the session written: in a thread, as a disk may take its time, and at once where there is none."""
+        """Have the session written: in a thread, as a disk may take its time, and at once where
+        there is none."""
         if self._writer is None:
             self._write_now(None)
         else:
@@ -298,7 +325,8 @@ class Session:
     def _write_now(self, _: None) -> None:
         with self._lock:
             history = History()
-            history.states, history.place = list(self.history.states), self.history.place
+            history.states = list(self.history.states)
+            history.place = self.history.place
             needed = history.faces()
             facts = {key: face.facts() for key, face in self.faces.items() if key in needed}
         try:
@@ -319,18 +347,29 @@ class Session:
             facts = kept.faces.get(key, {})
             latent = self.keeper.latent(key)
             latent.check_shapes(self.model.generator)
-            photo, file = (Path(facts[name]) if facts.get(name) else None for name in ("photo", "file"))
-            face = OpenFace(key, latent, str(facts.get("name") or "face"), str(facts.get("origin") or ""), file, photo)
+            photo, file = (
+                Path(facts[name]) if facts.get(name) else None for name in ("photo", "file")
+            )
+            face = OpenFace(
+                key,
+                latent,
+                str(facts.get("name") or "face"),
+                str(facts.get("origin") or ""),
+                file,
+                photo,
+            )
             faces[key] = self._known(face)
         with self._lock:
-            self.faces, self.history = faces, kept.history
+            self.faces = faces
+            self.history = kept.history
             self.live = self.history.state
         self.tell("faces")
         self.tell("state")
         self.draw()
 
     def verdict(self) -> tuple[str, str] | None:
-        """Return the level and the words of the verdict on the open face; None for a face of no photo."""
+        """Return the level and the words of the verdict on the open face; None for a face of no
+        photo."""
         face = self.face
         if face is None or "psnr" not in face.latent.distances:
             return None
@@ -382,17 +421,23 @@ class Session:
             self._number += 1
             self.picture = Picture(self._number, data, state, marks, time.monotonic() - began)
             self.tell("picture")
-        except Exception as error:  # the page has to be able to say it, and the next position may be fine
+        # the page has to be able to say it, and the next position may be fine
+        except Exception as error:
             self.fail(error)
 
     def look(self) -> None:
-        """Find out how far every slider leaves the open face whole, and keep it in the latent; takes seconds."""
+        """Find out how far every slider leaves the open face whole, and keep it in the latent;
+        takes seconds."""
         face = self.face
         if face is None or face.looked or face.looking:
             return
         face.looking = True
         # Looking takes the processor that a slider under the finger needs.
-        while self._drawer is not None and not self._closed and time.monotonic() - self._touched < QUIET:
+        while (
+            self._drawer is not None
+            and not self._closed
+            and time.monotonic() - self._touched < QUIET
+        ):
             time.sleep(QUIET / 10)
 
         try:

@@ -14,10 +14,36 @@ REACH = 3.0
 """Sigmas that a slider goes to either side, if nothing asks for more."""
 GROUPS = ("Expression", "Pose", "Face", "Hair and beard", "Picture", "More", "Yours", "Unnamed")
 _WORDS = {
-    "Expression": ("smile", "mouth", "surprise", "anger", "sad", "happy", "laugh", "frown", "eyes-open", "gaze", "wink"),
+    "Expression": (
+        "smile",
+        "mouth",
+        "surprise",
+        "anger",
+        "sad",
+        "happy",
+        "laugh",
+        "frown",
+        "eyes-open",
+        "gaze",
+        "wink",
+    ),
     "Pose": ("turn", "yaw", "pitch", "roll", "tilt", "nod", "pose"),
     "Hair and beard": ("hair", "bald", "beard", "moustache", "bangs", "fringe"),
-    "Face": ("age", "femin", "masc", "gender", "glasses", "face", "width", "nose", "lip", "chin", "cheek", "makeup", "skin"),
+    "Face": (
+        "age",
+        "femin",
+        "masc",
+        "gender",
+        "glasses",
+        "face",
+        "width",
+        "nose",
+        "lip",
+        "chin",
+        "cheek",
+        "makeup",
+        "skin",
+    ),
     "Picture": ("light", "warm", "background", "contrast", "bright", "exposure", "sharp", "blur"),
 }
 
@@ -36,11 +62,13 @@ class Slider:
     by_name: bool = True
     """Whether the command line finds it by its name; else by its file."""
     whole: tuple[float, float] | None = None
-    """Lowest and highest amount in sigmas at which pictures stayed whole; None where nobody looked."""
+    """Lowest and highest amount in sigmas at which pictures stayed whole; None where nobody
+    looked."""
 
     @property
     def option(self) -> str:
-        """What ``--set`` has to say: the name, or the file of a direction that is found by no name."""
+        """What ``--set`` has to say: the name, or the file of a direction that is found by no
+        name."""
         return self.name if self.by_name or self.file is None else str(self.file)
 
     @property
@@ -69,17 +97,23 @@ def group_of(name: str) -> str:
 
 
 def reported_range(direction: Direction) -> tuple[float, float] | None:
-    """Return the amounts at which pictures were measured to stay whole, as the direction's report has them."""
+    """Return the amounts at which pictures were measured to stay whole, as the direction's report
+    has them."""
     effect = direction.report.get("effect")
     whole: Any = effect.get("whole") if isinstance(effect, dict) else None
-    if not isinstance(whole, list | tuple) or len(whole) != 2 or not all(isinstance(end, int | float) for end in whole):
+    if (
+        not isinstance(whole, list | tuple)
+        or len(whole) != 2
+        or not all(isinstance(end, int | float) for end in whole)
+    ):
         return None
     low, high = (float(min(max(end, -1000), 1000)) for end in whole)
     return (low, high) if low <= 0 <= high else None
 
 
 def sliders_of(fingerprint: str, *folders: tuple[Path, str]) -> dict[str, Slider]:
-    """Return the sliders that fit the generator with ``fingerprint``: those that ship, then the user's own, by group.
+    """Return the sliders that fit the generator with ``fingerprint``: those that ship, then the
+    user's own, by group.
 
     Args:
         folders: more folders of direction files, and the group of each.
@@ -95,7 +129,11 @@ def sliders_of(fingerprint: str, *folders: tuple[Path, str]) -> dict[str, Slider
         except Error:
             continue  # a damaged file is no slider
         # A latent's z is not known.
-        if direction.space != "z" and direction.fingerprint == fingerprint and not (name in found and group == "Unnamed"):
+        if (
+            direction.space != "z"
+            and direction.fingerprint == fingerprint
+            and not (name in found and group == "Unnamed")
+        ):
             found[name] = slider_of(direction, name=name, file=file, group=group, by_name=by_name)
     return in_order(found)
 
@@ -107,7 +145,12 @@ def in_order(sliders: Mapping[str, Slider]) -> dict[str, Slider]:
 
 
 def slider_of(
-    direction: Direction, *, name: str = "", file: Path | None = None, group: str = "Yours", by_name: bool = True
+    direction: Direction,
+    *,
+    name: str = "",
+    file: Path | None = None,
+    group: str = "Yours",
+    by_name: bool = True,
 ) -> Slider:
     """Return the slider of one direction."""
     name = name or direction.name
@@ -115,7 +158,9 @@ def slider_of(
 
 
 def with_ranges(
-    sliders: Mapping[str, Slider], latent: Latent | None, seen: Mapping[str, tuple[float, float]] | None = None
+    sliders: Mapping[str, Slider],
+    latent: Latent | None,
+    seen: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, Slider]:
     """Return the sliders with the ranges that were seen on ``latent``, where somebody looked.
 
@@ -129,4 +174,7 @@ def with_ranges(
         return dict(sliders)
     ships = {name for name, slider in sliders.items() if slider.group not in ("Yours", "Unnamed")}
     ranges = {**{name: ends for name, ends in safe.items() if name in ships}, **(seen or {})}
-    return {name: replace(slider, whole=ranges[name]) if name in ranges else slider for name, slider in sliders.items()}
+    return {
+        name: replace(slider, whole=ranges[name]) if name in ranges else slider
+        for name, slider in sliders.items()
+    }

@@ -1,11 +1,12 @@
-"""A campaign against latentedit: hostile files, odd arguments, kills, full disks and too few descriptors, counted.
+"""A campaign against latentedit: hostile files, odd arguments, kills, full disks and too few
+descriptors, counted.
 
     python tests/campaign.py --minutes 10 --seed 1
     python tests/campaign.py --replay campaign-findings/0001-files.json
 
-Everything follows from the seed: item n of a part is the same in every run, however many a run gets to. What goes wrong is
-counted by kind (`tests.watching.FAULTS`), printed, and kept as files that can be replayed; the status is 0 where nothing did.
-Linux only.
+Everything follows from the seed: item n of a part is the same in every run, however many a run gets
+to. What goes wrong is counted by kind (`tests.watching.FAULTS`), printed, and kept as files that
+can be replayed; the status is 0 where nothing did. Linux only.
 """
 
 import argparse
@@ -83,7 +84,12 @@ class Place:
 
     def filled(self, arguments: Sequence[str], file: Path | None = None) -> list[str]:
         """``arguments`` with the places in them."""
-        names = {"good": self.good, "out": self.scratch / "out", "file": file, "folder": file.parent if file else None}
+        names = {
+            "good": self.good,
+            "out": self.scratch / "out",
+            "file": file,
+            "folder": file.parent if file else None,
+        }
         return [text.format_map(names) if "{" in text else text for text in arguments]
 
     def signature(self) -> dict[str, tuple[int, int, int]]:
@@ -105,7 +111,8 @@ class Case:
     name: str
     """What was tried, for people: a kind of file, a command."""
     arguments: list[str]
-    """Of the command, with {file}, {good}, {out}, {folder}; empty where a file is read in Python."""
+    """Of the command, with {file}, {good}, {out}, {folder}; empty where a file is read in
+    Python."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -167,23 +174,25 @@ class Tally:
         if now - self._told >= 1:
             self._told = now
             done = ", ".join(f"{self.items[name]} {name}" for name in PARTS if self.items[name])
-            print(
-                f"{now - self.started:4.0f} s  {part}: {done}; {sum(self.faults.values())} findings",
-                file=sys.stderr,
-                flush=True,
+            line = (
+                f"{now - self.started:4.0f} s  {part}: {done}; {sum(self.faults.values())} findings"
             )
+            print(line, file=sys.stderr, flush=True)
 
     def table(self) -> str:
         head = f"{'':12}{'items':>8}" + "".join(f"{name:>12}" for name in FAULTS)
         rows = [
-            f"{part:12}{self.items[part]:8d}" + "".join(f"{self.faults[part, fault]:12d}" for fault in FAULTS)
+            f"{part:12}{self.items[part]:8d}"
+            + "".join(f"{self.faults[part, fault]:12d}" for fault in FAULTS)
             for part in PARTS
             if self.items[part]
         ]
         return "\n".join([head, *rows])
 
 
-def campaign(parts: Sequence[Part], tally: Tally, *, seconds: float | None, files: int | None) -> None:
+def campaign(
+    parts: Sequence[Part], tally: Tally, *, seconds: float | None, files: int | None
+) -> None:
     """Run the parts in turn, each for its share of the time or its number of items."""
     whole = sum(SHARES[part.name] for part in parts)
     for part in parts:
@@ -204,15 +213,19 @@ def _run(part: Part, numbers: Sequence[int], tally: Tally, end: float | None) ->
         return end is not None and time.monotonic() > end
 
     first = 0
-    while first < len(numbers) and not over():  # a child for some items: what they leave in it does not pile up
+    # a child for some items: what they leave in it does not pile up
+    while first < len(numbers) and not over():
         batch = numbers[first : first + 100]
-        in_children(lambda number: part.run(part.case(number)), batch, heard, own=part.place.own, until=over)
+        in_children(
+            lambda number: part.run(part.case(number)), batch, heard, own=part.place.own, until=over
+        )
         first += len(batch)
 
 
 def prepared(work: Path, seed: int) -> Place:
-    """Good files in ``work``; made in a child, and so is a first use of everything, after which this process imports what that
-    imported: it never computes anything itself, so that forking it is safe.
+    """Good files in ``work``; made in a child, and so is a first use of everything, after which
+    this process imports what that imported: it never computes anything itself, so that forking it
+    is safe.
     """
     place = Place(work, seed)
     work.mkdir(parents=True, exist_ok=True)
@@ -241,7 +254,8 @@ def prepared(work: Path, seed: int) -> Place:
                 __import__(name)
             except Exception:  # a module that only another one can import
                 continue
-    # What was imported is there for good: no child need go through it, and thereby copy it, to find garbage of its own.
+    # What was imported is there for good: no child need go through it, and thereby copy it, to find
+    # garbage of its own.
     gc.collect()
     gc.freeze()
     return place
@@ -260,7 +274,9 @@ def _first_use(place: Place, listing: Path) -> None:
     cv2.setNumThreads(0)
     specimens.make(place.good)
     troubles.use_everything(place)
-    listing.write_text(json.dumps(sorted(name for name in sys.modules if not name.startswith("__"))))
+    listing.write_text(
+        json.dumps(sorted(name for name in sys.modules if not name.startswith("__")))
+    )
 
 
 def replay(file: Path, work: Path) -> Outcome:
@@ -268,29 +284,54 @@ def replay(file: Path, work: Path) -> Outcome:
     from tests.troubles import parts
 
     kept = json.loads(file.read_text())
-    case = Case(**{name: kept[name] for name in ("part", "seed", "number", "name", "arguments", "extra")})
+    case = Case(
+        **{name: kept[name] for name in ("part", "seed", "number", "name", "arguments", "extra")}
+    )
     if "file" in kept:
         case.extra["file"] = str((file.parent / kept["file"]).resolve())
     place = prepared(work, case.seed)
     part = parts(place)[case.part]
     found: list[Outcome] = []
-    in_children(lambda _: part.run(case), [case.number], lambda _, end: found.append(end), own=place.own, until=lambda: False)
+    in_children(
+        lambda _: part.run(case),
+        [case.number],
+        lambda _, end: found.append(end),
+        own=place.own,
+        until=lambda: False,
+    )
     return found[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=float, default=2.0, help="How long; good files are made before (default 2).")
-    parser.add_argument("--files", type=int, help="How many mutated files, instead of a time; of the rest in proportion.")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=2.0,
+        help="How long; good files are made before (default 2).",
+    )
+    parser.add_argument(
+        "--files",
+        type=int,
+        help="How many mutated files, instead of a time; of the rest in proportion.",
+    )
     parser.add_argument("--seed", type=int, default=0, help="Of everything.")
     parser.add_argument("--only", choices=PARTS, action="append", help="A part; repeatable.")
-    parser.add_argument("--findings", type=Path, default=Path("campaign-findings"), help="Folder for what was found.")
+    parser.add_argument(
+        "--findings",
+        type=Path,
+        default=Path("campaign-findings"),
+        help="Folder for what was found.",
+    )
     parser.add_argument("--replay", type=Path, metavar="FILE", help="Try a finding again.")
     options = parser.parse_args(arguments)
     if not sys.platform.startswith("linux"):
-        parser.error("the campaign needs Linux: it forks, and limits memory and files as Linux does")
+        parser.error(
+            "the campaign needs Linux: it forks, and limits memory and files as Linux does"
+        )
     options.findings = options.findings.resolve()
-    for ending in (signal.SIGINT, signal.SIGTERM):  # in the background, shells have the first one ignored
+    # in the background, shells have the first one ignored
+    for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         work = Path(folder) / "work"
@@ -301,10 +342,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = prepared(work, options.seed)
         from tests.troubles import parts
 
-        chosen = [part for name, part in parts(place).items() if not options.only or name in options.only]
+        chosen = [
+            part for name, part in parts(place).items() if not options.only or name in options.only
+        ]
         tally = Tally(options.findings)
         try:
-            campaign(chosen, tally, seconds=None if options.files else options.minutes * 60, files=options.files)
+            campaign(
+                chosen,
+                tally,
+                seconds=None if options.files else options.minutes * 60,
+                files=options.files,
+            )
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
         finally:
@@ -313,11 +361,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{count:5d}  {line}".encode(errors="replace").decode())
     print(tally.table())
     for part in PARTS:
-        said = {name: count for (where, name), count in tally.outcomes.items() if where == part and name not in FAULTS}
+        said = {
+            name: count
+            for (where, name), count in tally.outcomes.items()
+            if where == part and name not in FAULTS
+        }
         if said:
-            print(f"{part}: " + ", ".join(f"{count} {name}" for name, count in sorted(said.items())))
+            print(
+                f"{part}: " + ", ".join(f"{count} {name}" for name, count in sorted(said.items()))
+            )
     print(
-        f"seed {options.seed}, {time.monotonic() - tally.started:.0f} s; findings in {options.findings}"
+        f"seed {options.seed}, {time.monotonic() - tally.started:.0f} s; findings in "
+        f"{options.findings}"
         if tally.faults
         else "nothing found"
     )

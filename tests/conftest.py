@@ -35,17 +35,20 @@ def faces128() -> Model:
 
 @pytest.fixture
 def stand_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of a narrow network with random weights, called `faces128` in this process while the test runs.
+    """The file of a narrow network with random weights, called `faces128` in this process while the
+    test runs.
 
-    Its pictures are as large and have as many rows of w, and sliders of the same names ship for it: commands
-    can be typed as documented, in a hundredth of the time.
+    Its pictures are as large and have as many rows of w, and sliders of the same names ship for it:
+    commands can be typed as documented, in a hundredth of the time.
     """
     sliders = shipped(fingerprint(load_model("faces128").generator))
     folder = tmp_path_factory.mktemp("bundled")
     path = folder / f"{LATEST['faces128']}.safetensors"
     shape = {"resolution": 128, "channels": 3, "channel_base": 512}
     generator = tiny_generator(z_dim=16, w_dim=16, **shape)
-    save_model(path, Model(generator, tiny_discriminator(**shape), FRAMINGS["ffhq"], {"licence": "none"}))
+    save_model(
+        path, Model(generator, tiny_discriminator(**shape), FRAMINGS["ffhq"], {"licence": "none"})
+    )
 
     own = fingerprint(generator)
     draws = torch.Generator().manual_seed(0)

@@ -1,4 +1,5 @@
-"""Parts of the campaign: commands that are killed, that find a full disk, or that may open few files."""
+"""Parts of the campaign: commands that are killed, that find a full disk, or that may open few
+files."""
 
 import contextlib
 import http.client
@@ -38,12 +39,16 @@ class Job:
 JOBS = tuple(
     Job(name, words(line))
     for name, line in {
-        "invert": "invert {good}/photos {model} --perceptual discriminator --aligned --steps 2 --batch 1 --out {out}/album",
+        "invert": "invert {good}/photos {model} --perceptual discriminator --aligned --steps 2 "
+        "--batch 1 --out {out}/album",
         "dataset build folder": "dataset build {good}/photos --size 8 --out {out}/set",
         "dataset build zip": "dataset build {good}/photos --size 8 --out {out}/set.zip",
-        "train": "train {good}/pictures.zip --preset {good}/preset.toml --kimg 0.012 --out {out}/run",
-        "edit": "edit {good}/labels {model} --set {good}/direction.safetensors=1 --out {out}/edited",
-        "directions sample": "directions sample {model} --count 3 --attribute hat --out {out}/samples",
+        "train": "train {good}/pictures.zip --preset {good}/preset.toml --kimg 0.012 --out "
+        "{out}/run",
+        "edit": "edit {good}/labels {model} --set {good}/direction.safetensors=1 "
+        "--out {out}/edited",
+        "directions sample": "directions sample {model} --count 3 --attribute hat --out "
+        "{out}/samples",
     }.items()
 )
 LABEL = "directions label"
@@ -60,7 +65,14 @@ class Running(Part):
     def case(self, number: int) -> Case:
         job = JOBS[number % len(JOBS)]
         fraction = self.place.rng(self.name, number).random()
-        return Case(self.name, self.place.seed, number, job.name, list(job.arguments), {"fraction": fraction})
+        return Case(
+            self.name,
+            self.place.seed,
+            number,
+            job.name,
+            list(job.arguments),
+            {"fraction": fraction},
+        )
 
     def run(self, case: Case) -> Outcome:
         arguments = self._placed(case)
@@ -99,14 +111,22 @@ class Running(Part):
             self._whole[case.name] = (time.monotonic() - started, contents(self.out))
         return self._whole[case.name]
 
-    def _goes_on(self, case: Case, arguments: list[str], expected: dict[str, bytes]) -> Outcome | None:
-        """The same command again, without trouble: it ends where one that nothing happened to does."""
+    def _goes_on(
+        self, case: Case, arguments: list[str], expected: dict[str, bytes]
+    ) -> Outcome | None:
+        """The same command again, without trouble: it ends where one that nothing happened to
+        does."""
         again = run_apart(arguments)
-        if again.detail.startswith("refused") and case.name.startswith("dataset"):  # rather than to mix two sets
+        # rather than to mix two sets
+        if again.detail.startswith("refused") and case.name.startswith("dataset"):
             shutil.rmtree(self.out)
             again = run_apart(arguments)
         if again != Outcome(None, "ok"):
-            return again if again.fault else Outcome("lost", f"the same command does not go on: {again.detail}")
+            return (
+                again
+                if again.fault
+                else Outcome("lost", f"the same command does not go on: {again.detail}")
+            )
         found = contents(self.out)
         if found.keys() != expected.keys():
             odd = sorted(found.keys() ^ expected.keys())
@@ -114,7 +134,11 @@ class Running(Part):
             if hidden:
                 return left_behind(self.out)
             return Outcome("lost", f"afterwards other files than undisturbed: {', '.join(odd[:5])}")
-        different = [name for name in found if found[name] != expected[name] and name.endswith(".png") and "curves" not in name]
+        different = [
+            name
+            for name in found
+            if found[name] != expected[name] and name.endswith(".png") and "curves" not in name
+        ]
         return Outcome("lost", f"afterwards another picture: {different[0]}") if different else None
 
 
@@ -140,7 +164,16 @@ class Kills(Running):
         scratch = self.place.fresh()
         shutil.copytree(self.place.good / "labels", scratch / "labels")
         table = scratch / "labels" / "labels.csv"
-        line = ["directions", "label", str(table), "--column", "new", "--order", "file", "--no-browser"]
+        line = [
+            "directions",
+            "label",
+            str(table),
+            "--column",
+            "new",
+            "--order",
+            "file",
+            "--no-browser",
+        ]
         confirmed: dict[int, str] = {}
         sample = 0
         with page(line) as (child, ask):
@@ -206,7 +239,9 @@ class Descriptors(Running):
         yield limit
 
 
-def run_apart(arguments: list[str], limit: Callable[[], None] = lambda: None, kill_after: float | None = None) -> Outcome:
+def run_apart(
+    arguments: list[str], limit: Callable[[], None] = lambda: None, kill_after: float | None = None
+) -> Outcome:
     """A command in a process of its own, which is killed after some seconds, or awaited."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -237,7 +272,11 @@ def run_apart(arguments: list[str], limit: Callable[[], None] = lambda: None, ki
         return Outcome(None, "killed")
     if os.WIFSIGNALED(status):
         return Outcome("signals", signal.Signals(os.WTERMSIG(status)).name)
-    return Outcome(*json.loads(said)) if said else Outcome("signals", f"ended with status {os.WEXITSTATUS(status)}")
+    return (
+        Outcome(*json.loads(said))
+        if said
+        else Outcome("signals", f"ended with status {os.WEXITSTATUS(status)}")
+    )
 
 
 Ask = Callable[[str, dict[str, Any]], None]
@@ -245,7 +284,8 @@ Ask = Callable[[str, dict[str, Any]], None]
 
 @contextlib.contextmanager
 def page(line: Sequence[str]) -> Iterator[tuple[int, Ask]]:
-    """A labelling page in a process of its own: its number, and a function that sends a request and waits for the answer."""
+    """A labelling page in a process of its own: its number, and a function that sends a request and
+    waits for the answer."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -253,7 +293,10 @@ def page(line: Sequence[str]) -> Iterator[tuple[int, Ask]]:
             os.dup2(writing, 1)
             from latentedit.cli.main import main
 
-            with os.fdopen(1, "w", buffering=1, closefd=False) as out, contextlib.redirect_stdout(out):
+            with (
+                os.fdopen(1, "w", buffering=1, closefd=False) as out,
+                contextlib.redirect_stdout(out),
+            ):
                 main(list(line), prog_name="latentedit")
         finally:
             os._exit(0)
@@ -264,7 +307,11 @@ def page(line: Sequence[str]) -> Iterator[tuple[int, Ask]]:
             if not secret:
                 raise RuntimeError(f"the page does not open: {said.read()}")
             where, _, place = address.partition("/")
-            headers = {"Cookie": f"studio={secret}", "Origin": f"http://{where}", "Content-Type": "application/json"}
+            headers = {
+                "Cookie": f"studio={secret}",
+                "Origin": f"http://{where}",
+                "Content-Type": "application/json",
+            }
 
             def ask(path: str, body: dict[str, Any]) -> None:
                 connection = http.client.HTTPConnection(where)
@@ -286,8 +333,13 @@ def page(line: Sequence[str]) -> Iterator[tuple[int, Ask]]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files below a folder by name; without the sheet of all photos, which only a run that did several of them draws."""
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / "album" / "sheet.png"]
+    """The files below a folder by name; without the sheet of all photos, which only a run that did
+    several of them draws."""
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / "album" / "sheet.png"
+    ]
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
@@ -298,7 +350,10 @@ def half_written(folder: Path) -> str | None:
             try:
                 _read_whole(path)
             except Exception as error:
-                return f"half-written: {path.relative_to(folder)} ({type(error).__name__}: {str(error).splitlines()[0][:80]})"
+                return (
+                    f"half-written: {path.relative_to(folder)} ({type(error).__name__}: "
+                    f"{str(error).splitlines()[0][:80]})"
+                )
     return None
 
 
@@ -316,5 +371,9 @@ def _read_whole(path: Path) -> None:
                 raise ValueError("a member is damaged")
     elif path.suffix == ".pt":
         torch.load(path, weights_only=True)
-    elif path.suffix == ".csv" and path.read_text() and not path.read_text().startswith(("photo,", "file,")):
+    elif (
+        path.suffix == ".csv"
+        and path.read_text()
+        and not path.read_text().startswith(("photo,", "file,"))
+    ):
         raise ValueError("no header")

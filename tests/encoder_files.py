@@ -22,7 +22,8 @@ def answers(rows: int = 8) -> Tensor:
 
 
 def checkpoint(kind: str = "e4e", rows: int = 8, **options: Any) -> dict[str, Any]:
-    """As these projects write it, around rosinality's network of the references; every layer answers with its bias."""
+    """As these projects write it, around rosinality's network of the references; every layer
+    answers with its bias."""
     with torch.device("meta"):
         shapes = PublishedEncoder(PublishedEncoderConfig(kind, rows, 64)).state_dict()
     state = {}
@@ -37,5 +38,10 @@ def checkpoint(kind: str = "e4e", rows: int = 8, **options: Any) -> dict[str, An
     reference = torch.load(REFERENCE / "rosinality_32.pt", weights_only=True)
     state |= {f"decoder.{name}": tensor for name, tensor in reference["g_ema"].items()}
     average = reference["latent_avg"].reshape(1, -1).expand(rows, -1).clone()
-    opts = {"encoder_type": TYPES[kind], "start_from_latent_avg": True, "device": "cuda:0", **options}
+    opts = {
+        "encoder_type": TYPES[kind],
+        "start_from_latent_avg": True,
+        "device": "cuda:0",
+        **options,
+    }
     return {"state_dict": state, "latent_avg": average, "opts": opts}

@@ -1,4 +1,5 @@
-"""What many tests share: commands and their complaints, small networks, pictures and options of a training."""
+"""What many tests share: commands and their complaints, small networks, pictures and options of a
+training."""
 
 import re
 from pathlib import Path
@@ -37,7 +38,8 @@ CONFIG = TrainingConfig(
 
 
 def hopper() -> Path:
-    """The portrait of Grace Hopper that comes with matplotlib (US Navy, public domain); tests know its coordinates."""
+    """The portrait of Grace Hopper that comes with matplotlib (US Navy, public domain); tests know
+    its coordinates."""
     return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 
 
@@ -72,11 +74,15 @@ def complaint(*arguments: object) -> str:
     result = run(*arguments)
     assert result.exit_code == 1, result.output + repr(result.exception)
     assert result.exception is None or isinstance(result.exception, SystemExit)
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("perceptual distance:")]
+    lines = [
+        line for line in result.stderr.splitlines() if not line.startswith("perceptual distance:")
+    ]
     lines = [line for line in lines if line and "%|" not in line]  # progress bars
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("latentedit: ")
-    advised = set(re.findall(r"--[a-z][a-z-]*", re.sub(r'"latentedit [^"]*"|\bwith \w+ --\w+', "", lines[0])))
+    advised = set(
+        re.findall(r"--[a-z][a-z-]*", re.sub(r'"latentedit [^"]*"|\bwith \w+ --\w+', "", lines[0]))
+    )
     assert advised <= options_of([str(argument) for argument in arguments]), lines[0]
     return lines[0]
 
@@ -85,15 +91,25 @@ def options_of(words: list[str]) -> set[str]:
     """The options of the command that ``words`` begin with, and those that the user wrote."""
     command: click.Command = main
     for word in words:
-        found = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
+        found = (
+            command.get_command(click.Context(command), word)
+            if isinstance(command, click.Group)
+            else None
+        )
         if found is None:
             break
         command = found
-    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    own = {
+        name
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
     return {*own, *(word for word in words if word.startswith("--"))}
 
 
-def commands(group: click.Group = main, prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+def commands(
+    group: click.Group = main, prefix: tuple[str, ...] = ()
+) -> list[tuple[tuple[str, ...], click.Command]]:
     found: list[tuple[tuple[str, ...], click.Command]] = []
     context = click.Context(group)
     for name in group.list_commands(context):
@@ -108,7 +124,9 @@ def commands(group: click.Group = main, prefix: tuple[str, ...] = ()) -> list[tu
 
 def pictures(seed: int = 0, count: int = 10) -> PictureSet:
     pixels = np.random.default_rng(seed).integers(0, 255, (count, 1, 8, 8), dtype=np.uint8)
-    return PictureSet(torch.from_numpy(pixels), torch.zeros(count, 0), [f"{i}.png" for i in range(count)])
+    return PictureSet(
+        torch.from_numpy(pixels), torch.zeros(count, 0), [f"{i}.png" for i in range(count)]
+    )
 
 
 def onnx_mean(path: Path, size: int) -> None:
@@ -116,7 +134,13 @@ def onnx_mean(path: Path, size: int) -> None:
     path.write_bytes(mean(size))
 
 
-def trainer(generator: Generator, steps: int = 30, photos: PictureSet | None = None, seed: int = 0) -> EncoderTrainer:
+def trainer(
+    generator: Generator, steps: int = 30, photos: PictureSet | None = None, seed: int = 0
+) -> EncoderTrainer:
     perceptual = DiscriminatorDistance(tiny_discriminator())
-    curvature = Curvature.of(generator, ReconstructionLoss(perceptual), WStatistics.of(generator), 32)
-    return EncoderTrainer(generator, perceptual, curvature, EncoderTraining(steps, batch=8, seed=seed), photos=photos)
+    curvature = Curvature.of(
+        generator, ReconstructionLoss(perceptual), WStatistics.of(generator), 32
+    )
+    return EncoderTrainer(
+        generator, perceptual, curvature, EncoderTraining(steps, batch=8, seed=seed), photos=photos
+    )

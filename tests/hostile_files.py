@@ -34,7 +34,9 @@ class Files(Part):
         which = number % len(KINDS)
         kind, rng = KINDS[which], self.place.rng(self.name, number)
         uses: list[tuple[str, ...]] = [*([()] * 2 if kind.read else []), *kind.commands]
-        return Case(self.name, self.place.seed, number, kind.file, list(rng.choice(uses)), {"kind": which})
+        return Case(
+            self.name, self.place.seed, number, kind.file, list(rng.choice(uses)), {"kind": which}
+        )
 
     def evidence(self, case: Case) -> bytes:
         if "file" in case.extra:
@@ -53,12 +55,17 @@ class Files(Part):
         with undrawn(kind):
             outcome = judged(lambda: command(filled) if filled else reading(kind, file), current[0])
         changed = damage(self.place, before)
-        return outcome if outcome.fault else overwritten(self.place, changed) or left_behind(scratch) or outcome
+        return (
+            outcome
+            if outcome.fault
+            else overwritten(self.place, changed) or left_behind(scratch) or outcome
+        )
 
 
 @contextlib.contextmanager
 def undrawn(kind: Kind) -> Iterator[None]:
-    """Training draws no curves but of a damaged log: they take longer than everything else together."""
+    """Training draws no curves but of a damaged log: they take longer than everything else
+    together."""
     if kind.file == LOG:
         yield
         return
@@ -90,20 +97,31 @@ def not_finite(value: Any, where: str = "") -> str | None:
         return None if math.isfinite(value) else f"{where} is {value}"
     inner: list[tuple[str, Any]] = []
     if is_dataclass(value):
-        inner = [(one.name, getattr(value, one.name)) for one in fields(value) if one.name not in SPOKEN_FOR]
+        inner = [
+            (one.name, getattr(value, one.name))
+            for one in fields(value)
+            if one.name not in SPOKEN_FOR
+        ]
     elif isinstance(value, dict):
         inner = [(str(key), item) for key, item in value.items()]
     elif isinstance(value, list | tuple):
         inner = [(str(number), item) for number, item in enumerate(value)]
-    return next((found for name, item in inner if (found := not_finite(item, f"{where}.{name}"[:80]))), None)
+    return next(
+        (found for name, item in inner if (found := not_finite(item, f"{where}.{name}"[:80]))), None
+    )
 
 
 def damage(place: Place, before: dict[str, tuple[int, int, int]]) -> list[Path]:
-    """Good files that have changed or gone; all of them are made whole again, and new ones removed."""
+    """Good files that have changed or gone; all of them are made whole again, and new ones
+    removed."""
     after = place.signature()
     if after == before:
         return []
-    changed = sorted(Path(name) for name, facts in before.items() if after.get(name) != facts and Path(name).suffix)
+    changed = sorted(
+        Path(name)
+        for name, facts in before.items()
+        if after.get(name) != facts and Path(name).suffix
+    )
     shutil.rmtree(place.good)
     shutil.copytree(place.work / "spare", place.good, symlinks=True)
     return changed

@@ -2,8 +2,9 @@
 
     python -m tests.mutations FILE KIND FOLDER COUNT
 
-Prints one JSON line: how many were read, how many refused, and what went wrong: anything but a one-line Error, a file that
-takes more than some seconds, or an attempt to execute, to write or to reach the network.
+Prints one JSON line: how many were read, how many refused, and what went wrong: anything but a
+one-line Error, a file that takes more than some seconds, or an attempt to execute, to write or to
+reach the network.
 """
 
 import io
@@ -52,9 +53,39 @@ FORBIDDEN = (
     "ctypes.dlopen",
 )
 WORDS = (
-    *(b"cos\nsystem\n", b"cbuiltins\neval\n", b"ios\nsystem\n", b"P1\n", b"Q", b"\x82\x01", b"PK\x05\x06", b"."),
-    *(b"\x93", b"R", b"b", b"\x81", b"\x92", b"o", b"\x94", b"(", b"t", b"\x85", b"q\xff", b"r\xff\xff\xff\x7f", b"2\x86" * 40),
-    *(b"\x8a\xff", b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f", b"B\xff\xff\xff\x7f", b"\x00" * 8, b"\xff" * 8, b"(" * 200),
+    *(
+        b"cos\nsystem\n",
+        b"cbuiltins\neval\n",
+        b"ios\nsystem\n",
+        b"P1\n",
+        b"Q",
+        b"\x82\x01",
+        b"PK\x05\x06",
+        b".",
+    ),
+    *(
+        b"\x93",
+        b"R",
+        b"b",
+        b"\x81",
+        b"\x92",
+        b"o",
+        b"\x94",
+        b"(",
+        b"t",
+        b"\x85",
+        b"q\xff",
+        b"r\xff\xff\xff\x7f",
+        b"2\x86" * 40,
+    ),
+    *(
+        b"\x8a\xff",
+        b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f",
+        b"B\xff\xff\xff\x7f",
+        b"\x00" * 8,
+        b"\xff" * 8,
+        b"(" * 200,
+    ),
 )
 """Instructions of pickles, and bytes that are unusual numbers."""
 
@@ -92,11 +123,41 @@ def mutated(data: bytes, random: random.Random) -> bytes:
 NONE = (float("nan"), float("inf"), -float("inf"))
 ODD: tuple[object, ...] = (
     *(None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**30, 0.5, 1e308, 5e-324, *NONE),
-    *("", " ", "x", "\x1b[31m", "\n", "\x00", "../../x", "=1+1", "é" * 50, "x" * 5000, "1e999", "nan", "0x10", "\uff11", "w"),
-    *([], {}, [[]], [None], [1, 2, 3], [-1], ["x"], [[1]] * 9, {"x": 1}, {"kind": "face"}, {"eyes": None}),
+    *(
+        "",
+        " ",
+        "x",
+        "\x1b[31m",
+        "\n",
+        "\x00",
+        "../../x",
+        "=1+1",
+        "é" * 50,
+        "x" * 5000,
+        "1e999",
+        "nan",
+        "0x10",
+        "\uff11",
+        "w",
+    ),
+    *(
+        [],
+        {},
+        [[]],
+        [None],
+        [1, 2, 3],
+        [-1],
+        ["x"],
+        [[1]] * 9,
+        {"x": 1},
+        {"kind": "face"},
+        {"eyes": None},
+    ),
 )
 """Values that a header, a cell or an option may have and none should."""
-NUMBERS = tuple(np.array([value], dtype="<f4").tobytes() for value in (*NONE, 1e30, -1e30, 3.4e38, 1e-40, -0.0))
+NUMBERS = tuple(
+    np.array([value], dtype="<f4").tobytes() for value in (*NONE, 1e30, -1e30, 3.4e38, 1e-40, -0.0)
+)
 
 
 def with_payload(data: bytes, random: random.Random, canary: Path) -> bytes:
@@ -120,7 +181,8 @@ def with_numbers(data: bytes, random: random.Random, start: int = 0) -> bytes:
 
 
 def in_archive(data: bytes, random: random.Random, canary: Path) -> bytes:
-    """A zip of which one member has changed and every checksum is right; plain changes where it is none."""
+    """A zip of which one member has changed and every checksum is right; plain changes where it is
+    none."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [(info, archive.read(info)) for info in archive.infolist()]
@@ -138,7 +200,17 @@ def in_archive(data: bytes, random: random.Random, canary: Path) -> bytes:
                 if kind == 0:
                     continue
                 if kind == 1:
-                    name = random.choice(["../x", "/x", "x" * 300, "", name + "/", "\x1b[31m", members[0][0].filename])
+                    name = random.choice(
+                        [
+                            "../x",
+                            "/x",
+                            "x" * 300,
+                            "",
+                            name + "/",
+                            "\x1b[31m",
+                            members[0][0].filename,
+                        ]
+                    )
                 elif kind == 2 and name.endswith(("data.pkl", ".json")):
                     content = with_payload(content, random, canary)
                 elif kind == 3:
@@ -147,7 +219,11 @@ def in_archive(data: bytes, random: random.Random, canary: Path) -> bytes:
                     content = in_json(content, random)
                 else:
                     content = mutated(content, random)
-            archive.writestr(zipfile.ZipInfo(name), content, random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+            archive.writestr(
+                zipfile.ZipInfo(name),
+                content,
+                random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
+            )
     return buffer.getvalue()
 
 
@@ -174,7 +250,11 @@ def in_json(data: bytes, random: random.Random) -> bytes:
         depth = random.choice([500, 5000, 100_000])
         return b"[" * depth + b"]" * depth
     try:
-        lines = [json.loads(line) for line in data.splitlines() if line.strip()] if data.count(b"\n{") else [json.loads(data)]
+        lines = (
+            [json.loads(line) for line in data.splitlines() if line.strip()]
+            if data.count(b"\n{")
+            else [json.loads(data)]
+        )
     except (ValueError, UnicodeDecodeError):
         return mutated(data, random)
     if not lines:
@@ -210,13 +290,24 @@ def in_text(data: bytes, random: random.Random) -> bytes:
         return mutated(data, random)
     word = random.choice(words)
     odd = random.choice(
-        ["", '"', ",", ",,,,", "\r", "\ufeff", str(random.choice(ODD)), json.dumps(random.choice(ODD)), "[" * 5000]
+        [
+            "",
+            '"',
+            ",",
+            ",,,,",
+            "\r",
+            "\ufeff",
+            str(random.choice(ODD)),
+            json.dumps(random.choice(ODD)),
+            "[" * 5000,
+        ]
     )
     return (text[: word.start()] + odd + text[word.end() :]).encode(errors="surrogateescape")
 
 
 def variant(name: str, data: bytes, random: random.Random, canary: Path) -> bytes:
-    """A damaged or hostile version of the file called ``name``: of its bytes, or of what its format knows."""
+    """A damaged or hostile version of the file called ``name``: of its bytes, or of what its format
+    knows."""
     ending = Path(name).suffix
     roll = random.random()
     if roll < 0.35:
@@ -251,8 +342,14 @@ def main(file: str, kind: str, folder: str, count: str) -> None:
         if not armed:
             return
         mode, flags = (arguments[1], arguments[2]) if event == "open" else ("", 0)
-        writing = bool(set(mode or "") & set("wax+")) or bool((flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-        if event.startswith(FORBIDDEN) or writing or (event == "exec" and "mutated" in str(arguments)):
+        writing = bool(set(mode or "") & set("wax+")) or bool(
+            (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        )
+        if (
+            event.startswith(FORBIDDEN)
+            or writing
+            or (event == "exec" and "mutated" in str(arguments))
+        ):
             wrong.append(f"{event} {arguments}"[:200])
 
     class Late(BaseException):
@@ -278,7 +375,12 @@ def main(file: str, kind: str, folder: str, count: str) -> None:
         except Error as error:
             refused += 1
             memory = "MemoryError" in str(error) or "allocate" in str(error)
-            if memory or not str(error).isprintable() or str(target) not in str(error) or len(str(error)) > 600:
+            if (
+                memory
+                or not str(error).isprintable()
+                or str(target) not in str(error)
+                or len(str(error)) > 600
+            ):
                 wrong.append(f"{number}: {str(error)[:300]}")
         except BaseException as error:
             wrong.append(f"{number}: {type(error).__name__}: {str(error)[:300]}")

@@ -36,23 +36,32 @@ POSITIONAL = {
 """Good arguments by what they are called in the usage."""
 FOLDERS = (
     *("align", "invert", "latent import", "train", "demo", "studio"),
-    *("directions channels", "directions pca", "directions sefa", "directions sample", "directions report"),
+    *(
+        "directions channels",
+        "directions pca",
+        "directions sefa",
+        "directions sample",
+        "directions report",
+    ),
 )
 """Commands whose --out is a folder."""
 GOOD = dict(
     pair.split(" ")
     for pair in """\
---model {good}/native.safetensors, --encoder {good}/native.safetensors, --init-from {good}/native.safetensors,
---set {good}/direction.safetensors=1, --keep {good}/other.safetensors, --sweep {good}/direction.safetensors=-1:1:2,
---latent {good}/labels/00.safetensors, --judge {good}/judge.safetensors, --features {good}/judge.safetensors, --ask hat,
---photo {good}/photo.png, --paste-back {good}/photo.png, --mask {good}/photo.png, --preset {good}/preset.toml,
---data {good}/pictures.zip, --held-out {good}/pictures.zip, --labels folders, --metrics kid, --framing ffhq,
---column hat, --attribute hat, --hold hat, --positive 1, --negative 0, --group person, --exclude p1, --order file, --name x,
---seeds 0-1, --count 2, --samples 100, --steps 1, --tune-steps 1, --pictures 4, --probes 16, --batch 2, --micro-batch 2,
---size 8, --crop 0,0,8, --landmarks 6,8,14,8,10,14, --eyes 0.3,0.4,0.7,0.4, --mouth 0.5,0.7, --feather 2,
---psi 0.7, --cutoff 2, --layers 0-1, --amounts -1:1:2, --amount 1, --class 0, --component 0, --port 0, --seed 1,
---transform 0,
---kimg 0.004, --max-minutes 0.01, --perceptual discriminator, --device cpu, --grid {out}/g.png, --sheet {out}/s.png\
+--model {good}/native.safetensors, --encoder {good}/native.safetensors, --init-from
+{good}/native.safetensors, --set {good}/direction.safetensors=1, --keep
+{good}/other.safetensors, --sweep {good}/direction.safetensors=-1:1:2, --latent
+{good}/labels/00.safetensors, --judge {good}/judge.safetensors, --features
+{good}/judge.safetensors, --ask hat, --photo {good}/photo.png, --paste-back {good}/photo.png,
+--mask {good}/photo.png, --preset {good}/preset.toml, --data {good}/pictures.zip, --held-out
+{good}/pictures.zip, --labels folders, --metrics kid, --framing ffhq, --column hat, --attribute
+hat, --hold hat, --positive 1, --negative 0, --group person, --exclude p1, --order file, --name
+x, --seeds 0-1, --count 2, --samples 100, --steps 1, --tune-steps 1, --pictures 4, --probes 16,
+--batch 2, --micro-batch 2, --size 8, --crop 0,0,8, --landmarks 6,8,14,8,10,14, --eyes
+0.3,0.4,0.7,0.4, --mouth 0.5,0.7, --feather 2, --psi 0.7, --cutoff 2, --layers 0-1, --amounts
+-1:1:2, --amount 1, --class 0, --component 0, --port 0, --seed 1, --transform 0, --kimg 0.004,
+--max-minutes 0.01, --perceptual discriminator, --device cpu, --grid {out}/g.png, --sheet
+{out}/s.png\
 """.replace("\n", " ").split(", ")
 )
 """Good values of options, small ones where there is a choice."""
@@ -87,18 +96,104 @@ FLAGS = {
     "directions refine": ("--aligned",),
 }
 PATHS = (
-    *("{good}/photo.png", "{good}/photos", "{good}/native.safetensors", "{good}/labels/labels.csv", "{good}/labels"),
-    *("{good}/pictures.zip", "{good}/nvidia.pkl", "{good}/latent.safetensors", "{good}/direction.safetensors"),
-    *("{good}/boundary.npy", "{good}/holiday.jpg", "{good}/run", "{good}/run/state.pt", "{good}/preset.toml", "{good}"),
-    *("{out}", "{out}/no/such/file", "{out}/x.safetensors", "{out}/x.png", "{out}/x.unknown", "{out}/x", "{out}/" + "n" * 300),
-    *("{out}/\udcff\udcfe.png", "{out}/new\nline.png", "{out}/\x1b[31m.png", "a\x00b", "*.png", "file:///x", "con", "~"),
-    *(".", "..", "/", "", "-", "--", "/dev/null", "/dev/zero", "/proc/self/mem", "/proc/nonexistent/x.png"),
+    *(
+        "{good}/photo.png",
+        "{good}/photos",
+        "{good}/native.safetensors",
+        "{good}/labels/labels.csv",
+        "{good}/labels",
+    ),
+    *(
+        "{good}/pictures.zip",
+        "{good}/nvidia.pkl",
+        "{good}/latent.safetensors",
+        "{good}/direction.safetensors",
+    ),
+    *(
+        "{good}/boundary.npy",
+        "{good}/holiday.jpg",
+        "{good}/run",
+        "{good}/run/state.pt",
+        "{good}/preset.toml",
+        "{good}",
+    ),
+    *(
+        "{out}",
+        "{out}/no/such/file",
+        "{out}/x.safetensors",
+        "{out}/x.png",
+        "{out}/x.unknown",
+        "{out}/x",
+        "{out}/" + "n" * 300,
+    ),
+    *(
+        "{out}/\udcff\udcfe.png",
+        "{out}/new\nline.png",
+        "{out}/\x1b[31m.png",
+        "a\x00b",
+        "*.png",
+        "file:///x",
+        "con",
+        "~",
+    ),
+    *(
+        ".",
+        "..",
+        "/",
+        "",
+        "-",
+        "--",
+        "/dev/null",
+        "/dev/zero",
+        "/proc/self/mem",
+        "/proc/nonexistent/x.png",
+    ),
 )
 TEXTS = (
     *dict.fromkeys(str(value) for value in ODD if not isinstance(value, dict | list)),
-    *("0-3", "3-0", "-", "0-", "-5", "0-1000000000", "1,2,3", "1,,2", "nan,nan,nan", "inf,0,1", "1e400,0,8", "0,0,0"),
-    *("-8,-8,4", "9,9,1e18", "0:1:2", "1:0:-1", "0:1:1000000000", "nan:1:3", "::", ":", "/", "0.5,0.5", "all", "auto", "none"),
-    *("a=b", "=", "=1", "hat=", "hat=1@9-3", "hat=1@x", "x=:1", "hat:yes/no", "hat:", "kid,fid", "kid,", "ffhq"),
+    *(
+        "0-3",
+        "3-0",
+        "-",
+        "0-",
+        "-5",
+        "0-1000000000",
+        "1,2,3",
+        "1,,2",
+        "nan,nan,nan",
+        "inf,0,1",
+        "1e400,0,8",
+        "0,0,0",
+    ),
+    *(
+        "-8,-8,4",
+        "9,9,1e18",
+        "0:1:2",
+        "1:0:-1",
+        "0:1:1000000000",
+        "nan:1:3",
+        "::",
+        ":",
+        "/",
+        "0.5,0.5",
+        "all",
+        "auto",
+        "none",
+    ),
+    *(
+        "a=b",
+        "=",
+        "=1",
+        "hat=",
+        "hat=1@9-3",
+        "hat=1@x",
+        "x=:1",
+        "hat:yes/no",
+        "hat:",
+        "kid,fid",
+        "kid,",
+        "ffhq",
+    ),
     *("cpu", "cuda", "cuda:99", "meta", "cpu:7", "mps", "xla", "vulkan"),
 )
 COMPUTED = 2.0
@@ -121,20 +216,33 @@ class Arguments(Part):
         for _ in range(rng.choice([1, 1, 2, 3])):
             self._disturb(rng, found, positional, options, flags)
         words = [word for pair in options for word in pair]
-        return Case(self.name, self.place.seed, number, path, [*path.split(), *words, *flags, *positional])
+        return Case(
+            self.name, self.place.seed, number, path, [*path.split(), *words, *flags, *positional]
+        )
 
     def _disturb(
-        self, rng: Any, found: click.Command, positional: list[str], options: list[tuple[str, str]], flags: list[str]
+        self,
+        rng: Any,
+        found: click.Command,
+        positional: list[str],
+        options: list[tuple[str, str]],
+        flags: list[str],
     ) -> None:
         settable = [p for p in found.params if isinstance(p, click.Option) and not p.is_flag]
-        switches = [p for p in found.params if isinstance(p, click.Option) and p.is_flag and p.opts[0] != "--tensorboard"]
+        switches = [
+            p
+            for p in found.params
+            if isinstance(p, click.Option) and p.is_flag and p.opts[0] != "--tensorboard"
+        ]
         kind = rng.randrange(10)
         if kind == 0 and options:
             del options[rng.randrange(len(options))]
         elif kind == 1 and positional:
             positional[rng.randrange(len(positional))] = rng.choice(PATHS + TEXTS)
         elif kind == 2:
-            positional.insert(rng.randrange(len(positional) + 1), rng.choice([*PATHS, *POSITIONAL.values()]))
+            positional.insert(
+                rng.randrange(len(positional) + 1), rng.choice([*PATHS, *POSITIONAL.values()])
+            )
         elif kind == 3 and switches:
             flags.append(rng.choice([*rng.choice(switches).opts]))
         elif settable:
@@ -153,7 +261,11 @@ class Arguments(Part):
         if isinstance(option.type, click.Path):
             return str(rng.choice(PATHS))
         numeric = isinstance(
-            option.type, click.types.IntParamType | click.types.FloatParamType | click.IntRange | click.FloatRange
+            option.type,
+            click.types.IntParamType
+            | click.types.FloatParamType
+            | click.IntRange
+            | click.FloatRange,
         )
         return str(rng.choice(TEXTS if numeric or rng.random() < 0.7 else PATHS))
 
@@ -179,21 +291,41 @@ class Arguments(Part):
         return outcome
 
     def _is_input(self, path: Path, case: Case) -> bool:
-        """Whether the command was given the file to read, or its folder; one that it was told to write may be replaced."""
+        """Whether the command was given the file to read, or its folder; one that it was told to
+        write may be replaced."""
         if case.name == "directions label":  # answers go into the table
             return False
         given = case.arguments[:-1] if case.name == "model convert" else case.arguments
         pairs = zip(["", *given], given, strict=False)
-        named = [word for before, word in pairs if word.startswith("{good}") and before not in OUTPUTS]
-        places = [Path(word).resolve() for word in self.place.filled([word.split("=")[0] for word in named])]
-        return any(path == place or (place in path.parents and place != self.place.good) for place in places)
+        named = [
+            word for before, word in pairs if word.startswith("{good}") and before not in OUTPUTS
+        ]
+        places = [
+            Path(word).resolve()
+            for word in self.place.filled([word.split("=")[0] for word in named])
+        ]
+        return any(
+            path == place or (place in path.parents and place != self.place.good)
+            for place in places
+        )
 
     def _nonsense(self, case: Case) -> str | None:
         """An option with a number that is none, which the command took."""
         found = dict(self.commands)[case.name]
-        floats = {p.opts[-1] for p in found.params if isinstance(p.type, click.types.FloatParamType | click.FloatRange)}
+        floats = {
+            p.opts[-1]
+            for p in found.params
+            if isinstance(p.type, click.types.FloatParamType | click.FloatRange)
+        }
         pairs = itertools.pairwise(case.arguments)
-        return next((f"{name} {value}" for name, value in pairs if name in floats and value.strip("-") in ("nan", "inf")), None)
+        return next(
+            (
+                f"{name} {value}"
+                for name, value in pairs
+                if name in floats and value.strip("-") in ("nan", "inf")
+            ),
+            None,
+        )
 
 
 def told_to_write(name: str, arguments: list[str]) -> list[str]:
@@ -252,4 +384,8 @@ def _single(path: str) -> str:
         return "{out}/x.npz"
     if path == "dataset build":
         return "{out}/x.zip"
-    return "{out}/x.safetensors" if path.startswith("directions ") and path != "directions sheet" else "{out}/x.png"
+    return (
+        "{out}/x.safetensors"
+        if path.startswith("directions ") and path != "directions sheet"
+        else "{out}/x.png"
+    )

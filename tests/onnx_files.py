@@ -33,11 +33,17 @@ def floats(name: str, shape: Sequence[int], values: Sequence[float] | None = Non
     """Of the ``values``, or random ones."""
     draws = Random(name)
     count = math.prod(shape)
-    return tensor(name, shape, struct.pack(f"<{count}f", *(values or (draws.uniform(-0.2, 0.2) for _ in range(count)))))
+    return tensor(
+        name,
+        shape,
+        struct.pack(f"<{count}f", *(values or (draws.uniform(-0.2, 0.2) for _ in range(count)))),
+    )
 
 
 def whole(name: str, values: Sequence[int], shape: Sequence[int] | None = None) -> bytes:
-    return tensor(name, [len(values)] if shape is None else shape, struct.pack(f"<{len(values)}q", *values), 7)
+    return tensor(
+        name, [len(values)] if shape is None else shape, struct.pack(f"<{len(values)}q", *values), 7
+    )
 
 
 def value(name: str, shape: Sequence[int]) -> bytes:
@@ -59,7 +65,9 @@ def attribute(name: str, found: Attribute) -> bytes:
     return head + b"".join(field(8, n) for n in found) + field(20, 7)
 
 
-def node(kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Attribute) -> bytes:
+def node(
+    kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Attribute
+) -> bytes:
     return (
         b"".join(field(1, name) for name in inputs)
         + b"".join(field(2, name) for name in outputs)
@@ -69,8 +77,14 @@ def node(kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes:
     )
 
 
-def network(nodes: Sequence[bytes], weights: Sequence[bytes], takes: Sequence[bytes], gives: Sequence[bytes]) -> bytes:
-    graph = b"".join(field(1, one) for one in nodes) + field(2, "g") + b"".join(field(5, one) for one in weights)
+def network(
+    nodes: Sequence[bytes], weights: Sequence[bytes], takes: Sequence[bytes], gives: Sequence[bytes]
+) -> bytes:
+    graph = (
+        b"".join(field(1, one) for one in nodes)
+        + field(2, "g")
+        + b"".join(field(5, one) for one in weights)
+    )
     graph += b"".join(field(11, one) for one in takes) + b"".join(field(12, one) for one in gives)
     return field(1, 7) + field(7, graph) + field(8, field(1, "") + field(2, 11))
 
@@ -89,7 +103,14 @@ def mean(size: int) -> bytes:
 def classifier(size: int = 16) -> bytes:
     """Two scores from colour pictures, by the operations that classifiers are made of."""
     nodes = [
-        node("Conv", ["x", "w1", "b1"], ["c1"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2]),
+        node(
+            "Conv",
+            ["x", "w1", "b1"],
+            ["c1"],
+            kernel_shape=[3, 3],
+            pads=[1, 1, 1, 1],
+            strides=[2, 2],
+        ),
         node("BatchNormalization", ["c1", "s", "bb", "m", "v"], ["n1"], epsilon=1e-5),
         node("Relu", ["n1"], ["r1"]),
         node("MaxPool", ["r1"], ["p1"], kernel_shape=[2, 2], strides=[2, 2]),
@@ -126,7 +147,15 @@ def yunet(width: int = 32, height: int = 32, left_out: str = "", numbers: int = 
     """
     nodes, weights, gives = [], [], []
     for stride in (8, 16, 32):
-        nodes.append(node("AveragePool", ["x"], [f"p{stride}"], kernel_shape=[stride, stride], strides=[stride, stride]))
+        nodes.append(
+            node(
+                "AveragePool",
+                ["x"],
+                [f"p{stride}"],
+                kernel_shape=[stride, stride],
+                strides=[stride, stride],
+            )
+        )
         squares = (width // stride) * (height // stride)
         for name, count in {"cls": 1, "obj": 1, "bbox": 4, "kps": numbers}.items():
             output = f"{name}_{stride}"
@@ -137,9 +166,20 @@ def yunet(width: int = 32, height: int = 32, left_out: str = "", numbers: int = 
             weights.append(floats(f"w_{output}", (count, 3, 1, 1), [factor] * (3 * count)))
             weights.append(floats(f"b_{output}", (count,), [-10.0 if scores else 0.5] * count))
             weights.append(whole(f"s_{output}", [1, squares, count]))
-            nodes.append(node("Conv", [f"p{stride}", f"w_{output}", f"b_{output}"], [f"c_{output}"], kernel_shape=[1, 1]))
+            nodes.append(
+                node(
+                    "Conv",
+                    [f"p{stride}", f"w_{output}", f"b_{output}"],
+                    [f"c_{output}"],
+                    kernel_shape=[1, 1],
+                )
+            )
             nodes.append(node("Transpose", [f"c_{output}"], [f"t_{output}"], perm=[0, 2, 3, 1]))
-            nodes.append(node("Reshape", [f"t_{output}", f"s_{output}"], [f"r_{output}" if scores else output]))
+            nodes.append(
+                node(
+                    "Reshape", [f"t_{output}", f"s_{output}"], [f"r_{output}" if scores else output]
+                )
+            )
             if scores:
                 nodes.append(node("Sigmoid", [f"r_{output}"], [output]))
             gives.append(value(output, (1, squares, count)))

@@ -1,4 +1,5 @@
-"""A small good file of every kind that latentedit reads, and what is done with files of that kind."""
+"""A small good file of every kind that latentedit reads, and what is done with files of that
+kind."""
 
 import copyreg
 import sys
@@ -30,13 +31,21 @@ from latentedit.networks.fingerprint import fingerprint
 from latentedit.photo.faces import find_faces
 from latentedit.training import RunOptions, load_pictures, load_preset, write_pictures
 from latentedit.training import train as train_model
-from latentedit.training.encoders import EncoderTrainer, EncoderTraining, saved_curvature, train_encoder
+from latentedit.training.encoders import (
+    EncoderTrainer,
+    EncoderTraining,
+    saved_curvature,
+    train_encoder,
+)
 from tests.foreign_files import seeds
 from tests.helpers import CONFIG
 from tests.onnx_files import classifier, yunet
 
 Use = Callable[[Path], Any]
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\n%%BeginProlog\n%%EndProlog\nshowpage\n%%EOF\n"
+EPS = (
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 "
+    b"16\n%%EndComments\n%%BeginProlog\n%%EndProlog\nshowpage\n%%EOF\n"
+)
 MODEL = ("--model", "{good}/native.safetensors")
 
 
@@ -49,7 +58,8 @@ class Kind:
     read: Use | None = None
     """Reads it, in Python; what it returns must be finite all through."""
     commands: tuple[tuple[str, ...], ...] = ()
-    """That read it: {file} is the file, {folder} its folder, {good} the folder of good files, {out} one for results."""
+    """That read it: {file} is the file, {folder} its folder, {good} the folder of good files, {out}
+    one for results."""
     within: str = ""
     """Folder below that of good files which has to be copied with it."""
 
@@ -84,7 +94,9 @@ def make(folder: Path) -> None:
     corners = [[0.0, 0.0], [16.0, 0.0], [16.0, 16.0], [0.0, 16.0]]
     settings: dict[str, Any] = {"steps": 1, "edits": ["smile=1"]}
     ws = torch.linspace(-1, 1, model.generator.num_ws * 4).reshape(1, -1, 4)
-    latent = Latent(ws, noise, own, "w+", corners, settings, {"psnr": 10.0}, safe={"smile": (-1.5, 3.0)})
+    latent = Latent(
+        ws, noise, own, "w+", corners, settings, {"psnr": 10.0}, safe={"smile": (-1.5, 3.0)}
+    )
     save_latent(folder / "framed.safetensors", latent)
     _pictures(folder)
     _labels(folder / "labels", model)
@@ -103,7 +115,9 @@ def _pictures(folder: Path) -> None:
     for ending in ("png", "jpg", "webp", "bmp", "tif", "ppm"):
         _picture(0).save(folder / f"photo.{ending}")
     _picture(0).convert("P").save(folder / "palette.png", transparency=3)
-    Image.fromarray(np.arange(576, dtype=np.uint16).reshape(24, 24) * 100).save(folder / "grey16.png")
+    Image.fromarray(np.arange(576, dtype=np.uint16).reshape(24, 24) * 100).save(
+        folder / "grey16.png"
+    )
     _picture(0).save(folder / "lzw.tif", compression="tiff_lzw")
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a note"
@@ -114,8 +128,12 @@ def _pictures(folder: Path) -> None:
         _picture(number).save(folder / "photos" / f"{number}.png")
     (folder / "photos" / "photos.csv").write_text("file,hat\n0.png,yes\n1.png,no\n2.png,yes\n")
     pictures = [(f"{number}.png", _picture(number, 8)) for number in range(6)]
-    write_pictures(folder / "pictures.zip", pictures, lambda name: "even" if int(name[0]) % 2 else "odd")
-    write_pictures(folder / "pictures", pictures, lambda name: "even" if int(name[0]) % 2 else "odd")
+    write_pictures(
+        folder / "pictures.zip", pictures, lambda name: "even" if int(name[0]) % 2 else "odd"
+    )
+    write_pictures(
+        folder / "pictures", pictures, lambda name: "even" if int(name[0]) % 2 else "odd"
+    )
 
 
 def _labels(folder: Path, model: Model) -> None:
@@ -124,10 +142,13 @@ def _labels(folder: Path, model: Model) -> None:
     rows = []
     for number in range(12):
         ws = torch.randn(1, 1, generator.w_dim, generator=draws).expand(1, generator.num_ws, -1)
-        save_latent(folder / f"{number:02d}.safetensors", Latent(ws, None, fingerprint(generator), "w"))
+        save_latent(
+            folder / f"{number:02d}.safetensors", Latent(ws, None, fingerprint(generator), "w")
+        )
         _picture(number, 8).save(folder / f"{number:02d}.png")
         rows.append(
-            f"{number:02d}.safetensors,{number:02d}.png,{number % 2 if number < 8 else ''},{number / 2},p{number % 3}\n"
+            f"{number:02d}.safetensors,{number:02d}.png,"
+            f"{number % 2 if number < 8 else ''},{number / 2},p{number % 3}\n"
         )
     (folder / "labels.csv").write_text("file,picture,hat,age,person\n" + "".join(rows))
 
@@ -137,15 +158,22 @@ def _trainings(folder: Path, model: Model) -> None:
     (folder / "preset.toml").write_text(config.toml())
     options = RunOptions(framing={"kind": "window", "box": [0, 0, 8, 8]})
     train_model(config, load_pictures(folder / "pictures.zip"), folder / "run", options)
-    (folder / "run" / "best.json").write_text('{"kimg": "000004", "name": "metric/kid", "value": 1.5}')
+    (folder / "run" / "best.json").write_text(
+        '{"kimg": "000004", "name": "metric/kid", "value": 1.5}'
+    )
     assert model.discriminator is not None
     curvature = Curvature(torch.ones(2, model.generator.num_ws, model.generator.w_dim))
     trainer = EncoderTrainer(
-        model.generator, DiscriminatorDistance(model.discriminator), curvature, EncoderTraining(2, batch=2)
+        model.generator,
+        DiscriminatorDistance(model.discriminator),
+        curvature,
+        EncoderTraining(2, batch=2),
     )
     train_encoder(trainer, folder / "encoder.safetensors.state.pt", max_minutes=0)
     index = Index(folder / "album")
-    save_latent(folder / "album" / "0.safetensors", load_latent(folder / "labels" / "00.safetensors"))
+    save_latent(
+        folder / "album" / "0.safetensors", load_latent(folder / "labels" / "00.safetensors")
+    )
     index.add(photo="0.png", latent="0.safetensors", status="ok", perceptual=0.5, key="0" * 16)
 
 
@@ -169,7 +197,15 @@ def detected(path: Path) -> Any:
     return find_faces(Image.new("RGB", (32, 32), "white"), path)
 
 
-MODELS = ("native.safetensors", "rosinality.pt", "plain.pt", "genforce.pth", "legacy.pt", "nvidia.pkl", "tensorflow.pkl")
+MODELS = (
+    "native.safetensors",
+    "rosinality.pt",
+    "plain.pt",
+    "genforce.pth",
+    "legacy.pt",
+    "nvidia.pkl",
+    "tensorflow.pkl",
+)
 PICTURES = (
     *("photo.png", "photo.jpg", "photo.webp", "photo.bmp", "photo.tif", "photo.ppm"),
     *("palette.png", "grey16.png", "lzw.tif", "turned.jpg", "holiday.jpg"),
@@ -178,7 +214,9 @@ PICTURES = (
 
 def words(line: str) -> tuple[str, ...]:
     """A command line with {model} for options that name the good model."""
-    return tuple(word for part in line.split() for word in (MODEL if part == "{model}" else (part,)))
+    return tuple(
+        word for part in line.split() for word in (MODEL if part == "{model}" else (part,))
+    )
 
 
 def _kind(file: str, read: Use | None, *lines: str, within: str = "") -> Kind:
@@ -199,7 +237,11 @@ KINDS: tuple[Kind, ...] = (
         )
         for name in MODELS
     ),
-    _kind("native.safetensors", None, f"{INVERT} --encoder {{file}} --steps 0 --out {{out}} {{good}}/photo.png"),
+    _kind(
+        "native.safetensors",
+        None,
+        f"{INVERT} --encoder {{file}} --steps 0 --out {{out}} {{good}}/photo.png",
+    ),
     *(
         _kind(name, load_projections, EDIT, "latent import {file} {model} --out {out}")
         for name in ("projected_w.npz", "projected.pt")
@@ -217,10 +259,15 @@ KINDS: tuple[Kind, ...] = (
     _kind(
         "classifier.onnx",
         scored,
-        "directions fit --classifier {file} --name x --size 16 --samples 100 {model} --out {out}/x.safetensors",
+        "directions fit --classifier {file} --name x --size 16 --samples 100 {model} --out "
+        "{out}/x.safetensors",
     ),
     _kind("yunet.onnx", detected),
-    _kind("boundary.npy", read_array, "directions import {file} {model} --name a --out {out}/a.safetensors"),
+    _kind(
+        "boundary.npy",
+        read_array,
+        "directions import {file} {model} --name a --out {out}/a.safetensors",
+    ),
     _kind(
         "direction.safetensors",
         lambda path: load_direction(str(path)),
@@ -228,7 +275,8 @@ KINDS: tuple[Kind, ...] = (
         "edit {good}/labels/00.safetensors {model} --set {file}=1 --out {out}/x.png",
         "directions sheet {file} {model} --seeds 0 --out {out}/x.png",
         "directions compare {file} {good}/direction.safetensors {model}",
-        "directions condition {good}/other.safetensors --keep {file} {model} --out {out}/x.safetensors",
+        "directions condition {good}/other.safetensors --keep {file} {model} --out "
+        "{out}/x.safetensors",
     ),
     *(
         _kind(
@@ -239,9 +287,20 @@ KINDS: tuple[Kind, ...] = (
         )
         for name in PICTURES
     ),
-    _kind("pictures.zip", load_pictures, "dataset info {file}", "dataset build {file} --size 8 --out {out}/x.zip"),
+    _kind(
+        "pictures.zip",
+        load_pictures,
+        "dataset info {file}",
+        "dataset build {file} --size 8 --out {out}/x.zip",
+    ),
     _kind("pictures/dataset.json", None, "dataset info {folder}", within="pictures"),
-    _kind("pictures/3.png", None, "dataset info {folder}", "dataset build {folder} --size 8 --out {out}/x", within="pictures"),
+    _kind(
+        "pictures/3.png",
+        None,
+        "dataset info {folder}",
+        "dataset build {folder} --size 8 --out {out}/x",
+        within="pictures",
+    ),
     _kind(
         "labels/labels.csv",
         labelling,
@@ -262,9 +321,17 @@ KINDS: tuple[Kind, ...] = (
         within="album",
     ),
     _kind(
-        "preset.toml", lambda path: load_preset(str(path)), "train {good}/pictures.zip --preset {file} --dry-run --out {out}"
+        "preset.toml",
+        lambda path: load_preset(str(path)),
+        "train {good}/pictures.zip --preset {file} --dry-run --out {out}",
     ),
-    _kind("run/state.pt", None, f"{TRAIN} --out {{folder}}", f"{TRAIN} --kimg 0.012 --out {{folder}}", within="run"),
+    _kind(
+        "run/state.pt",
+        None,
+        f"{TRAIN} --out {{folder}}",
+        f"{TRAIN} --kimg 0.012 --out {{folder}}",
+        within="run",
+    ),
     _kind("run/log.jsonl", logged, f"{TRAIN} --kimg 0.012 --out {{folder}}", within="run"),
     _kind("run/best.json", None, f"{TRAIN} --kimg 0.012 --out {{folder}}", within="run"),
     _kind(
@@ -282,6 +349,7 @@ KINDS: tuple[Kind, ...] = (
     _kind(
         "judge.safetensors",
         load_judge,
-        "directions report {good}/direction.safetensors --judge {file} --ask hat --pictures 4 {model} --out {out}",
+        "directions report {good}/direction.safetensors --judge {file} --ask hat --pictures 4 "
+        "{model} --out {out}",
     ),
 )

@@ -1,4 +1,5 @@
-"""The runner of an album: what it tells, and which photos it takes for done when files that options name have changed."""
+"""The runner of an album: what it tells, and which photos it takes for done when files that options
+name have changed."""
 
 import csv
 import hashlib
@@ -82,7 +83,9 @@ def projector(tiny_file: Path) -> Projector:
 
 
 def quickly(**changes: Any) -> AlbumOptions:
-    return AlbumOptions(InversionOptions(method="adam", steps=STEPS), Cropping(aligned=True), **changes)
+    return AlbumOptions(
+        InversionOptions(method="adam", steps=STEPS), Cropping(aligned=True), **changes
+    )
 
 
 def test_an_album_is_made_without_a_command(projector: Projector, tmp_path: Path) -> None:
@@ -90,7 +93,9 @@ def test_an_album_is_made_without_a_command(projector: Projector, tmp_path: Path
     bad = tmp_path / "photos" / "bad.png"
     bad.write_text("no image")
     heard = Heard()
-    runner = AlbumRunner(projector, tmp_path / "album", quickly(batch=1), crops=whole, listener=heard)
+    runner = AlbumRunner(
+        projector, tmp_path / "album", quickly(batch=1), crops=whole, listener=heard
+    )
     runner.run([photos[0], bad, photos[1]])
     assert runner.done == 2
     assert [photo for photo, _ in runner.failures] == [bad]
@@ -110,10 +115,15 @@ def test_an_album_is_made_without_a_command(projector: Projector, tmp_path: Path
     assert (tmp_path / "album" / "sheet.png").is_file()
 
     heard.events.clear()
-    again = AlbumRunner(projector, tmp_path / "album", quickly(batch=1), crops=whole, listener=heard)
+    again = AlbumRunner(
+        projector, tmp_path / "album", quickly(batch=1), crops=whole, listener=heard
+    )
     again.run(photos)
     assert again.done == 0
-    assert heard.events == [("skipped", "0.png", "0.safetensors"), ("skipped", "1.png", "1.safetensors")]
+    assert heard.events == [
+        ("skipped", "0.png", "0.safetensors"),
+        ("skipped", "1.png", "1.safetensors"),
+    ]
 
 
 def test_stopping_a_search_keeps_the_best(projector: Projector, tmp_path: Path) -> None:
@@ -123,8 +133,12 @@ def test_stopping_a_search_keeps_the_best(projector: Projector, tmp_path: Path) 
 
     photos = [draw(tmp_path / "photos" / f"{number}.png", number) for number in range(2)]
     heard = Stopping()
-    runner = AlbumRunner(projector, tmp_path / "album", quickly(batch=1), crops=whole, listener=heard)
-    with pytest.raises(Error, match="the best result so far is kept, run the same command again to resume"):
+    runner = AlbumRunner(
+        projector, tmp_path / "album", quickly(batch=1), crops=whole, listener=heard
+    )
+    with pytest.raises(
+        Error, match="the best result so far is kept, run the same command again to resume"
+    ):
         runner.run(photos)
     assert [face.interrupted for face in heard.faces] == [True]
     assert Index(tmp_path / "album").rows["0.safetensors"]["status"] == "interrupted"
@@ -147,7 +161,15 @@ def resumer(command: list[object]) -> Callable[[], bool]:
 def test_a_changed_mask_of_the_same_name_counts(tiny_file: Path, tmp_path: Path) -> None:
     photo = draw(tmp_path / "photos" / "0.png", 0)
     mask = draw_mask(tmp_path / "mask.png", 8)
-    common: list[object] = ["--model", tiny_file, "--aligned", "--out", tmp_path / "album", "--steps", STEPS]
+    common: list[object] = [
+        "--model",
+        tiny_file,
+        "--aligned",
+        "--out",
+        tmp_path / "album",
+        "--steps",
+        STEPS,
+    ]
     done = resumer(["invert", photo, *common, "--mask", mask])
     assert not done()
     assert done()
@@ -172,7 +194,9 @@ def test_a_changed_encoder_of_the_same_name_counts(tiny_file: Path, tmp_path: Pa
 
     train(0)
     named = ["--encoder", file, "--steps", STEPS]
-    done = resumer(["invert", photo, "--model", tiny_file, "--aligned", "--out", tmp_path / "album", *named])
+    done = resumer(
+        ["invert", photo, "--model", tiny_file, "--aligned", "--out", tmp_path / "album", *named]
+    )
     assert not done()
     assert done()
     train(1)
@@ -182,7 +206,8 @@ def test_a_changed_encoder_of_the_same_name_counts(tiny_file: Path, tmp_path: Pa
 
 
 def test_albums_of_before_are_resumed(tiny_file: Path, tmp_path: Path) -> None:
-    """Their keys know files by name: they count as long as no such file is newer than the latent."""
+    """Their keys know files by name: they count as long as no such file is newer than the
+    latent."""
     photo = draw(tmp_path / "photos" / "0.png", 0)
     mask = draw_mask(tmp_path / "mask.png", 8)
     album = tmp_path / "album"

@@ -54,8 +54,11 @@ def test_a_folder_is_done_once(tmp_path: Path, tiny_file: Path) -> None:
     assert (out / "sheet.png").is_file()
     found = {row["latent"]: row for row in rows(out)}
     assert {name: row["status"] for name, row in found.items()} == {
-        "0.safetensors": "ok", "1.safetensors": "ok", "2.safetensors": "ok", "bad.safetensors": "failed",
-    }  # fmt: skip
+        "0.safetensors": "ok",
+        "1.safetensors": "ok",
+        "2.safetensors": "ok",
+        "bad.safetensors": "failed",
+    }
     assert float(found["0.safetensors"]["psnr"]) > 0
     assert "not an image" in found["bad.safetensors"]["remarks"]
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
@@ -69,11 +72,24 @@ def test_a_folder_is_done_once(tmp_path: Path, tiny_file: Path) -> None:
     assert after["1.safetensors"] != before["1.safetensors"]
     other = works("invert", photos, "--model", tiny_file, "--out", out, "--aligned", "--steps", "4")
     assert "already done" not in other.stderr
-    anew = works("invert", photos / "0.png", "--model", tiny_file, "--out", out, "--aligned", "--steps", "4", "--again")
+    anew = works(
+        "invert",
+        photos / "0.png",
+        "--model",
+        tiny_file,
+        "--out",
+        out,
+        "--aligned",
+        "--steps",
+        "4",
+        "--again",
+    )
     assert "already done" not in anew.stderr
 
 
-def test_processes_share_the_photos(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_the_photos(
+    tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos, out = folder_of_photos(tmp_path / "photos", 5), tmp_path / "out"
     for rank in (0, 1):
         monkeypatch.setenv("RANK", str(rank))
@@ -86,17 +102,31 @@ def test_processes_share_the_photos(tmp_path: Path, tiny_file: Path, monkeypatch
     with pytest.raises(Error, match="RANK 2 of WORLD_SIZE 2"):
         share([])
     monkeypatch.setenv("RANK", "x")
-    assert "RANK and WORLD_SIZE must be numbers" in complaint("invert", photos, "--model", tiny_file, "--out", out)
+    assert "RANK and WORLD_SIZE must be numbers" in complaint(
+        "invert", photos, "--model", tiny_file, "--out", out
+    )
 
 
 def test_together_as_one_by_one(tmp_path: Path, tiny_file: Path) -> None:
     photos = folder_of_photos(tmp_path / "photos", 3)
-    (photos / "z.png").write_bytes(b"not a picture")  # the last one, after which the others still have to be done
+    # the last one, after which the others still have to be done
+    (photos / "z.png").write_bytes(b"not a picture")
     found = {}
     for batch in (1, 2):
         out = tmp_path / str(batch)
         result = run(
-            "invert", photos, "--model", tiny_file, "--out", out, "--batch", batch, "--aligned", "--steps", 6, "--video"
+            "invert",
+            photos,
+            "--model",
+            tiny_file,
+            "--out",
+            out,
+            "--batch",
+            batch,
+            "--aligned",
+            "--steps",
+            6,
+            "--video",
         )
         assert result.exit_code == 1
         assert "z.png: not an image" in result.stderr
@@ -104,7 +134,9 @@ def test_together_as_one_by_one(tmp_path: Path, tiny_file: Path) -> None:
         found[batch] = [load_latent(out / f"{i}.safetensors") for i in range(3)]
         for i in range(3):
             assert (out / f"{i}.mp4").is_file()
-            assert np.array_equal(np.asarray(Image.open(out / f"{i}.png")), pixels(found[batch][i], tiny_file))
+            assert np.array_equal(
+                np.asarray(Image.open(out / f"{i}.png")), pixels(found[batch][i], tiny_file)
+            )
     for alone, together in zip(found[1], found[2], strict=True):
         torch.testing.assert_close(alone.ws, together.ws, atol=1e-2, rtol=1e-2)
 
@@ -123,24 +155,52 @@ def test_same_names_do_not_overwrite_one_another(tmp_path: Path, tiny_file: Path
 
 def test_json_and_verdict(tmp_path: Path, tiny_file: Path) -> None:
     photos, out = folder_of_photos(tmp_path / "photos", 1), tmp_path / "out"
-    shown = works("invert", photos / "0.png", "--model", tiny_file, "--out", out, "--crop", "2,3,16", "--steps", "3", "--json")
+    shown = works(
+        "invert",
+        photos / "0.png",
+        "--model",
+        tiny_file,
+        "--out",
+        out,
+        "--crop",
+        "2,3,16",
+        "--steps",
+        "3",
+        "--json",
+    )
     facts = json.loads(shown.stdout)
     assert facts["crop"] == quad_of_window(2, 3, 16)
     assert facts["latent"] == "0.safetensors"
     assert facts["verdict"].startswith("sliders cannot be trusted: ")
     assert facts["interrupted"] is False
-    plain = works("invert", photos / "0.png", "--model", tiny_file, "--out", tmp_path / "plain", *STEPS).stdout
+    plain = works(
+        "invert", photos / "0.png", "--model", tiny_file, "--out", tmp_path / "plain", *STEPS
+    ).stdout
     assert "0.png: sliders cannot be trusted: " in plain
 
 
 def test_pasted_back(tmp_path: Path, tiny_file: Path) -> None:
-    Image.fromarray(np.random.RandomState(0).randint(0, 255, (60, 80, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    Image.fromarray(np.random.RandomState(0).randint(0, 255, (60, 80, 3), dtype=np.uint8)).save(
+        tmp_path / "photo.png"
+    )
     out = tmp_path / "out"
-    arguments = ("--model", tiny_file, "--out", out, "--crop", "20,10,32", "--steps", "3", "--remember-source")
+    arguments = (
+        "--model",
+        tiny_file,
+        "--out",
+        out,
+        "--crop",
+        "20,10,32",
+        "--steps",
+        "3",
+        "--remember-source",
+    )
     works("invert", tmp_path / "photo.png", *arguments)
     pasted = ("edit", out / "photo.safetensors", "--model", tiny_file, "--paste-back")
     works(*pasted, tmp_path / "photo.png", "--out", tmp_path / "pasted.png")
-    before, after = (np.asarray(Image.open(tmp_path / name)) for name in ("photo.png", "pasted.png"))
+    before, after = (
+        np.asarray(Image.open(tmp_path / name)) for name in ("photo.png", "pasted.png")
+    )
     changed = (before != after).any(axis=2)
     assert changed[26, 36]
     assert not changed[:10].any()
@@ -152,7 +212,14 @@ def test_pasted_back(tmp_path: Path, tiny_file: Path) -> None:
     )
     works(*pasted, tmp_path / "other.png", "--force", "--out", tmp_path / "x.png")
     works("sample", tiny_file, "--seeds", "1", "--out", tmp_path / "drawn.safetensors")
-    drawn = ("edit", tmp_path / "drawn.safetensors", "--model", tiny_file, "--paste-back", tmp_path / "photo.png")
+    drawn = (
+        "edit",
+        tmp_path / "drawn.safetensors",
+        "--model",
+        tiny_file,
+        "--paste-back",
+        tmp_path / "photo.png",
+    )
     assert "has no crop position" in complaint(*drawn, "--out", tmp_path / "x.png")
     assert "--paste-back needs one latent" in complaint(*drawn, "--out", tmp_path / "x.safetensors")
 
@@ -170,14 +237,17 @@ def test_remarks() -> None:
     assert "too dark: mean brightness" in of(-0.98 * 4 / 3)
     assert "too bright: mean brightness" in of(1.2)
     assert "too little contrast" in of(0.01)
-    assert "too small: the crop is 20 pixels wide and is upsampled to 64" in of(0.5, quad_of_window(40, 40, 20))
+    assert "too small: the crop is 20 pixels wide and is upsampled to 64" in of(
+        0.5, quad_of_window(40, 40, 20)
+    )
     assert "of the crop is outside the photo" in of(0.5, quad_of_window(50, 0, 100))
     assert "unlike this model's images: 2.0 times as far" in foreign(2.0)[0]
     assert not foreign(1.2)
 
 
 def test_ahead() -> None:
-    """The next items are made while the first is worked on, in order, no more than asked for; errors arrive in their turn."""
+    """The next items are made while the first is worked on, in order, no more than asked for;
+    errors arrive in their turn."""
     begun: list[int] = []
     third = threading.Event()
 
@@ -198,7 +268,9 @@ def test_ahead() -> None:
         assert [following() for _ in range(3)] == [30, 40, 50]
 
 
-def test_what_cannot_be_written_does_not_hold_up_the_others(tiny_file: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_written_does_not_hold_up_the_others(
+    tiny_file: Path, tmp_path: Path
+) -> None:
     photos, out = folder_of_photos(tmp_path / "photos", 5), tmp_path / "out"
     (out / "0.safetensors").mkdir(parents=True)
     result = run("invert", photos, "--model", tiny_file, *STEPS, "--batch", "1", "--out", out)
@@ -208,7 +280,9 @@ def test_what_cannot_be_written_does_not_hold_up_the_others(tiny_file: Path, tmp
     assert sorted(row["latent"] for row in rows(out)) == [f"{n}.safetensors" for n in range(1, 5)]
 
 
-def test_a_folder_is_read_ahead_and_written_behind(tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_read_ahead_and_written_behind(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(4):
         Image.new("L", (20, 20), 60 * number).save(tmp_path / f"{number}.png")
     threads: dict[str, set[str]] = {}
@@ -225,9 +299,18 @@ def test_a_folder_is_read_ahead_and_written_behind(tiny_file: Path, tmp_path: Pa
 
         monkeypatch.setattr(f"latentedit.{module}.{name}", told)
     works(
-        "invert", *sorted(tmp_path.glob("?.png")), "--model", tiny_file, "--aligned", "--steps", "2", "--batch", "2",
-        "--out", tmp_path / "out",
-    )  # fmt: skip
+        "invert",
+        *sorted(tmp_path.glob("?.png")),
+        "--model",
+        tiny_file,
+        "--aligned",
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--out",
+        tmp_path / "out",
+    )
     assert len(list((tmp_path / "out").glob("?.safetensors"))) == 4
     main = threading.main_thread().name
     assert threads["Projector.invert"] == {main}
@@ -239,8 +322,12 @@ def test_domain(tiny_file: Path, tmp_path: Path) -> None:
     assert model.discriminator is not None
     domain = Domain.of(model.generator, model.discriminator)
     with torch.no_grad():
-        ws = model.generator.mapping(torch.randn(20, 12, generator=torch.Generator().manual_seed(9)))
-        own = [domain.distance(model.discriminator, model.generator.synthesis(row[None])) for row in ws]
+        ws = model.generator.mapping(
+            torch.randn(20, 12, generator=torch.Generator().manual_seed(9))
+        )
+        own = [
+            domain.distance(model.discriminator, model.generator.synthesis(row[None])) for row in ws
+        ]
     assert np.median(own) < 1.1
     checks = torch.from_numpy(np.indices((16, 16)).sum(axis=0) % 2 * 2.0 - 1)[None, None].float()
     assert domain.distance(model.discriminator, checks * 3) > max(own)
@@ -262,7 +349,8 @@ def test_domain_is_measured_once(tiny_file: Path, monkeypatch: pytest.MonkeyPatc
         assert torch.equal(kept.std, first.std)
         assert kept.usual == pytest.approx(first.usual)
         with torch.no_grad():
-            next(model.discriminator.parameters()).add_(0.1)  # another one beside the same generator
+            # another one beside the same generator
+            next(model.discriminator.parameters()).add_(0.1)
         with pytest.raises(AssertionError, match="measured again"):
             Domain.cached(model.generator, model.discriminator, own)
 
@@ -293,7 +381,12 @@ def test_an_index_without_its_head(tmp_path: Path) -> None:
     Index(tmp_path).add("a.png", latent="a.safetensors", status="ok", key="k")
     assert rows(tmp_path)[0]["status"] == "ok"
     lines = (tmp_path / "index.csv").read_text().splitlines()
-    for text in (lines[1], "\n".join([*lines, *lines]), f"{lines[1]}\n{lines[0]}\n", lines[1].rstrip("\n")):
+    for text in (
+        lines[1],
+        "\n".join([*lines, *lines]),
+        f"{lines[1]}\n{lines[0]}\n",
+        lines[1].rstrip("\n"),
+    ):
         (tmp_path / "index.csv").write_text(text)
         assert Index(tmp_path).has("a.safetensors", "k")
         Index(tmp_path).add("b.png", latent="b.safetensors", status="failed")

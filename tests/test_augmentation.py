@@ -22,14 +22,23 @@ def test_matches_reference(case: str) -> None:
 
 def test_every_kind_is_compared_and_can_be_named() -> None:
     assert {case.split("/")[0] for case in DATA if case != "x"} <= set(KINDS)
-    assert preset("upright,xflip,noise").keys() == {"xint", "scale", "aniso", "xfrac", "brightness", "xflip", "noise"}
+    assert preset("upright,xflip,noise").keys() == {
+        "xint",
+        "scale",
+        "aniso",
+        "xfrac",
+        "brightness",
+        "xflip",
+        "noise",
+    }
     with pytest.raises(Error, match="got 'mirror'"):
         preset("blit,mirror")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_changes_pictures_when_it_is_on(kind: str) -> None:
-    """Grey pictures too, but for hue and saturation, which have no meaning there; smaller than the widest filter."""
+    """Grey pictures too, but for hue and saturation, which have no meaning there; smaller than the
+    widest filter."""
     torch.manual_seed(0)
     for channels in (1, 3):
         pipe, x = AugmentPipe(**preset(kind)), torch.rand(8, channels, 16, 16)

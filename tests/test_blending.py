@@ -22,11 +22,15 @@ def tuned_latent(generator: Generator, seed: int, rank: int | None = 1) -> Laten
     torch.manual_seed(seed)
     ws = torch.randn(1, generator.num_ws, generator.w_dim)
     noise = [torch.randn(shape) for shape in generator.synthesis.noise_shapes]
-    deltas = {name: torch.randn_like(p) * 0.05 for name, p in generator.synthesis.named_parameters()}
+    deltas = {
+        name: torch.randn_like(p) * 0.05 for name, p in generator.synthesis.named_parameters()
+    }
     crop = [[float(seed), 0.0], [seed + 8.0, 0.0], [seed + 8.0, 8.0], [float(seed), 8.0]]
     settings = {"seed": seed, "steps": 100, "edits": [f"turn={seed}"]}
     tuned = {name: tensor.float() for name, tensor in compress(deltas, rank).items()}
-    return Latent(ws, noise, fingerprint(generator), "w+", crop, settings, {"psnr": 30.0}, None, tuned)
+    return Latent(
+        ws, noise, fingerprint(generator), "w+", crop, settings, {"psnr": 30.0}, None, tuned
+    )
 
 
 @pytest.mark.parametrize("ranks", [(1, 1), (1, 2), (1, None), (None, None)])
@@ -67,12 +71,16 @@ def test_a_mixed_layer_is_wholly_the_others(architecture: str) -> None:
     assert coarse.noise is not None
     assert a.noise is not None
     assert b.noise is not None
-    assert [torch.equal(x, y) for x, y in zip(coarse.noise, b.noise, strict=True)] == [row <= 1 for row in range(len(b.noise))]
+    assert [torch.equal(x, y) for x, y in zip(coarse.noise, b.noise, strict=True)] == [
+        row <= 1 for row in range(len(b.noise))
+    ]
     found, one, two = expand(coarse.tuned), expand(a.tuned), expand(b.tuned)
     assert torch.equal(found["b4.conv1.weight"], two["b4.conv1.weight"])
     assert torch.equal(found["b16.conv1.weight"], one["b16.conv1.weight"])
     assert found.keys() == one.keys()
-    assert torch.equal(mixed(generator, b, a, (2, last)).render(generator), coarse.render(generator))
+    assert torch.equal(
+        mixed(generator, b, a, (2, last)).render(generator), coarse.render(generator)
+    )
 
 
 def test_what_was_found_for_one_w_does_not_stay() -> None:
@@ -86,7 +94,8 @@ def test_what_was_found_for_one_w_does_not_stay() -> None:
 
 
 def test_commands(tmp_path: Path, tiny_file: Path) -> None:
-    """The first and last pictures of a strip are those of the two latents; an exported latent tells what it loses."""
+    """The first and last pictures of a strip are those of the two latents; an exported latent tells
+    what it loses."""
     from latentedit.formats.load_model import load_generator
 
     generator = load_generator(tiny_file)
@@ -95,7 +104,10 @@ def test_commands(tmp_path: Path, tiny_file: Path) -> None:
         save_latent(file, tuned_latent(generator, seed))
     common = ("--model", tiny_file, "--out")
     works("mix", *files, "--layers", "all", *common, tmp_path / "all.safetensors")
-    assert torch.equal(load_latent(tmp_path / "all.safetensors").render(generator), load_latent(files[1]).render(generator))
+    assert torch.equal(
+        load_latent(tmp_path / "all.safetensors").render(generator),
+        load_latent(files[1]).render(generator),
+    )
     works("interpolate", *files, "--count", "2", *common, tmp_path / "strip.png")
 
     told = works("latent", "export", files[0], "--out", tmp_path / "w.npz").stderr
@@ -119,7 +131,17 @@ def test_a_seed_is_not_believed_after_an_edit(tmp_path: Path, tiny_file: Path) -
         save_latent(tmp_path / f"{seed}.safetensors", latent)
         table.append(f"{seed}.safetensors,{seed % 2}")
     (tmp_path / "labels.csv").write_text("\n".join(table))
-    fit = ("directions", "fit", tmp_path / "labels.csv", "--column", "hat", "--space", "z", "--model", tiny_file)
+    fit = (
+        "directions",
+        "fit",
+        tmp_path / "labels.csv",
+        "--column",
+        "hat",
+        "--space",
+        "z",
+        "--model",
+        tiny_file,
+    )
     result = run(*fit, "--out", tmp_path / "d.safetensors")
     assert result.exit_code == 1
     assert "its z is unknown" in result.stderr.splitlines()[-1]

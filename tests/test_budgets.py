@@ -1,4 +1,5 @@
-"""Small files that ask for much: time, memory, depth, or what memory held before; all are refused within a budget."""
+"""Small files that ask for much: time, memory, depth, or what memory held before; all are refused
+within a budget."""
 
 import io
 import json
@@ -43,7 +44,16 @@ from latentedit.training import load_preset, train
 from latentedit.training.curves import read_log, save_curves
 from latentedit.training.data import PictureSource, write_pictures
 from latentedit.training.encoders import train_encoder
-from tests.foreign_files import Instructions, genforce_state, nvidia_pickle, pickled, rezipped, small, storage, tensorflow_state
+from tests.foreign_files import (
+    Instructions,
+    genforce_state,
+    nvidia_pickle,
+    pickled,
+    rezipped,
+    small,
+    storage,
+    tensorflow_state,
+)
 from tests.helpers import CONFIG, complaint, pictures, tiny_generator, works
 from tests.helpers import trainer as encoder_trainer
 
@@ -52,7 +62,8 @@ SECONDS, MEGABYTES = 5.0, 300
 
 @contextmanager
 def within_budget() -> Iterator[None]:
-    """What is done in the block takes no more of the processor's time and of memory than a file of this kind may."""
+    """What is done in the block takes no more of the processor's time and of memory than a file of
+    this kind may."""
     before, started = _peak(), time.process_time()
     yield
     assert time.process_time() - started < SECONDS
@@ -94,8 +105,12 @@ def test_numbers_in_names(tmp_path: Path) -> None:
         f"synthesis.layer{'9' * 5000}.conv.weight",
         "synthesis.layer\u0664.weight",
     ):
-        torch.save({"synthesis.layer0.const": torch.zeros(4), name: torch.zeros(4)}, tmp_path / "x.pth")
-        assert "0 outputs and 0 mapping layers are no network of this kind" in refused(load_model, tmp_path / "x.pth")
+        torch.save(
+            {"synthesis.layer0.const": torch.zeros(4), name: torch.zeros(4)}, tmp_path / "x.pth"
+        )
+        assert "0 outputs and 0 mapping layers are no network of this kind" in refused(
+            load_model, tmp_path / "x.pth"
+        )
     many = {f"synthesis.output{i}.weight": torch.zeros(1, 1, 1, 1) for i in range(50)}
     torch.save({"synthesis.layer0.const": torch.zeros(4), **many}, tmp_path / "x.pth")
     assert "50 outputs" in refused(load_model, tmp_path / "x.pth")
@@ -115,7 +130,8 @@ def saved(save: Callable[..., Any], path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["conv_clamp", "resample_kernel", "num_channels", "mapping_lrmul", "fused_scale", "label_size"]
+    "name",
+    ["conv_clamp", "resample_kernel", "num_channels", "mapping_lrmul", "fused_scale", "label_size"],
 )
 def test_texts_without_end(tmp_path: Path, network: Any, name: str) -> None:
     """A setting of lists within lists was written out for the message about it."""
@@ -139,7 +155,8 @@ def test_an_architecture_without_end(tmp_path: Path) -> None:
 
 
 def test_checks_of_the_same_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One storage, a small pickle in a pickle, was checked again for every instruction that names it."""
+    """One storage, a small pickle in a pickle, was checked again for every instruction that names
+    it."""
     monkeypatch.setattr("latentedit.io.budget.INSTRUCTIONS", 30_000)
     code = Instructions().value((storage(4),)) + b"q\x090"
     code.name("torch.storage", "_load_from_bytes") + b"q\x0a0" + b"h\x0ah\x09R0" * 3000 + b"N"
@@ -151,13 +168,19 @@ def test_one_tensor_for_many(tmp_path: Path) -> None:
     """A list of references to one tensor became so many copies of it, in double precision."""
     one = torch.zeros(1, 1, 2**18, dtype=torch.float16)
     torch.save([one] * 1500, tmp_path / "list.pt")
-    assert "bytes, or the same ones again and again" in refused(load_projections, tmp_path / "list.pt")
+    assert "bytes, or the same ones again and again" in refused(
+        load_projections, tmp_path / "list.pt"
+    )
     few = [one] * 30
     torch.save({str(i): [few] * 50 for i in range(3)}, tmp_path / "lists.pt")
-    assert "bytes, or the same ones again and again" in refused(load_projections, tmp_path / "lists.pt")
+    assert "bytes, or the same ones again and again" in refused(
+        load_projections, tmp_path / "lists.pt"
+    )
     views = [one[..., i:] for i in range(100)]
     torch.save(views, tmp_path / "views.pt")
-    assert "bytes, or the same ones again and again" in refused(load_projections, tmp_path / "views.pt")
+    assert "bytes, or the same ones again and again" in refused(
+        load_projections, tmp_path / "views.pt"
+    )
     layers = {f"synthesis.layer{100 + 2 * i}.weight": one[None] for i in range(3000)}
     torch.save({"synthesis.layer0.const": one, **layers}, tmp_path / "flip.pth")
     assert "bytes, or the same ones again and again" in refused(load_model, tmp_path / "flip.pth")
@@ -171,14 +194,20 @@ def test_one_storage_of_two_kinds(tmp_path: Path) -> None:
     (tmp_path / "good.pt").write_bytes(buffer.getvalue())
 
     def second_as_first(name: str, data: bytes) -> bytes:
-        return data.replace(b"X\x01\x00\x00\x001", b"X\x01\x00\x00\x000") if name.endswith("data.pkl") else data
+        return (
+            data.replace(b"X\x01\x00\x00\x001", b"X\x01\x00\x00\x000")
+            if name.endswith("data.pkl")
+            else data
+        )
 
     rezipped(tmp_path / "good.pt", tmp_path / "x.pt", second_as_first)
     assert "one storage with numbers of two kinds" in refused(read_torch, tmp_path / "x.pt")
 
 
 REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
-STORAGE = b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+STORAGE = (
+    b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+)
 
 
 @pytest.mark.parametrize(
@@ -188,22 +217,46 @@ STORAGE = b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\
         (b"ctorch.nn.parameter\nParameter\nK\x04\x85R", "a tensor without a storage"),
         (REBUILD + b"(NK\x00K\x04\x85K\x01\x85\x89NtR", "a tensor without a storage"),
         (REBUILD + STORAGE + b"K\x00K\x04\x85J\xff\xff\xff\xff\x85\x89NtR", "impossible shape"),
-        (REBUILD + STORAGE + b"K\x00M\xff\xff\x85K\x00\x85\x89NtR", "claims more numbers than its storage has"),
-        (REBUILD + STORAGE + b"K\x01K\x04\x85K\x01\x85\x89NtR", "claims more numbers than its storage has"),
-        (REBUILD + STORAGE + b"K\x00\x8a\x06\x00\x00\x00\x00\x00\x01K\x00\x86K\x01K\x01\x86\x89NtR", "impossible shape"),
-        (REBUILD + STORAGE + b"K\x00\x8a\x05\x00\x00\x00\x00\x01K\x00\x86K\x01K\x01\x86\x89NtR", "claims more numbers"),
-        (b"ctorch._utils\n_rebuild_sparse_tensor\n)R", "asks for torch._utils._rebuild_sparse_tensor"),
+        (
+            REBUILD + STORAGE + b"K\x00M\xff\xff\x85K\x00\x85\x89NtR",
+            "claims more numbers than its storage has",
+        ),
+        (
+            REBUILD + STORAGE + b"K\x01K\x04\x85K\x01\x85\x89NtR",
+            "claims more numbers than its storage has",
+        ),
+        (
+            REBUILD
+            + STORAGE
+            + b"K\x00\x8a\x06\x00\x00\x00\x00\x00\x01K\x00\x86K\x01K\x01\x86\x89NtR",
+            "impossible shape",
+        ),
+        (
+            REBUILD + STORAGE + b"K\x00\x8a\x05\x00\x00\x00\x00\x01K\x00\x86K\x01K\x01\x86\x89NtR",
+            "claims more numbers",
+        ),
+        (
+            b"ctorch._utils\n_rebuild_sparse_tensor\n)R",
+            "asks for torch._utils._rebuild_sparse_tensor",
+        ),
         (b"ctorch.serialization\n_get_layout\n)R", "asks for torch.serialization._get_layout"),
         (b"cnumpy.core.multiarray\nscalar\n)R", "asks for numpy.core.multiarray.scalar"),
         (b"}" + b")" + b"\x85" * 200_000 + b"Ns", "nested more than"),
     ],
 )
 @pytest.mark.parametrize("kind", [".pt", ".pth"])
-def test_programs_that_torch_would_follow(tmp_path: Path, code: bytes, message: str, kind: str) -> None:
-    """Tensors without a storage were what memory held before; those that step backwards or nowhere read beyond the file."""
+def test_programs_that_torch_would_follow(
+    tmp_path: Path, code: bytes, message: str, kind: str
+) -> None:
+    """Tensors without a storage were what memory held before; those that step backwards or nowhere
+    read beyond the file."""
     torch.save([torch.zeros(4)], tmp_path / "good.pt")
     path = tmp_path / f"x{kind}"
-    rezipped(tmp_path / "good.pt", path, lambda name, data: b"\x80\x02" + code + b"." if name.endswith("data.pkl") else data)
+    rezipped(
+        tmp_path / "good.pt",
+        path,
+        lambda name, data: b"\x80\x02" + code + b"." if name.endswith("data.pkl") else data,
+    )
     assert message in refused(load_latent if kind == ".pt" else load_model, path)
 
 
@@ -217,8 +270,16 @@ def test_many_empty_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     native(tmp_path / "x.safetensors", json.dumps({"__metadata__": {"latentedit": " " * TEXT}}))
     assert f"expected at most {TEXT}" in refused(load_latent, tmp_path / "x.safetensors")
     torch.save([torch.zeros(0) for _ in range(3)], tmp_path / "good.pt")
-    code = b"\x80\x02](" + (REBUILD + STORAGE[:-4] + b"K\x00tQK\x00K\x00\x85K\x01\x85\x89NtR") * 501 + b"e."
-    rezipped(tmp_path / "good.pt", tmp_path / "x.pt", lambda name, data: code if name.endswith("data.pkl") else data)
+    code = (
+        b"\x80\x02]("
+        + (REBUILD + STORAGE[:-4] + b"K\x00tQK\x00K\x00\x85K\x01\x85\x89NtR") * 501
+        + b"e."
+    )
+    rezipped(
+        tmp_path / "good.pt",
+        tmp_path / "x.pt",
+        lambda name, data: code if name.endswith("data.pkl") else data,
+    )
     assert "more than 500 tensors" in refused(read_torch, tmp_path / "x.pt")
 
 
@@ -230,7 +291,8 @@ def native(path: Path, header: str, data: bytes = b"") -> Path:
 
 
 def directory(path: Path, count: int, labels: bytes | None = None) -> Path:
-    """A zip whose directory has ``count`` pictures, all of them the same empty member, and a ``dataset.json``."""
+    """A zip whose directory has ``count`` pictures, all of them the same empty member, and a
+    ``dataset.json``."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("0.png", b"")
         if labels is not None:
@@ -250,10 +312,15 @@ def test_data_sets_of_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("latentedit.training.data.EXTENSIONS", ("0", "1"))
     assert PictureSource(directory(tmp_path / "x.zip", 2000)).names
     with pytest.raises(Error, match="fewer than 2000 pictures; give a folder"):
-        write_pictures(tmp_path / "z.zip", ((f"{number}.png", Image.new("L", (1, 1))) for number in range(2000)))
+        write_pictures(
+            tmp_path / "z.zip",
+            ((f"{number}.png", Image.new("L", (1, 1))) for number in range(2000)),
+        )
     path = directory(tmp_path / "y.zip", 2001)
     monkeypatch.setattr(zipfile, "ZipInfo", None)
-    with pytest.raises(Error, match=r"y.zip: not a readable zip file \(an archive of more than 2000 members\)"):
+    with pytest.raises(
+        Error, match=r"y.zip: not a readable zip file \(an archive of more than 2000 members\)"
+    ):
         PictureSource(path)
 
 
@@ -337,9 +404,13 @@ def test_members_packed_in_unusual_ways(tmp_path: Path, method: int) -> None:
         ("<c8", (1,), "expected numbers"),
     ],
 )
-def test_arrays_that_claim_more(tmp_path: Path, descr: Any, shape: tuple[int, ...], message: str) -> None:
+def test_arrays_that_claim_more(
+    tmp_path: Path, descr: Any, shape: tuple[int, ...], message: str
+) -> None:
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
     (tmp_path / "x.npy").write_bytes(header.getvalue() + bytes(16))
     assert message in refused(load_projections, tmp_path / "x.npy")
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
@@ -348,7 +419,11 @@ def test_arrays_that_claim_more(tmp_path: Path, descr: Any, shape: tuple[int, ..
 
 
 def test_arrays_are_read_as_numpy_reads_them(tmp_path: Path) -> None:
-    for array in (np.arange(6, dtype=">i2").reshape(2, 3), np.asfortranarray(np.ones((3, 2), "f8")), np.float32(3.0)):
+    for array in (
+        np.arange(6, dtype=">i2").reshape(2, 3),
+        np.asfortranarray(np.ones((3, 2), "f8")),
+        np.float32(3.0),
+    ):
         np.save(tmp_path / "x.npy", array)
         assert np.array_equal(read_arrays(tmp_path / "x.npy"), array)
         np.savez_compressed(tmp_path / "x.npz", a=array, b=array)
@@ -362,7 +437,16 @@ def test_torch_files_are_read_as_torch_reads_them(tmp_path: Path) -> None:
     parameter.sum().backward()
     optimiser.step()
     document = {
-        "views": [whole, whole[1:, ::2], whole.T, whole.bfloat16(), whole.half(), whole.long(), whole > 3, torch.zeros(0, 3)],
+        "views": [
+            whole,
+            whole[1:, ::2],
+            whole.T,
+            whole.bfloat16(),
+            whole.half(),
+            whole.long(),
+            whole > 3,
+            torch.zeros(0, 3),
+        ],
         "scalar": torch.tensor(3.5, dtype=torch.float64),
         "parameter": parameter,
         "size": torch.Size([3, 4]),
@@ -371,7 +455,10 @@ def test_torch_files_are_read_as_torch_reads_them(tmp_path: Path) -> None:
     }
     for zipped in (True, False):
         torch.save(document, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
-        expected, found = torch.load(tmp_path / "x.pt", weights_only=True), read_torch(tmp_path / "x.pt")
+        expected, found = (
+            torch.load(tmp_path / "x.pt", weights_only=True),
+            read_torch(tmp_path / "x.pt"),
+        )
         assert found["plain"] == expected["plain"]
         assert found["size"] == (3, 4)
         for ours, theirs in zip(found["views"], expected["views"], strict=True):
@@ -379,7 +466,9 @@ def test_torch_files_are_read_as_torch_reads_them(tmp_path: Path) -> None:
             assert torch.equal(ours, theirs)
         assert torch.equal(found["scalar"], expected["scalar"])
         assert torch.equal(found["parameter"], parameter.detach())
-        assert torch.equal(found["optimiser"]["state"][0]["exp_avg"], expected["optimiser"]["state"][0]["exp_avg"])
+        assert torch.equal(
+            found["optimiser"]["state"][0]["exp_avg"], expected["optimiser"]["state"][0]["exp_avg"]
+        )
         assert found["optimiser"]["param_groups"] == expected["optimiser"]["param_groups"]
 
 
@@ -394,11 +483,14 @@ def poisoned(tensor: Tensor, value: float) -> Tensor:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
 def test_weights_that_are_not_finite(tmp_path: Path, network: Any, value: float) -> None:
-    """Refused by the name of the tensor, in every layout; 1e300 is infinite in the precision of the networks."""
+    """Refused by the name of the tensor, in every layout; 1e300 is infinite in the precision of the
+    networks."""
     name = "synthesis.b8.conv1.affine.bias"
     model = small()
     with torch.no_grad():
-        model.generator.get_parameter(name).copy_(poisoned(model.generator.get_parameter(name).double(), value))
+        model.generator.get_parameter(name).copy_(
+            poisoned(model.generator.get_parameter(name).double(), value)
+        )
     message = "has values that are not finite numbers"
     save_model(tmp_path / "x.safetensors", model)
     assert f"tensor g_ema/{name} {message}" in refused(load_model, tmp_path / "x.safetensors")
@@ -411,15 +503,28 @@ def test_weights_that_are_not_finite(tmp_path: Path, network: Any, value: float)
     assert f"tensor mapping.w_avg {message}" in refused(load_model, tmp_path / "x.pth")
     if value != 1e300:
         tensorflow = tensorflow_state()
-        tensorflow["variables"] = [(n, np.full_like(a, value) if n == "dlatent_avg" else a) for n, a in tensorflow["variables"]]
+        tensorflow["variables"] = [
+            (n, np.full_like(a, value) if n == "dlatent_avg" else a)
+            for n, a in tensorflow["variables"]
+        ]
         pickled(tmp_path / "y.pkl", network, tensorflow, None, tensorflow)
         assert f"tensor mapping.w_avg {message}" in refused(load_model, tmp_path / "y.pkl")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_latents_and_directions_that_are_not_finite(tmp_path: Path, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latents_and_directions_that_are_not_finite(
+    tmp_path: Path, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def latent(**changes: Any) -> Latent:
-        return Latent(**{"ws": torch.zeros(1, 4, 4), "noise": None, "fingerprint": "f" * 64, "space": "w+", **changes})
+        return Latent(
+            **{
+                "ws": torch.zeros(1, 4, 4),
+                "noise": None,
+                "fingerprint": "f" * 64,
+                "space": "w+",
+                **changes,
+            }
+        )
 
     for name, changes in (
         ("ws", {"ws": poisoned(torch.zeros(1, 4, 4), value)}),
@@ -524,16 +629,34 @@ def test_reports_of_another_form(tmp_path: Path, report: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"framing": {"eyes": [[0.3, 0.5], ["0.6", 0.5]]}}, "framing must give the centres of two eyes"),
-        ({"framing": {"eyes": [[0.3, 0.5], [10**400, 0.5]]}}, "framing.eyes[1][0] is a number of 1329 bits"),
-        ({"framing": {"eyes": [[0.3, 0.5], [0.6, 0.5]], "mouth": [1]}}, "framing must give the centre of the mouth"),
-        ({"framing": {"eyes": [[0.3, 0.5], [0.6, 0.5]], "kind": "ffhq"}}, "must give the centres of eyes and mouth"),
+        (
+            {"framing": {"eyes": [[0.3, 0.5], ["0.6", 0.5]]}},
+            "framing must give the centres of two eyes",
+        ),
+        (
+            {"framing": {"eyes": [[0.3, 0.5], [10**400, 0.5]]}},
+            "framing.eyes[1][0] is a number of 1329 bits",
+        ),
+        (
+            {"framing": {"eyes": [[0.3, 0.5], [0.6, 0.5]], "mouth": [1]}},
+            "framing must give the centre of the mouth",
+        ),
+        (
+            {"framing": {"eyes": [[0.3, 0.5], [0.6, 0.5]], "kind": "ffhq"}},
+            "must give the centres of eyes and mouth",
+        ),
         ({"framing": {"kind": [1]}}, "framing must be of a kind that has a name, found a list"),
         ({"framing": [1]}, "framing must be an object, found a list"),
         ({"provenance": {"label_names": 3}}, "label_names must be a list of names"),
         ({"provenance": {"label_names": [["a"]]}}, "label_names must be a list of names"),
-        ({"provenance": {"label_frequencies": [-1]}}, "label_frequencies must be a list of numbers"),
-        ({"provenance": {"label_frequencies": ["a"]}}, "label_frequencies must be a list of numbers"),
+        (
+            {"provenance": {"label_frequencies": [-1]}},
+            "label_frequencies must be a list of numbers",
+        ),
+        (
+            {"provenance": {"label_frequencies": ["a"]}},
+            "label_frequencies must be a list of numbers",
+        ),
         ({"generator": [1]}, "generator must be an object, found a list"),
         ({"version": True}, "written in format version True"),
         ({"version": "1" * 5000}, "written in format version '111"),
@@ -555,7 +678,10 @@ def test_headers_of_models(tmp_path: Path, changes: dict[str, Any], message: str
         ({"settings": {"edits": "x"}}, "edits in a latent file's settings must be a list of texts"),
         ({"settings": {"edits": [1]}}, "edits in a latent file's settings must be a list of texts"),
         ({"crop": [[0, 0]]}, "crop must be four corners"),
-        ({"crop": [[0, 0], [1, 0], [1, 1], [0, float("nan")]]}, "crop[3][1] is nan, expected a finite number"),
+        (
+            {"crop": [[0, 0], [1, 0], [1, 1], [0, float("nan")]]},
+            "crop[3][1] is nan, expected a finite number",
+        ),
         ({"crop": [[0, 0], [1, 0], [1, 1], [0, 10**400]]}, "crop[3][1] is a number of 1329 bits"),
         ({"crop": [0, 1, 2, 3]}, "crop must be four corners"),
         ({"source": {"name": 1}}, "source must be a name and a checksum"),
@@ -584,30 +710,63 @@ def test_latents_of_other_kinds_and_shapes(tmp_path: Path, tiny_file: Path) -> N
 
     ws = torch.zeros(1, 6, 12)
     for tensors, message in (
-        ({"ws": torch.zeros(1, 6, 12, dtype=torch.int64)}, "tensor ws is of torch.int64, expected fractions"),
-        ({"ws": torch.zeros(1, 6, 12, dtype=torch.complex64)}, "tensor ws is of torch.complex64, expected plain numbers"),
+        (
+            {"ws": torch.zeros(1, 6, 12, dtype=torch.int64)},
+            "tensor ws is of torch.int64, expected fractions",
+        ),
+        (
+            {"ws": torch.zeros(1, 6, 12, dtype=torch.complex64)},
+            "tensor ws is of torch.complex64, expected plain numbers",
+        ),
         ({"ws": torch.zeros(2, 6, 12)}, "needs ws of shape [1, num_ws, w_dim]"),
         ({"ws": torch.zeros(1, 0, 12)}, "needs ws of shape [1, num_ws, w_dim]"),
-        ({"ws": torch.zeros(1, 5, 12)}, "this latent has 5 x 12 numbers, the generator takes 6 x 12"),
-        ({"ws": torch.zeros(1, 6, 11)}, "this latent has 6 x 11 numbers, the generator takes 6 x 12"),
+        (
+            {"ws": torch.zeros(1, 5, 12)},
+            "this latent has 5 x 12 numbers, the generator takes 6 x 12",
+        ),
+        (
+            {"ws": torch.zeros(1, 6, 11)},
+            "this latent has 6 x 11 numbers, the generator takes 6 x 12",
+        ),
         ({"ws": ws, "noise/00": torch.zeros(4, 4)}, "noise maps must have shape [1, 1, h, w]"),
-        ({"ws": ws, "noise/00": torch.zeros(1, 1, 4, 4)}, "the sizes of this latent's noise maps do not match the generator"),
-        ({"ws": ws, "styles/00": torch.zeros(1, 3)}, "this latent's style offsets do not fit the generator"),
+        (
+            {"ws": ws, "noise/00": torch.zeros(1, 1, 4, 4)},
+            "the sizes of this latent's noise maps do not match the generator",
+        ),
+        (
+            {"ws": ws, "styles/00": torch.zeros(1, 3)},
+            "this latent's style offsets do not fit the generator",
+        ),
     ):
         bad = latent(tensors)
         for command, pair in (("mix", (good, bad)), ("interpolate", (bad, good))):
-            assert message in complaint(command, *pair, "--model", tiny_file, "--out", tmp_path / "x.png")
+            assert message in complaint(
+                command, *pair, "--model", tiny_file, "--out", tmp_path / "x.png"
+            )
     latent({"ws": ws.double()})
-    works("mix", good, tmp_path / "x.safetensors", "--model", tiny_file, "--out", tmp_path / "x.png")
+    works(
+        "mix", good, tmp_path / "x.safetensors", "--model", tiny_file, "--out", tmp_path / "x.png"
+    )
 
 
 def test_products_that_no_memory_holds(tmp_path: Path) -> None:
     """A tuned latent holds factors; their product is only computed where it fits the generator."""
     generator = tiny_generator()
-    tuned = {"b4.conv1.weight/u": torch.zeros(100_000, 1), "b4.conv1.weight/v": torch.zeros(1, 100_000)}
-    save_latent(tmp_path / "x.safetensors", Latent(torch.zeros(1, 6, 12), None, fingerprint(generator), "w", tuned=tuned))
+    tuned = {
+        "b4.conv1.weight/u": torch.zeros(100_000, 1),
+        "b4.conv1.weight/v": torch.zeros(1, 100_000),
+    }
+    save_latent(
+        tmp_path / "x.safetensors",
+        Latent(torch.zeros(1, 6, 12), None, fingerprint(generator), "w", tuned=tuned),
+    )
     latent = load_latent(tmp_path / "x.safetensors")
-    with within_budget(), pytest.raises(Error, match=r"tuned difference does not fit this generator \(b4.conv1.weight\)"):
+    with (
+        within_budget(),
+        pytest.raises(
+            Error, match=r"tuned difference does not fit this generator \(b4.conv1.weight\)"
+        ),
+    ):
         latent.render(generator)
 
 
@@ -684,18 +843,28 @@ def test_options_of_other_kinds(tmp_path: Path, line: str, message: str) -> None
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     """Within files; they are shown as far as they can be printed, and break nothing."""
-    path = native(tmp_path / "x.safetensors", json.dumps({"__metadata__": {"latentedit": '{"format": "\\ud800\\u001b[2J"}'}}))
+    path = native(
+        tmp_path / "x.safetensors",
+        json.dumps({"__metadata__": {"latentedit": '{"format": "\\ud800\\u001b[2J"}'}}),
+    )
     assert "found ??[2J" in refused(load_model, path)
     path.write_bytes(struct.pack("<Q", 8) + b'{"\xff\xfe": ')
     refused(load_model, path)
-    torch.save({"x\ud800/../y": {"latent": torch.zeros(4)}, "z": {"latent": torch.zeros(4)}}, tmp_path / "x.pt")
+    torch.save(
+        {"x\ud800/../y": {"latent": torch.zeros(4)}, "z": {"latent": torch.zeros(4)}},
+        tmp_path / "x.pt",
+    )
     assert sorted(name for name, _ in load_projections(tmp_path / "x.pt")) == ["y", "z"]
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("a\x81\udc80.npy".encode("utf-8", "surrogateescape").decode("cp437"), b"x")
     refused(load_projections, tmp_path / "x.npz")
     pickle_of_python_2 = b"\x80\x02}U\x02\xff\xfeK\x01s."
     torch.save({}, tmp_path / "good.pt")
-    rezipped(tmp_path / "good.pt", tmp_path / "x.pt", lambda name, data: pickle_of_python_2 if "pkl" in name else data)
+    rezipped(
+        tmp_path / "good.pt",
+        tmp_path / "x.pt",
+        lambda name, data: pickle_of_python_2 if "pkl" in name else data,
+    )
     refused(load_model, tmp_path / "x.pt")
 
 
@@ -751,30 +920,75 @@ def tampered(run: Path, folder: Path, change: Callable[[dict[str, Any]], None]) 
 
 
 TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "nan": (lambda s: s["g"]["mapping.fc0.weight"].fill_(float("nan")), "g/mapping.fc0.weight has values that are not finite"),
-    "shape": (lambda s: s["d"].update({"b4.out.bias": torch.zeros(7)}), "d/b4.out.bias has [7], expected [1]"),
-    "kind": (lambda s: s["d"].update({"b4.out.bias": torch.zeros(1).long()}), "is of torch.int64, expected torch.float32"),
-    "value": (lambda s: s["d"].update({"b4.out.bias": "x"}), "d/b4.out.bias must be a tensor, found 'x'"),
-    "names": (lambda s: s["g_ema"].pop("mapping.w_avg"), "training state's g_ema has other tensors"),
+    "nan": (
+        lambda s: s["g"]["mapping.fc0.weight"].fill_(float("nan")),
+        "g/mapping.fc0.weight has values that are not finite",
+    ),
+    "shape": (
+        lambda s: s["d"].update({"b4.out.bias": torch.zeros(7)}),
+        "d/b4.out.bias has [7], expected [1]",
+    ),
+    "kind": (
+        lambda s: s["d"].update({"b4.out.bias": torch.zeros(1).long()}),
+        "is of torch.int64, expected torch.float32",
+    ),
+    "value": (
+        lambda s: s["d"].update({"b4.out.bias": "x"}),
+        "d/b4.out.bias must be a tensor, found 'x'",
+    ),
+    "names": (
+        lambda s: s["g_ema"].pop("mapping.w_avg"),
+        "training state's g_ema has other tensors",
+    ),
     "moments": (
         lambda s: s["g_optimizer"]["state"][0].update(exp_avg=torch.zeros(1)),
         "g_optimizer/0/exp_avg has [1], expected",
     ),
-    "moment": (lambda s: s["g_optimizer"]["state"][0].pop("exp_avg_sq"), "must have a step and two moments"),
-    "step": (lambda s: s["g_optimizer"]["state"][0].update(step=torch.tensor(-1.0)), "step must be a number of at least 0"),
-    "parameters": (lambda s: s["d_optimizer"]["state"].update({999: {}}), "d_optimizer has moments of other parameters"),
-    "optimiser": (lambda s: s.update(d_optimizer=[1]), "d_optimizer has moments of other parameters"),
-    "images": (lambda s: s.update(images_seen=2**60), "images_seen must be a whole number of at least 0, found 1152"),
-    "steps": (lambda s: s.update(steps="x"), "steps must be a whole number of at least 0, found 'x'"),
-    "seconds": (lambda s: s.update(seconds=float("nan")), "seconds must be a number of at least 0, found nan"),
+    "moment": (
+        lambda s: s["g_optimizer"]["state"][0].pop("exp_avg_sq"),
+        "must have a step and two moments",
+    ),
+    "step": (
+        lambda s: s["g_optimizer"]["state"][0].update(step=torch.tensor(-1.0)),
+        "step must be a number of at least 0",
+    ),
+    "parameters": (
+        lambda s: s["d_optimizer"]["state"].update({999: {}}),
+        "d_optimizer has moments of other parameters",
+    ),
+    "optimiser": (
+        lambda s: s.update(d_optimizer=[1]),
+        "d_optimizer has moments of other parameters",
+    ),
+    "images": (
+        lambda s: s.update(images_seen=2**60),
+        "images_seen must be a whole number of at least 0, found 1152",
+    ),
+    "steps": (
+        lambda s: s.update(steps="x"),
+        "steps must be a whole number of at least 0, found 'x'",
+    ),
+    "seconds": (
+        lambda s: s.update(seconds=float("nan")),
+        "seconds must be a number of at least 0, found nan",
+    ),
     "p": (lambda s: s.update(p=torch.tensor(7.0)), "p must be a probability, found 7"),
     "path": (lambda s: s.update(path_mean=torch.zeros(5)), "path_mean has [5], expected []"),
     "signs": (lambda s: s.update(signs=3), "signs must be a tensor, found 3"),
-    "config": (lambda s: s.update(config=nested(3)), "config must be options by name, found a list"),
+    "config": (
+        lambda s: s.update(config=nested(3)),
+        "config must be options by name, found a list",
+    ),
     "option": (lambda s: s["config"].update(augment=nested(3)), "augment (was a list, is bgc)"),
-    "framing": (lambda s: s.update(framing={"eyes": "x"}), "framing must give the centres of two eyes"),
+    "framing": (
+        lambda s: s.update(framing={"eyes": "x"}),
+        "framing must give the centres of two eyes",
+    ),
     "from": (lambda s: s.update(started_from=[1]), "started_from must be a fingerprint"),
-    "version": (lambda s: s.update(version=nested(3)), "the training state has version a list, expected 1"),
+    "version": (
+        lambda s: s.update(version=nested(3)),
+        "the training state has version a list, expected 1",
+    ),
     "text": (lambda s: s.update(version=nested(60)), "the same ones again and again"),
 }
 
@@ -791,7 +1005,11 @@ def test_tampered_training_states(tmp_path: Path, run: Path, name: str) -> None:
 def test_a_training_state_that_crashed_the_interpreter(tmp_path: Path, run: Path) -> None:
     folder = tampered(run, tmp_path / "run", lambda state: None)
     code = b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"Ns."
-    rezipped(run / "state.pt", folder / "state.pt", lambda name, data: code if name.endswith("data.pkl") else data)
+    rezipped(
+        run / "state.pt",
+        folder / "state.pt",
+        lambda name, data: code if name.endswith("data.pkl") else data,
+    )
     line = refused(resumed, folder)
     assert "not a training state, or damaged" in line
     assert "nested more than 500 deep" in line
@@ -817,10 +1035,22 @@ def test_tampered_states_of_encoders(tmp_path: Path) -> None:
     good = path.read_bytes()
     cases: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
         (lambda s: s.update(step="x"), "step must be a whole number of at least 0, found 'x'"),
-        (lambda s: s.update(curvature=torch.full((2, 6, 12), float("nan"))), "curvature has values that are not finite"),
-        (lambda s: s.update(curvature=torch.zeros(2, 6, 11)), "curvature belongs to another encoder"),
-        (lambda s: s["encoder"]["stem.weight"].fill_(float("inf")), "encoder/stem.weight has values that are not finite"),
-        (lambda s: s["optimiser"]["state"][0].update(exp_avg=torch.zeros(1)), "optimiser/0/exp_avg has [1], expected"),
+        (
+            lambda s: s.update(curvature=torch.full((2, 6, 12), float("nan"))),
+            "curvature has values that are not finite",
+        ),
+        (
+            lambda s: s.update(curvature=torch.zeros(2, 6, 11)),
+            "curvature belongs to another encoder",
+        ),
+        (
+            lambda s: s["encoder"]["stem.weight"].fill_(float("inf")),
+            "encoder/stem.weight has values that are not finite",
+        ),
+        (
+            lambda s: s["optimiser"]["state"][0].update(exp_avg=torch.zeros(1)),
+            "optimiser/0/exp_avg has [1], expected",
+        ),
         (lambda s: s.pop("step"), "not a training state of an encoder, or damaged"),
     )
     for change, message in cases:
@@ -848,7 +1078,9 @@ def test_tampered_states_of_encoders(tmp_path: Path) -> None:
 )
 def test_logs_with_other_lines(tmp_path: Path, run: Path, line: bytes) -> None:
     path = tmp_path / "log.jsonl"
-    path.write_bytes(b'{"kimg": 1.0, "loss_g": 0.5}\n' + line + b'\n{"kimg": 2.0, "loss_g": 0.25}\n')
+    path.write_bytes(
+        b'{"kimg": 1.0, "loss_g": 0.5}\n' + line + b'\n{"kimg": 2.0, "loss_g": 0.25}\n'
+    )
     with within_budget():
         assert [record["kimg"] for record in read_log(path)] == [1.0, 2.0]
         save_curves(path, tmp_path / "curves.png")
@@ -856,7 +1088,11 @@ def test_logs_with_other_lines(tmp_path: Path, run: Path, line: bytes) -> None:
 
 def test_logs_with_names_of_measures(tmp_path: Path) -> None:
     """A line of thousands took minutes to draw, and a name with dollars was read as a formula."""
-    names = {"metric/$\\frac{$": 1.0, "metric/" + "x" * 5000: 1.0, **{f"metric/{number}": 1.0 for number in range(2000)}}
+    names = {
+        "metric/$\\frac{$": 1.0,
+        "metric/" + "x" * 5000: 1.0,
+        **{f"metric/{number}": 1.0 for number in range(2000)},
+    }
     (tmp_path / "log.jsonl").write_text(json.dumps({"kimg": 1.0, **names}) + "\n")
     with within_budget():
         save_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
@@ -889,7 +1125,9 @@ def test_damaged_notes_of_the_best(tmp_path: Path, run: Path, text: str) -> None
 def test_inception_weights_execute_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file with the right checksum, by all its digits, is still read for weights alone."""
     mark = tmp_path / "mark"
-    (tmp_path / "x.pth").write_bytes(b"\x80\x02cposix\nsystem\n" + pickle.dumps(f"touch {mark}", 2)[2:-1] + b"\x85R.")
+    (tmp_path / "x.pth").write_bytes(
+        b"\x80\x02cposix\nsystem\n" + pickle.dumps(f"touch {mark}", 2)[2:-1] + b"\x85R."
+    )
     line = refused(inception_features, tmp_path / "x.pth")
     assert "that of weights-inception-2015-12-05-6726825d.pth is 6726825d0af5f729" in line
     monkeypatch.setattr("latentedit.metrics.features.check_sha256", lambda *_: None)
@@ -912,17 +1150,22 @@ def test_backbones_by_all_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0" in line
     monkeypatch.setattr("latentedit.inversion.perceptual.check_sha256", lambda *_: None)
     torch.save({"features.0.weight": torch.tensor([float("nan")])}, tmp_path / "x.pth")
-    assert "tensor features.0.weight has values that are not finite numbers" in refused(LpipsDistance, tmp_path / "x.pth")
+    assert "tensor features.0.weight has values that are not finite numbers" in refused(
+        LpipsDistance, tmp_path / "x.pth"
+    )
 
 
 def test_meta_is_no_device(tmp_path: Path, tiny_file: Path) -> None:
     for command in (["sample", tiny_file, "--seeds", "1"], ["model", "info", tiny_file]):
         rest = ["--out", tmp_path / "x.png"] if command[0] == "sample" else []
-        assert "device 'meta' is not available here" in complaint(*command, "--device", "meta", *rest)
+        assert "device 'meta' is not available here" in complaint(
+            *command, "--device", "meta", *rest
+        )
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_network_of_inception_takes_weights_alone() -> None:
-    """Its constructor unpickles a file; it gets one that is made here of a dictionary of tensors."""
+    """Its constructor unpickles a file; it gets one that is made here of a dictionary of
+    tensors."""
     with pytest.raises(RuntimeError, match="Missing key"):
         _inception({"fc.bias": torch.zeros(1008)})

@@ -19,7 +19,9 @@ from tests import watching
 from tests.mutations import variant
 from tests.watching import Outcome, Patience, current, in_children, judged, refusal
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and limits memory and files as Linux does")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="forks, and limits memory and files as Linux does"
+)
 ROOT = Path(__file__).parent.parent
 
 
@@ -27,10 +29,13 @@ Item = Callable[[], Outcome]
 
 
 def outcomes(work: Path, *items: Item, endless: Item | None = None) -> list[Outcome]:
-    """How the items end, each watched, in children that may write to ``work``; the ``endless`` one gets little time."""
+    """How the items end, each watched, in children that may write to ``work``; the ``endless`` one
+    gets little time."""
     found: list[Outcome] = []
     in_children(
-        lambda number: judged(items[number], current[0], 0.2 if items[number] is endless else 600.0),
+        lambda number: judged(
+            items[number], current[0], 0.2 if items[number] is endless else 600.0
+        ),
         range(len(items)),
         lambda _, outcome: found.append(outcome),
         own=[work],
@@ -79,8 +84,20 @@ def test_every_fault_is_seen(tmp_path: Path) -> None:
         return Outcome(None, [][0])
 
     (tmp_path / "kept").touch()
-    found = outcomes(inside, fine, runs, writes, removes, dies, hangs, grows, fails, fine, endless=hangs)
-    faults = [None, "executions", "executions", "executions", "signals", "hangs", "memory", "tracebacks", None]
+    found = outcomes(
+        inside, fine, runs, writes, removes, dies, hangs, grows, fails, fine, endless=hangs
+    )
+    faults = [
+        None,
+        "executions",
+        "executions",
+        "executions",
+        "signals",
+        "hangs",
+        "memory",
+        "tracebacks",
+        None,
+    ]
     assert [outcome.fault for outcome in found] == faults, found
     assert found[4].detail == "SIGSEGV"
     assert found[7].detail.startswith("IndexError at test_campaign.py:")
@@ -93,7 +110,11 @@ def test_what_a_command_was_told_to_write_is_its_own_affair(tmp_path: Path) -> N
     own = tmp_path / "own"
     own.mkdir()
     above = tmp_path / "b" / "c" / "x.png"
-    told, folder, handle = tmp_path / "a" / "told.png", tmp_path / "folder", os.open(tmp_path, os.O_RDONLY)
+    told, folder, handle = (
+        tmp_path / "a" / "told.png",
+        tmp_path / "folder",
+        os.open(tmp_path, os.O_RDONLY),
+    )
     for place in (told.parent, folder, folder / "deep"):
         place.mkdir()
     steps: dict[str, Callable[[], object]] = {
@@ -135,24 +156,42 @@ def test_what_a_command_was_told_to_write_is_its_own_affair(tmp_path: Path) -> N
         until=lambda: False,
     )
     os.close(handle)
-    assert found == ["may not"] * 4 + ["ok"] * 3 + ["executions"] * 10, dict(zip(steps, found, strict=True))
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "deep", "folder", "own", "x", "y"]
+    assert found == ["may not"] * 4 + ["ok"] * 3 + ["executions"] * 10, dict(
+        zip(steps, found, strict=True)
+    )
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "a",
+        "deep",
+        "folder",
+        "own",
+        "x",
+        "y",
+    ]
 
 
 def test_outputs_of_commands_are_known() -> None:
-    """Every option that a command writes to: what the campaign does not know it would take for an execution."""
+    """Every option that a command writes to: what the campaign does not know it would take for an
+    execution."""
     from tests.odd_arguments import OUTPUTS, commands, told_to_write
 
-    options = [p for _, command in commands() for p in command.params if isinstance(p.type, click.Path)]
+    options = [
+        p for _, command in commands() for p in command.params if isinstance(p.type, click.Path)
+    ]
     helps = [(p.opts[-1], p.help or "") for p in options if isinstance(p, click.Option)]
-    writing = {name for name, text in helps if "write" in text or text.startswith(("Folder for", "Output folder"))}
+    writing = {
+        name
+        for name, text in helps
+        if "write" in text or text.startswith(("Folder for", "Output folder"))
+    }
     assert "--out" in writing
     assert writing <= set(OUTPUTS)
     assert told_to_write("sample", ["sample", "x.pt", "--out", "/", "--seeds", "1"]) == ["/"]
     assert told_to_write("model convert", ["model", "convert", "a", "/dev/zero"]) == ["/dev/zero"]
 
 
-def test_what_neither_computes_nor_ends_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_neither_computes_nor_ends_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where it waits for another process; what comes after it is tried."""
     waiting = tmp_path / "waiting"
     monkeypatch.setattr(Patience, "is_over", lambda _: waiting.exists())
@@ -291,10 +330,22 @@ def test_variants_follow_from_the_seed() -> None:
 @pytest.mark.slow
 def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
     """Every part of it, with the same items every time."""
-    words = [sys.executable, "tests/campaign.py", "--files", "100", "--seed", "0", "--findings", str(tmp_path / "found")]
+    words = [
+        sys.executable,
+        "tests/campaign.py",
+        "--files",
+        "100",
+        "--seed",
+        "0",
+        "--findings",
+        str(tmp_path / "found"),
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert "nothing found" in done.stdout
     assert not (tmp_path / "found").exists()
     for part in ("files", "arguments", "kills", "disk", "descriptors"):
-        assert any(line.startswith(part) and line.split()[1].isdecimal() for line in done.stdout.splitlines()), part
+        assert any(
+            line.startswith(part) and line.split()[1].isdecimal()
+            for line in done.stdout.splitlines()
+        ), part

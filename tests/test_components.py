@@ -1,4 +1,5 @@
-"""Directions without labels, on networks whose components are known: by exact analysis, by rendering, or because planted."""
+"""Directions without labels, on networks whose components are known: by exact analysis, by
+rendering, or because planted."""
 
 import re
 from dataclasses import replace
@@ -10,7 +11,14 @@ import torch
 from PIL import Image
 
 from latentedit.cli.moves import parse_amounts
-from latentedit.directions import Direction, factorised, load_direction, principal_components, style_channels, sweep_sheet
+from latentedit.directions import (
+    Direction,
+    factorised,
+    load_direction,
+    principal_components,
+    style_channels,
+    sweep_sheet,
+)
 from latentedit.directions.channels import GRID, Sampling, screen
 from latentedit.directions.pca import moments
 from latentedit.directions.sigma import measure_sigma
@@ -53,7 +61,8 @@ def test_components_are_those_of_an_exact_analysis(generator: Generator) -> None
 
 
 def test_chunks_change_nothing() -> None:
-    """Also where the mean is a thousand times the spread, which a sum of squares would not survive."""
+    """Also where the mean is a thousand times the spread, which a sum of squares would not
+    survive."""
     generator = tiny_generator()
     last = generator.mapping.get_submodule("fc1")
     assert isinstance(last, FullyConnected)
@@ -70,8 +79,11 @@ def test_chunks_change_nothing() -> None:
     exact = torch.from_numpy(np.cov(w.numpy().T, bias=True) * 500)
     for mean, scatter in (whole, parts):
         torch.testing.assert_close(mean, w.mean(dim=0), rtol=1e-6, atol=0)
-        # Rounding of float32 w differs between batches; of a spread of 1e-3 about 2 that is 1e-4 of it.
-        torch.testing.assert_close(scatter, exact, rtol=0, atol=3e-3 * float(exact.diagonal().max()))
+        # Rounding of float32 w differs between batches; of a spread of 1e-3 about 2 that is 1e-4 of
+        # it.
+        torch.testing.assert_close(
+            scatter, exact, rtol=0, atol=3e-3 * float(exact.diagonal().max())
+        )
 
 
 def affines(generator: Generator) -> list[FullyConnected]:
@@ -88,18 +100,23 @@ def test_factorised_directions_move_styles_most(architecture: str) -> None:
     for layers in (None, (1, 2), (generator.num_ws - 1, generator.num_ws - 1)):
         found = factorised(generator, 4, layers=layers)
         first, last = layers or (0, generator.num_ws - 1)
-        rows = np.concatenate([a.weight.double().numpy() for a in affines(generator)[first : last + 1]])
+        rows = np.concatenate(
+            [a.weight.double().numpy() for a in affines(generator)[first : last + 1]]
+        )
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         values, vectors = np.linalg.eigh(rows.T @ rows)
         for i, d in enumerate(found):
             assert (d.name, d.layers) == (f"sefa-{i:02d}", layers)
             assert d.report["eigenvalue"] == pytest.approx(values[-1 - i], rel=1e-6)
             assert d.report["share"] == pytest.approx(values[-1 - i] / len(rows), rel=1e-6)
-            assert abs(float(d.vector.double().numpy() @ vectors[:, -1 - i])) == pytest.approx(1, abs=1e-5)
+            assert abs(float(d.vector.double().numpy() @ vectors[:, -1 - i])) == pytest.approx(
+                1, abs=1e-5
+            )
             assert d.sigma == pytest.approx(measure_sigma(d.vector, generator), rel=1e-5)
 
         def moved(vector: torch.Tensor, first: int = first, last: int = last) -> float:
-            """What the network itself makes of a step: its styles, each in units of its row's length."""
+            """What the network itself makes of a step: its styles, each in units of its row's
+            length."""
             ws = torch.zeros(2, generator.num_ws, generator.w_dim)
             ws[1] = vector
             total = 0.0
@@ -111,7 +128,9 @@ def test_factorised_directions_move_styles_most(architecture: str) -> None:
             return total
 
         torch.manual_seed(0)
-        others = [torch.nn.functional.normalize(torch.randn(generator.w_dim), dim=0) for _ in range(50)]
+        others = [
+            torch.nn.functional.normalize(torch.randn(generator.w_dim), dim=0) for _ in range(50)
+        ]
         assert moved(found[0].vector) == pytest.approx(found[0].report["eigenvalue"], rel=1e-4)
         assert moved(found[0].vector) > max(moved(other) for other in others)
 
@@ -125,7 +144,9 @@ def test_factorisation_looks_only_at_its_layers_and_not_at_lengths() -> None:
     assert abs(float(factorised(generator, 1, layers=(2, 3))[0].vector @ planted)) > 0.99
     assert abs(float(factorised(generator, 1, layers=(0, 1))[0].vector @ planted)) < 0.9
     before = factorised(generator, 2, layers=(0, 1))
-    with torch.no_grad():  # an equal network: a channel's style times 100, what it modulates over 100; and a channel without w
+    # an equal network: a channel's style times 100, what it modulates over 100; and a channel
+    # without w
+    with torch.no_grad():
         layer = generator.synthesis.layers[0]
         assert isinstance(layer, SynthesisLayer)
         layer.affine.weight[3] *= 100
@@ -139,13 +160,18 @@ def test_factorisation_looks_only_at_its_layers_and_not_at_lengths() -> None:
     assert bool(factorised(generator, 1, layers=(0, 1))[0].vector.isfinite().all())
 
 
-def changes(generator: Generator, w: torch.Tensor, std: torch.Tensor, channel: int, step: float) -> torch.Tensor:
+def changes(
+    generator: Generator, w: torch.Tensor, std: torch.Tensor, channel: int, step: float
+) -> torch.Tensor:
     """Mean square change ``[8, 8]`` by rendering both sides, for one standard deviation."""
     ws = w[:, None].expand(-1, generator.num_ws, -1)
     sizes = [size for _, size in generator.synthesis.style_layers]
     offset = torch.zeros(len(std))
     offset[channel] = step * std[channel]
-    ends = [render(generator, ws, "const", [o[None] for o in (sign * offset).split(sizes)]) for sign in (1, -1)]
+    ends = [
+        render(generator, ws, "const", [o[None] for o in (sign * offset).split(sizes)])
+        for sign in (1, -1)
+    ]
     change = ((ends[0] - ends[1]) / (2 * step)).square().mean(dim=(0, 1))
     side = len(change) // GRID
     return change.reshape(GRID, side, GRID, side).mean(dim=(1, 3)).double()
@@ -182,13 +208,19 @@ def test_channels_are_measured_by_rendering() -> None:
         assert (d.space, float(d.vector.sum())) == ("s", 1.0)
         assert d.scale is not None
         assert torch.equal(d.scale, std)
-        layer = int(np.searchsorted(np.cumsum([s for _, s in GENERATOR.synthesis.style_layers]), channel, side="right"))
+        layer = int(
+            np.searchsorted(
+                np.cumsum([s for _, s in GENERATOR.synthesis.style_layers]), channel, side="right"
+            )
+        )
         start = sum(size for _, size in GENERATOR.synthesis.style_layers[:layer])
         assert d.name == f"s-{layer:02d}-{channel - start:03d}"
         assert d.layers == (GENERATOR.synthesis.style_layers[layer][0],) * 2
         energy = changes(GENERATOR, w, std, channel, 2.0)
         assert d.report["effect"] == pytest.approx(float(energy.mean().sqrt()), rel=1e-3)
-        assert d.report["locality"] == pytest.approx(float(energy.flatten().topk(16).values.sum() / energy.sum()), rel=1e-3)
+        assert d.report["locality"] == pytest.approx(
+            float(energy.flatten().topk(16).values.sum() / energy.sum()), rel=1e-3
+        )
         rows = float((energy.sum(dim=1) * torch.arange(0.5, 8)).sum() / energy.sum()) / 8
         assert d.report["place"][0] == pytest.approx(rows, abs=1e-3)
         assert d.sigma == pytest.approx(1, abs=1e-3)
@@ -206,7 +238,8 @@ def test_a_planted_place_is_local_and_dead_channels_are_left_out() -> None:
     assert isinstance(block, SynthesisBlock)
     assert isinstance(block.torgb, ToRGB)
     with torch.no_grad():
-        # Maps 0 and 1 of the last layer: light in one corner, by the noise input, and light everywhere, by the bias.
+        # Maps 0 and 1 of the last layer: light in one corner, by the noise input, and light
+        # everywhere, by the bias.
         block.conv1.weight[:2] = 0
         block.conv1.noise_strength.fill_(1.0)
         block.conv1.noise_const.zero_()
@@ -216,7 +249,10 @@ def test_a_planted_place_is_local_and_dead_channels_are_left_out() -> None:
         block.torgb.affine.weight[2] = 0
     last = generator.num_ws - 1
     width = generator.synthesis.style_layers[-1][1]
-    found = {d.name: d for d in style_channels(generator, width - 1, sampling=Sampling(4), layers=(last, last))}
+    found = {
+        d.name: d
+        for d in style_channels(generator, width - 1, sampling=Sampling(4), layers=(last, last))
+    }
     number = len(generator.synthesis.style_layers) - 1
     assert set(found) == {f"s-{number:02d}-{c:03d}" for c in range(width) if c != 2}
     corner, everywhere = found[f"s-{number:02d}-000"], found[f"s-{number:02d}-001"]
@@ -233,7 +269,9 @@ def test_a_planted_place_is_local_and_dead_channels_are_left_out() -> None:
     assert zero.scale is not None
     assert float(zero.scale.min()) == 0
     torch.testing.assert_close(zero.score(ws, generator), corner.score(ws, generator))
-    with pytest.raises(Error, match=f"count from 1 to {width - 1}, the number of style channels that vary"):
+    with pytest.raises(
+        Error, match=f"count from 1 to {width - 1}, the number of style channels that vary"
+    ):
         style_channels(generator, width, sampling=Sampling(1), layers=(last, last))
 
 
@@ -242,21 +280,38 @@ def test_a_discriminator_says_whether_channels_stay_real() -> None:
     found = style_channels(GENERATOR, 2, discriminator=discriminator, sampling=Sampling(3))
     ws = GENERATOR.mapping(sample_z(0, GENERATOR.z_dim, 3), None, 0.7)
     base = discriminator(render(GENERATOR, ws))
-    ends = [discriminator(render(GENERATOR, ws, "const", edit_styles(GENERATOR, [], found[0], a))) for a in (-3.0, 3.0)]
-    assert found[0].report["realism"] == pytest.approx(float((sum(ends) / 2 - base).mean()), abs=1e-3)
+    ends = [
+        discriminator(render(GENERATOR, ws, "const", edit_styles(GENERATOR, [], found[0], a)))
+        for a in (-3.0, 3.0)
+    ]
+    assert found[0].report["realism"] == pytest.approx(
+        float((sum(ends) / 2 - base).mean()), abs=1e-3
+    )
     assert "realism" not in style_channels(GENERATOR, 1, sampling=Sampling(1))[0].report
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: principal_components(GENERATOR, 13), "count from 1 to 12, the number of dimensions of w, got 13"),
+        (
+            lambda: principal_components(GENERATOR, 13),
+            "count from 1 to 12, the number of dimensions of w, got 13",
+        ),
         (lambda: principal_components(GENERATOR, 0), "count from 1 to 12"),
-        (lambda: principal_components(GENERATOR, 5, samples=5), "5 components need more than 5 samples, got 5"),
-        (lambda: principal_components(GENERATOR, 5, layers=(3, 9)), "layers 3-9 lie outside this network"),
+        (
+            lambda: principal_components(GENERATOR, 5, samples=5),
+            "5 components need more than 5 samples, got 5",
+        ),
+        (
+            lambda: principal_components(GENERATOR, 5, layers=(3, 9)),
+            "layers 3-9 lie outside this network",
+        ),
         (lambda: factorised(GENERATOR, 0), "count from 1 to 12"),
         (lambda: factorised(GENERATOR, 1, layers=(-1, 2)), "lie outside this network"),
-        (lambda: style_channels(GENERATOR, 10_000), "number of style channels that vary in these layers, got 10000"),
+        (
+            lambda: style_channels(GENERATOR, 10_000),
+            "number of style channels that vary in these layers, got 10000",
+        ),
         (lambda: style_channels(GENERATOR, 1, layers=(2, 1)), "lie outside this network"),
         (lambda: style_channels(GENERATOR, 1, sampling=Sampling(0)), "at least 1 sample"),
         (lambda: style_channels(GENERATOR, 1, sampling=Sampling(amount=0.0)), "an amount above 0"),
@@ -291,15 +346,29 @@ def test_files_of_every_space(tmp_path: Path) -> None:
         assert torch.equal(again.vector, d.vector)
         assert (again.scale is None) == (d.scale is None)
         assert d.scale is None or (again.scale is not None and torch.equal(again.scale, d.scale))
-        for name in ("name", "space", "intercept", "sigma", "layers", "report", "provenance", "fingerprint"):
+        for name in (
+            "name",
+            "space",
+            "intercept",
+            "sigma",
+            "layers",
+            "report",
+            "provenance",
+            "fingerprint",
+        ):
             assert getattr(again, name) == getattr(d, name)
 
 
-def cells(sheet: Image.Image, columns: int, top: int = 36, step: int = 168) -> list[list[torch.Tensor]]:
-    """Pictures of a sheet whose titles and captions are there, 128 px each, brought back to 16 px."""
+def cells(
+    sheet: Image.Image, columns: int, top: int = 36, step: int = 168
+) -> list[list[torch.Tensor]]:
+    """Pictures of a sheet whose titles and captions are there, 128 px each, brought back to 16
+    px."""
     rows = (sheet.height - 6) // step
     corners = [[(6 + 134 * c, top + step * r) for c in range(columns)] for r in range(rows)]
-    return [[load_image(sheet.crop((x, y, x + 128, y + 128)), 16, 1) for x, y in row] for row in corners]
+    return [
+        [load_image(sheet.crop((x, y, x + 128, y + 128)), 16, 1) for x, y in row] for row in corners
+    ]
 
 
 @torch.no_grad()
@@ -323,13 +392,19 @@ def test_a_sheet_shows_the_moved_pictures() -> None:
                 else:
                     moved = edit(ws, d, amount)
                 expected = render(generator, moved, "const", styles).clamp(-1, 1)
-                assert float((row[3 * i + j] - expected).abs().mean()) < 0.05, (d.space, seed, amount)
+                assert float((row[3 * i + j] - expected).abs().mean()) < 0.05, (
+                    d.space,
+                    seed,
+                    amount,
+                )
         assert float((row[0] - row[1]).abs().mean()) > 0.06, d.space
     # From a latent: one base, and held scores.
     latent = Latent(generator.mapping(sample_z(5, generator.z_dim)), None, "", "w")
     assert sweep_sheet(generator, directions[1:3], amounts, latent=latent).width == 6 + 3 * 134
     held = move_latent(generator, latent, directions[1], 2.0, hold=[directions[2]])
-    assert float(directions[2].score(held.ws) - directions[2].score(latent.ws)) == pytest.approx(0, abs=1e-5)
+    assert float(directions[2].score(held.ws) - directions[2].score(latent.ws)) == pytest.approx(
+        0, abs=1e-5
+    )
     for wrong in (dict(latent=latent), dict(hold=[directions[1]])):
         with pytest.raises(Error, match="the z of a latent is unknown"):
             sweep_sheet(generator, directions[:1], amounts, **wrong)
@@ -357,20 +432,56 @@ def folder_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_commands_find_directions_and_draw_them(tmp_path: Path, tiny_file: Path) -> None:
     common = ("--model", tiny_file, "--seeds", "0-1", "--amounts", "-2:2:3")
-    works("directions", "pca", *common, "--count", 3, "--samples", 500, "--layers", "0-2", "--out", tmp_path / "pca")
-    works("directions", "sefa", *common, "--count", 2, "--layers", "1-2", "--out", tmp_path / "sefa")
-    works("directions", "channels", *common, "--count", 3, "--samples", 2, "--layers", "1-2", "--out", tmp_path / "s")
+    works(
+        "directions",
+        "pca",
+        *common,
+        "--count",
+        3,
+        "--samples",
+        500,
+        "--layers",
+        "0-2",
+        "--out",
+        tmp_path / "pca",
+    )
+    works(
+        "directions", "sefa", *common, "--count", 2, "--layers", "1-2", "--out", tmp_path / "sefa"
+    )
+    works(
+        "directions",
+        "channels",
+        *common,
+        "--count",
+        3,
+        "--samples",
+        2,
+        "--layers",
+        "1-2",
+        "--out",
+        tmp_path / "s",
+    )
     generator = load_generator(tiny_file)
     expected = principal_components(generator, 3, samples=500, layers=(0, 2))
     for d in expected:
-        torch.testing.assert_close(load_direction(tmp_path / "pca" / f"{d.name}.safetensors").vector, d.vector)
+        torch.testing.assert_close(
+            load_direction(tmp_path / "pca" / f"{d.name}.safetensors").vector, d.vector
+        )
     assert load_direction(tmp_path / "sefa" / "sefa-01.safetensors").layers == (1, 2)
     channels = sorted((tmp_path / "s").glob("s-*.safetensors"))
     assert len(channels) == 3
     assert all(load_direction(path).report["realism"] is not None for path in channels)
     for folder, count in (("pca", 3), ("sefa", 2), ("s", 3)):
         assert size_of(tmp_path / folder / "sheet.png") == (6 + 6 * 134, 6 + count * 168)
-    works("directions", "sheet", channels[0], tmp_path / "pca" / "pc-00.safetensors", *common, "--out", tmp_path / "two.png")
+    works(
+        "directions",
+        "sheet",
+        channels[0],
+        tmp_path / "pca" / "pc-00.safetensors",
+        *common,
+        "--out",
+        tmp_path / "two.png",
+    )
     assert size_of(tmp_path / "two.png") == (6 + 6 * 134, 6 + 2 * 168)
     assert "pc-00: " in title(expected[0])
     assert "layers 0-2" in title(expected[0])
@@ -382,7 +493,9 @@ def test_commands_find_directions_and_draw_them(tmp_path: Path, tiny_file: Path)
         (("sheet", "absent"), "absent: no direction file"),
         (("sheet", channels[0]), "needs the generator .*give its file with --model"),
     ]:
-        assert re.search(message, complaint("directions", *words, "--out", tmp_path / "bad.png")), message
+        assert re.search(message, complaint("directions", *words, "--out", tmp_path / "bad.png")), (
+            message
+        )
     assert not (tmp_path / "bad.png").exists()
 
 
@@ -392,7 +505,9 @@ def test_naming(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
     component = principal_components(generator, 2, samples=300)[1]
     path = tmp_path / "pc-01.safetensors"
     component.save(path)
-    result = works("directions", "name", path, "beard", "--flip", "--layers", "1-2", "--model", tiny_file)
+    result = works(
+        "directions", "name", path, "beard", "--flip", "--layers", "1-2", "--model", tiny_file
+    )
     assert str(own / "beard.safetensors") in result.output
     named = load_direction("beard", fingerprint(generator))
     assert torch.equal(named.vector, -component.vector)
@@ -411,7 +526,9 @@ def test_naming(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(load_direction("beard").vector, -component.vector)
     works("directions", "name", path, "beard", "--force")
     assert torch.equal(load_direction("beard").vector, component.vector)
-    assert "back.safetensors exists" in complaint("directions", "name", path, "x", "--out", tmp_path / "back.safetensors")
+    assert "back.safetensors exists" in complaint(
+        "directions", "name", path, "x", "--out", tmp_path / "back.safetensors"
+    )
     for words, message in [
         (("a b",), "letters, digits"),
         (("../x",), "letters, digits"),
@@ -422,19 +539,38 @@ def test_naming(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
         assert message in complaint("directions", "name", path, *words)
     channel = style_channels(generator, 1, sampling=Sampling(1), layers=(2, 2))[0]
     channel.save(tmp_path / "s.safetensors")
-    text = complaint("directions", "name", tmp_path / "s.safetensors", "x", "--layers", "0-1", "--model", tiny_file)
+    text = complaint(
+        "directions",
+        "name",
+        tmp_path / "s.safetensors",
+        "x",
+        "--layers",
+        "0-1",
+        "--model",
+        tiny_file,
+    )
     assert "is in layers 2-2, outside of 0-1" in text
     assert sorted(file.name for file in own.iterdir()) == ["beard.safetensors"]
 
 
-def test_names_of_shipped_directions_are_taken(tmp_path: Path, faces128: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_shipped_directions_are_taken(
+    tmp_path: Path, faces128: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = folder_of(tmp_path, monkeypatch)
     factorised(faces128.generator, 1)[0].save(tmp_path / "sefa.safetensors")
-    assert "a bundled direction has the name turn" in complaint("directions", "name", tmp_path / "sefa.safetensors", "turn")
+    assert "a bundled direction has the name turn" in complaint(
+        "directions", "name", tmp_path / "sefa.safetensors", "turn"
+    )
     assert not own.exists()
-    works("directions", "name", tmp_path / "sefa.safetensors", "turn", "--force", "--layers", "fine")
-    assert load_direction("turn", fingerprint(faces128.generator)).layers == (8, faces128.generator.num_ws - 1)
-    factorised(GENERATOR, 1)[0].save(tmp_path / "other.safetensors")  # another generator: nothing of that name ships
+    works(
+        "directions", "name", tmp_path / "sefa.safetensors", "turn", "--force", "--layers", "fine"
+    )
+    assert load_direction("turn", fingerprint(faces128.generator)).layers == (
+        8,
+        faces128.generator.num_ws - 1,
+    )
+    # another generator: nothing of that name ships
+    factorised(GENERATOR, 1)[0].save(tmp_path / "other.safetensors")
     (own / "turn.safetensors").unlink()
     works("directions", "name", tmp_path / "other.safetensors", "turn")
 
@@ -458,7 +594,9 @@ def test_editing_along_style_directions(
     generator, latent, file, paths = edited
     model, out = ("--model", tiny_file), tmp_path / "out.safetensors"
     d, w = load_direction(paths["s"]), load_direction(paths["w"])
-    works("edit", file, *model, "--set", f"{paths['s']}=2", "--set", f"{paths['w']}=1", "--out", out)
+    works(
+        "edit", file, *model, "--set", f"{paths['s']}=2", "--set", f"{paths['w']}=1", "--out", out
+    )
     moved = load_latent(out)
     assert moved.space == "s"
     torch.testing.assert_close(moved.ws, edit(latent.ws, w, 1.0))
@@ -467,7 +605,9 @@ def test_editing_along_style_directions(
     # On from there, to a score: the earlier offsets count.
     works("edit", out, *model, "--set", f"{paths['s']}=:1.5", "--out", tmp_path / "on.safetensors")
     moved = load_latent(tmp_path / "on.safetensors")
-    assert float(d.score(moved.ws, generator, moved.styles)[0]) / d.sigma == pytest.approx(1.5, abs=1e-4)
+    assert float(d.score(moved.ws, generator, moved.styles)[0]) / d.sigma == pytest.approx(
+        1.5, abs=1e-4
+    )
     assert [edit.rpartition("=")[2] for edit in moved.settings["edits"]] == ["2", "1", ":1.5"]
     # Rows that are not the channel's: nothing moves.
     other = (d.layers[0] + 1) % generator.num_ws if d.layers else 0
@@ -485,8 +625,14 @@ def test_editing_along_style_directions(
         (("--set", f"{paths['z']}=1"), "the z of a latent is unknown"),
         (("--set", f"{paths['z']}=:1"), "the z of a latent is unknown"),
         (("--sweep", f"{paths['z']}=-1:1:3"), "the z of a latent is unknown"),
-        (("--set", f"{paths['s']}=1", "--hold", paths["w"]), "only directions in w and w+ can be held"),
-        (("--set", f"{paths['w']}=1", "--hold", paths["s"]), "only directions in w and w+ can be held"),
+        (
+            ("--set", f"{paths['s']}=1", "--hold", paths["w"]),
+            "only directions in w and w+ can be held",
+        ),
+        (
+            ("--set", f"{paths['w']}=1", "--hold", paths["s"]),
+            "only directions in w and w+ can be held",
+        ),
     ]:
         assert message in complaint("edit", file, *model, *words, "--out", tmp_path / "bad.png")
     assert not (tmp_path / "bad.png").exists()

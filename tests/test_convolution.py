@@ -43,13 +43,19 @@ def test_a_penalty_is_the_same_where_it_is_announced(
     architecture: str, clamp: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("layers", "modulation"):
-        monkeypatch.setattr(f"latentedit.networks.{module}.prefers_own_gradients", lambda device: True)
+        monkeypatch.setattr(
+            f"latentedit.networks.{module}.prefers_own_gradients", lambda device: True
+        )
     torch.manual_seed(0)
-    config = DiscriminatorConfig(16, 3, channel_base=128, channel_max=8, architecture=architecture, conv_clamp=clamp)
+    config = DiscriminatorConfig(
+        16, 3, channel_base=128, channel_max=8, architecture=architecture, conv_clamp=clamp
+    )
     d = build_discriminator(config).double()
     images = torch.randn(4, 3, 16, 16, dtype=torch.float64, requires_grad=True)
     parameters = list(d.parameters())
-    expected = torch.autograd.grad(r1_penalty(images, d(images)).sum(), parameters, allow_unused=True)
+    expected = torch.autograd.grad(
+        r1_penalty(images, d(images)).sum(), parameters, allow_unused=True
+    )
     with differentiated_twice():
         logits = d(images)
     found = torch.autograd.grad(r1_penalty(images, logits).sum(), parameters, allow_unused=True)
@@ -58,7 +64,9 @@ def test_a_penalty_is_the_same_where_it_is_announced(
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "skip"])
-def test_path_lengths_are_the_same_by_either_form(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_lengths_are_the_same_by_either_form(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     shape: dict[str, Any] = {"channel_base": 128, "channel_max": 8, "architecture": architecture}
     g = Generator(GeneratorConfig(16, **shape, z_dim=8, w_dim=8, mapping_layers=2)).double()
@@ -66,9 +74,18 @@ def test_path_lengths_are_the_same_by_either_form(architecture: str, monkeypatch
     noise = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     found = []
     for own in (False, True):
-        monkeypatch.setattr("latentedit.networks.modulation.prefers_own_gradients", lambda device, own=own: own)
+        monkeypatch.setattr(
+            "latentedit.networks.modulation.prefers_own_gradients", lambda device, own=own: own
+        )
         with differentiated_twice():
             lengths = path_lengths(g.synthesis(ws), ws, noise)
-        found.append([lengths.detach(), *torch.autograd.grad(lengths.sum(), list(g.synthesis.parameters()), allow_unused=True)])
+        found.append(
+            [
+                lengths.detach(),
+                *torch.autograd.grad(
+                    lengths.sum(), list(g.synthesis.parameters()), allow_unused=True
+                ),
+            ]
+        )
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)

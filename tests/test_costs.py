@@ -35,22 +35,34 @@ def convolutions(model: Model, channels: int) -> float:
 
 
 def test_arithmetic_is_that_of_the_convolutions(tmp_path: Path) -> None:
-    model = Model(tiny_generator(resolution=64, channel_base=1024), tiny_discriminator(resolution=64, channel_base=1024))
+    model = Model(
+        tiny_generator(resolution=64, channel_base=1024),
+        tiny_discriminator(resolution=64, channel_base=1024),
+    )
     cost = estimate(model, torch.device("cpu"))
     bare = convolutions(model, 1) / 1e9
-    assert bare <= cost.render_gflop <= 1.5 * bare  # and resampling, affine layers, weights folded with styles
+    # and resampling, affine layers, weights folded with styles
+    assert bare <= cost.render_gflop <= 1.5 * bare
     assert cost.perceptual == "discriminator"
     assert cost.step_gflop > 2 * cost.render_gflop
-    assert cost.step_gb > cost.render_gb > sum(p.numel() for p in model.generator.parameters()) * 4 / 1e9
-    # Without a discriminator it would be VGG-16, of 15.3 thousand million multiplications at 224 px.
+    assert (
+        cost.step_gb
+        > cost.render_gb
+        > sum(p.numel() for p in model.generator.parameters()) * 4 / 1e9
+    )
+    # Without a discriminator it would be VGG-16, of 15.3 thousand million multiplications at 224
+    # px.
     model.discriminator = None
     lpips = estimate(model, torch.device("cpu"))
     assert lpips.perceptual == "lpips"
-    assert lpips.step_gflop - 2 * cost.render_gflop == pytest.approx(2 * 2 * 15.3 * (64 / 224) ** 2, rel=0.1)
+    assert lpips.step_gflop - 2 * cost.render_gflop == pytest.approx(
+        2 * 2 * 15.3 * (64 / 224) ** 2, rel=0.1
+    )
 
 
 def test_shift_tolerant_lpips_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its convolutions, as the network itself counts them at 64 px; the edges cost it more there."""
+    """Its convolutions, as the network itself counts them at 64 px; the edges cost it more
+    there."""
     model = Model(tiny_generator(resolution=64), tiny_discriminator(resolution=64))
     bare = estimate(model, torch.device("cpu"))
     monkeypatch.setattr("latentedit.model.cost.stlpips_file", lambda: Path())
@@ -69,9 +81,19 @@ def test_backbone_in_the_cache_is_what_would_be_used(tmp_path: Path) -> None:
 
 def test_told_before_a_long_search(tmp_path: Path) -> None:
     sizes = {"resolution": 256, "channel_base": 512, "channel_max": 4}
-    save_model(tmp_path / "large.safetensors", Model(tiny_generator(**sizes), tiny_discriminator(**sizes)))
+    save_model(
+        tmp_path / "large.safetensors", Model(tiny_generator(**sizes), tiny_discriminator(**sizes))
+    )
     works("sample", tmp_path / "large.safetensors", "--seeds", "1", "--out", tmp_path / "a.png")
-    search = ("--model", tmp_path / "large.safetensors", "--aligned", "--steps", "1", "--out", tmp_path / "out")
+    search = (
+        "--model",
+        tmp_path / "large.safetensors",
+        "--aligned",
+        "--steps",
+        "1",
+        "--out",
+        tmp_path / "out",
+    )
     told = works("invert", tmp_path / "a.png", *search).stderr
     cost = r"[\d.e-]+ minutes and [\d.e-]+ GB per photo, plus [\d.e-]+ minutes once for this model"
     assert re.search(rf"estimate, within a factor of two: {cost}", told)

@@ -38,13 +38,16 @@ SCORES = ((W - W.mean(0)) @ PLANTED).numpy()
 
 @pytest.mark.parametrize("kind", ["svc", "logistic"])
 def test_finds_a_planted_direction(kind: str) -> None:
-    d = fit(W, (SCORES > 0).astype(float), generator=GENERATOR, name="planted", kind=kind, strength=10.0)
+    d = fit(
+        W, (SCORES > 0).astype(float), generator=GENERATOR, name="planted", kind=kind, strength=10.0
+    )
     assert float(d.vector @ PLANTED) > 0.95
     assert float(d.vector.norm()) == pytest.approx(1)
     assert d.report["auc"] > 0.98
     assert abs(d.report["auc_shuffled"] - 0.5) < 0.1
     assert len(d.report["auc_folds"]) == 5
-    # The intercept puts the boundary where the planted one is: scores of the two classes differ in sign.
+    # The intercept puts the boundary where the planted one is: scores of the two classes differ in
+    # sign.
     ws = W[:, None].expand(-1, GENERATOR.num_ws, -1)
     assert float(((d.score(ws) > 0).numpy() == (SCORES > 0)).mean()) > 0.93
 
@@ -73,7 +76,9 @@ def test_w_plus() -> None:
     assert float((d.vector * planted).sum()) > 0.8
     only = fit(ws, labels, generator=GENERATOR, layers=(2, 2), strength=1.0)
     assert only.layers == (2, 2)
-    assert only.report["auc"] > fit(ws, labels, generator=GENERATOR, layers=(3, 3)).report["auc"] + 0.2
+    assert (
+        only.report["auc"] > fit(ws, labels, generator=GENERATOR, layers=(3, 3)).report["auc"] + 0.2
+    )
 
 
 def test_missing_labels_are_left_out() -> None:
@@ -89,13 +94,18 @@ def test_groups_are_never_split() -> None:
 
 
 def test_a_label_that_only_names_people_is_found_out() -> None:
-    """Each person has one label and a place in w of their own: perfect within people, chance across them."""
+    """Each person has one label and a place in w of their own: perfect within people, chance across
+    them."""
     rng = np.random.default_rng(0)
     people = np.repeat(np.arange(20), 10)
-    x = torch.from_numpy((rng.normal(size=(20, 12))[people] + 0.01 * rng.normal(size=(200, 12))).astype(np.float32))
+    x = torch.from_numpy(
+        (rng.normal(size=(20, 12))[people] + 0.01 * rng.normal(size=(200, 12))).astype(np.float32)
+    )
     labels = (people % 2).astype(float)
     assert fit(x, labels, generator=GENERATOR, strength=10).report["auc"] > 0.9
-    assert fit(x, labels, generator=GENERATOR, strength=10, groups=list(people)).report["auc"] < 0.85
+    assert (
+        fit(x, labels, generator=GENERATOR, strength=10, groups=list(people)).report["auc"] < 0.85
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,9 +148,15 @@ def test_both_ways_from_photographs_find_brightness() -> None:
     discriminator = tiny_discriminator()
     classifier = PhotoClassifier(discriminator, images, labels)
     assert classifier.report["auc"] > 0.8
-    shared: dict[str, Any] = {"generator": GENERATOR, "discriminator": discriminator, "name": "bright"}
+    shared: dict[str, Any] = {
+        "generator": GENERATOR,
+        "discriminator": discriminator,
+        "name": "bright",
+    }
     for d in (
-        fit_from_photos(LabelledPhotos(images, labels), options=TransferOptions(samples=300), **shared),
+        fit_from_photos(
+            LabelledPhotos(images, labels), options=TransferOptions(samples=300), **shared
+        ),
         fit_from_inversions(LabelledPhotos(images, labels, mirror="none"), steps=60, **shared),
     ):
         w = sample_w(GENERATOR, 64, seed=11)
@@ -150,17 +166,32 @@ def test_both_ways_from_photographs_find_brightness() -> None:
 
 
 def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    d = Direction("mine", PLANTED, 0.5, 2.0, fingerprint(GENERATOR), (1, 3), {"auc": 0.9}, {"labels": "x.csv"})
+    d = Direction(
+        "mine", PLANTED, 0.5, 2.0, fingerprint(GENERATOR), (1, 3), {"auc": 0.9}, {"labels": "x.csv"}
+    )
     d.save(tmp_path / "mine.safetensors")
     again = load_direction(tmp_path / "mine.safetensors")
     assert torch.equal(again.vector, d.vector)
-    for name in ("name", "intercept", "sigma", "fingerprint", "layers", "report", "provenance", "space"):
+    for name in (
+        "name",
+        "intercept",
+        "sigma",
+        "fingerprint",
+        "layers",
+        "report",
+        "provenance",
+        "space",
+    ):
         assert getattr(again, name) == getattr(d, name)
     monkeypatch.setenv("LATENTEDIT_DIRECTIONS", str(tmp_path))
     assert load_direction("mine", fingerprint(GENERATOR)).name == "mine"
     with pytest.raises(Error, match="the directions of this generator are: none"):
         find_direction("mine", "0" * 64)
-    with pytest.raises(Error, match=f"direction mine was found on the generator {d.fingerprint[:12]}, other is 000000000000"):
+    with pytest.raises(
+        Error,
+        match=f"direction mine was found on the generator {d.fingerprint[:12]}, other is "
+        "000000000000",
+    ):
         check_generator(d, "0" * 64, "other")
     check_generator(d, "0" * 64, "other", force=True)
 
@@ -169,7 +200,9 @@ def test_labels(tmp_path: Path) -> None:
     for name in "abcd":
         (tmp_path / f"{name}.png").write_bytes(b"")
     table = tmp_path / "labels.csv"
-    table.write_text("file,pose,age,who\na.png,left,3,x\nb.png,right,4,x\nc.png,up,,y\nd.png,left,5.5,y\n")
+    table.write_text(
+        "file,pose,age,who\na.png,left,3,x\nb.png,right,4,x\nc.png,up,,y\nd.png,left,5.5,y\n"
+    )
     pose = read_labels(table, "pose", positive=["right"], negative=["left"], group="who")
     assert [p.name for p in pose.paths] == ["a.png", "b.png", "d.png"]
     assert pose.values.tolist() == [0, 1, 0]
@@ -180,9 +213,15 @@ def test_labels(tmp_path: Path) -> None:
     assert len(read_labels(table, "pose", positive=["left"], group="who", exclude=["x"]).paths) == 2
     for options, message in [
         ({"column": "hat"}, "no column 'hat'; there are file, pose, age, who"),
-        ({"column": "pose"}, "line 2: pose is 'left', neither a number nor yes or no; use positive=VALUE"),
+        (
+            {"column": "pose"},
+            "line 2: pose is 'left', neither a number nor yes or no; use positive=VALUE",
+        ),
         ({"column": "age", "group": "team"}, "no column 'team'"),
-        ({"column": "pose", "positive": ["left"], "group": "who", "exclude": ["x", "y"]}, "no row has a usable label"),
+        (
+            {"column": "pose", "positive": ["left"], "group": "who", "exclude": ["x", "y"]},
+            "no row has a usable label",
+        ),
         ({"column": "pose", "positive": ["back"]}, "all 4 labels of 'pose' are the same"),
     ]:
         with pytest.raises(Error, match=message):
@@ -195,9 +234,11 @@ def test_labels(tmp_path: Path) -> None:
 
 
 def check_report(d: Direction) -> None:
-    """A slider that ships tells what it was found from, better than chance, and brings pictures over."""
+    """A slider that ships tells what it was found from, better than chance, and brings pictures
+    over."""
     if "r2" in d.report:
-        assert d.report["r2"] > 0.25  # face-width has least, as its labels are the noisiest; the judge decides below
+        # face-width has least, as its labels are the noisiest; the judge decides below
+        assert d.report["r2"] > 0.25
     else:
         assert d.report["auc"] > 0.9
         assert abs(d.report["auc_shuffled"] - 0.5) < 0.1
@@ -215,5 +256,7 @@ def test_shipped_directions(faces128: Model) -> None:
         check_report(d)
         assert (CARDS / f"{name}.md").is_file(), name
         assert (CARDS / f"{name}.png").is_file(), name
-        scores = d.score(sample_w(faces128.generator)[:, None].expand(-1, faces128.generator.num_ws, -1))
+        scores = d.score(
+            sample_w(faces128.generator)[:, None].expand(-1, faces128.generator.num_ws, -1)
+        )
         assert float(scores.std()) == pytest.approx(d.sigma, rel=1e-2)

@@ -64,13 +64,17 @@ def passes(config: TrainingConfig, world: World = World(), device: str = "cpu") 
     for networks, run in runs:
         run()
         for name, own in networks.items():
-            found[name] = {key: p.grad.cpu() for key, p in own.named_parameters() if p.grad is not None}
+            found[name] = {
+                key: p.grad.cpu() for key, p in own.named_parameters() if p.grad is not None
+            }
     trainer.g_optimizer, trainer.d_optimizer = optimizers
     for _ in range(2):
         trainer.step()
     weights = {**trainer.g.state_dict(), **{f"d.{k}": v for k, v in trainer.d.state_dict().items()}}
     found["weights"] = {key: value.cpu() for key, value in weights.items()}
-    found["figures"] = {k: v.double().cpu() for k, v in trainer.figures.items() if not k.startswith("spread")}
+    found["figures"] = {
+        k: v.double().cpu() for k, v in trainer.figures.items() if not k.startswith("spread")
+    }
     return found
 
 
@@ -81,8 +85,11 @@ def assert_agree(one: Passes, other: Passes) -> None:
         assert largest > 0
         for name, tensor in tensors.items():
             error = float((tensor - other[part][name]).abs().max())
-            # Adam divides by the size of a gradient, so that the weights show the rounding of the smallest ones.
-            assert error <= (1e-5 if part == "weights" else 1e-10) * largest, f"{part} {name}: {error} of {largest}"
+            # Adam divides by the size of a gradient, so that the weights show the rounding of the
+            # smallest ones.
+            assert error <= (1e-5 if part == "weights" else 1e-10) * largest, (
+                f"{part} {name}: {error} of {largest}"
+            )
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +154,13 @@ def by_two(out: Path, at_once: int, device: str) -> Passes:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
     root = Path(__file__).parent.parent
     command = [sys.executable, "-c", WORKER, str(root), str(out), str(at_once), device]
     processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank)}) for rank in range(2)]
@@ -161,7 +174,9 @@ def test_batches_that_cannot_be_cut() -> None:
         Trainer(CUT, pictures(), world=World(0, 3))
     with pytest.raises(Error, match="not a multiple of a micro-batch of 5 on 1 processes"):
         Trainer(CUT.changed(micro_batch=5), pictures())
-    with pytest.raises(Error, match="a micro-batch of 2 is not a multiple of the minibatch-deviation group of 4"):
+    with pytest.raises(
+        Error, match="a micro-batch of 2 is not a multiple of the minibatch-deviation group of 4"
+    ):
         Trainer(CUT.changed(micro_batch=2), pictures())
 
 
@@ -169,7 +184,10 @@ def test_half_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(Error, match="WORLD_SIZE is set, but not RANK, MASTER_ADDR, MASTER_PORT; start with torchrun"):
+    with pytest.raises(
+        Error,
+        match="WORLD_SIZE is set, but not RANK, MASTER_ADDR, MASTER_PORT; start with torchrun",
+    ):
         join_world()
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert join_world() == World()

@@ -60,7 +60,14 @@ def test_commands_exist_with_their_options(page: str) -> None:
                 assert word in known, f"{line}: {word}"
 
 
-REFERENCE_PAGES = ["CONTRIBUTING.md", "docs/formats.md", "docs/python.md", "docs/shapes.md", "docs/speed.md", "docs/terms.md"]
+REFERENCE_PAGES = [
+    "CONTRIBUTING.md",
+    "docs/formats.md",
+    "docs/python.md",
+    "docs/shapes.md",
+    "docs/speed.md",
+    "docs/terms.md",
+]
 
 
 @pytest.mark.parametrize("page", [*PAGES, *REFERENCE_PAGES])
@@ -68,7 +75,9 @@ def test_files_and_pictures_named_are_there(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert ((ROOT / page).parent / target).exists(), target
-    for target in re.findall(r"`((?:recipes|benchmarks|docs|latentedit|tests)/[\w/.-]+\.\w+)`", text):
+    for target in re.findall(
+        r"`((?:recipes|benchmarks|docs|latentedit|tests)/[\w/.-]+\.\w+)`", text
+    ):
         assert (ROOT / target).exists(), target
 
 
@@ -76,7 +85,10 @@ def test_files_and_pictures_named_are_there(page: str) -> None:
 def test_links_lead_to_headings(page: str) -> None:
     for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", (ROOT / page).read_text()):
         text = ((ROOT / page).parent / target).read_text() if target else (ROOT / page).read_text()
-        headings = [re.sub(r"[^\w -]", "", line).strip().lower() for line in re.findall(r"^#+ (.*)", text, re.M)]
+        headings = [
+            re.sub(r"[^\w -]", "", line).strip().lower()
+            for line in re.findall(r"^#+ (.*)", text, re.M)
+        ]
         assert anchor in [heading.replace(" ", "-") for heading in headings], f"{target}#{anchor}"
 
 
@@ -105,20 +117,28 @@ def made_pictures(folder: Path) -> None:
 
 
 def run_page(page: str, folder: Path, shorter: dict[str, list[str]]) -> list[str]:
-    """Type every command of ``page`` in ``folder``; ``shorter`` adds options to commands that would take hours."""
+    """Type every command of ``page`` in ``folder``; ``shorter`` adds options to commands that would
+    take hours."""
     return run_lines(shell_lines(page), folder, shorter)
 
 
 def run_lines(lines: list[str], folder: Path, shorter: dict[str, list[str]]) -> list[str]:
     done = []
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": programs, "OMP_NUM_THREADS": "1", "LATENTEDIT_CACHE": str(folder / "cache")}
+    environment = {
+        **os.environ,
+        "PATH": programs,
+        "OMP_NUM_THREADS": "1",
+        "LATENTEDIT_CACHE": str(folder / "cache"),
+    }
     for line in lines:
         words = shlex.split(line, comments=True)
         for command, options in shorter.items():
             if command in words and "--dry-run" not in words:
                 words += options
-        result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        result = subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        )
         assert result.returncode == 0, f"{line}\n{result.stderr[-2000:]}"
         done.append(line)
     return done
@@ -128,10 +148,19 @@ def run_lines(lines: list[str], folder: Path, shorter: dict[str, list[str]]) -> 
 def test_train_your_own(tmp_path: Path) -> None:
     made_pictures(tmp_path / "photos")
     save_judge(tmp_path / "judge.safetensors", Judge(3, 64, {"side": ("left", "right")}).eval(), {})
-    shorter = {"train": ["--kimg", "0.016", "--batch", "8"], "faces128": ["--kimg", "0.004", "--batch", "4"]}
+    shorter = {
+        "train": ["--kimg", "0.016", "--batch", "8"],
+        "faces128": ["--kimg", "0.004", "--batch", "4"],
+    }
     done = run_page("docs/train.md", tmp_path, shorter)
     assert len(done) >= 12
-    for name in ("sheet.png", "left.png", "mixed.png", "runs/upright/model-best.safetensors", "runs/two/curves.png"):
+    for name in (
+        "sheet.png",
+        "left.png",
+        "mixed.png",
+        "runs/upright/model-best.safetensors",
+        "runs/two/curves.png",
+    ):
         assert (tmp_path / name).is_file(), name
 
 
@@ -146,12 +175,28 @@ def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copy(hopper(), tmp_path / "portrait.jpg")
     np.save(tmp_path / "stylegan2_ffhq_age_w_boundary.npy", random.randn(1, width))
     torch.save(torch.randn(rows, width), tmp_path / "smile.pt")
-    np.savez(tmp_path / "ganspace_ffhq.npz", comp=random.randn(5, 1, width), mean=random.randn(1, width), std=np.arange(5.0))
+    np.savez(
+        tmp_path / "ganspace_ffhq.npz",
+        comp=random.randn(5, 1, width),
+        mean=random.randn(1, width),
+        std=np.arange(5.0),
+    )
     np.savez(tmp_path / "projected_w.npz", w=random.randn(1, rows, width).astype(np.float32))
-    write_pictures(tmp_path / "photos.zip", [(f"{i}.png", Image.new("RGB", (32, 32), (40 * i, 90, 200))) for i in range(4)])
-    widths = f"channel_base = {generator.config.channel_base}\nchannel_max = {generator.config.channel_max}\n"
-    mapping = f"z_dim = {generator.z_dim}\nw_dim = {width}\nmapping_layers = {generator.config.mapping_layers}\n"
-    (tmp_path / "small.toml").write_text(f"batch = 4\n[generator]\n{widths}{mapping}[discriminator]\n{widths}")
+    write_pictures(
+        tmp_path / "photos.zip",
+        [(f"{i}.png", Image.new("RGB", (32, 32), (40 * i, 90, 200))) for i in range(4)],
+    )
+    widths = (
+        f"channel_base = {generator.config.channel_base}\nchannel_max = "
+        f"{generator.config.channel_max}\n"
+    )
+    mapping = (
+        f"z_dim = {generator.z_dim}\nw_dim = {width}\nmapping_layers = "
+        f"{generator.config.mapping_layers}\n"
+    )
+    (tmp_path / "small.toml").write_text(
+        f"batch = 4\n[generator]\n{widths}{mapping}[discriminator]\n{widths}"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
     lines = shell_lines("docs/networks.md")
@@ -160,7 +205,14 @@ def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert program == "latentedit"
         works(*words, *(["--steps", "3"] if words[0] == "invert" else []))
     assert len(lines) >= 19
-    for name in ("gallery.png", "crops/portrait.png", "latents/portrait.safetensors", "older.png", "ages.png", "younger.png"):
+    for name in (
+        "gallery.png",
+        "crops/portrait.png",
+        "latents/portrait.safetensors",
+        "older.png",
+        "ages.png",
+        "younger.png",
+    ):
         assert (tmp_path / name).is_file(), name
     own = fingerprint(generator)
     for name in ("ffhq.safetensors", "ffhq-rosinality.pt", "ffhq-plain.pt", "framed.safetensors"):
@@ -180,8 +232,15 @@ def test_your_photo(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPa
         if program == "torchrun":
             run_lines([line], tmp_path, {"invert": ["--steps", "3", "--model", str(stand_in)]})
         else:
-            short = {"invert": [] if "--steps" in words else ["--steps", "3"], "encoder": ["--steps", "2", "--probes", "8"]}
-            works(*words, *short.get(words[0], []), *(["--tune-steps", "3"] if "--tune" in words else []))
+            short = {
+                "invert": [] if "--steps" in words else ["--steps", "3"],
+                "encoder": ["--steps", "2", "--probes", "8"],
+            }
+            works(
+                *words,
+                *short.get(words[0], []),
+                *(["--tune-steps", "3"] if "--tune" in words else []),
+            )
     assert len(lines) >= 18
     for name in (
         "latents/me-compare.png",
@@ -196,14 +255,17 @@ def test_your_photo(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_find_your_own_direction(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_your_own_direction(
+    tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LATENTEDIT_DIRECTIONS", str(tmp_path / "mine"))
     monkeypatch.chdir(tmp_path)
     made_pictures(tmp_path / "sides")
     rows = ["file,person,glasses,hair"]
     for i, path in enumerate(sorted((tmp_path / "sides").glob("*/*.png"))):
         rows.append(
-            f"{path.relative_to(tmp_path)},p{i % 4},{int(path.parent.name == 'left')},{('none', 'short', 'long')[i % 3]}"
+            f"{path.relative_to(tmp_path)},p{i % 4},{int(path.parent.name == 'left')},"
+            f"{('none', 'short', 'long')[i % 3]}"
         )
     (tmp_path / "photos.csv").write_text("\n".join(rows) + "\n")
     onnx_mean(tmp_path / "brightness.onnx", 128)
@@ -213,14 +275,23 @@ def test_find_your_own_direction(tmp_path: Path, stand_in: Path, monkeypatch: py
     for line in lines:
         program, *words = shlex.split(line, comments=True)
         assert program == "latentedit"
-        if words[:2] == ["directions", "label"]:  # which asks a person; tests/test_labelling.py answers it
+        # which asks a person; tests/test_labelling.py answers it
+        if words[:2] == ["directions", "label"]:
             fill_in(Path(words[2]), words[words.index("--column") + 1])
         else:
             short = {"channels": ["--samples", "4"], "report": ["--pictures", "6"]}
             works(*words, *short.get(words[1], []))
     assert len(lines) >= 15
-    for name in ("bright.png", "kinds-of-hair/hair-none.safetensors", "components/sheet.png", "channels/sheet.png", "tone.png",
-                 "mine/tone.safetensors", "reports/glasses.md", "held.png"):  # fmt: skip
+    for name in (
+        "bright.png",
+        "kinds-of-hair/hair-none.safetensors",
+        "components/sheet.png",
+        "channels/sheet.png",
+        "tone.png",
+        "mine/tone.safetensors",
+        "reports/glasses.md",
+        "held.png",
+    ):
         assert (tmp_path / name).is_file(), name
 
 

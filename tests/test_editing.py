@@ -5,7 +5,15 @@ import torch
 
 from latentedit.directions import Direction
 from latentedit.errors import Error
-from latentedit.latent.editing import edit, edit_holding, edit_styles, interpolate, mix, parse_layers, score
+from latentedit.latent.editing import (
+    edit,
+    edit_holding,
+    edit_styles,
+    interpolate,
+    mix,
+    parse_layers,
+    score,
+)
 from latentedit.latent.latent_file import render
 from latentedit.latent.w_statistics import sample_w, style_statistics
 from tests.helpers import tiny_generator
@@ -13,7 +21,9 @@ from tests.helpers import tiny_generator
 UNIT = torch.zeros(4).index_fill(0, torch.tensor([1]), 1.0)
 
 
-def direction(vector: torch.Tensor = UNIT, sigma: float = 0.5, layers: tuple[int, int] | None = None) -> Direction:
+def direction(
+    vector: torch.Tensor = UNIT, sigma: float = 0.5, layers: tuple[int, int] | None = None
+) -> Direction:
     return Direction("d", vector, 0.25, sigma, "f" * 64, layers)
 
 
@@ -28,7 +38,13 @@ def test_one_sigma_moves_the_score_by_sigma() -> None:
 
 def test_layers() -> None:
     ws = torch.zeros(1, 10, 4)
-    for layers, rows in [("0-3", range(4)), ("coarse", range(4)), ("middle", range(4, 8)), ("fine", range(8, 10)), ("5", [5])]:
+    for layers, rows in [
+        ("0-3", range(4)),
+        ("coarse", range(4)),
+        ("middle", range(4, 8)),
+        ("fine", range(8, 10)),
+        ("5", [5]),
+    ]:
         moved = edit(ws, direction(), 1.0, layers)
         assert moved[0, :, 1].nonzero().flatten().tolist() == list(rows)
         assert float(moved.sum()) == pytest.approx(0.5 * len(rows))
@@ -43,7 +59,9 @@ def test_bad_layers(text: str) -> None:
 
 
 def test_shapes_are_checked() -> None:
-    with pytest.raises(Error, match=r"direction of shape \[4\] does not fit ws of shape \[1, 6, 5\]"):
+    with pytest.raises(
+        Error, match=r"direction of shape \[4\] does not fit ws of shape \[1, 6, 5\]"
+    ):
         edit(torch.zeros(1, 6, 5), direction(), 1.0)
     with pytest.raises(Error, match="layers 0-9 lie outside"):
         edit(torch.zeros(1, 6, 4), direction(layers=(0, 9)), 1.0)
@@ -69,14 +87,24 @@ def test_held_scores_stay_and_the_others_move_by_their_amounts() -> None:
     ws = torch.randn(3, 6, 4)
     a = torch.tensor([1.0, 0, 0, 0])
     b, c = torch.tensor([0.8, 0.6, 0, 0]), torch.randn(6, 4)  # b is correlated with a at 0.8
-    moved_by = {"a": direction(a, 0.5), "b": direction(b, 2.0, (1, 3)), "c": direction(c / c.norm(), 0.7)}
-    moved = edit_holding(ws, [(moved_by["a"], 2.0, None), (moved_by["c"], -1.0, None)], [moved_by["b"]])
+    moved_by = {
+        "a": direction(a, 0.5),
+        "b": direction(b, 2.0, (1, 3)),
+        "c": direction(c / c.norm(), 0.7),
+    }
+    moved = edit_holding(
+        ws, [(moved_by["a"], 2.0, None), (moved_by["c"], -1.0, None)], [moved_by["b"]]
+    )
     for name, amount in (("a", 2.0), ("b", 0.0), ("c", -1.0)):
         d = moved_by[name]
-        torch.testing.assert_close(d.score(moved) - d.score(ws), torch.full((3,), amount * d.sigma), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            d.score(moved) - d.score(ws), torch.full((3,), amount * d.sigma), atol=1e-5, rtol=0
+        )
     # Nothing to correct: the plain edit.
     other = direction(torch.tensor([0, 0, 0, 1.0]))
-    torch.testing.assert_close(edit_holding(ws, [(moved_by["a"], 1.5, None)], [other]), edit(ws, moved_by["a"], 1.5))
+    torch.testing.assert_close(
+        edit_holding(ws, [(moved_by["a"], 1.5, None)], [other]), edit(ws, moved_by["a"], 1.5)
+    )
     # W stays W.
     w = ws[:, :1].expand(-1, 6, -1)
     held = edit_holding(w, [(direction(a), 1.0, None)], [direction(b)])
@@ -96,14 +124,21 @@ def test_style_directions_move_styles_by_sigmas(architecture: str) -> None:
     scale = std.clamp(min=1e-6)
     d = Direction("d", vector, 0.25, 0.5, "f" * 64, space="s", scale=scale)
     moved = edit_styles(generator, [], d, 2.0)
-    torch.testing.assert_close(d.score(ws, generator, moved) - d.score(ws, generator), torch.full((2,), 1.0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        d.score(ws, generator, moved) - d.score(ws, generator),
+        torch.full((2,), 1.0),
+        atol=1e-4,
+        rtol=0,
+    )
     again = edit_styles(generator, moved, d, -2.0)
     assert max(float(offset.abs().max()) for offset in again) < 1e-5
     # Rows that do not move: only styles that row 1 drives.
     one = edit_styles(generator, [], d, 2.0, "1")
     rows = [row for row, _ in generator.synthesis.style_layers]
     assert [bool(offset.any()) for offset in one] == [row == 1 for row in rows]
-    assert [s.shape[1] for s in generator.synthesis.styles(ws)] == [size for _, size in generator.synthesis.style_layers]
+    assert [s.shape[1] for s in generator.synthesis.styles(ws)] == [
+        size for _, size in generator.synthesis.style_layers
+    ]
     assert not torch.equal(render(generator, ws, "const", moved), render(generator, ws))
     with pytest.raises(Error, match="space s cannot edit ws"):
         edit(ws, d, 1.0)
@@ -121,5 +156,8 @@ def test_the_row_of_a_style_is_the_one_that_moves_it() -> None:
         for row in range(generator.num_ws):
             other = ws.clone()
             other[:, row] += 1
-            changed = [not torch.equal(a, b) for a, b in zip(before, generator.synthesis.styles(other), strict=True)]
+            changed = [
+                not torch.equal(a, b)
+                for a, b in zip(before, generator.synthesis.styles(other), strict=True)
+            ]
             assert changed == [r == row for r, _ in generator.synthesis.style_layers]

@@ -46,7 +46,9 @@ def brightness(images: torch.Tensor) -> torch.Tensor:
 
 MIDDLE = 0.0
 MIDDLE = float(
-    moved_pictures(GENERATOR, fit_from_scores(brightness, generator=GENERATOR, name="x", samples=100), WS, 0.0).mean()
+    moved_pictures(
+        GENERATOR, fit_from_scores(brightness, generator=GENERATOR, name="x", samples=100), WS, 0.0
+    ).mean()
 )
 
 
@@ -60,9 +62,14 @@ def test_effect_of_a_slider(bright: Direction) -> None:
         return -brightness(images)
 
     effect = measure_effect(
-        GENERATOR, bright, WS, brightness, others={"dark": darkness, "never": lambda x: -torch.ones(len(x))},
-        discriminator=tiny_discriminator(), amounts=(-2, 2),
-    )  # fmt: skip
+        GENERATOR,
+        bright,
+        WS,
+        brightness,
+        others={"dark": darkness, "never": lambda x: -torch.ones(len(x))},
+        discriminator=tiny_discriminator(),
+        amounts=(-2, 2),
+    )
     assert effect.amounts == (-2.0, 0.0, 2.0)
     share, count = effect.brought_over(2.0)
     by_hand = [moved_pictures(GENERATOR, bright, WS, a) for a in (0.0, 2.0)]
@@ -83,7 +90,8 @@ def test_effect_of_a_slider(bright: Direction) -> None:
 
 
 def test_pictures_are_whole_as_long_as_few_are_broken() -> None:
-    broken = np.array([0.9, 0.15, 0.0, 0.0, 0.12, 0.5, 0.0])  # shares at -3 ... 3; what lies beyond a gap does not count
+    # shares at -3 ... 3; what lies beyond a gap does not count
+    broken = np.array([0.9, 0.15, 0.0, 0.0, 0.12, 0.5, 0.0])
     domain = np.array([[2.0] * round(100 * b) + [0.5] * (100 - round(100 * b)) for b in broken])
     amounts = tuple(float(a) for a in range(-3, 4))
     effect = Effect(amounts, np.zeros((7, 100)), {}, domain)
@@ -92,17 +100,26 @@ def test_pictures_are_whole_as_long_as_few_are_broken() -> None:
 
 
 def test_moved_pictures_in_every_space(bright: Direction) -> None:
-    torch.testing.assert_close(moved_pictures(GENERATOR, bright, WS[:1], 1.5), GENERATOR.synthesis(edit(WS[:1], bright, 1.5)))
+    torch.testing.assert_close(
+        moved_pictures(GENERATOR, bright, WS[:1], 1.5),
+        GENERATOR.synthesis(edit(WS[:1], bright, 1.5)),
+    )
     _, std = style_statistics(GENERATOR)
     one = torch.zeros(len(std)).index_fill(0, std.argmax(), 1.0)
     styled = Direction("s", one, 0.0, 1.0, bright.fingerprint, space="s", scale=std.clamp(min=1e-6))
-    torch.testing.assert_close(moved_pictures(GENERATOR, styled, WS[:2], 0.0), GENERATOR.synthesis(WS[:2]))
-    assert not torch.allclose(moved_pictures(GENERATOR, styled, WS[:2], 2.0), GENERATOR.synthesis(WS[:2]), atol=1e-4)
+    torch.testing.assert_close(
+        moved_pictures(GENERATOR, styled, WS[:2], 0.0), GENERATOR.synthesis(WS[:2])
+    )
+    assert not torch.allclose(
+        moved_pictures(GENERATOR, styled, WS[:2], 2.0), GENERATOR.synthesis(WS[:2]), atol=1e-4
+    )
     z = sample_z(3, GENERATOR.z_dim, 2)
     in_z = Direction("z", torch.eye(GENERATOR.z_dim)[0], 0.0, 1.0, bright.fingerprint, space="z")
     moved = z.clone()
     moved[:, 0] += 2
-    torch.testing.assert_close(moved_pictures(GENERATOR, in_z, z, 2.0), GENERATOR.synthesis(GENERATOR.mapping(moved)))
+    torch.testing.assert_close(
+        moved_pictures(GENERATOR, in_z, z, 2.0), GENERATOR.synthesis(GENERATOR.mapping(moved))
+    )
 
 
 def test_where_in_the_network_it_lives(bright: Direction) -> None:
@@ -110,7 +127,8 @@ def test_where_in_the_network_it_lives(bright: Direction) -> None:
     assert len(effects) == NUM
     row = int(np.argmax(effects))
     alone = float(
-        brightness(GENERATOR.synthesis(edit(WS, bright, 2.0, (row, row)))).mean() - brightness(GENERATOR.synthesis(WS)).mean()
+        brightness(GENERATOR.synthesis(edit(WS, bright, 2.0, (row, row)))).mean()
+        - brightness(GENERATOR.synthesis(WS)).mean()
     )
     assert effects[row] == pytest.approx(alone, abs=1e-3)
     assert propose_layers([0.0, 0.1, 2.0, 1.0, 0.05]) == (2, 3)
@@ -127,7 +145,10 @@ def test_questions_to_a_judge() -> None:
     logits = judge(images)
     assert torch.equal(question(judge, "glasses")(images), logits["glasses"])
     assert torch.equal(question(judge, "glasses", "no")(images), -logits["glasses"])
-    assert torch.equal(question(judge, "pose", "left", "right")(images), logits["pose"][:, 1] - logits["pose"][:, 2])
+    assert torch.equal(
+        question(judge, "pose", "left", "right")(images),
+        logits["pose"][:, 1] - logits["pose"][:, 2],
+    )
     against_all = question(judge, "pose", "left")(images)
     odds = torch.softmax(logits["pose"], dim=1)[:, 1]
     torch.testing.assert_close(against_all, torch.log(odds / (1 - odds)))
@@ -141,17 +162,35 @@ def test_questions_to_a_judge() -> None:
 
 
 def test_report_card_and_curves(bright: Direction, tmp_path: Path) -> None:
-    effect = measure_effect(GENERATOR, bright, WS, brightness, others={"x": lambda i: i[:, 0, 0, 0]},
-                            discriminator=tiny_discriminator(), amounts=(-2, 2))  # fmt: skip
+    effect = measure_effect(
+        GENERATOR,
+        bright,
+        WS,
+        brightness,
+        others={"x": lambda i: i[:, 0, 0, 0]},
+        discriminator=tiny_discriminator(),
+        amounts=(-2, 2),
+    )
     other = Direction(
-        "other", torch.nn.functional.normalize(bright.vector + 0.5 * torch.eye(DIM)[0], dim=0), 0.0, 1.0, bright.fingerprint
+        "other",
+        torch.nn.functional.normalize(bright.vector + 0.5 * torch.eye(DIM)[0], dim=0),
+        0.0,
+        1.0,
+        bright.fingerprint,
     )
     by_layer = [0.0, 1.0, 3.0, *[0.0] * (NUM - 3)]
     d = with_report(bright, GENERATOR, others=[bright, other], effect=effect, by_layer=by_layer)
     assert set(d.report["leakage"]) == {"other"}
     text = card(d)
-    for piece in ("# bright", "AUC of the probe", "success rate at +2 sigmas", "side effects at", "other +",
-                  "nine tenths of the effect | 1-2", "identity preservation"):  # fmt: skip
+    for piece in (
+        "# bright",
+        "AUC of the probe",
+        "success rate at +2 sigmas",
+        "side effects at",
+        "other +",
+        "nine tenths of the effect | 1-2",
+        "identity preservation",
+    ):
         assert piece in text, piece
     assert plot(d).size[0] > plot(bright).size[0]
     d.save(tmp_path / "d.safetensors")
@@ -166,67 +205,203 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, judge = tmp_path / "tiny.safetensors", tmp_path / "judge.safetensors"
     save_model(model, Model(GENERATOR, tiny_discriminator(), None, {}))
     torch.manual_seed(0)
-    save_judge(judge, Judge(1, 16, {"smile": ("no", "yes"), "pose": ("straight", "left", "right")}).eval(), {})
+    save_judge(
+        judge,
+        Judge(1, 16, {"smile": ("no", "yes"), "pose": ("straight", "left", "right")}).eval(),
+        {},
+    )
     own = fingerprint(GENERATOR)
     ws = sample_w(GENERATOR, 40, seed=6)
     rows = ["file,person,smile,hair"]
     for i, w in enumerate(ws):
         save_latent(
-            tmp_path / f"{i}.safetensors", Latent(w[None, None].repeat(1, NUM, 1), None, own, "w", settings={"seed": i})
+            tmp_path / f"{i}.safetensors",
+            Latent(w[None, None].repeat(1, NUM, 1), None, own, "w", settings={"seed": i}),
         )
         rows.append(
-            f"{i}.safetensors,p{i % 8},{int(w[0] > ws[:, 0].median())},{'long' if w[1] > ws[:, 1].median() else 'short'}"
+            f"{i}.safetensors,p{i % 8},{int(w[0] > ws[:, 0].median())},"
+            f"{'long' if w[1] > ws[:, 1].median() else 'short'}"
         )
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     table, mine = tmp_path / "labels.csv", tmp_path / "mine"
     mine.mkdir()
-    told = works("directions", "fit", table, "--column", "smile", "--model", model, "--out", mine / "smile.safetensors").output
+    told = works(
+        "directions",
+        "fit",
+        table,
+        "--column",
+        "smile",
+        "--model",
+        model,
+        "--out",
+        mine / "smile.safetensors",
+    ).output
     for piece in ("probe: logistic", "auc_interval", "learning_curve", "angle"):
         assert piece in told, piece
-    works("directions", "fit", table, "--column", "hair", "--order", "short,long", "--model", model, "--keep", "smile",
-          "--group", "person", "--out", mine / "hair.safetensors")  # fmt: skip
+    works(
+        "directions",
+        "fit",
+        table,
+        "--column",
+        "hair",
+        "--order",
+        "short,long",
+        "--model",
+        model,
+        "--keep",
+        "smile",
+        "--group",
+        "person",
+        "--out",
+        mine / "hair.safetensors",
+    )
     assert load_direction(mine / "hair.safetensors").report["kept"] == ["smile"]
     for space in ("w+", "s", "z"):
-        works("directions", "fit", table, "--column", "smile", "--model", model, "--space", space, "--probe", "svc",
-              "--out", tmp_path / f"{space}.safetensors")  # fmt: skip
+        works(
+            "directions",
+            "fit",
+            table,
+            "--column",
+            "smile",
+            "--model",
+            model,
+            "--space",
+            space,
+            "--probe",
+            "svc",
+            "--out",
+            tmp_path / f"{space}.safetensors",
+        )
         assert load_direction(tmp_path / f"{space}.safetensors").space == space
-    works("directions", "fit", table, "--column", "hair", "--each", "--model", model, "--out", tmp_path / "each")
-    assert {p.name for p in (tmp_path / "each").iterdir()} == {"hair-long.safetensors", "hair-short.safetensors"}
+    works(
+        "directions",
+        "fit",
+        table,
+        "--column",
+        "hair",
+        "--each",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "each",
+    )
+    assert {p.name for p in (tmp_path / "each").iterdir()} == {
+        "hair-long.safetensors",
+        "hair-short.safetensors",
+    }
     told = works(
-        "directions", "report", "smile", "--model", model, "--judge", judge, "--pictures", 6, "--out", tmp_path / "r"
+        "directions",
+        "report",
+        "smile",
+        "--model",
+        model,
+        "--judge",
+        judge,
+        "--pictures",
+        6,
+        "--out",
+        tmp_path / "r",
     ).output
     assert "effect" in told
     for ending in ("safetensors", "md", "png"):
         assert (tmp_path / "r" / f"smile.{ending}").is_file()
     assert "hair" in (tmp_path / "r" / "smile.md").read_text()
     assert "changes" in works("directions", "compare", "smile", "hair", "--model", model).output
-    works("directions", "condition", "smile", "--keep", "hair", "--model", model, "--out", tmp_path / "alone.safetensors")
+    works(
+        "directions",
+        "condition",
+        "smile",
+        "--keep",
+        "hair",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "alone.safetensors",
+    )
     twin = Direction("far", torch.eye(DIM)[0], 0.0, 1.0, own)
-    away = conditioned(twin, [load_direction(mine / "smile.safetensors"), load_direction(mine / "hair.safetensors")], GENERATOR)
+    away = conditioned(
+        twin,
+        [load_direction(mine / "smile.safetensors"), load_direction(mine / "hair.safetensors")],
+        GENERATOR,
+    )
     away.save(tmp_path / "far.safetensors")
-    told = works("directions", "condition", tmp_path / "far.safetensors", "--keep", "auto", "--model", model, "--out",
-                 tmp_path / "same.safetensors").output  # fmt: skip
+    told = works(
+        "directions",
+        "condition",
+        tmp_path / "far.safetensors",
+        "--keep",
+        "auto",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "same.safetensors",
+    ).output
     assert "nothing to keep" in told
     assert torch.equal(load_direction(tmp_path / "same.safetensors").vector, away.vector)
     for words, message in [
         (("fit", "--out", "x.safetensors"), "give either labels"),
         (
-            ("fit", table, "--column", "hair", "--each", "--order", "a,b", "--model", model, "--out", "x"),
+            (
+                "fit",
+                table,
+                "--column",
+                "hair",
+                "--each",
+                "--order",
+                "a,b",
+                "--model",
+                model,
+                "--out",
+                "x",
+            ),
             "--each fits every class",
         ),
         (
-            ("fit", table, "--column", "hair", "--order", "long", "--model", model, "--out", "x.safetensors"),
+            (
+                "fit",
+                table,
+                "--column",
+                "hair",
+                "--order",
+                "long",
+                "--model",
+                model,
+                "--out",
+                "x.safetensors",
+            ),
             "not in the order long",
         ),
-        (("fit", "--classifier", "absent.onnx", "--name", "x", "--model", model, "--out", "x.safetensors"), "no such file"),
+        (
+            (
+                "fit",
+                "--classifier",
+                "absent.onnx",
+                "--name",
+                "x",
+                "--model",
+                model,
+                "--out",
+                "x.safetensors",
+            ),
+            "no such file",
+        ),
         (("fit", table, "--out", "x.safetensors"), "name it with --column"),
-        (("condition", "smile", "--keep", "smile", "--model", model, "--out", "x.safetensors"), "nothing of smile is left"),
-        (("condition", "smile", "--keep", "absent", "--model", model, "--out", "x.safetensors"), "direction of this name"),
+        (
+            ("condition", "smile", "--keep", "smile", "--model", model, "--out", "x.safetensors"),
+            "nothing of smile is left",
+        ),
+        (
+            ("condition", "smile", "--keep", "absent", "--model", model, "--out", "x.safetensors"),
+            "direction of this name",
+        ),
         (
             ("report", "smile", "--model", model, "--judge", judge, "--ask", "beard", "--out", "x"),
             "this classifier has the attributes smile, pose",
         ),
-        (("report", "smile", "--model", model, "--judge", judge, "--ask", "pose", "--out", "x"), "choose one"),
+        (
+            ("report", "smile", "--model", model, "--judge", judge, "--ask", "pose", "--out", "x"),
+            "choose one",
+        ),
         (("report", "hair", "--out", "x"), "no direction"),
     ]:
         assert message in complaint("directions", *words), words
@@ -261,19 +436,42 @@ def test_labels_from_folders_and_degrees(tmp_path: Path) -> None:
 def test_a_classifier_in_an_onnx_file(tmp_path: Path) -> None:
     onnx_mean(tmp_path / "mean.onnx", 16)
     classifier = OnnxClassifier(tmp_path / "mean.onnx", size=16, prepare="signed", channels=1)
-    images = moved_pictures(GENERATOR, fit_from_scores(classifier, generator=GENERATOR, name="x", samples=50), WS, 0.0)
-    np.testing.assert_allclose(classifier(images), images.clamp(-1, 1).mean(dim=(1, 2, 3)).numpy(), atol=1e-5)
+    images = moved_pictures(
+        GENERATOR, fit_from_scores(classifier, generator=GENERATOR, name="x", samples=50), WS, 0.0
+    )
+    np.testing.assert_allclose(
+        classifier(images), images.clamp(-1, 1).mean(dim=(1, 2, 3)).numpy(), atol=1e-5
+    )
     unit = OnnxClassifier(tmp_path / "mean.onnx", size=16, prepare="unit", channels=1)
     np.testing.assert_allclose(unit(images), (classifier(images) + 1) / 2, atol=1e-5)
     with pytest.raises(Error, match="there is no output 3"):
-        OnnxClassifier(tmp_path / "mean.onnx", output=3, size=16, prepare="unit", channels=1)(images)
+        OnnxClassifier(tmp_path / "mean.onnx", output=3, size=16, prepare="unit", channels=1)(
+            images
+        )
     (tmp_path / "bad.onnx").write_bytes(b"not a network")
     with pytest.raises(Error, match="not an ONNX network, or damaged"):
         OnnxClassifier(tmp_path / "bad.onnx")
     model = tmp_path / "tiny.safetensors"
     save_model(model, Model(GENERATOR, tiny_discriminator(), None, {}))
-    works("directions", "fit", "--classifier", tmp_path / "mean.onnx", "--name", "bright", "--size", 16, "--grey", "--prepare",
-          "signed", "--samples", 200, "--model", model, "--out", tmp_path / "bright.safetensors")  # fmt: skip
+    works(
+        "directions",
+        "fit",
+        "--classifier",
+        tmp_path / "mean.onnx",
+        "--name",
+        "bright",
+        "--size",
+        16,
+        "--grey",
+        "--prepare",
+        "signed",
+        "--samples",
+        200,
+        "--model",
+        model,
+        "--out",
+        tmp_path / "bright.safetensors",
+    )
     found = load_direction(tmp_path / "bright.safetensors")
     assert found.provenance["classifier"] == "mean.onnx"
     assert float(brightness(moved_pictures(GENERATOR, found, WS, 2.0)).mean()) > float(

@@ -1,4 +1,5 @@
-"""The encoder: training from the generator's own pictures, its file, searches that start from it."""
+"""The encoder: training from the generator's own pictures, its file, searches that start from
+it."""
 
 import json
 from pathlib import Path
@@ -26,7 +27,13 @@ from tests.helpers import tiny_discriminator, tiny_generator, trainer
 
 
 def photographs(count: int = 9, channels: int = 1, side: int = 16) -> PictureSet:
-    pixels = torch.randint(0, 256, (count, channels, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = torch.randint(
+        0,
+        256,
+        (count, channels, side, side),
+        generator=torch.Generator().manual_seed(0),
+        dtype=torch.uint8,
+    )
     return PictureSet(pixels, torch.zeros(count, 0), [f"{i}.png" for i in range(count)])
 
 
@@ -37,7 +44,14 @@ def test_learns_to_read_w() -> None:
     first, last = terms[0]["w 0"], sum(term["w 2"] for term in terms[-20::2]) / 10
     assert last < 0.5 * first
     image = generator(torch.randn(16, generator.z_dim, generator=torch.Generator().manual_seed(9)))
-    far = (generator.synthesis(WStatistics.of(generator).mean.expand(16, generator.num_ws, -1)) - image).square().mean()
+    far = (
+        (
+            generator.synthesis(WStatistics.of(generator).mean.expand(16, generator.num_ws, -1))
+            - image
+        )
+        .square()
+        .mean()
+    )
     ws = encode(generator, training.averaged, image, "w")
     assert bool((ws == ws[:, :1]).all())
     assert float((generator.synthesis(ws) - image).square().mean()) < 0.7 * float(far)
@@ -48,7 +62,9 @@ def test_learns_to_read_w() -> None:
 def test_photographs_take_part() -> None:
     training = trainer(tiny_generator(), photos=photographs())
     assert {"w 0 photos", "w 2 photos"} <= training.step().keys()
-    with pytest.raises(Error, match=r"photos have shape \[3, 16, 16\], the images of the generator \[1, 16, 16\]"):
+    with pytest.raises(
+        Error, match=r"photos have shape \[3, 16, 16\], the images of the generator \[1, 16, 16\]"
+    ):
         trainer(tiny_generator(), photos=photographs(channels=3))
 
 
@@ -68,7 +84,9 @@ def test_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     again = train_encoder(going_on, tmp_path / "state.pt")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
-    with pytest.raises(Error, match=r"state.pt: the training state belongs to another encoder; remove it"):
+    with pytest.raises(
+        Error, match=r"state.pt: the training state belongs to another encoder; remove it"
+    ):
         train_encoder(trainer(tiny_generator(1), 6), tmp_path / "state.pt")
     (tmp_path / "state.pt").write_bytes(b"nothing")
     with pytest.raises(Error, match="not a training state of an encoder"):
@@ -87,7 +105,13 @@ def test_every_kind_of_generator(architecture: str) -> None:
 
 def with_encoder(generator: Generator) -> Model:
     torch.manual_seed(0)
-    model = Model(generator, tiny_discriminator(), {"kind": "none"}, {}, encoder=Encoder(EncoderConfig.of(generator)))
+    model = Model(
+        generator,
+        tiny_discriminator(),
+        {"kind": "none"},
+        {},
+        encoder=Encoder(EncoderConfig.of(generator)),
+    )
     model.curvature = Curvature(torch.randn(5, generator.num_ws, generator.w_dim))
     return model
 
@@ -95,7 +119,11 @@ def with_encoder(generator: Generator) -> Model:
 def test_in_the_model_file_and_beside_it(tmp_path: Path) -> None:
     model = with_encoder(tiny_generator())
     assert model.encoder is not None
-    inside, alone, beside = tmp_path / "inside.safetensors", tmp_path / "a.safetensors", tmp_path / "a.encoder.safetensors"
+    inside, alone, beside = (
+        tmp_path / "inside.safetensors",
+        tmp_path / "a.safetensors",
+        tmp_path / "a.encoder.safetensors",
+    )
     save_model(inside, model)
     save_encoder(beside, model, {"steps": 1})
     save_model(alone, Model(model.generator, model.discriminator, model.framing))
@@ -105,7 +133,9 @@ def test_in_the_model_file_and_beside_it(tmp_path: Path) -> None:
         assert isinstance(read.encoder, Encoder)
         assert isinstance(model.encoder, Encoder)
         assert read.curvature is not None
-        torch.testing.assert_close(read.encoder.stem.weight, model.encoder.stem.weight, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            read.encoder.stem.weight, model.encoder.stem.weight, atol=1e-3, rtol=1e-3
+        )
         assert read.curvature.factors.shape == (5, 6, 12)
         assert fingerprint(read.generator) == fingerprint(model.generator)
     with pytest.raises(Error, match="contains only an encoder, not a model"):
@@ -154,7 +184,16 @@ def test_commands(tmp_path: Path, tiny_file: Path) -> None:
         assert facts["psnr"] > 0
     styled, plain = tmp_path / "3" / "me.safetensors", tmp_path / "1" / "me.safetensors"
     refused = CliRunner().invoke(
-        main, ["mix", str(plain), str(styled), "--model", str(tiny_file), "--out", str(tmp_path / "x.png")]
+        main,
+        [
+            "mix",
+            str(plain),
+            str(styled),
+            "--model",
+            str(tiny_file),
+            "--out",
+            str(tmp_path / "x.png"),
+        ],
     )
     assert "me.safetensors: has style offsets" in refused.output
     exported = run("latent", "export", str(styled), "--out", str(tmp_path / "w.npz"))
@@ -164,9 +203,18 @@ def test_commands(tmp_path: Path, tiny_file: Path) -> None:
     assert refused.exit_code == 1
     assert "has no encoder" in refused.output
     assert (
-        "--steps 0 needs an encoder" in CliRunner().invoke(main, [*photo, "--steps", "0", "--out", str(tmp_path / "x")]).output
+        "--steps 0 needs an encoder"
+        in CliRunner().invoke(main, [*photo, "--steps", "0", "--out", str(tmp_path / "x")]).output
     )
-    run(*photo, "--steps", "0", "--encoder", str(tmp_path / "elsewhere.safetensors"), "--out", str(tmp_path / "given"))
+    run(
+        *photo,
+        "--steps",
+        "0",
+        "--encoder",
+        str(tmp_path / "elsewhere.safetensors"),
+        "--out",
+        str(tmp_path / "given"),
+    )
     bundled = CliRunner().invoke(main, ["encoder", "train", "faces128", "--steps", "1"])
     assert bundled.exit_code == 1
     assert "name the encoder file with --out" in bundled.output

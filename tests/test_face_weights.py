@@ -15,7 +15,8 @@ def test_the_face_counts_and_the_mean_is_one() -> None:
     assert weights is not None
     assert weights.shape == (1, 1, 128, 128)
     assert float(weights.mean()) == pytest.approx(1, abs=1e-5)
-    # FFHQ has the eyes at 0.475 of the height, the mouth at 0.74, both inside; the corners are backdrop.
+    # FFHQ has the eyes at 0.475 of the height, the mouth at 0.74, both inside; the corners are
+    # backdrop.
     for x, y in ((48, 61), (80, 61), (64, 95)):
         assert float(weights[0, 0, y, x] / weights[0, 0, 2, 2]) == pytest.approx(STRENGTH, rel=0.2)
     torch.testing.assert_close(weights, weights.flip(3))
@@ -42,7 +43,10 @@ def test_a_focus_of_ones_changes_no_distance_and_a_face_counts_more() -> None:
     backdrop, face = image.clone(), image.clone()
     backdrop[:, :, :3, :3] += 1
     face[:, :, 8:11, 7:10] += 1
-    plain, ones = DiscriminatorDistance(discriminator), DiscriminatorDistance(discriminator, torch.ones(1, 1, 16, 16))
+    plain, ones = (
+        DiscriminatorDistance(discriminator),
+        DiscriminatorDistance(discriminator, torch.ones(1, 1, 16, 16)),
+    )
     torch.testing.assert_close(plain.features(face), ones.features(face))
     focused = choose("discriminator", discriminator, focus=face_weights(FRAMINGS["ffhq"], 16))[0]
     assert focused.name != plain.name  # the cache of preconditioners goes by it
@@ -63,7 +67,16 @@ def test_a_search_with_focus_spends_its_effort_on_the_face() -> None:
     errors = []
     for weights in (None, focus):
         distance_ = DiscriminatorDistance(tiny_discriminator())
-        found = invert(generator, image, "w+", 40, perceptual=distance_, pixel_weight=100.0, noise="frozen", focus=weights)
+        found = invert(
+            generator,
+            image,
+            "w+",
+            40,
+            perceptual=distance_,
+            pixel_weight=100.0,
+            noise="frozen",
+            focus=weights,
+        )
         errors.append((found.image_own_noise - image).square())
     plain, focused = (float(error[:, :, 4:12, 4:12].mean()) for error in errors)
     assert focused < plain

@@ -52,7 +52,9 @@ def test_small_faces_of_large_photos() -> None:
     portrait = open_image(hopper())
     true = find_by_cascade(portrait)[0]
     scale = 180 / true.box[2]
-    small = portrait.resize((round(portrait.width * scale), round(portrait.height * scale)), Image.Resampling.LANCZOS)
+    small = portrait.resize(
+        (round(portrait.width * scale), round(portrait.height * scale)), Image.Resampling.LANCZOS
+    )
     y, x = np.mgrid[0:2000, 0:3000]
     soft = 128 + 50 * np.sin(x / 700) + 40 * np.cos(y / 500)
     scene = Image.fromarray(soft.astype(np.uint8)).convert(portrait.mode)
@@ -64,7 +66,9 @@ def test_small_faces_of_large_photos() -> None:
 
 
 def test_no_face() -> None:
-    with pytest.raises(Error, match=r"wall.png: no face found.*; add the square around it with crop=X,Y,SIZE"):
+    with pytest.raises(
+        Error, match=r"wall.png: no face found.*; add the square around it with crop=X,Y,SIZE"
+    ):
         quad_for(Image.new("L", (200, 200), 128), FRAMING, "wall.png")
     with pytest.raises(Error, match="does not define the framing of faces"):
         quad_for(Image.new("L", (200, 200)), None)
@@ -109,7 +113,8 @@ def test_ffhq_alignment_in_closed_form() -> None:
     centre = eyes + 0.1 * down
     expected = [centre - x - y, centre + x - y, centre + x + y, centre - x + y]
     assert np.allclose(quad_from_face(face, FRAMINGS["ffhq"]), expected)
-    # Without a mouth it is taken to be where an average one is, so that the eyes come to the usual places.
+    # Without a mouth it is taken to be where an average one is, so that the eyes come to the usual
+    # places.
     level = Face((0, 0, 1, 1), (300.0, 400.0), (400.0, 400.0), True)
     quad = np.array(quad_from_face(level, FRAMINGS["ffhq"]))
     side = quad[1, 0] - quad[0, 0]
@@ -119,7 +124,8 @@ def test_ffhq_alignment_in_closed_form() -> None:
 
 
 def test_yunet_through_opencv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What OpenCV's detector returns a face: box, right eye, left eye, nose, right and left corner of the mouth, score."""
+    """What OpenCV's detector returns a face: box, right eye, left eye, nose, right and left corner
+    of the mouth, score."""
     rows = np.array(
         [
             [10, 20, 30, 40, 15, 30, 30, 31, 22, 40, 17, 50, 29, 52, 0.9],

@@ -1,4 +1,5 @@
-"""Real pictures come to the device as the stream of the data set has them, whether it lies there or not."""
+"""Real pictures come to the device as the stream of the data set has them, whether it lies there or
+not."""
 
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def data(tmp_path: Path) -> tuple[PictureSet, PictureSet]:
         square = Image.new("L", (8, 8), 40 * number)
         square.putpixel((0, 0), 255)
         squares.append((f"{number}.png", square))
-    write_pictures(tmp_path / "data.zip", squares, lambda name: "left" if int(name[0]) % 2 else "right")
+    write_pictures(
+        tmp_path / "data.zip", squares, lambda name: "left" if int(name[0]) % 2 else "right"
+    )
     sets = load_pictures(tmp_path / "data.zip"), load_pictures(tmp_path / "data.zip", in_memory=0)
     for pictures in sets:
         pictures.swap_when_mirrored({"left": "right"})

@@ -17,7 +17,16 @@ from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_model
 from latentedit.io import files
 from latentedit.io.csv_table import read_csv
-from latentedit.io.files import TEMPORARY, cache_folder, is_picture, read_text, replacing, replacing_folder, sweep, write_bytes
+from latentedit.io.files import (
+    TEMPORARY,
+    cache_folder,
+    is_picture,
+    read_text,
+    replacing,
+    replacing_folder,
+    sweep,
+    write_bytes,
+)
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.training import train
 from tests.helpers import CONFIG, pictures
@@ -56,7 +65,9 @@ def larger_disk(tmp_path: Path) -> Iterator[Path]:
 def mounted(tmp_path: Path, size: str) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True
+    )
     if done.returncode:
         pytest.skip("mounting a tmpfs needs root and Linux")
     yield place
@@ -75,10 +86,21 @@ def test_full_disk(small_disk: Path) -> None:
 
 
 def test_full_disk_from_the_command_line(small_disk: Path) -> None:
-    command = [sys.executable, "-m", "latentedit.cli.main", "sample", "faces128", "--seeds", "0-5", "--out"]
+    command = [
+        sys.executable,
+        "-m",
+        "latentedit.cli.main",
+        "sample",
+        "faces128",
+        "--seeds",
+        "0-5",
+        "--out",
+    ]
     done = subprocess.run([*command, str(small_disk / "grid.png")], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [f"latentedit: cannot write {small_disk}/grid.png: No space left on device"]
+    assert done.stderr.splitlines() == [
+        f"latentedit: cannot write {small_disk}/grid.png: No space left on device"
+    ]
     assert list(small_disk.iterdir()) == []
 
 
@@ -91,18 +113,22 @@ def test_unwritable_folder_as_an_ordinary_user(tmp_path: Path) -> None:
         return
     tmp_path.chmod(0o755)
     code = (
-        "import os, sys\nfrom latentedit.errors import Error\nfrom latentedit.io.files import write_bytes\n"
+        "import os, sys\nfrom latentedit.errors import Error\nfrom latentedit.io.files import "
+        "write_bytes\n"
         "os.setgid(65534), os.setuid(65534)\n"
         "try:\n    write_bytes(sys.argv[1], b'x')\nexcept Error as error:\n    print(error)\n"
     )
     target = tmp_path / "x.bin"
-    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True
+    )
     assert done.stdout == f"cannot write {target}: Permission denied\n"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_full_disk_in_training(larger_disk: Path) -> None:
-    """The run ends with one line; its last snapshot is whole, and it goes on from there when there is room again."""
+    """The run ends with one line; its last snapshot is whole, and it goes on from there when there
+    is room again."""
     train(CONFIG.changed(kimg=0.012), pictures(), larger_disk / "run")
     filler = larger_disk / "filler"
     with pytest.raises(OSError, match="No space left"), open(filler, "wb", buffering=0) as file:
@@ -116,8 +142,11 @@ def test_full_disk_in_training(larger_disk: Path) -> None:
     assert load_model(path).provenance["images_seen"] == 20
 
 
-def test_the_folder_is_synced_before_a_file_counts_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order is what a power cut asks for: the file's content, its name, then the folders that hold the names."""
+def test_the_folder_is_synced_before_a_file_counts_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is what a power cut asks for: the file's content, its name, then the folders that
+    hold the names."""
     done: list[tuple[str, str]] = []
     own_sync, own_replace = os.fsync, os.replace
 
@@ -140,13 +169,21 @@ def test_the_folder_is_synced_before_a_file_counts_as_written(tmp_path: Path, mo
     deep = tmp_path / "a" / "b"
     write_bytes(deep / "x.bin", b"one")
     assert done == [
-        ("sync", str(tmp_path)), ("sync", str(tmp_path / "a")),
-        ("sync", "temporary"), ("rename", str(deep / "x.bin")), ("sync", str(deep)),
-    ]  # fmt: skip
+        ("sync", str(tmp_path)),
+        ("sync", str(tmp_path / "a")),
+        ("sync", "temporary"),
+        ("rename", str(deep / "x.bin")),
+        ("sync", str(deep)),
+    ]
     done.clear()
     with replacing_folder(tmp_path / "set") as folder:
         (folder / "0.png").write_bytes(b"x")
-    assert done == [("sync", "temporary"), ("sync", "temporary"), ("rename", str(tmp_path / "set")), ("sync", str(tmp_path))]
+    assert done == [
+        ("sync", "temporary"),
+        ("sync", "temporary"),
+        ("rename", str(tmp_path / "set")),
+        ("sync", str(tmp_path)),
+    ]
     assert (tmp_path / "set" / "0.png").read_bytes() == b"x"
 
 
@@ -165,7 +202,9 @@ def test_what_a_killed_process_leaves_goes_at_the_next_write(tmp_path: Path, wha
     if os.name == "nt":
         pytest.skip("there it goes after a day")
     child = subprocess.Popen(
-        [sys.executable, "-c", HOLD.format(what=what), str(tmp_path / "x.bin")], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD.format(what=what), str(tmp_path / "x.bin")],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert child.stdout is not None
     left = Path(child.stdout.readline().strip())
@@ -195,7 +234,10 @@ def test_what_another_container_writes_is_left_alone(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     theirs = tmp_path / f"{TEMPORARY}{dead.pid}-x-abc.bin"
-    others = [tmp_path / name for name in (".latentedit-notes", f"{TEMPORARY}x-1", ".hidden", f"{TEMPORARY}{'9' * 30}-a")]
+    others = [
+        tmp_path / name
+        for name in (".latentedit-notes", f"{TEMPORARY}x-1", ".hidden", f"{TEMPORARY}{'9' * 30}-a")
+    ]
     for path in (theirs, *others):
         path.write_bytes(b"")
     with open(theirs) as file:
@@ -227,18 +269,25 @@ def test_tables_have_a_largest_size_and_one_encoding(tmp_path: Path) -> None:
     assert list(read_csv(table)) == [["file", "hat"], ["a.png", "1"]]
     with pytest.raises(Error, match=r"labels.csv: a CSV file of more than 0 MB"):
         read_text(table, 5)
-    for data, reason in ((b"caf\xe9\n", "invalid continuation byte at byte 3"), (b"a," + b"x" * 200_000, "larger than")):
+    for data, reason in (
+        (b"caf\xe9\n", "invalid continuation byte at byte 3"),
+        (b"a," + b"x" * 200_000, "larger than"),
+    ):
         table.write_bytes(data)
         with pytest.raises(Error, match=f"labels.csv: not a readable CSV file .*{reason}"):
             list(read_csv(table))
 
 
 def test_pictures_are_called_pictures(tmp_path: Path) -> None:
-    """Wherever a native file is named; a file of tensors is none, whatever number it begins with."""
+    """Wherever a native file is named; a file of tensors is none, whatever number it begins
+    with."""
     for ending in ("jpg", "png", "gif", "webp", "bmp", "tiff"):
         path = tmp_path / f"me.{ending}"
         Image.new("RGB", (8, 8)).save(path)
-        with pytest.raises(Error, match=rf'me.{ending}: a photo, not a latent; invert it first: "latentedit invert '):
+        with pytest.raises(
+            Error,
+            match=rf'me.{ending}: a photo, not a latent; invert it first: "latentedit invert ',
+        ):
             load_latent(path)
         with pytest.raises(Error, match=rf"me.{ending}: an image, not a model file"):
             load_model(path)
@@ -249,7 +298,8 @@ def test_pictures_are_called_pictures(tmp_path: Path) -> None:
 
 
 def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whoever filled it with an earlier version finds it there; an empty variable is one that is not set."""
+    """Whoever filled it with an earlier version finds it there; an empty variable is one that is
+    not set."""
     monkeypatch.setenv("LATENTEDIT_CACHE", "mine")
     assert cache_folder() == Path("mine")
     monkeypatch.setenv("LATENTEDIT_CACHE", "")

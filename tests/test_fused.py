@@ -1,4 +1,5 @@
-"""The fused form of layers and filters: its wiring on the CPU by stand-ins, its kernels where Triton is installed."""
+"""The fused form of layers and filters: its wiring on the CPU by stand-ins, its kernels where
+Triton is installed."""
 
 import os
 import subprocess
@@ -20,7 +21,13 @@ from latentedit.training.losses import r1_penalty
 from latentedit.training.path_length import path_lengths
 
 
-def plain_resample(x: Tensor, taps: Tensor, size: Any, geometry: fused.FirGeometry, layer: fused.Layer | None = None) -> Tensor:
+def plain_resample(
+    x: Tensor,
+    taps: Tensor,
+    size: Any,
+    geometry: fused.FirGeometry,
+    layer: fused.Layer | None = None,
+) -> Tensor:
     """What `fused.resample` computes, of PyTorch's operations."""
     up, down, top, left, gain, flip = geometry
     bottom, right = (
@@ -35,13 +42,21 @@ def plain_resample(x: Tensor, taps: Tensor, size: Any, geometry: fused.FirGeomet
     return F.leaky_relu(y, layer.slope).contiguous(memory_format=torch.channels_last)
 
 
-def plain_gradients(gradient: Tensor, y: Tensor, layer: fused.Layer, to_noise: bool = False) -> fused.Gradients:
+def plain_gradients(
+    gradient: Tensor, y: Tensor, layer: fused.Layer, to_noise: bool = False
+) -> fused.Gradients:
     """What `fused.gradients` computes, of PyTorch's operations."""
     before = torch.where(y > 0, gradient, gradient * layer.slope)
     scaled = before if layer.factors is None else before * layer.factors[:, :, None, None]
     noisy = before * (0 if layer.noise is None else layer.noise)
     over_channels = before.sum(dim=1, keepdim=True) if to_noise else None
-    return fused.Gradients(scaled, before.sum(dim=(2, 3)), (gradient * y).sum(dim=(2, 3)), noisy.sum(dim=(2, 3)), over_channels)
+    return fused.Gradients(
+        scaled,
+        before.sum(dim=(2, 3)),
+        (gradient * y).sum(dim=(2, 3)),
+        noisy.sum(dim=(2, 3)),
+        over_channels,
+    )
 
 
 def everything(architecture: str, count: int) -> list[Tensor]:
@@ -69,12 +84,16 @@ def everything(architecture: str, count: int) -> list[Tensor]:
         lengths = path_lengths(g.synthesis(ws), ws, directions)
     again = path_lengths(g.synthesis(ws), ws, directions)
     (lengths.sum() + again.sum() + r1_penalty(images, d(images)).sum()).backward()
-    return found + [p.grad for network in (g, d) for p in network.parameters() if p.grad is not None]
+    return found + [
+        p.grad for network in (g, d) for p in network.parameters() if p.grad is not None
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("architecture", ["skip", "resnet"])
-def test_layers_ask_the_kernels_for_the_right_things(architecture: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_ask_the_kernels_for_the_right_things(
+    architecture: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = everything(architecture, count)
     called: list[str] = []
 
@@ -91,7 +110,9 @@ def test_layers_ask_the_kernels_for_the_right_things(architecture: str, count: i
     found = everything(architecture, count)
     assert set(called) == {"resample", "gradients"}
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-4 * max(float(other.abs().max()), 1e-3))
+        torch.testing.assert_close(
+            one, other, rtol=1e-4, atol=2e-4 * max(float(other.abs().max()), 1e-3)
+        )
 
 
 def test_the_cpu_needs_no_kernels() -> None:
@@ -114,13 +135,16 @@ for form in (torch.contiguous_format, torch.channels_last):
         (fused.FirGeometry(1, 2, 1, 1, 1.0, True), (3, 2)),
     ):
         found = fused.resample(x, taps, size, geometry)
-        torch.testing.assert_close(found, plain_resample(x, taps, size, geometry), rtol=1e-5, atol=1e-5)
+        expected = plain_resample(x, taps, size, geometry)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 layer = fused.Layer(torch.rand(2, 3), torch.randn(3), torch.randn(1, 1, 6, 5), 0.2)
 y = fused.pointwise(x, layer)
 one = fused.FirGeometry()
-torch.testing.assert_close(y, plain_resample(x, torch.ones(1), (6, 5), one, layer), rtol=1e-5, atol=1e-5)
+expected = plain_resample(x, torch.ones(1), (6, 5), one, layer)
+torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
 gradient = torch.randn_like(y)
-for one, other in zip(fused.gradients(gradient, y, layer, True), plain_gradients(gradient, y, layer, True)):
+found = fused.gradients(gradient, y, layer, True)
+for one, other in zip(found, plain_gradients(gradient, y, layer, True)):
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 """
 
@@ -128,13 +152,22 @@ for one, other in zip(fused.gradients(gradient, y, layer, True), plain_gradients
 def test_kernels_compute_what_is_asked_of_them() -> None:
     """By Triton's interpreter, which runs on the CPU."""
     pytest.importorskip("triton", reason="Triton comes with CUDA builds of PyTorch alone")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path]),
+    }
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, env=environment)
 
 
 def test_a_filter_is_given_to_the_kernel_with_its_geometry(monkeypatch: pytest.MonkeyPatch) -> None:
     x, taps = torch.randn(2, 3, 9, 7), fir_taps([1, 2, 5, 3])
-    given = [(1, 1, (1, 2, 2, 1)), (2, 1, (2, 1, 2, 1)), (1, 2, (1, 1, 1, 1)), (1, 1, (-1, 1, 2, -1))]
+    given = [
+        (1, 1, (1, 2, 2, 1)),
+        (2, 1, (2, 1, 2, 1)),
+        (1, 2, (1, 1, 1, 1)),
+        (1, 1, (-1, 1, 2, -1)),
+    ]
     expected = [upfirdn2d(x, taps, up, down, pad, 1.5) for up, down, pad in given]
     monkeypatch.setattr(fused, "available", lambda x: True)
     monkeypatch.setattr(fused, "resample", plain_resample)

@@ -1,4 +1,5 @@
-"""What differs on CUDA, against the CPU; ``bash gpu/check.sh`` runs it, with every other test that is marked "gpu"."""
+"""What differs on CUDA, against the CPU; ``bash gpu/check.sh`` runs it, with every other test that
+is marked "gpu"."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,12 @@ ARCHITECTURES = ("resnet", "skip", "orig", "stylegan1")
 def networks(architecture: str, resolution: int = 32) -> tuple[Any, Any]:
     """Narrow ones with random weights and noise, the same whenever they are asked for."""
     torch.manual_seed(0)
-    shape: dict[str, Any] = {"resolution": resolution, "channels": 3, "channel_base": 1024, "channel_max": 32}
+    shape: dict[str, Any] = {
+        "resolution": resolution,
+        "channels": 3,
+        "channel_base": 1024,
+        "channel_max": 32,
+    }
     shape["architecture"] = architecture
     g = Generator(GeneratorConfig(**shape, z_dim=16, w_dim=16, mapping_layers=2))
     with torch.no_grad():
@@ -56,15 +62,21 @@ def close(found: torch.Tensor, expected: torch.Tensor, share: float = 1e-3) -> N
 
 
 def filter_by(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have CUDA filter by Triton's kernels, where they run, by sums, or by depthwise convolutions."""
+    """Have CUDA filter by Triton's kernels, where they run, by sums, or by depthwise
+    convolutions."""
     if form != "fused":
         monkeypatch.setattr("latentedit.runtime.fused.available", lambda x: False)
-    monkeypatch.setattr("latentedit.ops.prefers_sums", lambda device, count: form == "sums" and device.type == "cuda")
+    monkeypatch.setattr(
+        "latentedit.ops.prefers_sums",
+        lambda device, count: form == "sums" and device.type == "cuda",
+    )
 
 
 @pytest.mark.parametrize("form", ["fused", "sums", "depthwise"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_pictures_and_gradients_of_both_orders(architecture: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_and_gradients_of_both_orders(
+    architecture: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filter_by(form, monkeypatch)
     found = []
     for device in ("cpu", "cuda"):
@@ -126,7 +138,9 @@ def test_a_search_finds_what_it_finds_on_the_cpu(space: str, method: Any) -> Non
     found = []
     for device in ("cpu", "cuda"):
         generator, discriminator = tiny_generator().to(device), tiny_discriminator().to(device)
-        image = generator(torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(3)).to(device))
+        image = generator(
+            torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(3)).to(device)
+        )
         perceptual = DiscriminatorDistance(discriminator)
         found.append(invert(generator, image, space, 60, method=method, perceptual=perceptual))
     here, there = found
@@ -162,25 +176,63 @@ def test_a_resumed_run_goes_on_as_the_whole_one(tmp_path: Path) -> None:
     train(config.changed(kimg=0.08), pictures(), tmp_path / "one", device="cuda")
     train(config.changed(kimg=0.04), pictures(), tmp_path / "two", device="cuda")
     train(config.changed(kimg=0.08), pictures(), tmp_path / "two", device="cuda")
-    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True, map_location="cpu") for name in ("one", "two"))
+    one, two = (
+        torch.load(tmp_path / name / "state.pt", weights_only=True, map_location="cpu")
+        for name in ("one", "two")
+    )
     assert one["steps"] == two["steps"] == 20
     for name, tensor in one["g"].items():
         close(two["g"][name], tensor.float(), 0.05)
-    train(config.changed(kimg=0.088), pictures(), tmp_path / "two", device="cpu")  # and a CPU takes it up
+    # and a CPU takes it up
+    train(config.changed(kimg=0.088), pictures(), tmp_path / "two", device="cpu")
 
 
 def test_commands(tmp_path: Path, tiny_file: Path) -> None:
     """Those that compute, with --device cuda, one on what the other wrote."""
-    model, look = ("--model", tiny_file, "--device", "cuda"), ("--seeds", "0-1", "--amounts", "-1:1:3")
+    model, look = (
+        ("--model", tiny_file, "--device", "cuda"),
+        ("--seeds", "0-1", "--amounts", "-1:1:3"),
+    )
     works("sample", tiny_file, "--seeds", "0-3", "--out", tmp_path / "four.png", "--device", "cuda")
     works("sample", tiny_file, "--seeds", "1", "--out", tmp_path / "one.png", "--device", "cuda")
     works(
-        "invert", tmp_path / "one.png", "--aligned", "--steps", "12", "--tune", "--tune-steps", "5", *model, "--out", tmp_path
+        "invert",
+        tmp_path / "one.png",
+        "--aligned",
+        "--steps",
+        "12",
+        "--tune",
+        "--tune-steps",
+        "5",
+        *model,
+        "--out",
+        tmp_path,
     )
     latent = tmp_path / "one.safetensors"
-    works("directions", "pca", "--count", "2", "--samples", "2000", *look, *model, "--out", tmp_path / "pca")
+    works(
+        "directions",
+        "pca",
+        "--count",
+        "2",
+        "--samples",
+        "2000",
+        *look,
+        *model,
+        "--out",
+        tmp_path / "pca",
+    )
     works("directions", "sefa", "--count", "2", *look, *model, "--out", tmp_path / "sefa")
-    works("directions", "channels", "--count", "2", "--samples", "4", *model, "--out", tmp_path / "channels")
+    works(
+        "directions",
+        "channels",
+        "--count",
+        "2",
+        "--samples",
+        "4",
+        *model,
+        "--out",
+        tmp_path / "channels",
+    )
     axis = sorted((tmp_path / "sefa").glob("*.safetensors"))[0]
     works("edit", latent, "--set", f"{axis}=1", *model, "--out", tmp_path / "edited.png")
     works("edit", latent, "--sweep", f"{axis}=-1:1:3", *model, "--out", tmp_path / "strip.png")
@@ -188,7 +240,18 @@ def test_commands(tmp_path: Path, tiny_file: Path) -> None:
     works("interpolate", latent, latent, "--count", "3", *model, "--out", tmp_path / "between.png")
     squares = ((f"{i}.png", Image.new("L", (16, 16), 20 * i)) for i in range(8))
     write_pictures(tmp_path / "data.zip", squares)
-    run = ("--preset", "tiny", "--batch", "4", "--kimg", "0.04", "--out", tmp_path / "run", "--device", "cuda")
+    run = (
+        "--preset",
+        "tiny",
+        "--batch",
+        "4",
+        "--kimg",
+        "0.04",
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cuda",
+    )
     works("train", tmp_path / "data.zip", "--dry-run", *run)
     works("train", tmp_path / "data.zip", *run)
     works("train", tmp_path / "data.zip", *run[:-6], "--kimg", "0.08", *run[-4:], "--no-graphs")

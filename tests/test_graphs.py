@@ -1,4 +1,5 @@
-"""What CUDA graphs ask of a training step, proved without a GPU; and that they are run as they should be."""
+"""What CUDA graphs ask of a training step, proved without a GPU; and that they are run as they
+should be."""
 
 import copy
 from collections.abc import Callable, Hashable
@@ -94,11 +95,18 @@ def watched(trainer: Trainer) -> Trainer:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"micro_batch": 4}, {"precision": "bf16"}, {"precision": "fp16"}, {"style_mixing": 0.0, "augment": "upright"}],
+    [
+        {},
+        {"micro_batch": 4},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"style_mixing": 0.0, "augment": "upright"},
+    ],
     ids=str,
 )
 def test_a_step_stays_on_the_device(changes: dict[str, Any]) -> None:
-    """The first of all steps has every pass; averages and augmentation follow the passes without a stop, too."""
+    """The first of all steps has every pass; averages and augmentation follow the passes without a
+    stop, too."""
     trainer = watched(Trainer(EVERYTHING.changed(batch=8, **changes), labelled()))
     trainer.step()
     with OnTheDevice():
@@ -109,9 +117,14 @@ def test_a_step_stays_on_the_device(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("architecture", ["orig", "skip"])
 def test_a_step_of_other_networks_stays_on_the_device(architecture: str) -> None:
-    generator = {**EVERYTHING.generator, "architecture": "skip" if architecture == "orig" else "resnet"}
+    generator = {
+        **EVERYTHING.generator,
+        "architecture": "skip" if architecture == "orig" else "resnet",
+    }
     discriminator = {**EVERYTHING.discriminator, "architecture": architecture}
-    watched(Trainer(EVERYTHING.changed(generator=generator, discriminator=discriminator), pictures())).step()
+    watched(
+        Trainer(EVERYTHING.changed(generator=generator, discriminator=discriminator), pictures())
+    ).step()
 
 
 class NoOptimizer:
@@ -123,7 +136,8 @@ class NoOptimizer:
 
 
 def test_no_pass_reads_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the meta device there are none: a copy to the host fails there, and so does a tensor that was left on it."""
+    """On the meta device there are none: a copy to the host fails there, and so does a tensor that
+    was left on it."""
     trainer = Trainer(EVERYTHING, labelled())
     trainer.device = torch.device("meta")
     for name in ("g", "d", "g_ema", "augment"):
@@ -136,7 +150,10 @@ def test_no_pass_reads_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer.feed.labels = trainer.feed.labels.to("meta")
     assert trainer.feed.pixels is not None
     trainer.feed.pixels = trainer.feed.pixels.to("meta")
-    trainer.g_parameters, trainer.d_parameters = list(trainer.g.parameters()), list(trainer.d.parameters())
+    trainer.g_parameters, trainer.d_parameters = (
+        list(trainer.g.parameters()),
+        list(trainer.d.parameters()),
+    )
     trainer.g_optimizer = trainer.d_optimizer = NoOptimizer()  # type: ignore[assignment]
     assert trainer.augment is not None
     trainer.augment.fixed = True
@@ -264,7 +281,10 @@ def test_graphs_compute_what_launches_do(precision: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_takes_the_steps_of_the_cpu() -> None:
-    there, here = steps(CONFIG.changed(augment_p=0.3), 2, True), Trainer(CONFIG.changed(augment_p=0.3), pictures())
+    there, here = (
+        steps(CONFIG.changed(augment_p=0.3), 2, True),
+        Trainer(CONFIG.changed(augment_p=0.3), pictures()),
+    )
     for _ in range(2):
         here.step()
     for name, value in here.figures.items():
@@ -291,7 +311,9 @@ class Once:
 
 @pytest.mark.parametrize("method", ["quasi_newton", "adam", "details"])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_a_search_step_stays_on_the_device(device: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_step_stays_on_the_device(
+    device: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of everything that can be searched with; what lies on the host fails on the meta device."""
     monkeypatch.setattr("latentedit.inversion.search.Replayed", Once)
     generator, discriminator = tiny_generator(), tiny_discriminator()
@@ -326,7 +348,14 @@ def test_a_tuning_step_stays_on_the_device(monkeypatch: pytest.MonkeyPatch) -> N
     generator, perceptual = tiny_generator(), DiscriminatorDistance(tiny_discriminator())
     ws = torch.zeros(1, generator.num_ws, generator.w_dim)
     with pytest.raises(StoppedError):
-        tune(generator, torch.zeros(1, 1, 16, 16), ws, None, ReconstructionLoss(perceptual), TuningOptions(2))
+        tune(
+            generator,
+            torch.zeros(1, 1, 16, 16),
+            ws,
+            None,
+            ReconstructionLoss(perceptual),
+            TuningOptions(2),
+        )
     terms, *gradients = Once.results
     assert terms.shape == (3,)
     assert len(gradients) == len(list(generator.synthesis.parameters()))

@@ -1,4 +1,5 @@
-"""Hostile and broken files of every kind that is read: never an execution, never a hang, always one clear line."""
+"""Hostile and broken files of every kind that is read: never an execution, never a hang, always one
+clear line."""
 
 import argparse
 import io
@@ -68,8 +69,12 @@ def command(mark: Path) -> bytes:
 @pytest.mark.parametrize("call", [b"R", b"\x81", b"b", b""])
 def test_every_instruction_that_imports(tmp_path: Path, name: str, call: bytes) -> None:
     mark = tmp_path / "mark"
-    path = (IMPORTS[name](Instructions()) + (command(mark) + call if call else b"")).write(tmp_path / "x.pkl")
-    with pytest.raises(Error, match=r"x.pkl: (the pickle (asks for os.system|has the instruction)|.*damaged)") as caught:
+    path = (IMPORTS[name](Instructions()) + (command(mark) + call if call else b"")).write(
+        tmp_path / "x.pkl"
+    )
+    with pytest.raises(
+        Error, match=r"x.pkl: (the pickle (asks for os.system|has the instruction)|.*damaged)"
+    ) as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
@@ -77,7 +82,9 @@ def test_every_instruction_that_imports(tmp_path: Path, name: str, call: bytes) 
 
 def test_that_list_is_whole() -> None:
     """Every instruction that names something outside the pickle is tried above."""
-    outside = {op.name for op in pickletools.opcodes if op.name.startswith(("EXT", "PERSID", "BINPERSID"))}
+    outside = {
+        op.name for op in pickletools.opcodes if op.name.startswith(("EXT", "PERSID", "BINPERSID"))
+    }
     assert outside | {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ"} <= set(IMPORTS)
 
 
@@ -116,9 +123,13 @@ def test_allowed_names_called_with_anything(tmp_path: Path, module: str, name: s
 
 @pytest.mark.parametrize(("module", "name"), NAMES)
 def test_allowed_names_cannot_be_changed(tmp_path: Path, module: str, name: str) -> None:
-    """BUILD sets attributes on whatever lies on the stack; functions and classes that are lent must not keep any."""
+    """BUILD sets attributes on whatever lies on the stack; functions and classes that are lent must
+    not keep any."""
     target = ALLOWED[module, name]
-    before = {key: getattr(target, key, None) for key in ("__init__", "__setstate__", "__call__", "_build", "__defaults__")}
+    before = {
+        key: getattr(target, key, None)
+        for key in ("__init__", "__setstate__", "__call__", "_build", "__defaults__")
+    }
     for state in (
         (None, {"__init__": dict, "__setstate__": dict, "_build": dict, "__defaults__": ("x",)}),
         {"_build": dict, "value": 3},
@@ -199,7 +210,13 @@ def rebuilt(data: bytes, offset: object, size: object, stride: object) -> Instru
         (storage(4), 0, (1,), (1, 1), "impossible shape"),
         (storage(4), 0, (2**50,), (1,), "impossible shape"),
         (storage(4), 0, "ab", (1, 1), "impossible shape"),
-        (storage(4, 2**40), 0, (1,), (1,), "a storage of 4398046511104 bytes, of which the file holds"),
+        (
+            storage(4, 2**40),
+            0,
+            (1,),
+            (1,),
+            "a storage of 4398046511104 bytes, of which the file holds",
+        ),
         (storage(4)[:-4], 0, (4,), (1,), "damaged"),
         (b"PK\x03\x04", 0, (1,), (1,), "x.pkl: "),
     ],
@@ -213,7 +230,8 @@ def test_storages_of_wrong_sizes(
 
 
 def test_views_are_no_weights(tmp_path: Path) -> None:
-    """A tensor that repeats one number a million times takes no room in a file and much in memory."""
+    """A tensor that repeats one number a million times takes no room in a file and much in
+    memory."""
     model = small()
     save_plain(tmp_path / "x.pt", model)
     document = torch.load(tmp_path / "x.pt", weights_only=True)
@@ -224,22 +242,36 @@ def test_views_are_no_weights(tmp_path: Path) -> None:
 
 
 def test_archives(tmp_path: Path) -> None:
-    """torch believes the sizes that the program of an archive states, and would show what lies behind the data in memory."""
+    """torch believes the sizes that the program of an archive states, and would show what lies
+    behind the data in memory."""
     save_rosinality(tmp_path / "good.pt", small())
 
-    def message(change: Callable[[str, bytes], bytes | None], method: int = zipfile.ZIP_STORED) -> str:
+    def message(
+        change: Callable[[str, bytes], bytes | None], method: int = zipfile.ZIP_STORED
+    ) -> str:
         with pytest.raises(Error) as caught:
             load_model(rezipped(tmp_path / "good.pt", tmp_path / "x.pt", change, method))
         return str(caught.value)
 
-    assert "of which the file holds 4" in message(lambda name, data: data[:4] if "/data/" in name else data)
-    assert "of which the file holds 0" in message(lambda name, data: None if name.endswith("data/0") else data)
+    assert "of which the file holds 4" in message(
+        lambda name, data: data[:4] if "/data/" in name else data
+    )
+    assert "of which the file holds 0" in message(
+        lambda name, data: None if name.endswith("data/0") else data
+    )
     assert "compressed members" in message(lambda name, data: data, zipfile.ZIP_DEFLATED)
-    assert "not an archive of torch's" in message(lambda name, data: None if name.endswith("data.pkl") else data)
+    assert "not an archive of torch's" in message(
+        lambda name, data: None if name.endswith("data.pkl") else data
+    )
     bomb = tmp_path / "bomb.npz"
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("w.npy", "w", force_zip64=True) as member:
+    with (
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("w.npy", "w", force_zip64=True) as member,
+    ):
         header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1, 18, 2**20)})
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "<f4", "fortran_order": False, "shape": (1, 18, 2**20)}
+        )
         member.write(header.getvalue())
         for _ in range(72):
             member.write(bytes(1 << 20))
@@ -277,7 +309,8 @@ def test_sizes_and_depths(tmp_path: Path, code: bytes, message: str) -> None:
 
 
 def test_modules_within_one_another(tmp_path: Path) -> None:
-    """Forty modules, each of which is twice in the next, are a million million when they are walked through."""
+    """Forty modules, each of which is twice in the next, are a million million when they are walked
+    through."""
     path = modules_within(tmp_path / "x.pkl", 40)
     with pytest.raises(Error, match="more than 1000000 things, or the same ones again and again"):
         load_model(path)
@@ -286,15 +319,25 @@ def test_modules_within_one_another(tmp_path: Path) -> None:
 def modules_within(path: Path, count: int) -> Path:
     inner: Any = Persistent("Block", {"_modules": {}, "_parameters": {}, "_buffers": {}})
     for _ in range(count):
-        inner = Persistent("Block", {"_modules": {"a": inner, "b": inner}, "_parameters": {}, "_buffers": {}})
-    conv = Persistent("Layer", {"_modules": {}, "_parameters": {}, "_buffers": {}, "use_noise": True})
-    block = Persistent("Block", {"_modules": {"conv1": conv, "x": inner}, "_parameters": {}, "_buffers": {}})
+        inner = Persistent(
+            "Block", {"_modules": {"a": inner, "b": inner}, "_parameters": {}, "_buffers": {}}
+        )
+    conv = Persistent(
+        "Layer", {"_modules": {}, "_parameters": {}, "_buffers": {}, "use_noise": True}
+    )
+    block = Persistent(
+        "Block", {"_modules": {"conv1": conv, "x": inner}, "_parameters": {}, "_buffers": {}}
+    )
     parts = {
-        "synthesis": Persistent("Synthesis", {"_modules": {"b4": block}, "_parameters": {}, "_buffers": {}}),
+        "synthesis": Persistent(
+            "Synthesis", {"_modules": {"b4": block}, "_parameters": {}, "_buffers": {}}
+        ),
         "mapping": Persistent("Mapping", {"_modules": {}, "_parameters": {}, "_buffers": {}}),
     }
     buffer = io.BytesIO()
-    NvidiaPickler(buffer, 2).dump({"G_ema": Persistent("Generator", {"_modules": parts, "_parameters": {}, "_buffers": {}})})
+    NvidiaPickler(buffer, 2).dump(
+        {"G_ema": Persistent("Generator", {"_modules": parts, "_parameters": {}, "_buffers": {}})}
+    )
     path.write_bytes(buffer.getvalue())
     return path
 
@@ -310,7 +353,10 @@ def test_sizes_in_headers_are_not_believed(tmp_path: Path) -> None:
         ({"z_dim": 4000}, "fc0.weight has shape"),
         ({"c_dim": 30_000_000}, "c_dim must be a whole number from 0 to 32768"),
         ({"resample_filter": [1, -1]}, "taps of at most 1e6 whose sum is not 0"),
-        ({"mapping_lr_multiplier": float("nan")}, "generator.mapping_lr_multiplier is nan, expected a finite number"),
+        (
+            {"mapping_lr_multiplier": float("nan")},
+            "generator.mapping_lr_multiplier is nan, expected a finite number",
+        ),
         ({"conv_clamp": [[[]]]}, "conv_clamp must be a finite number greater than 0, got a list"),
         ({"mapping_layers": 10**9}, "mapping_layers must be"),
         ({"resample_filter": "abc"}, "x.safetensors: "),
@@ -335,16 +381,28 @@ def test_sizes_in_headers_are_not_believed(tmp_path: Path) -> None:
         inside["generator"].update(changes)
         header["__metadata__"]["latentedit"] = json.dumps(inside)
         text = json.dumps(header).encode()
-        (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+        (tmp_path / "x.safetensors").write_bytes(
+            len(text).to_bytes(8, "little") + text + data[8 + size :]
+        )
         with pytest.raises(Error, match=message) as caught:
             load_model(tmp_path / "x.safetensors")
         assert len(str(caught.value)) < 600
 
 
 FORMATS = (
-    "native.safetensors", "rosinality.pt", "plain.pt", "genforce.pth", "legacy.pt", "nvidia.pkl", "tensorflow.pkl",
-    "latent.safetensors", "projected_w.npz", "projected.pt", "boundary.npy", "direction.safetensors",
-)  # fmt: skip
+    "native.safetensors",
+    "rosinality.pt",
+    "plain.pt",
+    "genforce.pth",
+    "legacy.pt",
+    "nvidia.pkl",
+    "tensorflow.pkl",
+    "latent.safetensors",
+    "projected_w.npz",
+    "projected.pt",
+    "boundary.npy",
+    "direction.safetensors",
+)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
@@ -357,7 +415,9 @@ def test_a_thousand_mutations(tmp_path: Path, network: Any, name: str) -> None:
     assert path.stat().st_size <= 64 << 10
     call = [sys.executable, "-m", "tests.mutations", str(path), kind, str(tmp_path), "1000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = subprocess.run(
+        call, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["wrong"] == []
@@ -368,7 +428,8 @@ def test_a_thousand_mutations(tmp_path: Path, network: Any, name: str) -> None:
 MODELS = tuple(
     name
     for name in FORMATS
-    if name.split(".")[0] in ("native", "rosinality", "plain", "genforce", "legacy", "nvidia", "tensorflow")
+    if name.split(".")[0]
+    in ("native", "rosinality", "plain", "genforce", "legacy", "nvidia", "tensorflow")
 )
 
 
@@ -393,40 +454,80 @@ def test_every_command_takes_every_format(tmp_path: Path, network: Any, name: st
         out / "a.safetensors",
     )
     edited = works(
-        "edit", out / "x.safetensors", "--model", file, "--set", f"{out / 'a.safetensors'}=2", "--out", out / "y.png"
+        "edit",
+        out / "x.safetensors",
+        "--model",
+        file,
+        "--set",
+        f"{out / 'a.safetensors'}=2",
+        "--out",
+        out / "y.png",
     )
     assert "y.png" in edited.stdout
     works("model", "convert", file, out / "native.safetensors")
-    assert fingerprint(load_model(out / "native.safetensors").generator) == fingerprint(model.generator)
-    search = ("invert", out / "x.png", "--model", file, "--aligned", "--steps", "3", "--out", out / "found")
+    assert fingerprint(load_model(out / "native.safetensors").generator) == fingerprint(
+        model.generator
+    )
+    search = (
+        "invert",
+        out / "x.png",
+        "--model",
+        file,
+        "--aligned",
+        "--steps",
+        "3",
+        "--out",
+        out / "found",
+    )
     if model.discriminator is None:
         line = complaint(*search, "--perceptual", "discriminator")
         assert "no discriminator to compare images with" in line
         return
     works(*search)
     arguments = ("--model", file, "--out", out / "fit.safetensors")
-    (out / "labels.csv").write_text("file,big\n" + "".join(f"{i}.safetensors,{i % 2}\n" for i in range(12)))
+    (out / "labels.csv").write_text(
+        "file,big\n" + "".join(f"{i}.safetensors,{i % 2}\n" for i in range(12))
+    )
     for index in range(12):
         works("sample", file, "--seeds", str(index), "--out", out / f"{index}.safetensors")
     works("directions", "fit", out / "labels.csv", "--column", "big", *arguments)
     held = tmp_path / "held"
     held.mkdir()
     (held / "x.png").write_bytes((out / "x.png").read_bytes())
-    shown = works("metrics", file, "--metrics", "inversion", "--held-out", held, "--steps", "2").stdout
+    shown = works(
+        "metrics", file, "--metrics", "inversion", "--held-out", held, "--steps", "2"
+    ).stdout
     assert "inversion" in shown
 
 
 @pytest.mark.parametrize(
     ("parts", "synthesis", "mapping", "name", "message"),
     [
-        ({}, {"input": 0, "L0_36_512": 0}, {"embed_proj": 0}, "Generator", "a StyleGAN-XL generator"),
+        (
+            {},
+            {"input": 0, "L0_36_512": 0},
+            {"embed_proj": 0},
+            "Generator",
+            "a StyleGAN-XL generator",
+        ),
         ({}, {"L0_36_512": 0}, {}, "SuperresGenerator", "a StyleGAN-XL generator"),
-        ({"backbone": 0, "superresolution": 0, "renderer": 0}, {}, {}, "TriPlaneGenerator", "an EG3D generator"),
+        (
+            {"backbone": 0, "superresolution": 0, "renderer": 0},
+            {},
+            {},
+            "TriPlaneGenerator",
+            "an EG3D generator",
+        ),
         ({}, {"main": 0}, {}, "SwinGenerator", "a network of class SwinGenerator"),
     ],
 )
 def test_other_generators_are_named(
-    tmp_path: Path, parts: dict[str, Any], synthesis: dict[str, Any], mapping: dict[str, Any], name: str, message: str
+    tmp_path: Path,
+    parts: dict[str, Any],
+    synthesis: dict[str, Any],
+    mapping: dict[str, Any],
+    name: str,
+    message: str,
 ) -> None:
     def module(class_name: str, inside: dict[str, Any]) -> Persistent:
         return Persistent(class_name, {"_modules": inside, "_parameters": {}, "_buffers": {}})
@@ -434,11 +535,17 @@ def test_other_generators_are_named(
     def all_of(names: dict[str, Any]) -> dict[str, Any]:
         return {key: module("Layer", {}) for key in names}
 
-    inside = {"synthesis": module("SynthesisNetwork", all_of(synthesis)), "mapping": module("MappingNetwork", all_of(mapping))}
+    inside = {
+        "synthesis": module("SynthesisNetwork", all_of(synthesis)),
+        "mapping": module("MappingNetwork", all_of(mapping)),
+    }
     buffer = io.BytesIO()
     NvidiaPickler(buffer, 2).dump({"G_ema": module(name, {**all_of(parts), **inside})})
     (tmp_path / "x.pkl").write_bytes(buffer.getvalue())
-    with pytest.raises(Error, match=f"x.pkl: {message}; only StyleGAN, StyleGAN2 and StyleGAN3 generators can be read"):
+    with pytest.raises(
+        Error,
+        match=f"x.pkl: {message}; only StyleGAN, StyleGAN2 and StyleGAN3 generators can be read",
+    ):
         load_model(tmp_path / "x.pkl")
 
 
@@ -448,13 +555,21 @@ def test_options_beside_the_weights(tmp_path: Path, zipped: bool) -> None:
     save_rosinality(tmp_path / "x.pt", small())
     found = torch.load(tmp_path / "x.pt", weights_only=True)
     optimiser = torch.optim.Adam([torch.nn.Parameter(torch.zeros(3))])
-    found |= {"args": argparse.Namespace(size=8, path="x", mixing=0.9), "g_optim": optimiser.state_dict(), "ada_aug_p": 0.1}
+    found |= {
+        "args": argparse.Namespace(size=8, path="x", mixing=0.9),
+        "g_optim": optimiser.state_dict(),
+        "ada_aug_p": 0.1,
+    }
     torch.save(found, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
     assert fingerprint(load_model(tmp_path / "x.pt").generator) == fingerprint(small().generator)
     torch.save(
-        {"state_dict": {}, "opts": argparse.Namespace(batch=3)}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped
+        {"state_dict": {}, "opts": argparse.Namespace(batch=3)},
+        tmp_path / "x.pt",
+        _use_new_zipfile_serialization=zipped,
     )
-    with pytest.raises(Error, match=r"x.pt: expected a checkpoint of rosinality's .* it has state_dict, opts"):
+    with pytest.raises(
+        Error, match=r"x.pt: expected a checkpoint of rosinality's .* it has state_dict, opts"
+    ):
         load_model(tmp_path / "x.pt")
 
 
@@ -465,27 +580,39 @@ WIDE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"}h\x00Ns"
 
 def legacy(objects: bytes) -> bytes:
     """A file of torch's older format with that program for its objects."""
-    parts = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    parts = [
+        pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    ]
     return b"".join(parts) + b"\x80\x02" + objects + b"." + pickle.dumps([], 2)
 
 
 @pytest.mark.parametrize(
-    "code", [DEEP, WIDE, b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R"], ids=["deep", "wide", "bytearray"]
+    "code",
+    [DEEP, WIDE, b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R"],
+    ids=["deep", "wide", "bytearray"],
 )
 @pytest.mark.parametrize("where", ["legacy", "storage", "zip"])
 def test_programs_of_torch_files(tmp_path: Path, code: bytes, where: str) -> None:
-    """torch follows these programs itself, so that they are read through first, wherever they are."""
+    """torch follows these programs itself, so that they are read through first, wherever they
+    are."""
     path = tmp_path / ("x.pkl" if where == "storage" else "x.pt")
     if where == "legacy":
         path.write_bytes(legacy(code))
     elif where == "storage":
-        (Instructions().name("torch.storage", "_load_from_bytes").value((legacy(code),)) + b"R").write(path)
+        (
+            Instructions().name("torch.storage", "_load_from_bytes").value((legacy(code),)) + b"R"
+        ).write(path)
     else:
         save_rosinality(tmp_path / "good.pt", small())
         rezipped(
-            tmp_path / "good.pt", path, lambda name, data: b"\x80\x02" + code + b"." if name.endswith("data.pkl") else data
+            tmp_path / "good.pt",
+            path,
+            lambda name, data: b"\x80\x02" + code + b"." if name.endswith("data.pkl") else data,
         )
-    with pytest.raises(Error, match="nested more than|tuples within|asks for builtins.bytearray|far larger than the file"):
+    with pytest.raises(
+        Error,
+        match="nested more than|tuples within|asks for builtins.bytearray|far larger than the file",
+    ):
         load_model(path)
 
 
@@ -499,7 +626,10 @@ def test_archives_that_can_be_read_in_two_ways(tmp_path: Path) -> None:
             load_model(tmp_path / "x.pt")
 
     def doubled(case: str) -> Path:
-        with zipfile.ZipFile(tmp_path / "good.pt") as a, zipfile.ZipFile(tmp_path / "x.pt", "w") as b:
+        with (
+            zipfile.ZipFile(tmp_path / "good.pt") as a,
+            zipfile.ZipFile(tmp_path / "x.pt", "w") as b,
+        ):
             for name in a.namelist():
                 if name.endswith("data.pkl"):
                     b.writestr(name.replace("data.pkl", case), b"\x80\x02" + DEEP + b".")
@@ -517,14 +647,22 @@ def test_memory_is_not_given_for_words(tmp_path: Path) -> None:
     torch.save(torch.zeros(1).expand(1, 200_000_000), tmp_path / "view.pt")
     with pytest.raises(Error, match="claims more numbers than its storage has"):
         read_arrays(tmp_path / "view.pt")
-    several = [torch.zeros(3).to_sparse(), torch.zeros(3, device="meta"), torch.zeros(3, dtype=torch.complex64)]
+    several = [
+        torch.zeros(3).to_sparse(),
+        torch.zeros(3, device="meta"),
+        torch.zeros(3, dtype=torch.complex64),
+    ]
     for value in several:
         torch.save(value, tmp_path / "odd.pt")
         with pytest.raises(Error, match=r"odd.pt: "):
             read_arrays(tmp_path / "odd.pt")
     code = b"\x80\x02]q\x00(" + b"h\x00" * 2000 + b"e."
     save_rosinality(tmp_path / "good.pt", small())
-    rezipped(tmp_path / "good.pt", tmp_path / "loop.pt", lambda name, data: code if name.endswith("data.pkl") else data)
+    rezipped(
+        tmp_path / "good.pt",
+        tmp_path / "loop.pt",
+        lambda name, data: code if name.endswith("data.pkl") else data,
+    )
     with pytest.raises(Error, match="a container that holds itself"):
         read_arrays(tmp_path / "loop.pt")
     chain = Instructions().name("_codecs", "encode") + b"q\x00"
@@ -536,12 +674,25 @@ def test_memory_is_not_given_for_words(tmp_path: Path) -> None:
     save_plain(tmp_path / "plain.pt", model)
     document = torch.load(tmp_path / "plain.pt", weights_only=True)
     one = torch.zeros(1024, 1024)
-    config = {**model.generator.config.as_dict(), "w_dim": 1024, "z_dim": 1024, "mapping_layers": 60}
+    config = {
+        **model.generator.config.as_dict(),
+        "w_dim": 1024,
+        "z_dim": 1024,
+        "mapping_layers": 60,
+    }
     state = document["G_ema"]
-    state |= {f"mapping.fc{i}.weight": one for i in range(60)} | {f"mapping.fc{i}.bias": torch.zeros(1024) for i in range(60)}
-    state |= {name: torch.zeros(len(t), 1024) for name, t in state.items() if name.endswith("affine.weight")}
+    state |= {f"mapping.fc{i}.weight": one for i in range(60)} | {
+        f"mapping.fc{i}.bias": torch.zeros(1024) for i in range(60)
+    }
+    state |= {
+        name: torch.zeros(len(t), 1024)
+        for name, t in state.items()
+        if name.endswith("affine.weight")
+    }
     state["mapping.w_avg"] = torch.zeros(1024)
-    state._metadata[""]["config"] = {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
+    state._metadata[""]["config"] = {
+        k: list(v) if isinstance(v, tuple) else v for k, v in config.items()
+    }
     torch.save({"G_ema": state}, tmp_path / "shared.pt")
     with pytest.raises(Error, match="bytes, or the same ones again and again"):
         load_model(tmp_path / "shared.pt")
@@ -551,7 +702,13 @@ def test_memory_is_not_given_for_words(tmp_path: Path) -> None:
 def test_every_protocol_of_the_pytorch_layout(tmp_path: Path, protocol: int) -> None:
     """Python 3.7 wrote sets by name, protocol 5 writes arrays by another one."""
     model = small()
-    value = Persistent("x", {"_non_persistent_buffers_set": {"a", "b"}, "array": np.arange(6, dtype="f4").reshape(2, 3)})
+    value = Persistent(
+        "x",
+        {
+            "_non_persistent_buffers_set": {"a", "b"},
+            "array": np.arange(6, dtype="f4").reshape(2, 3),
+        },
+    )
     buffer = io.BytesIO()
     NvidiaPickler(buffer, protocol).dump({"G_ema": None, "x": value})
     (tmp_path / "x.pkl").write_bytes(buffer.getvalue())
@@ -584,9 +741,13 @@ def test_files_under_other_names(tmp_path: Path) -> None:
         ("text.pt", b"hello", "not a file of weights"),
     ):
         (tmp_path / name).write_bytes(data)
-        assert f"{name}: {message}" in complaint("sample", tmp_path / name, "--out", tmp_path / "x.png")
+        assert f"{name}: {message}" in complaint(
+            "sample", tmp_path / name, "--out", tmp_path / "x.png"
+        )
     (tmp_path / "folder.pkl").mkdir()
-    assert "folder.pkl: a folder, not a model file" in complaint("sample", tmp_path / "folder.pkl", "--out", tmp_path / "x.png")
+    assert "folder.pkl: a folder, not a model file" in complaint(
+        "sample", tmp_path / "folder.pkl", "--out", tmp_path / "x.png"
+    )
 
 
 def test_what_a_terminal_would_not_print(tmp_path: Path) -> None:
@@ -604,9 +765,16 @@ def test_what_a_terminal_would_not_print(tmp_path: Path) -> None:
 
 
 def test_networks_that_mention_what_they_are(tmp_path: Path) -> None:
-    """Real files of these kinds ask for modules of torch's long before their own structure can be seen."""
-    for name, kind in (("TriPlaneGenerator", "an EG3D network"), ("pg_modules.x", "a StyleGAN-XL or Projected GAN network")):
+    """Real files of these kinds ask for modules of torch's long before their own structure can be
+    seen."""
+    for name, kind in (
+        ("TriPlaneGenerator", "an EG3D network"),
+        ("pg_modules.x", "a StyleGAN-XL or Projected GAN network"),
+    ):
         code = Instructions().value(name) + b"0"
         code.name("torch.nn.modules.container", "Sequential")
-        with pytest.raises(Error, match=f"{kind}, by the names in it; .* asks for torch.nn.modules.container.Sequential"):
+        with pytest.raises(
+            Error,
+            match=f"{kind}, by the names in it; .* asks for torch.nn.modules.container.Sequential",
+        ):
             load_model(code.write(tmp_path / "x.pkl"))

@@ -89,7 +89,11 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
 def test_bad_pictures(tmp_path: Path) -> None:
     text = tmp_path / "text.png"
     text.write_text("no picture")
-    whole = saved(tmp_path, Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99), dtype=np.uint8)), "w.png")
+    whole = saved(
+        tmp_path,
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99), dtype=np.uint8)),
+        "w.png",
+    )
     cut = tmp_path / "cut.png"
     cut.write_bytes(whole.read_bytes()[:2000])
     small = saved(tmp_path, Image.new("L", (3, 3)), "small.png")
@@ -145,7 +149,9 @@ def test_a_whole_window_is_cut_without_resampling() -> None:
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
 
 
-def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_program_is_started_for_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An EPS would be handed to Ghostscript, and some other formats to programs of theirs."""
 
     def start(*_: object, **__: object) -> None:
@@ -181,9 +187,13 @@ def test_every_picture_is_opened_by_a_list_of_formats() -> None:
         for path in (root / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open"):
-                    assert any(keyword.arg == "formats" for keyword in node.keywords), f"{path}:{node.lineno}"
+                    assert any(keyword.arg == "formats" for keyword in node.keywords), (
+                        f"{path}:{node.lineno}"
+                    )
                     opened += 1
-                assert not (isinstance(node, ast.Attribute) and node.attr in ("imread", "imdecode")), f"{path}:{node.lineno}"
+                assert not (
+                    isinstance(node, ast.Attribute) and node.attr in ("imread", "imdecode")
+                ), f"{path}:{node.lineno}"
     assert opened
 
 
@@ -191,7 +201,9 @@ def header_of_png(path: Path, side: int, depth: int) -> Path:
     """A PNG that says it is that large; it has no pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
@@ -202,9 +214,14 @@ def header_of_png(path: Path, side: int, depth: int) -> Path:
     return path
 
 
-def test_large_pictures_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bomb = header_of_png(tmp_path / "grey16.png", 13_000, 16)
-    large = r"grey16.png: has 169 megapixels \(13000 x 13000\), more than 64; megapixels=170 \(or LATENTEDIT_MEGAPIXELS\)"
+    large = (
+        r"grey16.png: has 169 megapixels \(13000 x 13000\), more than 64; megapixels=170 \(or "
+        r"LATENTEDIT_MEGAPIXELS\)"
+    )
     for read in (open_image, open_reduced):
         with pytest.raises(Error, match=large):
             read(bomb)
@@ -230,7 +247,12 @@ def test_large_jpegs_are_read_reduced(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv("LATENTEDIT_MEGAPIXELS", limit)
         found, by = open_reduced(path)
         assert (by, found.size) == (factor, (320 // factor, 240 // factor))
-        assert np.abs(np.asarray(found, dtype=int) - np.asarray(ramp.resize(found.size), dtype=int)).mean() < 3
+        assert (
+            np.abs(
+                np.asarray(found, dtype=int) - np.asarray(ramp.resize(found.size), dtype=int)
+            ).mean()
+            < 3
+        )
         with pytest.raises(Error, match="megapixels"):
             open_image(path)
     monkeypatch.setenv("LATENTEDIT_MEGAPIXELS", "0.02")
@@ -265,7 +287,17 @@ def test_strips_are_as_the_whole(mode: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_floats_that_are_no_numbers() -> None:
     image = np.full((9, 9), 0.5, dtype=np.float32)
     image[0] = (np.nan, np.inf, -np.inf, 0, 1, 0, 1, 0, 1)
-    assert np.asarray(open_image(Image.fromarray(image)))[0].tolist() == [0, 0, 0, 0, 255, 0, 255, 0, 255]
+    assert np.asarray(open_image(Image.fromarray(image)))[0].tolist() == [
+        0,
+        0,
+        0,
+        0,
+        255,
+        0,
+        255,
+        0,
+        255,
+    ]
 
 
 def test_transparency_and_rotation_together(tmp_path: Path) -> None:
@@ -281,7 +313,9 @@ def test_transparency_and_rotation_together(tmp_path: Path) -> None:
         assert found.getpixel((8, 30)) == (level,) * 3
 
 
-@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.gif", "a.avif", "a.bmp", "a.webp", "a.tif", "a.ppm", "a.mpo"])
+@pytest.mark.parametrize(
+    "name", ["a.jfif", "a.jpe", "a.gif", "a.avif", "a.bmp", "a.webp", "a.tif", "a.ppm", "a.mpo"]
+)
 def test_kinds_of_files(tmp_path: Path, name: str) -> None:
     if Path(name).suffix not in EXTENSIONS:
         pytest.skip("this Pillow does not read AVIF")
@@ -307,7 +341,10 @@ def test_heic(tmp_path: Path) -> None:
         found = open_image(tmp_path / name)
         assert (found.size, found.mode) == ((64, 32), "RGB")
         assert np.abs(np.asarray(found).astype(int) - np.asarray(image)).mean() < 3
-    assert [path.name for path in listing(tmp_path, EXTENSIONS).files] == ["clear.HEIF", "turned.heic"]
+    assert [path.name for path in listing(tmp_path, EXTENSIONS).files] == [
+        "clear.HEIF",
+        "turned.heic",
+    ]
     (tmp_path / "cut.heic").write_bytes((tmp_path / "turned.heic").read_bytes()[:-5])
     with pytest.raises(Error, match=r"cut.heic: (damaged or truncated image|not an image)"):
         open_image(tmp_path / "cut.heic")
@@ -315,7 +352,10 @@ def test_heic(tmp_path: Path) -> None:
 
 def test_heic_names_what_reads_it(tmp_path: Path, without_heic: None) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(12))
-    with pytest.raises(Error, match=r"a.heic: not an image that Pillow can read; pip install \"latentedit\[heic\]\""):
+    with pytest.raises(
+        Error,
+        match=r"a.heic: not an image that Pillow can read; pip install \"latentedit\[heic\]\"",
+    ):
         open_image(tmp_path / "a.heic")
 
 

@@ -18,7 +18,9 @@ ROW = RNG.normal(size=12) * 3
 
 @pytest.mark.parametrize("shape", [(12,), (1, 12), (6, 12), (1, 6, 12)])
 @pytest.mark.parametrize("ending", ["npy", "npz", "pt"])
-def test_one_row_in_every_shape_is_a_w_direction(tmp_path: Path, shape: tuple[int, ...], ending: str) -> None:
+def test_one_row_in_every_shape_is_a_w_direction(
+    tmp_path: Path, shape: tuple[int, ...], ending: str
+) -> None:
     array, path = np.broadcast_to(ROW, shape).copy(), tmp_path / f"age.{ending}"
     if ending == "npy":
         np.save(path, array.astype(np.float32))
@@ -29,7 +31,9 @@ def test_one_row_in_every_shape_is_a_w_direction(tmp_path: Path, shape: tuple[in
     generator = tiny_generator()
     direction = import_direction(path, generator, "age")
     assert direction.space == "w"
-    torch.testing.assert_close(direction.vector.double(), torch.from_numpy(ROW / np.linalg.norm(ROW)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        direction.vector.double(), torch.from_numpy(ROW / np.linalg.norm(ROW)), atol=1e-6, rtol=0
+    )
     assert direction.provenance["original_norm"] == pytest.approx(np.linalg.norm(ROW), rel=1e-6)
     assert direction.provenance["shape"] == list(shape)
     scores = direction.score(sample_w(generator)[:, None].expand(-1, 6, -1))
@@ -79,7 +83,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Error, match="not a numpy file of numbers"):
         import_direction(tmp_path / "objects.npy", generator, "x")
     np.savez(tmp_path / "two.npz", a=ROW, b=ROW)
-    with pytest.raises(Error, match="expected one array, or GANSpace's mean, std and comp; it has a, b"):
+    with pytest.raises(
+        Error, match="expected one array, or GANSpace's mean, std and comp; it has a, b"
+    ):
         import_direction(tmp_path / "two.npz", generator, "x")
     torch.save({"a": print}, tmp_path / "x.pt")
     with pytest.raises(Error, match="asks for __builtin__.print, which is more than tensors"):
@@ -95,7 +101,17 @@ def test_what_is_refused(tmp_path: Path) -> None:
 def test_on_the_command_line(tmp_path: Path, tiny_file: Path) -> None:
     np.save(tmp_path / "age.npy", ROW)
     out = tmp_path / "age.safetensors"
-    line = works("directions", "import", tmp_path / "age.npy", "--model", tiny_file, "--layers", "coarse", "--out", out).stdout
+    line = works(
+        "directions",
+        "import",
+        tmp_path / "age.npy",
+        "--model",
+        tiny_file,
+        "--layers",
+        "coarse",
+        "--out",
+        out,
+    ).stdout
     assert line.startswith("age: space w, norm was ")
     assert load_direction(out).layers == (0, 3)
     assert "no such file" in complaint("directions", "import", tmp_path / "no.npy", "--out", out)

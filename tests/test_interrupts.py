@@ -1,4 +1,5 @@
-"""Ctrl-C at any moment: status 130, one line that says what was kept, and what was kept is there."""
+"""Ctrl-C at any moment: status 130, one line that says what was kept, and what was kept is
+there."""
 
 import os
 import signal
@@ -46,7 +47,20 @@ def photos(tmp_path: Path, tiny_file: Path) -> Path:
 
 def inverted(photos: Path, tiny_file: Path, *more: object) -> tuple[object, ...]:
     out = photos.parent / "latents"
-    return ("invert", photos, "--model", tiny_file, "--aligned", "--steps", 2, "--batch", 1, "--out", out, *more)
+    return (
+        "invert",
+        photos,
+        "--model",
+        tiny_file,
+        "--aligned",
+        "--steps",
+        2,
+        "--batch",
+        1,
+        "--out",
+        out,
+        *more,
+    )
 
 
 def nth(count: int, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,24 +74,42 @@ def nth(count: int, function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-@pytest.mark.parametrize("where", ["latentedit.formats.load_model.load_model", "latentedit.latent.w_statistics.WStatistics.of"])
-def test_before_the_first_photo(photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+@pytest.mark.parametrize(
+    "where",
+    ["latentedit.formats.load_model.load_model", "latentedit.latent.w_statistics.WStatistics.of"],
+)
+def test_before_the_first_photo(
+    photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     monkeypatch.setattr(where, press)
-    assert stopped(*inverted(photos, tiny_file)) == "latentedit: interrupted; files that were already written are kept"
+    assert (
+        stopped(*inverted(photos, tiny_file))
+        == "latentedit: interrupted; files that were already written are kept"
+    )
 
 
 def test_between_two_photos(photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Projector, "invert", nth(2, Projector.invert))
     line = stopped(*inverted(photos, tiny_file))
-    assert line == "latentedit: interrupted; 1 photos are done and kept, run the same command again to resume"
+    assert (
+        line
+        == "latentedit: interrupted; 1 photos are done and kept, run the same command again to "
+        "resume"
+    )
     assert (photos.parent / "latents" / "0.safetensors").is_file()
     assert not (photos.parent / "latents" / "1.safetensors").exists()
 
 
-def test_while_tuning_the_search_is_kept(photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_tuning_the_search_is_kept(
+    photos: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Projector, "tune", press)
     line = stopped(*inverted(photos, tiny_file, "--tune"))
-    assert line == "latentedit: interrupted; the best result so far is kept, run the same command again to resume"
+    assert (
+        line
+        == "latentedit: interrupted; the best result so far is kept, run the same command again "
+        "to resume"
+    )
     latent = load_latent(photos.parent / "latents" / "0.safetensors")
     assert latent.tuned == {}
     assert latent.settings["interrupted"] is True
@@ -85,9 +117,13 @@ def test_while_tuning_the_search_is_kept(photos: Path, tiny_file: Path, monkeypa
 
 def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the run's own handler nothing is written; with it, a snapshot."""
-    write_pictures(tmp_path / "data.zip", ((f"{i}.png", Image.new("L", (16, 16), 20 * i)) for i in range(8)))
+    write_pictures(
+        tmp_path / "data.zip", ((f"{i}.png", Image.new("L", (16, 16), 20 * i)) for i in range(8))
+    )
     monkeypatch.setattr("latentedit.training.load_pictures", press)
-    assert stopped("train", tmp_path / "data.zip", "--out", tmp_path / "run").startswith("latentedit: interrupted")
+    assert stopped("train", tmp_path / "data.zip", "--out", tmp_path / "run").startswith(
+        "latentedit: interrupted"
+    )
     assert not (tmp_path / "run").exists()
 
     sent: list[object] = []
@@ -98,7 +134,10 @@ def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sent.append(figures)
 
     monkeypatch.setattr(training_loop, "time", Later())
-    with pytest.raises(Interrupted, match="model.safetensors and the state are written, run the same command again to resume"):
+    with pytest.raises(
+        Interrupted,
+        match="model.safetensors and the state are written, run the same command again to resume",
+    ):
         train(CONFIG.changed(kimg=10.0), pictures(), tmp_path / "run", report=report)
     assert (tmp_path / "run" / "state.pt").is_file()
 
@@ -113,20 +152,31 @@ class Later:
         return self.now
 
 
-def test_demo_keeps_the_search(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_keeps_the_search(
+    tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from latentedit.cli import demo
 
     def search(*arguments: Any) -> Any:
         from latentedit.inversion.projector import invert
 
         generator, target = arguments[0].generator, arguments[1]
-        result = invert(generator, target, steps=1, perceptual="discriminator", discriminator=arguments[0].discriminator)
+        result = invert(
+            generator,
+            target,
+            steps=1,
+            perceptual="discriminator",
+            discriminator=arguments[0].discriminator,
+        )
         return result, None
 
     monkeypatch.setattr(demo, "search", search)
     photo = Path(latentedit.__file__).parent / "bundled" / "portrait.jpg"
     line = stopped("demo", "--photo", photo, "--out", tmp_path)
-    assert line == f"latentedit: interrupted; the best result so far is in {tmp_path / 'portrait.safetensors'}"
+    assert (
+        line == "latentedit: interrupted; the best result so far is in "
+        f"{tmp_path / 'portrait.safetensors'}"
+    )
     assert load_latent(tmp_path / "portrait.safetensors").crop is not None
 
 

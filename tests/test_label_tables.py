@@ -1,4 +1,5 @@
-"""Tables of labels as people and their spreadsheets write them, and the kinds of files that they may name."""
+"""Tables of labels as people and their spreadsheets write them, and the kinds of files that they
+may name."""
 
 from pathlib import Path
 
@@ -43,7 +44,9 @@ def test_what_separates_the_cells(tmp_path: Path, between: str) -> None:
 
     cells = Table(path)
     cells.set(1, "coat", "1")
-    assert path.read_text() == "\n".join(["file,hat,coat", "a.png,1,", "b.png,0,1", "c.png,1,"]).replace(",", between)
+    assert path.read_text() == "\n".join(
+        ["file,hat,coat", "a.png,1,", "b.png,0,1", "c.png,1,"]
+    ).replace(",", between)
 
 
 def test_decimal_commas_go_with_semicolons(tmp_path: Path) -> None:
@@ -58,12 +61,15 @@ def test_spellings_of_yes_and_no(tmp_path: Path) -> None:
     reached = Labelling(path, "hat", order="file").progress()
     assert (reached.yes, reached.no, reached.left) == (2, 1, 0)
     path.write_text("file,hat\na.png,perhaps\nb.png,no\n")
-    with pytest.raises(Error, match="line 2: hat is 'perhaps', neither a number nor yes or no; use positive=VALUE"):
+    with pytest.raises(
+        Error, match="line 2: hat is 'perhaps', neither a number nor yes or no; use positive=VALUE"
+    ):
         read_labels(path, "hat")
 
 
 def test_latents_of_other_tools_are_latents_everywhere(tmp_path: Path) -> None:
-    """What `edit` reads is read in tables and sub-folders too; sizes of another network are refused by name."""
+    """What `edit` reads is read in tables and sub-folders too; sizes of another network are refused
+    by name."""
     model = Model(tiny_generator())
     generator = model.generator
     ws = torch.randn(1, generator.num_ws, generator.w_dim)
@@ -73,7 +79,9 @@ def test_latents_of_other_tools_are_latents_everywhere(tmp_path: Path) -> None:
     save_latent(tmp_path / "d.safetensors", Latent(ws, None, fingerprint(generator), "w+"))
     paths = [tmp_path / name for name in ("a.npz", "b.npy", "c.pt", "d.safetensors")]
     assert are_latents(paths)
-    assert [latent.rows(generator.num_ws).shape for latent in own_latents(paths, model)] == [ws.shape] * 4
+    assert [latent.rows(generator.num_ws).shape for latent in own_latents(paths, model)] == [
+        ws.shape
+    ] * 4
     assert set(LATENTS) <= set(ENDINGS)
     with pytest.raises(Error, match="both latent files and photos"):
         are_latents([*paths, tmp_path / "x.png"])
@@ -88,7 +96,11 @@ LONG = "x" * 5000
 
 def test_names_that_no_system_has(tmp_path: Path) -> None:
     """They are files that are not there, wherever they stand."""
-    for text in (f"file,hat\n{LONG},1\n", f"file,picture,hat\na.png,{LONG},1\n", "file,hat\n\0,1\n"):
+    for text in (
+        f"file,hat\n{LONG},1\n",
+        f"file,picture,hat\na.png,{LONG},1\n",
+        "file,hat\n\0,1\n",
+    ):
         where = table(tmp_path, text)
         with pytest.raises(Error, match="line 2: no such|not a readable CSV"):
             Labelling(where, "hat")
@@ -97,7 +109,15 @@ def test_names_that_no_system_has(tmp_path: Path) -> None:
         read_labels(where, "hat")
     with pytest.raises(Error, match="line 2: no such file"):
         class_labels(tmp_path, str(where), "hat")
-    for read in (load_model, load_latent, load_direction, load_preset, open_image, load_pictures, read_header_of):
+    for read in (
+        load_model,
+        load_latent,
+        load_direction,
+        load_preset,
+        open_image,
+        load_pictures,
+        read_header_of,
+    ):
         for name in (LONG, f"{tmp_path}/{LONG}"):
             with pytest.raises(Error, match="no such|no direction|xxx"):
                 read(name)
@@ -119,5 +139,9 @@ def test_heads_with_a_carriage_return_within(tmp_path: Path, column: str) -> Non
 @pytest.mark.parametrize("text", ["1e308", "-1e16", "9" * 400])
 def test_numbers_too_large_for_sums(tmp_path: Path, text: str) -> None:
     where = table(tmp_path, f"file,age\na.png,3\nb.png,{text}\nc.png,2\n")
-    with pytest.raises(Error, match="line 3: age is .*(expected a number between -1e\\+15 and 1e\\+15|not a finite number)"):
+    with pytest.raises(
+        Error,
+        match="line 3: age is .*(expected a number between -1e\\+15 and 1e\\+15|not a finite "
+        "number)",
+    ):
         read_labels(where, "age")

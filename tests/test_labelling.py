@@ -43,13 +43,18 @@ PLANTED = np.arange(1.0, 13.0) - 5
 
 
 def planted(folder: Path, count: int) -> tuple[Path, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """A table of ``count`` latents, their w ``[count, 12]``, and labels that are 1 on one side of a plane."""
+    """A table of ``count`` latents, their w ``[count, 12]``, and labels that are 1 on one side of a
+    plane."""
     w = sample_w(tiny_generator(), count, seed=3)
     scores = w.double().numpy() @ PLANTED
     for i in range(count):
-        save_latent(folder / f"{i:03d}.safetensors", Latent(w[i].expand(1, 6, -1), None, "f" * 64, "w"))
+        save_latent(
+            folder / f"{i:03d}.safetensors", Latent(w[i].expand(1, 6, -1), None, "f" * 64, "w")
+        )
         Image.new("L", (16, 16), i % 256).save(folder / f"{i:03d}.png")
-    (folder / "labels.csv").write_text("".join(["file\n", *(f"{i:03d}.safetensors\n" for i in range(count))]))
+    (folder / "labels.csv").write_text(
+        "".join(["file\n", *(f"{i:03d}.safetensors\n" for i in range(count))])
+    )
     return folder / "labels.csv", w.double().numpy(), (scores > np.median(scores)).astype(int)
 
 
@@ -87,9 +92,24 @@ def answered(labelling: Labelling, truth: np.ndarray[Any, Any], count: int) -> l
 # -- Samples
 
 
-def test_samples_are_the_pictures_of_their_seeds_and_become_a_direction(tmp_path: Path, tiny_file: Path) -> None:
+def test_samples_are_the_pictures_of_their_seeds_and_become_a_direction(
+    tmp_path: Path, tiny_file: Path
+) -> None:
     out = tmp_path / "samples"
-    arguments = ("directions", "sample", "--model", tiny_file, "--count", 12, "--seed", 5, "--psi", 0.8, "--out", out)
+    arguments = (
+        "directions",
+        "sample",
+        "--model",
+        tiny_file,
+        "--count",
+        12,
+        "--seed",
+        5,
+        "--psi",
+        0.8,
+        "--out",
+        out,
+    )
     result = works(*arguments, "--attribute", "bright", "--attribute", "hat")
     assert f"directions label {out / 'labels.csv'} --column bright" in result.stdout
     lines = (out / "labels.csv").read_text().splitlines()
@@ -101,7 +121,9 @@ def test_samples_are_the_pictures_of_their_seeds_and_become_a_direction(tmp_path
     for i in range(12):
         picture = to_uint8(load_image(out / f"{i:04d}.png", channels=1))
         row, column = divmod(i, 8)
-        assert torch.equal(picture, to_uint8(grid[..., 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]))
+        assert torch.equal(
+            picture, to_uint8(grid[..., 16 * row : 16 * row + 16, 16 * column : 16 * column + 16])
+        )
         latent = load_latent(out / f"{i:04d}.safetensors")
         assert latent.settings == {"seed": 5 + i, "psi": 0.8}
         assert latent.fingerprint == fingerprint(generator)
@@ -113,20 +135,41 @@ def test_samples_are_the_pictures_of_their_seeds_and_become_a_direction(tmp_path
     labelling = Labelling(out / "labels.csv", "bright", order="file")
     answered(labelling, (np.array(levels) > np.median(levels)).astype(int), 12)
     fitted = tmp_path / "bright.safetensors"
-    works("directions", "fit", out / "labels.csv", "--column", "bright", "--model", tiny_file, "--out", fitted)
+    works(
+        "directions",
+        "fit",
+        out / "labels.csv",
+        "--column",
+        "bright",
+        "--model",
+        tiny_file,
+        "--out",
+        fitted,
+    )
     assert load_direction(fitted).report["samples"] == 12
-    assert "has 12 labels of 'bright', which would be lost" in complaint(*arguments, "--attribute", "bright")
+    assert "has 12 labels of 'bright', which would be lost" in complaint(
+        *arguments, "--attribute", "bright"
+    )
     assert len(read_labels(out / "labels.csv", "bright").paths) == 12
 
 
 def test_samples_of_a_conditional_network_and_large_ones(tmp_path: Path) -> None:
     generator = tiny_generator(c_dim=3, resolution=256, channel_base=256, channel_max=4)
     write_samples(generator, "x", tmp_path, 3, attributes=[])
-    assert {load_latent(tmp_path / f"000{i}.safetensors").settings["class"] for i in range(3)} <= {0, 1, 2}
+    assert {load_latent(tmp_path / f"000{i}.safetensors").settings["class"] for i in range(3)} <= {
+        0,
+        1,
+        2,
+    }
     assert load_image(tmp_path / "0000.png", channels=1).shape == (1, 1, 256, 256)
     assert open_image(tmp_path / "sheet.png").size[0] < 3 * 140
-    assert (tmp_path / "labels.csv").read_text().startswith("file,picture\n0000.safetensors,0000.png\n")
-    write_samples(generator, "x", tmp_path, 1, attributes=["hat"])  # nothing is lost by writing over it
+    assert (
+        (tmp_path / "labels.csv")
+        .read_text()
+        .startswith("file,picture\n0000.safetensors,0000.png\n")
+    )
+    # nothing is lost by writing over it
+    write_samples(generator, "x", tmp_path, 1, attributes=["hat"])
 
 
 @pytest.mark.parametrize(
@@ -149,18 +192,27 @@ def test_samples_that_cannot_be(tmp_path: Path, options: dict[str, Any], message
 
 
 def test_only_the_cell_changes(tmp_path: Path) -> None:
-    before = b'\xef\xbb\xbf"file",note,hat\r\n"a.png","said ""no""\r\nand left",\r\nb.png,"b",1\r\n\r\nc.png'
+    before = (
+        b'\xef\xbb\xbf"file",note,hat\r\n"a.png","said ""no""\r\nand '
+        b'left",\r\nb.png,"b",1\r\n\r\nc.png'
+    )
     place = tmp_path / "labels.csv"
     place.write_bytes(before)
     table = Table(place)
     table.set(1, "hat", "0")
     assert place.read_bytes() == before.replace(b'b.png,"b",1', b"b.png,b,0")
     table.set(0, "hat", "1")
-    after = before.replace(b'b.png,"b",1', b"b.png,b,0").replace(b'"a.png"', b"a.png").replace(b'left",\r', b'left",1\r')
+    after = (
+        before.replace(b'b.png,"b",1', b"b.png,b,0")
+        .replace(b'"a.png"', b"a.png")
+        .replace(b'left",\r', b'left",1\r')
+    )
     assert place.read_bytes() == after
     table.set(3, "coat", "1")
     after = after.replace(b'"file",note,hat', b"file,note,hat,coat").replace(b"c.png", b"c.png,,,1")
-    assert place.read_bytes() == after.replace(b'left",1', b'left",1,').replace(b"b.png,b,0", b"b.png,b,0,")
+    assert place.read_bytes() == after.replace(b'left",1', b'left",1,').replace(
+        b"b.png,b,0", b"b.png,b,0,"
+    )
     assert [table.cell(row, "hat") for row in range(4)] == ["1", "0", "", ""]
 
 
@@ -191,7 +243,8 @@ def test_a_link_to_a_table_stays_one(tmp_path: Path) -> None:
 
 def test_answers_are_in_the_file_and_can_be_taken_back(table: Path) -> None:
     labelling = Labelling(table, "hat", order="file")
-    assert table.read_text() == "".join(["file\n", *(f"{i:03d}.safetensors\n" for i in range(40))])  # reading changes nothing
+    # reading changes nothing
+    assert table.read_text() == "".join(["file\n", *(f"{i:03d}.safetensors\n" for i in range(40))])
     assert labelling.undo() is None
     for value in ("1", "0", "", "1"):
         sample = labelling.next()
@@ -199,8 +252,13 @@ def test_answers_are_in_the_file_and_can_be_taken_back(table: Path) -> None:
         assert sample is not None
         labelling.answer(sample.file, value)
         assert written(table)[sample.file] == value
-    assert (labelling.progress().yes, labelling.progress().no, labelling.progress().left) == (2, 1, 37)
-    assert [sample.number for sample in labelling.upcoming(40)] == [*range(4, 40), 2]  # the skipped one comes last
+    assert (labelling.progress().yes, labelling.progress().no, labelling.progress().left) == (
+        2,
+        1,
+        37,
+    )
+    # the skipped one comes last
+    assert [sample.number for sample in labelling.upcoming(40)] == [*range(4, 40), 2]
     for number, value in ((3, "1"), (2, ""), (1, "0")):
         undone = labelling.undo()
         assert undone is not None
@@ -231,7 +289,9 @@ def test_skipped_samples_come_back_in_their_order(table: Path) -> None:
     assert labelling.progress().left == 0
 
 
-def test_order_is_fixed_by_the_seed_and_resumes(made: tuple[Path, np.ndarray[Any, Any]], table: Path) -> None:
+def test_order_is_fixed_by_the_seed_and_resumes(
+    made: tuple[Path, np.ndarray[Any, Any]], table: Path
+) -> None:
     truth, empty = made[1], table.read_bytes()
     first = answered(Labelling(table, "hat"), truth, 20)
     assert first != sorted(first)
@@ -240,7 +300,10 @@ def test_order_is_fixed_by_the_seed_and_resumes(made: tuple[Path, np.ndarray[Any
     assert answered(Labelling(table, "hat"), truth, 20) == first
     assert table.read_bytes() == labels
     going_on = Labelling(table, "hat")
-    assert (going_on.progress().yes, going_on.progress().no) == (int(truth[first].sum()), 20 - int(truth[first].sum()))
+    assert (going_on.progress().yes, going_on.progress().no) == (
+        int(truth[first].sum()),
+        20 - int(truth[first].sum()),
+    )
     assert going_on.progress().auc is not None
     rest = answered(going_on, truth, 20)
     assert sorted(first + rest) == list(range(40))
@@ -248,12 +311,16 @@ def test_order_is_fixed_by_the_seed_and_resumes(made: tuple[Path, np.ndarray[Any
     assert answered(Labelling(table, "hat", seed=1), truth, 3) != first[:3]
 
 
-def test_the_most_uncertain_sample_is_asked_next(made: tuple[Path, np.ndarray[Any, Any]], table: Path) -> None:
+def test_the_most_uncertain_sample_is_asked_next(
+    made: tuple[Path, np.ndarray[Any, Any]], table: Path
+) -> None:
     truth = made[1]
     labelling = Labelling(table, "hat")
     answered(labelling, truth, 30)
     again = Labelling(table, "hat")  # fitted to all thirty
-    rows = np.stack([load_latent(sample.path).ws[0, 0].double().numpy() for sample in again.samples])
+    rows = np.stack(
+        [load_latent(sample.path).ws[0, 0].double().numpy() for sample in again.samples]
+    )
     rows -= rows.mean(axis=0)
     rows /= np.sqrt(np.square(rows).mean())
     known = np.array([value != "" for value in written(table).values()])
@@ -264,7 +331,9 @@ def test_the_most_uncertain_sample_is_asked_next(made: tuple[Path, np.ndarray[An
     assert sample.number == min(np.flatnonzero(~known), key=lambda i: float(distance[i]))
 
 
-def answers_needed(labelling: Labelling, w: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], wanted: float) -> int:
+def answers_needed(
+    labelling: Labelling, w: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], wanted: float
+) -> int:
     """Until a probe of the answers orders all samples with that ROC AUC."""
     x = (w - w.mean(axis=0)) / w.std()
     known: list[int] = []
@@ -281,12 +350,15 @@ def test_uncertain_first_needs_fewer_answers(tmp_path: Path) -> None:
     table, w, truth = planted(tmp_path, 250)
     needed = {}
     for order in ("uncertain", "file"):
-        needed[order] = answers_needed(Labelling(table, f"by-{order}", order=order), w, truth, 0.995)
+        needed[order] = answers_needed(
+            Labelling(table, f"by-{order}", order=order), w, truth, 0.995
+        )
     assert needed["uncertain"] < 0.75 * needed["file"], needed
 
 
 def test_photographs_are_asked_about_by_their_look(tmp_path: Path) -> None:
-    """Photographs lit from the left and from the right: the probe has both sides right after some answers."""
+    """Photographs lit from the left and from the right: the probe has both sides right after some
+    answers."""
     rng = np.random.RandomState(0)
     truth = rng.permutation(np.arange(40) % 2)
     for i, left in enumerate(truth):
@@ -308,7 +380,10 @@ def test_what_cannot_be_labelled(tmp_path: Path) -> None:
     Image.new("L", (16, 16)).save(tmp_path / "a.png")
     Image.new("L", (16, 16)).save(tmp_path / "b.png")
     for name, row in (("b", 0), ("lonely", 0), ("other", 1)):
-        save_latent(tmp_path / f"{name}.safetensors", Latent(torch.randn(1, 6, 12), None, "fe"[row] * 64, "w"))
+        save_latent(
+            tmp_path / f"{name}.safetensors",
+            Latent(torch.randn(1, 6, 12), None, "fe"[row] * 64, "w"),
+        )
     Image.new("L", (16, 16)).save(tmp_path / "other.png")
     table = tmp_path / "labels.csv"
     cases = [
@@ -321,12 +396,18 @@ def test_what_cannot_be_labelled(tmp_path: Path) -> None:
             "file\nlonely.safetensors\n",
             "line 2: no image for .*lonely.safetensors: neither in a column 'picture', nor lonely",
         ),
-        ("file,hat\na.png,maybe\n", "line 2: hat is 'maybe'; labels here are 1 or yes, 0 or no, or empty"),
+        (
+            "file,hat\na.png,maybe\n",
+            "line 2: hat is 'maybe'; labels here are 1 or yes, 0 or no, or empty",
+        ),
         ("file,hat\na.png,1.0\n", "line 2: hat is '1.0'"),
         ("file,hat,hat\na.png,1,\n", "has 2 columns 'hat'"),
         ("file\na.png\na.png\n", "line 3: a.png already has an earlier row"),
         ("file\na.png\nb.safetensors\n", "names both latent files and photos"),
-        ("file\nb.safetensors\nother.safetensors\n", "other.safetensors: belongs to the generator eeee"),
+        (
+            "file\nb.safetensors\nother.safetensors\n",
+            "other.safetensors: belongs to the generator eeee",
+        ),
         ('file\n"a.png\n', "not a readable CSV file"),
         ("file\na\0.png\n", "labels.csv"),
     ]
@@ -348,8 +429,12 @@ def test_what_cannot_be_labelled(tmp_path: Path) -> None:
         labelling.answer("a.png", "yes")
     assert table.read_text() == "file\na.png\n"
     table.write_text("file,hat\na.png,1\n")
-    assert "all 1 samples have a label in 'hat'" in complaint("directions", "label", table, "--column", "hat")
-    assert "no.csv: not a readable CSV" in complaint("directions", "label", tmp_path / "no.csv", "--column", "hat")
+    assert "all 1 samples have a label in 'hat'" in complaint(
+        "directions", "label", table, "--column", "hat"
+    )
+    assert "no.csv: not a readable CSV" in complaint(
+        "directions", "label", tmp_path / "no.csv", "--column", "hat"
+    )
 
 
 # -- The page
@@ -364,7 +449,9 @@ def page(table: Path) -> Caller:
     return Caller(app)
 
 
-def send(page: Caller, path: str, body: bytes = b"{}", **headers: str | None) -> tuple[int, dict[str, Any]]:
+def send(
+    page: Caller, path: str, body: bytes = b"{}", **headers: str | None
+) -> tuple[int, dict[str, Any]]:
     """Status and JSON of a POST."""
     headers.setdefault("content_type", "application/json")
     status, _, text = page(f"/label{path}", method="POST", chunks=(body,), headers=headers)
@@ -377,7 +464,12 @@ def answer(page: Caller, sample: object, value: object) -> tuple[int, dict[str, 
 
 def test_every_answer_is_in_the_file_before_the_reply(page: Caller, table: Path) -> None:
     state = json.loads(page("/label/state")[2])
-    assert (state["column"], state["number"], state["following"], state["left"]) == ("hat", 0, 1, 40)
+    assert (state["column"], state["number"], state["following"], state["left"]) == (
+        "hat",
+        0,
+        1,
+        40,
+    )
     for number, value in enumerate(("1", "0", "", "1")):
         assert state["number"] == number
         status, state = answer(page, number, value)
@@ -393,14 +485,26 @@ def test_pictures_are_numbered(page: Caller, tmp_path: Path) -> None:
     assert (status, headers["content-type"]) == (200, "image/png")
     (tmp_path / "got.png").write_bytes(body)
     assert open_image(tmp_path / "got.png").getpixel((0, 0)) == 7
-    for number in ("40", "-1", "x", "007.png", "../labels.csv", "1" * 5000, "1.0", "..", "labels.csv"):
+    for number in (
+        "40",
+        "-1",
+        "x",
+        "007.png",
+        "../labels.csv",
+        "1" * 5000,
+        "1.0",
+        "..",
+        "labels.csv",
+    ):
         assert page(f"/label/picture/{number}")[0] == 404, number
 
 
 def test_a_large_photograph_is_sent_small_and_without_its_notes(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E], exif[0x0112] = "where I live", 6  # turned by a quarter
-    Image.new("RGB", (3000, 1500), (200, 10, 10)).save(tmp_path / "a.jpg", exif=exif, comment="where I live")
+    Image.new("RGB", (3000, 1500), (200, 10, 10)).save(
+        tmp_path / "a.jpg", exif=exif, comment="where I live"
+    )
     (tmp_path / "labels.csv").write_text("file\na.jpg\n")
     kind, body = for_browser(tmp_path / "a.jpg")
     (tmp_path / "got.jpg").write_bytes(body)
@@ -424,7 +528,12 @@ def test_a_damaged_picture_does_not_end_the_program(page: Caller, table: Path) -
 
 def test_strangers_get_nothing(page: Caller, table: Path) -> None:
     before = table.read_bytes()
-    for headers in ({"cookie": None}, {"cookie": "studio=x"}, {"host": "evil.example"}, {"origin": "http://evil.example"}):
+    for headers in (
+        {"cookie": None},
+        {"cookie": "studio=x"},
+        {"host": "evil.example"},
+        {"origin": "http://evil.example"},
+    ):
         for path in ("/answer", "/undo", "/done"):
             assert send(page, path, b'{"sample": 0, "value": "1"}', **headers)[0] == 403
     for path in ("/label/state", "/label/picture/0"):
@@ -477,8 +586,20 @@ def test_two_pages_on_one_table(table: Path) -> None:
     try:
         with labelled_alone(link):
             for name in (table, link):
-                message = complaint("directions", "label", name, "--column", "hat", "--order", "file", "--no-browser")
-                expected = f"{name}: process {os.getpid()} on {socket.gethostname()} is working on it; wait for it"
+                message = complaint(
+                    "directions",
+                    "label",
+                    name,
+                    "--column",
+                    "hat",
+                    "--order",
+                    "file",
+                    "--no-browser",
+                )
+                expected = (
+                    f"{name}: process {os.getpid()} on {socket.gethostname()} is working on it; "
+                    "wait for it"
+                )
                 assert expected in message
     finally:
         link.unlink()
@@ -495,8 +616,11 @@ def test_samples_do_not_replace_a_table_that_is_being_labelled(tmp_path: Path) -
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_the_secret_is_not_on_the_browsers_command_line(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every user can read the arguments of every process; the file that they name can be read by its owner alone."""
+def test_the_secret_is_not_on_the_browsers_command_line(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every user can read the arguments of every process; the file that they name can be read by
+    its owner alone."""
     opened: list[tuple[str, str]] = []
 
     def look(address: str) -> None:
@@ -519,12 +643,19 @@ def test_the_secret_is_not_on_the_browsers_command_line(table: Path, monkeypatch
     assert "a direction needs at least 2 of each" in result.stdout
     monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail("opened a browser"))
     works("directions", "label", table, "--column", "hat", "--order", "file", "--no-browser")
-    assert CliRunner().invoke(main, ["directions", "label", str(table), "--column", "x", "--port", "70000"]).exit_code == 2
+    assert (
+        CliRunner()
+        .invoke(main, ["directions", "label", str(table), "--column", "x", "--port", "70000"])
+        .exit_code
+        == 2
+    )
 
 
 @pytest.fixture
 def command(table: Path) -> Iterator[Served]:
-    with served("directions", "label", table, "--column", "hat", "--order", "file", "--no-browser") as found:
+    with served(
+        "directions", "label", table, "--column", "hat", "--order", "file", "--no-browser"
+    ) as found:
         yield found
 
 
@@ -532,19 +663,27 @@ def ask(command: Served, method: str, path: str, body: object) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", command.port, timeout=60)
     try:
         connection.request(
-            method, f"{command.place}/label{path}", json.dumps(body) if body is not None else None, command.headers
+            method,
+            f"{command.place}/label{path}",
+            json.dumps(body) if body is not None else None,
+            command.headers,
         )
         return connection.getresponse().status
     finally:
         connection.close()
 
 
-def test_the_command_says_how_to_go_on(command: Served, made: tuple[Path, np.ndarray[Any, Any]], table: Path) -> None:
+def test_the_command_says_how_to_go_on(
+    command: Served, made: tuple[Path, np.ndarray[Any, Any]], table: Path
+) -> None:
     """Strangers that say nothing do not keep the owner out; Done ends the program."""
     idle = [socket.create_connection(("127.0.0.1", command.port), 10) for _ in range(STRANGERS + 9)]
     try:
         for number in range(8):
-            assert ask(command, "POST", "/answer", {"sample": number, "value": str(made[1][number])}) == 200
+            assert (
+                ask(command, "POST", "/answer", {"sample": number, "value": str(made[1][number])})
+                == 200
+            )
             assert written(table)[f"{number:03d}.safetensors"] == str(made[1][number])
         assert ask(command, "POST", "/done", {}) == 200
         out, err = command.process.communicate(timeout=60)
@@ -574,7 +713,10 @@ def test_keys_in_a_browser(command: Served, table: Path) -> None:
         from playwright.sync_api import expect
 
         tab = context.new_page()
-        tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        tab.on(
+            "console",
+            lambda message: problems.append(message.text) if message.type == "error" else None,
+        )
         tab.on("pageerror", lambda error: problems.append(str(error)))
         outside: list[str] = []
         tab.on("request", lambda request: outside.append(request.url))
@@ -602,4 +744,6 @@ def test_keys_in_a_browser(command: Served, table: Path) -> None:
     assert command.process.wait(60) == 0
     assert list(written(table).values()) == ["1", "0", "", "1", "0", "1", *[""] * 34]
     assert not problems, problems
-    assert all(url.startswith((f"http://127.0.0.1:{command.port}/", "data:")) for url in outside), outside
+    assert all(url.startswith((f"http://127.0.0.1:{command.port}/", "data:")) for url in outside), (
+        outside
+    )

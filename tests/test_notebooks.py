@@ -7,7 +7,10 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parent.parent / "docs" / "notebooks"
-SHORTER = {"invert_and_edit": ("STEPS = 100", "STEPS = 2"), "find_a_direction": ("SAMPLES = 600", "SAMPLES = 40")}
+SHORTER = {
+    "invert_and_edit": ("STEPS = 100", "STEPS = 2"),
+    "find_a_direction": ("SAMPLES = 600", "SAMPLES = 40"),
+}
 """What is replaced in a notebook so that it takes seconds."""
 
 
@@ -34,4 +37,8 @@ def test_every_notebook_is_run_and_kept_without_outputs() -> None:
     for name in SHORTER:
         notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
         nbformat.validate(notebook)
-        assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
+        assert all(
+            not cell.outputs and cell.execution_count is None
+            for cell in notebook.cells
+            if cell.cell_type == "code"
+        )

@@ -1,4 +1,5 @@
-"""Numbers that options and functions take: every one has a range, and NaN and infinity are in none."""
+"""Numbers that options and functions take: every one has a range, and NaN and infinity are in
+none."""
 
 import json
 import math
@@ -38,10 +39,16 @@ NUMBERS = [
 FRAMING = {"kind": "face", "eyes": [[0.36, 0.47], [0.63, 0.47]]}
 
 
-@pytest.mark.parametrize(("path", "parameter"), NUMBERS, ids=lambda value: getattr(value, "name", None) or " ".join(value))
+@pytest.mark.parametrize(
+    ("path", "parameter"),
+    NUMBERS,
+    ids=lambda value: getattr(value, "name", None) or " ".join(value),
+)
 def test_every_number_has_a_range(path: tuple[str, ...], parameter: click.Option) -> None:
     kind: Any = parameter.type
-    assert isinstance(parameter.type, click.IntRange | Finite), f"{' '.join(path)} {parameter.opts}: any number is taken"
+    assert isinstance(parameter.type, click.IntRange | Finite), (
+        f"{' '.join(path)} {parameter.opts}: any number is taken"
+    )
     assert kind.min is not None, f"{' '.join(path)} {parameter.opts}: negative numbers are taken"
     context = click.Context(click.Command("x", params=[parameter]))
     record = parameter.get_help_record(context)
@@ -50,7 +57,9 @@ def test_every_number_has_a_range(path: tuple[str, ...], parameter: click.Option
     for text in ("nan", "inf", "-inf", "-1e9", "x"):
         with pytest.raises(click.BadParameter):
             kind.convert(text, parameter, context)
-    assert kind.max is not None, f"{' '.join(path)} {parameter.opts}: numbers that overflow are taken"
+    assert kind.max is not None, (
+        f"{' '.join(path)} {parameter.opts}: numbers that overflow are taken"
+    )
     with pytest.raises(click.BadParameter):
         kind.convert("1e300" if isinstance(kind, Finite) else str(2**63), parameter, context)
 
@@ -75,7 +84,9 @@ def test_crops_and_landmarks_stay_by_the_photo() -> None:
     photo, model = Image.new("RGB", (100, 80)), Model(tiny_generator(), None, FRAMING)
     assert quad_of(photo, "-20,-20,140", False, "x.png") == quad_of_window(-20, -20, 140)
     for crop in ("0,0,99999", "-500,0,520"):
-        with pytest.raises(Error, match=rf"x.png: --crop {crop} extends far beyond the image of 100 x 80 pixels"):
+        with pytest.raises(
+            Error, match=rf"x.png: --crop {crop} extends far beyond the image of 100 x 80 pixels"
+        ):
             quad_of(photo, crop, False, "x.png")
 
     def framed(landmarks: str) -> None:
@@ -83,9 +94,13 @@ def test_crops_and_landmarks_stay_by_the_photo() -> None:
 
     framed("40,40,60,40,50,60")
     for marks in ("0,0,99999,0,50,50", "-5,10,30,10,20,30"):
-        with pytest.raises(Error, match=rf"x.png: --landmarks {marks} lie outside the image of 100 x 80 pixels"):
+        with pytest.raises(
+            Error, match=rf"x.png: --landmarks {marks} lie outside the image of 100 x 80 pixels"
+        ):
             framed(marks)
-    with pytest.raises(Error, match="the crop around --landmarks 0,40,100,40,50,60 extends far beyond"):
+    with pytest.raises(
+        Error, match="the crop around --landmarks 0,40,100,40,50,60 extends far beyond"
+    ):
         framed("0,40,100,40,50,60")
     check_quad(quad_of_window(0, 0, 80), photo, "x.png")
 
@@ -93,7 +108,9 @@ def test_crops_and_landmarks_stay_by_the_photo() -> None:
 def test_functions_take_no_nan(tmp_path: Path) -> None:
     generator = tiny_generator()
     ws = torch.randn(1, generator.num_ws, 12)
-    direction = Direction("axis", torch.nn.functional.normalize(torch.arange(12.0), dim=0), 0.0, 0.7, "")
+    direction = Direction(
+        "axis", torch.nn.functional.normalize(torch.arange(12.0), dim=0), 0.0, 0.7, ""
+    )
     for call in (
         lambda: edit(ws, direction, float("nan")),
         lambda: edit_holding(ws, [(direction, float("inf"), None)], []),
@@ -102,39 +119,67 @@ def test_functions_take_no_nan(tmp_path: Path) -> None:
         with pytest.raises(Error, match="must be a finite number, got (nan|inf)"):
             call()
     image = generator(torch.randn(1, 12))
-    for options in ({"delta_weight": float("nan")}, {"prior_weight": -1.0}, {"adversarial_weight": float("inf")}):
-        with pytest.raises(Error, match=f"{next(iter(options))} must be a finite number from 0, got"):
+    for options in (
+        {"delta_weight": float("nan")},
+        {"prior_weight": -1.0},
+        {"adversarial_weight": float("inf")},
+    ):
+        with pytest.raises(
+            Error, match=f"{next(iter(options))} must be a finite number from 0, got"
+        ):
             invert(generator, image, steps=1, discriminator=tiny_discriminator(), **options)  # type: ignore[arg-type]
     poisoned = Latent(ws * float("nan"), None, "", "w+")
-    with pytest.raises(Error, match="x.safetensors: not written, because the latent has values that are not numbers"):
+    with pytest.raises(
+        Error,
+        match="x.safetensors: not written, because the latent has values that are not numbers",
+    ):
         save_latent(tmp_path / "x.safetensors", poisoned)
     assert not (tmp_path / "x.safetensors").exists()
     with pytest.raises(Error, match="share must be a finite number from 0 to 1, got 2"):
         check_number("share", 2, 0, 1)
 
 
-NONE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "1e999": math.inf, "9" * 400: int("9" * 400)}
+NONE = {
+    "nan": math.nan,
+    "inf": math.inf,
+    "-inf": -math.inf,
+    "1e999": math.inf,
+    "9" * 400: int("9" * 400),
+}
 """Numbers that are none, as a TOML file has them."""
 
 
 @pytest.mark.parametrize("text", NONE)
 def test_presets_have_finite_numbers(tmp_path: Path, text: str) -> None:
     """Every option, also those of the networks, is refused by its name, in a file and in Python."""
-    options = [option.name for option in fields(TrainingConfig) if option.name not in ("generator", "discriminator")]
+    options = [
+        option.name
+        for option in fields(TrainingConfig)
+        if option.name not in ("generator", "discriminator")
+    ]
     networks = [("generator", option.name) for option in fields(GeneratorConfig)]
     networks += [("discriminator", option.name) for option in fields(DiscriminatorConfig)]
     path = tmp_path / "x.toml"
     for lines, name in (
         *((f"{option} = {text}", option) for option in options),
-        *((f"[{network}]\n{option} = {text}", f"{network}.{option}") for network, option in networks),
-        *((f"[{network}]\n{option} = [1, {text}]", f"{network}.{option}[1]") for network, option in networks),
+        *(
+            (f"[{network}]\n{option} = {text}", f"{network}.{option}")
+            for network, option in networks
+        ),
+        *(
+            (f"[{network}]\n{option} = [1, {text}]", f"{network}.{option}[1]")
+            for network, option in networks
+        ),
         (f"[generator]\nx = {{ y = {text} }}", "generator.x.y"),
     ):
         path.write_text(lines)
         with pytest.raises(Error) as caught:
             load_preset(str(path))
         shown = quoted(NONE[text])
-        assert str(caught.value) == f"{path}: not a training preset ({name} is {shown}, expected a finite number)"
+        assert (
+            str(caught.value)
+            == f"{path}: not a training preset ({name} is {shown}, expected a finite number)"
+        )
     for option in options:
         with pytest.raises(Error, match=rf"^{option} must be .*, got"):
             TrainingConfig(**{option: NONE[text]})  # type: ignore[arg-type]
@@ -145,7 +190,13 @@ def test_presets_have_finite_numbers(tmp_path: Path, text: str) -> None:
 
 
 def test_preset_options_have_ranges(tmp_path: Path) -> None:
-    for line in ("ema_rampup = -1", "ada_target = 2", "ada_target = -1.5", "augment_p = 1.5", "style_mixing = -0.1"):
+    for line in (
+        "ema_rampup = -1",
+        "ada_target = 2",
+        "ada_target = -1.5",
+        "augment_p = 1.5",
+        "style_mixing = -0.1",
+    ):
         (tmp_path / "x.toml").write_text(line)
         with pytest.raises(Error, match=rf"{line.split()[0]} must be a finite number from"):
             load_preset(str(tmp_path / "x.toml"))
@@ -156,7 +207,9 @@ def test_preset_options_have_ranges(tmp_path: Path) -> None:
 def test_a_preset_without_numbers_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text("learning_rate = inf")
     write_pictures(tmp_path / "x.zip", [(f"{i}.png", Image.new("RGB", (8, 8))) for i in range(4)])
-    said = complaint("train", tmp_path / "x.zip", "--preset", tmp_path / "x.toml", "--out", tmp_path / "run")
+    said = complaint(
+        "train", tmp_path / "x.zip", "--preset", tmp_path / "x.toml", "--out", tmp_path / "run"
+    )
     assert "x.toml: not a training preset (learning_rate is inf, expected a finite number)" in said
     assert not (tmp_path / "run").exists()
 
@@ -177,10 +230,23 @@ def changed_header(path: Path, change: Callable[[dict[str, Any]], object]) -> No
 def test_distances_of_a_latent_are_numbers(tmp_path: Path, value: Any) -> None:
     """They decide whether a picture belongs to a photo."""
     path = tmp_path / "x.safetensors"
-    save_latent(path, Latent(torch.zeros(1, 2, 4), None, "f" * 64, "w+", distances={"psnr": 20.0, "w_distance": math.nan}))
+    save_latent(
+        path,
+        Latent(
+            torch.zeros(1, 2, 4),
+            None,
+            "f" * 64,
+            "w+",
+            distances={"psnr": 20.0, "w_distance": math.nan},
+        ),
+    )
     assert load_latent(path).distances == {"psnr": 20.0}
     changed_header(path, lambda header: header["distances"].update(psnr=value))
-    with pytest.raises(Error, match=r"x.safetensors: (distances.psnr is .*, expected a finite|a latent file's distances must)"):
+    with pytest.raises(
+        Error,
+        match=r"x.safetensors: (distances.psnr is .*, expected a finite|a latent file's "
+        r"distances must)",
+    ):
         load_latent(path)
 
 
@@ -189,7 +255,8 @@ def test_headers_have_finite_numbers(tmp_path: Path, value: float) -> None:
     path = tmp_path / "x.safetensors"
     vector = torch.nn.functional.normalize(torch.arange(12.0), dim=0)
     Direction("axis", vector, 0.0, 0.7, "f" * 64, report={"auc": math.nan}).save(path)
-    assert math.isnan(load_direction(str(path)).report["auc"])  # a figure that could not be measured
+    # a figure that could not be measured
+    assert math.isnan(load_direction(str(path)).report["auc"])
     for name in ("sigma", "intercept", "name"):
         Direction("axis", vector, 0.0, 0.7, "f" * 64).save(path)
         changed_header(path, lambda header, name=name: header.update({name: value}))  # type: ignore[misc]
@@ -199,25 +266,65 @@ def test_headers_have_finite_numbers(tmp_path: Path, value: float) -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 10**30, True, 1.0, "1", None])
 def test_seeds_of_latents_are_seeds(tmp_path: Path, tiny_file: Path, seed: Any) -> None:
-    works("directions", "sample", "--model", tiny_file, "--count", 12, "--attribute", "hat", "--out", tmp_path / "x")
+    works(
+        "directions",
+        "sample",
+        "--model",
+        tiny_file,
+        "--count",
+        12,
+        "--attribute",
+        "hat",
+        "--out",
+        tmp_path / "x",
+    )
     rows = (tmp_path / "x" / "labels.csv").read_text().splitlines()
     table = [rows[0], *(row.rstrip(",") + f",{number % 2}" for number, row in enumerate(rows[1:]))]
     (tmp_path / "x" / "labels.csv").write_text("\n".join(table) + "\n")
     latent = tmp_path / "x" / rows[1].split(",")[0]
     changed_header(latent, lambda header: header["settings"].update(seed=seed))
-    fit = ("directions", "fit", tmp_path / "x" / "labels.csv", "--column", "hat", "--space", "z", "--model", tiny_file)
+    fit = (
+        "directions",
+        "fit",
+        tmp_path / "x" / "labels.csv",
+        "--column",
+        "hat",
+        "--space",
+        "z",
+        "--model",
+        tiny_file,
+    )
     said = complaint(*fit, "--samples", 100, "--out", tmp_path / "d.safetensors")
     assert f"{latent.name}: its z is unknown" in said
 
 
 def test_labels_that_are_no_numbers_are_words(tmp_path: Path) -> None:
-    """Also "nan", which is neither smaller nor larger than anything, and would leave the classes in any order."""
+    """Also "nan", which is neither smaller nor larger than anything, and would leave the classes in
+    any order."""
     names = ["2", "nan", "10", "inf", "a", "1e999", "1"]
     for number, name in enumerate(names):
         (tmp_path / "in" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "in" / name / "x.png")
-    works("dataset", "build", tmp_path / "in", "--size", 8, "--labels", "folders", "--out", tmp_path / "x.zip")
-    assert load_pictures(tmp_path / "x.zip").label_names == ["1", "2", "10", "1e999", "a", "inf", "nan"]
+    works(
+        "dataset",
+        "build",
+        tmp_path / "in",
+        "--size",
+        8,
+        "--labels",
+        "folders",
+        "--out",
+        tmp_path / "x.zip",
+    )
+    assert load_pictures(tmp_path / "x.zip").label_names == [
+        "1",
+        "2",
+        "10",
+        "1e999",
+        "a",
+        "inf",
+        "nan",
+    ]
 
 
 def test_what_commands_say(tmp_path: Path, tiny_file: Path) -> None:

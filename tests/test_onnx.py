@@ -1,4 +1,5 @@
-"""ONNX files: what is wrong with one is said in a line, before OpenCV could crash over it or take all memory."""
+"""ONNX files: what is wrong with one is said in a line, before OpenCV could crash over it or take
+all memory."""
 
 import subprocess
 import sys
@@ -17,7 +18,20 @@ from latentedit.io import onnx
 from latentedit.io.onnx import check_onnx, read_onnx, run
 from latentedit.photo.faces import find_faces
 from tests.mutations import mutated
-from tests.onnx_files import classifier, field, floats, mean, network, node, small, tensor, value, varint, whole, yunet
+from tests.onnx_files import (
+    classifier,
+    field,
+    floats,
+    mean,
+    network,
+    node,
+    small,
+    tensor,
+    value,
+    varint,
+    whole,
+    yunet,
+)
 
 BIG = 2**15
 
@@ -54,7 +68,10 @@ STRUCTURES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the file is empty"),
     "no graph": (field(1, 7), "no graph in it"),
     "a text": (b"not a network", "not an ONNX network"),
-    "a length beyond the file": (field(1, 7) + b"\x3a\xff\xff\xff\x7f", "a field of 268435455 bytes where 0 are left"),
+    "a length beyond the file": (
+        field(1, 7) + b"\x3a\xff\xff\xff\x7f",
+        "a field of 268435455 bytes where 0 are left",
+    ),
     "a length beyond its message": (graph(b"\x12\x20abc"), "a field of 32 bytes where 3 are left"),
     "a number without end": (graph(field(1, 1)) + b"\x08" + b"\xff" * 12, "more than 64 bits"),
     "a number that is cut off": (graph(field(2, "g")) + b"\x08\xff", "cut off"),
@@ -65,18 +82,33 @@ STRUCTURES: dict[str, tuple[bytes, str]] = {
         graph(field(5, tensor("w", (1000, 1000), bytes(4)))),
         "a tensor of 1000000 numbers of which",
     ),
-    "a shape without an end": (graph(field(5, tensor("w", (2**62, 4), bytes(4)))), "numbers of which the file has 1"),
+    "a shape without an end": (
+        graph(field(5, tensor("w", (2**62, 4), bytes(4)))),
+        "numbers of which the file has 1",
+    ),
     "many dimensions": (graph(field(5, tensor("w", (1,) * 9, bytes(4)))), "more than 8 dimensions"),
     "packed dimensions": (
         graph(field(5, field(1, varint(100) + varint(100)) + field(2, 1) + field(9, bytes(4)))),
         "a tensor of 10000 numbers of which the file has 1",
     ),
     "half a number": (graph(field(5, WEIGHT + field(4, bytes(7)))), "a row of 7 bytes"),
-    "fewer whole numbers": (graph(field(5, field(1, 3) + field(2, 7) + field(7, b"\xff\x01\x02"))), "of which the file has 2"),
-    "numbers of no kind": (graph(field(5, tensor("w", (1,), bytes(4), kind=99))), "numbers of the kind 99"),
-    "another file": (graph(field(5, WEIGHT + field(13, field(1, "location") + field(2, "/etc/passwd")))), "in another file"),
+    "fewer whole numbers": (
+        graph(field(5, field(1, 3) + field(2, 7) + field(7, b"\xff\x01\x02"))),
+        "of which the file has 2",
+    ),
+    "numbers of no kind": (
+        graph(field(5, tensor("w", (1,), bytes(4), kind=99))),
+        "numbers of the kind 99",
+    ),
+    "another file": (
+        graph(field(5, WEIGHT + field(13, field(1, "location") + field(2, "/etc/passwd")))),
+        "in another file",
+    ),
     "another file by its place": (graph(field(5, WEIGHT + field(14, 1))), "in another file"),
-    "a large input": (graph(field(11, value("x", (1, 3, 2**20, 2**20)))), "an input or output of more than"),
+    "a large input": (
+        graph(field(11, value("x", (1, 3, 2**20, 2**20)))),
+        "an input or output of more than",
+    ),
 }
 
 
@@ -117,7 +149,10 @@ DEMANDS: dict[str, bytes] = {
         [floats("k", (1, 4))],
     ),
     "copies": small([node("Tile", ["x", "n"], ["y"])], [whole("n", [2**20, 1, 1, 1])]),
-    "a border": small([node("Conv", ["x", "w"], ["y"], pads=[BIG] * 4, kernel_shape=[1, 1])], [floats("w", (1, 3, 1, 1))]),
+    "a border": small(
+        [node("Conv", ["x", "w"], ["y"], pads=[BIG] * 4, kernel_shape=[1, 1])],
+        [floats("w", (1, 3, 1, 1))],
+    ),
     "another input": small([node("Gemm", ["x", "k"], ["y"])], [floats("k", (2, 2))]),
 }
 
@@ -126,24 +161,38 @@ DEMANDS: dict[str, bytes] = {
 def test_demands(tmp_path: Path, name: str) -> None:
     """Few bytes that ask OpenCV for gigabytes: refused by another process, within its limits."""
     path = written(tmp_path / "x.onnx", DEMANDS[name])
-    with pytest.raises(Error, match="OpenCV cannot read it as an ONNX network for pictures of 8 x 8 pixels") as caught:
+    with pytest.raises(
+        Error, match="OpenCV cannot read it as an ONNX network for pictures of 8 x 8 pixels"
+    ) as caught:
         read_onnx(path, (3, 8, 8))
     assert str(caught.value).isprintable()
     assert "OpenCV(" not in str(caught.value)  # the place in its source
 
 
 def classes(*layers: bytes) -> bytes:
-    """From x [1, 3, 224, 224] by the ``layers`` to the means of y [1, 800, 224, 224], which take 161 MB."""
-    nodes = [node("Conv", ["x", "w"], ["y"], kernel_shape=[1, 1]), *layers, node("GlobalAveragePool", ["y"], ["m"])]
-    return network(nodes, [floats("w", (800, 3, 1, 1))], [value("x", (1, 3, 224, 224))], [value("m", (1, 800, 1, 1))])
+    """From x [1, 3, 224, 224] by the ``layers`` to the means of y [1, 800, 224, 224], which take
+    161 MB."""
+    nodes = [
+        node("Conv", ["x", "w"], ["y"], kernel_shape=[1, 1]),
+        *layers,
+        node("GlobalAveragePool", ["y"], ["m"]),
+    ]
+    return network(
+        nodes,
+        [floats("w", (800, 3, 1, 1))],
+        [value("x", (1, 3, 224, 224))],
+        [value("m", (1, 800, 1, 1))],
+    )
 
 
 APART = """
 import resource, subprocess, sys
-status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+quiet = subprocess.DEVNULL
+status = subprocess.run(sys.argv[1:], stdout=quiet, stderr=quiet).returncode
 print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-"""Runs a command, and says how it ended and how many KB it took; what this process takes would count in its own children."""
+"""Runs a command, and says how it ended and how many KB it took; what this process takes would
+count in its own children."""
 
 
 def taken(path: Path, size: int) -> tuple[int, int]:
@@ -155,7 +204,8 @@ def taken(path: Path, size: int) -> tuple[int, int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_what_a_small_file_may_take(tmp_path: Path) -> None:
-    """300 MB more than a program that opens nothing, whatever the pictures' size in common use; less is enough."""
+    """300 MB more than a program that opens nothing, whatever the pictures' size in common use;
+    less is enough."""
     copied = [node("Conv", ["x", "w"], [f"c{i}"], kernel_shape=[1, 1]) for i in range(4)]
     joined = node("Concat", [f"c{i}" for i in range(4)], ["j"], axis=1)
     files = {"fits": classes(), "does not": classes(*copied, joined)}
@@ -166,21 +216,41 @@ def test_what_a_small_file_may_take(tmp_path: Path) -> None:
         status, most = taken(path, 224)
         assert (status == 0) == (name == "fits")
         assert most - alone < 300 << 20, name
-    with pytest.raises(Error, match="x.onnx: OpenCV cannot read it as an ONNX network for pictures of 224 x 224 pixels"):
+    with pytest.raises(
+        Error,
+        match="x.onnx: OpenCV cannot read it as an ONNX network for pictures of 224 x 224 pixels",
+    ):
         read_onnx(path, (3, 224, 224))
 
 
 def test_what_a_small_file_may_compute(tmp_path: Path) -> None:
-    """A network whose weights are used again and again takes a hundred thousand operations a pixel, and no second more."""
-    chain = [node("Conv", [f"h{i}", "v"], [f"h{i + 1}"], kernel_shape=[3, 3], pads=[1] * 4) for i in range(60)]
-    nodes = [node("Conv", ["x", "w"], ["h0"], kernel_shape=[1, 1]), *chain, node("GlobalAveragePool", ["h60"], ["y"])]
+    """A network whose weights are used again and again takes a hundred thousand operations a pixel,
+    and no second more."""
+    chain = [
+        node("Conv", [f"h{i}", "v"], [f"h{i + 1}"], kernel_shape=[3, 3], pads=[1] * 4)
+        for i in range(60)
+    ]
+    nodes = [
+        node("Conv", ["x", "w"], ["h0"], kernel_shape=[1, 1]),
+        *chain,
+        node("GlobalAveragePool", ["h60"], ["y"]),
+    ]
     weights = [floats("w", (16, 3, 1, 1)), floats("v", (16, 16, 3, 3))]
-    path = written(tmp_path / "x.onnx", network(nodes, weights, [value("x", (1, 3, 224, 224))], [value("y", (1, 16, 1, 1))]))
-    with pytest.raises(Error, match="it needs 1e.10 computations for a picture, expected at most 5e.09"):
+    path = written(
+        tmp_path / "x.onnx",
+        network(nodes, weights, [value("x", (1, 3, 224, 224))], [value("y", (1, 16, 1, 1))]),
+    )
+    with pytest.raises(
+        Error, match="it needs 1e.10 computations for a picture, expected at most 5e.09"
+    ):
         read_onnx(path, (3, 224, 224))
 
 
-ENDS = ("import os; os.abort()", "while True: pass", r"print('x', 'a \x1b[31mb no'); raise SystemExit(1)")
+ENDS = (
+    "import os; os.abort()",
+    "while True: pass",
+    r"print('x', 'a \x1b[31mb no'); raise SystemExit(1)",
+)
 
 
 @pytest.mark.parametrize("code", ENDS)
@@ -246,15 +316,22 @@ def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
 
 
 def test_detectors(tmp_path: Path) -> None:
-    """OpenCV reads from a detector's outputs as many numbers as YuNet has, whether they are there or not."""
+    """OpenCV reads from a detector's outputs as many numbers as YuNet has, whether they are there
+    or not."""
     bright = Image.new("RGB", (32, 30), "white")
     faces = find_faces(bright, written(tmp_path / "yunet.onnx", yunet()))
     assert faces
     assert not find_faces(Image.new("RGB", (32, 30)), tmp_path / "yunet.onnx")
-    for name, data in {"less": yunet(left_out="kps_16"), "few": yunet(numbers=9), "mean": mean(32), "none": b"no"}.items():
+    for name, data in {
+        "less": yunet(left_out="kps_16"),
+        "few": yunet(numbers=9),
+        "mean": mean(32),
+        "none": b"no",
+    }.items():
         path = written(tmp_path / f"{name}.onnx", data)
         with pytest.raises(
-            Error, match="not a YuNet face detector that this OpenCV can read, such as face_detection"
+            Error,
+            match="not a YuNet face detector that this OpenCV can read, such as face_detection",
         ) as caught:
             find_faces(bright, path)
         assert str(caught.value).startswith(f"{path}: ")

@@ -29,7 +29,11 @@ def photo(path: Path, seed: int = 0, size: tuple[int, int] = (24, 24)) -> Path:
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_the_rule_holds_where_files_are_written(tmp_path: Path) -> None:
@@ -41,7 +45,9 @@ def test_the_rule_holds_where_files_are_written(tmp_path: Path) -> None:
         outputs.given(given)
         outputs.given(tmp_path / "absent.bin")
         for name in ("given.bin", "link.bin", "hard.bin", "../" + tmp_path.name + "/given.bin"):
-            with pytest.raises(Error, match="is an input of this command, and inputs are never overwritten"):
+            with pytest.raises(
+                Error, match="is an input of this command, and inputs are never overwritten"
+            ):
                 write_bytes(tmp_path / name, b"theirs")
         write_bytes(tmp_path / "absent.bin", b"new")
         write_bytes(given, b"changed", in_place=True)
@@ -49,7 +55,9 @@ def test_the_rule_holds_where_files_are_written(tmp_path: Path) -> None:
     assert not outputs.is_given(given)
 
 
-def test_a_number_that_a_new_file_inherits_is_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_that_a_new_file_inherits_is_no_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone, new = tmp_path / "gone.bin", tmp_path / "new.bin"
     gone.write_bytes(b"")
     with outputs.guarded():
@@ -58,7 +66,9 @@ def test_a_number_that_a_new_file_inherits_is_no_input(tmp_path: Path, monkeypat
         gone.unlink()
         new.write_bytes(b"")
         own = outputs._identity
-        monkeypatch.setattr(outputs, "_identity", lambda path: identity if path == new else own(path))
+        monkeypatch.setattr(
+            outputs, "_identity", lambda path: identity if path == new else own(path)
+        )
         assert not outputs.is_given(new)
 
 
@@ -105,16 +115,26 @@ def test_invert_beside_the_photo(tmp_path: Path, tiny_file: Path) -> None:
     first = works("invert", me, "--model", tiny_file, "--out", folder, *STEPS)
     assert me.read_bytes() == before
     made = set(everything(folder)) - {"me.png"}
-    assert made == {"me-inverted.safetensors", "me-inverted.png", "me-inverted-compare.png", "index.csv"}
+    assert made == {
+        "me-inverted.safetensors",
+        "me-inverted.png",
+        "me-inverted-compare.png",
+        "index.csv",
+    }
     assert f"wrote {folder}/me-inverted.png" in first.stdout
     state = everything(folder)
     again = works("invert", folder, "--model", tiny_file, "--out", folder, *STEPS)
-    assert "left out 2: me-inverted-compare.png, me-inverted.png (rendered by latentedit;" in again.stderr
+    assert (
+        "left out 2: me-inverted-compare.png, me-inverted.png (rendered by latentedit;"
+        in again.stderr
+    )
     assert "me.png: already done" in again.stderr
     assert everything(folder) == state
 
 
-def test_outputs_of_one_photo_do_not_replace_those_of_another(tmp_path: Path, tiny_file: Path) -> None:
+def test_outputs_of_one_photo_do_not_replace_those_of_another(
+    tmp_path: Path, tiny_file: Path
+) -> None:
     folder = tmp_path / "ph"
     for seed, name in enumerate(("a.png", "a-compare.png", "sheet.png")):
         photo(folder / name, seed)
@@ -122,25 +142,34 @@ def test_outputs_of_one_photo_do_not_replace_those_of_another(tmp_path: Path, ti
     out = tmp_path / "out"
     works("invert", folder, "--model", tiny_file, "--out", out, *STEPS)
     assert {path.name for path in out.glob("*.safetensors")} == {
-        "a.safetensors", "a-compare-inverted.safetensors", "sheet-inverted.safetensors",
-    }  # fmt: skip
+        "a.safetensors",
+        "a-compare-inverted.safetensors",
+        "sheet-inverted.safetensors",
+    }
     assert everything(folder) == before
     assert is_rendering(out / "sheet.png")
     assert open_image(out / "sheet.png").width > 100
 
 
-def test_a_later_photo_of_the_same_name_gets_a_name_of_its_own(tmp_path: Path, tiny_file: Path) -> None:
+def test_a_later_photo_of_the_same_name_gets_a_name_of_its_own(
+    tmp_path: Path, tiny_file: Path
+) -> None:
     out = tmp_path / "album"
     for seed, where in enumerate(("x", "y", "x")):
         photo(tmp_path / where / "I.png", seed % 2)
         works("invert", tmp_path / where / "I.png", "--model", tiny_file, "--out", out, *STEPS)
-    assert {path.name for path in out.glob("*.safetensors")} == {"I.safetensors", "I-inverted.safetensors"}
+    assert {path.name for path in out.glob("*.safetensors")} == {
+        "I.safetensors",
+        "I-inverted.safetensors",
+    }
     shutil.copytree(tmp_path / "y", tmp_path / "copy")  # the same photo from elsewhere
     again = works("invert", tmp_path / "copy" / "I.png", "--model", tiny_file, "--out", out, *STEPS)
     assert len(list(out.glob("*.safetensors"))) == 3 or "already done" in again.stderr
 
 
-def test_relative_names_from_two_folders(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_names_from_two_folders(
+    tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for seed, where in enumerate(("x", "y")):
         photo(tmp_path / where / "I.png", seed)
         monkeypatch.chdir(tmp_path / where)
@@ -154,7 +183,10 @@ def test_one_stem(tmp_path: Path) -> None:
 
     assert names("a.jpg", "b.jpg") == ["a", "b"]
     assert sorted(names("a.jpg", "a.png")) == ["a-jpg", "a-png"]
-    assert sorted(names("a.jpg", "A.jpg")) == ["A-jpg", "a-jpg-2"] or len({n.casefold() for n in names("a.jpg", "A.jpg")}) == 2
+    assert (
+        sorted(names("a.jpg", "A.jpg")) == ["A-jpg", "a-jpg-2"]
+        or len({n.casefold() for n in names("a.jpg", "A.jpg")}) == 2
+    )
     assert names("x/I.jpg", "y/I.jpg") == ["x-I", "y-I"]
     assert names("x/I.jpg", "y/I.jpg", "y/I.png") == ["x-I-jpg", "y-I-jpg", "y-I-png"]
     assert sorted(names("p/x/I.jpg", "q/x/I.jpg")) == ["x-I-jpg", "x-I-jpg-2"]
@@ -173,7 +205,9 @@ def test_align_keeps_photos_and_all_crops(tmp_path: Path, tiny_file: Path) -> No
     assert set(after) - set(before) == {"a-jpg.png", "a-png.png", "crop-crop.png"}
     assert note_of(folder / "a-jpg.png") == CUT
     # Crops are photographs still: the next command takes them.
-    works("invert", folder / "a-jpg.png", "--model", tiny_file, "--out", tmp_path / "latents", *STEPS)
+    works(
+        "invert", folder / "a-jpg.png", "--model", tiny_file, "--out", tmp_path / "latents", *STEPS
+    )
     taken = run("align", folder, *marks, "--out", tmp_path / "out")
     assert "rendered" not in taken.stderr
     assert "3 of 6 failed" in taken.stderr  # the marks lie outside the crops
@@ -191,16 +225,32 @@ def test_edits_beside_their_latents_and_over_photos(tmp_path: Path, tiny_file: P
     after = everything(album)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"me-edited.png"}
-    works("edit", album / "me.safetensors", tmp_path / "other" / "me.safetensors", *directions, "--out", tmp_path / "out")
+    works(
+        "edit",
+        album / "me.safetensors",
+        tmp_path / "other" / "me.safetensors",
+        *directions,
+        "--out",
+        tmp_path / "out",
+    )
     assert set(everything(tmp_path / "out")) == {"album-me.png", "other-me.png"}
     old = me.read_bytes()
     told = complaint("edit", album / "me.safetensors", *directions, "--out", me)
     assert "me.png: already exists, and latentedit did not write it" in told
     assert me.read_bytes() == old
-    works("edit", album / "me.safetensors", *directions, "--out", album / "me-edited.png")  # its own, again
+    # its own, again
+    works("edit", album / "me.safetensors", *directions, "--out", album / "me-edited.png")
     pasted = ("edit", album / "me.safetensors", "--model", tiny_file, "--paste-back", me, "--out")
     assert "me.png: is an input of this command" in complaint(*pasted, me)
-    moved = ("edit", album / "me.safetensors", "--model", tiny_file, "--set", f"{tmp_path / 'axis.safetensors'}=1", "--out")
+    moved = (
+        "edit",
+        album / "me.safetensors",
+        "--model",
+        tiny_file,
+        "--set",
+        f"{tmp_path / 'axis.safetensors'}=1",
+        "--out",
+    )
     for name in (album / "me.safetensors", tmp_path / "axis.safetensors"):
         kept = name.read_bytes()
         assert f"{name.name}: is an input of this command" in complaint(*moved, name)
@@ -221,7 +271,9 @@ def axis(path: Path, model: Path) -> None:
 def test_imports_of_one_name(tmp_path: Path, tiny_file: Path) -> None:
     for seed, where in enumerate("pqr"):
         (tmp_path / where).mkdir()
-        np.savez(tmp_path / where / "projected_w.npz", w=np.full((1, 6, 12), seed, dtype=np.float32))
+        np.savez(
+            tmp_path / where / "projected_w.npz", w=np.full((1, 6, 12), seed, dtype=np.float32)
+        )
     out = tmp_path / "out"
     files = [tmp_path / where / "projected_w.npz" for where in "pq"]
     works("latent", "import", *files, "--model", tiny_file, "--out", out)
@@ -229,8 +281,18 @@ def test_imports_of_one_name(tmp_path: Path, tiny_file: Path) -> None:
     works("latent", "import", *files, "--model", tiny_file, "--out", out)
     assert len(list(out.iterdir())) == 4
     for where in "pqr":
-        works("latent", "import", tmp_path / where / "projected_w.npz", "--model", tiny_file, "--out", tmp_path / "one by one")
-    found = [load_latent(path).ws.mean() for path in (tmp_path / "one by one").glob("*.safetensors")]
+        works(
+            "latent",
+            "import",
+            tmp_path / where / "projected_w.npz",
+            "--model",
+            tiny_file,
+            "--out",
+            tmp_path / "one by one",
+        )
+    found = [
+        load_latent(path).ws.mean() for path in (tmp_path / "one by one").glob("*.safetensors")
+    ]
     assert sorted(float(mean) for mean in found) == [0, 1, 2]
 
 
@@ -242,7 +304,9 @@ def test_models_and_tables_are_not_written_over(tmp_path: Path, tiny_file: Path)
     works("model", "convert", tiny_file, tmp_path / "copy.safetensors")
 
 
-def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, tiny_file: Path, without_heic: None) -> None:
+def test_what_is_left_out_of_a_folder_is_told(
+    tmp_path: Path, tiny_file: Path, without_heic: None
+) -> None:
     folder = tmp_path / "ph"
     photo(folder / "a.jpg")
     photo(folder / "deep" / "b.jfif")
@@ -259,10 +323,15 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, tiny_file: Path, w
     assert ".d.png" not in shown
     assert {path.name for path in (tmp_path / "out").glob("*.safetensors")} == {"a.safetensors"}
     works("invert", folder, "--recursive", "--model", tiny_file, "--out", tmp_path / "all", *STEPS)
-    assert {path.name for path in (tmp_path / "all").glob("*.safetensors")} == {"a.safetensors", "b.safetensors"}
+    assert {path.name for path in (tmp_path / "all").glob("*.safetensors")} == {
+        "a.safetensors",
+        "b.safetensors",
+    }
     (tmp_path / "none").mkdir()
     save_image(Image.new("RGB", (24, 24)), tmp_path / "none" / "drawn.png")
-    told = complaint("invert", tmp_path / "none", "--model", tiny_file, "--out", tmp_path / "x", *STEPS)
+    told = complaint(
+        "invert", tmp_path / "none", "--model", tiny_file, "--out", tmp_path / "x", *STEPS
+    )
     assert "no images in this folder; left out 1: drawn.png (rendered by latentedit" in told
 
 
@@ -273,13 +342,26 @@ def test_pipes_and_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "ph" / "up").symlink_to(tmp_path)
     found = listing(tmp_path / "ph", (".png",), recursive=True, photos=True)
     assert [path.name for path in found.files] == ["a.png"]
-    assert found.lines() == ["left out 2: gone.png, pipe.png (not ordinary files)", "left out 1: up/ (links to folders)"]
+    assert found.lines() == [
+        "left out 2: gone.png, pipe.png (not ordinary files)",
+        "left out 1: up/ (links to folders)",
+    ]
 
 
 def test_a_file_named_twice_is_done_once(tmp_path: Path, tiny_file: Path) -> None:
     me = photo(tmp_path / "me.png")
     (tmp_path / "link.png").symlink_to(me)
-    works("invert", me, me, tmp_path / "link.png", "--model", tiny_file, "--out", tmp_path / "out", *STEPS)
+    works(
+        "invert",
+        me,
+        me,
+        tmp_path / "link.png",
+        "--model",
+        tiny_file,
+        "--out",
+        tmp_path / "out",
+        *STEPS,
+    )
     assert [path.name for path in (tmp_path / "out").glob("*.safetensors")] == ["me.safetensors"]
 
 
@@ -306,11 +388,19 @@ def test_the_limit_of_megapixels_is_an_option(tmp_path: Path, tiny_file: Path) -
     me = photo(tmp_path / "me.png", size=(200, 100))
     command = ("invert", me, "--model", tiny_file, "--out", tmp_path / "out", *STEPS)
     told = complaint(*command, "--megapixels", "0.01")
-    assert "me.png: has 0 megapixels (200 x 100), more than 0.01; --megapixels 1 (or LATENTEDIT_MEGAPIXELS)" in told
+    assert (
+        "me.png: has 0 megapixels (200 x 100), more than 0.01; --megapixels 1 (or "
+        "LATENTEDIT_MEGAPIXELS)" in told
+    )
     works(*command, "--megapixels", "0.03")
     works(*command)
     for wrong in ("nan", "inf", "0"):
-        assert CliRunner().invoke(main, ["invert", "--megapixels", wrong, "x.png", "--out", "y"]).exit_code == 2
+        assert (
+            CliRunner()
+            .invoke(main, ["invert", "--megapixels", wrong, "x.png", "--out", "y"])
+            .exit_code
+            == 2
+        )
 
 
 def test_a_reduced_photo_keeps_its_place(tmp_path: Path, tiny_file: Path) -> None:
@@ -319,7 +409,9 @@ def test_a_reduced_photo_keeps_its_place(tmp_path: Path, tiny_file: Path) -> Non
     command = ("invert", tmp_path / "me.jpg", "--model", tiny_file, *STEPS)
     works(*command, "--out", tmp_path / "whole")
     works(*command, "--out", tmp_path / "reduced", "--megapixels", "0.05")
-    crops = [load_latent(tmp_path / where / "me.safetensors").crop for where in ("whole", "reduced")]
+    crops = [
+        load_latent(tmp_path / where / "me.safetensors").crop for where in ("whole", "reduced")
+    ]
     assert crops[0] == crops[1] == [[50, 0], [350, 0], [350, 300], [50, 300]]
 
 
@@ -331,7 +423,16 @@ def test_one_bad_photo_does_not_end_a_fit(tmp_path: Path, tiny_file: Path) -> No
         rows.append(f"{i:02d}.png,{i % 2}\n")
     (tmp_path / "07.png").write_bytes(b"no picture")
     (tmp_path / "photos.csv").write_text("file,dark\n" + "".join(rows))
-    command = ("directions", "fit", tmp_path / "photos.csv", "--column", "dark", "--model", tiny_file, "--aligned")
+    command = (
+        "directions",
+        "fit",
+        tmp_path / "photos.csv",
+        "--column",
+        "dark",
+        "--model",
+        tiny_file,
+        "--aligned",
+    )
     done = works(*command, "--samples", "200", "--out", tmp_path / "dark.safetensors")
     assert (tmp_path / "dark.safetensors").is_file()
     assert "skipped: " in done.stderr
@@ -354,7 +455,10 @@ def test_every_photo_counts_that_the_disk_has_no_room_for(
     result = run("invert", folder, "--model", tiny_file, "--out", tmp_path / "out", *STEPS)
     assert result.exit_code == 1
     assert "3 of 3 failed" in result.stderr
-    assert all(f"cannot write {tmp_path}/out/{seed}.safetensors: No space left" in result.stderr for seed in range(3))
+    assert all(
+        f"cannot write {tmp_path}/out/{seed}.safetensors: No space left" in result.stderr
+        for seed in range(3)
+    )
 
 
 def test_renderings_say_so_in_every_format(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def test_mypy_is_told_of_every_folder_with_python_files() -> None:
 
 
 def test_an_editable_install_works_on_a_checkout_without_links(tmp_path: Path) -> None:
-    """Where git makes no links, as on Windows by default, they are text files that hold their target."""
+    """Where git makes no links, as on Windows by default, they are text files that hold their
+    target."""
     checkout = tmp_path / "checkout"
     for room, folder in ROOMS.items():
         for path in files(room):
@@ -75,7 +76,9 @@ def test_an_editable_install_works_on_a_checkout_without_links(tmp_path: Path) -
 
     # What pip does, but for the environment that it makes and the copying.
     build = "import sys\nfrom setuptools import build_meta\nbuild_meta.build_editable(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=checkout, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-c", build, tmp_path], cwd=checkout, capture_output=True, check=True
+    )
     [wheel] = tmp_path.glob("*.whl")
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
@@ -83,10 +86,12 @@ def test_an_editable_install_works_on_a_checkout_without_links(tmp_path: Path) -
     code = (
         "import site, sys\nsite.addsitedir(sys.argv[1])\nsys.path.append(sys.argv[2])\n"
         "import latentedit.cli.main, latentedit.directions\n"
-        "print(latentedit.__file__, latentedit.cli.main.__file__, latentedit.directions.__file__, sep='\\n')"
+        "print(latentedit.__file__, latentedit.cli.main.__file__, "
+        "latentedit.directions.__file__, sep='\\n')"
     )
     libraries = sysconfig.get_path("purelib")
-    command = [sys.executable, "-I", "-S", "-c", code, str(site), libraries]  # -S: without the install that tests run in
+    # -S: without the install that tests run in
+    command = [sys.executable, "-I", "-S", "-c", code, str(site), libraries]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     expected = ["latentedit/__init__.py", "cli/main.py", "directions/__init__.py"]
     assert done.stdout.splitlines() == [str(checkout / name) for name in expected]
@@ -104,14 +109,19 @@ def test_the_import_contracts_hold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_module_imports_itself_by_way_of_others(imports: grimp.ImportGraph) -> None:
-    """The contract compares folders and their files; this one compares single modules, ``__init__`` files among them."""
-    wanted = {module: imports.find_modules_directly_imported_by(module) for module in imports.modules}
-    order = list(TopologicalSorter(wanted).static_order())  # raises CycleError, which names the circle
+    """The contract compares folders and their files; this one compares single modules, ``__init__``
+    files among them."""
+    wanted = {
+        module: imports.find_modules_directly_imported_by(module) for module in imports.modules
+    }
+    # raises CycleError, which names the circle
+    order = list(TopologicalSorter(wanted).static_order())
     assert set(order) == imports.modules
 
 
 def test_the_graph_of_imports_has_every_file(imports: grimp.ImportGraph) -> None:
-    """The links in latentedit/ are followed: a rule for modules that the graph lacks would hold always."""
+    """The links in latentedit/ are followed: a rule for modules that the graph lacks would hold
+    always."""
     there = set()
     for room, folder in ROOMS.items():
         for path in files(room):
@@ -136,14 +146,20 @@ def test_help_does_not_import_torch(arguments: list[str]) -> None:
         f"try:\n    main({arguments!r})\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_every_public_name_loads() -> None:
     for name in latentedit.__all__:
         assert getattr(latentedit, name) is not None
-    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.Error)}
+    kinds = {
+        name
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.Error)
+    }
     lazy = {name for names in latentedit._ATTRIBUTES.values() for name in names}
     assert lazy | {"directions", "metrics", "ops", "training"} | kinds == set(latentedit.__all__)
     with pytest.raises(AttributeError, match="nonsense"):
@@ -165,10 +181,24 @@ def test_an_edit_imports_no_scikit_learn(tmp_path: Path, tiny_file: Path) -> Non
     """It takes longer to load than an edit."""
     generator = load_generator(tiny_file)
     own = fingerprint(generator)
-    save_latent(tmp_path / "me.safetensors", Latent(torch.zeros(1, generator.num_ws, generator.w_dim), None, own, "w"))
-    Direction("axis", torch.eye(generator.w_dim)[0], 0.0, 1.0, own).save(tmp_path / "axis.safetensors")
+    save_latent(
+        tmp_path / "me.safetensors",
+        Latent(torch.zeros(1, generator.num_ws, generator.w_dim), None, own, "w"),
+    )
+    Direction("axis", torch.eye(generator.w_dim)[0], 0.0, 1.0, own).save(
+        tmp_path / "axis.safetensors"
+    )
     names = [str(tmp_path / name) for name in ("me.safetensors", "axis.safetensors", "edited.png")]
-    arguments = ["edit", names[0], "--model", str(tiny_file), "--set", f"{names[1]}=1", "--out", names[2]]
+    arguments = [
+        "edit",
+        names[0],
+        "--model",
+        str(tiny_file),
+        "--set",
+        f"{names[1]}=1",
+        "--out",
+        names[2],
+    ]
     code = (
         "import sys\nfrom latentedit.cli.main import main\n"
         f"main({arguments!r}, standalone_mode=False)\n"

@@ -1,4 +1,5 @@
-"""An edited crop back in its photo: outside untouched, inside where it was, metadata without place and thumbnail."""
+"""An edited crop back in its photo: outside untouched, inside where it was, metadata without place
+and thumbnail."""
 
 import io
 from pathlib import Path
@@ -50,7 +51,10 @@ def test_outside_is_untouched_and_inside_comes_back(mode: str) -> None:
 
 
 def test_a_hard_edge_and_an_upright_square_are_exact() -> None:
-    base, patch = photo("L"), Image.fromarray(np.arange(32 * 32, dtype=np.uint16).astype(np.uint8).reshape(32, 32))
+    base, patch = (
+        photo("L"),
+        Image.fromarray(np.arange(32 * 32, dtype=np.uint16).astype(np.uint8).reshape(32, 32)),
+    )
     result = np.asarray(paste_back(base, patch, quad_of_window(50, 40, 32), feather=0.0))
     assert np.array_equal(result[40:72, 50:82], np.asarray(patch))
     expected = np.array(base)
@@ -60,7 +64,9 @@ def test_a_hard_edge_and_an_upright_square_are_exact() -> None:
 
 def test_partly_outside() -> None:
     base = photo("L")
-    result = np.asarray(paste_back(base, Image.new("L", (32, 32), 255), quad_of_window(-20, -20, 60)))
+    result = np.asarray(
+        paste_back(base, Image.new("L", (32, 32), 255), quad_of_window(-20, -20, 60))
+    )
     assert result[5, 5] == 255
     assert np.array_equal(result[45:], np.asarray(base)[45:])
     with pytest.raises(Error, match="the crop lies outside the photo of 150 x 120 pixels"):
@@ -121,7 +127,9 @@ def test_differences_keep_the_photos_own_detail() -> None:
     same = paste_back(rough, before, TILTED, before=before)
     assert np.array_equal(np.asarray(same), np.asarray(rough))
     brighter = Image.fromarray(np.asarray(before) + np.uint8(20))
-    result = np.asarray(paste_back(rough, brighter, TILTED, before=before)).astype(int) - np.asarray(rough)
+    result = np.asarray(paste_back(rough, brighter, TILTED, before=before)).astype(
+        int
+    ) - np.asarray(rough)
     assert result[57, 62] == 20
     assert result.min() == 0
     with pytest.raises(Error, match="the image before the edit is L"):
@@ -129,7 +137,8 @@ def test_differences_keep_the_photos_own_detail() -> None:
 
 
 def test_another_photo_is_refused() -> None:
-    """By how near the picture was when it was found, or by how alike they look where that is not known."""
+    """By how near the picture was when it was found, or by how alike they look where that is not
+    known."""
     generator = tiny_generator(channels=3)
     rendered = generator(sample_z(1, 12))
     own = to_pil(rendered).resize((64, 64))
@@ -142,5 +151,7 @@ def test_another_photo_is_refused() -> None:
         latent = Latent(torch.zeros(1, 6, 12), None, "", "w+", quad, {}, distances)
         check_belongs(right, latent, rendered, "right.png")
         for other in (wrong, right.resize((70, 70)), right.transpose(Image.Transpose.ROTATE_180)):
-            with pytest.raises(Error, match=r"other.png: the photo does not show the latent's image .*force=True"):
+            with pytest.raises(
+                Error, match=r"other.png: the photo does not show the latent's image .*force=True"
+            ):
                 check_belongs(other, latent, rendered, "other.png")

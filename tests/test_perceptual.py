@@ -25,7 +25,8 @@ from latentedit.runtime.torchvision_stubs import import_with_torchvision
 from tests.helpers import tiny_discriminator
 
 installed = pytest.mark.skipif(
-    stlpips_file() is None, reason="the package stlpips-pytorch is not installed (latentedit[perceptual])"
+    stlpips_file() is None,
+    reason="the package stlpips-pytorch is not installed (latentedit[perceptual])",
 )
 
 
@@ -44,7 +45,8 @@ def package(network: str) -> Any:
 
 
 def pictures(height: int, width: int) -> Tensor:
-    """A random one, and a smooth one with an edge, as photographs have them: ``[2, 3, height, width]``."""
+    """A random one, and a smooth one with an edge, as photographs have them:
+    ``[2, 3, height, width]``."""
     draws = torch.Generator().manual_seed(height)
     rough = torch.rand(1, 3, height, width, generator=draws) * 2 - 1
     smooth = torch.rand(1, 3, 4, 4, generator=draws) * 2 - 1
@@ -54,7 +56,9 @@ def pictures(height: int, width: int) -> Tensor:
 
 
 @installed
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
+)
 @pytest.mark.parametrize("network", ["alex", "vgg"])
 def test_shift_tolerant_lpips_is_that_of_its_package(network: Any) -> None:
     """The distance and its gradient, for even and odd sides; single precision to 1e-5."""
@@ -73,10 +77,16 @@ def test_shift_tolerant_lpips_is_that_of_its_package(network: Any) -> None:
         found = distance(ours.features(again), ours.features(b.double()))
         torch.testing.assert_close(found, expected.detach(), rtol=1e-7, atol=0)
         torch.testing.assert_close(
-            torch.autograd.grad(found.sum(), again)[0], gradient, rtol=1e-4, atol=1e-7 * float(gradient.abs().max())
+            torch.autograd.grad(found.sum(), again)[0],
+            gradient,
+            rtol=1e-4,
+            atol=1e-7 * float(gradient.abs().max()),
         )
         torch.testing.assert_close(
-            distance(single.features(a), single.features(b)).double(), expected.detach(), rtol=1e-5, atol=0
+            distance(single.features(a), single.features(b)).double(),
+            expected.detach(),
+            rtol=1e-5,
+            atol=0,
         )
 
 
@@ -106,9 +116,14 @@ def test_a_sum_of_distances() -> None:
     b = torch.randn(2, 1, 16, 16)
     both = CombinedDistance([(first, 1.0), (second, 0.3)])
     apart = [distance(part.features(a), part.features(b)) for part in (first, second)]
-    torch.testing.assert_close(distance(both.features(a), both.features(b)), apart[0] + 0.3 * apart[1])
+    torch.testing.assert_close(
+        distance(both.features(a), both.features(b)), apart[0] + 0.3 * apart[1]
+    )
     assert both.name == "discriminator+0.3discriminator"
-    assert cached_file("f" * 64, ReconstructionLoss(both)).name == f"{'f' * 32}-discriminator+0.3discriminator-1.safetensors"
+    assert (
+        cached_file("f" * 64, ReconstructionLoss(both)).name
+        == f"{'f' * 32}-discriminator+0.3discriminator-1.safetensors"
+    )
     with pytest.raises(Error, match="at least one part"):
         CombinedDistance([])
     with pytest.raises(Error, match="the weight of discriminator must be a positive number, got 0"):
@@ -120,7 +135,10 @@ def test_what_auto_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     both, line = choose("auto", tiny_discriminator())
     assert both.name == "discriminator+0.3stlpips"
-    assert "own discriminator, and ST-LPIPS (AlexNet), weights 1 and 0.3 (no vgg16-397923af.pth" in line
+    assert (
+        "own discriminator, and ST-LPIPS (AlexNet), weights 1 and 0.3 (no vgg16-397923af.pth"
+        in line
+    )
     assert both.features(torch.zeros(1, 1, 16, 16)).shape[0] == 1
     alone, line = choose("auto", None)
     assert alone.name == "stlpips"
@@ -129,7 +147,9 @@ def test_what_auto_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @installed
-def test_a_file_with_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_something_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "alex.pth"
     torch.save({"weight": torch.zeros(1)}, file)
     monkeypatch.setattr("latentedit.inversion.perceptual.stlpips_file", lambda network="alex": file)
@@ -139,7 +159,8 @@ def test_a_file_with_something_else_is_refused(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_lpips_in_half_precision(dtype: torch.dtype) -> None:
-    """Distances agree to 1 %, and gradients point the same way, also those that half precision would lose."""
+    """Distances agree to 1 %, and gradients point the same way, also those that half precision
+    would lose."""
     found = []
     for kind in (torch.float32, dtype):
         torch.manual_seed(0)
@@ -151,5 +172,8 @@ def test_lpips_in_half_precision(dtype: torch.dtype) -> None:
     (value, gradient), (half, rough) = found
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, value, rtol=0.01, atol=0)
-    assert float(torch.nn.functional.cosine_similarity(gradient.flatten(), rough.flatten(), dim=0)) > 0.98
+    assert (
+        float(torch.nn.functional.cosine_similarity(gradient.flatten(), rough.flatten(), dim=0))
+        > 0.98
+    )
     assert float(rough.norm() / gradient.norm()) == pytest.approx(1, abs=0.02)

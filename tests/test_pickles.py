@@ -33,11 +33,15 @@ class Attack:
         (getattr, ("", "join"), "builtins.getattr"),
     ],
 )
-def test_calls_are_refused_by_name(tmp_path: Path, function: object, arguments: tuple[str, ...], name: str) -> None:
+def test_calls_are_refused_by_name(
+    tmp_path: Path, function: object, arguments: tuple[str, ...], name: str
+) -> None:
     mark, file = tmp_path / "mark", tmp_path / "attack.pkl"
     attack = Attack(function, *(text.format(str(mark)) for text in arguments))
     file.write_bytes(pickle.dumps({"G_ema": attack}))
-    with pytest.raises(Error, match=f"asks for ({name}), which is not among the names that are safe"):
+    with pytest.raises(
+        Error, match=f"asks for ({name}), which is not among the names that are safe"
+    ):
         load_model(file)
     assert not mark.exists()
 
@@ -59,9 +63,15 @@ def test_torch_storages_are_not_unpickled_freely(tmp_path: Path) -> None:
 
 
 def test_embedded_source_is_never_compiled(tmp_path: Path) -> None:
-    """A persistent object whose source would leave a mark loads as plain data, source and all unread."""
+    """A persistent object whose source would leave a mark loads as plain data, source and all
+    unread."""
     file, mark = tmp_path / "with_source.pkl", tmp_path / "mark"
-    meta = {"type": "class", "module_src": f"open({str(mark)!r}, 'w')", "class_name": "Generator", "state": {"w_dim": 3}}
+    meta = {
+        "type": "class",
+        "module_src": f"open({str(mark)!r}, 'w')",
+        "class_name": "Generator",
+        "state": {"w_dim": 3},
+    }
     name = b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n"
     file.write_bytes(b"\x80\x02" + name + pickle.dumps(meta, 2)[2:-1] + b"\x85R.")
     record = read_pickle(file)
@@ -82,7 +92,9 @@ def test_damaged_files(tmp_path: Path, length: int) -> None:
     data = (REFERENCE / "nvidia_32_torch.pkl").read_bytes()
     file = tmp_path / "cut.pkl"
     file.write_bytes(data[:length])
-    with pytest.raises(Error, match=r"cut.pkl: (not a network pickle, or damaged|expected|the file is empty)"):
+    with pytest.raises(
+        Error, match=r"cut.pkl: (not a network pickle, or damaged|expected|the file is empty)"
+    ):
         load_model(file)
 
 
@@ -93,7 +105,9 @@ def test_other_contents(tmp_path: Path) -> None:
         load_model(file)
 
 
-@pytest.mark.parametrize("name", ["nvidia_32_torch", "nvidia3_32_torch", "nvidia_32_resnet_generator_clamp"])
+@pytest.mark.parametrize(
+    "name", ["nvidia_32_torch", "nvidia3_32_torch", "nvidia_32_resnet_generator_clamp"]
+)
 def test_conversion_keeps_the_fingerprint(tmp_path: Path, name: str) -> None:
     model = load_model(REFERENCE / f"{name}.pkl")
     save_model(tmp_path / "native.safetensors", model)

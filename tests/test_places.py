@@ -1,4 +1,5 @@
-"""Where in pictures a direction acts, with directions made to act on the border, or on the face, alone."""
+"""Where in pictures a direction acts, with directions made to act on the border, or on the face,
+alone."""
 
 from pathlib import Path
 
@@ -31,7 +32,11 @@ def area(times: float = 1.0) -> torch.Tensor:
     return found
 
 
-BORDER, FACE, BOTH = torch.eye(12)[0], torch.eye(12)[1], torch.tensor([1.0, 1.0, *[0.0] * 10]) / 2**0.5
+BORDER, FACE, BOTH = (
+    torch.eye(12)[0],
+    torch.eye(12)[1],
+    torch.tensor([1.0, 1.0, *[0.0] * 10]) / 2**0.5,
+)
 
 
 @pytest.fixture
@@ -61,7 +66,9 @@ def test_areas_are_where_the_framing_has_the_face() -> None:
 
 
 @pytest.mark.parametrize(("vector", "behind"), [(BORDER, True), (FACE, False), (BOTH, False)])
-def test_a_direction_of_the_border_is_told_from_one_of_the_face(painted: None, vector: torch.Tensor, behind: bool) -> None:
+def test_a_direction_of_the_border_is_told_from_one_of_the_face(
+    painted: None, vector: torch.Tensor, behind: bool
+) -> None:
     one = direction(vector)
     found = places(GENERATOR, one, FFHQ)
     assert found is not None
@@ -84,7 +91,11 @@ def test_every_space_has_places(space: str) -> None:
     from latentedit.directions import fit
 
     w = sample_w(GENERATOR, 60)
-    latents = w if space != "z" else torch.randn(60, GENERATOR.z_dim, generator=torch.Generator().manual_seed(0))
+    latents = (
+        w
+        if space != "z"
+        else torch.randn(60, GENERATOR.z_dim, generator=torch.Generator().manual_seed(0))
+    )
     labels = (latents @ torch.ones(12) > (latents @ torch.ones(12)).median()).double().numpy()
     found = places(GENERATOR, fit(latents, labels, generator=GENERATOR, space=space), FFHQ)
     assert found is not None
@@ -102,10 +113,24 @@ def fitted(folder: Path, vector: torch.Tensor, *options: str) -> str:
     rows = ["file,hat,studio"]
     for i, row in enumerate(w):
         path = folder / f"{i}.safetensors"
-        save_latent(path, Latent(row[None, None].repeat(1, GENERATOR.num_ws, 1), None, fingerprint(GENERATOR), "w"))
+        save_latent(
+            path,
+            Latent(
+                row[None, None].repeat(1, GENERATOR.num_ws, 1), None, fingerprint(GENERATOR), "w"
+            ),
+        )
         rows.append(f"{path.name},{int(level[i] > level.median())},{studios[i]}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
-    line = ["directions", "fit", str(folder / "labels.csv"), "--column", "hat", "--model", str(model), *options]
+    line = [
+        "directions",
+        "fit",
+        str(folder / "labels.csv"),
+        "--column",
+        "hat",
+        "--model",
+        str(model),
+        *options,
+    ]
     result = CliRunner().invoke(main, [*line, "--out", str(folder / "hat.safetensors")])
     assert result.exit_code == 0, result.output
     return result.stderr

@@ -32,7 +32,13 @@ from latentedit.directions.direction import renamed
 from latentedit.directions.folds import splits
 from latentedit.directions.refinement import of_one_sigma
 from latentedit.directions.transfer import render_all
-from latentedit.directions.validation import gain_of_doubling, in_words, learning_curve, quality, stability
+from latentedit.directions.validation import (
+    gain_of_doubling,
+    in_words,
+    learning_curve,
+    quality,
+    stability,
+)
 from latentedit.errors import Error
 from latentedit.latent.editing import edit, edit_styles
 from latentedit.latent.w_statistics import sample_w, sample_z, style_statistics
@@ -42,11 +48,19 @@ from tests.helpers import tiny_discriminator, tiny_generator
 GENERATOR = tiny_generator()
 NUM, DIM = GENERATOR.num_ws, GENERATOR.w_dim
 A = torch.nn.functional.normalize(torch.arange(1.0, 13.0) - 5, dim=0)
-B = torch.nn.functional.normalize(torch.cat([A[6:], -A[:6]]) - (torch.cat([A[6:], -A[:6]]) @ A) * A, dim=0) * 0.6 + 0.8 * A
+B = (
+    torch.nn.functional.normalize(
+        torch.cat([A[6:], -A[:6]]) - (torch.cat([A[6:], -A[:6]]) @ A) * A, dim=0
+    )
+    * 0.6
+    + 0.8 * A
+)
 """A unit vector at a cosine of 0.8 from `A`."""
 
 
-def planted(count: int, flipped: float = 0.0, seed: int = 0) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+def planted(
+    count: int, flipped: float = 0.0, seed: int = 0
+) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
     """Normal w, labels of A with a share of them flipped, labels of B."""
     rng = np.random.default_rng(seed)
     w = torch.from_numpy(rng.normal(size=(count, DIM)).astype(np.float32))
@@ -54,18 +68,24 @@ def planted(count: int, flipped: float = 0.0, seed: int = 0) -> tuple[torch.Tens
     return w, np.where(rng.random(count) < flipped, 1 - a, a), b
 
 
-def direction(vector: torch.Tensor, name: str = "d", sigma: float = 1.0, layers: tuple[int, int] | None = None) -> Direction:
+def direction(
+    vector: torch.Tensor, name: str = "d", sigma: float = 1.0, layers: tuple[int, int] | None = None
+) -> Direction:
     return Direction(name, vector / vector.norm(), 0.0, sigma, fingerprint(GENERATOR), layers)
 
 
 @pytest.mark.parametrize("kind", ["svc", "logistic", "lda"])
 def test_a_fifth_of_wrong_labels_costs_what_it_must(kind: str) -> None:
-    """The mean difference of two normal classes is 2 (1 - 2 f) / sqrt(2 pi), its error sqrt(4 d / n): the best possible angle;
-    the best AUC on labels of which a share f is wrong is 1 - f."""
+    """The mean difference of two normal classes is 2 (1 - 2 f) / sqrt(2 pi), its error sqrt(4 d /
+    n): the best possible angle; the best AUC on labels of which a share f is wrong is 1 - f."""
     count, flipped = 2000, 0.2
     w, labels, _ = planted(count, flipped)
     d = fit(w, labels, generator=GENERATOR, kind=kind, strength=0.1)
-    best = math.degrees(math.atan(math.sqrt(4 * (DIM - 1) / count) / (4 * (1 - 2 * flipped) / math.sqrt(2 * math.pi))))
+    best = math.degrees(
+        math.atan(
+            math.sqrt(4 * (DIM - 1) / count) / (4 * (1 - 2 * flipped) / math.sqrt(2 * math.pi))
+        )
+    )
     assert math.degrees(math.acos(float(d.vector @ A))) < 1.5 * best
     assert d.report["auc"] == pytest.approx(1 - flipped, abs=0.03)
     low, high = d.report["auc_interval"]
@@ -75,7 +95,10 @@ def test_a_fifth_of_wrong_labels_costs_what_it_must(kind: str) -> None:
 
 def test_a_correlated_attribute_is_told_apart() -> None:
     w, a, b = planted(3000)
-    found = {name: fit(w, labels, generator=GENERATOR, strength=1.0, name=name) for name, labels in (("a", a), ("b", b))}
+    found = {
+        name: fit(w, labels, generator=GENERATOR, strength=1.0, name=name)
+        for name, labels in (("a", a), ("b", b))
+    }
     assert float(found["a"].vector @ found["b"].vector) == pytest.approx(0.8, abs=0.05)
     alone = conditioned(found["a"], [found["b"]], GENERATOR)
     assert abs(float(alone.vector @ found["b"].vector)) < 1e-5
@@ -108,7 +131,9 @@ def test_conditioning_is_exact_for_several_correlated_ones_and_layers() -> None:
             torch.testing.assert_close(other.score(moved), other.score(ws), atol=1e-4, rtol=0)
         assert alone.layers == base.layers
         mean = sample_w(GENERATOR).mean(dim=0)[None, None].expand(1, NUM, -1)
-        assert float(alone.score(mean)) / alone.sigma == pytest.approx(float(base.score(mean)) / base.sigma, abs=1e-3)
+        assert float(alone.score(mean)) / alone.sigma == pytest.approx(
+            float(base.score(mean)) / base.sigma, abs=1e-3
+        )
     with pytest.raises(Error, match="nothing of d is left"):
         conditioned(direction(common), [direction(common, "same")], GENERATOR)
     with pytest.raises(Error, match="name at least one direction to keep"):
@@ -127,9 +152,15 @@ def test_leakage_is_what_edits_do() -> None:
     for i, d in enumerate(several):
         moved = edit(ws, d, 1.0)
         for j, other in enumerate(several):
-            assert float(matrix[i, j]) == pytest.approx(float(other.score(moved) - other.score(ws)) / other.sigma, abs=1e-4)
+            assert float(matrix[i, j]) == pytest.approx(
+                float(other.score(moved) - other.score(ws)) / other.sigma, abs=1e-4
+            )
     x = direction(torch.eye(DIM)[0], "x")
-    near, far, twin = direction(torch.eye(DIM)[0] + torch.eye(DIM)[1], "near"), direction(torch.eye(DIM)[2], "far"), x
+    near, far, twin = (
+        direction(torch.eye(DIM)[0] + torch.eye(DIM)[1], "near"),
+        direction(torch.eye(DIM)[2], "far"),
+        x,
+    )
     assert [d.name for d in to_keep(x, [near, far, twin], NUM, DIM)] == ["near"]
 
 
@@ -183,7 +214,10 @@ def test_style_space_and_z() -> None:
     offsets = edit_styles(GENERATOR, [], d, 1.0)
     moved = d.score(ws[:1], GENERATOR, offsets) - d.score(ws[:1], GENERATOR)
     assert float(moved) == pytest.approx(d.sigma, rel=1e-3)
-    row, sizes = GENERATOR.synthesis.style_layers[0][0], [size for _, size in GENERATOR.synthesis.style_layers]
+    row, sizes = (
+        GENERATOR.synthesis.style_layers[0][0],
+        [size for _, size in GENERATOR.synthesis.style_layers],
+    )
     only = fit(ws, labels, generator=GENERATOR, space="s", layers=(row, row))
     assert not bool(only.vector[sizes[0] :].any())
     z = sample_z(5, GENERATOR.z_dim, 600)
@@ -209,11 +243,21 @@ def test_scores_of_any_callable() -> None:
     assert d.report["samples"] == 200
     w = sample_w(GENERATOR, 64, seed=11)
     step = d.vector * d.sigma * 2
-    assert float(render_all(GENERATOR, w + step).mean() - render_all(GENERATOR, w - step).mean()) > 0.05
-    numbers = fit_from_scores(brightness, generator=GENERATOR, name="bright", samples=400, kind="ridge")
+    assert (
+        float(render_all(GENERATOR, w + step).mean() - render_all(GENERATOR, w - step).mean())
+        > 0.05
+    )
+    numbers = fit_from_scores(
+        brightness, generator=GENERATOR, name="bright", samples=400, kind="ridge"
+    )
     assert float(numbers.vector @ d.vector) > 0.5
     with pytest.raises(Error, match="one number per image"):
-        fit_from_scores(lambda images: images.mean(dim=(2, 3)).repeat(1, 2), generator=GENERATOR, name="x", samples=100)
+        fit_from_scores(
+            lambda images: images.mean(dim=(2, 3)).repeat(1, 2),
+            generator=GENERATOR,
+            name="x",
+            samples=100,
+        )
 
 
 def test_learning_curve_and_stability() -> None:
@@ -292,8 +336,16 @@ def test_refining_finds_steps_that_pictures_follow() -> None:
         return torch.stack([8 * (left + right), -8 * (left + right), 8 * (left - right)], dim=1)
 
     torch.manual_seed(0)
-    start = fit_from_scores(lambda x: scores(x)[:, 0], generator=GENERATOR, name="bright", samples=60, confident=0.05)
-    refined = refine(start, GENERATOR, scores, RefineOptions(steps=60, hold_light=False), discriminator=tiny_discriminator())
+    start = fit_from_scores(
+        lambda x: scores(x)[:, 0], generator=GENERATOR, name="bright", samples=60, confident=0.05
+    )
+    refined = refine(
+        start,
+        GENERATOR,
+        scores,
+        RefineOptions(steps=60, hold_light=False),
+        discriminator=tiny_discriminator(),
+    )
     ws = sample_w(GENERATOR, 100, seed=8)[:, None].expand(-1, NUM, -1)
 
     def missed(d: Direction) -> tuple[float, float]:
@@ -301,7 +353,9 @@ def test_refining_finds_steps_that_pictures_follow() -> None:
         with torch.no_grad():
             zero, up, down = (scores(GENERATOR.synthesis(edit(ws, d, a))) for a in (0.0, 2.0, -2.0))
         ends = torch.nn.functional.softplus(-up[:, 0]) + torch.nn.functional.softplus(-down[:, 1])
-        return float(ends.mean()), float((up - zero)[:, 2].abs().mean() + (down - zero)[:, 2].abs().mean())
+        return float(ends.mean()), float(
+            (up - zero)[:, 2].abs().mean() + (down - zero)[:, 2].abs().mean()
+        )
 
     before, after = missed(start), missed(refined)
     assert after[0] < 0.9 * before[0]
@@ -309,7 +363,9 @@ def test_refining_finds_steps_that_pictures_follow() -> None:
     assert torch.equal(refined.vector, start.vector)
     for amount in (-2.0, 1.0):
         gained = refined.score(edit(ws, refined, amount)) - refined.score(ws)
-        torch.testing.assert_close(gained, torch.full_like(gained, amount * refined.sigma), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            gained, torch.full_like(gained, amount * refined.sigma), rtol=1e-4, atol=1e-4
+        )
     with pytest.raises(Error, match="only directions in W and W. can be refined"):
         refine(replace(direction(torch.randn(DIM)), space="z"), GENERATOR, scores)
 
@@ -322,13 +378,17 @@ def test_a_refined_direction_is_kept_turned_and_conditioned(tmp_path: Path) -> N
     refined.save(tmp_path / "one.safetensors")
     assert torch.equal(load_direction(tmp_path / "one.safetensors").step, step)  # type: ignore[arg-type]
     ws = torch.randn(2, NUM, DIM)
-    torch.testing.assert_close(edit(ws, renamed(refined, "back", flip=True), 1.5), edit(ws, refined, -1.5))
+    torch.testing.assert_close(
+        edit(ws, renamed(refined, "back", flip=True), 1.5), edit(ws, refined, -1.5)
+    )
     torch.testing.assert_close(edit(ws, refined, 1.0, "1-1")[:, 1:2], (ws + step)[:, 1:2])
     assert torch.equal(edit(ws, refined, 1.0, "1-1")[:, 2:], ws[:, 2:])
     held = conditioned(refined, [other], GENERATOR)
     moved = edit(ws, held, 2.0)
     torch.testing.assert_close(other.score(moved), other.score(ws), rtol=0, atol=1e-4)
-    torch.testing.assert_close(held.score(moved), held.score(ws) + 2 * held.sigma, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        held.score(moved), held.score(ws) + 2 * held.sigma, rtol=1e-4, atol=1e-4
+    )
     with pytest.raises(Error, match="space s cannot have a step"):
         replace(refined, space="s", scale=torch.ones(DIM))
 
@@ -336,7 +396,10 @@ def test_a_refined_direction_is_kept_turned_and_conditioned(tmp_path: Path) -> N
 def test_log_odds_are_the_classifier_s_own() -> None:
     images, labels = torch.randn(20, 1, 16, 16), np.tile([0.0, 1.0], 10)
     discriminator = tiny_discriminator()
-    classifiers = [PhotoClassifier(discriminator, images, v) for v in (labels, np.roll(labels, 1) * (np.arange(20) > 4))]
+    classifiers = [
+        PhotoClassifier(discriminator, images, v)
+        for v in (labels, np.roll(labels, 1) * (np.arange(20) > 4))
+    ]
     found = log_odds(classifiers, images)
     for i, one in enumerate(classifiers):
         np.testing.assert_allclose(found[:, i].detach().numpy(), one.score(images)[0], atol=1e-4)
@@ -367,10 +430,25 @@ def test_what_cannot_be_told_from_chance_is_said_in_words() -> None:
         in in_words({"auc": 0.68, "auc_interval": [0.47, 0.89], "samples": 30, "groups": 12})[0]
     )
     assert in_words({"auc": 0.68, "auc_interval": [0.55, 0.8], "samples": 30}) == []
-    assert "more labels may not help" in in_words({"auc": 0.45, "auc_interval": [0.3, 0.6], "samples": 30})[0]
-    photo = in_words({"auc": 0.9, "auc_interval": [0.8, 0.95], "photo_auc": 0.6, "photo_auc_interval": [0.4, 0.8]})
-    assert photo == ["the photo classifier may be no better than chance: the interval of its AUC of 0.60 is 0.40 to 0.80"]
-    assert "of its R2 of 0.05" in in_words({"r2": 0.05, "r2_interval": [-0.1, 0.2], "samples": 50})[0]
+    assert (
+        "more labels may not help"
+        in in_words({"auc": 0.45, "auc_interval": [0.3, 0.6], "samples": 30})[0]
+    )
+    photo = in_words(
+        {
+            "auc": 0.9,
+            "auc_interval": [0.8, 0.95],
+            "photo_auc": 0.6,
+            "photo_auc_interval": [0.4, 0.8],
+        }
+    )
+    assert photo == [
+        "the photo classifier may be no better than chance: the interval of its AUC of 0.60 is "
+        "0.40 to 0.80"
+    ]
+    assert (
+        "of its R2 of 0.05" in in_words({"r2": 0.05, "r2_interval": [-0.1, 0.2], "samples": 50})[0]
+    )
 
 
 def test_enough_labels_are_enough() -> None:
@@ -389,9 +467,17 @@ def test_progress_is_shown_from_the_first_photograph_on() -> None:
     images, labels = torch.randn(40, 1, 16, 16), np.tile([0.0, 1.0], 20)
     images[1::2] += 0.5
     seen: list[tuple[int, int]] = []
-    options: dict[str, Any] = {"generator": GENERATOR, "discriminator": tiny_discriminator(), "name": "light"}
+    options: dict[str, Any] = {
+        "generator": GENERATOR,
+        "discriminator": tiny_discriminator(),
+        "name": "light",
+    }
     options["options"] = TransferOptions(samples=200)
-    fit_from_photos(LabelledPhotos(images, labels), progress=lambda done, total: seen.append((done, total)), **options)
+    fit_from_photos(
+        LabelledPhotos(images, labels),
+        progress=lambda done, total: seen.append((done, total)),
+        **options,
+    )
     dones = [done for done, _ in seen]
     assert len({total for _, total in seen}) == 1
     assert dones == sorted(dones)

@@ -21,16 +21,23 @@ def test_every_file_names_the_same_version() -> None:
 
 
 def test_pre_commit_runs_what_ci_runs() -> None:
-    """Every check that CI calls by its name in the environment, but for those that need a fresh build."""
-    hooks = {entry.split()[0] for entry in re.findall(r"entry: (.+)", read(".pre-commit-config.yaml"))}
+    """Every check that CI calls by its name in the environment, but for those that need a fresh
+    build."""
+    hooks = {
+        entry.split()[0] for entry in re.findall(r"entry: (.+)", read(".pre-commit-config.yaml"))
+    }
     called = set(re.findall(r'"\$bin/([\w-]+)"', read(".ci/run")))
     assert hooks == called - {"python", "mkdocs"}
 
 
 def test_hosted_ci_begins_with_the_oldest_python() -> None:
-    versions = re.findall(r'"(3\.\d+)"', re.findall(r"python: \[(.+)\]", read(".github/workflows/ci.yml"))[0])
+    versions = re.findall(
+        r'"(3\.\d+)"', re.findall(r"python: \[(.+)\]", read(".github/workflows/ci.yml"))[0]
+    )
     assert PROJECT["requires-python"] == f">={versions[0]}"
-    assert [f"Programming Language :: Python :: {version}" for version in versions] == PROJECT["classifiers"]
+    assert [f"Programming Language :: Python :: {version}" for version in versions] == PROJECT[
+        "classifiers"
+    ]
 
 
 def test_modules_in_the_table_of_renamed_ones_exist() -> None:

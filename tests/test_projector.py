@@ -1,4 +1,5 @@
-"""The projector: what it owns, what it makes once, what its options refuse, and how a search is watched and stopped."""
+"""The projector: what it owns, what it makes once, what its options refuse, and how a search is
+watched and stopped."""
 
 import math
 from dataclasses import fields
@@ -28,13 +29,17 @@ def model() -> Model:
     torch.manual_seed(2)
     encoder = Encoder(EncoderConfig.of(generator)).eval().requires_grad_(False)
     curvature = Curvature(torch.randn(5, generator.num_ws, generator.w_dim) / 4)
-    return Model(generator, tiny_discriminator(), FRAMINGS["ffhq"], encoder=encoder, curvature=curvature)
+    return Model(
+        generator, tiny_discriminator(), FRAMINGS["ffhq"], encoder=encoder, curvature=curvature
+    )
 
 
 @pytest.fixture(scope="module")
 def image(model: Model) -> Tensor:
     with torch.no_grad():
-        rows = model.generator.mapping(torch.randn(1, 12, generator=torch.Generator().manual_seed(4)))
+        rows = model.generator.mapping(
+            torch.randn(1, 12, generator=torch.Generator().manual_seed(4))
+        )
         picture: Tensor = model.generator.synthesis(rows)
         return picture
 
@@ -62,20 +67,29 @@ RECORDED: list[tuple[dict[str, Any], list[float]]] = [
         [-0.27039, -0.25691, -0.28439, -1.56553, -1.59801],
     ),
 ]
-"""Choices, and of the result one number of every second layer of ws, one of a noise map and one pixel. They were recorded
-before there was a `Projector`, when all searches were one function; the same seeds gave the same bits then and after."""
+"""Choices, and of the result one number of every second layer of ws, one of a noise map and one
+pixel. They were recorded before there was a `Projector`, when all searches were one function; the
+same seeds gave the same bits then and after."""
 
 
 @pytest.mark.parametrize(("choices", "expected"), RECORDED)
-def test_the_same_seeds_give_the_same_latents(choices: dict[str, Any], expected: list[float], image: Tensor) -> None:
+def test_the_same_seeds_give_the_same_latents(
+    choices: dict[str, Any], expected: list[float], image: Tensor
+) -> None:
     generator = tiny_generator()
     parts: dict[str, Any] = {"discriminator": tiny_discriminator(), "perceptual": "discriminator"}
     result = invert(generator, image, steps=4, **parts, **choices)
-    found = [*result.ws[0, ::2, 3].tolist(), float(result.noise[-1][0, 0, 3, 4]), float(result.image[0, 0, 5, 6])]
+    found = [
+        *result.ws[0, ::2, 3].tolist(),
+        float(result.noise[-1][0, 0, 3, 4]),
+        float(result.image[0, 0, 5, 6]),
+    ]
     assert found == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_model_is_inverted_with_its_encoder_its_preconditioner_and_its_face(model: Model, image: Tensor) -> None:
+def test_a_model_is_inverted_with_its_encoder_its_preconditioner_and_its_face(
+    model: Model, image: Tensor
+) -> None:
     projector = Projector(model, ProjectorSettings("discriminator"))
     assert projector.curvature() is model.curvature
     assert projector.perceptual.name == "discriminator-face"
@@ -100,7 +114,9 @@ def test_the_published_search_begins_at_the_mean_unless_asked(model: Model, imag
     assert "started_from" in projector.invert(image, asked).settings
 
 
-def test_parts_are_made_once(image: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_are_made_once(
+    image: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In one projector, and the preconditioner and the domain in the cache folder too."""
     monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path))
     bare = Model(tiny_generator(), tiny_discriminator())
@@ -117,10 +133,14 @@ def test_parts_are_made_once(image: Tensor, tmp_path: Path, monkeypatch: pytest.
 
     second = Projector(bare, settings)
     assert second.has_curvature()
-    assert torch.equal(second.curvature(progress=lambda _: pytest.fail("measured again")).factors, found.factors)
+    assert torch.equal(
+        second.curvature(progress=lambda _: pytest.fail("measured again")).factors, found.factors
+    )
     assert first.domain is not None
     with monkeypatch.context() as patch:
-        patch.setattr("latentedit.inversion.domain.Domain.of", lambda *_: pytest.fail("measured again"))
+        patch.setattr(
+            "latentedit.inversion.domain.Domain.of", lambda *_: pytest.fail("measured again")
+        )
         assert second.domain is not None
     assert Projector(bare.generator).domain is None
 
@@ -173,7 +193,9 @@ def test_options_refuse_by_name(choices: dict[str, Any], message: str) -> None:
 
 
 def test_settings_and_tuning_refuse_by_name(model: Model, image: Tensor) -> None:
-    with pytest.raises(Error, match="perceptual distance must be auto, lpips, stlpips or discriminator, got 'l2'"):
+    with pytest.raises(
+        Error, match="perceptual distance must be auto, lpips, stlpips or discriminator, got 'l2'"
+    ):
         ProjectorSettings("l2")
     wrong: list[dict[str, Any]] = [{"learning_rate": math.nan}, {"locality_weight": math.inf}]
     for choices in wrong:
@@ -210,14 +232,20 @@ def test_a_search_is_watched_and_stopped(model: Model, image: Tensor) -> None:
     assert [number for number, *_ in seen] == [1, 2, 3, 4]
     assert {total for _, total, _ in seen} == {50}
     assert result.interrupted
-    assert result.history["perceptual"][:, 0].tolist() == pytest.approx([distance for *_, distance in seen])
+    assert result.history["perceptual"][:, 0].tolist() == pytest.approx(
+        [distance for *_, distance in seen]
+    )
     # The best of the four, with the generator's own noise, which the search had not reached.
-    assert result.distances[0]["perceptual"] == pytest.approx(min(distance for *_, distance in seen), rel=1e-3)
+    assert result.distances[0]["perceptual"] == pytest.approx(
+        min(distance for *_, distance in seen), rel=1e-3
+    )
     assert not projector.invert(image, InversionOptions(steps=2)).interrupted
 
 
 def test_a_result_is_saved(model: Model, image: Tensor, tmp_path: Path) -> None:
-    result = Projector(model, ProjectorSettings("discriminator")).invert(image, InversionOptions(steps=2))
+    result = Projector(model, ProjectorSettings("discriminator")).invert(
+        image, InversionOptions(steps=2)
+    )
     result.save(tmp_path / "one.safetensors")
     latent = latentedit.load_latent(tmp_path / "one.safetensors")
     assert torch.equal(latent.render(model.generator), result.image)
@@ -225,8 +253,14 @@ def test_a_result_is_saved(model: Model, image: Tensor, tmp_path: Path) -> None:
 
 def test_restarts_with_the_largest_seed(image: Tensor) -> None:
     """The seed of the second search goes round; NumPy takes none beyond 2^32 - 1."""
-    options: dict[str, Any] = {"discriminator": tiny_discriminator(), "perceptual": "discriminator", "noise": "frozen"}
+    options: dict[str, Any] = {
+        "discriminator": tiny_discriminator(),
+        "perceptual": "discriminator",
+        "noise": "frozen",
+    }
     generator = tiny_generator()
     curvature = Curvature(torch.ones(1, generator.num_ws, generator.w_dim))
-    found = invert(generator, image, steps=2, restarts=1, seed=2**32 - 1, curvature=curvature, **options)
+    found = invert(
+        generator, image, steps=2, restarts=1, seed=2**32 - 1, curvature=curvature, **options
+    )
     assert len(found.history["pixel"]) == 4

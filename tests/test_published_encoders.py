@@ -16,7 +16,11 @@ from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import add_encoder, load_model
 from latentedit.formats.published_encoders import published_encoder
 from latentedit.inversion import published_encoder as encoders
-from latentedit.inversion.published_encoder import PublishedEncoder, PublishedEncoderConfig, encode_published
+from latentedit.inversion.published_encoder import (
+    PublishedEncoder,
+    PublishedEncoderConfig,
+    encode_published,
+)
 from latentedit.io.images import load_image
 from latentedit.networks.fingerprint import fingerprint
 from tests.encoder_files import TYPES, answers, checkpoint
@@ -31,13 +35,20 @@ def test_matches_the_published_numbers(kind: str) -> None:
     data = arrays("encoders_256.npz")
     seed, names = int(data["seed"]), json.loads(str(data[f"{kind}_names"]))
     state = {
-        f"encoder.{name}": torch.from_numpy(np.asarray(weight(name, tuple(shape), seed), dtype=np.float32))
+        f"encoder.{name}": torch.from_numpy(
+            np.asarray(weight(name, tuple(shape), seed), dtype=np.float32)
+        )
         for name, shape in names.items()
         if not name.endswith("num_batches_tracked")
     }
     options = {"encoder_type": TYPES[kind], "start_from_latent_avg": False}
     encoder = published_encoder("reference", {"state_dict": state, "opts": options}, None).eval()
-    picture = np.random.default_rng([seed, 1]).standard_normal((1, 3, 256, 256)).astype(np.float32).clip(-1, 1)
+    picture = (
+        np.random.default_rng([seed, 1])
+        .standard_normal((1, 3, 256, 256))
+        .astype(np.float32)
+        .clip(-1, 1)
+    )
     with torch.no_grad():
         assert relative_error(encoder(torch.from_numpy(picture)), data[kind]) <= 1e-4
 
@@ -45,7 +56,9 @@ def test_matches_the_published_numbers(kind: str) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short backbone."""
-    monkeypatch.setattr(encoders, "STAGES", ((64, 64, 1), (64, 128, 6), (128, 256, 14), (256, 512, 3)))
+    monkeypatch.setattr(
+        encoders, "STAGES", ((64, 64, 1), (64, 128, 6), (128, 256, 14), (256, 512, 3))
+    )
 
 
 @pytest.mark.parametrize("kind", ["psp", "e4e"])
@@ -68,7 +81,11 @@ def test_answers_are_relative_to_the_mean(kind: str, tmp_path: Path) -> None:
 
 def test_restyle_sees_what_it_has_drawn(small: None) -> None:
     generator = load_model(REFERENCE / "rosinality_32.pt").generator
-    encoder = PublishedEncoder(PublishedEncoderConfig("restyle-psp", 8, 64, passes=3)).eval().requires_grad_(False)
+    encoder = (
+        PublishedEncoder(PublishedEncoderConfig("restyle-psp", 8, 64, passes=3))
+        .eval()
+        .requires_grad_(False)
+    )
     encoder.latent_avg.copy_(generator.mapping.w_avg.expand(8, -1))
     seen = []
 
@@ -91,12 +108,18 @@ def test_restyle_sees_what_it_has_drawn(small: None) -> None:
     ("kind", "changes", "message"),
     [
         ("psp", {"encoder_type": None}, "do not say encoder_type"),
-        ("psp", {"encoder_type": "GradualStyleBlock9"}, "an encoder of the type GradualStyleBlock9; known are"),
+        (
+            "psp",
+            {"encoder_type": "GradualStyleBlock9"},
+            "an encoder of the type GradualStyleBlock9; known are",
+        ),
         ("psp", {"encoder_type": "BackboneEncoder"}, "takes 6 channels; this one takes 3"),
         ("restyle-psp", {"n_iters_per_batch": 1000}, "passes must be a whole number from 1 to 32"),
     ],
 )
-def test_options_that_do_not_fit(kind: str, changes: dict[str, Any], message: str, small: None) -> None:
+def test_options_that_do_not_fit(
+    kind: str, changes: dict[str, Any], message: str, small: None
+) -> None:
     with pytest.raises(FormatError, match=message):
         published_encoder("x.pt", checkpoint(kind, 1, **changes), None)
 
@@ -127,14 +150,23 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(latent.ws[0, 0], mean + answers()[0], atol=1e-5)
     assert torch.allclose(latent.ws[0, 5], mean + answers()[0] + answers()[5], atol=1e-5)
     assert "encoder: " in works("model", "info", "e4e.pt").output
-    assert "left out: the e4e encoder" in works("model", "convert", "e4e.pt", "x.safetensors").stderr
+    assert (
+        "left out: the e4e encoder" in works("model", "convert", "e4e.pt", "x.safetensors").stderr
+    )
     assert load_model("x.safetensors").encoder is None
-    line = complaint(*search, "--model", REFERENCE / "nvidia_32_torch.pkl", "--encoder", "e4e.pt", "--out", "x")
+    line = complaint(
+        *search, "--model", REFERENCE / "nvidia_32_torch.pkl", "--encoder", "e4e.pt", "--out", "x"
+    )
     assert "this encoder predicts 8 x 64 numbers, the generator takes" in line
-    found["state_dict"] = {name: value for name, value in found["state_dict"].items() if name.startswith("encoder.")}
+    found["state_dict"] = {
+        name: value for name, value in found["state_dict"].items() if name.startswith("encoder.")
+    }
     torch.save(found, "alone.pt")
     line = complaint(*search, "--model", "alone.pt", "--out", "x")
-    assert "alone.pt: an encoder without its decoder; name the StyleGAN2 network it was trained for as the model" in line
+    assert (
+        "alone.pt: an encoder without its decoder; name the StyleGAN2 network it was trained for "
+        "as the model" in line
+    )
     with pytest.raises(Error, match=r"expected a state_dict with encoder"):
         add_encoder(network, load_model(network))
     assert load_image(hopper(), 32).shape == (1, 3, 32, 32)

@@ -11,7 +11,9 @@ from latentedit.training.grid_sample import grid_sample
 def positions(*shape: int) -> torch.Tensor:
     """A grid that lies partly outside, away from where a bilinear function has a kink."""
     torch.manual_seed(0)
-    pixels = torch.randint(-1, 5, (*shape, 2)) + 0.25 + 0.5 * torch.rand(*shape, 2, dtype=torch.float64)
+    pixels = (
+        torch.randint(-1, 5, (*shape, 2)) + 0.25 + 0.5 * torch.rand(*shape, 2, dtype=torch.float64)
+    )
     sizes = torch.tensor([5.0, 4.0], dtype=torch.float64)
     return (pixels + 0.5) / sizes * 2 - 1
 
@@ -56,5 +58,7 @@ def test_second_derivatives_do_not_ask_pytorch_for_one() -> None:
 
 
 def test_wrong_shapes_are_named() -> None:
-    with pytest.raises(Error, match=r"a grid \[N, h, w, 2\], got \[2, 3, 4, 5\] and \[1, 2, 2, 2\]"):
+    with pytest.raises(
+        Error, match=r"a grid \[N, h, w, 2\], got \[2, 3, 4, 5\] and \[1, 2, 2, 2\]"
+    ):
         grid_sample(pictures(), positions(1, 2, 2))

@@ -30,7 +30,9 @@ def test_matches_its_own_numbers() -> None:
     assert relative_error(model.generator(z), DATA["image"]) <= 1e-4
     assert relative_error(model.generator(z, truncation_psi=0.6), DATA["image_truncated"]) <= 1e-4
     assert model.discriminator is not None
-    assert relative_error(model.discriminator(torch.from_numpy(DATA["image"])), DATA["logits"]) <= 1e-4
+    assert (
+        relative_error(model.discriminator(torch.from_numpy(DATA["image"])), DATA["logits"]) <= 1e-4
+    )
     assert model.raw_generator is not None
 
 
@@ -54,7 +56,9 @@ def test_there_and_back(tmp_path: Path) -> None:
 
 def test_only_some_parts(tmp_path: Path) -> None:
     whole = torch.load(FILE, weights_only=True)
-    state = {name: tensor for name, tensor in whole["g_ema"].items() if not name.startswith("noises.")}
+    state = {
+        name: tensor for name, tensor in whole["g_ema"].items() if not name.startswith("noises.")
+    }
     torch.save({"g_ema": state}, tmp_path / "old.pt")
     model = load_checkpoint(tmp_path / "old.pt")
     assert model.discriminator is None
@@ -62,11 +66,17 @@ def test_only_some_parts(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_measured_or_drawn_and_told(tmp_path: Path) -> None:
-    """Rosinality's own trainer writes no running mean, its older versions no noise maps: neither becomes zero."""
-    state = {name: tensor for name, tensor in DOCUMENT["g_ema"].items() if not name.startswith("noises.")}
+    """Rosinality's own trainer writes no running mean, its older versions no noise maps: neither
+    becomes zero."""
+    state = {
+        name: tensor for name, tensor in DOCUMENT["g_ema"].items() if not name.startswith("noises.")
+    }
     torch.save({"g_ema": state}, tmp_path / "old.pt")
     result = works("model", "convert", tmp_path / "old.pt", tmp_path / "new.safetensors")
-    assert "old.pt: the file has no running mean of w; the mean of 10 000 random w replaces it" in result.stderr
+    assert (
+        "old.pt: the file has no running mean of w; the mean of 10 000 random w replaces it"
+        in result.stderr
+    )
     assert "old.pt: the file has no noise maps; random maps of seed 0 replace them" in result.stderr
 
     one, two = load_model(tmp_path / "old.pt"), load_model(tmp_path / "new.safetensors")
@@ -98,21 +108,29 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
     assert "lucidrains" in message({"GAN": {}, "version": "1.8"})
     assert (
-        "expected a checkpoint of rosinality's (with a g_ema), of genforce's StyleGAN or of plain weights; it has state_dict"
-        in message({"state_dict": {}})
+        "expected a checkpoint of rosinality's (with a g_ema), of genforce's StyleGAN or of "
+        "plain weights; it has state_dict" in message({"state_dict": {}})
     )
     assert "expected a dictionary of weights, found a list" in message([torch.zeros(1)])
     g = whole["g_ema"]
-    assert "unknown tensor extra.weight" in message({"g_ema": {**g, "extra.weight": torch.zeros(1)}})
+    assert "unknown tensor extra.weight" in message(
+        {"g_ema": {**g, "extra.weight": torch.zeros(1)}}
+    )
     assert "tensor conv1.noise.weight is missing" in message(
         {"g_ema": {k: v for k, v in g.items() if k != "conv1.noise.weight"}}
     )
-    assert "convs.0.activate.bias has shape [7]" in message({"g_ema": {**g, "convs.0.activate.bias": torch.zeros(7)}})
+    assert "convs.0.activate.bias has shape [7]" in message(
+        {"g_ema": {**g, "convs.0.activate.bias": torch.zeros(7)}}
+    )
     kernel = {**g, "convs.0.conv.blur.kernel": torch.ones(4, 4)}
     assert "another resampling filter" in message({"g_ema": kernel})
     narrow = {**g, "convs.1.conv.weight": torch.zeros(1, 7, 24, 3, 3)}
-    assert "convs.0.conv.weight has shape [1, 24, 24, 3, 3], expected [7, 24, 3, 3]" in message({"g_ema": narrow})
-    assert "asks for __builtin__.print, which is more than tensors" in message({"g_ema": g, "optimizer": print})
+    assert "convs.0.conv.weight has shape [1, 24, 24, 3, 3], expected [7, 24, 3, 3]" in message(
+        {"g_ema": narrow}
+    )
+    assert "asks for __builtin__.print, which is more than tensors" in message(
+        {"g_ema": g, "optimizer": print}
+    )
     path.write_bytes(FILE.read_bytes()[:5000])
     assert "not a file of weights" in complaint("model", "info", path)
 
@@ -125,7 +143,9 @@ def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
         "model", "convert", tmp_path / "grey.safetensors", tmp_path / "x.onnx"
     )
     slow = Model(tiny_generator(channels=3, mapping_lr_multiplier=0.5))
-    with pytest.raises(Error, match=r"no place for a mapping with the learning rate multiplier 0.5"):
+    with pytest.raises(
+        Error, match=r"no place for a mapping with the learning rate multiplier 0.5"
+    ):
         save_rosinality(tmp_path / "x.pt", slow)
     other = tiny_discriminator(channels=3, architecture="orig", conv_clamp=256.0)
     save_model(tmp_path / "other.safetensors", Model(tiny_generator(channels=3), other))
@@ -139,13 +159,16 @@ def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
 
 
 def test_a_clamp_is_left_out_and_what_that_changes_is_told(tmp_path: Path) -> None:
-    """As in ADA's networks. The largest activation of the images is found here by rendering them layer by layer."""
+    """As in ADA's networks. The largest activation of the images is found here by rendering them
+    layer by layer."""
     generator = tiny_generator(channels=3)
     sizes: list[Tensor] = []
     watched = tiny_generator(channels=3)
     for module in watched.modules():
         if isinstance(module, SynthesisLayer | ToRGB):
-            module.register_forward_hook(lambda module, inputs, result: sizes.append(result.abs().flatten()))
+            module.register_forward_hook(
+                lambda module, inputs, result: sizes.append(result.abs().flatten())
+            )
     images = torch.cat([watched(sample_z(seed, 12)) for seed in range(8)])
     every = torch.cat(sizes)
     for clamp in (256.0, float(every.quantile(0.99))):
@@ -153,12 +176,20 @@ def test_a_clamp_is_left_out_and_what_that_changes_is_told(tmp_path: Path) -> No
         discriminator = tiny_discriminator(channels=3, conv_clamp=256.0)
         save_model(tmp_path / "ada.safetensors", Model(clamped, discriminator))
         told = works("model", "convert", tmp_path / "ada.safetensors", tmp_path / "out.pt").stderr
-        assert "left out: the clamp of the discriminator's activations at 256, which changes nothing in 8 random images" in told
+        assert (
+            "left out: the clamp of the discriminator's activations at 256, which changes "
+            "nothing in 8 random images" in told
+        )
         if clamp == 256:
-            line = "the clamp of the activations at 256, which changes nothing in 8 random images (psi 1):"
+            line = (
+                "the clamp of the activations at 256, which changes nothing in 8 random images "
+                "(psi 1):"
+            )
             line += f" the largest of their activations is {float(every.max()):.3g}"
         else:
-            change = max(float((clamped(sample_z(s, 12)) - images[s : s + 1]).abs().max()) for s in range(8))
+            change = max(
+                float((clamped(sample_z(s, 12)) - images[s : s + 1]).abs().max()) for s in range(8)
+            )
             line = "1 % of the activations of 8 random images (psi 1) go beyond it,"
             line += f" and the grey levels change by up to {127.5 * change:.2g}"
         assert line in told, told
@@ -172,12 +203,21 @@ def test_a_clamp_is_left_out_and_what_that_changes_is_told(tmp_path: Path) -> No
 def test_half_precision(tmp_path: Path) -> None:
     document = torch.load(FILE, weights_only=True)
     document = {
-        part: {name: tensor.half() for name, tensor in state.items()} if isinstance(state, dict) else state.half()
+        part: {name: tensor.half() for name, tensor in state.items()}
+        if isinstance(state, dict)
+        else state.half()
         for part, state in document.items()
     }
     torch.save(document, tmp_path / "half.pt")
     ours, theirs = load_model(tmp_path / "half.pt").generator, load_model(FILE).generator
-    difference = (ours.state_dict()["synthesis.b8.conv0.weight"] - theirs.state_dict()["synthesis.b8.conv0.weight"]).abs().max()
+    difference = (
+        (
+            ours.state_dict()["synthesis.b8.conv0.weight"]
+            - theirs.state_dict()["synthesis.b8.conv0.weight"]
+        )
+        .abs()
+        .max()
+    )
     assert 0 < float(difference) < 1e-2
 
 

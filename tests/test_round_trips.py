@@ -1,4 +1,5 @@
-"""What is written is read back the same, whatever it is (hypothesis makes it up, the same on every run)."""
+"""What is written is read back the same, whatever it is (hypothesis makes it up, the same on every
+run)."""
 
 import csv
 import io
@@ -30,19 +31,30 @@ from latentedit.photo.alignment import crop, quad_from_eyes, quad_of_window
 from latentedit.training import TrainingConfig, load_preset
 
 few = settings(
-    max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
-PRINTABLE = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=12)
+PRINTABLE = st.text(
+    st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=12
+)
 FINITE = st.floats(-1e6, 1e6, allow_subnormal=False)
 FINGERPRINTS = st.text("0123456789abcdef", min_size=64, max_size=64)
-JSON = st.dictionaries(PRINTABLE, st.none() | st.booleans() | FINITE | PRINTABLE | st.lists(FINITE, max_size=3), max_size=3)
+JSON = st.dictionaries(
+    PRINTABLE,
+    st.none() | st.booleans() | FINITE | PRINTABLE | st.lists(FINITE, max_size=3),
+    max_size=3,
+)
 QUADS = st.lists(st.lists(FINITE, min_size=2, max_size=2), min_size=4, max_size=4)
 
 
 @st.composite
 def tensors(draw: st.DrawFn, *shape: int) -> Tensor:
-    """Random numbers of many magnitudes; hypothesis draws their seed, as their values would take it long."""
+    """Random numbers of many magnitudes; hypothesis draws their seed, as their values would take it
+    long."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scale = 10.0 ** draw(st.integers(-4, 4))
     return torch.from_numpy((random.standard_normal(shape) * scale).astype(np.float32))
@@ -56,7 +68,12 @@ def folder() -> Iterator[Path]:
 
 def same(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+        return (
+            isinstance(a, Tensor)
+            and isinstance(b, Tensor)
+            and a.dtype == b.dtype
+            and torch.equal(a, b)
+        )
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, dict) and isinstance(b, dict):
@@ -69,7 +86,9 @@ def latents(draw: st.DrawFn) -> Latent:
     rows = draw(st.integers(1, 6))
     width = draw(st.integers(1, 8))
     space = draw(st.sampled_from(["w", "w+", "s"]))
-    maps = [draw(tensors(1, 1, size, size)) for size in draw(st.lists(st.integers(1, 4), max_size=12))]
+    maps = [
+        draw(tensors(1, 1, size, size)) for size in draw(st.lists(st.integers(1, 4), max_size=12))
+    ]
     offsets = [draw(tensors(1, size)) for size in draw(st.lists(st.integers(1, 4), max_size=12))]
     tuned = draw(st.sets(st.sampled_from(["b4/u", "b4/v", "b8.weight"])))
     return Latent(
@@ -154,7 +173,9 @@ def test_csv_tables_are_read(folder: Path, rows: list[list[str]], delimiter: str
 
 @few
 @given(rows=TABLES, value=CELLS, data=st.data())
-def test_one_cell_of_a_csv_changes_and_no_other(folder: Path, rows: list[list[str]], value: str, data: st.DataObject) -> None:
+def test_one_cell_of_a_csv_changes_and_no_other(
+    folder: Path, rows: list[list[str]], value: str, data: st.DataObject
+) -> None:
     path = folder / "labels.csv"
     head = ["file", *[f"column {index}" for index in range(1, len(rows[0]))]]
     write_csv(path, [head, *rows], ",")
@@ -178,7 +199,9 @@ def test_one_cell_of_a_csv_changes_and_no_other(folder: Path, rows: list[list[st
 @few
 @given(remarks=st.text(st.sampled_from("'=+-@,\";ab1 é😀"), max_size=8), psnr=FINITE)
 def test_index_of_an_album(folder: Path, remarks: str, psnr: float) -> None:
-    Index(folder).add(folder / "=me.jpg", latent="me.safetensors", status="ok", remarks=remarks, psnr=psnr)
+    Index(folder).add(
+        folder / "=me.jpg", latent="me.safetensors", status="ok", remarks=remarks, psnr=psnr
+    )
     row = Index(folder).rows["me.safetensors"]
     assert set(row) == set(COLUMNS)
     assert (row["photo"], row["status"], row["remarks"]) == ("=me.jpg", "ok", remarks)
@@ -249,10 +272,16 @@ def test_moves(name: str, amount: float, layers: str | None, absolute: bool) -> 
 
 
 @few
-@given(ranges=st.lists(st.tuples(st.integers(0, 2**32 - 20), st.integers(0, 9)), min_size=1, max_size=5))
+@given(
+    ranges=st.lists(
+        st.tuples(st.integers(0, 2**32 - 20), st.integers(0, 9)), min_size=1, max_size=5
+    )
+)
 def test_seeds(ranges: list[tuple[int, int]]) -> None:
     text = ",".join(f"{first}-{first + more}" if more else str(first) for first, more in ranges)
-    assert parse_seeds(text) == [seed for first, more in ranges for seed in range(first, first + more + 1)]
+    assert parse_seeds(text) == [
+        seed for first, more in ranges for seed in range(first, first + more + 1)
+    ]
 
 
 @few
@@ -267,7 +296,9 @@ def test_the_quad_of_a_window_takes_its_pixels(left: int, top: int, size: int) -
 @given(
     left=st.tuples(FINITE, FINITE),
     across=st.complex_numbers(min_magnitude=1, max_magnitude=1e4),
-    framing=st.tuples(*[st.floats(0.2, 0.45), st.floats(0.2, 0.8), st.floats(0.55, 0.8), st.floats(0.2, 0.8)]),
+    framing=st.tuples(
+        *[st.floats(0.2, 0.45), st.floats(0.2, 0.8), st.floats(0.55, 0.8), st.floats(0.2, 0.8)]
+    ),
 )
 def test_the_quad_around_eyes_has_them_where_the_framing_says(
     left: tuple[float, float], across: complex, framing: tuple[float, float, float, float]
@@ -282,10 +313,15 @@ def test_the_quad_around_eyes_has_them_where_the_framing_says(
 
 @few
 @given(data=st.data(), rows=st.integers(1, 12), inside=st.integers(1, 6), rank=st.integers(1, 3))
-def test_differences_of_a_tuned_generator(data: st.DataObject, rows: int, inside: int, rank: int) -> None:
+def test_differences_of_a_tuned_generator(
+    data: st.DataObject, rows: int, inside: int, rank: int
+) -> None:
     whole = {"weight": data.draw(tensors(rows, inside, 3, 3)), "bias": data.draw(tensors(rows))}
-    whole = {name: delta.clamp(-1e3, 1e3) for name, delta in whole.items()}  # a half holds up to 65504
-    assert same(expand(compress(whole, None)), {name: delta.half().float() for name, delta in whole.items()})
+    # a half holds up to 65504
+    whole = {name: delta.clamp(-1e3, 1e3) for name, delta in whole.items()}
+    assert same(
+        expand(compress(whole, None)), {name: delta.half().float() for name, delta in whole.items()}
+    )
 
     factors = data.draw(tensors(rows, rank)), data.draw(tensors(rank, inside * 9))
     low = (factors[0] / factors[0].norm()) @ (factors[1] / factors[1].norm())

@@ -62,7 +62,12 @@ def test_quasi_newton_finds_minima() -> None:
     found = minimise(quadratic, torch.zeros(3, 12, dtype=torch.float64), 60)
     torch.testing.assert_close(found.best, quadratic.minimum, atol=1e-5, rtol=0)
     starts = torch.tensor([[-1.2, 1.0], [0.0, 3.0]], dtype=torch.float64)
-    torch.testing.assert_close(minimise(Valley(), starts, 120).best, torch.ones(2, 2, dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        minimise(Valley(), starts, 120).best,
+        torch.ones(2, 2, dtype=torch.float64),
+        atol=1e-4,
+        rtol=0,
+    )
 
 
 def test_quasi_newton_never_gets_worse_and_problems_are_apart() -> None:
@@ -96,7 +101,9 @@ def parts() -> tuple[Generator, DiscriminatorDistance, WStatistics]:
     return generator, DiscriminatorDistance(tiny_discriminator()), WStatistics.of(generator)
 
 
-def test_curvature_is_the_mean_of_the_squared_derivative(parts: tuple[Generator, DiscriminatorDistance, WStatistics]) -> None:
+def test_curvature_is_the_mean_of_the_squared_derivative(
+    parts: tuple[Generator, DiscriminatorDistance, WStatistics],
+) -> None:
     generator, perceptual, statistics = parts
     measured = Curvature.of(generator, ReconstructionLoss(perceptual), statistics, 2000, seed=1)
     factors = measured.factors.flatten(1)
@@ -116,7 +123,9 @@ def test_curvature_is_the_mean_of_the_squared_derivative(parts: tuple[Generator,
     assert float(estimated.trace()) == pytest.approx(float(exact.trace()), rel=0.1)
 
 
-def test_scaling_makes_the_loss_equally_steep(parts: tuple[Generator, DiscriminatorDistance, WStatistics]) -> None:
+def test_scaling_makes_the_loss_equally_steep(
+    parts: tuple[Generator, DiscriminatorDistance, WStatistics],
+) -> None:
     generator, perceptual, statistics = parts
     curvature = Curvature.of(generator, ReconstructionLoss(perceptual), statistics, 64)
     for rows in (1, generator.num_ws):
@@ -131,7 +140,9 @@ def test_scaling_makes_the_loss_equally_steep(parts: tuple[Generator, Discrimina
 
 
 def test_curvature_is_measured_once(
-    parts: tuple[Generator, DiscriminatorDistance, WStatistics], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: tuple[Generator, DiscriminatorDistance, WStatistics],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path))
     generator, perceptual, statistics = parts
@@ -140,10 +151,14 @@ def test_curvature_is_measured_once(
     first = Curvature.cached(generator, loss, statistics, "f" * 64, progress=seen.append)
     assert seen[-1] == 64
     assert cached_file("f" * 64, loss).is_file()
-    again = Curvature.cached(generator, loss, statistics, "f" * 64, progress=lambda _: pytest.fail("measured again"))
+    again = Curvature.cached(
+        generator, loss, statistics, "f" * 64, progress=lambda _: pytest.fail("measured again")
+    )
     assert torch.equal(first.factors, again.factors)
     cached_file("f" * 64, loss).write_bytes(b"broken")
-    assert torch.equal(Curvature.cached(generator, loss, statistics, "f" * 64).factors, first.factors)
+    assert torch.equal(
+        Curvature.cached(generator, loss, statistics, "f" * 64).factors, first.factors
+    )
 
 
 def test_whitening_leaves_nothing_to_the_regulariser() -> None:
@@ -156,7 +171,9 @@ def test_whitening_leaves_nothing_to_the_regulariser() -> None:
     assert float(noise_regulariser(maps).max()) < 1e-5 < float(before.min()) / 100
     for map_, old in zip(maps, first, strict=True):
         torch.testing.assert_close(map_.mean(dim=(1, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
-        torch.testing.assert_close(map_.square().mean(dim=(1, 2, 3)), torch.ones(2), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            map_.square().mean(dim=(1, 2, 3)), torch.ones(2), atol=1e-4, rtol=0
+        )
         assert float((map_ * old).mean()) > 0.8  # still the same noise
 
 
@@ -165,7 +182,9 @@ def test_critic_knows_the_models_own_w() -> None:
     statistics = WStatistics.of(generator)
     critic = Critic(generator, statistics)
     own = sample_rows(generator, statistics, 200, torch.Generator().manual_seed(3), 0.0, 0.0)
-    normal = torch.randn(own[:, :1].shape, generator=torch.Generator().manual_seed(4)).expand_as(own)
+    normal = torch.randn(own[:, :1].shape, generator=torch.Generator().manual_seed(4)).expand_as(
+        own
+    )
     assert float(critic.penalty(own).mean()) < 0.7 * float(critic.penalty(normal).mean())
     again = Critic(generator, statistics)
     assert torch.equal(again.penalty(own), critic.penalty(own))
@@ -197,7 +216,11 @@ def test_beats_the_published_search_in_a_fraction_of_its_steps() -> None:
     z = torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         target = generator(z, noise="random") * 0.9
-    loss: dict[str, Any] = {"discriminator": discriminator, "pixel_weight": 1.0, "prior_weight": 0.01}
+    loss: dict[str, Any] = {
+        "discriminator": discriminator,
+        "pixel_weight": 1.0,
+        "prior_weight": 0.01,
+    }
     ours = invert(generator, target, "w", 40, **loss)
     theirs = invert(generator, target, "w", 160, method="adam", **loss)
     for a, b in zip(ours.distances, theirs.distances, strict=True):
@@ -214,7 +237,9 @@ def test_style_space_comes_nearer_and_survives_its_file(tmp_path: Path) -> None:
     styles = invert(generator, image, "s", 60, **options)  # type: ignore[arg-type]
     for index in range(2):
         assert styles.distances[index]["perceptual"] < plus.distances[index]["perceptual"]
-    assert [offset.shape[1] for offset in styles.styles] == [s.shape[1] for s in generator.synthesis.styles(styles.ws)]
+    assert [offset.shape[1] for offset in styles.styles] == [
+        s.shape[1] for s in generator.synthesis.styles(styles.ws)
+    ]
     path = tmp_path / "s.safetensors"
     save_latent(path, styles.latent(1))
     again = load_latent(path)
@@ -226,7 +251,9 @@ def test_style_space_comes_nearer_and_survives_its_file(tmp_path: Path) -> None:
 
 def test_starts_where_it_is_told() -> None:
     generator, discriminator = tiny_generator(), tiny_discriminator()
-    ws = generator.mapping(torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(1)))
+    ws = generator.mapping(
+        torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(1))
+    )
     image = generator.synthesis(ws)
     untouched = invert(generator, image, "w+", 0, discriminator=discriminator, start=ws)
     assert torch.equal(untouched.ws, ws)

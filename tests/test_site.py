@@ -41,7 +41,9 @@ def test_every_public_module_has_a_page_of_reference() -> None:
         ("[below](#install)", "[below](#install)"),
     ],
 )
-def test_links_of_the_readme_are_those_of_a_page_in_docs(hooks: ModuleType, readme: str, page: str) -> None:
+def test_links_of_the_readme_are_those_of_a_page_in_docs(
+    hooks: ModuleType, readme: str, page: str
+) -> None:
     assert hooks.front_page(readme) == page
 
 

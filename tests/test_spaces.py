@@ -13,7 +13,9 @@ from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator, GeneratorConfig
 
 TOP = Path(__file__).parents[1]
-CONFIG = GeneratorConfig(resolution=16, z_dim=6, w_dim=5, channel_base=64, channel_max=8, mapping_layers=2)
+CONFIG = GeneratorConfig(
+    resolution=16, z_dim=6, w_dim=5, channel_base=64, channel_max=8, mapping_layers=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +59,17 @@ def test_a_move_by_one_sigma_raises_the_score_by_one_sigma(generator: Generator,
     vector = torch.randn(int(at.seen.sum()))
     vector = at.embed(vector / vector.norm())
     sigma = space.sigma(generator, vector, at.scale)
-    direction = Direction("d", vector, 0.25, sigma, fingerprint(generator), space=name, scale=at.scale)
+    direction = Direction(
+        "d", vector, 0.25, sigma, fingerprint(generator), space=name, scale=at.scale
+    )
     ws = torch.randn(2, generator.num_ws, 5)
     before = space.score(generator, ws, [], direction, 0.25)
     moved, styles = space.move(generator, ws, [], direction, 1.0)
-    assert torch.allclose(space.score(generator, moved, styles, direction, 0.25) - before, torch.tensor(sigma), rtol=1e-3)
+    assert torch.allclose(
+        space.score(generator, moved, styles, direction, 0.25) - before,
+        torch.tensor(sigma),
+        rtol=1e-3,
+    )
 
 
 def test_sigma_of_z_is_the_length_of_the_vector(generator: Generator) -> None:
@@ -82,7 +90,9 @@ def test_the_short_form_fits_what_labelled_latents_fit(generator: Generator) -> 
     labels = (ws[:, 1, 0] > 0).double().numpy()
     short = fit(ws, labels, generator=generator, space="w+", layers=(0, 2), strength=0.1, name="x")
     samples = LabelledLatents(ws, labels, facts={"method": "planted"})
-    long = fit_probe(samples, generator, ProbeOptions(space="w+", layers=(0, 2), strength=0.1), name="x")
+    long = fit_probe(
+        samples, generator, ProbeOptions(space="w+", layers=(0, 2), strength=0.1), name="x"
+    )
     assert torch.equal(short.vector, long.vector)
     assert (short.intercept, short.sigma, short.layers) == (long.intercept, long.sigma, long.layers)
     assert long.report == {**short.report, "method": "planted"}
@@ -96,7 +106,9 @@ def test_the_short_form_fits_what_labelled_latents_fit(generator: Generator) -> 
         ({"confident": 0.0}, "confident share must be above 0"),
     ],
 )
-def test_probe_options_are_checked_when_they_are_made(options: dict[str, object], message: str) -> None:
+def test_probe_options_are_checked_when_they_are_made(
+    options: dict[str, object], message: str
+) -> None:
     with pytest.raises(ArgumentError, match=message):
         ProbeOptions(**options)  # type: ignore[arg-type]
 
@@ -108,5 +120,7 @@ def test_directions_ask_the_space_instead_of_its_name() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Compare) and ast.unparse(node.left).endswith("space"):
                 right = ast.unparse(node.comparators[0])
-                found += [f"{path.name}:{node.lineno}"] * any(f"'{name}'" in right for name in SPACES)
+                found += [f"{path.name}:{node.lineno}"] * any(
+                    f"'{name}'" in right for name in SPACES
+                )
     assert not found

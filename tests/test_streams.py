@@ -1,4 +1,5 @@
-"""Random numbers of training: Philox by its published vectors, and streams that no division of a batch changes."""
+"""Random numbers of training: Philox by its published vectors, and streams that no division of a
+batch changes."""
 
 import math
 
@@ -24,14 +25,22 @@ def test_known_answers(case: str) -> None:
     assert philox((c0, c1, c2, c3), (key[0], key[1])).tolist() == [expected]
 
 
-def streams(samples: range = range(6), seed: int = 1, step: int = 2, name: str = "generator") -> Streams:
+def streams(
+    samples: range = range(6), seed: int = 1, step: int = 2, name: str = "generator"
+) -> Streams:
     return Streams(seed, torch.tensor(step), name, torch.tensor(list(samples)))
 
 
 def everything(draws: Streams) -> list[torch.Tensor]:
     """Small and large draws, more than are made at once, and odd ones."""
     small = [draws.normal(3) if i % 2 else draws.uniform(2) for i in range(AHEAD // 2)]
-    return [*small, draws.integers(10)[:, None], *draws.maps([(1, 5, 5), (1, 9, 9)]), draws.uniform(), draws.normal(AHEAD)]
+    return [
+        *small,
+        draws.integers(10)[:, None],
+        *draws.maps([(1, 5, 5), (1, 9, 9)]),
+        draws.uniform(),
+        draws.normal(AHEAD),
+    ]
 
 
 @pytest.mark.parametrize("part", [range(0, 6, 2), range(1, 6, 2), range(4, 6)])
@@ -48,7 +57,13 @@ def test_words_do_not_depend_on_what_is_made_at_once() -> None:
 
 
 def test_seed_step_pass_and_picture_tell_streams_apart() -> None:
-    changed = [streams(), streams(seed=2), streams(step=3), streams(step=2 + 2**32), streams(name="path")]
+    changed = [
+        streams(),
+        streams(seed=2),
+        streams(step=3),
+        streams(step=2 + 2**32),
+        streams(name="path"),
+    ]
     drawn = torch.cat([draws.uniform(8) for draws in changed])  # and the pictures' own
     assert len({tuple(row.tolist()) for row in drawn}) == len(drawn)
 
@@ -59,7 +74,8 @@ def test_distributions() -> None:
     assert abs(float(x.mean())) < 0.01
     assert abs(float(x.square().mean()) - 1) < 0.01
     assert abs(float(x.pow(4).mean()) - 3) < 0.05
-    assert abs(float((x[:, :1000] * x[:, 1000:]).mean())) < 0.01  # the two that one pair of words makes
+    # the two that one pair of words makes
+    assert abs(float((x[:, :1000] * x[:, 1000:]).mean())) < 0.01
     assert float(x.abs().max()) > 4
     assert 0 <= float(u.min()) < 1e-4
     assert 1 - 1e-4 < float(u.max()) < 1

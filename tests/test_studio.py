@@ -23,7 +23,15 @@ from latentedit.studio.discovery import Discovery
 from latentedit.studio.history import History, Setting, State
 from latentedit.studio.intake import LARGEST_UPLOAD
 from latentedit.studio.keeping import Keeper, free_file
-from latentedit.studio.making import Pasting, amounts, blended, crossed, save_grid, save_sweep, swept
+from latentedit.studio.making import (
+    Pasting,
+    amounts,
+    blended,
+    crossed,
+    save_grid,
+    save_sweep,
+    swept,
+)
 from latentedit.studio.painter import Newest
 from latentedit.studio.photos import Crop
 from latentedit.studio.saving import command_line, save_face, save_picture
@@ -43,7 +51,9 @@ def directions(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch)
 
     for name in ("smile", "turn", "hat"):
         vector = torch.nn.functional.normalize(torch.randn(generator.w_dim, generator=draws), dim=0)
-        direction = Direction(name, vector, 0.1, measure_sigma(vector, generator), fingerprint(generator))
+        direction = Direction(
+            name, vector, 0.1, measure_sigma(vector, generator), fingerprint(generator)
+        )
         direction.save(folder / f"{name}.safetensors")
     monkeypatch.setenv("LATENTEDIT_DIRECTIONS", str(folder))
     return folder
@@ -120,7 +130,8 @@ def test_the_painter_draws_what_the_latent_renders(session: Session) -> None:
     name, parameter = next(iter(session.model.generator.synthesis.named_parameters()))
     latent.tuned = {name: torch.full_like(parameter, 0.05).half()}
     assert torch.equal(session.render(latent), latent.render(session.model.generator))
-    assert torch.equal(session.render(latent), latent.render(session.model.generator))  # from the copy that was kept
+    # from the copy that was kept
+    assert torch.equal(session.render(latent), latent.render(session.model.generator))
 
 
 # -- What is saved
@@ -137,13 +148,17 @@ def test_the_command_line_draws_the_same_picture(session: Session, tmp_path: Pat
     words = shlex.split(command)
     assert words[:2] == ["latentedit", "edit"]
     works(*words[1:])
-    assert np.array_equal(np.asarray(open_image(saved)), np.asarray(open_image(tmp_path / "typed.png")))
+    assert np.array_equal(
+        np.asarray(open_image(saved)), np.asarray(open_image(tmp_path / "typed.png"))
+    )
 
 
 def test_the_command_line_of_a_face_without_edits(session: Session, tmp_path: Path) -> None:
     works(*shlex.split(command_line(session, str(tmp_path / "typed.png")))[1:])
     saved = save_picture(session, "mine")
-    assert np.array_equal(np.asarray(open_image(saved)), np.asarray(open_image(tmp_path / "typed.png")))
+    assert np.array_equal(
+        np.asarray(open_image(saved)), np.asarray(open_image(tmp_path / "typed.png"))
+    )
 
 
 def test_a_saved_latent_renders_what_was_seen(session: Session) -> None:
@@ -153,9 +168,21 @@ def test_a_saved_latent_renders_what_was_seen(session: Session) -> None:
     assert saved.settings["edits"] == ["smile=1.25"]
 
 
-def test_nothing_is_overwritten_and_no_name_leaves_the_folder(session: Session, tmp_path: Path) -> None:
-    names = [save_picture(session, name).relative_to(tmp_path / "out") for name in ("a", "a", "../../b", "/etc/c", "", "ä ö")]
-    assert [str(name) for name in names] == ["a.png", "a-2.png", "b.png", "etc-c.png", "untitled.png", "untitled-2.png"]
+def test_nothing_is_overwritten_and_no_name_leaves_the_folder(
+    session: Session, tmp_path: Path
+) -> None:
+    names = [
+        save_picture(session, name).relative_to(tmp_path / "out")
+        for name in ("a", "a", "../../b", "/etc/c", "", "ä ö")
+    ]
+    assert [str(name) for name in names] == [
+        "a.png",
+        "a-2.png",
+        "b.png",
+        "etc-c.png",
+        "untitled.png",
+        "untitled-2.png",
+    ]
     assert free_file(tmp_path, "x" * 300, ".png").name == "x" * 80 + ".png"
 
 
@@ -195,7 +222,9 @@ def test_a_new_step_forgets_what_was_undone(session: Session) -> None:
     assert session.state.settings == {"smile": Setting(1.0), "turn": Setting(1.0)}
 
 
-def test_a_session_is_found_again_after_a_crash(session: Session, tiny_file: Path, tmp_path: Path) -> None:
+def test_a_session_is_found_again_after_a_crash(
+    session: Session, tiny_file: Path, tmp_path: Path
+) -> None:
     session.slide("smile", 1.0)
     session.settle()
     session.lock("turn", True)
@@ -289,7 +318,9 @@ def test_positions_that_newer_ones_overtake_are_dropped() -> None:
     assert queue.dropped == 48
 
 
-def test_a_fault_while_drawing_is_told_and_the_next_position_drawn(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_while_drawing_is_told_and_the_next_position_drawn(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
     session.listen(told.append)
     with monkeypatch.context() as patch:
@@ -318,7 +349,9 @@ def test_titles_and_groups() -> None:
 
 def test_ranges_come_from_the_face_else_from_the_report() -> None:
     vector = torch.nn.functional.normalize(torch.ones(4), dim=0)
-    direction = Direction("smile", vector, 0.0, 1.0, "f" * 64, report={"effect": {"whole": [-2, 1.5]}})
+    direction = Direction(
+        "smile", vector, 0.0, 1.0, "f" * 64, report={"effect": {"whole": [-2, 1.5]}}
+    )
     slider = slider_of(direction, group="Expression")
     latent = Latent(torch.zeros(1, 1, 4), None, "f" * 64, "w")
     assert with_ranges({"smile": slider}, latent)["smile"].whole == (-2, 1.5)
@@ -327,7 +360,12 @@ def test_ranges_come_from_the_face_else_from_the_report() -> None:
     latent.safe = {"smile": (0.0, 0.0)}  # the picture was broken before anything moved
     assert with_ranges({"smile": slider}, latent)["smile"].whole == (-2, 1.5)
     for whole in ("x", [1, 2], [1], [-1, "b"], None):
-        assert reported_range(Direction("a", vector, 0.0, 1.0, "f" * 64, report={"effect": {"whole": whole}})) is None
+        assert (
+            reported_range(
+                Direction("a", vector, 0.0, 1.0, "f" * 64, report={"effect": {"whole": whole}})
+            )
+            is None
+        )
 
 
 # -- What else is made
@@ -381,7 +419,10 @@ def test_a_face_goes_back_into_its_photo_and_only_there(session: Session, tmp_pa
     session.show(latent, "me", "", photo=tmp_path / "photo.png")
     session.slide("smile", 2.0)
     pasting = Pasting(session)
-    before, after = np.asarray(open_image(tmp_path / "photo.png")), np.asarray(pasting.paste(difference=False))
+    before, after = (
+        np.asarray(open_image(tmp_path / "photo.png")),
+        np.asarray(pasting.paste(difference=False)),
+    )
     outside = np.ones(before.shape[:2], dtype=bool)
     outside[20:50, 10:40] = False
     assert np.array_equal(before[outside], after[outside])
@@ -397,7 +438,9 @@ def test_a_new_slider_comes_from_labels_with_its_report(session: Session, tmp_pa
     desk = discovery.begin("bright", count=30)
     with pytest.raises(Error, match="at least 2 faces of each kind"):
         discovery.fit()
-    levels = [float(np.asarray(open_image(sample.picture)).mean()) for sample in desk.labelling.samples]
+    levels = [
+        float(np.asarray(open_image(sample.picture)).mean()) for sample in desk.labelling.samples
+    ]
     for number, level in enumerate(levels):
         desk.answer(number, str(int(level > np.median(levels))))
     slider = discovery.fit()
@@ -435,7 +478,8 @@ def test_components_can_be_named(session: Session, monkeypatch: pytest.MonkeyPat
     assert dict(session.state.settings) == {"drift": Setting(1.0)}
     assert torch.equal(pixels(session), moved)
     discovery.drop_components()
-    assert [name for name in session.sliders if name.startswith("sefa")] == ["sefa-01"]  # undo needs it
+    # undo needs it
+    assert [name for name in session.sliders if name.startswith("sefa")] == ["sefa-01"]
     with pytest.raises(Error, match="no unnamed slider 'smile'"):
         discovery.name_component("smile", "x")
 
@@ -480,7 +524,9 @@ def test_a_picture_without_a_face_says_so(session: Session) -> None:
         (b"\0" * (LARGEST_UPLOAD + 1), "more than 40 MB"),
     ],
 )
-def test_uploads_that_are_no_photos_leave_nothing(session: Session, data: bytes, message: str) -> None:
+def test_uploads_that_are_no_photos_leave_nothing(
+    session: Session, data: bytes, message: str
+) -> None:
     before = set(session.keeper.hidden.iterdir())
     with pytest.raises(Error, match=message) as caught:
         session.intake.upload(data, "../../../evil.png")
@@ -497,12 +543,18 @@ def test_an_upload_of_too_many_pixels(session: Session, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("quality", list(QUALITIES))
-def test_a_search_opens_its_face(session: Session, quality: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_opens_its_face(
+    session: Session, quality: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("latentedit.studio.searches.TUNE_STEPS", 2)
     photo = session.intake.open(hopper())
     seen: list[float] = []
     session.listen(
-        lambda what: seen.append(session.intake.progress.share) if what == "search" and session.intake.progress else None
+        lambda what: (
+            seen.append(session.intake.progress.share)
+            if what == "search" and session.intake.progress
+            else None
+        )
     )
     face = session.intake.invert(quality, steps=3)
     assert face is not None
@@ -520,7 +572,11 @@ def test_a_stopped_search_keeps_the_best(session: Session) -> None:
     session.intake.open(hopper())
 
     def stop(what: str) -> None:
-        if what == "search" and session.intake.progress is not None and session.intake.progress.step:
+        if (
+            what == "search"
+            and session.intake.progress is not None
+            and session.intake.progress.step
+        ):
             session.intake.stop()
 
     session.listen(stop)

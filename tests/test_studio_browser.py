@@ -1,4 +1,5 @@
-"""The studio as a person uses it, in headless Chromium, and as strangers try it, over the network."""
+"""The studio as a person uses it, in headless Chromium, and as strangers try it, over the
+network."""
 
 import contextlib
 import http.client
@@ -28,16 +29,20 @@ SHAPE = {"resolution": 32, "channels": 3, "channel_base": 256}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the file of a small network, a user's folder of three sliders for it, and a photo."""
+    """A folder with the file of a small network, a user's folder of three sliders for it, and a
+    photo."""
     folder = tmp_path_factory.mktemp("studio")
     generator = tiny_generator(z_dim=16, w_dim=16, **SHAPE)
     save_model(
-        folder / "model.safetensors", Model(generator, tiny_discriminator(**SHAPE), FRAMINGS["ffhq"], {"licence": "none"})
+        folder / "model.safetensors",
+        Model(generator, tiny_discriminator(**SHAPE), FRAMINGS["ffhq"], {"licence": "none"}),
     )
     draws = torch.Generator().manual_seed(0)
     for name in ("smile", "turn", "beard"):
         vector = torch.nn.functional.normalize(torch.randn(generator.w_dim, generator=draws), dim=0)
-        direction = Direction(name, vector, 0.0, measure_sigma(vector, generator), fingerprint(generator))
+        direction = Direction(
+            name, vector, 0.0, measure_sigma(vector, generator), fingerprint(generator)
+        )
         direction.save(folder / "directions" / f"{name}.safetensors")
     open_image(hopper()).save(folder / "grace.jpg")
     return folder
@@ -45,12 +50,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def studio(place: Path, out: Path, *arguments: object) -> Any:
     options = ["--model", place / "model.safetensors", "--out", out, "--no-browser", *arguments]
-    return served("studio", *options, cwd=out.parent, LATENTEDIT_DIRECTIONS=str(place / "directions"))
+    return served(
+        "studio", *options, cwd=out.parent, LATENTEDIT_DIRECTIONS=str(place / "directions")
+    )
 
 
 @pytest.fixture(scope="module")
 def server(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A studio that several tests share; each has a page of its own, and begins with a random face."""
+    """A studio that several tests share; each has a page of its own, and begins with a random
+    face."""
     with studio(place, tmp_path_factory.mktemp("shared") / "out") as found:
         yield found
 
@@ -65,7 +73,10 @@ class Person:
         self.page = context.new_page()
         self.problems: list[str] = []
         self.urls: list[str] = []
-        self.page.on("console", lambda message: self.problems.append(message.text) if message.type == "error" else None)
+        self.page.on(
+            "console",
+            lambda message: self.problems.append(message.text) if message.type == "error" else None,
+        )
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("request", lambda request: self.urls.append(request.url))
         self.page.goto(address)
@@ -124,7 +135,9 @@ def test_a_new_user_saves_a_smile_and_loses_nothing(place: Path, tmp_path: Path)
             expect(found.or_(person.slider("smile")).filter(visible=True).first).to_be_visible()
             if page.get_by_role("button", name="Stop, keep the best so far").is_visible():
                 with contextlib.suppress(Exception):  # it may end at this moment
-                    page.get_by_role("button", name="Stop, keep the best so far").click(timeout=5000)
+                    page.get_by_role("button", name="Stop, keep the best so far").click(
+                        timeout=5000
+                    )
             expect(person.slider("smile")).to_be_visible()
 
             plain = person.picture
@@ -179,7 +192,11 @@ def test_files_that_are_no_photos_are_refused_in_words(server: Served, tmp_path:
     with browser() as context:
         person = Person(context, server.address)
         person.page.wait_for_function("window.socket && window.socket.connected")
-        for name, words in (("broken.jpg", "this file: "), ("notes.png", "this file: "), ("large.jpg", "at most 40 MB")):
+        for name, words in (
+            ("broken.jpg", "this file: "),
+            ("notes.png", "this file: "),
+            ("large.jpg", "at most 40 MB"),
+        ):
             person.page.locator("#file").set_input_files(tmp_path / name)
             person.expect(person.page.locator(".toast.bad").last).to_contain_text(words)
             assert "/" not in person.page.locator(".toast.bad").last.inner_text()
@@ -204,22 +221,31 @@ def test_nothing_comes_from_elsewhere_and_the_policy_holds(server: Served) -> No
         assert "the key to this page" in stranger.content()
 
 
-def test_another_page_of_the_same_browser_cannot_use_the_cookie(server: Served, place: Path) -> None:
+def test_another_page_of_the_same_browser_cannot_use_the_cookie(
+    server: Served, place: Path
+) -> None:
     """It is of the same host, so that its requests would be of the same site."""
     with browser() as context:
         person = Person(context, server.address)
         person.begins()
         evil = context.new_page()
-        evil.route("http://127.0.0.1:1/", lambda route: route.fulfill(body="<h1>evil</h1>", content_type="text/html"))
+        evil.route(
+            "http://127.0.0.1:1/",
+            lambda route: route.fulfill(body="<h1>evil</h1>", content_type="text/html"),
+        )
         evil.goto("http://127.0.0.1:1/")
         place_ = server.address.partition("?")[0]
         tried = """async (place) => {
           const found = [];
-          for (const [path, options] of [["", {}], ["upload", {method: "POST", body: "x"}], ["label/undo", {method: "POST"}]]) {
-            try { found.push((await fetch(place + path, {credentials: "include", mode: "no-cors", ...options})).type); }
-            catch { found.push("failed"); }
+          const post = {method: "POST", body: "x"};
+          for (const [path, options] of [["", {}], ["upload", post], ["label/undo", post]]) {
+            try {
+              const all = {credentials: "include", mode: "no-cors", ...options};
+              found.push((await fetch(place + path, all)).type);
+            } catch { found.push("failed"); }
           }
-          const socket = new WebSocket(place.replace("http", "ws") + "_nicegui_ws/socket.io/?EIO=4&transport=websocket");
+          const end = "_nicegui_ws/socket.io/?EIO=4&transport=websocket";
+          const socket = new WebSocket(place.replace("http", "ws") + end);
           found.push(await new Promise((done) => {
             socket.onopen = () => done("open");
             socket.onerror = () => done("failed");
@@ -229,14 +255,24 @@ def test_another_page_of_the_same_browser_cannot_use_the_cookie(server: Served, 
         found = evil.evaluate(tried, place_)
         assert found[-1] == "failed"
         assert set(found[:-1]) <= {"failed", "opaque"}
-        assert evil.evaluate("async (place) => await fetch(place).then(() => 'read', () => 'failed')", place_) == "failed"
+        assert (
+            evil.evaluate(
+                "async (place) => await fetch(place).then(() => 'read', () => 'failed')", place_
+            )
+            == "failed"
+        )
 
 
 def raw(server: Served, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
-        given = {**server.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
-        connection.request(method, path, headers={name: value for name, value in given.items() if value})
+        given = {
+            **server.headers,
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        connection.request(
+            method, path, headers={name: value for name, value in given.items() if value}
+        )
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:
@@ -245,8 +281,20 @@ def raw(server: Served, path: str, method: str = "GET", **headers: str) -> tuple
 
 def test_no_path_reaches_a_file(server: Served) -> None:
     for path in (
-        *("/file/0", "/file/-1", "/file/../../etc/passwd", "/file/%2e%2e%2fmodel.safetensors", "/static/../server.py"),
-        *("/static/%2e%2e/app.py", "/static//etc/passwd", "/_nicegui/x", "/.studio/session.json", "/session.json"),
+        *(
+            "/file/0",
+            "/file/-1",
+            "/file/../../etc/passwd",
+            "/file/%2e%2e%2fmodel.safetensors",
+            "/static/../server.py",
+        ),
+        *(
+            "/static/%2e%2e/app.py",
+            "/static//etc/passwd",
+            "/_nicegui/x",
+            "/.studio/session.json",
+            "/session.json",
+        ),
     ):
         status, body = raw(server, f"{server.place}{path}")
         assert status in (403, 404, 405), path
@@ -279,7 +327,8 @@ def test_an_endless_upload_is_cut(server: Served) -> None:
     with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
         head = "".join(f"{name}: {value}\r\n" for name, value in server.headers.items())
         request = (
-            f"POST {server.place}/upload HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{head}Transfer-Encoding: chunked\r\n\r\n"
+            f"POST {server.place}/upload HTTP/1.1\r\nHost: "
+            f"127.0.0.1:{server.port}\r\n{head}Transfer-Encoding: chunked\r\n\r\n"
         )
         connection.sendall(request.encode())
         piece = b"100000\r\n" + b"\0" * 2**20 + b"\r\n"
@@ -372,19 +421,23 @@ CONTRAST = """() => {
     return [r, g, b, a / 255];
   };
   const light = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const linear = (v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const [x, y, z] = [r, g, b].map((v) => linear(v / 255));
     return 0.2126 * x + 0.7152 * y + 0.0722 * z;
   };
   const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3]));
   const found = [];
   for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    const written = (node) => node.nodeType === 3 && node.textContent.trim();
+    const own = [...element.childNodes].some(written);
     if (!own || !element.checkVisibility({visibilityProperty: true})) continue;
     if (element.closest(".unseen, .veil, :disabled, #popup, .skip")) continue;
     if (element.matches("option, script, style")) continue;
     const style = getComputedStyle(element);
     const layers = [];
-    for (let up = element; up; up = up.parentElement) layers.push(parsed(getComputedStyle(up).backgroundColor));
+    for (let up = element; up; up = up.parentElement) {
+      layers.push(parsed(getComputedStyle(up).backgroundColor));
+    }
     let back = [255, 255, 255];
     for (const layer of layers.reverse()) back = over(layer, back);
     const ink = over(parsed(style.color), back);
@@ -392,19 +445,26 @@ CONTRAST = """() => {
     const ratio = (a + 0.05) / (b + 0.05), size = parseFloat(style.fontSize);
     const needed = size >= 24 || (size >= 18.66 && +style.fontWeight >= 700) ? 3 : 4.5;
     const said = element.textContent.trim().slice(0, 30);
-    if (ratio < needed) found.push(`${element.tagName}.${element.className} "${said}" ${ratio.toFixed(2)}`);
+    const name = `${element.tagName}.${element.className}`;
+    if (ratio < needed) found.push(`${name} "${said}" ${ratio.toFixed(2)}`);
   }
   return found;
 }"""
-NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, [role=slider], img")].filter((element) => {
+NAMELESS = """() => [...document.querySelectorAll(
+  "button, input, select, textarea, [role=slider], img"
+)].filter((element) => {
   if (!element.checkVisibility({visibilityProperty: true})) return false;
-  const labels = element.labels ? [...element.labels].map((label) => label.textContent).join("") : "";
-  const text = element.getAttribute("aria-label") || labels || element.textContent || element.getAttribute("alt");
+  const labels = [...(element.labels || [])].map((label) => label.textContent).join("");
+  const text = element.getAttribute("aria-label") || labels || element.textContent
+    || element.getAttribute("alt");
   return element.tagName === "IMG" ? element.getAttribute("alt") === null : !(text || "").trim();
 }).map((element) => element.outerHTML.slice(0, 120))"""
-SMALL = """() => [...document.querySelectorAll("button, select, input:not([type=range])")].filter((element) => {
+SMALL = """() => [...document.querySelectorAll(
+  "button, select, input:not([type=range])"
+)].filter((element) => {
   const box = element.getBoundingClientRect();
-  return element.checkVisibility({visibilityProperty: true}) && box.width && Math.min(box.width, box.height) < 24
+  return element.checkVisibility({visibilityProperty: true})
+    && box.width && Math.min(box.width, box.height) < 24
     && !element.closest("label");
 }).map((element) => element.outerHTML.slice(0, 120))"""
 
@@ -412,14 +472,20 @@ SMALL = """() => [...document.querySelectorAll("button, select, input:not([type=
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280, 3840])
 def test_for_everyone(server: Served, scheme: str, width: int) -> None:
-    """Contrast as WCAG AA asks, names for screen readers, targets of 24 pixels, and nothing beyond the edge of the page."""
-    with browser(color_scheme=scheme, viewport={"width": width, "height": width * 9 // 16 if width > 1000 else 780}) as context:
+    """Contrast as WCAG AA asks, names for screen readers, targets of 24 pixels, and nothing beyond
+    the edge of the page."""
+    with browser(
+        color_scheme=scheme,
+        viewport={"width": width, "height": width * 9 // 16 if width > 1000 else 780},
+    ) as context:
         person = Person(context, server.address)
         person.begins()
         page = person.page
         for mode in ("edit", "faces", "mix", "grid", "paste", "discover"):
             person.mode(mode)
-            person.expect(page.locator(f"nav button[data-mode={mode}]")).to_have_attribute("aria-current", "page")
+            person.expect(page.locator(f"nav button[data-mode={mode}]")).to_have_attribute(
+                "aria-current", "page"
+            )
             assert page.evaluate(CONTRAST) == [], mode
             assert page.evaluate(NAMELESS) == [], mode
             assert page.evaluate(SMALL) == [], mode
@@ -446,7 +512,13 @@ def test_everything_is_reached_by_tab_and_focus_is_seen(server: Served) -> None:
                 break
             assert facts[1], facts
             seen.append(facts[0])
-        assert {"hold", "divide", "s-smile", "s-turn", "Lock Smile: other sliders leave it as it is"} <= set(seen), seen
+        assert {
+            "hold",
+            "divide",
+            "s-smile",
+            "s-turn",
+            "Lock Smile: other sliders leave it as it is",
+        } <= set(seen), seen
 
 
 def test_a_photo_can_be_given_on_the_command_line(place: Path, tmp_path: Path) -> None:

@@ -67,18 +67,32 @@ def call() -> Call:
 def test_the_page_comes_with_its_policy_and_a_nonce(call: Call) -> None:
     status, headers, body = call()
     assert status == 200
-    policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+    policy = dict(
+        part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";")
+    )
     nonce = policy["script-src"].split("'nonce-")[1].split("'")[0]
     assert body == f'<script nonce="{nonce}"></script>'.encode()
     assert headers["content-length"] == str(len(body))
-    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+    assert (
+        policy["default-src"]
+        == policy["frame-ancestors"]
+        == policy["base-uri"]
+        == policy["form-action"]
+        == "'none'"
+    )
     assert "unsafe-inline" not in policy["script-src"]
     assert policy["connect-src"] == f"'self' ws://{HOST}"
-    assert not any("*" in value or "http:" in value or "https:" in value for value in policy.values())
+    assert not any(
+        "*" in value or "http:" in value or "https:" in value for value in policy.values()
+    )
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["x-frame-options"] == "DENY"
-    assert headers["cross-origin-resource-policy"] == headers["cross-origin-opener-policy"] == "same-origin"
+    assert (
+        headers["cross-origin-resource-policy"]
+        == headers["cross-origin-opener-policy"]
+        == "same-origin"
+    )
     assert headers["cache-control"] == "no-store"
     assert call()[2] != body  # another nonce
     assert call.known == [("127.0.0.1", 999)] * 2
@@ -106,7 +120,13 @@ def test_other_names_of_this_machine_are_refused(call: Call, host: str | None) -
 
 
 def test_two_hosts_are_refused(call: Call) -> None:
-    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [(b"host", HOST.encode())] * 2}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "headers": [(b"host", HOST.encode())] * 2,
+    }
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -117,7 +137,16 @@ def test_two_hosts_are_refused(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", f"https://{HOST}", f"http://{HOST}.evil.example", "", None]
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1:1",
+        f"https://{HOST}",
+        f"http://{HOST}.evil.example",
+        "",
+        None,
+    ],
 )
 def test_other_origins_cannot_post_or_connect(call: Call, origin: str | None) -> None:
     """Cross-site posts, cookie and all, and web sockets of other pages."""
@@ -131,9 +160,18 @@ def test_other_origins_cannot_post_or_connect(call: Call, origin: str | None) ->
 def test_sites_that_fetch(call: Call) -> None:
     for site in ("cross-site", "same-site"):
         assert call(sec_fetch_site=site, sec_fetch_mode="no-cors", sec_fetch_dest="image")[0] == 403
-        assert call(sec_fetch_site=site, sec_fetch_mode="navigate", sec_fetch_dest="iframe")[0] == 403
         assert (
-            call("/upload", method="POST", sec_fetch_site=site, sec_fetch_mode="navigate", sec_fetch_dest="document")[0] == 403
+            call(sec_fetch_site=site, sec_fetch_mode="navigate", sec_fetch_dest="iframe")[0] == 403
+        )
+        assert (
+            call(
+                "/upload",
+                method="POST",
+                sec_fetch_site=site,
+                sec_fetch_mode="navigate",
+                sec_fetch_dest="document",
+            )[0]
+            == 403
         )
         # The file that leads here is such a site.
         assert (
@@ -147,7 +185,9 @@ def test_sites_that_fetch(call: Call) -> None:
             == 200
         )
     assert call(sec_fetch_site="same-origin")[0] == 200
-    assert call(sec_fetch_site="none", sec_fetch_mode="navigate", sec_fetch_dest="document")[0] == 200
+    assert (
+        call(sec_fetch_site="none", sec_fetch_mode="navigate", sec_fetch_dest="document")[0] == 200
+    )
 
 
 def test_the_secret_becomes_a_cookie_and_leaves_the_address(call: Call) -> None:
@@ -155,7 +195,12 @@ def test_the_secret_becomes_a_cookie_and_leaves_the_address(call: Call) -> None:
     assert status == 200
     assert not call.inner.seen
     cookie = [part.strip() for part in headers["set-cookie"].split(";")]
-    assert cookie == [f"studio={call.guard.secret}", f"Path={call.guard.place}", "HttpOnly", "SameSite=Strict"]
+    assert cookie == [
+        f"studio={call.guard.secret}",
+        f"Path={call.guard.place}",
+        "HttpOnly",
+        "SameSite=Strict",
+    ]
     assert f'location.replace("{call.guard.place}/")' in body.decode()
     assert call.guard.secret not in body.decode()
     assert headers["referrer-policy"] == "no-referrer"
@@ -163,7 +208,9 @@ def test_the_secret_becomes_a_cookie_and_leaves_the_address(call: Call) -> None:
     assert call(query=f"key={call.guard.secret}&key=x", cookie=None)[0] == 403
 
 
-@pytest.mark.parametrize("cookie", [None, "studio=", "studio=x", "other=1", "studio", "\xff=;;;", "studio=x; studio=y"])
+@pytest.mark.parametrize(
+    "cookie", [None, "studio=", "studio=x", "other=1", "studio", "\xff=;;;", "studio=x; studio=y"]
+)
 def test_without_the_cookie_nothing_answers(call: Call, cookie: str | None) -> None:
     for path in ("/", "/static/studio.js", "/file/0", "/_nicegui/x/static/nicegui.js"):
         assert call(path, cookie=cookie)[0] == 403
@@ -208,7 +255,10 @@ def test_too_long_a_request_that_does_not_say_so(call: Call) -> None:
 
 def test_the_nonce_goes_to_scripts_alone() -> None:
     page = b'<script type="module">a</script><scripted><SCRIPT >&lt;script>'
-    assert with_nonce(page, "N") == b'<script nonce="N" type="module">a</script><scripted><SCRIPT >&lt;script>'
+    assert (
+        with_nonce(page, "N")
+        == b'<script nonce="N" type="module">a</script><scripted><SCRIPT >&lt;script>'
+    )
 
 
 def test_the_doorway_is_for_its_owner_alone() -> None:
@@ -232,14 +282,18 @@ def test_the_socket_is_on_the_loopback_device_alone() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="limits descriptors as Unix does")
 @pytest.mark.parametrize(("free", "strangers"), [(1000, 32), (50, 21), (26, 9), (10, 4), (0, 4)])
-def test_strangers_leave_descriptors_to_the_owner(monkeypatch: pytest.MonkeyPatch, free: int, strangers: int) -> None:
+def test_strangers_leave_descriptors_to_the_owner(
+    monkeypatch: pytest.MonkeyPatch, free: int, strangers: int
+) -> None:
     import resource
 
     monkeypatch.setattr(os, "listdir", lambda place: ["0"] * 14)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (14 + free, 4096))
     assert most_strangers() == strangers
     assert free < 26 or most_strangers() + WAITING < free
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    )
     assert most_strangers() == 32
 
 

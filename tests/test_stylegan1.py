@@ -24,7 +24,13 @@ from latentedit.networks.generator import GeneratorConfig
 from latentedit.networks.progressive import enlarge, shrink, with_lod
 from latentedit.networks.stylegan1 import adain
 from latentedit.training import PictureSet, Trainer, TrainingConfig
-from tests.foreign_files import as_tensorflow, pickled, published_synthesis, random_discriminator, random_generator
+from tests.foreign_files import (
+    as_tensorflow,
+    pickled,
+    published_synthesis,
+    random_discriminator,
+    random_generator,
+)
 from tests.helpers import SHARED, complaint, works
 from tests.reference_nets import relative_error
 
@@ -34,14 +40,21 @@ def test_matches_the_published_numbers() -> None:
     if not file.is_file():
         pytest.skip(f"the large reference file is not here ({file})")
     data = np.load(file)
-    generator = load_genforce("reference", {k[2:]: torch.from_numpy(data[k]) for k in data if k.startswith("G/")}).generator
+    generator = load_genforce(
+        "reference", {k[2:]: torch.from_numpy(data[k]) for k in data if k.startswith("G/")}
+    ).generator
     generator.requires_grad_(False)
     z = torch.from_numpy(data["out/z"])
     assert relative_error(generator.mapping.map(z), data["out/w"]) <= 1e-4
     ws = generator.mapping(z, None, 0.7, 3)
     assert relative_error(ws, data["out/ws_truncated"]) <= 1e-4
     assert relative_error(generator.synthesis(ws), data["out/image"]) <= 1e-4
-    assert relative_error(generator.synthesis(torch.from_numpy(data["out/wplus"])), data["out/image_wplus"]) <= 1e-4
+    assert (
+        relative_error(
+            generator.synthesis(torch.from_numpy(data["out/wplus"])), data["out/image_wplus"]
+        )
+        <= 1e-4
+    )
 
 
 def test_synthesis_matches_without_the_large_file(tmp_path: Path) -> None:
@@ -56,14 +69,19 @@ def test_synthesis_matches_without_the_large_file(tmp_path: Path) -> None:
     x = z = torch.randn(3, 512)
     x = x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
     for layer in range(2):
-        weight, bias = state[f"mapping.dense{layer}.linear.weight"], state[f"mapping.dense{layer}.wscale.bias"]
+        weight, bias = (
+            state[f"mapping.dense{layer}.linear.weight"],
+            state[f"mapping.dense{layer}.wscale.bias"],
+        )
         x = F.leaky_relu(x @ weight.T * (0.01 * math.sqrt(2 / 512)) + bias * 0.01, 0.2)
     assert relative_error(model.generator.mapping.map(z), x.numpy()) <= 1e-5
 
 
 def test_half_of_the_numbers_in_reduced_precision() -> None:
     generator = random_generator(
-        GeneratorConfig(64, channel_base=512, channel_max=16, z_dim=8, w_dim=8, architecture="stylegan1")
+        GeneratorConfig(
+            64, channel_base=512, channel_max=16, z_dim=8, w_dim=8, architecture="stylegan1"
+        )
     )
     ws = generator.mapping(torch.randn(2, 8))
     full, reduced = generator.synthesis(ws), generator.synthesis(ws, precision="bf16")
@@ -72,7 +90,8 @@ def test_half_of_the_numbers_in_reduced_precision() -> None:
 
 
 def test_fused_files_are_turned(tmp_path: Path) -> None:
-    """A fused layer stores ``[3, 3, I, O]`` for a transposed convolution, which turns it by half a turn."""
+    """A fused layer stores ``[3, 3, I, O]`` for a transposed convolution, which turns it by half a
+    turn."""
     state, _ = published_synthesis()
     fused = dict(state)
     for layer in (2, 4, 6):
@@ -84,20 +103,33 @@ def test_fused_files_are_turned(tmp_path: Path) -> None:
     # As the published code runs it.
     weight, x = torch.randn(3, 3, 5, 4), torch.randn(1, 5, 6, 6)  # [k, k, I, O]
     padded = F.pad(weight, (0, 0, 0, 0, 1, 1, 1, 1))
-    kernel = (padded[1:, 1:] + padded[:-1, 1:] + padded[1:, :-1] + padded[:-1, :-1]).permute(2, 3, 0, 1)
+    kernel = (padded[1:, 1:] + padded[:-1, 1:] + padded[1:, :-1] + padded[:-1, :-1]).permute(
+        2, 3, 0, 1
+    )
     theirs = F.conv_transpose2d(x, kernel, stride=2, padding=1)
-    assert torch.allclose(theirs, F.conv2d(enlarge(x), weight.permute(3, 2, 0, 1).flip(2, 3), padding=1), atol=1e-5)
+    assert torch.allclose(
+        theirs, F.conv2d(enlarge(x), weight.permute(3, 2, 0, 1).flip(2, 3), padding=1), atol=1e-5
+    )
 
 
 def test_genforces_later_names(tmp_path: Path) -> None:
-    """The same network as genforce's code of 2020 names it; at 128 px and more it stores fused layers."""
+    """The same network as genforce's code of 2020 names it; at 128 px and more it stores fused
+    layers."""
     state, _ = published_synthesis()
     later = {}
     for name, tensor in state.items():
         name = name.replace(".epilogue.style_mod.dense.linear.weight", ".style.weight")
-        name = name.replace(".epilogue.style_mod.dense.wscale.bias", ".style.bias").replace(".epilogue", "")
-        name = name.replace(".linear.weight", ".weight").replace(".wscale.bias", ".bias").replace(".conv.weight", ".weight")
-        name = name.replace("layer0.first_layer", "layer0.const").replace("blur.kernel", "filter.kernel")
+        name = name.replace(".epilogue.style_mod.dense.wscale.bias", ".style.bias").replace(
+            ".epilogue", ""
+        )
+        name = (
+            name.replace(".linear.weight", ".weight")
+            .replace(".wscale.bias", ".bias")
+            .replace(".conv.weight", ".weight")
+        )
+        name = name.replace("layer0.first_layer", "layer0.const").replace(
+            "blur.kernel", "filter.kernel"
+        )
         later[name] = tensor
     later.pop("truncation.truncation")
     torch.save({"generator_smooth": later, "generator": later}, tmp_path / "checkpoint.pth")
@@ -122,8 +154,14 @@ def test_genforces_later_names(tmp_path: Path) -> None:
 
 
 def test_adain_is_instance_normalisation() -> None:
-    x, styles = torch.randn(2, 3, 5, 5, dtype=torch.float64) * 4 + 7, torch.randn(2, 6, dtype=torch.float64)
-    expected = F.instance_norm(x, eps=1e-8) * (1 + styles[:, :3])[..., None, None] + styles[:, 3:][..., None, None]
+    x, styles = (
+        torch.randn(2, 3, 5, 5, dtype=torch.float64) * 4 + 7,
+        torch.randn(2, 6, dtype=torch.float64),
+    )
+    expected = (
+        F.instance_norm(x, eps=1e-8) * (1 + styles[:, :3])[..., None, None]
+        + styles[:, 3:][..., None, None]
+    )
     assert torch.allclose(adain(x, styles), expected)
     x.requires_grad_()
     assert torch.autograd.gradgradcheck(
@@ -133,13 +171,21 @@ def test_adain_is_instance_normalisation() -> None:
 
 def discriminator_as_tensorflow(ours: GrowingDiscriminator) -> dict[str, Any]:
     state, variables = ours.state_dict(), [("lod", np.float32(0))]
-    names = {"conv0": "Conv0", "conv1": "Conv1_down", "conv": "Conv", "fc": "Dense0", "out": "Dense1"}
+    names = {
+        "conv0": "Conv0",
+        "conv1": "Conv1_down",
+        "conv": "Conv",
+        "fc": "Dense0",
+        "out": "Dense1",
+    }
     for name, tensor in state.items():
         if name == "lod":
             continue
         block, layer, kind = name.split(".")
         r = int(block[1:])
-        there = f"FromRGB_lod{[16, 8, 4].index(r)}" if layer == "fromrgb" else f"{r}x{r}/{names[layer]}"
+        there = (
+            f"FromRGB_lod{[16, 8, 4].index(r)}" if layer == "fromrgb" else f"{r}x{r}/{names[layer]}"
+        )
         if kind == "bias" and layer != "out":
             tensor = tensor * math.sqrt(2)
         array = tensor.numpy()
@@ -178,14 +224,22 @@ def test_variants_that_are_refused(tmp_path: Path, network: Any) -> None:
             load_model(pickled(tmp_path / "x.pkl", network, g, g, g))
         return str(caught.value)
 
-    assert "a network whose use_pixel_norm is not False cannot be represented" in message(use_pixel_norm=True)
+    assert "a network whose use_pixel_norm is not False cannot be represented" in message(
+        use_pixel_norm=True
+    )
     assert "a network with labels, but without their embedding" in message(label_size=3)
-    cut = {name: tensor for name, tensor in state.items() if not name.startswith("synthesis.layer3.epilogue.bias")}
+    cut = {
+        name: tensor
+        for name, tensor in state.items()
+        if not name.startswith("synthesis.layer3.epilogue.bias")
+    }
     torch.save(cut, tmp_path / "cut.pth")
     assert "the generator is incomplete (KeyError: 'synthesis.layer3.epilogue.bias')" in complaint(
         "sample", tmp_path / "cut.pth", "--out", tmp_path / "x.png"
     )
-    last_only = {name: tensor for name, tensor in state.items() if not name.startswith("synthesis.output0")}
+    last_only = {
+        name: tensor for name, tensor in state.items() if not name.startswith("synthesis.output0")
+    }
     with pytest.raises(Error, match=r"incomplete|RGB output"):
         load_genforce("x.pth", last_only)
 
@@ -205,7 +259,9 @@ def test_discriminator_is_the_published_function() -> None:
     blur = (torch.outer(taps, taps) / 16).expand(8, 1, 3, 3)
     for block in (d.b16, d.b8):
         x = layer(x, block.conv0)
-        x = layer(F.conv2d(x, blur[: x.shape[1]], padding=1, groups=x.shape[1]), block.conv1, down=True)
+        x = layer(
+            F.conv2d(x, blur[: x.shape[1]], padding=1, groups=x.shape[1]), block.conv1, down=True
+        )
     assert torch.allclose(d(image), d.b4(x, None), atol=1e-5)
 
 
@@ -218,7 +274,9 @@ def test_levels_of_detail(lod: float) -> None:
     for whole in (0, 1, 2):
         g.synthesis.set_lod(whole)
         pictures.append(g.synthesis(ws))
-        assert torch.allclose(pictures[-1], enlarge(shrink(pictures[-1], 2**whole), 2**whole), atol=1e-6)
+        assert torch.allclose(
+            pictures[-1], enlarge(shrink(pictures[-1], 2**whole), 2**whole), atol=1e-6
+        )
     whole, share = int(lod), lod - int(lod)
     g.synthesis.set_lod(lod)
     blended = torch.lerp(pictures[whole], pictures[min(whole + 1, 2)], share)
@@ -258,7 +316,9 @@ def test_wrong_configurations() -> None:
         GeneratorConfig(16, architecture="stylegan1", resample_filter=(1, 3, 3, 1))
     with pytest.raises(Error, match="no clamped activations"):
         GeneratorConfig(16, architecture="stylegan1", conv_clamp=256)
-    with pytest.raises(Error, match="channel_widths must name 3 numbers of at least 1, from 4 px up, got 2"):
+    with pytest.raises(
+        Error, match="channel_widths must name 3 numbers of at least 1, from 4 px up, got 2"
+    ):
         GeneratorConfig(16, channel_widths=(8, 8))
 
 
@@ -278,7 +338,9 @@ def test_plain_weights_there_and_back(tmp_path: Path) -> None:
 
 
 def pictures(count: int) -> PictureSet:
-    pixels = torch.randint(0, 255, (count, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        0, 255, (count, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     return PictureSet(pixels, torch.zeros(count, 0), [f"{i}.png" for i in range(count)])
 
 
@@ -346,7 +408,8 @@ def test_real_pictures_have_no_more_detail_than_generated_ones() -> None:
 
 
 def test_style_mixing_reaches_the_layers_in_use() -> None:
-    """At 4 px two rows of w are in use, so that a mixed picture has another w from the second on."""
+    """At 4 px two rows of w are in use, so that a mixed picture has another w from the second
+    on."""
     trainer = Trainer(growing(style_mixing=1.0), pictures(8))
     trainer._grow()
     _, ws, _ = trainer.generate(trainer._streams("generator", trainer.rounds[0]), keep_rows=True)
@@ -365,14 +428,35 @@ def test_inverted_and_edited_like_the_others(tmp_path: Path) -> None:
     framing = {"kind": "face", "eyes": [[0.36, 0.47], [0.63, 0.47]]}
     save_model(file, Model(random_generator(), random_discriminator(), framing))
     works("sample", file, "--seeds", "3", "--out", tmp_path / "target.png")
-    works("invert", tmp_path / "target.png", "--model", file, "--aligned", "--steps", "30", "--out", tmp_path / "found")
+    works(
+        "invert",
+        tmp_path / "target.png",
+        "--model",
+        file,
+        "--aligned",
+        "--steps",
+        "30",
+        "--out",
+        tmp_path / "found",
+    )
     latent = tmp_path / "found" / "target.safetensors"
     generator = load_model(file).generator
     w = sample_w(generator, 300)
-    direction = latentedit.directions.fit(w, (w[:, 0] > 0).numpy(), generator=generator, name="first-axis")
+    direction = latentedit.directions.fit(
+        w, (w[:, 0] > 0).numpy(), generator=generator, name="first-axis"
+    )
     direction.save(tmp_path / "axis.safetensors")
     works(
-        "edit", latent, "--model", file, "--set", f"{tmp_path / 'axis.safetensors'}=2@coarse", "--out", tmp_path / "edited.png"
+        "edit",
+        latent,
+        "--model",
+        file,
+        "--set",
+        f"{tmp_path / 'axis.safetensors'}=2@coarse",
+        "--out",
+        tmp_path / "edited.png",
     )
-    works("mix", latent, latent, "--model", file, "--layers", "0-2", "--out", tmp_path / "mixed.png")
+    works(
+        "mix", latent, latent, "--model", file, "--layers", "0-2", "--out", tmp_path / "mixed.png"
+    )
     assert (load_image(tmp_path / "edited.png") != load_image(tmp_path / "mixed.png")).any()

@@ -1,4 +1,5 @@
-"""StyleGAN3: the published numbers, filters and gradients, files, transforms, and what the commands do with it."""
+"""StyleGAN3: the published numbers, filters and gradients, files, transforms, and what the commands
+do with it."""
 
 import math
 from dataclasses import replace
@@ -60,9 +61,17 @@ def test_matches_the_published_numbers(name: str, gradients: bool) -> None:
         ws = generator.mapping(torch.from_numpy(data["z"]), c, truncation_psi=0.7)
         assert relative_error(ws, data["ws_psi07"]) <= TOLERANCE
         assert relative_error(generator.synthesis(ws), data["image"]) <= TOLERANCE
-        assert relative_error(generator.synthesis(torch.from_numpy(data["wplus"])), data["image_wplus"]) <= TOLERANCE
+        assert (
+            relative_error(
+                generator.synthesis(torch.from_numpy(data["wplus"])), data["image_wplus"]
+            )
+            <= TOLERANCE
+        )
         assert model.discriminator is not None
-        assert relative_error(model.discriminator(torch.from_numpy(data["image"]), c), data["logits"]) <= TOLERANCE
+        assert (
+            relative_error(model.discriminator(torch.from_numpy(data["image"]), c), data["logits"])
+            <= TOLERANCE
+        )
         generator.synthesis.input.transform = torch.from_numpy(data["transform"])
         assert relative_error(generator.synthesis(ws), data["image_transform"]) <= TOLERANCE
 
@@ -71,7 +80,9 @@ def test_matches_the_published_numbers(name: str, gradients: bool) -> None:
 def test_gradient_matches_the_published_one(name: str) -> None:
     data, generator = arrays(f"{name}.npz"), load_generator(file(name))
     ws = torch.from_numpy(data["ws_psi07"]).requires_grad_()
-    (gradient,) = torch.autograd.grad((generator.synthesis(ws) * torch.from_numpy(data["probe"])).sum(), ws)
+    (gradient,) = torch.autograd.grad(
+        (generator.synthesis(ws) * torch.from_numpy(data["probe"])).sum(), ws
+    )
     assert relative_error(gradient, data["grad_ws"]) <= 1e-3
 
 
@@ -86,7 +97,9 @@ def test_filters_are_those_of_the_files(name: str) -> None:
                 assert torch.allclose(held.value, own, atol=1e-7, rtol=0), (layer.design.name, kind)
 
 
-def _case(up: int, down: int, padding: tuple[int, int], radial: bool) -> tuple[Any, Any, Resampling, Tensor]:
+def _case(
+    up: int, down: int, padding: tuple[int, int], radial: bool
+) -> tuple[Any, Any, Resampling, Tensor]:
     rise = None if up == 1 else lowpass(3 * up, 1.0, 1.0, 8)
     fall = None if down == 1 else lowpass(4 * down, 1.0, 1.0, 8, radial=radial)
     draws = torch.Generator().manual_seed(up)
@@ -114,13 +127,19 @@ def test_phases_and_strips_make_no_difference(
     monkeypatch.setattr(activations, "STRIP", 1)
     assert torch.allclose(filtered_activation(x, rise, fall, plan), expected, atol=1e-12)
     x.requires_grad_()
-    probe = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    probe = torch.randn(
+        expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     (ours,) = torch.autograd.grad((filtered_activation(x, rise, fall, plan) * probe).sum(), x)
     (theirs,) = torch.autograd.grad((_plainly(x, rise, fall, plan) * probe).sum(), x)
     assert torch.allclose(ours, theirs, atol=1e-12)
     # What other devices do.
-    assert torch.allclose(activations.forward_whole(x.detach(), None, rise, fall, plan), expected, atol=1e-12)
-    assert torch.allclose(activations.adjoint_whole(probe, x.detach(), rise, fall, plan), theirs, atol=1e-12)
+    assert torch.allclose(
+        activations.forward_whole(x.detach(), None, rise, fall, plan), expected, atol=1e-12
+    )
+    assert torch.allclose(
+        activations.adjoint_whole(probe, x.detach(), rise, fall, plan), theirs, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(("up", "down", "padding", "radial"), [GEOMETRIES[1], GEOMETRIES[3]])
@@ -140,7 +159,12 @@ def test_a_batch_is_its_pictures() -> None:
     ws = generator.mapping(torch.randn(3, 24))
     together = generator.synthesis(ws)
     for index in range(3):
-        assert relative_error(generator.synthesis(ws[index : index + 1]), together[index : index + 1].numpy()) <= 1e-5
+        assert (
+            relative_error(
+                generator.synthesis(ws[index : index + 1]), together[index : index + 1].numpy()
+            )
+            <= 1e-5
+        )
 
 
 def test_reduced_precision() -> None:
@@ -158,7 +182,9 @@ def test_the_published_sizes() -> None:
     names = [layer.name for layer in filtered_layers(t)]
     assert names[:5] == ["L0_36_512", "L1_36_512", "L2_52_512", "L3_52_512", "L4_84_512"]
     assert names[-5:] == ["L10_1044_81", "L11_1044_51", "L12_1044_32", "L13_1024_32", "L14_1024_3"]
-    r = replace(t, channel_base=65536, channel_max=1024, alias_free=AliasFree(kernel=1, radial=True))
+    r = replace(
+        t, channel_base=65536, channel_max=1024, alias_free=AliasFree(kernel=1, radial=True)
+    )
     assert filtered_layers(r)[9].name == "L9_532_256"
     assert [layer.down_filter().ndim for layer in filtered_layers(r)[11:14]] == [2, 1, 1]  # type: ignore[union-attr]
 
@@ -168,14 +194,20 @@ def test_files_of_our_own(tmp_path: Path, name: str) -> None:
     own = load_model(file(name))
     works("model", "convert", file(name), tmp_path / "x.safetensors")
     works("model", "convert", file(name), tmp_path / "x.pt", "--layout", "nvidia")
-    torch.save(dict(own.generator.state_dict()), tmp_path / "bare.pt")  # as someone takes it out of a network
+    # as someone takes it out of a network
+    torch.save(dict(own.generator.state_dict()), tmp_path / "bare.pt")
     for converted in ("x.safetensors", "x.pt", "bare.pt"):
         model = load_model(tmp_path / converted)
         assert model.generator.config == own.generator.config, converted
         assert fingerprint(model.generator) == fingerprint(own.generator), converted
-    assert "rosinality's layout has no place for" in complaint("model", "convert", file(name), tmp_path / "y.pt")
+    assert "rosinality's layout has no place for" in complaint(
+        "model", "convert", file(name), tmp_path / "y.pt"
+    )
     kind = "R" if "_r_" in name else "T"
-    assert f"StyleGAN3, configuration {kind}" in works("model", "info", tmp_path / "x.safetensors").output
+    assert (
+        f"StyleGAN3, configuration {kind}"
+        in works("model", "info", tmp_path / "x.safetensors").output
+    )
 
 
 def _changed(changes: dict[str, Any], layer: str = "L2_44_32") -> Record:
@@ -200,8 +232,12 @@ def test_layers_of_another_design(changes: dict[str, Any], message: str) -> None
 
 def test_filters_of_another_design() -> None:
     record = _changed({})
-    record["_modules"]["synthesis"]["_modules"]["L3_44_32"]["_buffers"]["down_filter"].value[3] += 1e-3
-    with pytest.raises(Error, match=r"L3_44_32.down_filter is another filter than the published design"):
+    record["_modules"]["synthesis"]["_modules"]["L3_44_32"]["_buffers"]["down_filter"].value[3] += (
+        1e-3
+    )
+    with pytest.raises(
+        Error, match=r"L3_44_32.down_filter is another filter than the published design"
+    ):
         stylegan3_generator(record, "x.pkl")
 
 
@@ -215,17 +251,29 @@ def test_filters_of_another_design() -> None:
         ({"alias_free": {"kernel": 2}}, "kernel must be odd"),
         ({"alias_free": {"first_cutoff": 64}}, "first_cutoff must be below 16"),
         ({"alias_free": {"first_stopband": "much"}}, "first_stopband must be a number"),
-        ({"channel_widths": (4, 4, 4, 4)}, "widths and filters of a StyleGAN3 follow from alias_free"),
+        (
+            {"channel_widths": (4, 4, 4, 4)},
+            "widths and filters of a StyleGAN3 follow from alias_free",
+        ),
     ],
 )
 def test_configurations_that_no_network_has(options: dict[str, Any], message: str) -> None:
     with pytest.raises(Error, match=message):
-        GeneratorConfig(**{"resolution": 32, "architecture": "stylegan3", "alias_free": {"layers": 6, "margin": 6}, **options})
+        GeneratorConfig(
+            **{
+                "resolution": 32,
+                "architecture": "stylegan3",
+                "alias_free": {"layers": 6, "margin": 6},
+                **options,
+            }
+        )
 
 
 def test_transforms_move_and_turn_the_picture() -> None:
     generator = load_generator(file("stylegan3_r_32"))
-    ws = generator.mapping(torch.randn(2, 24, generator=torch.Generator().manual_seed(0)), torch.eye(3)[:2], 0.7)
+    ws = generator.mapping(
+        torch.randn(2, 24, generator=torch.Generator().manual_seed(0)), torch.eye(3)[:2], 0.7
+    )
     image = generator.synthesis(ws)
 
     def drawn(transform: Transform) -> Tensor:
@@ -254,20 +302,27 @@ def test_inverted_and_tuned() -> None:
     model = load_model(file("stylegan3_t_32"))
     assert model.discriminator is not None
     generator, perceptual = model.generator, DiscriminatorDistance(model.discriminator)
-    image = generator.synthesis(generator.mapping(torch.randn(1, 24, generator=torch.Generator().manual_seed(3))))
+    image = generator.synthesis(
+        generator.mapping(torch.randn(1, 24, generator=torch.Generator().manual_seed(3)))
+    )
     curvature = Curvature(torch.eye(generator.num_ws * 24).reshape(-1, generator.num_ws, 24))
     found = {
-        space: invert(generator, image, space, 12, perceptual=perceptual, curvature=curvature) for space in ("w", "w+", "s")
+        space: invert(generator, image, space, 12, perceptual=perceptual, curvature=curvature)
+        for space in ("w", "w+", "s")
     }
     for space, result in found.items():
         loss = result.history["perceptual"][:, 0]
         assert float(loss.min()) < 0.8 * float(loss[0]), space
         assert torch.equal(result.latent().render(generator), result.image), space
     assert found["w+"].noise == []
-    tuning = tune(generator, image, found["w+"].ws, [], ReconstructionLoss(perceptual), TuningOptions(steps=6))
+    tuning = tune(
+        generator, image, found["w+"].ws, [], ReconstructionLoss(perceptual), TuningOptions(steps=6)
+    )
     assert tuning.after["psnr"] > tuning.before["psnr"]
     # A tuned layer goes where its w goes.
-    plain, tuned = (Latent(found["w+"].ws, None, "", "w+", tuned=stored) for stored in ({}, tuning.stored))
+    plain, tuned = (
+        Latent(found["w+"].ws, None, "", "w+", tuned=stored) for stored in ({}, tuning.stored)
+    )
     taken = expand(mixed(generator, plain, tuned, (3, 3)).tuned)
     assert {name.split(".")[0] for name in taken} == {"L2_44_32"}
 
@@ -287,20 +342,96 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     t, r = file("stylegan3_t_32"), file("stylegan3_r_32")
     works("sample", t, "--seeds", "0-1", "--transform", "0.1,0,20", "--out", "moved.png")
     works("sample", r, "--seeds", "3", "--class", "2", "--out", "a.safetensors")
-    works("sample", r, "--seeds", "3", "--class", "2", "--transform", "0,0,90", "--out", "turned.safetensors")
-    works("edit", "a.safetensors", "--model", r, "--transform", "0,0,90", "--out", "edited.safetensors")
+    works(
+        "sample",
+        r,
+        "--seeds",
+        "3",
+        "--class",
+        "2",
+        "--transform",
+        "0,0,90",
+        "--out",
+        "turned.safetensors",
+    )
+    works(
+        "edit",
+        "a.safetensors",
+        "--model",
+        r,
+        "--transform",
+        "0,0,90",
+        "--out",
+        "edited.safetensors",
+    )
     for name in ("turned", "edited"):
-        works("edit", f"{name}.safetensors", "--model", r, "--transform", "0,0,-90", "--out", f"{name}.png")
+        works(
+            "edit",
+            f"{name}.safetensors",
+            "--model",
+            r,
+            "--transform",
+            "0,0,-90",
+            "--out",
+            f"{name}.png",
+        )
     works("sample", r, "--seeds", "3", "--class", "2", "--out", "a.png")
     assert Path("turned.png").read_bytes() == Path("edited.png").read_bytes()
     works("directions", "pca", "--model", r, "--samples", "50", "--count", "1", "--out", "found")
-    works("edit", "a.safetensors", "--model", r, "--set", "found/pc-00.safetensors=1", "--out", "b.safetensors")
-    works("mix", "a.safetensors", "b.safetensors", "--model", r, "--layers", "0-2", "--out", "mixed.png")
-    works("interpolate", "a.safetensors", "b.safetensors", "--model", r, "--count", "2", "--out", "between.png")
-    invert_it = ("invert", hopper(), "--model", t, "--crop", "100,20,300", "--perceptual", "discriminator", "--steps", "2")
+    works(
+        "edit",
+        "a.safetensors",
+        "--model",
+        r,
+        "--set",
+        "found/pc-00.safetensors=1",
+        "--out",
+        "b.safetensors",
+    )
+    works(
+        "mix",
+        "a.safetensors",
+        "b.safetensors",
+        "--model",
+        r,
+        "--layers",
+        "0-2",
+        "--out",
+        "mixed.png",
+    )
+    works(
+        "interpolate",
+        "a.safetensors",
+        "b.safetensors",
+        "--model",
+        r,
+        "--count",
+        "2",
+        "--out",
+        "between.png",
+    )
+    invert_it = (
+        "invert",
+        hopper(),
+        "--model",
+        t,
+        "--crop",
+        "100,20,300",
+        "--perceptual",
+        "discriminator",
+        "--steps",
+        "2",
+    )
     works(*invert_it, "--method", "adam", "--out", "found")
     assert "only StyleGAN3 networks can turn" in complaint(
-        "sample", REFERENCE / "nvidia_32_torch.pkl", "--seeds", "0", "--transform", "0,0,1", "--out", "x.png"
+        "sample",
+        REFERENCE / "nvidia_32_torch.pkl",
+        "--seeds",
+        "0",
+        "--transform",
+        "0,0,1",
+        "--out",
+        "x.png",
     )
 
 
@@ -309,15 +440,29 @@ def test_it_is_not_trained(tmp_path: Path) -> None:
 
     from latentedit.training import write_pictures
 
-    write_pictures(tmp_path / "x.zip", [(f"{i}.png", Image.new("RGB", (32, 32), (40 * i, 90, 200))) for i in range(4)])
+    write_pictures(
+        tmp_path / "x.zip",
+        [(f"{i}.png", Image.new("RGB", (32, 32), (40 * i, 90, 200))) for i in range(4)],
+    )
     (tmp_path / "x.toml").write_text('batch = 4\n[generator]\narchitecture = "stylegan3"\n')
     (tmp_path / "y.toml").write_text(
-        "batch = 4\n[generator]\nz_dim = 8\nw_dim = 8\nchannel_max = 8\n[discriminator]\nchannel_max = 8\n"
+        "batch = 4\n[generator]\nz_dim = 8\nw_dim = 8\nchannel_max = "
+        "8\n[discriminator]\nchannel_max = 8\n"
     )
-    line = complaint("train", tmp_path / "x.zip", "--preset", tmp_path / "x.toml", "--out", tmp_path / "run")
+    line = complaint(
+        "train", tmp_path / "x.zip", "--preset", tmp_path / "x.toml", "--out", tmp_path / "run"
+    )
     assert "StyleGAN3 networks are read, rendered and inverted, but not trained" in line
     start = ("--init-from", file("stylegan3_t_32"))
-    line = complaint("train", tmp_path / "x.zip", "--preset", tmp_path / "y.toml", *start, "--out", tmp_path / "run")
+    line = complaint(
+        "train",
+        tmp_path / "x.zip",
+        "--preset",
+        tmp_path / "y.toml",
+        *start,
+        "--out",
+        tmp_path / "run",
+    )
     assert "StyleGAN3 networks are read, rendered and inverted, but not trained" in line
 
 

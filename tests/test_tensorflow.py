@@ -25,14 +25,18 @@ def test_matches_its_own_numbers() -> None:
     assert relative_error(ws, DATA["ws_psi07"]) <= 1e-4
     assert relative_error(model.generator.synthesis(ws), DATA["image"]) <= 1e-4
     assert model.discriminator is not None
-    assert relative_error(model.discriminator(torch.from_numpy(DATA["image"])), DATA["logits"]) <= 1e-4
+    assert (
+        relative_error(model.discriminator(torch.from_numpy(DATA["image"])), DATA["logits"]) <= 1e-4
+    )
     assert model.raw_generator is not None
 
 
 def test_conversion_keeps_the_fingerprint(tmp_path: Path) -> None:
     model = load_model(FILE)
     save_model(tmp_path / "native.safetensors", model)
-    assert fingerprint(load_model(tmp_path / "native.safetensors").generator) == fingerprint(model.generator)
+    assert fingerprint(load_model(tmp_path / "native.safetensors").generator) == fingerprint(
+        model.generator
+    )
 
 
 def rewritten(path: Path, network: Any, change: Any, protocol: int = 4) -> Path:
@@ -98,7 +102,8 @@ def _unit(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _labelled(year: int) -> Any:
-    """A change of the reference file that adds labels as the published networks of 2019 or 2020 have them."""
+    """A change of the reference file that adds labels as the published networks of 2019 or 2020
+    have them."""
     draws = np.random.default_rng(year)
 
     def drawn(*shape: int) -> Any:
@@ -127,7 +132,11 @@ def _labelled(year: int) -> Any:
                 width = LABELS if year == 2019 else 5
                 out.value = drawn(out.value.shape[0], width).value
                 bias.value = drawn(width).value
-                added = {} if year == 2019 else {EMBEDDED: drawn(LABELS, width), "LabelEmbed/bias": drawn(width)}
+                added = (
+                    {}
+                    if year == 2019
+                    else {EMBEDDED: drawn(LABELS, width), "LabelEmbed/bias": drawn(width)}
+                )
             variables += list(added.items())
 
     return change
@@ -135,7 +144,8 @@ def _labelled(year: int) -> Any:
 
 @pytest.mark.parametrize("year", [2019, 2020])
 def test_labels(tmp_path: Path, network: Any, year: int) -> None:
-    """The label is what the published functions make of it: embedded, normalised, and concatenated with z."""
+    """The label is what the published functions make of it: embedded, normalised, and concatenated
+    with z."""
     path = rewritten(tmp_path / "x.pkl", network, _labelled(year))
     _, judge, average = read_pickle(path)
     model = load_model(path)
@@ -151,7 +161,10 @@ def test_labels(tmp_path: Path, network: Any, year: int) -> None:
         weight, bias = given[f"Dense{layer}/weight"], given[f"Dense{layer}/bias"]
         x = x @ weight * (0.01 / np.sqrt(len(weight))) + bias * 0.01
         x = np.where(x > 0, x, 0.2 * x) * np.sqrt(2)
-    assert relative_error(model.generator.mapping.map(torch.from_numpy(z), torch.from_numpy(c)), x) <= 1e-4
+    assert (
+        relative_error(model.generator.mapping.map(torch.from_numpy(z), torch.from_numpy(c)), x)
+        <= 1e-4
+    )
     plain = load_model(FILE)
     assert torch.equal(plain.generator.synthesis.b4.const, model.generator.synthesis.b4.const)
 
@@ -162,14 +175,21 @@ def test_labels(tmp_path: Path, network: Any, year: int) -> None:
     logits = model.discriminator(torch.from_numpy(DATA["image"]), torch.from_numpy(c))
     handle.remove()
     given = {name: array.value for name, array in judge["variables"]}
-    scores = taken[0].numpy() @ given[PROJECTED] / np.sqrt(len(given[PROJECTED])) + given["Output/bias"]
+    scores = (
+        taken[0].numpy() @ given[PROJECTED] / np.sqrt(len(given[PROJECTED])) + given["Output/bias"]
+    )
     if year == 2020:
-        c = _unit(c @ given[EMBEDDED] / np.sqrt(LABELS) + given["LabelEmbed/bias"]) / np.sqrt(scores.shape[1])
+        c = _unit(c @ given[EMBEDDED] / np.sqrt(LABELS) + given["LabelEmbed/bias"]) / np.sqrt(
+            scores.shape[1]
+        )
     assert relative_error(logits, (scores * c).sum(axis=1, keepdims=True)) <= 1e-4
 
     save_model(tmp_path / "native.safetensors", model)
     again = load_model(tmp_path / "native.safetensors")
-    assert (again.generator.config, fingerprint(again.generator)) == (model.generator.config, fingerprint(model.generator))
+    assert (again.generator.config, fingerprint(again.generator)) == (
+        model.generator.config,
+        fingerprint(model.generator),
+    )
     assert again.discriminator is not None
     assert again.discriminator.config == model.discriminator.config
     (tmp_path / "header").write_bytes((tmp_path / "native.safetensors").read_bytes()[:20_000])
@@ -178,9 +198,16 @@ def test_labels(tmp_path: Path, network: Any, year: int) -> None:
 
 def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
     """An array whose elements are Python objects would carry anything."""
-    for value in (np.array([print, 3], dtype=object), np.zeros(2, dtype=[("a", "f4")]), np.array(["a"])):
+    for value in (
+        np.array([print, 3], dtype=object),
+        np.zeros(2, dtype=[("a", "f4")]),
+        np.array(["a"]),
+    ):
         (tmp_path / "x.pkl").write_bytes(pickle.dumps(value, 4))
-        with pytest.raises(Error, match=r"x.pkl: (an array of anything but numbers|the pickle asks for builtins.print)"):
+        with pytest.raises(
+            Error,
+            match=r"x.pkl: (an array of anything but numbers|the pickle asks for builtins.print)",
+        ):
             read_pickle(tmp_path / "x.pkl")
     numbers = np.arange(6, dtype=">f8").reshape(2, 3, order="F")
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(numbers, 4))

@@ -18,7 +18,16 @@ from latentedit.formats.load_model import load_model
 from latentedit.model.model import Model
 from latentedit.networks.discriminator import DiscriminatorConfig
 from latentedit.networks.generator import GeneratorConfig
-from latentedit.training import PictureSet, RunOptions, Trainer, load_pictures, load_preset, presets, train, write_pictures
+from latentedit.training import (
+    PictureSet,
+    RunOptions,
+    Trainer,
+    load_pictures,
+    load_preset,
+    presets,
+    train,
+    write_pictures,
+)
 from latentedit.training.augmentation import AugmentPipe, preset
 from latentedit.training.losses import fake_loss, generator_loss, r1_penalty, real_loss
 from latentedit.training.path_length import path_lengths
@@ -28,10 +37,14 @@ from tests.helpers import CONFIG, NETWORK, pictures
 def test_losses_in_closed_form() -> None:
     zero = torch.zeros(2, 1)
     assert generator_loss(zero).flatten().tolist() == pytest.approx([math.log(2)] * 2)
-    assert (fake_loss(zero) + real_loss(zero)).flatten().tolist() == pytest.approx([2 * math.log(2)] * 2)
+    assert (fake_loss(zero) + real_loss(zero)).flatten().tolist() == pytest.approx(
+        [2 * math.log(2)] * 2
+    )
     x = torch.randn(3, 1, 4, 4, requires_grad=True)
     slope = torch.randn(1, 4, 4)
-    torch.testing.assert_close(r1_penalty(x, (x * slope).sum((1, 2, 3))), slope.square().sum().expand(3))
+    torch.testing.assert_close(
+        r1_penalty(x, (x * slope).sum((1, 2, 3))), slope.square().sum().expand(3)
+    )
     ws = torch.randn(3, 2, 5, requires_grad=True)
     image = ws.sum(dim=(1, 2))[:, None, None, None].expand(3, 1, 2, 2)
     # d(sum of image * noise) / dw is the sum of the noise in every component: length |sum| sqrt(5).
@@ -65,7 +78,9 @@ def test_moving_average() -> None:
     before = [p.clone() for p in trainer.g_ema.parameters()]
     trainer.step()
     weight = 1 - 0.5 ** (4 / (4 * 0.05))  # ramp-up: half-life of 5 % of 4 pictures
-    for old, new, average in zip(before, trainer.g.parameters(), trainer.g_ema.parameters(), strict=True):
+    for old, new, average in zip(
+        before, trainer.g.parameters(), trainer.g_ema.parameters(), strict=True
+    ):
         torch.testing.assert_close(average, old.lerp(new, weight))
 
 
@@ -85,7 +100,9 @@ def test_learns_a_constant_picture() -> None:
     """A few dozen steps on a two-tone picture bring the average of the pictures near it."""
     pixels = torch.full((4, 1, 8, 8), 230, dtype=torch.uint8)
     pixels[..., :4] = 30
-    config = CONFIG.changed(augment="none", mirror=False, batch=8, ema_kimg=0.05, learning_rate=0.01)
+    config = CONFIG.changed(
+        augment="none", mirror=False, batch=8, ema_kimg=0.05, learning_rate=0.01
+    )
     trainer = Trainer(config, PictureSet(pixels, torch.zeros(4, 0), list("abcd")))
     target = trainer.data.batch([0], 0, False)[0]
 
@@ -100,12 +117,15 @@ def test_learns_a_constant_picture() -> None:
 
 
 def test_resumed_run_is_bit_identical(tmp_path: Path) -> None:
-    """2n steps and twice n of them, n = 19: no multiple of 4 or 16, and beyond the epoch of 20 pictures (two mirrored)."""
+    """2n steps and twice n of them, n = 19: no multiple of 4 or 16, and beyond the epoch of 20
+    pictures (two mirrored)."""
     config = CONFIG.changed(snapshot_kimg=1.0)
     train(config.changed(kimg=0.152), pictures(), tmp_path / "one")
     train(config.changed(kimg=0.076), pictures(), tmp_path / "two")
     train(config.changed(kimg=0.152), pictures(), tmp_path / "two")
-    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
+    one, two = (
+        torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two")
+    )
     assert one["steps"] == two["steps"] == 38
     for part in ("g", "d", "g_ema"):
         for name in one[part]:
@@ -120,12 +140,19 @@ def test_resumed_run_is_bit_identical(tmp_path: Path) -> None:
 
 def test_a_run_leaves_what_it_says(tmp_path: Path) -> None:
     framing = {"kind": "face", "eyes": [[0.3, 0.4], [0.6, 0.4]]}
-    path = train(CONFIG, pictures(), tmp_path, RunOptions(framing=framing, provenance={"licence": "x"}))
+    path = train(
+        CONFIG, pictures(), tmp_path, RunOptions(framing=framing, provenance={"licence": "x"})
+    )
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {
-        "state.pt", "options.json", "log.jsonl", "curves.png",
-        "model.safetensors", "model-000000.safetensors", "fakes-000000.png",
-    }  # fmt: skip
+        "state.pt",
+        "options.json",
+        "log.jsonl",
+        "curves.png",
+        "model.safetensors",
+        "model-000000.safetensors",
+        "fakes-000000.png",
+    }
     model = load_model(path)
     assert model.framing == framing
     assert model.provenance["images_seen"] == 40
@@ -154,9 +181,20 @@ def test_divergence_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_writes_a_snapshot(tmp_path: Path) -> None:
-    """Sent when the bar appears, which is after the first step; how long that takes does not matter."""
-    write_pictures(tmp_path / "data.zip", ((f"{i}.png", Image.new("L", (16, 16), 20 * i)) for i in range(8)))
-    command = [sys.executable, "-m", "latentedit.cli.main", "train", str(tmp_path / "data.zip"), "--out", str(tmp_path / "run")]
+    """Sent when the bar appears, which is after the first step; how long that takes does not
+    matter."""
+    write_pictures(
+        tmp_path / "data.zip", ((f"{i}.png", Image.new("L", (16, 16), 20 * i)) for i in range(8))
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "latentedit.cli.main",
+        "train",
+        str(tmp_path / "data.zip"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with subprocess.Popen([*command, "--batch", "4"], env=environment, **pipes) as process:
@@ -166,7 +204,10 @@ def test_ctrl_c_writes_a_snapshot(tmp_path: Path) -> None:
         told = process.stderr.read().decode()
     assert process.returncode == 130, told
     model = tmp_path / "run" / "model.safetensors"
-    expected = f"latentedit: interrupted; {model} and the state are written, run the same command again to resume"
+    expected = (
+        f"latentedit: interrupted; {model} and the state are written, run the same command again "
+        "to resume"
+    )
     assert told.splitlines()[-1] == expected
     assert load_model(model).provenance["images_seen"] > 0
     assert (tmp_path / "run" / "state.pt").exists()
@@ -177,7 +218,8 @@ def test_presets_can_be_built(name: str) -> None:
     config = load_preset(name)
     narrow = {**NETWORK, "channel_widths": ()}
     small = config.changed(
-        generator={**config.generator, **narrow, "z_dim": 8, "w_dim": 8}, discriminator={**config.discriminator, **narrow}
+        generator={**config.generator, **narrow, "z_dim": 8, "w_dim": 8},
+        discriminator={**config.discriminator, **narrow},
     )
     assert Trainer(small, pictures()).g.config.mapping_layers == config.generator["mapping_layers"]
 
@@ -207,7 +249,9 @@ def test_configurations_are_checked(tmp_path: Path) -> None:
     for options, message in cases:
         with pytest.raises(Error, match=message):
             CONFIG.changed(**options)
-    with pytest.raises(Error, match="no such preset or file; presets: auto, cifar, faces128, paper1024"):
+    with pytest.raises(
+        Error, match="no such preset or file; presets: auto, cifar, faces128, paper1024"
+    ):
         load_preset("huge")
     (tmp_path / "bad.toml").write_text("batches = 3")
     with pytest.raises(Error, match="not a training preset"):

@@ -22,7 +22,10 @@ from tests.helpers import tiny_discriminator, tiny_generator, works
 
 
 def case() -> tuple[Any, ReconstructionLoss, Tensor, Tensor]:
-    generator, loss = tiny_generator(), ReconstructionLoss(DiscriminatorDistance(tiny_discriminator()))
+    generator, loss = (
+        tiny_generator(),
+        ReconstructionLoss(DiscriminatorDistance(tiny_discriminator())),
+    )
     with torch.no_grad():
         ws = generator.mapping(torch.randn(1, 12, generator=torch.Generator().manual_seed(3)))
         other = generator.mapping(torch.randn(1, 12, generator=torch.Generator().manual_seed(5)))
@@ -55,7 +58,11 @@ def test_locality_keeps_other_pictures() -> None:
         options = TuningOptions(60, learning_rate=3e-3, locality_weight=weight)
         found = tune(generator, image, ws, None, loss, options)
         with torch.no_grad():
-            return float((with_deltas(generator, found.deltas).synthesis(far) - generator.synthesis(far)).square().mean())
+            return float(
+                (with_deltas(generator, found.deltas).synthesis(far) - generator.synthesis(far))
+                .square()
+                .mean()
+            )
 
     assert changed(3.0) < changed(0.0)
 
@@ -68,7 +75,8 @@ def test_products_of_thin_matrices() -> None:
     assert stored["b8.conv0.weight/v"].shape == (2, 16, 3, 3)
     assert torch.allclose(expand(stored)["b8.conv0.weight"], thin, atol=2e-2)
     assert set(compress({"b8.conv0.weight": thin}, None)) == {"b8.conv0.weight"}
-    assert set(compress({"b8.conv0.weight": thin}, 16)) == {"b8.conv0.weight"}  # no smaller as a product
+    # no smaller as a product
+    assert set(compress({"b8.conv0.weight": thin}, 16)) == {"b8.conv0.weight"}
 
 
 def test_what_does_not_fit() -> None:
@@ -87,7 +95,9 @@ def test_what_does_not_fit() -> None:
 
 def test_from_photo_to_edit(tmp_path: Path, tiny_file: Path) -> None:
     y, x = np.mgrid[0:16, 0:16]
-    Image.fromarray((128 + 100 * np.sin(x / 3) * np.cos(y / 4)).astype(np.uint8)).save(tmp_path / "me.png")
+    Image.fromarray((128 + 100 * np.sin(x / 3) * np.cos(y / 4)).astype(np.uint8)).save(
+        tmp_path / "me.png"
+    )
     arguments = ("invert", tmp_path / "me.png", "--model", tiny_file, "--aligned", "--steps", "20")
     works(*arguments, "--out", tmp_path / "plain")
     told = works(*arguments, "--tune", "--tune-steps", "60", "--out", tmp_path / "tuned").stdout
@@ -103,7 +113,14 @@ def test_from_photo_to_edit(tmp_path: Path, tiny_file: Path) -> None:
     from latentedit.directions import fit
 
     fit(w, (w[:, 0] > 0).numpy(), generator=generator, name="x").save(tmp_path / "x.safetensors")
-    edit = ("edit", tmp_path / "tuned" / "me.safetensors", "--model", tiny_file, "--set", f"{tmp_path / 'x.safetensors'}=1")
+    edit = (
+        "edit",
+        tmp_path / "tuned" / "me.safetensors",
+        "--model",
+        tiny_file,
+        "--set",
+        f"{tmp_path / 'x.safetensors'}=1",
+    )
     works(*edit, "--out", tmp_path / "edited.safetensors")
     works(*edit, "--out", tmp_path / "edited.png")
     edited = load_latent(tmp_path / "edited.safetensors")

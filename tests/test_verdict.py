@@ -1,4 +1,5 @@
-"""What an inversion is said to be worth: by its likeness, its w, and by looking at it along sliders."""
+"""What an inversion is said to be worth: by its likeness, its w, and by looking at it along
+sliders."""
 
 import json
 import math
@@ -48,8 +49,13 @@ TUNED_AND_BROKEN = Look(0.9, True, dict.fromkeys(("smile", "turn", "beard"), (0.
 def test_a_good_one() -> None:
     verdict = judge(FOUND, SEEN)
     assert verdict.level == "good"
-    assert str(verdict).startswith("sliders mean what they say: the picture resembles the photo (28.0 dB), ")
-    assert verdict.limits() == "sliders leave it whole within these sigmas: turn -2.25 to 3; the others -3 to 3"
+    assert str(verdict).startswith(
+        "sliders mean what they say: the picture resembles the photo (28.0 dB), "
+    )
+    assert (
+        verdict.limits()
+        == "sliders leave it whole within these sigmas: turn -2.25 to 3; the others -3 to 3"
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,18 +65,30 @@ def test_a_good_one() -> None:
         ({"psnr": 20.5}, SEEN, "careful", "resembles the photo in part (20.5 dB)"),
         ({"perceptual": 0.9}, SEEN, "poor", "does not resemble the photo (28.0 dB)"),
         ({"w_percentile": 97.0, "w_distance": 1.2}, SEEN, "careful", "w lies at the edge"),
-        ({"w_percentile": 100.0, "w_distance": 2.5}, SEEN, "poor", "w lies far from the model's own"),
+        (
+            {"w_percentile": 100.0, "w_distance": 2.5},
+            SEEN,
+            "poor",
+            "w lies far from the model's own",
+        ),
         ({"w_percentile": 0.0, "w_distance": 0.1}, SEEN, "careful", "hardly differs from the mean"),
         ({}, replace(SEEN, domain=2.0), "poor", "the picture is not like the model's own"),
         ({}, replace(SEEN, face=False), "poor", "no face is seen"),
-        ({"psnr_tuned": 35.0, "perceptual_tuned": 0.05}, TUNED_AND_BROKEN, "poor", "sliders break it within 1.5 sigmas"),
+        (
+            {"psnr_tuned": 35.0, "perceptual_tuned": 0.05},
+            TUNED_AND_BROKEN,
+            "poor",
+            "sliders break it within 1.5 sigmas",
+        ),
         ({"psnr": 12.0, "psnr_tuned": 35.0}, SEEN, "good", "resembles the photo (35.0 dB)"),
         ({"psnr": math.nan}, SEEN, "poor", "no numbers"),
         ({"w_distance": math.inf}, SEEN, "poor", "no numbers"),
         ({}, replace(SEEN, domain=math.nan), "poor", "no numbers"),
     ],
 )
-def test_what_speaks_against_one(distances: dict[str, float], look: Look, level: str, words: str) -> None:
+def test_what_speaks_against_one(
+    distances: dict[str, float], look: Look, level: str, words: str
+) -> None:
     verdict = judge({**FOUND, **distances}, look)
     assert verdict.level == level
     assert words in str(verdict)
@@ -86,7 +104,8 @@ def test_some_sliders_break_it() -> None:
 
 
 def test_it_says_only_what_it_can() -> None:
-    """Of a model without discriminator, or without sliders, and of a latent that was never compared with a photo."""
+    """Of a model without discriminator, or without sliders, and of a latent that was never compared
+    with a photo."""
     blind = judge(FOUND)
     assert blind.level == "good"
     assert "sliders mean what they say" not in str(blind)
@@ -103,12 +122,22 @@ def test_it_says_only_what_it_can() -> None:
 
 
 def test_likeness_in_the_noise_is_noted() -> None:
-    assert "5 dB of the likeness are in the noise" in str(judge({**FOUND, "psnr_own_noise": 23.0}, SEEN))
-    assert "in the noise" not in str(judge({**FOUND, "psnr_own_noise": 23.0, "psnr_tuned": 30.0}, SEEN))
+    assert "5 dB of the likeness are in the noise" in str(
+        judge({**FOUND, "psnr_own_noise": 23.0}, SEEN)
+    )
+    assert "in the noise" not in str(
+        judge({**FOUND, "psnr_own_noise": 23.0, "psnr_tuned": 30.0}, SEEN)
+    )
 
 
 def test_the_farthest_amount_is_found_in_few_looks() -> None:
-    limits = {("a", 1.0): 5.0, ("a", -1.0): 2.25, ("b", 1.0): 1.0, ("b", -1.0): 0.1, ("c", 1.0): 1.5}
+    limits = {
+        ("a", 1.0): 5.0,
+        ("a", -1.0): 2.25,
+        ("b", 1.0): 1.0,
+        ("b", -1.0): 0.1,
+        ("c", 1.0): 1.5,
+    }
     rounds = []
 
     def whole(moves: Sequence[tuple[str, float]]) -> list[bool]:
@@ -116,7 +145,13 @@ def test_the_farthest_amount_is_found_in_few_looks() -> None:
         return [abs(amount) <= limits[name, math.copysign(1, amount)] for name, amount in moves]
 
     found = _farthest(list(limits), whole)
-    assert found == {("a", 1.0): 3.0, ("a", -1.0): 2.25, ("b", 1.0): 0.75, ("b", -1.0): 0.0, ("c", 1.0): 1.5}
+    assert found == {
+        ("a", 1.0): 3.0,
+        ("a", -1.0): 2.25,
+        ("b", 1.0): 0.75,
+        ("b", -1.0): 0.0,
+        ("c", 1.0): 1.5,
+    }
     assert rounds == [5, 4, 4]
     assert _farthest([], whole) == {}
 
@@ -133,15 +168,25 @@ def onlooker(limit: float) -> Onlooker:
     generator = tiny_generator()
     own = fingerprint(generator)
     vectors = torch.eye(12)[:2]
-    sliders = {name: Direction(name, vector, 0.0, 1.0, own) for name, vector in zip("ab", vectors, strict=True)}
-    return Onlooker(generator, tiny_discriminator(), ByBrightness(torch.zeros(1), torch.ones(1), limit), sliders)
+    sliders = {
+        name: Direction(name, vector, 0.0, 1.0, own)
+        for name, vector in zip("ab", vectors, strict=True)
+    }
+    return Onlooker(
+        generator, tiny_discriminator(), ByBrightness(torch.zeros(1), torch.ones(1), limit), sliders
+    )
 
 
 def test_along_the_sliders() -> None:
     """Every amount is what the same moves made one by one give."""
     looking = onlooker(1.0)
     generator = looking.generator
-    latent = Latent(generator.mapping(torch.randn(1, 12, generator=torch.Generator().manual_seed(3))), None, "", "w")
+    latent = Latent(
+        generator.mapping(torch.randn(1, 12, generator=torch.Generator().manual_seed(3))),
+        None,
+        "",
+        "w",
+    )
 
     def brightest(name: str, amount: float) -> float:
         ws = latent.ws + amount * looking.sliders[name].vector  # type: ignore[index]
@@ -199,7 +244,8 @@ def test_nobody_looks_without_a_discriminator() -> None:
     generator = tiny_generator()
     latent = Latent(generator.mapping(torch.zeros(1, 12)), None, "", "w")
     assert onlooker_of(Model(generator)).look(latent) == Look()
-    seen = onlooker_of(Model(generator, tiny_discriminator())).look(latent)  # none of its sliders ships
+    # none of its sliders ships
+    seen = onlooker_of(Model(generator, tiny_discriminator())).look(latent)
     assert seen.domain is not None
     assert seen.safe == {}
     broken = replace(latent, ws=latent.ws * math.nan)
@@ -216,14 +262,18 @@ def few(model: Model, names: Sequence[str] = ("smile",)) -> Onlooker:
 def test_an_own_picture_of_faces128(faces128: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latentedit.inversion.domain.SAMPLES", 12)  # quicker, and roughly the same
     generator = faces128.generator
-    ws = generator.mapping(torch.randn(1, 256, generator=torch.Generator().manual_seed(1)), None, 0.7)
+    ws = generator.mapping(
+        torch.randn(1, 256, generator=torch.Generator().manual_seed(1)), None, 0.7
+    )
     looking = few(faces128)
     look = looking.look(Latent(ws, None, fingerprint(generator), "w"))
     assert look.face is True
     assert look.safe == {"smile": (-3.0, 3.0)}
     statistics = WStatistics.of(generator)
     away = float(statistics.distance(ws)[0])
-    verdict = judge({**FOUND, "w_distance": away, "w_percentile": statistics.percentile(away)}, look)
+    verdict = judge(
+        {**FOUND, "w_distance": away, "w_percentile": statistics.percentile(away)}, look
+    )
     assert str(verdict).startswith("sliders mean what they say")
 
     far = Latent(statistics.mean + (ws - statistics.mean) * 6, None, fingerprint(generator), "w")
@@ -278,13 +328,17 @@ def test_edit_warns_beyond_what_is_safe(tmp_path: Path, looked_at: Latent) -> No
     def warned(*arguments: str) -> str:
         return works("edit", me, *arguments, "--out", out).stderr
 
-    too_far = "me.safetensors: smile +2 is farther than is safe: the picture was seen to stay one of the model's own"
+    too_far = (
+        "me.safetensors: smile +2 is farther than is safe: the picture was seen to stay one of the "
+        "model's own"
+    )
     assert f"{too_far} from -0.75 to 1.5" in warned("--set", "smile=2")
     assert "safe" not in warned("--set", "smile=1.5", "--set", "warmth=9")
     assert "smile +2 is" in warned("--set", "smile=1", "--set", "smile=1")
     assert "safe" not in warned("--set", "smile=2", "--set", "smile=-1")
-    assert "turn -0.5 is farther than is safe: this slider was seen to break the picture with less" in warned(
-        "--set", "turn=-0.5"
+    assert (
+        "turn -0.5 is farther than is safe: this slider was seen to break the picture with less"
+        in warned("--set", "turn=-0.5")
     )
     assert "smile +2 is" in warned("--set", "smile=2", "--hold", "warmth")
     swept = warned("--sweep", "smile=-1:3:3", "--sweep", "turn=0:1:2")
@@ -301,7 +355,9 @@ def test_a_direction_of_ones_own_is_not_the_one_that_was_looked_at(
     smile = read_direction(shipped(looked_at.fingerprint)["smile"])
     replace(smile, vector=-smile.vector).save(tmp_path / "own" / "smile.safetensors")
     monkeypatch.setenv("LATENTEDIT_DIRECTIONS", str(tmp_path / "own"))
-    shown = works("edit", tmp_path / "me.safetensors", "--set", "smile=2", "--out", tmp_path / "out.png")
+    shown = works(
+        "edit", tmp_path / "me.safetensors", "--set", "smile=2", "--out", tmp_path / "out.png"
+    )
     assert "safe" not in shown.stderr
     limits = Limits(looked_at)
     limits.count(smile, 2.0)
@@ -309,7 +365,14 @@ def test_a_direction_of_ones_own_is_not_the_one_that_was_looked_at(
 
 
 def test_an_edited_latent_is_looked_at_anew(tmp_path: Path, looked_at: Latent) -> None:
-    works("edit", tmp_path / "me.safetensors", "--set", "smile=1", "--out", tmp_path / "new.safetensors")
+    works(
+        "edit",
+        tmp_path / "me.safetensors",
+        "--set",
+        "smile=1",
+        "--out",
+        tmp_path / "new.safetensors",
+    )
     found = load_latent(tmp_path / "new.safetensors")
     assert set(found.safe or {}) == set(shipped(looked_at.fingerprint))
     assert found.distances.keys() == {"domain"}
@@ -355,7 +418,9 @@ def test_files_of_before_and_odd_ones(tmp_path: Path) -> None:
     ):
         write_tensors(path, FORMAT, VERSION, {**header, "safe": odd}, {"ws": latent.ws})
         with pytest.raises(
-            Error, match=r"me.safetensors: (a latent file's safe amounts must be a lowest|safe.* expected a finite)"
+            Error,
+            match=r"me.safetensors: (a latent file's safe amounts must be a lowest|safe.* "
+            r"expected a finite)",
         ):
             load_latent(path)
     write_tensors(path, FORMAT, VERSION, {**header, "safe": [1]}, {"ws": latent.ws})

@@ -59,25 +59,59 @@ def test_what_is_refused(tmp_path: Path) -> None:
 def test_of_a_slider_and_of_a_search(tmp_path: Path, tiny_file: Path) -> None:
     np.save(tmp_path / "x.npy", np.eye(12)[0])
     works("sample", tiny_file, "--seeds", "1", "--out", tmp_path / "a.safetensors")
-    works("directions", "import", tmp_path / "x.npy", "--model", tiny_file, "--out", tmp_path / "x.safetensors")
+    works(
+        "directions",
+        "import",
+        tmp_path / "x.npy",
+        "--model",
+        tiny_file,
+        "--out",
+        tmp_path / "x.safetensors",
+    )
     sweep = ("--sweep", f"{tmp_path / 'x.safetensors'}=-3:3:5")
     for name in ("sweep.mp4", "sweep.gif"):
-        works("edit", tmp_path / "a.safetensors", "--model", tiny_file, *sweep, "--out", tmp_path / name)
+        works(
+            "edit",
+            tmp_path / "a.safetensors",
+            "--model",
+            tiny_file,
+            *sweep,
+            "--out",
+            tmp_path / name,
+        )
         assert len(means(tmp_path / name)) == 8
     y, x = np.mgrid[0:16, 0:16]
-    Image.fromarray((128 + 100 * np.sin(x / 3) * np.cos(y / 4)).astype(np.uint8)).save(tmp_path / "me.png")
-    search = ("invert", tmp_path / "me.png", "--model", tiny_file, "--aligned", "--steps", "12", "--out", tmp_path / "out")
+    Image.fromarray((128 + 100 * np.sin(x / 3) * np.cos(y / 4)).astype(np.uint8)).save(
+        tmp_path / "me.png"
+    )
+    search = (
+        "invert",
+        tmp_path / "me.png",
+        "--model",
+        tiny_file,
+        "--aligned",
+        "--steps",
+        "12",
+        "--out",
+        tmp_path / "out",
+    )
     works(*search, "--video")
     assert len(means(tmp_path / "out" / "me.mp4")) == 12 + 24  # every step, and the result held
     move = ("--set", f"{tmp_path / 'x.safetensors'}=1", "--out", tmp_path / "y.mp4")
-    assert "a video needs exactly one --sweep" in complaint("edit", tmp_path / "a.safetensors", "--model", tiny_file, *move)
+    assert "a video needs exactly one --sweep" in complaint(
+        "edit", tmp_path / "a.safetensors", "--model", tiny_file, *move
+    )
 
 
-def test_a_video_that_browsers_may_not_play_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_that_browsers_may_not_play_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("latentedit.io.video._by_pyav", lambda *_: False)
     said = save_video(tmp_path / "a.mp4", frames())
     assert said is not None
-    assert said.startswith("written as MPEG-4 part 2, which browsers may not play; pip install 'latentedit[video]'")
+    assert said.startswith(
+        "written as MPEG-4 part 2, which browsers may not play; pip install 'latentedit[video]'"
+    )
     assert save_video(tmp_path / "a.webm", frames()) is None
     assert (tmp_path / "a.webm").read_bytes()[:4] == b"\x1aE\xdf\xa3"
     assert save_video(tmp_path / "a.gif", frames()) is None

@@ -23,10 +23,15 @@ def wrapped(state: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+)
 def test_prefixes_of_wrappers(tmp_path: Path, prefix: str) -> None:
     document = torch.load(ROSINALITY, weights_only=True)
-    parts = {name: wrapped(part, prefix) if isinstance(part, dict) else part for name, part in document.items()}
+    parts = {
+        name: wrapped(part, prefix) if isinstance(part, dict) else part
+        for name, part in document.items()
+    }
     torch.save(parts, tmp_path / "x.pt")
     model = load_model(tmp_path / "x.pt")
     assert fingerprint(model.generator) == fingerprint(load_model(ROSINALITY).generator)
@@ -65,13 +70,19 @@ def _reconstruct_persistent_obj(meta: Any) -> Any:
 
 
 class Persistent:
-    """As NVIDIA's code pickles a module: a call with its source code, whose bytes ask for ``_codecs.encode``."""
+    """As NVIDIA's code pickles a module: a call with its source code, whose bytes ask for
+    ``_codecs.encode``."""
 
     def __reduce__(self) -> Any:
-        return _reconstruct_persistent_obj, ({"module_src": "class Generator: pass", "state": {"x": b"\xff\xfe"}},)
+        return _reconstruct_persistent_obj, (
+            {"module_src": "class Generator: pass", "state": {"x": b"\xff\xfe"}},
+        )
 
 
-@pytest.mark.parametrize("document", [PtiGenerator(), nn.Linear(2, 2), {"G_ema": PtiGenerator(), "kimg": 3}, Persistent()])
+@pytest.mark.parametrize(
+    "document",
+    [PtiGenerator(), nn.Linear(2, 2), {"G_ema": PtiGenerator(), "kimg": 3}, Persistent()],
+)
 def test_a_whole_module_is_called_one(tmp_path: Path, document: Any) -> None:
     torch.save(document, tmp_path / "model_X.pt")
     said = r'model_X.pt: .*a whole pickled module .*state_dict\(\).*"latentedit invert --tune"'

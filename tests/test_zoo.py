@@ -64,7 +64,9 @@ class Server:
                 request.end_headers()
                 return
             request.send_response(206)
-            request.send_header("Content-Range", f"bytes {start}-{len(self.data) - 1}/{len(self.data)}")
+            request.send_header(
+                "Content-Range", f"bytes {start}-{len(self.data) - 1}/{len(self.data)}"
+            )
         else:
             request.send_response(200)
         request.send_header("Content-Type", self.kind)
@@ -72,7 +74,11 @@ class Server:
         if self.etag:
             request.send_header("ETag", self.etag)
         request.end_headers()
-        part = self.data[start:] if self.breaks_after is None else self.data[start : start + self.breaks_after]
+        part = (
+            self.data[start:]
+            if self.breaks_after is None
+            else self.data[start : start + self.breaks_after]
+        )
         request.wfile.write(part)
 
 
@@ -121,7 +127,11 @@ def test_fetched_once_and_used_by_name(tmp_path: Path, entry: Entry, server: Ser
     assert left(entry) == ["net.pkl", "net.pkl.json"]
     assert entry.path.read_bytes() == server.data
     record = json.loads(entry.record.read_text())
-    assert (record["sha256"], record["bytes"], record["address"]) == (checksum(entry.path), len(server.data), server.address)
+    assert (record["sha256"], record["bytes"], record["address"]) == (
+        checksum(entry.path),
+        len(server.data),
+        server.address,
+    )
     works("sample", "net", "--seeds", "1", "--out", tmp_path / "x.png")
     assert load_model("net").generator.resolution == 32
     assert "already downloaded, checksum correct" in works("model", "fetch", "net").stdout
@@ -143,7 +153,9 @@ def test_a_checksum_of_the_users_own(entry: Entry, server: Server) -> None:
     with pytest.raises(Error, match=r"its SHA-256 is \w{64}, expected 0000\w*; nothing was kept"):
         fetch(entry, "0" * 64)
     assert left(entry) == []
-    assert "64 hexadecimal digits, got 'abc'" in complaint("model", "fetch", "net", "--sha256", "abc")
+    assert "64 hexadecimal digits, got 'abc'" in complaint(
+        "model", "fetch", "net", "--sha256", "abc"
+    )
     right = checksum(NETWORK)
     works("model", "fetch", "net", "--sha256", right.upper())
     with pytest.raises(Error, match="expected 0000"):
@@ -155,7 +167,10 @@ def test_a_broken_transfer_is_gone_on_with(entry: Entry, server: Server) -> None
     server.breaks_after = 60_000
     seen: list[tuple[int, int | None]] = []
     for index in range(3):
-        with pytest.raises(Error, match=r"interrupted after [\d,]+ of 225,398 bytes; run the command again to resume"):
+        with pytest.raises(
+            Error,
+            match=r"interrupted after [\d,]+ of 225,398 bytes; run the command again to resume",
+        ):
             fetch(entry, progress=lambda there, total: seen.append((there, total)))
         assert left(entry) == ["net.pkl.part", "net.pkl.part.json"]
         assert seen[-1] == (60_000 * (index + 1), 225_398)
@@ -181,14 +196,19 @@ def test_begun_anew_where_it_cannot_be_gone_on_with(entry: Entry, server: Server
     assert entry.path.read_bytes() == server.data
 
 
-def test_what_a_server_can_answer(entry: Entry, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_server_can_answer(
+    entry: Entry, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.kind = "text/html; charset=utf-8"
     with pytest.raises(Error, match="sent a web page instead of the file; put the file from"):
         fetch(entry)
     server.kind = "application/octet-stream"
     with pytest.raises(Error, match="the server answers 404 Not Found"):
         fetch(catalogue()["lost"])
-    with pytest.raises(Error, match=r"cannot be reached \(.*refused\); put the file from http://127.0.0.1:9/x.pkl at"):
+    with pytest.raises(
+        Error,
+        match=r"cannot be reached \(.*refused\); put the file from http://127.0.0.1:9/x.pkl at",
+    ):
         fetch(catalogue()["nowhere"])
     with pytest.raises(Error, match="cannot be downloaded automatically: put the file from"):
         fetch(catalogue()["manual"])
@@ -203,7 +223,9 @@ def test_what_a_server_can_answer(entry: Entry, server: Server, monkeypatch: pyt
         fetch(replace(entry))
 
 
-def test_killed_between_the_transfer_and_its_end(entry: Entry, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_between_the_transfer_and_its_end(
+    entry: Entry, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -12,12 +12,15 @@ from tests.watching import Outcome, command
 
 
 def parts(place: Place) -> dict[str, Part]:
-    return {part.name: part for part in (Files(place), Arguments(place), Kills(place), Disk(place), Descriptors(place))}
+    return {
+        part.name: part
+        for part in (Files(place), Arguments(place), Kills(place), Disk(place), Descriptors(place))
+    }
 
 
 def use_everything(place: Place) -> None:
-    """Read every good file, run every command: what these import need not be imported in the children, and what does not
-    work here would be no test of anything.
+    """Read every good file, run every command: what these import need not be imported in the
+    children, and what does not work here would be no test of anything.
     """
     from latentedit.studio.web.server import Studio
 
@@ -39,7 +42,8 @@ def use_everything(place: Place) -> None:
             if outcome != Outcome(None, "ok") and kind.file != "holiday.jpg":
                 wrong.append(f"{kind.file}: {' '.join(arguments)}: {outcome}")
     for path, found in commands():
-        if path in ("demo", "model fetch"):  # the one draws large pictures, the other needs a network
+        # the one draws large pictures, the other needs a network
+        if path in ("demo", "model fetch"):
             continue
         place.fresh()
         positional, options, flags = base(path, found)

@@ -1,7 +1,9 @@
-"""Runs things in forked children that are watched: what they execute, how they end, how long they take, what they need.
+"""Runs things in forked children that are watched: what they execute, how they end, how long they
+take, what they need.
 
-The parent imports everything once and never computes; a child is forked for a batch of items and tells the parent of each
-through a pipe. A child that dies or hangs costs its item, and a new one goes on with the next.
+The parent imports everything once and never computes; a child is forked for a batch of items and
+tells the parent of each through a pipe. A child that dies or hangs costs its item, and a new one
+goes on with the next.
 """
 
 import contextlib
@@ -24,24 +26,44 @@ from latentedit.errors import Error
 from latentedit.io import onnx
 
 FAULTS = ("executions", "signals", "hangs", "memory", "tracebacks", "messages", "accepted", "lost")
-"""What must not happen: something from outside is executed, or touches files and networks that are none of its business; a
-signal ends the process; it does not end; it needs too much memory; an exception that is no `Error` escapes; a message is not
-one line for a terminal; a file or an option is taken that cannot be right; a file is lost, half-written or left behind.
+"""What must not happen: something from outside is executed, or touches files and networks that are
+none of its business; a signal ends the process; it does not end; it needs too much memory; an
+exception that is no `Error` escapes; a message is not one line for a terminal; a file or an option
+is taken that cannot be right; a file is lost, half-written or left behind.
 """
 SECONDS, GRACE, PRESSED = 5.0, 5.0, 3
-"""Of processor time for an item, as a busy machine takes longer by the clock; where Ctrl-C may end it, the seconds after each,
-and how often it is pressed: a search that is interrupted still draws what it has found.
+"""Of processor time for an item, as a busy machine takes longer by the clock; where Ctrl-C may end
+it, the seconds after each, and how often it is pressed: a search that is interrupted still draws
+what it has found.
 """
 STILL, TRACE, WAIT = 180.0, 0.1, 3600.0
-"""By the clock, an item is stuck after so many seconds in which it computes less than so many, or after so many whatever it
-does: other work on the machine makes it wait, but hardly for a tenth of a second in three minutes.
+"""By the clock, an item is stuck after so many seconds in which it computes less than so many, or
+after so many whatever it does: other work on the machine makes it wait, but hardly for a tenth of a
+second in three minutes.
 """
 MEMORY = 300 << 20
 """Bytes above what the process had before."""
 ROOM = 3 << 30
 """Of addresses, so that what asks for too much does not take it from the machine."""
-RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "subprocess.Popen", "pty.spawn")
-CONNECTS = ("socket.connect", "socket.sendto", "socket.bind", "urllib.Request", "ftplib.", "smtplib.", "http.client.connect")
+RUNS = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.startfile",
+    "subprocess.Popen",
+    "pty.spawn",
+)
+CONNECTS = (
+    "socket.connect",
+    "socket.sendto",
+    "socket.bind",
+    "urllib.Request",
+    "ftplib.",
+    "smtplib.",
+    "http.client.connect",
+)
 CHANGES: dict[str, tuple[tuple[int, int], ...]] = {
     **dict.fromkeys(("os.remove", "os.rmdir", "shutil.rmtree"), ((0, 1),)),
     **dict.fromkeys(("os.mkdir", "os.chmod"), ((0, 2),)),
@@ -50,8 +72,8 @@ CHANGES: dict[str, tuple[tuple[int, int], ...]] = {
     **dict.fromkeys(("os.rename", "os.link"), ((0, 2), (1, 3))),
     "os.symlink": ((1, 2),),
 }
-"""What changes files without opening them: where in its arguments the names are, each with the descriptor of the folder that it
-is relative to, -1 for none.
+"""What changes files without opening them: where in its arguments the names are, each with the
+descriptor of the folder that it is relative to, -1 for none.
 """
 
 
@@ -78,11 +100,11 @@ class Outcome:
 
 
 class Watch:
-    """An audit hook, asleep but within `armed`: executions, connections, and changes of files outside of ``own`` are noted,
-    and prevented.
+    """An audit hook, asleep but within `armed`: executions, connections, and changes of files
+    outside of ``own`` are noted, and prevented.
 
-    Whoever starts a command may tell it to write anywhere, which root can. Then the answer is that of the system to a user who
-    may not, and nothing is noted.
+    Whoever starts a command may tell it to write anywhere, which root can. Then the answer is that
+    of the system to a user who may not, and nothing is noted.
     """
 
     def __init__(self, own: Sequence[Path]) -> None:
@@ -109,23 +131,31 @@ class Watch:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._armed:
             return
-        if event == "subprocess.Popen" and tuple(arguments[1][:3]) == TRIAL:  # our own, which opens a file in OpenCV
+        # our own, which opens a file in OpenCV
+        if event == "subprocess.Popen" and tuple(arguments[1][:3]) == TRIAL:
             return
-        if event.startswith(RUNS) or (event.startswith(CONNECTS) and not self._is_local(event, arguments)):
+        if event.startswith(RUNS) or (
+            event.startswith(CONNECTS) and not self._is_local(event, arguments)
+        ):
             self._note(event, arguments)
         elif event == "open":
             mode, flags = arguments[1], arguments[2]
-            writes = bool(set(mode or "") & set("wax+")) or bool((flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+            writes = bool(set(mode or "") & set("wax+")) or bool(
+                (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            )
             if writes:
                 self._changes(event, arguments, arguments[0])
         elif event in CHANGES:
             for name, folder in CHANGES[event]:
                 self._changes(event, arguments, _place(arguments, name, folder))
-        elif event in ("exec", "compile", "ctypes.dlopen") and any(place in str(arguments) for place in self.own):
+        elif event in ("exec", "compile", "ctypes.dlopen") and any(
+            place in str(arguments) for place in self.own
+        ):
             self._note(event, arguments)
 
     def _changes(self, event: str, arguments: tuple[Any, ...], name: Any) -> None:
-        if self._owns(name) or (event == "os.mkdir" and os.path.isdir(name)):  # of one that is there nothing is made
+        # of one that is there nothing is made
+        if self._owns(name) or (event == "os.mkdir" and os.path.isdir(name)):
             return
         place = os.path.realpath(os.fsdecode(name))
         above = event == "os.mkdir" and any(told.startswith(place + os.sep) for told in self._told)
@@ -134,7 +164,8 @@ class Watch:
         self._note(event, arguments)
 
     def _is_told(self, place: str) -> bool:
-        """Whether ``place`` is what the command was told to write, in it if that is a folder, or a hidden file beside it."""
+        """Whether ``place`` is what the command was told to write, in it if that is a folder, or a
+        hidden file beside it."""
         folder, name = os.path.split(place)
         beside = [os.path.dirname(told) for told in self._told] if name.startswith(".") else []
         return place in self._told or folder in (*self._told, *beside)
@@ -147,7 +178,9 @@ class Watch:
         if isinstance(name, int) or name is None:
             return True
         place = os.path.realpath(os.fsdecode(name))
-        return place == os.devnull or any(place == own or place.startswith(own + os.sep) for own in self.own)
+        return place == os.devnull or any(
+            place == own or place.startswith(own + os.sep) for own in self.own
+        )
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         self._armed = False  # what follows is noted once
@@ -156,7 +189,8 @@ class Watch:
 
 
 def _place(arguments: tuple[Any, ...], name: int, folder: int) -> Any:
-    """The name among ``arguments`` of an event, and its folder's before it where it is relative to a descriptor."""
+    """The name among ``arguments`` of an event, and its folder's before it where it is relative to
+    a descriptor."""
     found = arguments[name]
     handle = arguments[folder] if 0 <= folder < len(arguments) else None
     if isinstance(found, int) or not isinstance(handle, int) or handle < 0:
@@ -175,7 +209,8 @@ def judged(
     """``work``, with limits on what it does, how long it computes, and how much memory it takes.
 
     Args:
-        seconds: of processor time. With ``interrupt`` Ctrl-C is pressed after them, `PRESSED` times, every `GRACE` seconds.
+        seconds: of processor time. With ``interrupt`` Ctrl-C is pressed after them, `PRESSED`
+            times, every `GRACE` seconds.
         told: see `Watch.armed`.
     """
     times = iter([interrupt] * PRESSED)
@@ -215,7 +250,9 @@ def judged(
 def escaped(error: BaseException) -> Outcome:
     """An exception that nobody turned into a line."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "latentedit" in frame.filename or "/cli/" in frame.filename] or frames
+    ours = [
+        frame for frame in frames if "latentedit" in frame.filename or "/cli/" in frame.filename
+    ] or frames
     place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "?"
     text = " ".join(str(error).split())[:160]
     if isinstance(error, MemoryError):
@@ -229,7 +266,9 @@ def refusal(error: Error, path: Path) -> Outcome:
     if "MemoryError" in text or "can't allocate" in text:
         return Outcome("memory", text[:160])
     if not text.isprintable() or len(text) > 1000 or path.name not in text:
-        return Outcome("messages", f"does not name the file, or no line for a terminal: {text[:160]!r}")
+        return Outcome(
+            "messages", f"does not name the file, or no line for a terminal: {text[:160]!r}"
+        )
     return Outcome(None, f"refused: {text[:200]}")
 
 
@@ -252,13 +291,23 @@ def command(arguments: Sequence[str]) -> Outcome:
         return Outcome(None, "ok")
     if status == 130 or (status == 1 and lines and lines[-1] == "Aborted!"):
         return Outcome(None, "interrupted")
-    if status == 1 and lines and lines[-1].startswith("latentedit: ") and said.replace("\n", "").isprintable():
+    if (
+        status == 1
+        and lines
+        and lines[-1].startswith("latentedit: ")
+        and said.replace("\n", "").isprintable()
+    ):
         return (
-            Outcome("memory", lines[-1][:200]) if "can't allocate" in said else Outcome(None, f"refused: {lines[-1][12:200]}")
+            Outcome("memory", lines[-1][:200])
+            if "can't allocate" in said
+            else Outcome(None, f"refused: {lines[-1][12:200]}")
         )
     if status == 2 and said.startswith("Usage: "):
         return Outcome(None, f"refused: {lines[-1][:200]}")
-    return Outcome("messages", f"status {status}, {lines[-1][:160]!r}" if lines else f"status {status} without a word")
+    return Outcome(
+        "messages",
+        f"status {status}, {lines[-1][:160]!r}" if lines else f"status {status} without a word",
+    )
 
 
 def resident() -> int:
@@ -283,7 +332,14 @@ Item = Callable[[int], Outcome]
 Heard = Callable[[int, Outcome], None]
 
 
-def in_children(item: Item, numbers: Sequence[int], heard: Heard, *, own: Sequence[Path], until: Callable[[], bool]) -> None:
+def in_children(
+    item: Item,
+    numbers: Sequence[int],
+    heard: Heard,
+    *,
+    own: Sequence[Path],
+    until: Callable[[], bool],
+) -> None:
     """Call ``item`` for the ``numbers`` in children, and tell ``heard`` how each ended, in order.
 
     ``item`` gives its outcome, most often by `judged` with the `Watch` in `current`.
@@ -309,9 +365,11 @@ def in_children(item: Item, numbers: Sequence[int], heard: Heard, *, own: Sequen
 
 
 class Patience:
-    """Tells what is stuck from what a busy machine lets wait, by the processor time of a group of processes.
+    """Tells what is stuck from what a busy machine lets wait, by the processor time of a group of
+    processes.
 
-    What waits for a program that it has started is not stuck while that one computes, so that all of them count.
+    What waits for a program that it has started is not stuck while that one computes, so that all
+    of them count.
     """
 
     def __init__(self, group: int) -> None:
@@ -323,18 +381,21 @@ class Patience:
         """Whether they have done nothing for too long; to be asked every now and then."""
         now = time.monotonic()
         computed = group_time(self._group)
-        if abs(computed - self._computed) >= TRACE:  # less than before where one has ended that nobody waited for
+        # less than before where one has ended that nobody waited for
+        if abs(computed - self._computed) >= TRACE:
             self._computed, self._moved = computed, now
         return now - self._moved > STILL or now - self._begun > WAIT
 
 
 def group_time(group: int) -> float:
-    """Seconds of processor time that the processes of a group have taken, and those that they have waited for."""
+    """Seconds of processor time that the processes of a group have taken, and those that they have
+    waited for."""
     ticks = 0
     for process in os.listdir("/proc"):
         if process.isdecimal():
             with contextlib.suppress(OSError), open(f"/proc/{process}/stat") as file:
-                facts = file.read().rpartition(")")[2].split()  # from the third on: the second may hold blanks
+                # from the third on: the second may hold blanks
+                facts = file.read().rpartition(")")[2].split()
                 ticks += sum(int(fact) for fact in facts[11:15]) if int(facts[2]) == group else 0
     return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -365,7 +426,9 @@ def _batch(item: Item, numbers: Sequence[int], writing: int, own: Sequence[Path]
         os._exit(status)
 
 
-def _listen(child: int, reading: int, left: list[int], heard: Heard, until: Callable[[], bool]) -> list[int]:
+def _listen(
+    child: int, reading: int, left: list[int], heard: Heard, until: Callable[[], bool]
+) -> list[int]:
     """Hear a child out; returns the numbers that remain."""
     pending, patience = b"", Patience(child)
     stuck = stopped = False

@@ -1,4 +1,5 @@
-"""What tests of pages share: requests to an ASGI application without a network, and the command in a process of its own."""
+"""What tests of pages share: requests to an ASGI application without a network, and the command in
+a process of its own."""
 
 import asyncio
 import contextlib
@@ -25,7 +26,8 @@ PATIENCE = 120
 
 
 class Caller:
-    """Sends requests through a guard to ``app``, as the studio's own page does; ``headers`` change that."""
+    """Sends requests through a guard to ``app``, as the studio's own page does; ``headers`` change
+    that."""
 
     def __init__(self, app: App) -> None:
         self.known: list[tuple[str, int]] = []
@@ -43,9 +45,12 @@ class Caller:
         headers: Mapping[str, str | None] | None = None,
         **more: str | None,
     ) -> tuple[int, dict[str, str], bytes]:
-        """Return status (of a web socket: 0 where it is accepted, or the code that it is closed with), headers and body."""
+        """Return status (of a web socket: 0 where it is accepted, or the code that it is closed
+        with), headers and body."""
         given: dict[str, str | None] = {"host": HOST, "cookie": self.cookie}
-        given |= {name.replace("_", "-"): value for name, value in {**(headers or {}), **more}.items()}
+        given |= {
+            name.replace("_", "-"): value for name, value in {**(headers or {}), **more}.items()
+        }
         if (method != "GET" or kind == "websocket") and "origin" not in given:
             given["origin"] = f"http://{HOST}"
         whole = f"{self.guard.place}{path}" if path.startswith("/") else path[1:]
@@ -56,14 +61,21 @@ class Caller:
             "raw_path": whole.encode(),
             "root_path": self.guard.place if path.startswith("/") else "",
             "query_string": query.encode(),
-            "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items() if value is not None],
+            "headers": [
+                (name.encode(), value.encode("latin-1"))
+                for name, value in given.items()
+                if value is not None
+            ],
             "client": ("127.0.0.1", 999),
             "server": ("127.0.0.1", PORT),
             "scheme": "http",
             "http_version": "1.1",
         }
         sent: list[Any] = []
-        parts = [{"type": "http.request", "body": chunk, "more_body": i < len(chunks) - 1} for i, chunk in enumerate(chunks)]
+        parts = [
+            {"type": "http.request", "body": chunk, "more_body": i < len(chunks) - 1}
+            for i, chunk in enumerate(chunks)
+        ]
 
         async def receive() -> Any:
             return parts.pop(0) if parts else {"type": "http.disconnect"}
@@ -103,7 +115,11 @@ class Served:
     def headers(self) -> dict[str, str]:
         """Headers of requests that the page sends."""
         origin = f"http://127.0.0.1:{self.port}"
-        return {"Cookie": f"studio={self.secret}", "Origin": origin, "Content-Type": "application/json"}
+        return {
+            "Cookie": f"studio={self.secret}",
+            "Origin": origin,
+            "Content-Type": "application/json",
+        }
 
     def interrupt(self) -> tuple[str, str]:
         """Press Ctrl-C, and return what the command still says."""

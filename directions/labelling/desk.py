@@ -1,4 +1,5 @@
-"""What a page of labels asks for and answers, one request at a time; every answer is on the disk before it is confirmed."""
+"""What a page of labels asks for and answers, one request at a time; every answer is on the disk
+before it is confirmed."""
 
 import threading
 from io import BytesIO
@@ -11,19 +12,22 @@ from latentedit.directions.labelling.session import VALUES, Labelling, Sample
 from latentedit.errors import ArgumentError, NotFoundError
 from latentedit.io.images import open_image
 
-LARGEST, EXACT = 1024, 256
+LARGEST = 1024
+EXACT = 256
 """Pixels of the longer side of a picture that is sent, and up to which it is sent without loss."""
 
 
 class Desk:
-    """A labelling that several threads may ask; samples are numbers, and no path that a request names is ever opened."""
+    """A labelling that several threads may ask; samples are numbers, and no path that a request
+    names is ever opened."""
 
     def __init__(self, labelling: Labelling) -> None:
         self.labelling = labelling
         self._lock = threading.Lock()
 
     def state(self) -> dict[str, Any]:
-        """Return what a page shows: the question, the picture to fetch beforehand, and how far it is."""
+        """Return what a page shows: the question, the picture to fetch beforehand, and how far it
+        is."""
         with self._lock:
             return self._state()
 
@@ -41,7 +45,8 @@ class Desk:
             return self._state()
 
     def undo(self) -> dict[str, Any]:
-        """Take the last answer back, and return the state after it; raise `Error` if the table cannot be written."""
+        """Take the last answer back, and return the state after it; raise `Error` if the table
+        cannot be written."""
         with self._lock:
             self.labelling.undo()
             return self._state()
@@ -56,16 +61,20 @@ class Desk:
             pass
 
     def _sample(self, number: object) -> Sample:
-        text, samples = str(number), self.labelling.samples
+        text = str(number)
+        samples = self.labelling.samples
         if isinstance(number, bool | float):
             raise NotFoundError("no such sample")
-        if not (text.isascii() and text.isdecimal() and len(text) < 10) or int(text) >= len(samples):
+        if not (text.isascii() and text.isdecimal() and len(text) < 10) or int(text) >= len(
+            samples
+        ):
             raise NotFoundError("no such sample")
         return samples[int(text)]
 
     def _state(self) -> dict[str, Any]:
         labelling = self.labelling
-        progress, upcoming = labelling.progress(), labelling.upcoming(2)
+        progress = labelling.progress()
+        upcoming = labelling.upcoming(2)
         numbers = [sample.number for sample in upcoming] + [None, None]
         return {
             "column": labelling.column,
@@ -81,12 +90,14 @@ class Desk:
 
 
 def for_browser(path: Path) -> tuple[str, bytes]:
-    """Return media type and bytes of a picture for a browser: upright, at most 1024 pixels on a side, without metadata.
+    """Return media type and bytes of a picture for a browser: upright, at most 1024 pixels on a
+    side, without metadata.
 
     Raises:
         Error: not a picture.
     """
-    image, buffer = open_image(path), BytesIO()
+    image = open_image(path)
+    buffer = BytesIO()
     image.info.clear()
     if max(image.size) <= EXACT:
         image.save(buffer, "PNG")

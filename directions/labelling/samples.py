@@ -20,9 +20,12 @@ from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.networks.generator import Generator
 
-LABELS, SHEET = "labels.csv", "sheet.png"
-FILE, PICTURE = "file", "picture"
-ROW, ON_SHEET = 10, 500
+LABELS = "labels.csv"
+SHEET = "sheet.png"
+FILE = "file"
+PICTURE = "picture"
+ROW = 10
+ON_SHEET = 500
 """Pictures in a row of the sheet, and on all of it at most."""
 MOST = 10_000
 
@@ -38,20 +41,23 @@ def write_samples(
     attributes: Sequence[str],
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Render ``count`` random samples into ``folder`` and return the path of its ``labels.csv``, which is written last.
+    """Render ``count`` random samples into ``folder`` and return the path of its ``labels.csv``,
+    which is written last.
 
-    Sample i has z of the seed ``seed + i``, so that it is the picture that ``latentedit sample --seeds`` shows for that seed;
-    a conditional generator's labels are drawn at their training frequencies and kept in the latent's settings.
+    Sample i has z of the seed ``seed + i``, so that it is the picture that
+    ``latentedit sample --seeds`` shows for that seed; a conditional generator's labels are drawn at
+    their training frequencies and kept in the latent's settings.
 
     Args:
         fingerprint: of ``generator``, for the latent files.
         psi: truncation; 1 is none.
-        attributes: empty columns of ``labels.csv``, after ``file`` (the latent, which `fit` reads) and ``picture``.
+        attributes: empty columns of ``labels.csv``, after ``file`` (the latent, which `fit` reads)
+            and ``picture``.
         progress: called with the samples done and their number.
 
     Raises:
-        Error: a ``labels.csv`` is there that has labels, or is being labelled; a name that no direction can have; a count or
-            seed out of range.
+        Error: a ``labels.csv`` is there that has labels, or is being labelled; a name that no
+            direction can have; a count or seed out of range.
     """
     place = Path(folder)
     _check(count, seed, attributes)
@@ -63,17 +69,25 @@ def write_samples(
         for i in range(count):
             c = None if classes is None else classes[i : i + 1]
             with torch.no_grad():
-                ws = generator.mapping(sample_z(seed + i, generator.z_dim).to(generator.device), c, psi)
+                ws = generator.mapping(
+                    sample_z(seed + i, generator.z_dim).to(generator.device), c, psi
+                )
                 image = generator.synthesis(ws).cpu()
-            settings = {"seed": seed + i, "psi": psi} | ({} if c is None else {"class": int(c.argmax())})
+            settings = {"seed": seed + i, "psi": psi} | (
+                {} if c is None else {"class": int(c.argmax())}
+            )
             rows.append((f"{i:04d}.safetensors", f"{i:04d}.png"))
-            save_latent(place / rows[-1][0], Latent(ws.cpu(), None, fingerprint, "w", None, settings))
+            save_latent(
+                place / rows[-1][0], Latent(ws.cpu(), None, fingerprint, "w", None, settings)
+            )
             save_image(image, place / rows[-1][1])
             if i < ON_SHEET:
                 shown.append(_small(image))
             if progress is not None:
                 progress(i + 1, count)
-        save_image(sheet([_row(shown, first) for first in range(0, len(shown), ROW)]), place / SHEET)
+        save_image(
+            sheet([_row(shown, first) for first in range(0, len(shown), ROW)]), place / SHEET
+        )
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([FILE, PICTURE, *attributes])
@@ -87,11 +101,15 @@ def _check(count: int, seed: int, attributes: Sequence[str]) -> None:
     if not 1 <= count <= MOST:
         raise ArgumentError.of("the number of samples", f"1 to {MOST}", count)
     if not 0 <= seed <= 2**32 - count:
-        raise ArgumentError(f"the seeds of {count} samples must be below 2^32 and not negative, got {seed} for the first")
+        raise ArgumentError(
+            f"the seeds of {count} samples must be below 2^32 and not negative, got {seed} for "
+            "the first"
+        )
     for name in attributes:
         if not NAME.fullmatch(name) or name in (FILE, PICTURE):
             raise ArgumentError(
-                f"an attribute's name has letters, digits, - and _, and is not {FILE} or {PICTURE}; got {name!r}"
+                f"an attribute's name has letters, digits, - and _, and is not {FILE} or "
+                f"{PICTURE}; got {name!r}"
             )
     if len(set(attributes)) < len(attributes):
         raise ArgumentError(f"an attribute is named twice: {', '.join(attributes)}")
@@ -105,7 +123,10 @@ def _refuse_loss(path: Path) -> None:
     for column in dict.fromkeys(table.columns):
         found = sum(bool(table.cell(row, column)) for row in range(len(table.rows)))
         if found and column not in (FILE, PICTURE):
-            raise OutputError(f"has {found} labels of {column!r}, which would be lost; use another folder", path=path)
+            raise OutputError(
+                f"has {found} labels of {column!r}, which would be lost; use another folder",
+                path=path,
+            )
 
 
 def _small(image: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Labelling by hand: which sample is asked about, and what was answered. `page` shows it in a browser."""
+"""Labelling by hand: which sample is asked about, and what was answered. `page` shows it in a
+browser."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +11,14 @@ import numpy as np
 
 from latentedit.directions.labelling.samples import FILE, PICTURE
 from latentedit.directions.labelling.table import Table, lock_of
-from latentedit.directions.labelling.uncertainty import Array, Report, accuracy, latent_features, photo_features, ranking
+from latentedit.directions.labelling.uncertainty import (
+    Array,
+    Report,
+    accuracy,
+    latent_features,
+    photo_features,
+    ranking,
+)
 from latentedit.directions.labels import NO, YES
 from latentedit.errors import ArgumentError, DataError, FormatError, NotFoundError
 from latentedit.formats.load_latent import ENDINGS as LATENTS
@@ -47,25 +55,28 @@ class Progress:
     no: int
     left: int
     auc: float | None
-    """Of the probe on held-out answers at its last fit; None where it is not known (`uncertainty.accuracy`)."""
+    """Of the probe on held-out answers at its last fit; None where it is not known
+    (`uncertainty.accuracy`)."""
 
 
 class Labelling:
-    """The labels of one column of a CSV with a ``file`` column of latent files or photographs, relative to the CSV.
+    """The labels of one column of a CSV with a ``file`` column of latent files or photographs,
+    relative to the CSV.
 
-    A sample is shown by the file in the column ``picture``; without one by the file itself if it is a picture, else by the
-    picture of the same name beside it. Every answer is in the CSV before `answer` returns, and everything else in it stays as
-    it is; a column that is missing is added by the first answer. The same answers lead to the same questions. Two at once lose
-    answers: hold `labelled_alone` for as long as one is in use, as ``latentedit directions label`` does.
+    A sample is shown by the file in the column ``picture``; without one by the file itself if it is
+    a picture, else by the picture of the same name beside it. Every answer is in the CSV before
+    `answer` returns, and everything else in it stays as it is; a column that is missing is added by
+    the first answer. The same answers lead to the same questions. Two at once lose answers: hold
+    `labelled_alone` for as long as one is in use, as ``latentedit directions label`` does.
 
     Args:
-        order: "uncertain" (random by ``seed`` at first; then, by a probe that is fitted anew every 5 answers, those that it is
-            least sure of), or "file" (as in the CSV).
+        order: "uncertain" (random by ``seed`` at first; then, by a probe that is fitted anew every
+            5 answers, those that it is least sure of), or "file" (as in the CSV).
         progress: called with the number of files read and of all; "file" reads none.
 
     Raises:
-        Error: no such CSV, no column ``file``, a file or picture that is missing, values other than 0, 1 and nothing,
-            latents and photographs in one table, no rows.
+        Error: no such CSV, no column ``file``, a file or picture that is missing, values other than
+            0, 1 and nothing, latents and photographs in one table, no rows.
     """
 
     def __init__(
@@ -99,17 +110,25 @@ class Labelling:
         if order == "uncertain":
             paths = [sample.path for sample in self.samples]
             self._x = (latent_features if self.latents else photo_features)(paths, progress)
-            self._order = [int(i) for i in np.random.RandomState(seed).permutation(len(self.samples))]
+            self._order = [
+                int(i) for i in np.random.RandomState(seed).permutation(len(self.samples))
+            ]
             self._fit()
 
     def next(self) -> Sample | None:
-        """Which sample to ask about; the same one until something is answered. None when every sample has a label."""
+        """Which sample to ask about; the same one until something is answered. None when every
+        sample has a label."""
         return next(iter(self.upcoming(1)), None)
 
     def upcoming(self, count: int) -> list[Sample]:
-        """The next samples as far as they are known now: what was undone, those in order, those skipped."""
+        """The next samples as far as they are known now: what was undone, those in order, those
+        skipped."""
         later = set(self._skipped)
-        queue = [*reversed(self._again), *(i for i in self._order if i not in later), *self._skipped]
+        queue = [
+            *reversed(self._again),
+            *(i for i in self._order if i not in later),
+            *self._skipped,
+        ]
         open_ = dict.fromkeys(i for i in queue if not self._values[i])
         return [self.samples[i] for i in list(open_)[:count]]
 
@@ -117,7 +136,8 @@ class Labelling:
         """Write ``value``: "1" (yes), "0" (no), or "" (skipped: asked again after all others).
 
         Raises:
-            Error: no such sample or value; the CSV cannot be written, or another program has changed it.
+            Error: no such sample or value; the CSV cannot be written, or another program has
+                changed it.
         """
         if file not in self._numbers:
             raise NotFoundError(f"has no row for {file!r}", path=self._table.path)
@@ -132,7 +152,8 @@ class Labelling:
         self._refit(value != before)
 
     def undo(self) -> Sample | None:
-        """Take the last answer back, in the CSV too, and ask for that sample next; None where there is none to take back.
+        """Take the last answer back, in the CSV too, and ask for that sample next; None where there
+        is none to take back.
 
         Raises:
             Error: as `answer`.
@@ -185,10 +206,12 @@ class Labelling:
 
 @contextmanager
 def labelled_alone(table: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep other labelling pages from ``table`` while the block runs: two would replace each other's answers.
+    """Keep other labelling pages from ``table`` while the block runs: two would replace each
+    other's answers.
 
     Raises:
-        Error: another process labels it; no such file; its folder cannot be written, so that no answer could be either.
+        Error: another process labels it; no such file; its folder cannot be written, so that no
+            answer could be either.
     """
     if not os.path.isfile(table):  # before a lock is left beside nothing
         raise NotFoundError("not a readable CSV file (no such file)", path=table)
@@ -198,7 +221,9 @@ def labelled_alone(table: str | os.PathLike[str]) -> Iterator[None]:
 
 def _samples(table: Table) -> list[Sample]:
     if table.index(FILE) is None:
-        raise NotFoundError(f"no column {FILE!r}; there are {', '.join(table.columns)}", path=table.path)
+        raise NotFoundError(
+            f"no column {FILE!r}; there are {', '.join(table.columns)}", path=table.path
+        )
 
     found: dict[str, Sample] = {}
     for row, record in enumerate(table.rows):
@@ -207,10 +232,18 @@ def _samples(table: Table) -> list[Sample]:
             continue
         path = table.path.parent / file
         if file in found:
-            raise FormatError(f"{file} already has an earlier row", path=table.path, line=record.line)
+            raise FormatError(
+                f"{file} already has an earlier row", path=table.path, line=record.line
+            )
         if not os.path.isfile(path):
             raise NotFoundError(f"no such file {path}", path=table.path, line=record.line)
-        found[file] = Sample(len(found), row, file, path, _picture(table, path, table.cell(row, PICTURE), record.line))
+        found[file] = Sample(
+            len(found),
+            row,
+            file,
+            path,
+            _picture(table, path, table.cell(row, PICTURE), record.line),
+        )
 
     if not found:
         raise DataError("no row names a file", path=table.path)
@@ -222,18 +255,29 @@ def _samples(table: Table) -> list[Sample]:
 
 
 def _picture(table: Table, path: Path, named: str, line: int) -> Path:
-    """What to show of ``path``: the picture named, the file itself, or the picture of the same name beside it."""
+    """What to show of ``path``: the picture named, the file itself, or the picture of the same name
+    beside it."""
     if named:
         if not os.path.isfile(table.path.parent / named):
-            raise NotFoundError(f"no such image {table.path.parent / named}", path=table.path, line=line)
+            raise NotFoundError(
+                f"no such image {table.path.parent / named}", path=table.path, line=line
+            )
         return table.path.parent / named
     if path.suffix.lower() in EXTENSIONS:
         return path
 
-    beside = next((path.with_suffix(ending) for ending in EXTENSIONS if os.path.isfile(path.with_suffix(ending))), None)
+    beside = next(
+        (
+            path.with_suffix(ending)
+            for ending in EXTENSIONS
+            if os.path.isfile(path.with_suffix(ending))
+        ),
+        None,
+    )
     if beside is None:
         raise NotFoundError(
-            f"no image for {path}: neither in a column {PICTURE!r}, nor {path.stem}.png or similar next to it",
+            f"no image for {path}: neither in a column {PICTURE!r}, nor {path.stem}.png or "
+            "similar next to it",
             path=table.path,
             line=line,
         )

@@ -14,7 +14,8 @@ from latentedit.io.files import write_bytes
 
 
 def lock_of(table: str | os.PathLike[str]) -> Path:
-    """What whoever changes ``table`` holds (`latentedit.io.locks.alone`): the same for all links to one file."""
+    """What whoever changes ``table`` holds (`latentedit.io.locks.alone`): the same for all links to
+    one file."""
     place = Path(os.path.realpath(table))
     return place.with_name(f"{place.name}.lock")
 
@@ -46,7 +47,8 @@ class Record:
 
 
 class Table:
-    """A CSV file in UTF-8 with a head; rows that are not changed keep every byte, line endings and byte-order mark too.
+    """A CSV file in UTF-8 with a head; rows that are not changed keep every byte, line endings and
+    byte-order mark too.
 
     Raises:
         Error: no such file, not UTF-8, not a CSV, empty.
@@ -77,7 +79,9 @@ class Table:
             Error: it is there twice.
         """
         if self.columns.count(column) > 1:
-            raise FormatError(f"has {self.columns.count(column)} columns {column!r}", path=self.path)
+            raise FormatError(
+                f"has {self.columns.count(column)} columns {column!r}", path=self.path
+            )
         return self.columns.index(column) if column in self.columns else None
 
     def cell(self, row: int, column: str) -> str:
@@ -87,7 +91,8 @@ class Table:
         return cells[index].strip() if index is not None and index < len(cells) else ""
 
     def set(self, row: int, column: str, value: str) -> None:
-        """Change one cell, in the file before this returns; a column that is missing is added at the end.
+        """Change one cell, in the file before this returns; a column that is missing is added at
+        the end.
 
         Raises:
             Error: the file cannot be written, or another program has changed it since it was read.
@@ -113,7 +118,10 @@ class Table:
         except OSError as error:
             raise OutputError(f"{error.strerror or error}", path=self.path) from error
         if not unchanged:
-            raise OutputError("another program has changed this file; start the command again, nothing is lost", path=self.path)
+            raise OutputError(
+                "another program has changed this file; start the command again, nothing is lost",
+                path=self.path,
+            )
         write_bytes(place, data, in_place=True)
         self._bytes = data
 

@@ -15,7 +15,8 @@ from latentedit.io.images import open_image
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Report = Callable[[int, int], None]
-SIDE, COMPONENTS = 16, 32
+SIDE = 16
+COMPONENTS = 32
 """Photographs are compared as grey pictures of 16 x 16, in their 32 main components."""
 STRENGTH = 0.1
 """C of the probe, on features of unit mean square."""
@@ -34,7 +35,8 @@ def latent_features(paths: Sequence[Path], progress: Report | None = None) -> Ar
         first = first or latent.fingerprint
         if latent.fingerprint != first or (rows and latent.ws.shape[-1] != len(rows[0])):
             raise IncompatibleError(
-                f"belongs to the generator {latent.fingerprint[:12]}, {paths[0]} to {first[:12]}", path=path
+                f"belongs to the generator {latent.fingerprint[:12]}, {paths[0]} to {first[:12]}",
+                path=path,
             )
         rows.append(latent.ws[0].double().mean(dim=0).numpy())
         if progress is not None:
@@ -44,7 +46,8 @@ def latent_features(paths: Sequence[Path], progress: Report | None = None) -> Ar
 
 
 def photo_features(paths: Sequence[Path], progress: Report | None = None) -> Array:
-    """``[n, up to 32]``: the main components of small grey pictures, each of mean 0 and deviation 1 before."""
+    """``[n, up to 32]``: the main components of small grey pictures, each of mean 0 and deviation 1
+    before."""
     rows = []
     for i, path in enumerate(paths):
         grey = open_image(path).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -64,8 +67,8 @@ def _scaled(x: Array) -> Array:
 
 
 def ranking(x: Array, labels: Array) -> list[int]:
-    """Every sample, the most uncertain first: ordered by the distance from the boundary of a shrunken logistic regression,
-    which is the order of the distance of the probability from 0.5.
+    """Every sample, the most uncertain first: ordered by the distance from the boundary of a
+    shrunken logistic regression, which is the order of the distance of the probability from 0.5.
 
     Args:
         x: ``[n, features]``.
@@ -79,10 +82,13 @@ def ranking(x: Array, labels: Array) -> list[int]:
 def accuracy(x: Array, labels: Array) -> float | None:
     """Mean ROC AUC of five held-out parts of the labelled samples; None below five of each class.
 
-    Where uncertain samples were asked first these are the hard ones, and random ones would be told apart better.
+    Where uncertain samples were asked first these are the hard ones, and random ones would be told
+    apart better.
     """
     known = np.isfinite(labels)
     counts = np.bincount(labels[known].astype(int), minlength=2)
     if counts.min() < FOLDS:
         return None
-    return float(np.mean(held_out(probe("logistic", STRENGTH), x[known], labels[known], None, binary=True)))
+    return float(
+        np.mean(held_out(probe("logistic", STRENGTH), x[known], labels[known], None, binary=True))
+    )

@@ -12,7 +12,8 @@ T = TypeVar("T")
 
 @contextmanager
 def ahead(items: Sequence[T], prepare: Callable[[T], S], count: int) -> Iterator[Callable[[], S]]:
-    """Yield a function whose every call returns (or raises) the result of ``prepare`` for the next item.
+    """Yield a function whose every call returns (or raises) the result of ``prepare`` for the next
+    item.
 
     A thread prepares up to ``count`` items ahead, while the caller works on earlier ones.
     """

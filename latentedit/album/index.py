@@ -17,19 +17,31 @@ from latentedit.io.folders import distinct
 from latentedit.io.images import is_free
 
 COLUMNS = (
-    "photo", "latent", "status", "perceptual", "psnr", "perceptual_own_noise", "psnr_own_noise", "w_distance", "w_percentile",
-    "seconds", "remarks", "key",
-)  # fmt: skip
+    "photo",
+    "latent",
+    "status",
+    "perceptual",
+    "psnr",
+    "perceptual_own_noise",
+    "psnr_own_noise",
+    "w_distance",
+    "w_percentile",
+    "seconds",
+    "remarks",
+    "key",
+)
 
 
 LARGEST_INDEX = 2**28
 """Bytes of an ``index.csv`` that is read."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
-"""What spreadsheets compute when a cell begins with it; an apostrophe before it keeps them from that."""
+"""What spreadsheets compute when a cell begins with it; an apostrophe before it keeps them from
+that."""
 
 
 def key(photo: str | os.PathLike[str], settings: dict[str, Any]) -> str:
-    """32 hexadecimal digits: 16 that change with the content of ``photo``, and 16 that change with ``settings`` too."""
+    """32 hexadecimal digits: 16 that change with the content of ``photo``, and 16 that change with
+    ``settings`` too."""
     return keys(photo, settings)[0]
 
 
@@ -48,7 +60,8 @@ def keys(photo: str | os.PathLike[str], *settings: dict[str, Any]) -> list[str]:
 
 
 def share(items: Sequence[Path]) -> list[Path]:
-    """The items that fall to this process, by the variables that torchrun sets (RANK, WORLD_SIZE); all of them without."""
+    """The items that fall to this process, by the variables that torchrun sets (RANK, WORLD_SIZE);
+    all of them without."""
     try:
         rank = int(os.environ.get("RANK", "0"))
         world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -60,11 +73,12 @@ def share(items: Sequence[Path]) -> list[Path]:
 
 
 class Index:
-    """``index.csv`` in a folder of latents, a row a latent; rows are added one by one, and the last of a latent counts.
+    """``index.csv`` in a folder of latents, a row a latent; rows are added one by one, and the last
+    of a latent counts.
 
-    Several processes may add to one file: every row is one write at its end. Photos are named relative to the folder. A
-    cell that a spreadsheet would compute has an apostrophe before it, which is taken off on reading. Names that are not
-    UTF-8 are written with escapes.
+    Several processes may add to one file: every row is one write at its end. Photos are named
+    relative to the folder. A cell that a spreadsheet would compute has an apostrophe before it,
+    which is taken off on reading. Names that are not UTF-8 are written with escapes.
 
     Raises:
         Error: the file cannot be read, or is not such an index.
@@ -80,24 +94,31 @@ class Index:
             self.rows = {row["latent"]: row for row in self._read() if row["latent"]}
         except (Error, csv.Error) as error:
             reason = error.reason if isinstance(error, Error) else error
-            raise FormatError(f"not an index written by latentedit ({reason})", path=self.path) from error
+            raise FormatError(
+                f"not an index written by latentedit ({reason})", path=self.path
+            ) from error
 
     def _read(self) -> Iterator[dict[str, str]]:
-        # Line by line, as no cell has line breaks: a quote that a torn row leaves open must not swallow the rows after it.
+        # Line by line, as no cell has line breaks: a quote that a torn row leaves open must not
+        # swallow the rows after it.
         lines = read_text(self.path, LARGEST_INDEX).splitlines()
         for cells in (cells for line in lines for cells in csv.reader([line])):
-            # The head is missing where the disk was full when it should have been written, and there twice where two
-            # processes began at once.
+            # The head is missing where the disk was full when it should have been written, and
+            # there twice where two processes began at once.
             if "latent" in cells and "status" in cells:
                 missing = [name for name in COLUMNS if name not in cells]
                 if missing:
                     raise FormatError(f"it has no column {missing[0]}")
                 self._columns = cells
                 continue
-            yield {**dict.fromkeys(COLUMNS, ""), **dict(zip(self._columns, map(_unquoted, cells), strict=False))}
+            yield {
+                **dict.fromkeys(COLUMNS, ""),
+                **dict(zip(self._columns, map(_unquoted, cells), strict=False)),
+            }
 
     def has(self, latent: str, found: str) -> bool:
-        """Whether the latent of that name was made of a photo and with settings of the key ``found``, and is there."""
+        """Whether the latent of that name was made of a photo and with settings of the key
+        ``found``, and is there."""
         row = self.rows.get(_plain(latent))
         if row is None or row["status"] != "ok" or not os.path.isfile(self.path.parent / latent):
             return False
@@ -105,7 +126,8 @@ class Index:
         return row["key"] in (found, found[16:])
 
     def of_another(self, latent: str, photo: str | os.PathLike[str], found: str) -> bool:
-        """Whether the latent of that name belongs to another photo: one of another place and, by its key, other content."""
+        """Whether the latent of that name belongs to another photo: one of another place and, by
+        its key, other content."""
         row = self.rows.get(_plain(latent))
         if row is None or row["photo"] in (self.place(photo), _plain(os.fspath(photo))):
             return False
@@ -128,7 +150,10 @@ class Index:
         text = {name: _text(row.get(name)) for name in COLUMNS} | {"photo": self.place(photo)}
         self.rows[text["latent"]] = text
         numbers = {name for name, value in row.items() if isinstance(value, int | float)}
-        cells = [text.get(name, "") if name in numbers else _quoted(text.get(name, "")) for name in self._columns]
+        cells = [
+            text.get(name, "") if name in numbers else _quoted(text.get(name, ""))
+            for name in self._columns
+        ]
         try:
             make_folder(self.path.parent)
             self._append(cells)
@@ -164,10 +189,12 @@ _SHEET = re.compile(r"sheet(-\d+)?\.png")
 
 
 class Names:
-    """Names for what comes of photos in a folder, such that nothing takes the place of anything else.
+    """Names for what comes of photos in a folder, such that nothing takes the place of anything
+    else.
 
-    They are those of `latentedit.io.folders.distinct`. Where the folder has a latent of another photo, an input or a picture of
-    other origin by one of the names that would be written, it is NAME-inverted, NAME-inverted-2 and so on.
+    They are those of `latentedit.io.folders.distinct`. Where the folder has a latent of another
+    photo, an input or a picture of other origin by one of the names that would be written, it is
+    NAME-inverted, NAME-inverted-2 and so on.
 
     Args:
         files: all photos, also those of other processes.
@@ -182,7 +209,8 @@ class Names:
             self._reserve(base, base)
 
     def of(self, photo: Path, suffix: str = "", found: str = "") -> str:
-        """The name for ``photo`` with ``suffix`` at its end; ``found`` is its `key`, "" where it cannot be read."""
+        """The name for ``photo`` with ``suffix`` at its end; ``found`` is its `key`, "" where it
+        cannot be read."""
         base = self.bases[photo]
         number = 0
         name = f"{base}{suffix}"
@@ -194,10 +222,15 @@ class Names:
 
     def _is_free(self, name: str, base: str, photo: Path, found: str) -> bool:
         files = [f"{name}{ending}" for ending in ENDINGS]
-        if any(self._owners.get(file.casefold(), base) != base or _SHEET.fullmatch(file) for file in files):
+        if any(
+            self._owners.get(file.casefold(), base) != base or _SHEET.fullmatch(file)
+            for file in files
+        ):
             return False
         folder = self.index.path.parent
-        return all(is_free(folder / file) for file in files) and not self.index.of_another(files[0], photo, found)
+        return all(is_free(folder / file) for file in files) and not self.index.of_another(
+            files[0], photo, found
+        )
 
     def _reserve(self, name: str, base: str) -> None:
         for ending in ENDINGS:
@@ -210,7 +243,8 @@ def _last_byte(handle: int, size: int) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """``text`` with escapes for bytes of a file name that are not UTF-8, and for line breaks and the like."""
+    """``text`` with escapes for bytes of a file name that are not UTF-8, and for line breaks and
+    the like."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 

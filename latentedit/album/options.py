@@ -1,4 +1,5 @@
-"""The options of an album, and what they and the files that they name say about whether a photo is done already."""
+"""The options of an album, and what they and the files that they name say about whether a photo is
+done already."""
 
 import hashlib
 import os
@@ -19,7 +20,8 @@ FileName = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Cropping:
-    """Which crops of a photo are inverted; the fields are the options of `latentedit invert`, as texts."""
+    """Which crops of a photo are inverted; the fields are the options of `latentedit invert`, as
+    texts."""
 
     crop: str | None = None
     """"LEFT,TOP,SIZE" in pixels; None for the face."""
@@ -34,7 +36,8 @@ class Cropping:
 
     @property
     def in_pixels(self) -> bool:
-        """Whether positions are given in pixels of the photo as it is, so that it must not be reduced when it is opened."""
+        """Whether positions are given in pixels of the photo as it is, so that it must not be
+        reduced when it is opened."""
         return self.crop is not None or self.landmarks is not None
 
 
@@ -81,8 +84,9 @@ class AlbumOptions:
 def resume_facts(options: AlbumOptions, projector: Projector) -> dict[str, Any]:
     """Everything but the photo that decides what becomes of it, for `latentedit.album.index.keys`.
 
-    Files stand by their SHA-256, and the parts of the model by that of their weights, so that a changed file of the same name
-    makes a photo be done anew, and a renamed file of the same content does not.
+    Files stand by their SHA-256, and the parts of the model by that of their weights, so that a
+    changed file of the same name makes a photo be done anew, and a renamed file of the same content
+    does not.
     """
     inversion = asdict(options.inversion)
     # What the search starts from is said by the encoder's weights.
@@ -110,7 +114,8 @@ def resume_facts(options: AlbumOptions, projector: Projector) -> dict[str, Any]:
 
 
 def resume_facts_before(options: AlbumOptions, projector: Projector) -> dict[str, Any]:
-    """The same as albums of 0.1.0 and of early versions of 0.2.0 have it: files by their names alone."""
+    """The same as albums of 0.1.0 and of early versions of 0.2.0 have it: files by their names
+    alone."""
     search = options.inversion
     cropping = options.cropping
     return {
@@ -133,7 +138,9 @@ def resume_facts_before(options: AlbumOptions, projector: Projector) -> dict[str
         "aligned": cropping.aligned,
         "face": cropping.face,
         "landmarks": cropping.landmarks,
-        "face_detector": None if cropping.face_detector is None else os.fspath(cropping.face_detector),
+        "face_detector": None
+        if cropping.face_detector is None
+        else os.fspath(cropping.face_detector),
         "framing": projector.framing,
         "landmarks68": available(),
         "pixel_weight": search.pixel_weight,

@@ -1,7 +1,7 @@
 """The runner of an album: inverts photos into a folder of latents, images and an index.
 
-Three photos are in work at the same time: a thread opens and crops the next ones, the calling thread searches, and another
-thread writes what was found.
+Three photos are in work at the same time: a thread opens and crops the next ones, the calling
+thread searches, and another thread writes what was found.
 """
 
 import os
@@ -79,9 +79,11 @@ class Finished:
 
 
 class Listener:
-    """What an album tells of its progress; every method does nothing until a subclass says otherwise.
+    """What an album tells of its progress; every method does nothing until a subclass says
+    otherwise.
 
-    `warned` and the four around a search are called by the thread that runs the album, the others by any.
+    `warned` and the four around a search are called by the thread that runs the album, the others
+    by any.
     """
 
     def began(self, what: str, total: int | None) -> None:
@@ -109,7 +111,8 @@ class Listener:
         """A face is done."""
 
     def overview(self, drawn: Path, faces: int, seconds: float, problem: str | None) -> None:
-        """The album is over, ``faces`` are done: its contact sheet is ``drawn``, or there was a ``problem`` with it."""
+        """The album is over, ``faces`` are done: its contact sheet is ``drawn``, or there was a
+        ``problem`` with it."""
 
 
 @dataclass
@@ -146,9 +149,9 @@ class _Found:
 class AlbumRunner:
     """Inverts photos into one folder.
 
-    For every face it writes NAME.safetensors, NAME.png, NAME-compare.png and a row of index.csv, and at the end a contact
-    sheet. A photo that fails does not hold up the others. What is done already, with the same options and the same contents
-    of all files that they name, is skipped.
+    For every face it writes NAME.safetensors, NAME.png, NAME-compare.png and a row of index.csv,
+    and at the end a contact sheet. A photo that fails does not hold up the others. What is done
+    already, with the same options and the same contents of all files that they name, is skipped.
 
     Args:
         folder: of the album.
@@ -196,7 +199,8 @@ class AlbumRunner:
         """Invert ``photos``, which may be several processes' share of ``everything``.
 
         Raises:
-            Interrupted: Ctrl-C ended it; what was done before is kept, and so is the best of the search that was running.
+            Interrupted: Ctrl-C ended it; what was done before is kept, and so is the best of the
+                search that was running.
         """
         names = Names(self._index, everything or photos)
         began = time.monotonic()
@@ -204,7 +208,9 @@ class AlbumRunner:
             self._run(photos, names)
         except KeyboardInterrupt as error:
             kept = f"{self.done} photos are done and kept"
-            raise Interrupted(f"interrupted; {kept}, run the same command again to resume") from error
+            raise Interrupted(
+                f"interrupted; {kept}, run the same command again to resume"
+            ) from error
         finally:
             if len(self._rows) > 1:
                 self._overview(time.monotonic() - began)
@@ -228,7 +234,8 @@ class AlbumRunner:
             self._settle(len(self._written))
 
     def _prepare(self, photo: Path, names: Names, several: bool) -> list[_Job]:
-        """Return the faces of a photo that are still to be done; runs in another thread, so that the model need not wait."""
+        """Return the faces of a photo that are still to be done; runs in another thread, so that
+        the model need not wait."""
         own = ""
         try:
             if self.options.cropping.in_pixels:
@@ -255,15 +262,19 @@ class AlbumRunner:
                 continue
             target = crop_tensor(picture, quad, generator.resolution, generator.channels)
             whole = [[x * reduced, y * reduced] for x, y in quad]
-            jobs.append(_Job(photo, name, whole, target, warnings + remarks(picture, quad, target), own))
+            jobs.append(
+                _Job(photo, name, whole, target, warnings + remarks(picture, quad, target), own)
+            )
         return jobs
 
     def _is_done(self, name: str, own: str, before: str) -> bool:
-        """Whether the latent of that name was made of the same photo, with the same options and contents of files."""
+        """Whether the latent of that name was made of the same photo, with the same options and
+        contents of files."""
         latent = f"{name}.safetensors"
         if self._index.has(latent, own):
             return True
-        # Rows of older versions know files by their names alone. They count unless such a file was changed since.
+        # Rows of older versions know files by their names alone. They count unless such a file was
+        # changed since.
         return self._index.has(latent, before) and self._unchanged_since(self.folder / latent)
 
     def _unchanged_since(self, latent: Path) -> bool:
@@ -279,7 +290,9 @@ class AlbumRunner:
         discriminator = self.projector.discriminator
         for job in jobs:
             if domain is not None and discriminator is not None:
-                job.remarks += foreign(domain.distance(discriminator, job.target.to(self.projector.device)))
+                job.remarks += foreign(
+                    domain.distance(discriminator, job.target.to(self.projector.device))
+                )
             for remark in job.remarks:
                 self.listener.warned(job.photo, remark)
             self._waiting.append(job)
@@ -309,12 +322,19 @@ class AlbumRunner:
             self._written.append((job.photo, self._writer.submit(self._write, found)))
 
         # The writer need not be waited for, unless this is the end.
-        self._settle(len(self._written) if result.interrupted else sum(future.done() for _, future in self._written))
+        self._settle(
+            len(self._written)
+            if result.interrupted
+            else sum(future.done() for _, future in self._written)
+        )
         if result.interrupted:
-            raise Interrupted("interrupted; the best result so far is kept, run the same command again to resume")
+            raise Interrupted(
+                "interrupted; the best result so far is kept, run the same command again to resume"
+            )
 
     def _search(self, jobs: Sequence[_Job], frames: list[Tensor]) -> Inversion:
-        """Search for the faces of ``jobs`` together; ``frames`` get the images of some of the steps."""
+        """Search for the faces of ``jobs`` together; ``frames`` get the images of some of the
+        steps."""
         options = self.options.inversion
         every = max(options.step_count * (options.restarts + 1) // FRAMES, 1)
 
@@ -329,7 +349,9 @@ class AlbumRunner:
             images = torch.cat([job.target for job in jobs])
             return self.projector.invert(images, options, mask=self._mask, on_step=tell)
 
-    def _finish(self, job: _Job, result: Inversion, number: int, seconds: float, frames: list[Tensor]) -> _Found:
+    def _finish(
+        self, job: _Job, result: Inversion, number: int, seconds: float, frames: list[Tensor]
+    ) -> _Found:
         """Tune the generator to a face, if that is wanted, and look at it along sliders."""
         started = time.monotonic()
         one = slice(number, number + 1)
@@ -358,7 +380,8 @@ class AlbumRunner:
         )
 
     def _tuned(self, job: _Job, result: Inversion, number: int, latent: Latent) -> Tensor:
-        """Put the tuned generator's change into ``latent``, and return the image; Ctrl-C leaves what the search found."""
+        """Put the tuned generator's change into ``latent``, and return the image; Ctrl-C leaves
+        what the search found."""
         one = slice(number, number + 1)
         options = TuningOptions(self.options.tune_steps)
         noise = [map_[one] for map_ in result.noise]
@@ -384,7 +407,9 @@ class AlbumRunner:
         latent = found.latent
         latent.source = describe_source(photo) if self.options.remember_source else None
 
-        written = [self.folder / f"{name}{ending}" for ending in (".safetensors", ".png", "-compare.png")]
+        written = [
+            self.folder / f"{name}{ending}" for ending in (".safetensors", ".png", "-compare.png")
+        ]
         save_latent(written[0], latent)
         save_image(found.shown, written[1])
         video = self.folder / f"{name}.mp4" if self.options.video else None

@@ -1,4 +1,5 @@
-"""Files of weights (``.pt``, ``.pth``): whose layout one has, and the plain layout under NVIDIA's parameter names.
+"""Files of weights (``.pt``, ``.pth``): whose layout one has, and the plain layout under NVIDIA's
+parameter names.
 
 They are read by `latentedit.io.torch_files`, which executes nothing from them.
 """
@@ -24,12 +25,15 @@ from latentedit.networks.discriminator import DiscriminatorConfig, build_discrim
 from latentedit.networks.generator import Generator, GeneratorConfig
 
 FILTERS = ("resample_filter", "up_filter", "down_filter")
-UNSAID = "the file does not contain clamping, mapping learning rate and discriminator groups; the usual values are used"
+UNSAID = (
+    "the file does not contain clamping, mapping learning rate and discriminator groups; the usual "
+    "values are used"
+)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Model:
-    """A ``.pt`` or ``.pth`` in one of the layouts that are known: rosinality's, genforce's, NVIDIA's names, or a published
-    encoder with its decoder.
+    """A ``.pt`` or ``.pth`` in one of the layouts that are known: rosinality's, genforce's,
+    NVIDIA's names, or a published encoder with its decoder.
 
     Raises:
         Error: another layout (lucidrains' by name), or an architecture that cannot be represented.
@@ -40,13 +44,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
     found = unwrapped(read_state(path))
     if "GAN" in found or "version" in found:
         raise FormatError(
-            "a checkpoint of lucidrains' stylegan2_pytorch, whose networks are of another architecture (no weights in"
+            "a checkpoint of lucidrains' stylegan2_pytorch, whose networks are of another "
+            "architecture (no weights in"
             " common with the published StyleGAN2) and cannot be represented",
             path=path,
         )
     if is_published(found):
         return _load_with_encoder(path, found)
-    parts = {name: found[name] for name in ("generator_smooth", "generator") if is_genforce(found.get(name))}
+    parts = {
+        name: found[name]
+        for name in ("generator_smooth", "generator")
+        if is_genforce(found.get(name))
+    }
     if parts:  # as genforce's own training writes it
         model = load_genforce(path, next(iter(parts.values())))
         if len(parts) == 2:
@@ -62,13 +71,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
 
 
 def _load_with_encoder(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
-    """The decoder of a published encoder, which is a network in rosinality's layout, with the encoder."""
+    """The decoder of a published encoder, which is a network in rosinality's layout, with the
+    encoder."""
     from latentedit.formats.rosinality import load_rosinality
 
     decoder = decoder_of(found)
     if decoder is None:
         raise FormatError(
-            "an encoder without its decoder; name the StyleGAN2 network it was trained for as the model, and this file as the"
+            "an encoder without its decoder; name the StyleGAN2 network it was trained for as "
+            "the model, and this file as the"
             " encoder",
             path=path,
         )
@@ -79,7 +90,8 @@ def _load_with_encoder(path: str | os.PathLike[str], found: dict[str, Any]) -> M
 
 
 def load_published_encoder(path: str | os.PathLike[str], model: Model) -> None:
-    """Load the encoder of a published checkpoint into ``model``; the decoder beside it, if any, is left alone.
+    """Load the encoder of a published checkpoint into ``model``; the decoder beside it, if any, is
+    left alone.
 
     Raises:
         Error: another kind of file, or an encoder for a network of another size.
@@ -87,13 +99,18 @@ def load_published_encoder(path: str | os.PathLike[str], model: Model) -> None:
     found = unwrapped(read_state(path))
     if not is_published(found):
         raise FormatError(
-            f"expected a state_dict with encoder.*, as e4e, pSp and ReStyle have; found {listed(found)}", path=path
+            "expected a state_dict with encoder.*, as e4e, pSp and ReStyle have; found "
+            f"{listed(found)}",
+            path=path,
         )
     generator = model.generator
     encoder = published_encoder(path, found, generator.mapping.w_avg.cpu())
     expected, actual = (generator.num_ws, generator.w_dim), tuple(encoder.latent_avg.shape)
     if actual != expected:
-        reason = f"this encoder predicts {actual[0]} x {actual[1]} numbers, the generator takes {expected[0]} x {expected[1]}"
+        reason = (
+            f"this encoder predicts {actual[0]} x {actual[1]} numbers, the generator takes "
+            f"{expected[0]} x {expected[1]}"
+        )
         raise IncompatibleError(reason, path=path, expected=expected, actual=actual)
     model.encoder = encoder.eval().requires_grad_(False).to(generator.device)
 
@@ -104,7 +121,9 @@ WRAPPERS = ("module.", "_orig_mod.")
 
 def unwrapped(found: dict[str, Any]) -> dict[str, Any]:
     """``found`` without the wrappers' prefixes, in it and in the dictionaries one level down."""
-    inside = {name: _bare(value) if isinstance(value, dict) else value for name, value in found.items()}
+    inside = {
+        name: _bare(value) if isinstance(value, dict) else value for name, value in found.items()
+    }
     return _bare(inside)
 
 
@@ -117,7 +136,8 @@ def _bare(state: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _like(state: dict[Any, Any], bare: dict[Any, Any]) -> dict[Any, Any]:
-    """``bare`` with what torch keeps beside a ``state_dict``, where `save_plain` puts the architecture."""
+    """``bare`` with what torch keeps beside a ``state_dict``, where `save_plain` puts the
+    architecture."""
     metadata = getattr(state, "_metadata", None)
     if metadata is None:
         return bare
@@ -127,10 +147,11 @@ def _like(state: dict[Any, Any], bare: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def save_plain(path: str | os.PathLike[str], model: Model) -> None:
-    """Write the networks' ``state_dict``s (``G_ema``, ``G``, ``D``) under NVIDIA's parameter names as a ``.pt``.
+    """Write the networks' ``state_dict``s (``G_ema``, ``G``, ``D``) under NVIDIA's parameter names
+    as a ``.pt``.
 
-    The metadata that torch keeps with a ``state_dict`` get the architecture as plain values, so that variants that shapes do
-    not tell are read again exactly.
+    The metadata that torch keeps with a ``state_dict`` get the architecture as plain values, so
+    that variants that shapes do not tell are read again exactly.
     """
     parts = {"G_ema": model.generator, "G": model.raw_generator, "D": model.discriminator}
     document: dict[str, Any] = {}
@@ -138,7 +159,9 @@ def save_plain(path: str | os.PathLike[str], model: Model) -> None:
         if network is not None:
             document[name] = network.state_dict()
             options = network.config.as_dict().items()
-            document[name]._metadata[""]["config"] = {k: list(v) if isinstance(v, tuple) else v for k, v in options}
+            document[name]._metadata[""]["config"] = {
+                k: list(v) if isinstance(v, tuple) else v for k, v in options
+            }
     buffer = io.BytesIO()
     torch.save(document, buffer)
     write_bytes(path, buffer.getvalue())
@@ -146,27 +169,34 @@ def save_plain(path: str | os.PathLike[str], model: Model) -> None:
 
 def is_plain(state: Any) -> bool:
     """Whether ``state`` is the ``state_dict`` of a generator under NVIDIA's names."""
-    stylegan2 = isinstance(state, dict) and {"synthesis.b4.const", "mapping.fc0.weight"} <= set(state)
+    stylegan2 = isinstance(state, dict) and {"synthesis.b4.const", "mapping.fc0.weight"} <= set(
+        state
+    )
     return stylegan2 or is_stylegan3(state)
 
 
 def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
     """The networks of ``{"G_ema": state_dict, "G": ..., "D": ...}``.
 
-    Where `save_plain` has not written it, the architecture is taken from the shapes, and what they do not tell (clamping,
-    the mapping's learning rate) is as published.
+    Where `save_plain` has not written it, the architecture is taken from the shapes, and what they
+    do not tell (clamping, the mapping's learning rate) is as published.
 
     Raises:
         Error: tensors that do not make up a network that can be represented.
     """
     with complete(path, "network"):
-        generators, notes = {}, []
+        generators = {}
+        notes = []
         for name in ("G_ema", "G"):
             if isinstance(found.get(name), dict):
                 state = _weights(found[name])
                 options = _recorded(found[name])
                 if not options:
-                    known = options_of(path, found[name]) if is_stylegan3(state) else _generator_options(state)
+                    known = (
+                        options_of(path, found[name])
+                        if is_stylegan3(state)
+                        else _generator_options(state)
+                    )
                     options = known | _taps(path, found[name])
                     notes.append(UNSAID)
                 config = GeneratorConfig(**options)
@@ -179,14 +209,22 @@ def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
                     notes.append(missing.AVERAGE)
         if "G_ema" not in generators:
             generators["G_ema"] = generators.pop("G")
-        model = Model(generators["G_ema"], path=str(path), provenance={"layout": "weights under NVIDIA's names"})
+        model = Model(
+            generators["G_ema"],
+            path=str(path),
+            provenance={"layout": "weights under NVIDIA's names"},
+        )
         model.raw_generator = generators.get("G")
         for note in notes:
             missing.tell(model, note)
         if isinstance(found.get("D"), dict):
             state = _weights(found["D"])
-            options = _recorded(found["D"]) or _discriminator_options(state, generators["G_ema"].config)
-            model.discriminator = with_weights(build_discriminator, DiscriminatorConfig(**options), state, path)
+            options = _recorded(found["D"]) or _discriminator_options(
+                state, generators["G_ema"].config
+            )
+            model.discriminator = with_weights(
+                build_discriminator, DiscriminatorConfig(**options), state, path
+            )
     return model
 
 
@@ -195,17 +233,26 @@ def _recorded(state: Any) -> dict[str, Any]:
     metadata = getattr(state, "_metadata", None)
     root = metadata.get("") if isinstance(metadata, dict) else None
     config = root.get("config") if isinstance(root, dict) else None
-    return {name: value for name, value in config.items() if isinstance(name, str)} if isinstance(config, dict) else {}
+    return (
+        {name: value for name, value in config.items() if isinstance(name, str)}
+        if isinstance(config, dict)
+        else {}
+    )
 
 
 def _weights(state: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors without the filters, which NVIDIA's code lists among the buffers."""
-    tensors = {name: tensor for name, tensor in state.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
+    tensors = {
+        name: tensor
+        for name, tensor in state.items()
+        if isinstance(name, str) and isinstance(tensor, Tensor)
+    }
     return {name: tensor for name, tensor in tensors.items() if not name.endswith(FILTERS)}
 
 
 def _taps(path: str | os.PathLike[str], state: dict[str, Any]) -> dict[str, Any]:
-    """The option for the resampling filter that NVIDIA's code lists among the buffers; none where it is not there.
+    """The option for the resampling filter that NVIDIA's code lists among the buffers; none where
+    it is not there.
 
     Raises:
         Error: layers with different filters, or one that is not separable.
@@ -215,16 +262,28 @@ def _taps(path: str | os.PathLike[str], state: dict[str, Any]) -> dict[str, Any]
         return {}
     first = filters[0]
     row = first if first.ndim == 1 else first.sum(dim=0)
-    separable = first.ndim == 1 or torch.allclose(first, torch.outer(row, row) / row.sum(), atol=1e-6)
-    if not separable or any(filter.shape != first.shape or not torch.equal(filter, first) for filter in filters):
-        raise FormatError("its resampling filters are not separable, or differ; cannot be represented", path=path)
+    separable = first.ndim == 1 or torch.allclose(
+        first, torch.outer(row, row) / row.sum(), atol=1e-6
+    )
+    if not separable or any(
+        filter.shape != first.shape or not torch.equal(filter, first) for filter in filters
+    ):
+        raise FormatError(
+            "its resampling filters are not separable, or differ; cannot be represented", path=path
+        )
     return {"resample_filter": tuple(round(float(tap), 6) for tap in row / row.abs().min())}
 
 
 def _resolutions(state: dict[str, Tensor], prefix: str) -> list[int]:
-    names = {name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(f"{prefix}b")}
+    names = {
+        name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(f"{prefix}b")
+    }
     # Longer numbers are no resolutions, and might be anything.
-    found = sorted(int(name[1:]) for name in names if name[1:].isdecimal() and len(name) <= 1 + len(str(LARGEST)))
+    found = sorted(
+        int(name[1:])
+        for name in names
+        if name[1:].isdecimal() and len(name) <= 1 + len(str(LARGEST))
+    )
     if not found:
         raise FormatError("no blocks of any resolution")
     return found
@@ -233,7 +292,8 @@ def _resolutions(state: dict[str, Tensor], prefix: str) -> list[int]:
 def _generator_options(state: dict[str, Tensor]) -> dict[str, Any]:
     sizes = _resolutions(state, "synthesis.")
     finest = sizes[-1]
-    first, depth = state["mapping.fc0.weight"], sum(name.startswith("mapping.fc") for name in state) // 2
+    first = state["mapping.fc0.weight"]
+    depth = sum(name.startswith("mapping.fc") for name in state) // 2
     w_dim = first.shape[0]
     c_dim = state["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in state else 0
     architecture = "skip" if "synthesis.b4.torgb.weight" in state else "orig"
@@ -255,7 +315,8 @@ def _generator_options(state: dict[str, Tensor]) -> dict[str, Any]:
 
 def _discriminator_options(state: dict[str, Tensor], generator: GeneratorConfig) -> dict[str, Any]:
     sizes = _resolutions(state, "")
-    finest, half = sizes[-1], sizes[-1] // 2
+    finest = sizes[-1]
+    half = sizes[-1] // 2
     widths = {r: len(state[f"b{r}.conv0.bias"]) for r in sizes if r > 4}
     widths[4] = len(state["b4.conv.bias"])
     architecture = "resnet" if f"b{finest}.skip.weight" in state else "orig"

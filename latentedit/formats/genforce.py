@@ -1,4 +1,5 @@
-"""StyleGAN networks (2019) as genforce's PyTorch ports store them (``.pth``): InterFaceGAN's, and its later code's."""
+"""StyleGAN networks (2019) as genforce's PyTorch ports store them (``.pth``): InterFaceGAN's, and
+its later code's."""
 
 import math
 import os
@@ -22,7 +23,9 @@ FUSED_FROM = 128
 
 
 def is_genforce(found: Any) -> bool:
-    return isinstance(found, dict) and ("synthesis.layer0.first_layer" in found or "synthesis.layer0.const" in found)
+    return isinstance(found, dict) and (
+        "synthesis.layer0.first_layer" in found or "synthesis.layer0.const" in found
+    )
 
 
 def _under_older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -60,9 +63,13 @@ def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
         Error: an incomplete network, or a variant that cannot be represented.
     """
     with complete(path, "generator"):
-        state = _under_older_names({name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)})
+        state = _under_older_names(
+            {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+        )
         if any("label" in name for name in state):
-            raise FormatError("a network with labels of this layout cannot be represented", path=path)
+            raise FormatError(
+                "a network with labels of this layout cannot be represented", path=path
+            )
         generator = _generator(path, state)
 
     provenance: dict[str, Any] = {"layout": "genforce StyleGAN"}
@@ -79,20 +86,33 @@ def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
         missing.tell(model, missing.AVERAGE)
 
     if "synthesis.lod" not in state:
-        missing.tell(model, "the file does not say how far the network has grown; taken is all of it")
+        missing.tell(
+            model, "the file does not say how far the network has grown; taken is all of it"
+        )
     return model
 
 
 def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Generator:
-    levels = sum(name.startswith("synthesis.output") and name.endswith(".conv.weight") for name in state)
-    depth = sum(name.startswith("mapping.dense") and name.endswith("linear.weight") for name in state)
+    levels = sum(
+        name.startswith("synthesis.output") and name.endswith(".conv.weight") for name in state
+    )
+    depth = sum(
+        name.startswith("mapping.dense") and name.endswith("linear.weight") for name in state
+    )
     if not 1 <= levels <= LARGEST.bit_length() or not 1 <= depth <= DEEPEST:
-        raise FormatError(f"{levels} outputs and {depth} mapping layers are no network of this kind", path=path)
+        raise FormatError(
+            f"{levels} outputs and {depth} mapping layers are no network of this kind", path=path
+        )
 
     resolution = 2 ** (levels + 1)
-    widths = {4 * 2**index: state[f"synthesis.output{index}.conv.weight"].shape[1] for index in range(levels)}
+    widths = {
+        4 * 2**index: state[f"synthesis.output{index}.conv.weight"].shape[1]
+        for index in range(levels)
+    }
     if f"synthesis.layer{2 * levels - 1}.epilogue.bias" not in state:
-        raise FormatError("only networks with an RGB output at every resolution can be represented", path=path)
+        raise FormatError(
+            "only networks with an RGB output at every resolution can be represented", path=path
+        )
 
     config = GeneratorConfig(
         resolution=resolution,
@@ -105,7 +125,9 @@ def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Genera
         **width_options(widths),
     )
     ours = {
-        "mapping.w_avg": state.get(AVERAGE, torch.zeros(len(state[f"mapping.dense{depth - 1}.linear.weight"]))),
+        "mapping.w_avg": state.get(
+            AVERAGE, torch.zeros(len(state[f"mapping.dense{depth - 1}.linear.weight"]))
+        ),
         "synthesis.lod": state.get("synthesis.lod", torch.zeros([])),
         "synthesis.b4.const": state["synthesis.layer0.first_layer"][0],
     }
@@ -134,7 +156,8 @@ def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Genera
 
 
 def _weight(state: dict[str, Tensor], layer: str) -> Tensor:
-    """``[O, I, 3, 3]``; the fused form is stored as ``[3, 3, I, O]`` and turned by its transposed convolution."""
+    """``[O, I, 3, 3]``; the fused form is stored as ``[3, 3, I, O]`` and turned by its transposed
+    convolution."""
     if f"{layer}.conv.weight" in state:
         return state[f"{layer}.conv.weight"]
     return state[f"{layer}.weight"].permute(3, 2, 0, 1).flip(2, 3)
@@ -146,7 +169,11 @@ def _taps(path: str | os.PathLike[str], state: dict[str, Tensor]) -> tuple[float
     if not kernels:
         return (1.0,)
     row = kernels[0].sum(dim=0)
-    same = all(k.shape == kernels[0].shape and torch.allclose(k, torch.outer(row, row) / row.sum(), atol=1e-6) for k in kernels)
+    same = all(
+        k.shape == kernels[0].shape
+        and torch.allclose(k, torch.outer(row, row) / row.sum(), atol=1e-6)
+        for k in kernels
+    )
     if not same or not math.isclose(float(row.sum()), 1.0, abs_tol=1e-5):
         raise FormatError("layers blur in ways that cannot be represented", path=path)
     return tuple(round(float(tap), 6) for tap in row / row.abs().min())

@@ -13,14 +13,17 @@ ENDINGS = (".safetensors", ".npz", ".npy", ".pt")
 
 
 def load_latent(path: str | os.PathLike[str]) -> Latent:
-    """Read a latent file, or a file of another tool that contains one latent (`latentedit.formats.projections`).
+    """Read a latent file, or a file of another tool that contains one latent
+    (`latentedit.formats.projections`).
 
     Raises:
         Error: the file does not exist, is damaged, or is another kind of file.
     """
     if os.path.isfile(path) and is_picture(path):
         raise FormatError(
-            "a photo, not a latent", path=path, advice=f'invert it first: "latentedit invert {path} --out latents"'
+            "a photo, not a latent",
+            path=path,
+            advice=f'invert it first: "latentedit invert {path} --out latents"',
         )
     if Path(path).suffix in ENDINGS[1:]:
         from latentedit.formats.projections import load_projection
@@ -32,7 +35,9 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
     tensors = {name: _floats(path, name, tensor) for name, tensor in tensors.items()}
     ws = tensors.get("ws")
     if ws is None or ws.ndim != 3 or len(ws) != 1 or not ws.numel():
-        raise FormatError("a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint", path=path)
+        raise FormatError(
+            "a latent file needs ws of shape [1, num_ws, w_dim] and a fingerprint", path=path
+        )
 
     maps = [tensors[name] for name in sorted(tensors) if name.startswith("noise/")]
     if any(map_.ndim != 4 or map_.shape[:2] != (1, 1) for map_ in maps):
@@ -52,5 +57,9 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
         source=header.get("source"),
         styles=offsets,
         safe=safe_in(header),
-        tuned={name.removeprefix("tuned/"): tensor for name, tensor in tensors.items() if name.startswith("tuned/")},
+        tuned={
+            name.removeprefix("tuned/"): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("tuned/")
+        },
     )

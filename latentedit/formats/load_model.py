@@ -23,7 +23,8 @@ LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:
-    """Return the file of a bundled name, a path, or the name of a published network (`latentedit.formats.zoo`)."""
+    """Return the file of a bundled name, a path, or the name of a published network
+    (`latentedit.formats.zoo`)."""
     text = os.fspath(name)
     bundled = bundled_file(text)
     if bundled is not None:
@@ -38,20 +39,24 @@ def find_model(name: str | os.PathLike[str]) -> Path:
             return published
         if text in RETIRED:
             raise NotFoundError(
-                f"this model no longer ships; use {RETIRED[text]} (128 px, colour) in its place. Latents and directions"
-                f" of {text} need its own file, which is in the repository's history (latentedit/bundled at version 0.1.0)",
+                f"this model no longer ships; use {RETIRED[text]} (128 px, colour) in its place. "
+                "Latents and directions"
+                f" of {text} need its own file, which is in the repository's history "
+                "(latentedit/bundled at version 0.1.0)",
                 path=text,
             )
         known = ", ".join(bundled_names())
         raise NotFoundError(
-            f'no such model file; bundled models: {known}; "latentedit model zoo" lists published ones', path=text
+            f'no such model file; bundled models: {known}; "latentedit model zoo" lists '
+            "published ones",
+            path=text,
         )
     return Path(text)
 
 
 def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:
-    """Read a bundled or published model by name, a native model file, an NVIDIA ``.pkl``, or a ``.pt`` or ``.pth`` of weights
-    (rosinality's, genforce's, or NVIDIA's names).
+    """Read a bundled or published model by name, a native model file, an NVIDIA ``.pkl``, or a
+    ``.pt`` or ``.pth`` of weights (rosinality's, genforce's, or NVIDIA's names).
 
     Raises:
         Error: the file does not exist, is damaged, or contains an unsupported kind of network.
@@ -72,10 +77,16 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
         model.generator.label_frequencies = [float(share) for share in frequencies]
     model.framing = model.framing or framing
     model.path = str(path)
-    LOG.debug("read the model %s: %d px, %d layers", path, model.generator.resolution, model.generator.num_ws)
+    LOG.debug(
+        "read the model %s: %d px, %d layers",
+        path,
+        model.generator.resolution,
+        model.generator.num_ws,
+    )
     if not bool(model.generator.mapping.w_avg.any()):
         model.notes.append(
-            "the running mean of w in the file is zero, so it was probably never measured; truncation moves latents towards it"
+            "the running mean of w in the file is zero, so it was probably never measured; "
+            "truncation moves latents towards it"
         )
     return model
 
@@ -113,15 +124,20 @@ def _check_facts(model: Model) -> None:
         raise FormatError("the header's provenance must be an object")
     check_framing(model.framing)
     shares = model.provenance.get("label_frequencies")
-    if shares is not None and not (isinstance(shares, list) and all(is_number(share, 1e15) and share >= 0 for share in shares)):
+    if shares is not None and not (
+        isinstance(shares, list) and all(is_number(share, 1e15) and share >= 0 for share in shares)
+    ):
         raise FormatError("the header's label_frequencies must be a list of numbers")
     names = model.provenance.get("label_names")
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str | int) for name in names)):
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(name, str | int) for name in names)
+    ):
         raise FormatError("the header's label_names must be a list of names")
 
 
 def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return the framing of a published network, which its file does not define; None for other models."""
+    """Return the framing of a published network, which its file does not define; None for other
+    models."""
     if Path(name).suffix or os.path.exists(name):
         return None
     from latentedit.formats import zoo
@@ -135,7 +151,8 @@ def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def add_encoder(path: str | os.PathLike[str], model: Model) -> None:
-    """Load the encoder in a file into ``model``: one of our own, or a published checkpoint (pSp, e4e, ReStyle).
+    """Load the encoder in a file into ``model``: one of our own, or a published checkpoint (pSp,
+    e4e, ReStyle).
 
     Raises:
         Error: no encoder, or one that belongs to another generator.
@@ -153,12 +170,16 @@ def add_encoder(path: str | os.PathLike[str], model: Model) -> None:
 
 
 def load_generator(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Generator:
-    """Load the generator of a model file or a bundled model (``"faces128"``), ready to render; see `load_model`."""
+    """Load the generator of a model file or a bundled model (``"faces128"``), ready to render; see
+    `load_model`."""
     return load_model(name, device).generator
 
 
-def load_discriminator(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Discriminator:
-    """Load the discriminator of a model file; raise `Error` if the file has none. See `load_model`."""
+def load_discriminator(
+    name: str | os.PathLike[str], device: str | torch.device = "cpu"
+) -> Discriminator:
+    """Load the discriminator of a model file; raise `Error` if the file has none. See
+    `load_model`."""
     discriminator = load_model(name, device).discriminator
     if discriminator is None:
         raise NotFoundError("this model file has no discriminator", path=name)

@@ -1,4 +1,5 @@
-"""Replacements for missing parts of network files: measured, or random with a fixed seed, and always reported."""
+"""Replacements for missing parts of network files: measured, or random with a fixed seed, and
+always reported."""
 
 from collections.abc import Sequence
 
@@ -11,8 +12,15 @@ from latentedit.model.model import Model
 from latentedit.networks.generator import Generator
 
 NOISE_SEED = 0
-AVERAGE = f"the file has no running mean of w; the mean of {SAMPLES:,} random w replaces it".replace(",", " ")
-NOISE = f"the file has no noise maps; random maps of seed {NOISE_SEED} replace them, and the details of images depend on them"
+AVERAGE = (
+    f"the file has no running mean of w; the mean of {SAMPLES:,} random w replaces it".replace(
+        ",", " "
+    )
+)
+NOISE = (
+    f"the file has no noise maps; random maps of seed {NOISE_SEED} replace them, and the details "
+    "of images depend on them"
+)
 
 
 def drawn_noise(shapes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -30,8 +38,12 @@ def measure_average(generator: Generator) -> None:
 
 
 def tell(model: Model, line: str) -> None:
-    """Keep ``line`` in the model's notes, which commands print, and in its provenance, which a converted file keeps."""
+    """Keep ``line`` in the model's notes, which commands print, and in its provenance, which a
+    converted file keeps."""
     if line in model.notes:
         return
     model.notes.append(line)
-    model.provenance = {**model.provenance, "filled_in": [*model.provenance.get("filled_in", []), line]}
+    model.provenance = {
+        **model.provenance,
+        "filled_in": [*model.provenance.get("filled_in", []), line],
+    }

@@ -1,4 +1,5 @@
-"""Network pickles of NVIDIA's: the PyTorch layout (stylegan2-ada-pytorch, and what stylegan3's code writes)."""
+"""Network pickles of NVIDIA's: the PyTorch layout (stylegan2-ada-pytorch, and what stylegan3's code
+writes)."""
 
 import mmap
 import os
@@ -21,8 +22,8 @@ from latentedit.networks.generator import Generator, GeneratorConfig
 
 
 def load_nvidia(path: str | os.PathLike[str]) -> Model:
-    """A network file of NVIDIA's as a `Model`: StyleGAN2 or StyleGAN3 in the PyTorch layout, or an older network in the
-    TensorFlow one.
+    """A network file of NVIDIA's as a `Model`: StyleGAN2 or StyleGAN3 in the PyTorch layout, or an
+    older network in the TensorFlow one.
 
     Raises:
         Error: another kind of file or of network.
@@ -33,21 +34,32 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
         kind = _mentioned(path)
         if kind is None:
             raise
-        text = f"{kind}, by the names in it; only StyleGAN, StyleGAN2 and StyleGAN3 networks can be read ({error})"
+        text = (
+            f"{kind}, by the names in it; only StyleGAN, StyleGAN2 and StyleGAN3 networks can be "
+            f"read ({error})"
+        )
         raise FormatError(text, path=path) from error
     if isinstance(data, TensorflowNetwork) or (
-        isinstance(data, tuple | list) and data and all(part is None or isinstance(part, TensorflowNetwork) for part in data)
+        isinstance(data, tuple | list)
+        and data
+        and all(part is None or isinstance(part, TensorflowNetwork) for part in data)
     ):
         from latentedit.formats.tensorflow import load_tensorflow
 
         with complete(path, "recorded network"):
-            return load_tensorflow(path, (data,) if isinstance(data, TensorflowNetwork) else tuple(data))
+            return load_tensorflow(
+                path, (data,) if isinstance(data, TensorflowNetwork) else tuple(data)
+            )
     if not isinstance(data, dict) or not isinstance(data.get("G_ema"), Record):
-        raise FormatError("expected a network pickle of NVIDIA's PyTorch layout with a G_ema in it", path=path)
+        raise FormatError(
+            "expected a network pickle of NVIDIA's PyTorch layout with a G_ema in it", path=path
+        )
     with complete(path, "recorded network"):
         generator = _generator(data["G_ema"], path)
         raw = _generator(data["G"], path) if isinstance(data.get("G"), Record) else None
-        discriminator = _discriminator(data["D"], path) if isinstance(data.get("D"), Record) else None
+        discriminator = (
+            _discriminator(data["D"], path) if isinstance(data.get("D"), Record) else None
+        )
     provenance = {"source": Path(path).name, "layout": "NVIDIA PyTorch pickle"}
     return Model(generator, discriminator, None, provenance, str(path), raw_generator=raw)
 
@@ -70,12 +82,20 @@ def _mentioned(path: str | os.PathLike[str]) -> str | None:
 
 
 def _check_layers(path: str | os.PathLike[str], blocks: dict[int, Record]) -> None:
-    """Raise `Error` unless all convolutions are of one kind, which is that of the published networks."""
-    layers = [part for block in blocks.values() for name, part in block["_modules"].items() if name.startswith("conv")]
+    """Raise `Error` unless all convolutions are of one kind, which is that of the published
+    networks."""
+    layers = [
+        part
+        for block in blocks.values()
+        for name, part in block["_modules"].items()
+        if name.startswith("conv")
+    ]
     if any(not layer.get("use_noise", True) for layer in layers):
         raise FormatError("layers without noise inputs cannot be represented", path=path)
     if any(layer.get("activation", "lrelu") not in ("lrelu", "linear") for layer in layers):
-        raise FormatError("layers with another activation than lrelu cannot be represented", path=path)
+        raise FormatError(
+            "layers with another activation than lrelu cannot be represented", path=path
+        )
     if len({_clamp(layer) for layer in layers}) > 1:
         raise FormatError("layers that are clamped differently cannot be represented", path=path)
 
@@ -90,12 +110,19 @@ def _blocks(modules: dict[str, Any]) -> dict[int, Record]:
 
 
 def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
-    synthesis, mapping = record["_modules"].get("synthesis"), record["_modules"].get("mapping")
+    synthesis = record["_modules"].get("synthesis")
+    mapping = record["_modules"].get("mapping")
     kind = _kind(record)
     if kind == "a StyleGAN3 generator":
         return stylegan3_generator(record, path)
-    if not isinstance(synthesis, Record) or not isinstance(mapping, Record) or "b4" not in synthesis["_modules"]:
-        raise FormatError(f"{kind}; only StyleGAN, StyleGAN2 and StyleGAN3 generators can be read", path=path)
+    if (
+        not isinstance(synthesis, Record)
+        or not isinstance(mapping, Record)
+        or "b4" not in synthesis["_modules"]
+    ):
+        raise FormatError(
+            f"{kind}; only StyleGAN, StyleGAN2 and StyleGAN3 generators can be read", path=path
+        )
     blocks = _blocks(synthesis["_modules"])
     resolution = max(blocks)
     layer = blocks[resolution]["_modules"]["conv1"]
@@ -121,16 +148,20 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
 def _kind(record: Record) -> str:
     """What a generator is that is not a StyleGAN2, as far as its modules tell."""
     parts = record["_modules"]
-    synthesis, mapping = parts.get("synthesis"), parts.get("mapping")
+    synthesis = parts.get("synthesis")
+    mapping = parts.get("mapping")
     layers = list(synthesis["_modules"]) if isinstance(synthesis, Record) else []
     if {"superresolution", "renderer", "backbone"} & set(parts):
         return "an EG3D generator"
     if any(isinstance(name, str) and name.startswith("L0_") for name in layers):
         labels = mapping["_modules"] if isinstance(mapping, Record) else {}
-        # StyleGAN-XL embeds classes by features of another network, and grows by a generator within a generator.
+        # StyleGAN-XL embeds classes by features of another network, and grows by a generator within
+        # a generator.
         larger = "embed_proj" in labels or record.class_name == "SuperresGenerator"
         return "a StyleGAN-XL generator" if larger else "a StyleGAN3 generator"
-    return f"a network of class {shown(record.class_name)}" if record.class_name else "another network"
+    return (
+        f"a network of class {shown(record.class_name)}" if record.class_name else "another network"
+    )
 
 
 def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminator:
@@ -161,7 +192,9 @@ def _discriminator(record: Record, path: str | os.PathLike[str]) -> Discriminato
 
 
 def _without_filters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
+    return {
+        name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")
+    }
 
 
 def _group(value: Any) -> int:
@@ -178,6 +211,8 @@ def _taps(block: Record, path: str | os.PathLike[str]) -> tuple[float, ...]:
     filter = block["_buffers"]["resample_filter"].value
     row = filter if filter.ndim == 1 else filter.sum(dim=0)
     taps = row / row.abs().min()
-    if filter.ndim == 2 and not torch.allclose(filter, torch.outer(row, row) / row.sum(), atol=1e-6):
+    if filter.ndim == 2 and not torch.allclose(
+        filter, torch.outer(row, row) / row.sum(), atol=1e-6
+    ):
         raise FormatError("the resampling filter is not separable", path=path)
     return tuple(round(float(tap), 6) for tap in taps)

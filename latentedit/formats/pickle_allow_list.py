@@ -1,8 +1,9 @@
 """Reading pickles without executing anything from them.
 
-A pickle is a program that calls functions by name. The unpickler here knows a short list of names, each mapped to
-something that builds plain data, and refuses every other name. The source code that NVIDIA's files carry (``module_src``)
-stays a string. Before it runs, the program is read through for sizes and depths that no network needs.
+A pickle is a program that calls functions by name. The unpickler here knows a short list of names,
+each mapped to something that builds plain data, and refuses every other name. The source code that
+NVIDIA's files carry (``module_src``) stays a string. Before it runs, the program is read through
+for sizes and depths that no network needs.
 """
 
 import mmap
@@ -19,7 +20,14 @@ import numpy as np
 from latentedit.errors import Error, FormatError, reason, shown
 from latentedit.io.budget import Budget, check_things, file_size
 from latentedit.io.pickle_programs import Builder, Sealed, check_program
-from latentedit.io.torch_files import Held, Storage, build_tensor, held_bytes, read_storage, same_tensor
+from latentedit.io.torch_files import (
+    Held,
+    Storage,
+    build_tensor,
+    held_bytes,
+    read_storage,
+    same_tensor,
+)
 
 __all__ = ["ALLOWED", "Array", "Held", "Record", "TensorflowNetwork", "read_pickle"]
 
@@ -72,7 +80,11 @@ class NumberType:
         self.value = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
+        if (
+            not isinstance(state, tuple)
+            or len(state) < 5
+            or any(part is not None for part in state[2:5])
+        ):
             raise FormatError("an array of anything but numbers")
         if state[1] in ("<", ">"):
             self.value = self.value.newbyteorder(state[1])
@@ -90,14 +102,21 @@ class Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, data = state
-        if self.budget is not None and isinstance(data, bytes | str):  # one of them may be in many arrays
+        # one of them may be in many arrays
+        if self.budget is not None and isinstance(data, bytes | str):
             self.budget.take("tensors")
             self.budget.take("bytes", len(data))
         if isinstance(data, str):  # written by Python 2
             data = data.encode("latin1")
-        if not isinstance(kind, NumberType) or not isinstance(data, bytes) or not isinstance(shape, tuple):
+        if (
+            not isinstance(kind, NumberType)
+            or not isinstance(data, bytes)
+            or not isinstance(shape, tuple)
+        ):
             raise FormatError("an array of an unexpected kind")
-        self.value = np.frombuffer(data, dtype=kind.value).reshape(shape, order="F" if fortran else "C")
+        self.value = np.frombuffer(data, dtype=kind.value).reshape(
+            shape, order="F" if fortran else "C"
+        )
 
 
 def _array(budget: Budget, *_: Any) -> Array:
@@ -107,7 +126,9 @@ def _array(budget: Budget, *_: Any) -> Array:
 def _array_of(budget: Budget, data: Any, kind: Any, shape: Any, order: Any = "C") -> Array:
     """As pickle protocol 5 writes arrays."""
     array = Array(budget)
-    array.__setstate__((1, shape, kind, order == "F", bytes(data) if isinstance(data, bytearray) else data))
+    array.__setstate__(
+        (1, shape, kind, order == "F", bytes(data) if isinstance(data, bytearray) else data)
+    )
     return array
 
 
@@ -186,10 +207,13 @@ class RestrictedUnpickler(pickle.Unpickler):
         found = ALLOWED.get((module, name))
         if found is None:
             asked = shown(f"{module[:60]}.{name[:60]}")
-            raise FormatError(f"the pickle asks for {asked}, which is not among the names that are safe to read")
+            raise FormatError(
+                f"the pickle asks for {asked}, which is not among the names that are safe to read"
+            )
         if found is not TensorflowNetwork:
             return found
-        if self.network is None:  # one of its own, as a pickle may try to change the classes that it is given
+        # one of its own, as a pickle may try to change the classes that it is given
+        if self.network is None:
             self.network = type("TensorflowNetwork", (TensorflowNetwork,), {"__slots__": ()})
         return self.network
 
@@ -206,7 +230,8 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     path = Path(path)
     budget = Budget(file_size(path))
     try:
-        # Mapped, a read beyond the end is cut off, where a file would first allocate what was asked for.
+        # Mapped, a read beyond the end is cut off, where a file would first allocate what was asked
+        # for.
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
             stream: Any = view
             check_program(stream, budget)
@@ -218,4 +243,6 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     except Error as error:
         raise error.at(path) from error
     except Exception as error:  # a hostile or damaged pickle can raise anything
-        raise FormatError(f"not a network pickle, or damaged ({reason(error)})", path=path) from error
+        raise FormatError(
+            f"not a network pickle, or damaged ({reason(error)})", path=path
+        ) from error

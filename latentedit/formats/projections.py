@@ -24,35 +24,58 @@ def load_projections(path: str | os.PathLike[str]) -> list[tuple[str, Latent]]:
     Supported files:
 
     - NVIDIA's ``projected_w.npz``: ``w [N, num_ws, w_dim]``;
-    - ``latents.pt`` of e4e and similar tools: a tensor ``[N, num_ws, w_dim]``; a ``.npy`` of such an array;
-    - the ``.pt`` of rosinality's projector: for every image name ``latent [w_dim]`` or ``[num_ws, w_dim]``, and ``noise``.
+    - ``latents.pt`` of e4e and similar tools: a tensor ``[N, num_ws, w_dim]``; a ``.npy`` of such
+      an array;
+    - the ``.pt`` of rosinality's projector: for every image name ``latent [w_dim]`` or
+      ``[num_ws, w_dim]``, and ``noise``.
 
-    These files do not name their generator, so the latents' fingerprint is empty. A latent of shape ``[1, 1, w_dim]`` means the
-    same w in all layers.
+    These files do not name their generator, so the latents' fingerprint is empty. A latent of shape
+    ``[1, 1, w_dim]`` means the same w in all layers.
 
     Raises:
         Error: another kind of file, or a damaged one.
     """
     found = read_arrays(path)
     stem = Path(path).stem
-    if isinstance(found, dict) and isinstance(found.get("noises"), list):  # as its older versions wrote it
+    # as its older versions wrote it
+    if isinstance(found, dict) and isinstance(found.get("noises"), list):
         noises = found.pop("noises")
-        found = {key: {**value, "noise": noises} if isinstance(value, dict) else value for key, value in found.items()}
+        found = {
+            key: {**value, "noise": noises} if isinstance(value, dict) else value
+            for key, value in found.items()
+        }
 
-    if isinstance(found, dict) and found and all(isinstance(v, dict) and "latent" in v for v in found.values()):
+    if (
+        isinstance(found, dict)
+        and found
+        and all(isinstance(v, dict) and "latent" in v for v in found.values())
+    ):
         names = [_name(key, index) for index, key in enumerate(found)]
-        names = [name if names.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(names)]
-        return [(name, _rosinality(path, value)) for name, value in zip(names, found.values(), strict=True)]
+        names = [
+            name if names.count(name) == 1 else f"{name}-{index}"
+            for index, name in enumerate(names)
+        ]
+        return [
+            (name, _rosinality(path, value))
+            for name, value in zip(names, found.values(), strict=True)
+        ]
 
     if isinstance(found, dict):
         array = found.get("w", next(iter(found.values())) if len(found) == 1 else None)
         if array is None:
-            raise FormatError(f"expected latents under the name w, or a single array; it has {listed(found)}", path=path)
+            raise FormatError(
+                f"expected latents under the name w, or a single array; it has {listed(found)}",
+                path=path,
+            )
     else:
         array = found
 
     ws = _ws(path, array)
-    names = [stem] if len(ws) == 1 else [f"{stem}-{index:0{len(str(len(ws) - 1))}d}" for index in range(len(ws))]
+    names = (
+        [stem]
+        if len(ws) == 1
+        else [f"{stem}-{index:0{len(str(len(ws) - 1))}d}" for index in range(len(ws))]
+    )
     return [(name, _latent(w[None])) for name, w in zip(names, ws, strict=True)]
 
 
@@ -60,19 +83,24 @@ def load_projection(path: str | os.PathLike[str]) -> Latent:
     """Read the latent of a file that contains exactly one; see `load_projections`."""
     found = load_projections(path)
     if len(found) != 1:
-        raise FormatError(f'holds {len(found)} latents; "latentedit latent import" writes a file for each', path=path)
+        raise FormatError(
+            f'holds {len(found)} latents; "latentedit latent import" writes a file for each',
+            path=path,
+        )
     return found[0][1]
 
 
 def save_projection(path: str | os.PathLike[str], latent: Latent) -> None:
-    """Write ``w [1, num_ws, w_dim]`` float32 as NVIDIA's projector does; `lost` lists what this format cannot hold."""
+    """Write ``w [1, num_ws, w_dim]`` float32 as NVIDIA's projector does; `lost` lists what this
+    format cannot hold."""
     buffer = io.BytesIO()
     np.savez(buffer, w=latent.ws.float().numpy())
     write_bytes(path, buffer.getvalue())
 
 
 def lost(latent: Latent) -> list[str]:
-    """List what `save_projection` leaves out of ``latent``; the first three items change the image."""
+    """List what `save_projection` leaves out of ``latent``; the first three items change the
+    image."""
     parts = {
         "the generator's tuning to the photo": bool(latent.tuned),
         "the style offsets": bool(latent.styles),
@@ -96,7 +124,9 @@ def _ws(path: str | os.PathLike[str], array: Any) -> Tensor:
     while ws.ndim < 3:
         ws = ws[None]
     if ws.ndim != 3 or 0 in ws.shape:
-        raise FormatError(f"latents have the shape [N, num_ws, w_dim], found {list(ws.shape)}", path=path)
+        raise FormatError(
+            f"latents have the shape [N, num_ws, w_dim], found {list(ws.shape)}", path=path
+        )
     return ws
 
 
@@ -107,11 +137,17 @@ def _rosinality(path: str | os.PathLike[str], entry: dict[Any, Any]) -> Latent:
         raise FormatError(f"expected one latent per image, found {len(ws)}", path=path)
     if noise is None:
         return _latent(ws)
-    if not isinstance(noise, list) or not all(isinstance(map_, np.ndarray) and map_.ndim == 4 for map_ in noise):
+    if not isinstance(noise, list) or not all(
+        isinstance(map_, np.ndarray) and map_.ndim == 4 for map_ in noise
+    ):
         raise FormatError("expected noise maps [1, 1, h, w]", path=path)
     return _latent(ws, [torch.from_numpy(numbers(path, map_, np.float32)) for map_ in noise])
 
 
 def _name(key: Any, index: int) -> str:
-    stem = re.sub(r"[^\w.-]", "_", re.split(r"[/\\]", key)[-1].rsplit(".", 1)[0]) if isinstance(key, str) else ""
+    stem = (
+        re.sub(r"[^\w.-]", "_", re.split(r"[/\\]", key)[-1].rsplit(".", 1)[0])
+        if isinstance(key, str)
+        else ""
+    )
     return stem.strip(".")[:80] or f"latent-{index}"

@@ -1,4 +1,5 @@
-"""Checkpoints of the published encoders (pSp, e4e, ReStyle): ``state_dict``, ``latent_avg`` and ``opts``."""
+"""Checkpoints of the published encoders (pSp, e4e, ReStyle): ``state_dict``, ``latent_avg`` and
+``opts``."""
 
 import os
 import re
@@ -26,7 +27,9 @@ PASSES = 5
 def is_published(found: Any) -> bool:
     """Whether ``found`` are the contents of such a checkpoint."""
     state = found.get("state_dict") if isinstance(found, dict) else None
-    return isinstance(state, dict) and any(isinstance(name, str) and name.startswith("encoder.") for name in state)
+    return isinstance(state, dict) and any(
+        isinstance(name, str) and name.startswith("encoder.") for name in state
+    )
 
 
 def decoder_of(found: dict[str, Any]) -> dict[str, Any] | None:
@@ -41,25 +44,40 @@ def decoder_of(found: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _part(state: dict[Any, Any], prefix: str) -> dict[str, Any]:
-    return {name[len(prefix) :]: value for name, value in state.items() if isinstance(name, str) and name.startswith(prefix)}
+    return {
+        name[len(prefix) :]: value
+        for name, value in state.items()
+        if isinstance(name, str) and name.startswith(prefix)
+    }
 
 
-def published_encoder(path: str | os.PathLike[str], found: dict[str, Any], average: Tensor | None) -> PublishedEncoder:
+def published_encoder(
+    path: str | os.PathLike[str], found: dict[str, Any], average: Tensor | None
+) -> PublishedEncoder:
     """The encoder in ``found``, the contents of such a checkpoint.
 
     Args:
-        average: the mean w ``[w_dim]`` of the generator, for a checkpoint that does not hold it; None for none.
+        average: the mean w ``[w_dim]`` of the generator, for a checkpoint that does not hold it;
+            None for none.
 
     Raises:
         FormatError: an encoder of another kind, or an incomplete one.
     """
     with complete(path, "encoder"):
-        state = {name: value for name, value in _part(found["state_dict"], "encoder.").items() if isinstance(value, Tensor)}
-        state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+        state = {
+            name: value
+            for name, value in _part(found["state_dict"], "encoder.").items()
+            if isinstance(value, Tensor)
+        }
+        state = {
+            name: value for name, value in state.items() if not name.endswith("num_batches_tracked")
+        }
         options = found.get("opts")
         options = options if isinstance(options, dict) else {}
         kind = _kind(path, state, options)
-        rows = {int(match[1]) for name in state if (match := re.match(r"styles\.(\d{1,3})\.", name))}
+        rows = {
+            int(match[1]) for name in state if (match := re.match(r"styles\.(\d{1,3})\.", name))
+        }
         passes = options.get("n_iters_per_batch") or PASSES
         config = PublishedEncoderConfig(
             kind=kind,
@@ -75,7 +93,9 @@ def _kind(path: str | os.PathLike[str], state: dict[str, Tensor], options: dict[
     """From the options, or else from the tensors as far as they tell."""
     first = state.get("input_layer.0.weight")
     if first is None or first.ndim != 4 or not any(name.startswith("styles.") for name in state):
-        raise FormatError("an encoder with another backbone than IR-SE-50; it cannot be represented", path=path)
+        raise FormatError(
+            "an encoder with another backbone than IR-SE-50; it cannot be represented", path=path
+        )
     named = options.get("encoder_type")
     kind = TYPES.get(named) if isinstance(named, str) else None
     if named is not None and kind is None:
@@ -83,10 +103,15 @@ def _kind(path: str | os.PathLike[str], state: dict[str, Tensor], options: dict[
         raise FormatError(f"an encoder of the type {name}; known are {', '.join(TYPES)}", path=path)
     iterative = "latlayer1.weight" not in state
     if kind is None:
-        raise FormatError("the checkpoint's opts do not say encoder_type, which tells pSp from e4e", path=path)
+        raise FormatError(
+            "the checkpoint's opts do not say encoder_type, which tells pSp from e4e", path=path
+        )
     channels = 6 if kind.startswith("restyle") else 3
     if iterative != kind.startswith("restyle") or first.shape[1] != channels:
-        text = f"an encoder of the type {shown(str(named))} takes {channels} channels; this one takes {first.shape[1]}"
+        text = (
+            f"an encoder of the type {shown(str(named))} takes {channels} channels; this one takes "
+            f"{first.shape[1]}"
+        )
         raise FormatError(f"{text}, or has other layers; it cannot be represented", path=path)
     return kind
 
@@ -98,7 +123,8 @@ def _average(
     config: PublishedEncoderConfig,
     average: Tensor | None,
 ) -> Tensor:
-    """What answers are relative to, ``[num_ws, w_dim]``; zero where the options say that they are w themselves."""
+    """What answers are relative to, ``[num_ws, w_dim]``; zero where the options say that they are w
+    themselves."""
     if not options.get("start_from_latent_avg", True):
         return torch.zeros(config.num_ws, config.w_dim)
     own = found.get("latent_avg", average)
@@ -107,5 +133,7 @@ def _average(
         raise FormatError("no latent_avg, to which the encoder's answers are relative", path=path)
     rows = own.reshape(-1, own.shape[-1])
     if rows.shape not in ((1, config.w_dim), (config.num_ws, config.w_dim)):
-        raise FormatError.of_shape("latent_avg", f"[{config.w_dim}] or [{config.num_ws}, {config.w_dim}]", own.shape).at(path)
+        raise FormatError.of_shape(
+            "latent_avg", f"[{config.w_dim}] or [{config.num_ws}, {config.w_dim}]", own.shape
+        ).at(path)
     return rows.float().expand(config.num_ws, -1).clone()

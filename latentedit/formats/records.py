@@ -1,4 +1,5 @@
-"""What networks in NVIDIA's PyTorch pickles record: tensors, numbers and words, checked as they are taken out."""
+"""What networks in NVIDIA's PyTorch pickles record: tensors, numbers and words, checked as they are
+taken out."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -46,7 +47,8 @@ def whole(value: Any) -> int:
 
 
 def number(value: Any) -> float:
-    """A finite number of at most 2^53. A word is none, as one of a million digits is a number too."""
+    """A finite number of at most 2^53. A word is none, as one of a million digits is a number
+    too."""
     plain = value.item() if isinstance(value, np.number | np.bool_) else value
     if not isinstance(plain, int | float) or not abs(plain) <= 2**53:
         raise FormatError(f"{quoted(plain)} where a number was expected")

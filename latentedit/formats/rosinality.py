@@ -1,6 +1,7 @@
 """Checkpoints in the layout of rosinality's StyleGAN2 (``.pt``), read and written.
 
-The networks are the same; names and a few shapes differ, and the architecture has to be inferred from the shapes.
+The networks are the same; names and a few shapes differ, and the architecture has to be inferred
+from the shapes.
 """
 
 import io
@@ -27,7 +28,8 @@ RESAMPLE = (1, 3, 3, 1)
 
 
 def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
-    """The checkpoint ``found`` in the file ``path`` as a `Model`: ``g_ema``, and ``g`` and ``d`` where they are there.
+    """The checkpoint ``found`` in the file ``path`` as a `Model`: ``g_ema``, and ``g`` and ``d``
+    where they are there.
 
     Raises:
         Error: another kind of checkpoint, or an architecture that cannot be represented.
@@ -35,7 +37,8 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
     state = found.get("g_ema")
     if not _is_generator(state):
         raise FormatError(
-            f"expected a checkpoint of rosinality's (with a g_ema), of genforce's StyleGAN or of plain weights;"
+            "expected a checkpoint of rosinality's (with a g_ema), of genforce's StyleGAN or of "
+            "plain weights;"
             f" it has {listed(found)}",
             path=path,
         )
@@ -46,7 +49,11 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
     if not isinstance(average, Tensor | None):
         raise FormatError(f"expected latent_avg to be a tensor, found {quoted(average)}", path=path)
 
-    model = Model(_generator(path, state, config, average), path=str(path), provenance={"layout": "rosinality"})
+    model = Model(
+        _generator(path, state, config, average),
+        path=str(path),
+        provenance={"layout": "rosinality"},
+    )
     if _is_generator(found.get("g")):
         model.raw_generator = _generator(path, found["g"], config, average)
 
@@ -61,19 +68,24 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
     return model
 
 
-def save_rosinality(path: str | os.PathLike[str], model: Model, progress: Progress | None = None) -> list[str]:
+def save_rosinality(
+    path: str | os.PathLike[str], model: Model, progress: Progress | None = None
+) -> list[str]:
     """Write ``model`` as a checkpoint of that layout; reading it again keeps the fingerprint.
 
-    The layout has no clamp of activations. A clamp is left out, and what that changes is measured on random images.
+    The layout has no clamp of activations. A clamp is left out, and what that changes is measured
+    on random images.
 
     Args:
-        progress: called while this is measured, with the number of images done and their total number.
+        progress: called while this is measured, with the number of images done and their total
+            number.
 
     Returns:
         What was left out, a line each: clamps, a discriminator that the layout cannot hold.
 
     Raises:
-        Error: a network that the layout cannot hold (labels, variants other than the usual, grey pictures).
+        Error: a network that the layout cannot hold (labels, variants other than the usual, grey
+            pictures).
     """
     config = model.generator.config
     for wrong, what in (
@@ -82,7 +94,10 @@ def save_rosinality(path: str | os.PathLike[str], model: Model, progress: Progre
         (config.channels != 3, f"{config.channels} channels"),
         (config.z_dim != config.w_dim, "a z of another width than w"),
         (tuple(config.resample_filter) != RESAMPLE, "another resampling filter"),
-        (config.mapping_lr_multiplier != 0.01, f"a mapping with the learning rate multiplier {config.mapping_lr_multiplier}"),
+        (
+            config.mapping_lr_multiplier != 0.01,
+            f"a mapping with the learning rate multiplier {config.mapping_lr_multiplier}",
+        ),
     ):
         if wrong:
             raise IncompatibleError(f"rosinality's layout has no place for {what}")
@@ -121,7 +136,11 @@ def save_rosinality(path: str | os.PathLike[str], model: Model, progress: Progre
 
 
 def _is_generator(state: Any) -> bool:
-    return isinstance(state, dict) and {"input.input", "conv1.conv.weight", "style.1.weight"} <= set(state)
+    return isinstance(state, dict) and {
+        "input.input",
+        "conv1.conv.weight",
+        "style.1.weight",
+    } <= set(state)
 
 
 def _has_noise(state: dict[str, Tensor]) -> bool:
@@ -131,9 +150,13 @@ def _has_noise(state: dict[str, Tensor]) -> bool:
 def _generator_config(path: str | os.PathLike[str], state: dict[str, Tensor]) -> GeneratorConfig:
     with complete(path, "generator"):
         depth = sum(name.startswith("style.") and name.endswith(".weight") for name in state)
-        blocks = sum(name.startswith("convs.") and name.endswith(".conv.weight") for name in state) // 2
+        blocks = (
+            sum(name.startswith("convs.") and name.endswith(".conv.weight") for name in state) // 2
+        )
         if blocks > LARGEST.bit_length() or depth > DEEPEST:
-            raise FormatError(f"{blocks} blocks and {depth} mapping layers are no network of this kind", path=path)
+            raise FormatError(
+                f"{blocks} blocks and {depth} mapping layers are no network of this kind", path=path
+            )
         resolution = 4 * 2**blocks
         widths = {4: state["conv1.conv.weight"].shape[1]}
         for index in range(int(math.log2(resolution)) - 2):
@@ -210,7 +233,10 @@ def _discriminator_names(config: DiscriminatorConfig) -> dict[str, str]:
 
 
 def _generator(
-    path: str | os.PathLike[str], state: dict[str, Tensor], config: GeneratorConfig, average: Tensor | None
+    path: str | os.PathLike[str],
+    state: dict[str, Tensor],
+    config: GeneratorConfig,
+    average: Tensor | None,
 ) -> Generator:
     with torch.device("meta"):
         expected = Generator(config)
@@ -237,17 +263,25 @@ def _discriminator_config(g: GeneratorConfig) -> DiscriminatorConfig:
     )
 
 
-def _discriminator(path: str | os.PathLike[str], state: dict[str, Tensor], g: GeneratorConfig) -> Discriminator:
+def _discriminator(
+    path: str | os.PathLike[str], state: dict[str, Tensor], g: GeneratorConfig
+) -> Discriminator:
     config = _discriminator_config(g)
     with torch.device("meta"):
         expected = Discriminator(config).state_dict()
-    return with_weights(Discriminator, config, _renamed(path, state, _discriminator_names(config), expected), path)
+    return with_weights(
+        Discriminator, config, _renamed(path, state, _discriminator_names(config), expected), path
+    )
 
 
 def _renamed(
-    path: str | os.PathLike[str], state: dict[str, Tensor], names: dict[str, str], expected: dict[str, Tensor]
+    path: str | os.PathLike[str],
+    state: dict[str, Tensor],
+    names: dict[str, str],
+    expected: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Their tensors under our names; leading and trailing axes of size 1 are fitted, anything unknown is refused."""
+    """Their tensors under our names; leading and trailing axes of size 1 are fitted, anything
+    unknown is refused."""
     known = set(names.values())
     for name, tensor in state.items():
         if not isinstance(name, str):
@@ -255,14 +289,22 @@ def _renamed(
         if name.endswith("kernel"):
             usual = fir_filter(RESAMPLE)
             if not isinstance(tensor, Tensor):
-                raise FormatError(f"expected {shown(name)} to be a tensor, found {quoted(tensor)}", path=path)
-            kernel = tensor.float()
-            if kernel.shape != usual.shape or not torch.allclose(kernel / kernel.sum(), usual, atol=1e-4):
                 raise FormatError(
-                    f"{shown(name)} is another resampling filter than 1, 3, 3, 1; cannot be represented", path=path
+                    f"expected {shown(name)} to be a tensor, found {quoted(tensor)}", path=path
+                )
+            kernel = tensor.float()
+            if kernel.shape != usual.shape or not torch.allclose(
+                kernel / kernel.sum(), usual, atol=1e-4
+            ):
+                raise FormatError(
+                    f"{shown(name)} is another resampling filter than 1, 3, 3, 1; cannot be "
+                    "represented",
+                    path=path,
                 )
         elif name not in known:
-            raise FormatError(f"unknown tensor {shown(name)}; its architecture cannot be represented", path=path)
+            raise FormatError(
+                f"unknown tensor {shown(name)}; its architecture cannot be represented", path=path
+            )
 
     found = {}
     for ours, theirs in names.items():
@@ -271,7 +313,9 @@ def _renamed(
         tensor = state[theirs]
         if not isinstance(tensor, Tensor) or tensor.numel() != expected[ours].numel():
             raise FormatError(
-                f"{theirs} has shape {list(getattr(tensor, 'shape', []))}, expected {list(expected[ours].shape)}", path=path
+                f"{theirs} has shape {list(getattr(tensor, 'shape', []))}, expected "
+                f"{list(expected[ours].shape)}",
+                path=path,
             )
         found[ours] = tensor.reshape(expected[ours].shape)
 
@@ -289,7 +333,9 @@ def _rename_generator(generator: Generator) -> dict[str, Tensor]:
             tensor = tensor.reshape(1)
         elif theirs.startswith("noises."):
             tensor = tensor[None, None]
-        elif theirs.startswith("to_rgb") and theirs.endswith(".bias") and "modulation" not in theirs:
+        elif (
+            theirs.startswith("to_rgb") and theirs.endswith(".bias") and "modulation" not in theirs
+        ):
             tensor = tensor.reshape(1, -1, 1, 1)
         found[theirs] = tensor.clone()
 
@@ -303,7 +349,10 @@ def _rename_generator(generator: Generator) -> dict[str, Tensor]:
 
 def _rename_discriminator(discriminator: Discriminator) -> dict[str, Tensor]:
     state = discriminator.state_dict()
-    found = {theirs: state[ours].detach().cpu().clone() for ours, theirs in _discriminator_names(discriminator.config).items()}
+    found = {
+        theirs: state[ours].detach().cpu().clone()
+        for ours, theirs in _discriminator_names(discriminator.config).items()
+    }
     for index in range(len(discriminator.config.block_resolutions)):
         for layer in ("conv2", "skip"):
             found[f"convs.{index + 1}.{layer}.0.kernel"] = fir_filter(RESAMPLE)

@@ -16,22 +16,35 @@ from latentedit.networks.config import AliasFree, GeneratorConfig
 from latentedit.networks.generator import Generator
 
 SAME = 1e-6
-"""Largest difference between a recorded filter and the one that follows from the design, relative to its largest tap."""
+"""Largest difference between a recorded filter and the one that follows from the design, relative
+to its largest tap."""
 
 
 def stylegan3_generator(record: Record, path: str | os.PathLike[str]) -> Generator:
     """The generator that ``record`` is.
 
     Raises:
-        Error: layers that do not follow from the design in `latentedit.networks.alias_free`, or filters of another design.
+        Error: layers that do not follow from the design in `latentedit.networks.alias_free`, or
+            filters of another design.
     """
-    synthesis, mapping = record["_modules"]["synthesis"], record["_modules"]["mapping"]
+    synthesis = record["_modules"]["synthesis"]
+    mapping = record["_modules"]["mapping"]
     modules = synthesis["_modules"]
-    names = [name for name in modules if isinstance(name, str) and re.fullmatch(r"L\d{1,3}_\d{1,5}_\d{1,5}", name)]
+    names = [
+        name
+        for name in modules
+        if isinstance(name, str) and re.fullmatch(r"L\d{1,3}_\d{1,5}_\d{1,5}", name)
+    ]
     first = modules[names[0]]
     given = synthesis.get("_init_kwargs") or {}
-    upsampled = [layer for layer in (modules[name] for name in names) if whole(layer["up_factor"]) > 1]
-    taps = whole(upsampled[0]["up_taps"]) // whole(upsampled[0]["up_factor"]) if upsampled else AliasFree.taps
+    upsampled = [
+        layer for layer in (modules[name] for name in names) if whole(layer["up_factor"]) > 1
+    ]
+    taps = (
+        whole(upsampled[0]["up_taps"]) // whole(upsampled[0]["up_factor"])
+        if upsampled
+        else AliasFree.taps
+    )
     rate = max(whole(first["in_sampling_rate"]), whole(first["out_sampling_rate"]))
     config = GeneratorConfig(
         resolution=whole(synthesis["img_resolution"]),
@@ -61,13 +74,19 @@ def stylegan3_generator(record: Record, path: str | os.PathLike[str]) -> Generat
     )
     designs = filtered_layers(config)
     if names != [design.name for design in designs]:
-        raise FormatError("a StyleGAN3 generator with other layers than its sizes lead to; it cannot be represented", path=path)
+        raise FormatError(
+            "a StyleGAN3 generator with other layers than its sizes lead to; it cannot be "
+            "represented",
+            path=path,
+        )
     for design in designs:
         _check_layer(modules[design.name], design, config, path)
     return with_weights(Generator, config, without_filters(record_tensors(record)), path)
 
 
-def _check_layer(layer: Record, design: FilteredLayer, config: GeneratorConfig, path: str | os.PathLike[str]) -> None:
+def _check_layer(
+    layer: Record, design: FilteredLayer, config: GeneratorConfig, path: str | os.PathLike[str]
+) -> None:
     """Raise `Error` unless what is recorded of a layer is what its design leads to."""
     recorded = {
         "in_size": side(layer["in_size"]),
@@ -76,7 +95,9 @@ def _check_layer(layer: Record, design: FilteredLayer, config: GeneratorConfig, 
         "down_factor": whole(layer["down_factor"]),
         "conv_kernel": whole(layer["conv_kernel"]),
         "padding": tuple(whole(value) for value in layer["padding"]),
-        "conv_clamp": layer["conv_clamp"] if layer["conv_clamp"] is None else number(layer["conv_clamp"]),
+        "conv_clamp": layer["conv_clamp"]
+        if layer["conv_clamp"] is None
+        else number(layer["conv_clamp"]),
     }
     expected = {
         "in_size": design.in_size,
@@ -90,35 +111,55 @@ def _check_layer(layer: Record, design: FilteredLayer, config: GeneratorConfig, 
     for name, value in expected.items():
         if recorded[name] != value:
             raise FormatError(
-                f"layer {design.name} has another {name} than its design leads to; it cannot be represented", path=path
+                f"layer {design.name} has another {name} than its design leads to; it cannot be "
+                "represented",
+                path=path,
             )
     for name, own in (("up_filter", design.up_filter()), ("down_filter", design.down_filter())):
         held = layer["_buffers"].get(name)
-        _check_filter(held.value if isinstance(held, Held) else None, own, f"{design.name}.{name}", path)
+        _check_filter(
+            held.value if isinstance(held, Held) else None, own, f"{design.name}.{name}", path
+        )
 
 
 def _check_filter(found: Any, own: Tensor | None, name: str, path: str | os.PathLike[str]) -> None:
     same = (found is None) == (own is None)
     if same and own is not None:
-        same = found.shape == own.shape and bool((found.float() - own).abs().max() <= SAME * own.abs().max())
+        same = found.shape == own.shape and bool(
+            (found.float() - own).abs().max() <= SAME * own.abs().max()
+        )
     if not same:
-        raise FormatError(f"{name} is another filter than the published design; it cannot be represented", path=path)
+        raise FormatError(
+            f"{name} is another filter than the published design; it cannot be represented",
+            path=path,
+        )
 
 
 def without_filters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith(("up_filter", "down_filter"))}
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.endswith(("up_filter", "down_filter"))
+    }
 
 
 def options_of(path: str | os.PathLike[str], state: dict[str, Tensor]) -> dict[str, Any]:
-    """The options of a `GeneratorConfig` for a ``state_dict`` of a network of the published design (T or R).
+    """The options of a `GeneratorConfig` for a ``state_dict`` of a network of the published design
+    (T or R).
 
     Raises:
         Error: names of layers that no network of that design has.
     """
-    layers = [re.fullmatch(r"synthesis\.(L(\d{1,3})_(\d{1,5})_(\d{1,5}))\.weight", name) for name in state]
-    found = sorted((int(match[2]), match[1], int(match[3]), int(match[4])) for match in layers if match)
-    resolution, width = found[-2][2], found[-2][3]
-    first, mapping = state[f"synthesis.{found[0][1]}.weight"], state["mapping.fc0.weight"]
+    layers = [
+        re.fullmatch(r"synthesis\.(L(\d{1,3})_(\d{1,5})_(\d{1,5}))\.weight", name) for name in state
+    ]
+    found = sorted(
+        (int(match[2]), match[1], int(match[3]), int(match[4])) for match in layers if match
+    )
+    resolution = found[-2][2]
+    width = found[-2][3]
+    first = state[f"synthesis.{found[0][1]}.weight"]
+    mapping = state["mapping.fc0.weight"]
     c_dim = state["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in state else 0
     down = state.get(f"synthesis.{found[0][1]}.down_filter")
     options: dict[str, Any] = {
@@ -127,8 +168,11 @@ def options_of(path: str | os.PathLike[str], state: dict[str, Tensor]) -> dict[s
         "z_dim": mapping.shape[1] - (mapping.shape[0] if c_dim else 0),
         "w_dim": mapping.shape[0],
         "c_dim": c_dim,
-        "mapping_layers": sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in state),
-        # The last filtered layer has a cutoff of half the resolution, and no more maps than any other.
+        "mapping_layers": sum(
+            bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in state
+        ),
+        # The last filtered layer has a cutoff of half the resolution, and no more maps than any
+        # other.
         "channel_base": width * resolution,
         "channel_max": max(entry[3] for entry in found),
         "architecture": "stylegan3",
@@ -140,9 +184,13 @@ def options_of(path: str | os.PathLike[str], state: dict[str, Tensor]) -> dict[s
             "radial": first.shape[2] == 1 if down is None else down.ndim == 2,
         },
     }
-    if [design.name for design in filtered_layers(GeneratorConfig(**options))] != [entry[1] for entry in found]:
+    if [design.name for design in filtered_layers(GeneratorConfig(**options))] != [
+        entry[1] for entry in found
+    ]:
         raise FormatError(
-            "the layers of this StyleGAN3 do not follow the published design, and nothing in the file says which", path=path
+            "the layers of this StyleGAN3 do not follow the published design, and nothing in the "
+            "file says which",
+            path=path,
         )
     return options
 

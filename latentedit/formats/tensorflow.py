@@ -1,4 +1,5 @@
-"""StyleGAN and StyleGAN2 networks in NVIDIA's older layout: pickled TensorFlow networks (``.pkl`` of 2019 and 2020).
+"""StyleGAN and StyleGAN2 networks in NVIDIA's older layout: pickled TensorFlow networks (``.pkl``
+of 2019 and 2020).
 
 The file holds names and arrays; TensorFlow is not needed and the source code in it stays a string.
 """
@@ -15,7 +16,11 @@ from latentedit.formats.pickle_allow_list import Array, TensorflowNetwork
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
 from latentedit.networks.config import LONGEST, width_options
-from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig, build_discriminator
+from latentedit.networks.discriminator import (
+    Discriminator,
+    DiscriminatorConfig,
+    build_discriminator,
+)
 from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.networks.layers import LRELU_GAIN
 
@@ -58,23 +63,30 @@ def load_tensorflow(path: str | os.PathLike[str], networks: tuple[TensorflowNetw
     Raises:
         Error: not a StyleGAN2, or a variant that cannot be represented.
     """
-    by_kind = {kind: network for kind, network in zip(("G", "D", "Gs"), networks, strict=False) if network}
+    by_kind = {
+        kind: network for kind, network in zip(("G", "D", "Gs"), networks, strict=False) if network
+    }
     average = by_kind.get("Gs") or by_kind.get("G")
     if average is None:
         raise FormatError("no generator in this network pickle", path=path)
 
     first = average.get("build_func_name") == "G_style"
     generator = _first_generator if first else _generator
-    model = Model(generator(path, average), path=str(path), provenance={"layout": "NVIDIA TensorFlow pickle"})
+    model = Model(
+        generator(path, average), path=str(path), provenance={"layout": "NVIDIA TensorFlow pickle"}
+    )
     if first:
-        model.provenance |= {"truncation_psi": 0.7, "truncation_cutoff": 8}  # what Gs.run does unasked
+        # what Gs.run does unasked
+        model.provenance |= {"truncation_psi": 0.7, "truncation_cutoff": 8}
 
     if "Gs" in by_kind and "G" in by_kind:
         model.raw_generator = generator(path, by_kind["G"])
 
     if "D" in by_kind:
         built = by_kind["D"].get("build_func_name")
-        model.discriminator = (_first_discriminator if built == "D_basic" else _discriminator)(path, by_kind["D"])
+        model.discriminator = (_first_discriminator if built == "D_basic" else _discriminator)(
+            path, by_kind["D"]
+        )
 
     return model
 
@@ -86,12 +98,17 @@ def _variables(network: TensorflowNetwork) -> dict[str, np.ndarray[Any, Any]]:
         if not isinstance(part, TensorflowNetwork) or not isinstance(prefix, str):
             raise FormatError("a component that is not a network")
         for name, value in part.get("variables") or []:
-            if isinstance(value, Array | np.generic) and isinstance(name, str):  # one without axes may be a numpy scalar
-                found[f"{prefix}/{name}" if prefix else name] = value.value if isinstance(value, Array) else np.asarray(value)
+            # one without axes may be a numpy scalar
+            if isinstance(value, Array | np.generic) and isinstance(name, str):
+                found[f"{prefix}/{name}" if prefix else name] = (
+                    value.value if isinstance(value, Array) else np.asarray(value)
+                )
     return found
 
 
-def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: str) -> dict[str, Any]:
+def _settings(
+    path: str | os.PathLike[str], network: TensorflowNetwork, kind: str
+) -> dict[str, Any]:
     built = network.get("build_func_name")
     built = shown(built) if isinstance(built, str) else "something else"
     if kind not in built and not built.startswith(kind[0]):
@@ -107,22 +124,36 @@ def _settings(path: str | os.PathLike[str], network: TensorflowNetwork, kind: st
 
     for name, usual in USUAL.items():
         if settings.get(name, usual) != usual:
-            raise FormatError(f"a network whose {name} is not {usual!r} cannot be represented", path=path)
+            raise FormatError(
+                f"a network whose {name} is not {usual!r} cannot be represented", path=path
+            )
 
     if built in FIRST and settings.get("conv_clamp") is not None:
-        raise FormatError("a first StyleGAN with clamped activations cannot be represented", path=path)
+        raise FormatError(
+            "a first StyleGAN with clamped activations cannot be represented", path=path
+        )
     return settings
 
 
 def _check_kind(path: str | os.PathLike[str], name: str, value: Any, usual: Any) -> None:
-    """Raise `Error` unless a setting is a number where numbers are usual, and a few numbers where those are."""
+    """Raise `Error` unless a setting is a number where numbers are usual, and a few numbers where
+    those are."""
     several = isinstance(usual, tuple)
-    parts = value if several and isinstance(value, tuple | list) and len(value) <= LONGEST else [value]
+    parts = (
+        value if several and isinstance(value, tuple | list) and len(value) <= LONGEST else [value]
+    )
     words = ("auto",) if usual == "auto" else ()
     for part in parts:
-        plain = part is None or part in words if isinstance(part, str | None) else isinstance(part, int | float | np.number)
+        plain = (
+            part is None or part in words
+            if isinstance(part, str | None)
+            else isinstance(part, int | float | np.number)
+        )
         if not plain or (not isinstance(part, str | None) and not abs(part) <= 2**53):
-            raise FormatError(f"{name} is {quoted(part)}, expected {'numbers' if several else 'a number'}", path=path)
+            raise FormatError(
+                f"{name} is {quoted(part)}, expected {'numbers' if several else 'a number'}",
+                path=path,
+            )
 
 
 EMBEDDINGS = ("mapping/LabelConcat/weight", "mapping/LabelEmbed/weight")
@@ -140,11 +171,17 @@ def _label_options(
         raise FormatError("a network with labels, but without their embedding", path=path)
     width = given[names[0]].shape[-1]
     if width != int(settings["dlatent_size"]):
-        raise FormatError(f"labels embedded in {width} numbers, not as many as a w has; this cannot be represented", path=path)
+        raise FormatError(
+            f"labels embedded in {width} numbers, not as many as a w has; this cannot be "
+            "represented",
+            path=path,
+        )
     return {"c_dim": int(settings["label_size"]), "joint_labels": names[0] == EMBEDDINGS[0]}
 
 
-def _embedding(config: GeneratorConfig, given: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+def _embedding(
+    config: GeneratorConfig, given: dict[str, np.ndarray[Any, Any]]
+) -> dict[str, np.ndarray[Any, Any]]:
     """The tensors of a generator's label embedding."""
     if not config.c_dim:
         return {}
@@ -153,9 +190,13 @@ def _embedding(config: GeneratorConfig, given: dict[str, np.ndarray[Any, Any]]) 
             "mapping.embed.weight": given["mapping/LabelEmbed/weight"].T,
             "mapping.embed.bias": given["mapping/LabelEmbed/bias"],
         }
-    # In 2019 it had neither a gain, which ours divides by the root of the number of labels, nor a bias.
+    # In 2019 it had neither a gain, which ours divides by the root of the number of labels, nor a
+    # bias.
     weight = given["mapping/LabelConcat/weight"].T * np.sqrt(np.float32(config.c_dim))
-    return {"mapping.embed.weight": weight, "mapping.embed.bias": np.zeros(len(weight), dtype=np.float32)}
+    return {
+        "mapping.embed.weight": weight,
+        "mapping.embed.bias": np.zeros(len(weight), dtype=np.float32),
+    }
 
 
 def _conv(weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -164,7 +205,9 @@ def _conv(weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _tensors(found: dict[str, np.ndarray[Any, Any]]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in found.items()}
+    return {
+        name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in found.items()
+    }
 
 
 def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Generator:
@@ -172,12 +215,25 @@ def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Gene
     given = _variables(network)
     with complete(path, "recorded generator"):
         blocks = sorted(
-            {int(name.split("/")[1].split("x")[0]) for name in given if name.startswith("synthesis/") and "x" in name}
+            {
+                int(name.split("/")[1].split("x")[0])
+                for name in given
+                if name.startswith("synthesis/") and "x" in name
+            }
         )
-        widths = {r: given[f"synthesis/{r}x{r}/{'Conv' if r == 4 else 'Conv1'}/weight"].shape[3] for r in blocks}
+        widths = {
+            r: given[f"synthesis/{r}x{r}/{'Conv' if r == 4 else 'Conv1'}/weight"].shape[3]
+            for r in blocks
+        }
         finest = blocks[-1]
         rgb = [f"synthesis/{r}x{r}/ToRGB/weight" in given for r in blocks]
-        architecture = "skip" if all(rgb) else "resnet" if f"synthesis/{finest}x{finest}/Skip/weight" in given else "orig"
+        architecture = (
+            "skip"
+            if all(rgb)
+            else "resnet"
+            if f"synthesis/{finest}x{finest}/Skip/weight" in given
+            else "orig"
+        )
         config = GeneratorConfig(
             resolution=finest,
             channels=int(settings["num_channels"]),
@@ -218,12 +274,16 @@ def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Gene
                 ours[f"{here}.weight"] = _conv(given[f"{there}/weight"])
                 ours |= _modulation(here, there, given)
             if architecture == "resnet" and r > 4:
-                ours[f"synthesis.b{r}.skip.weight"] = _conv(given[f"synthesis/{r}x{r}/Skip/weight"])[:, :, ::-1, ::-1]
+                ours[f"synthesis.b{r}.skip.weight"] = _conv(
+                    given[f"synthesis/{r}x{r}/Skip/weight"]
+                )[:, :, ::-1, ::-1]
 
     return with_weights(Generator, config, _tensors(ours), path)
 
 
-def _modulation(ours: str, theirs: str, given: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+def _modulation(
+    ours: str, theirs: str, given: dict[str, np.ndarray[Any, Any]]
+) -> dict[str, np.ndarray[Any, Any]]:
     return {
         f"{ours}.bias": given[f"{theirs}/bias"],
         f"{ours}.affine.weight": given[f"{theirs}/mod_weight"].T,
@@ -235,18 +295,26 @@ def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> 
     settings = _settings(path, network, "D")
     given = _variables(network)
     with complete(path, "recorded discriminator"):
-        blocks = sorted({int(name.split("x")[0]) for name in given if "x" in name.split("/")[0]}, reverse=True)
-        widths = {r: given[f"{r}x{r}/{'Conv' if r == 4 else 'Conv0'}/weight"].shape[3] for r in blocks}
+        blocks = sorted(
+            {int(name.split("x")[0]) for name in given if "x" in name.split("/")[0]}, reverse=True
+        )
+        widths = {
+            r: given[f"{r}x{r}/{'Conv' if r == 4 else 'Conv0'}/weight"].shape[3] for r in blocks
+        }
         finest = blocks[0]
         several = f"{finest // 2}x{finest // 2}/FromRGB/weight" in given
-        architecture = "resnet" if f"{finest}x{finest}/Skip/weight" in given else "skip" if several else "orig"
+        architecture = (
+            "resnet" if f"{finest}x{finest}/Skip/weight" in given else "skip" if several else "orig"
+        )
         config = DiscriminatorConfig(
             resolution=finest,
             channels=int(settings["num_channels"]),
             architecture=architecture,
             conv_clamp=settings.get("conv_clamp"),
             mbstd_group_size=int(settings["mbstd_group_size"]),
-            mbstd_channels=int(settings["mbstd_num_features"]) if int(settings["mbstd_group_size"]) > 1 else 0,
+            mbstd_channels=int(settings["mbstd_num_features"])
+            if int(settings["mbstd_group_size"]) > 1
+            else 0,
             resample_filter=_taps(settings),
             **_projection_options(settings, given),
             **width_options(widths),
@@ -271,8 +339,11 @@ def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> 
     return with_weights(Discriminator, config, _tensors(ours), path)
 
 
-def _projection_options(settings: dict[str, Any], given: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
-    """Options of a discriminator with labels: those of 2019 have a logit for each, those of 2020 project on an embedding."""
+def _projection_options(
+    settings: dict[str, Any], given: dict[str, np.ndarray[Any, Any]]
+) -> dict[str, Any]:
+    """Options of a discriminator with labels: those of 2019 have a logit for each, those of 2020
+    project on an embedding."""
     if not settings["label_size"]:
         return {}
     options: dict[str, Any] = {"c_dim": int(settings["label_size"])}
@@ -288,7 +359,10 @@ def _projection(
     """The tensors of a discriminator's label embedding."""
     if not config.c_dim or config.label_logits:
         return {}
-    ours = {"mapping.embed.weight": given["LabelEmbed/weight"].T, "mapping.embed.bias": given["LabelEmbed/bias"]}
+    ours = {
+        "mapping.embed.weight": given["LabelEmbed/weight"].T,
+        "mapping.embed.bias": given["LabelEmbed/bias"],
+    }
     # Their learning rate multiplier is another one than ours, which the weights make up for.
     given_rate = settings["mapping_lrmul"]
     factor = np.float32(float(given_rate) / LABEL_RATE)
@@ -299,7 +373,8 @@ def _projection(
 
 
 def _fused(settings: dict[str, Any], resolution: int) -> bool:
-    """Whether the layer between ``resolution`` and half of it was built in the fused form, whose kernels are turned."""
+    """Whether the layer between ``resolution`` and half of it was built in the fused form, whose
+    kernels are turned."""
     fused = settings["fused_scale"]
     return bool(resolution >= 128 if fused == "auto" else fused)
 
@@ -308,11 +383,23 @@ def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -
     settings = _settings(path, network, "G")
     given = _variables(network)
     with complete(path, "recorded generator"):
-        blocks = sorted({int(name.split("/")[1].split("x")[0]) for name in given if name.endswith("/Conv1/weight")} | {4})
+        blocks = sorted(
+            {
+                int(name.split("/")[1].split("x")[0])
+                for name in given
+                if name.endswith("/Conv1/weight")
+            }
+            | {4}
+        )
         finest = blocks[-1]
-        widths = {r: given[f"synthesis/{r}x{r}/{'Conv' if r == 4 else 'Conv1'}/weight"].shape[3] for r in blocks}
+        widths = {
+            r: given[f"synthesis/{r}x{r}/{'Conv' if r == 4 else 'Conv1'}/weight"].shape[3]
+            for r in blocks
+        }
         if "synthesis/ToRGB_lod1/weight" not in given:
-            raise FormatError("only networks with an RGB output at every resolution can be represented", path=path)
+            raise FormatError(
+                "only networks with an RGB output at every resolution can be represented", path=path
+            )
         config = GeneratorConfig(
             resolution=finest,
             channels=int(settings["num_channels"]),
@@ -334,7 +421,9 @@ def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -
         for layer in range(config.mapping_layers):
             ours[f"mapping.fc{layer}.weight"] = given[f"mapping/Dense{layer}/weight"].T
             # Our layers multiply by sqrt(2) after the bias, theirs before it.
-            ours[f"mapping.fc{layer}.bias"] = given[f"mapping/Dense{layer}/bias"] / np.float32(LRELU_GAIN)
+            ours[f"mapping.fc{layer}.bias"] = given[f"mapping/Dense{layer}/bias"] / np.float32(
+                LRELU_GAIN
+            )
         for index, r in enumerate(blocks):
             for number, other in enumerate(("Const", "Conv") if r == 4 else ("Conv0_up", "Conv1")):
                 here = f"synthesis.b{r}.conv{number}"
@@ -361,14 +450,21 @@ def _first_discriminator(path: str | os.PathLike[str], network: TensorflowNetwor
     settings = _settings(path, network, "D")
     given = _variables(network)
     with complete(path, "recorded discriminator"):
-        blocks = sorted({int(name.split("x")[0]) for name in given if name.endswith("/Conv0/weight")} | {4}, reverse=True)
-        widths = {r: given[f"{r}x{r}/{'Conv' if r == 4 else 'Conv0'}/weight"].shape[3] for r in blocks}
+        blocks = sorted(
+            {int(name.split("x")[0]) for name in given if name.endswith("/Conv0/weight")} | {4},
+            reverse=True,
+        )
+        widths = {
+            r: given[f"{r}x{r}/{'Conv' if r == 4 else 'Conv0'}/weight"].shape[3] for r in blocks
+        }
         config = DiscriminatorConfig(
             resolution=blocks[0],
             channels=int(settings["num_channels"]),
             architecture="stylegan1",
             mbstd_group_size=int(settings["mbstd_group_size"]),
-            mbstd_channels=int(settings["mbstd_num_features"]) if int(settings["mbstd_group_size"]) > 1 else 0,
+            mbstd_channels=int(settings["mbstd_num_features"])
+            if int(settings["mbstd_group_size"]) > 1
+            else 0,
             resample_filter=tuple(float(tap) for tap in settings["blur_filter"] or (1.0,)),
             **_projection_options(settings, given),
             **width_options(widths),

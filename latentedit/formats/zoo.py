@@ -1,7 +1,8 @@
 """Published networks: their addresses, licences, and download on request.
 
-Naming a network does not download it. The publishers give no checksums, so the checksum of the first download is recorded next
-to the file and compared whenever the file is used. A checksum given by the user is compared before the file is kept.
+Naming a network does not download it. The publishers give no checksums, so the checksum of the
+first download is recorded next to the file and compared whenever the file is used. A checksum given
+by the user is compared before the file is kept.
 """
 
 import hashlib
@@ -17,7 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from latentedit.errors import ArgumentError, DownloadError, Error, FormatError, NotFoundError, OutputError
+from latentedit.errors import (
+    ArgumentError,
+    DownloadError,
+    Error,
+    FormatError,
+    NotFoundError,
+    OutputError,
+)
 from latentedit.io.budget import read_json
 from latentedit.io.files import cache_folder, write_bytes
 from latentedit.io.locks import alone
@@ -26,7 +34,8 @@ CATALOGUE = Path(__file__).parent / "zoo.toml"
 CHUNK = 1 << 20
 TIMEOUT = 30
 """Timeout of the server, in seconds."""
-SMALLEST, LARGEST = 100_000, 4 << 30
+SMALLEST = 100_000
+LARGEST = 4 << 30
 
 Progress = Callable[[int, int | None], None]
 
@@ -70,13 +79,18 @@ def catalogue() -> dict[str, Entry]:
             file = network.pop("file", f"{network['name']}.pkl")
             address = network.pop("address", None) or f"{publisher['address']}{file}"
             facts = {key: value for key, value in publisher.items() if key != "address"}
-            name = file if file.startswith(network["name"]) else f"{network['name']}{Path(file).suffix}"
+            name = (
+                file
+                if file.startswith(network["name"])
+                else f"{network['name']}{Path(file).suffix}"
+            )
             entries[network["name"]] = Entry(file=name, address=address, **network, **facts)
     return entries
 
 
 def find(name: str) -> Path | None:
-    """Return the file of the network ``name`` in the cache, with its checksum verified; None if the name is unknown.
+    """Return the file of the network ``name`` in the cache, with its checksum verified; None if the
+    name is unknown.
 
     Raises:
         Error: the file is not downloaded yet, or has changed since.
@@ -85,7 +99,9 @@ def find(name: str) -> Path | None:
     if entry is None:
         return None
     if not entry.path.is_file():
-        raise NotFoundError(f"{name} is a published network that is not on this machine: {how(entry)}")
+        raise NotFoundError(
+            f"{name} is a published network that is not on this machine: {how(entry)}"
+        )
 
     recorded = _recorded(entry)
     if recorded is not None and recorded != checksum(entry.path):
@@ -123,19 +139,23 @@ def _recorded(entry: Entry) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = None) -> tuple[Path, bool]:
+def fetch(
+    entry: Entry, sha256: str | None = None, progress: Progress | None = None
+) -> tuple[Path, bool]:
     """Download a network to the cache, or resume an interrupted download.
 
     Args:
         sha256: expected checksum; without one, that of the first download is recorded.
-        progress: called with the number of downloaded bytes and of all bytes, if the server states it.
+        progress: called with the number of downloaded bytes and of all bytes, if the server states
+            it.
 
     Returns:
         The file, and whether it was downloaded now.
 
     Raises:
-        Error: the server cannot be reached, the download was interrupted (run again to resume), the server sent another file,
-            the checksum is wrong, or another process is downloading the file.
+        Error: the server cannot be reached, the download was interrupted (run again to resume), the
+            server sent another file, the checksum is wrong, or another process is downloading the
+            file.
     """
     expected = sha256.lower() if sha256 else None
     if expected is not None and (len(expected) != 64 or set(expected) - set("0123456789abcdef")):
@@ -144,7 +164,10 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
         found = checksum(entry.path)
         wanted = expected or _recorded(entry)
         if wanted is not None and wanted != found:
-            raise FormatError(f"its SHA-256 is {found}, expected {wanted}; delete it and download it again", path=entry.path)
+            raise FormatError(
+                f"its SHA-256 is {found}, expected {wanted}; delete it and download it again",
+                path=entry.path,
+            )
         _write_record(entry, found, entry.path.stat().st_size)
         return entry.path, False
     if entry.by_hand:
@@ -159,30 +182,43 @@ def fetch(entry: Entry, sha256: str | None = None, progress: Progress | None = N
             if expected is not None and found != expected:
                 part.unlink()
                 _notes(part).unlink(missing_ok=True)
-                raise DownloadError(f"its SHA-256 is {found}, expected {expected}; nothing was kept", path=entry.address)
+                raise DownloadError(
+                    f"its SHA-256 is {found}, expected {expected}; nothing was kept",
+                    path=entry.address,
+                )
             _write_record(entry, found, part.stat().st_size)
             os.replace(part, entry.path)
             _notes(part).unlink(missing_ok=True)
     except ssl.SSLError as error:
-        raise DownloadError(f"the connection is not secure, or was interrupted ({error.reason})", path=entry.address) from error
+        raise DownloadError(
+            f"the connection is not secure, or was interrupted ({error.reason})", path=entry.address
+        ) from error
     except urllib.error.HTTPError as error:
-        raise DownloadError(f"the server answers {error.code} {error.reason}; {_put(entry)}", path=entry.address) from error
+        raise DownloadError(
+            f"the server answers {error.code} {error.reason}; {_put(entry)}", path=entry.address
+        ) from error
     except urllib.error.URLError as error:
-        raise DownloadError(f"{entry.address} cannot be reached ({error.reason}); {_put(entry)}") from error
+        raise DownloadError(
+            f"{entry.address} cannot be reached ({error.reason}); {_put(entry)}"
+        ) from error
     except http.client.HTTPException as error:
         raise DownloadError(
-            f"an invalid response ({type(error).__name__}); run the command again to resume", path=entry.address
+            f"an invalid response ({type(error).__name__}); run the command again to resume",
+            path=entry.address,
         ) from error
     except (TimeoutError, ConnectionError) as error:
         raise DownloadError(
-            f"the download was interrupted ({error}); run the command again to resume", path=entry.address
+            f"the download was interrupted ({error}); run the command again to resume",
+            path=entry.address,
         ) from error
     except OSError as error:
         raise OutputError.refused(part, error) from error
     except ValueError as error:
         if isinstance(error, Error):
             raise
-        raise DownloadError(f"redirected to an invalid address ({error})", path=entry.address) from error
+        raise DownloadError(
+            f"redirected to an invalid address ({error})", path=entry.address
+        ) from error
 
     return entry.path, True
 
@@ -223,17 +259,29 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
 
     with opened as answer:
         if answer.headers.get_content_type() == "text/html":
-            raise DownloadError(f"the server sent a web page instead of the file; {_put(entry)}", path=entry.address)
-        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {there}-")
+            raise DownloadError(
+                f"the server sent a web page instead of the file; {_put(entry)}", path=entry.address
+            )
+        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
+            f"bytes {there}-"
+        )
         if answer.status == 206 and not resumed:
-            raise DownloadError(f"the server sent another part of the file than asked for; delete {part}", path=entry.address)
+            raise DownloadError(
+                f"the server sent another part of the file than asked for; delete {part}",
+                path=entry.address,
+            )
         length = answer.headers.get("Content-Length")
         start = there if resumed else 0
         total = start + int(length) if length and length.isdecimal() else None
         if total is not None and total < SMALLEST:
-            raise DownloadError(f"the server sent {total} bytes, which is not a network; {_put(entry)}", path=entry.address)
+            raise DownloadError(
+                f"the server sent {total} bytes, which is not a network; {_put(entry)}",
+                path=entry.address,
+            )
         if total is not None and total > LARGEST:
-            raise DownloadError(f"{total / 2**30:.0f} GiB, more than any published network", path=entry.address)
+            raise DownloadError(
+                f"{total / 2**30:.0f} GiB, more than any published network", path=entry.address
+            )
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         if mark and not mark.startswith("W/"):
             write_bytes(_notes(part), json.dumps({"version": mark}).encode())
@@ -245,7 +293,10 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
                 file.write(chunk)
                 count += len(chunk)
                 if count > LARGEST:
-                    raise DownloadError(f"more than {LARGEST >> 30} GiB, which no published network has", path=entry.address)
+                    raise DownloadError(
+                        f"more than {LARGEST >> 30} GiB, which no published network has",
+                        path=entry.address,
+                    )
                 if progress:
                     progress(count, total)
             file.flush()
@@ -253,21 +304,30 @@ def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
 
     if total is None and count < SMALLEST:
         part.unlink()
-        raise DownloadError(f"the server sent {count} bytes, which is not a network; {_put(entry)}", path=entry.address)
+        raise DownloadError(
+            f"the server sent {count} bytes, which is not a network; {_put(entry)}",
+            path=entry.address,
+        )
     if total is not None and count != total:
         raise DownloadError(
-            f"the download was interrupted after {count:,} of {total:,} bytes; run the command again to resume",
+            f"the download was interrupted after {count:,} of {total:,} bytes; run the command "
+            "again to resume",
             path=entry.address,
         )
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect from https to anything else, nor from http to other kinds of addresses."""
+    """Follows no redirect from https to anything else, nor from http to other kinds of
+    addresses."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
         allowed = ("https://",) if req.full_url.startswith("https://") else ("https://", "http://")
         if not newurl.startswith(allowed):
-            raise DownloadError(f"{req.full_url}: the server redirects to {newurl[:100]}, which is not allowed")
+            raise DownloadError(
+                f"{req.full_url}: the server redirects to {newurl[:100]}, which is not allowed"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

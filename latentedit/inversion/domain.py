@@ -1,4 +1,5 @@
-"""The domain of a model: how far its own random images lie from one another in the features of its discriminator."""
+"""The domain of a model: how far its own random images lie from one another in the features of its
+discriminator."""
 
 import hashlib
 from contextlib import suppress
@@ -15,7 +16,8 @@ from latentedit.latent.w_statistics import sample_w
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
 
-FORMAT, VERSION = "latentedit-domain", 1
+FORMAT = "latentedit-domain"
+VERSION = 1
 SAMPLES = 48
 """Number of the model's random images that a crop is compared with; fewer for large images."""
 
@@ -46,8 +48,11 @@ class Domain:
         return cls(mean, std, float(np.quantile(left_out, 0.95)))
 
     @classmethod
-    def cached(cls, generator: Generator, discriminator: Discriminator, fingerprint: str) -> "Domain":
-        """As `of`, kept in the user's cache under the generator's ``fingerprint`` and the discriminator's weights."""
+    def cached(
+        cls, generator: Generator, discriminator: Discriminator, fingerprint: str
+    ) -> "Domain":
+        """As `of`, kept in the user's cache under the generator's ``fingerprint`` and the
+        discriminator's weights."""
         digest = hashlib.sha256(f"{fingerprint} {VERSION} {SAMPLES}".encode())
         for name, tensor in sorted(discriminator.state_dict().items()):
             digest.update(name.encode())
@@ -57,7 +62,10 @@ class Domain:
         with suppress(Error, KeyError):
             kept = read_tensors(path, FORMAT, VERSION)[1]
             usual = kept["usual"]
-            if all(bool(tensor.isfinite().all()) for tensor in kept.values()) and usual.numel() == 1:
+            if (
+                all(bool(tensor.isfinite().all()) for tensor in kept.values())
+                and usual.numel() == 1
+            ):
                 return cls(kept["mean"], kept["std"], float(usual))
 
         found = cls.of(generator, discriminator)
@@ -74,11 +82,16 @@ class Domain:
     @torch.no_grad()
     def distances(self, discriminator: Discriminator, images: Tensor) -> list[float]:
         """Of every picture of ``images [N, C, H, W]``."""
-        return [_distance(row, self.mean, self.std) / self.usual for row in _pooled(discriminator, images)]
+        return [
+            _distance(row, self.mean, self.std) / self.usual
+            for row in _pooled(discriminator, images)
+        ]
 
 
 def _pooled(discriminator: Discriminator, image: Tensor) -> Tensor:
-    return torch.cat([x.float().mean(dim=(2, 3)) for x in discriminator.features(image)], dim=1).cpu()
+    return torch.cat(
+        [x.float().mean(dim=(2, 3)) for x in discriminator.features(image)], dim=1
+    ).cpu()
 
 
 def _without(rows: Tensor, index: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
-"""The encoder: a network that predicts w from an image, in a few passes that each correct the one before.
+"""The encoder: a network that predicts w from an image, in a few passes that each correct the one
+before.
 
-After pSp (Richardson et al. 2021), e4e (Tov et al. 2021: one w and offsets from it) and ReStyle (Alaluf et al. 2021: feedback
-of the rendered picture).
+After pSp (Richardson et al. 2021), e4e (Tov et al. 2021: one w and offsets from it) and ReStyle
+(Alaluf et al. 2021: feedback of the rendered picture).
 """
 
 import math
@@ -40,7 +41,9 @@ class EncoderConfig:
         check_whole("encoder", self, resolution=(8, 16384), passes=(1, 32))
         side = min(self.resolution, LARGEST)
         if side & (side - 1):
-            raise ArgumentError.of("encoder config: resolution", "a power of two from 8", self.resolution)
+            raise ArgumentError.of(
+                "encoder config: resolution", "a power of two from 8", self.resolution
+            )
         names = ("channels", "num_ws", "w_dim", "channel_base", "channel_max", "hidden")
         check_whole("encoder", self, **dict.fromkeys(names, (1, 65536)))
 
@@ -52,7 +55,8 @@ class EncoderConfig:
 
     @classmethod
     def of(cls, generator: Generator) -> "EncoderConfig":
-        """Return the default size for ``generator``: 3.4 million weights at 128 px and 256 dimensions."""
+        """Return the default size for ``generator``: 3.4 million weights at 128 px and 256
+        dimensions."""
         wide = generator.w_dim > 256
         return cls(
             generator.resolution,
@@ -94,7 +98,9 @@ class Encoder(nn.Module):
         side = min(config.resolution, LARGEST)
         sides = [side >> i for i in range(1, int(math.log2(side)) - 2)]  # half of it, down to 8
         self.stem = nn.Conv2d(8 * config.channels, config.features(side // 2), 3, padding=1)
-        self.blocks = nn.ModuleList(_Halving(config.features(s), config.features(s // 2)) for s in sides)
+        self.blocks = nn.ModuleList(
+            _Halving(config.features(s), config.features(s // 2)) for s in sides
+        )
         self.pictures = nn.Linear(config.features(4) * 16, config.hidden)
         self.position = nn.Linear(config.num_ws * config.w_dim, config.hidden)
         self.middle = nn.Linear(config.hidden, config.hidden)
@@ -105,7 +111,8 @@ class Encoder(nn.Module):
                 layer.weight.mul_(0.1)
 
     def forward(self, image: Tensor, rendered: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return steps for all layers together ``[N, 1, w_dim]`` and for each ``[N, num_ws, w_dim]``, in whitened w.
+        """Return steps for all layers together ``[N, 1, w_dim]`` and for each
+        ``[N, num_ws, w_dim]``, in whitened w.
 
         Args:
             image, rendered: ``[N, C, resolution, resolution]`` in [-1, 1].
@@ -120,7 +127,9 @@ class Encoder(nn.Module):
         x = self.pictures(F.leaky_relu(x, 0.2).flatten(1)) + self.position(u.flatten(1))
         x = F.leaky_relu(x, 0.2)
         x = F.leaky_relu(x + self.middle(x), 0.2)
-        return self.shared(x)[:, None], self.offsets(x).reshape(len(u), self.config.num_ws, self.config.w_dim)
+        return self.shared(x)[:, None], self.offsets(x).reshape(
+            len(u), self.config.num_ws, self.config.w_dim
+        )
 
 
 @torch.no_grad()
@@ -133,7 +142,8 @@ def encode(
     passes: int | None = None,
     statistics: WStatistics | None = None,
 ) -> Tensor:
-    """Predict ws ``[N, num_ws, w_dim]`` of images ``[N, C, resolution, resolution]`` in [-1, 1], without any search.
+    """Predict ws ``[N, num_ws, w_dim]`` of images ``[N, C, resolution, resolution]`` in [-1, 1],
+    without any search.
 
     Args:
         space: "w" gives the same w for all layers.

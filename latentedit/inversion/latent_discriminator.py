@@ -1,8 +1,10 @@
-"""The latent discriminator: distinguishes a model's random w from others with the same mean and covariance.
+"""The latent discriminator: distinguishes a model's random w from others with the same mean and
+covariance.
 
-e4e (Tov et al. 2021, section 4.2) keeps an encoder's output realistic with a discriminator that is trained together with the
-encoder. Here the negative samples are normal vectors of several widths instead. The discriminator is trained once per model and
-learns what the Mahalanobis distance cannot measure (noise-contrastive estimation, Gutmann and Hyvarinen 2010).
+e4e (Tov et al. 2021, section 4.2) keeps an encoder's output realistic with a discriminator that is
+trained together with the encoder. Here the negative samples are normal vectors of several widths
+instead. The discriminator is trained once per model and learns what the Mahalanobis distance cannot
+measure (noise-contrastive estimation, Gutmann and Hyvarinen 2010).
 """
 
 import torch
@@ -32,7 +34,13 @@ class Critic:
         draws = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            layers = [nn.Linear(dim, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 1)]
+            layers = [
+                nn.Linear(dim, WIDTH),
+                nn.SiLU(),
+                nn.Linear(WIDTH, WIDTH),
+                nn.SiLU(),
+                nn.Linear(WIDTH, 1),
+            ]
             self.network = nn.Sequential(*layers).to(device)
 
         optimiser = torch.optim.AdamW(self.network.parameters(), lr=2e-3, weight_decay=1e-2)
@@ -49,5 +57,6 @@ class Critic:
         self.network.requires_grad_(False)
 
     def penalty(self, u: Tensor) -> Tensor:
-        """Return softplus(-logit) of ``u [N, layers, w_dim]``, averaged over layers: ``[N]``; near 0 for random w."""
+        """Return softplus(-logit) of ``u [N, layers, w_dim]``, averaged over layers: ``[N]``; near
+        0 for random w."""
         return F.softplus(-self.network(u)).mean(dim=(1, 2))

@@ -1,4 +1,5 @@
-"""L-BFGS for many problems at once, each with its own pairs and step lengths (Liu and Nocedal 1989)."""
+"""L-BFGS for many problems at once, each with its own pairs and step lengths (Liu and Nocedal
+1989)."""
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ DECREASE = 1e-4
 class QuasiNewton:
     """Minimises ``N`` losses that are sums of squares, with one evaluation a step.
 
-    Evaluate loss and gradient at `point` and hand them to `tell`, which moves `point`. The coordinates should be such that
-    the second derivatives are about 1. A step that does not decrease a loss is taken back and halved, for that problem alone.
+    Evaluate loss and gradient at `point` and hand them to `tell`, which moves `point`. The
+    coordinates should be such that the second derivatives are about 1. A step that does not
+    decrease a loss is taken back and halved, for that problem alone.
 
     Args:
         start: ``[N, n]``.
@@ -27,7 +29,8 @@ class QuasiNewton:
         self.loss = torch.full((len(start),), torch.inf, device=start.device)
         self.gradient = torch.zeros_like(self.point)
         self.memory = memory
-        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # steps, changes [N, n], and 1 / <step, change> [N], 0 for none
+        # steps, changes [N, n], and 1 / <step, change> [N], 0 for none
+        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
         self.length = torch.ones_like(self.loss)
         self.scale = torch.ones_like(self.loss)
 
@@ -63,10 +66,13 @@ class QuasiNewton:
         inverse = torch.where(usable, 1 / product.where(usable, torch.ones_like(product)), 0.0)
         self.pairs.append((step, change, inverse))
         self.pairs = self.pairs[-self.memory :]
-        self.scale = torch.where(usable, product / change.square().sum(dim=1).clamp(min=1e-30), self.scale)
+        self.scale = torch.where(
+            usable, product / change.square().sum(dim=1).clamp(min=1e-30), self.scale
+        )
 
     def _direction(self) -> Tensor:
-        """The two-loop recursion: minus the estimated inverse of the second derivatives times the gradient."""
+        """The two-loop recursion: minus the estimated inverse of the second derivatives times the
+        gradient."""
         q = self.gradient
         factors = []
         for step, change, inverse in reversed(self.pairs):

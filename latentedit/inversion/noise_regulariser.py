@@ -1,4 +1,5 @@
-"""The noise regulariser keeps noise maps white, so that they cannot store image content (StyleGAN2, appendix D)."""
+"""The noise regulariser keeps noise maps white, so that they cannot store image content (StyleGAN2,
+appendix D)."""
 
 from collections.abc import Iterator
 
@@ -13,16 +14,17 @@ SMALLEST_LEVEL = 8
 def noise_regulariser(maps: list[Tensor]) -> Tensor:
     """Measure how far noise maps ``[N, 1, h, w]`` are from white noise, per image: ``[N]``.
 
-    It is the squared autocorrelation at a shift of one pixel, summed over all levels of a pyramid down to 8 x 8 (StyleGAN2,
-    appendix D). Levels are averaged 2 x 2 and multiplied by 2 as in the paper, which keeps unit variance at every level. The
-    published code omits the factor, so that coarse levels hardly count there.
+    It is the squared autocorrelation at a shift of one pixel, summed over all levels of a pyramid
+    down to 8 x 8 (StyleGAN2, appendix D). Levels are averaged 2 x 2 and multiplied by 2 as in the
+    paper, which keeps unit variance at every level. The published code omits the factor, so that
+    coarse levels hardly count there.
     """
     return torch.cat([squared for _, squared in _autocorrelations(maps)], dim=1).sum(dim=1)
 
 
 def _autocorrelations(maps: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """The pixels of every level and, in both directions, the squares ``[N, K]`` of the K maps, and means of larger ones, that
-    have its size.
+    """The pixels of every level and, in both directions, the squares ``[N, K]`` of the K maps, and
+    means of larger ones, that have its size.
     """
     size = max(map_.shape[-1] for map_ in maps)
     level = None
@@ -39,14 +41,18 @@ def _autocorrelations(maps: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
 
 
 def whiten(maps: list[Tensor], sweeps: int) -> None:
-    """Change ``maps``, in place, so that `noise_regulariser` is zero, the mean 0 and the variance 1.
+    """Change ``maps``, in place, so that `noise_regulariser` is zero, the mean 0 and the variance
+    1.
 
-    A sweep is half a Gauss-Newton step: an autocorrelation over n pixels has a gradient of squared length 2 / n.
+    A sweep is half a Gauss-Newton step: an autocorrelation over n pixels has a gradient of squared
+    length 2 / n.
     """
     for _ in range(sweeps):
         leaves = [map_.detach().requires_grad_() for map_ in maps]
         with torch.enable_grad():
-            total = torch.stack([size / 8 * squared.sum() for size, squared in _autocorrelations(leaves)]).sum()
+            total = torch.stack(
+                [size / 8 * squared.sum() for size, squared in _autocorrelations(leaves)]
+            ).sum()
         gradients = torch.autograd.grad(total, leaves)
         with torch.no_grad():
             for map_, gradient in zip(maps, gradients, strict=True):

@@ -1,4 +1,5 @@
-"""The options of an inversion: what one search does, and what all searches of one projector share."""
+"""The options of an inversion: what one search does, and what all searches of one projector
+share."""
 
 import operator
 import os
@@ -21,9 +22,11 @@ NoiseMode = Literal["optimise", "frozen", "off"]
 STEPS = {"quasi-newton": 100, "adam": 1000}
 """Default number of steps of every method."""
 PIXEL_WEIGHT = 15.0
-"""Weight of the mean squared difference of the pixels; docs/photo.md has measurements, also for the weight of the face."""
+"""Weight of the mean squared difference of the pixels; docs/photo.md has measurements, also for the
+weight of the face."""
 PRIOR_WEIGHT = 0.1
-"""Weight of the squared distance of w from its mean: it lowers fidelity a little and improves editability a lot."""
+"""Weight of the squared distance of w from its mean: it lowers fidelity a little and improves
+editability a lot."""
 STYLE_WEIGHT = 0.01
 """Weight of the mean squared style offset, in standard deviations of the style."""
 MOST = 10_000_000
@@ -39,20 +42,23 @@ class InversionOptions:
     The fields are the options of `latentedit invert` of the same names, with the same defaults.
 
     Raises:
-        Error: a value out of its range, or one that is not a finite number; the message names the argument.
+        Error: a value out of its range, or one that is not a finite number; the message names the
+            argument.
     """
 
     space: str = "w+"
-    """"w" (one w), "w+" (one per layer) or "s" (W+, then offsets of every style channel: Wu et al. 2021)."""
+    """"w" (one w), "w+" (one per layer) or "s" (W+, then offsets of every style channel: Wu et al.
+    2021)."""
     method: Method = "quasi-newton"
-    """"quasi-newton" takes about 100 steps, scaled by a Gauss-Newton preconditioner: most of them on w with the generator's
-    own noise, then some on the noise maps. "adam" is the published projector: a thousand steps on both, with noise that is
-    added to w and fades."""
+    """"quasi-newton" takes about 100 steps, scaled by a Gauss-Newton preconditioner: most of them
+    on w with the generator's own noise, then some on the noise maps. "adam" is the published
+    projector: a thousand steps on both, with noise that is added to w and fades."""
     steps: int | None = None
-    """None for 100, or 1000 with Adam. 0 returns the starting point as it is: the encoder's output, or a given one."""
+    """None for 100, or 1000 with Adam. 0 returns the starting point as it is: the encoder's output,
+    or a given one."""
     init: Start = "auto"
-    """Starting point: "encoder", the "mean" w, or "auto": the encoder's output with quasi-newton if the model has an encoder,
-    and otherwise the mean w."""
+    """Starting point: "encoder", the "mean" w, or "auto": the encoder's output with quasi-newton if
+    the model has an encoder, and otherwise the mean w."""
     patience: int | None = None
     """Stop a search after this many steps without an improvement for any image; None for never."""
     restarts: int = 0
@@ -62,22 +68,28 @@ class InversionOptions:
     pixel_weight: float = PIXEL_WEIGHT
     """Weight of the mean squared difference of pixels."""
     noise_weight: float = 1e5
-    """Weight of `latentedit.inversion.noise_regulariser.noise_regulariser`; with quasi-newton it is a constraint instead."""
+    """Weight of `latentedit.inversion.noise_regulariser.noise_regulariser`; with quasi-newton it is
+    a constraint instead."""
     prior_weight: float = PRIOR_WEIGHT
-    """Weight of the squared Mahalanobis distance of w from its mean (divided by w_dim, averaged over layers).
+    """Weight of the squared Mahalanobis distance of w from its mean (divided by w_dim, averaged
+    over layers).
 
-    Without it, images that are unlike the training data end in latents that cannot be edited. The published projector has no
-    such term; 0 gives its behaviour."""
+    Without it, images that are unlike the training data end in latents that cannot be edited. The
+    published projector has no such term; 0 gives its behaviour."""
     delta_weight: float = 0.0
-    """Weight of the mean squared distance of the layers' w from their mean, in units of sqrt(E |w - mean|^2).
+    """Weight of the mean squared distance of the layers' w from their mean, in units of sqrt(E |w -
+    mean|^2).
 
-    It keeps W+ close to W, which improves editability (Tov et al. 2021, section 4.2, do so for an encoder)."""
+    It keeps W+ close to W, which improves editability (Tov et al. 2021, section 4.2, do so for an
+    encoder)."""
     adversarial_weight: float = 0.0
-    """Weight of the latent discriminator (`latentedit.inversion.latent_discriminator.Critic`), which keeps the w realistic."""
+    """Weight of the latent discriminator (`latentedit.inversion.latent_discriminator.Critic`),
+    which keeps the w realistic."""
     learning_rate: float = 0.1
     """Learning rate of Adam."""
     initial_noise: float = 0.05
-    """Standard deviation of the noise that Adam adds to w at the start, in units of sqrt(E |w - mean|^2)."""
+    """Standard deviation of the noise that Adam adds to w at the start, in units of sqrt(E |w -
+    mean|^2)."""
     seed: int = 0
     """Random seed, from 0 to 2^32 - 1."""
 
@@ -98,7 +110,13 @@ class InversionOptions:
         _check_whole("restarts", self.restarts, 0, MOST)
         _check_whole("seed", self.seed, 0, LARGEST_SEED)
 
-        weights = ("noise_weight", "pixel_weight", "prior_weight", "delta_weight", "adversarial_weight")
+        weights = (
+            "noise_weight",
+            "pixel_weight",
+            "prior_weight",
+            "delta_weight",
+            "adversarial_weight",
+        )
         for name in (*weights, "learning_rate", "initial_noise"):
             check_number(name, getattr(self, name), 0)
 
@@ -128,29 +146,33 @@ class InversionOptions:
 
 @dataclass(frozen=True, eq=False)
 class ProjectorSettings:
-    """What all searches of a `latentedit.Projector` share; parts that are given are used instead of the projector's own.
+    """What all searches of a `latentedit.Projector` share; parts that are given are used instead of
+    the projector's own.
 
     Raises:
         Error: an unknown perceptual distance.
     """
 
     perceptual: str | Perceptual = "auto"
-    """"auto", "lpips", "stlpips", "discriminator" (`latentedit.inversion.perceptual.choose`), or a distance."""
+    """"auto", "lpips", "stlpips", "discriminator" (`latentedit.inversion.perceptual.choose`), or a
+    distance."""
     perceptual_weights: str | os.PathLike[str] | None = None
     """File of the LPIPS backbone, vgg16-397923af.pth."""
     discriminator: Discriminator | None = None
     """Discriminator for the perceptual distance; None for the model's."""
     focus: Tensor | Literal["auto"] | None = "auto"
-    """Weights of the pixels, ``[1, 1, resolution, resolution]`` of mean 1 (`latentedit.inversion.face_weights`); None for equal
-    weights, and "auto" for those of the model's framing. A ``perceptual`` that is given by name uses them as well."""
+    """Weights of the pixels, ``[1, 1, resolution, resolution]`` of mean 1
+    (`latentedit.inversion.face_weights`); None for equal weights, and "auto" for those of the
+    model's framing. A ``perceptual`` that is given by name uses them as well."""
     statistics: WStatistics | None = None
     curvature: Curvature | None = None
-    """The Gauss-Newton preconditioner; None for the model's, and where it has none, for one that is measured, which takes as
-    long as 64 steps."""
+    """The Gauss-Newton preconditioner; None for the model's, and where it has none, for one that is
+    measured, which takes as long as 64 steps."""
     critic: Critic | None = None
     """The latent discriminator; None trains one when a search needs it, which takes seconds."""
     cache: bool = True
-    """Whether what is measured of a model is kept in the user's cache folder, as the commands do."""
+    """Whether what is measured of a model is kept in the user's cache folder, as the commands
+    do."""
 
     def __post_init__(self) -> None:
         if isinstance(self.perceptual, str) and self.perceptual not in KINDS:
@@ -159,7 +181,8 @@ class ProjectorSettings:
 
 
 class Choices(TypedDict, total=False):
-    """Further arguments of `latentedit.invert`: fields of `InversionOptions` and `ProjectorSettings`, and per-image ones."""
+    """Further arguments of `latentedit.invert`: fields of `InversionOptions` and
+    `ProjectorSettings`, and per-image ones."""
 
     method: Method
     init: Start
@@ -186,14 +209,19 @@ class Choices(TypedDict, total=False):
 
 
 def sorted_out(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Split keyword arguments into those of `InversionOptions`, those of `ProjectorSettings`, and per-image ones.
+    """Split keyword arguments into those of `InversionOptions`, those of `ProjectorSettings`, and
+    per-image ones.
 
     Raises:
         TypeError: an unknown name, as Python raises for it.
     """
     homes: list[dict[str, Any]] = []
     left = dict(choices)
-    for names in ([f.name for f in fields(InversionOptions)], [f.name for f in fields(ProjectorSettings)], ["start", "mask"]):
+    for names in (
+        [f.name for f in fields(InversionOptions)],
+        [f.name for f in fields(ProjectorSettings)],
+        ["start", "mask"],
+    ):
         homes.append({name: left.pop(name) for name in names if name in left})
     if left:
         raise TypeError(f"invert() got an unexpected keyword argument {next(iter(left))!r}")

@@ -29,8 +29,8 @@ from latentedit.runtime.torchvision_stubs import import_with_torchvision
 VGG_FILE = "vgg16-397923af.pth"
 VGG_BYTES = 553_433_881
 VGG_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
-"""Size and checksum of the backbone's weights. The publisher's name for them carries the first digits, which are too few:
-another file with those takes minutes to find.
+"""Size and checksum of the backbone's weights. The publisher's name for them carries the first
+digits, which are too few: another file with those takes minutes to find.
 """
 LPIPS_SIZE = 256
 """Larger images are reduced to this side before LPIPS, as in the published projector."""
@@ -51,7 +51,8 @@ class Perceptual(Protocol):
     name: str
 
     def features(self, image: Tensor) -> Tensor:
-        """``[N, K]``; the squared Euclidean distance of two rows is the distance of the pictures."""
+        """``[N, K]``; the squared Euclidean distance of two rows is the distance of the
+        pictures."""
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
@@ -60,18 +61,22 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Feature vectors at every position to length 1; unlike `lpips.normalize_tensor`, differentiable at zero."""
+    """Feature vectors at every position to length 1; unlike `lpips.normalize_tensor`,
+    differentiable at zero."""
     return x / ((x.square().sum(dim=1, keepdim=True) + 1e-20).sqrt() + 1e-10)
 
 
 class DiscriminatorDistance:
-    """A distance of unit-normalised discriminator activations after every block, averaged over positions and blocks.
+    """A distance of unit-normalised discriminator activations after every block, averaged over
+    positions and blocks.
 
-    It is computed as LPIPS (Zhang et al. 2018, eq. 1), but with equal weights and a network that was trained on the same kind
-    of images as the model. It needs no download and works with greyscale images. Its values do not compare with those of LPIPS.
+    It is computed as LPIPS (Zhang et al. 2018, eq. 1), but with equal weights and a network that
+    was trained on the same kind of images as the model. It needs no download and works with
+    greyscale images. Its values do not compare with those of LPIPS.
 
     Args:
-        focus: weights of the pixels, ``[1, 1, H, W]`` of mean 1, from `latentedit.inversion.face_weights`.
+        focus: weights of the pixels, ``[1, 1, H, W]`` of mean 1, from
+            `latentedit.inversion.face_weights`.
     """
 
     def __init__(self, discriminator: Discriminator, focus: Tensor | None = None) -> None:
@@ -90,12 +95,13 @@ class DiscriminatorDistance:
 
 
 class LpipsDistance:
-    """LPIPS with VGG-16 (Zhang et al. 2018), through the ``lpips`` package's own layers and weights.
+    """LPIPS with VGG-16 (Zhang et al. 2018), through the ``lpips`` package's own layers and
+    weights.
 
     Args:
         weights: the backbone's file; None builds a random backbone, for tests only.
-        dtype: type of the backbone's convolutions; None for half precision on CUDA and float32 elsewhere. Everything after
-            them is float32, and distances agree to 1 %.
+        dtype: type of the backbone's convolutions; None for half precision on CUDA and float32
+            elsewhere. Everything after them is float32, and distances agree to 1 %.
     """
 
     name = "lpips"
@@ -118,9 +124,12 @@ class LpipsDistance:
         network.load_state_dict(linear, strict=False)
         if state is not None:
             own = network.net.state_dict()
-            wanted = {name: f"features.{name.split('.', 1)[1]}" for name in own}  # slice2.5.weight: features.5.weight
+            # slice2.5.weight: features.5.weight
+            wanted = {name: f"features.{name.split('.', 1)[1]}" for name in own}
             network.net.load_state_dict({name: state[source] for name, source in wanted.items()})
-        self.network: nn.Module = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.network: nn.Module = (
+            network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        )
         self.network.net.to(self.dtype)
 
     def features(self, image: Tensor) -> Tensor:
@@ -134,7 +143,8 @@ class LpipsDistance:
         return torch.cat(parts, dim=1)
 
     def _activations(self, x: Tensor) -> list[Tensor]:
-        """Of the backbone, in float32 or wider; gradients in half precision are kept from vanishing by a factor."""
+        """Of the backbone, in float32 or wider; gradients in half precision are kept from vanishing
+        by a factor."""
         network: Any = self.network
         if self.dtype != torch.float16:
             return [full(y) for y in network.net(x.to(self.dtype))]
@@ -220,7 +230,8 @@ class CombinedDistance:
         self.parts = list(parts)
         names = [part.name if weight == 1 else f"{weight:g}{part.name}" for part, weight in parts]
         self.name = "+".join(names)
-        """Such as "discriminator+0.3stlpips"; names files in the cache and goes into latent files."""
+        """Such as "discriminator+0.3stlpips"; names files in the cache and goes into latent
+        files."""
 
     def features(self, image: Tensor) -> Tensor:
         """Those of the parts side by side, ``[N, K_1 + ...]``, scaled with the weights' roots."""
@@ -252,20 +263,25 @@ def choose(
     """Return the distance that ``kind`` names, and one line that says which it is and why.
 
     Args:
-        kind: "lpips", "stlpips", "discriminator" or "auto". "auto" is LPIPS if its backbone is given or cached; otherwise the
-            discriminator together with ST-LPIPS, or the one of them that is available.
-        focus: weights of the pixels for the discriminator's distance (`latentedit.inversion.face_weights`).
+        kind: "lpips", "stlpips", "discriminator" or "auto". "auto" is LPIPS if its backbone is
+            given or cached; otherwise the discriminator together with ST-LPIPS, or the one of them
+            that is available.
+        focus: weights of the pixels for the discriminator's distance
+            (`latentedit.inversion.face_weights`).
 
     Raises:
         Error: the weights that ``kind`` needs are missing. Nothing is ever downloaded.
     """
     if kind not in KINDS:
-        raise ArgumentError.of("perceptual distance", f"{', '.join(KINDS[:-1])} or {KINDS[-1]}", kind)
+        raise ArgumentError.of(
+            "perceptual distance", f"{', '.join(KINDS[:-1])} or {KINDS[-1]}", kind
+        )
     file = Path(weights) if weights is not None else hub_cache()
     if kind == "lpips" or (kind == "auto" and (weights is not None or os.path.isfile(file))):
         if not os.path.isfile(file):
             raise NotFoundError(
-                f"LPIPS needs {VGG_FILE} ({VGG_BYTES / 2**20:.0f} MB), which latentedit does not download",
+                f"LPIPS needs {VGG_FILE} ({VGG_BYTES / 2**20:.0f} MB), which latentedit does not "
+                "download",
                 advice=f"put it at {file}, or name it with `perceptual_weights`",
             )
         return LpipsDistance(file, device), f"perceptual distance: LPIPS (VGG) with {file}"
@@ -277,18 +293,32 @@ def choose(
     if kind == "auto" and stlpips_file() is not None:
         stlpips = StlpipsDistance(device=device)
         if discriminator is None:
-            return stlpips, f"perceptual distance: ST-LPIPS (AlexNet) ({why}, and no discriminator in the model file)"
+            return (
+                stlpips,
+                f"perceptual distance: ST-LPIPS (AlexNet) ({why}, and no discriminator in the "
+                "model file)",
+            )
         both = CombinedDistance(
-            [(DiscriminatorDistance(discriminator, focus), DISCRIMINATOR_WEIGHT), (stlpips, STLPIPS_WEIGHT)]
+            [
+                (DiscriminatorDistance(discriminator, focus), DISCRIMINATOR_WEIGHT),
+                (stlpips, STLPIPS_WEIGHT),
+            ]
         )
-        return both, f"perceptual distance: {own}, and ST-LPIPS (AlexNet), weights {_weights(both)} ({why})"
+        return (
+            both,
+            f"perceptual distance: {own}, and ST-LPIPS (AlexNet), weights {_weights(both)} ({why})",
+        )
 
     if discriminator is None:
         raise NotFoundError(
             "this model file has no discriminator to compare images with",
             advice=f"give {VGG_FILE} with `perceptual_weights`, or {ADVICE}",
         )
-    reason = f" ({why}; {ADVICE} adds a distance learned from human judgements)" if kind == "auto" else ""
+    reason = (
+        f" ({why}; {ADVICE} adds a distance learned from human judgements)"
+        if kind == "auto"
+        else ""
+    )
     return DiscriminatorDistance(discriminator, focus), f"perceptual distance: {own}{reason}"
 
 
@@ -313,13 +343,19 @@ class _ShiftTolerant(nn.Module):
         self.stages: list[list[str]] = []
         for number in range(1, 6):
             start = f"net.slice{number}."
-            layers = sorted({int(name[len(start) :].split(".")[0]) for name in state if name.startswith(start)})
+            layers = sorted(
+                {int(name[len(start) :].split(".")[0]) for name in state if name.startswith(start)}
+            )
             self.stages.append([f"{start}{layer}".replace(".", "_") for layer in layers])
             lin = state[f"lin{number - 1}.model.1.weight"]
             self.register_buffer(f"lin{number}", lin.sqrt())
         for name, tensor in state.items():
             if name.startswith("net."):
-                kept = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+                kept = (
+                    tensor.contiguous(memory_format=torch.channels_last)
+                    if tensor.ndim == 4
+                    else tensor
+                )
                 self.register_buffer(name.replace(".", "_"), kept)
         self.register_buffer("shift", state["scaling_layer.shift"])
         self.register_buffer("scale", state["scaling_layer.scale"])
@@ -364,7 +400,9 @@ class _ShiftTolerant(nn.Module):
                     x = F.conv2d(x, filt, stride=2, groups=len(filt))
                 else:
                     weight = get(f"{layer}_weight")
-                    x = F.conv2d(x, weight, get(f"{layer}_bias"), padding=weight.shape[2] // 2).relu()
+                    x = F.conv2d(
+                        x, weight, get(f"{layer}_bias"), padding=weight.shape[2] // 2
+                    ).relu()
             length = x.square().sum(dim=1, keepdim=True)
             scale = get(f"lin{number}") / (x.shape[2] * x.shape[3]) ** 0.5
             unit = x * ((length + 1e-20).sqrt() + 1e-10).reciprocal() * scale
@@ -379,7 +417,8 @@ class _ShiftTolerant(nn.Module):
         x = F.pad(x, (2, 2 + width % 2, 2, 2 + height % 2))
         found = _Inside.apply(F.pixel_unshuffle(x, 2), get("inside"), get("back"))  # type: ignore[no-untyped-call]
 
-        # The convolution that stands for both does not know that the blur reflects at the lower and the right edge.
+        # The convolution that stands for both does not know that the blur reflects at the lower and
+        # the right edge.
         last_row = height % 2 == 0
         last_column = width % 2 == 0
         if last_row:
@@ -430,12 +469,19 @@ def _read_stlpips(network: str) -> dict[str, Tensor]:
     if file is None:
         raise NotFoundError(f"ST-LPIPS needs the package stlpips-pytorch (64 MB): {ADVICE}")
     state = read_weights(file)
-    wanted = {"scaling_layer.shift", "net.slice1.0.weight", "net.slice5.13.weight", "lin4.model.1.weight"}
+    wanted = {
+        "scaling_layer.shift",
+        "net.slice1.0.weight",
+        "net.slice5.13.weight",
+        "lin4.model.1.weight",
+    }
     if network == "vgg":
         wanted = {name.replace("slice5.13", "slice5.32") for name in wanted}
     if not wanted <= state.keys():
         raise FormatError(
-            "expected the weights of ST-LPIPS, found others; pip install --force-reinstall stlpips-pytorch", path=file
+            "expected the weights of ST-LPIPS, found others; pip install --force-reinstall "
+            "stlpips-pytorch",
+            path=file,
         )
     return state
 
@@ -446,17 +492,24 @@ def _read_backbone(path: Path) -> dict[str, Tensor]:
 
 
 def check_sha256(path: Path, expected: str, name: str) -> None:
-    """Raise `Error` unless the file ``path`` is the published one called ``name``, by all digits of its SHA-256."""
+    """Raise `Error` unless the file ``path`` is the published one called ``name``, by all digits of
+    its SHA-256."""
     file_size(path)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != expected:
-        raise FormatError(f"its SHA-256 is {digest}, that of {name} is {expected}; the file is damaged or another", path=path)
+        raise FormatError(
+            f"its SHA-256 is {digest}, that of {name} is {expected}; "
+            "the file is damaged or another",
+            path=path,
+        )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors in a published file of weights, all of finite numbers."""
-    found = {name: tensor for name, tensor in read_state(path).items() if isinstance(tensor, Tensor)}
+    found = {
+        name: tensor for name, tensor in read_state(path).items() if isinstance(tensor, Tensor)
+    }
     for name, tensor in found.items():
         check_numbers(path, name, tensor)
     return found

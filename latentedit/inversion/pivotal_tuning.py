@@ -1,7 +1,8 @@
-"""Pivotal tuning (Roich et al. 2021): the generator is changed a little, so that it reproduces a photo from an editable w.
+"""Pivotal tuning (Roich et al. 2021): the generator is changed a little, so that it reproduces a
+photo from an editable w.
 
-Only the difference to the generator is kept, in half precision and as products of thin matrices where that loses nothing
-visible.
+Only the difference to the generator is kept, in half precision and as products of thin matrices
+where that loses nothing visible.
 """
 
 import copy
@@ -24,7 +25,8 @@ from latentedit.runtime.cuda_graphs import Graphs, Replayed
 from latentedit.runtime.devices import tf32
 
 VISIBLE = 45.0
-"""PSNR in dB, between the images with the full and the compressed change, from which no difference is visible."""
+"""PSNR in dB, between the images with the full and the compressed change, from which no difference
+is visible."""
 RANKS = (1, 2, 4, 8, 16, 32)
 NEARBY = 0.5
 """Distance from the pivot, towards random w, at which images are kept as they were."""
@@ -43,8 +45,8 @@ class TuningOptions:
     steps: int = 200
     learning_rate: float = 1e-3
     locality_weight: float = 0.1
-    """Weight of the distance between what the tuned and the untouched generator draw near the pivot (Roich et al. 2021, section
-    3.3); 0 switches it off."""
+    """Weight of the distance between what the tuned and the untouched generator draw near the pivot
+    (Roich et al. 2021, section 3.3); 0 switches it off."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,7 +62,8 @@ class Tuning:
 
     deltas: Deltas
     stored: dict[str, Tensor]
-    """The same as files store it: ``NAME`` in half precision, or the factors ``NAME/u`` and ``NAME/v`` of a product."""
+    """The same as files store it: ``NAME`` in half precision, or the factors ``NAME/u`` and
+    ``NAME/v`` of a product."""
     loss_db: float
     """PSNR between the images with the compressed and the full change."""
     rank: int | None
@@ -74,8 +77,16 @@ class Tuning:
     def put_into(self, latent: Latent) -> None:
         """Store the tuning in ``latent``, which must be the pivot."""
         latent.tuned = self.stored
-        latent.settings = {**latent.settings, "tune_steps": self.steps, "tune_rank": self.rank, "tune_loss_db": self.loss_db}
-        latent.distances = {**latent.distances, **{f"{name}_tuned": value for name, value in self.after.items()}}
+        latent.settings = {
+            **latent.settings,
+            "tune_steps": self.steps,
+            "tune_rank": self.rank,
+            "tune_loss_db": self.loss_db,
+        }
+        latent.distances = {
+            **latent.distances,
+            **{f"{name}_tuned": value for name, value in self.after.items()},
+        }
 
 
 def tune(
@@ -87,19 +98,24 @@ def tune(
     options: TuningOptions | None = None,
     progress: Progress | None = None,
 ) -> Tuning:
-    """Tune the synthesis network to render ``image [1, C, H, W]`` from the pivot ``ws [1, num_ws, w_dim]``.
+    """Tune the synthesis network to render ``image [1, C, H, W]`` from the pivot
+    ``ws [1, num_ws, w_dim]``.
 
     Args:
         noise: the pivot's noise maps; None for the generator's own.
         loss: how the image and its rendering are compared.
-        progress: called after every step with its number, their total number and the terms of the loss.
+        progress: called after every step with its number, their total number and the terms of the
+            loss.
 
     Raises:
         Error: more than one image.
     """
     options = options or TuningOptions()
     if len(image) != 1 or len(ws) != 1:
-        raise ArgumentError(f"the generator is tuned to one image at a time, got {len(image)} images and {len(ws)} latents")
+        raise ArgumentError(
+            f"the generator is tuned to one image at a time, got {len(image)} images and "
+            f"{len(ws)} latents"
+        )
     device = generator.device
     image = image.to(device)
     ws = ws.to(device)
@@ -122,14 +138,19 @@ def tune(
     def evaluate(near: Tensor) -> tuple[Tensor, ...]:
         """The terms of the loss, and its gradients."""
         rendered = tuned.synthesis(ws, noise=maps)
-        terms = [distance(perceptual.features(rendered), target).sum(), (weights * (rendered - image).square()).mean()]
+        terms = [
+            distance(perceptual.features(rendered), target).sum(),
+            (weights * (rendered - image).square()).mean(),
+        ]
         total = terms[0] + loss.pixel_weight * terms[1]
         if options.locality_weight:
             with torch.no_grad():
                 before = generator.synthesis(near, noise=maps)
             after = tuned.synthesis(near, noise=maps)
             features = perceptual.features(torch.cat([before, after]))
-            terms.append((distance(features[1:], features[:1]) + (after - before).square().mean()).sum())
+            terms.append(
+                (distance(features[1:], features[:1]) + (after - before).square().mean()).sum()
+            )
             total = total + options.locality_weight * terms[2]
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         return torch.stack(terms).detach(), *gradients
@@ -139,7 +160,9 @@ def tune(
         if not options.locality_weight:
             return ws
         towards = sample_w(generator, 1, (options.seed + 1 + step) % 2**32)[:, None] - ws
-        return ws + towards * (NEARBY * scale / towards.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-8))
+        return ws + towards * (
+            NEARBY * scale / towards.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-8)
+        )
 
     evaluation = Replayed(evaluate, Graphs(device))
     with tf32(True, device):
@@ -152,12 +175,18 @@ def tune(
             # Else those of the next step would be made beside them.
             del gradients, gradient
             if progress:
-                progress(step + 1, options.steps, dict(zip(("perceptual", "pixel", "locality"), found.tolist(), strict=False)))
+                progress(
+                    step + 1,
+                    options.steps,
+                    dict(zip(("perceptual", "pixel", "locality"), found.tolist(), strict=False)),
+                )
 
     # The smallest change that nobody can tell from the full one.
     with torch.no_grad():
         whole = tuned.synthesis(ws, noise=maps)
-        deltas = {name: (p - own[name]).detach().cpu() for name, p in tuned.synthesis.named_parameters()}
+        deltas = {
+            name: (p - own[name]).detach().cpu() for name, p in tuned.synthesis.named_parameters()
+        }
         best = None
         for rank in (*RANKS, None):
             stored = compress(deltas, rank)
@@ -174,4 +203,12 @@ def tune(
                 "psnr": round(float(psnr(picture, image)), 3),
             }
 
-        return Tuning(best[1], best[0], round(best[2], 2), best[3], figures(first), figures(best[4]), options.steps)
+        return Tuning(
+            best[1],
+            best[0],
+            round(best[2], 2),
+            best[3],
+            figures(first),
+            figures(best[4]),
+            options.steps,
+        )

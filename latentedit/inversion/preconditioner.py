@@ -1,8 +1,10 @@
-"""The Gauss-Newton preconditioner: the mean curvature of the projector's loss, which scales the steps of the search.
+"""The Gauss-Newton preconditioner: the mean curvature of the projector's loss, which scales the
+steps of the search.
 
-The loss is a sum of squares, so its curvature is about J^T J (Gauss-Newton), where J is the derivative of features and pixels.
-For a vector v of random signs, E[(J^T v)(J^T v)^T] = J^T J, and J^T v costs one backward pass (Hutchinson 1990). The mean over
-the generator's own images also suits other images, so it is computed only once per model.
+The loss is a sum of squares, so its curvature is about J^T J (Gauss-Newton), where J is the
+derivative of features and pixels. For a vector v of random signs, E[(J^T v)(J^T v)^T] = J^T J, and
+J^T v costs one backward pass (Hutchinson 1990). The mean over the generator's own images also suits
+other images, so it is computed only once per model.
 """
 
 import hashlib
@@ -23,7 +25,8 @@ from latentedit.latent.w_statistics import WStatistics, sample_w
 from latentedit.networks.generator import Generator
 
 LOG = logging.getLogger(__name__)
-FORMAT, VERSION = "latentedit-curvature", 1
+FORMAT = "latentedit-curvature"
+VERSION = 1
 PROBES = 64
 """Number of backward passes that suffices for a search; more make the search a little faster."""
 RANK = 256
@@ -31,8 +34,11 @@ RANK = 256
 BATCH = 8
 DAMPING = 3e-5
 """Smallest curvature assumed for any direction, as a share of the sum over all directions."""
-MIXED, OFFSET, PSI = 0.5, 0.3, 0.8
-"""Share of the samples that change to another w at some layer, the largest deviation of their rows, and their truncation."""
+MIXED = 0.5
+OFFSET = 0.3
+PSI = 0.8
+"""Share of the samples that change to another w at some layer, the largest deviation of their rows,
+and their truncation."""
 
 
 def sample_rows(
@@ -43,8 +49,8 @@ def sample_rows(
     mixed: float = MIXED,
     offset: float = OFFSET,
 ) -> Tensor:
-    """Whitened W+ ``[count, num_ws, w_dim]`` as inversions have them: some change to another w at a random layer, and rows
-    deviate by up to ``offset``.
+    """Whitened W+ ``[count, num_ws, w_dim]`` as inversions have them: some change to another w at a
+    random layer, and rows deviate by up to ``offset``.
     """
     device = generator.device
     rows = generator.num_ws
@@ -80,7 +86,8 @@ class Curvature:
         seed: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> "Curvature":
-        """Measure the curvature of ``loss`` by ``probes`` backward passes, and keep the strongest `RANK` directions.
+        """Measure the curvature of ``loss`` by ``probes`` backward passes, and keep the strongest
+        `RANK` directions.
 
         ``progress`` is called with the number of probes done after every batch.
         """
@@ -98,7 +105,11 @@ class Curvature:
             features = loss.perceptual.features(image)
             projected = (features * _signs(features, draws)).sum()
             weighted = image if focus is None else image * focus.sqrt()
-            projected = projected + (weighted * _signs(image, draws)).sum() * (loss.pixel_weight / image[0].numel()) ** 0.5
+            projected = (
+                projected
+                + (weighted * _signs(image, draws)).sum()
+                * (loss.pixel_weight / image[0].numel()) ** 0.5
+            )
 
             gradients.append(torch.autograd.grad(projected, u)[0].flatten(1).cpu())
             if progress:
@@ -119,7 +130,8 @@ class Curvature:
         *,
         progress: Callable[[int], None] | None = None,
     ) -> "Curvature":
-        """As `of`, kept in the user's cache under the generator's ``fingerprint`` and what the loss is made of."""
+        """As `of`, kept in the user's cache under the generator's ``fingerprint`` and what the loss
+        is made of."""
         path = cached_file(fingerprint, loss)
         shape = (generator.num_ws, generator.w_dim)
         try:
@@ -193,4 +205,6 @@ def cached_file(fingerprint: str, loss: ReconstructionLoss) -> Path:
 
 
 def _signs(like: Tensor, draws: torch.Generator) -> Tensor:
-    return (torch.randint(0, 2, like.shape, generator=draws, dtype=torch.int8) * 2.0 - 1).to(like.device)
+    return (torch.randint(0, 2, like.shape, generator=draws, dtype=torch.int8) * 2.0 - 1).to(
+        like.device
+    )

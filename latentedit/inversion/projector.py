@@ -71,10 +71,12 @@ class SearchStep:
     total: int
     """Number of steps of all searches; fewer are done where the options' patience ends one."""
     terms: dict[str, float]
-    """Terms of the loss, means over the images: "perceptual", "pixel", "noise", "prior", "delta", "adversarial", "styles"."""
+    """Terms of the loss, means over the images: "perceptual", "pixel", "noise", "prior", "delta",
+    "adversarial", "styles"."""
     images: Tensor
-    """The images of this step as they were rendered for the loss, ``[N, C, H, W]`` on the generator's device. They cost
-    nothing. The next step may write over them, so copy what is kept."""
+    """The images of this step as they were rendered for the loss, ``[N, C, H, W]`` on the
+    generator's device. They cost nothing. The next step may write over them, so copy what is
+    kept."""
     stopped: bool = False
 
     @property
@@ -83,7 +85,8 @@ class SearchStep:
         return self.terms["perceptual"]
 
     def stop(self) -> None:
-        """End the search after this step; the result is the best so far, and is marked as interrupted."""
+        """End the search after this step; the result is the best so far, and is marked as
+        interrupted."""
         self.stopped = True
 
 
@@ -93,9 +96,10 @@ OnStep = Callable[[SearchStep], object]
 class Projector:
     """Inverts images into the latent space of one model.
 
-    It owns what searches need besides the images: the perceptual distance, the statistics of w, the Gauss-Newton
-    preconditioner, the model's encoder, the latent discriminator, and the domain that a verdict compares with. Each is made
-    when it is first needed and then kept, and what takes long to measure is also kept in the user's cache folder.
+    It owns what searches need besides the images: the perceptual distance, the statistics of w, the
+    Gauss-Newton preconditioner, the model's encoder, the latent discriminator, and the domain that
+    a verdict compares with. Each is made when it is first needed and then kept, and what takes long
+    to measure is also kept in the user's cache folder.
 
     ::
 
@@ -103,11 +107,14 @@ class Projector:
         result = projector.invert(image, latentedit.InversionOptions(space="w", seed=3))
 
     Args:
-        model: a model, or a generator alone, which comes without encoder, framing and preconditioner.
+        model: a model, or a generator alone, which comes without encoder, framing and
+            preconditioner.
         settings: the perceptual distance, and parts to use instead of the projector's own.
     """
 
-    def __init__(self, model: "Model | Generator", settings: ProjectorSettings | None = None) -> None:
+    def __init__(
+        self, model: "Model | Generator", settings: ProjectorSettings | None = None
+    ) -> None:
         self.settings = settings or ProjectorSettings()
         self.model: Model | None = None if isinstance(model, Generator) else model
         self.generator: Generator = model if isinstance(model, Generator) else model.generator
@@ -167,7 +174,9 @@ class Projector:
         given = self.settings.perceptual
         if not isinstance(given, str):
             return given, f"perceptual distance: {given.name}"
-        return choose(given, self.discriminator, self.settings.perceptual_weights, self.device, self.focus)
+        return choose(
+            given, self.discriminator, self.settings.perceptual_weights, self.device, self.focus
+        )
 
     @cached_property
     def critic(self) -> Critic:
@@ -176,7 +185,8 @@ class Projector:
 
     @cached_property
     def domain(self) -> Domain | None:
-        """How far the model's own random images lie from one another; None for a model without a discriminator."""
+        """How far the model's own random images lie from one another; None for a model without a
+        discriminator."""
         if self.discriminator is None:
             return None
         if self.settings.cache:
@@ -184,17 +194,23 @@ class Projector:
         return Domain.of(self.generator, self.discriminator)
 
     def loss(self, pixel_weight: float = PIXEL_WEIGHT) -> ReconstructionLoss:
-        """The loss between an image and its rendering, with everything but the prior and the noise regulariser."""
+        """The loss between an image and its rendering, with everything but the prior and the noise
+        regulariser."""
         return ReconstructionLoss(self.perceptual, pixel_weight, self.focus)
 
     def has_curvature(self, pixel_weight: float = PIXEL_WEIGHT) -> bool:
         """Whether `curvature` is at hand, so that it need not be measured."""
         if self.given_curvature is not None or pixel_weight in self._curvatures:
             return True
-        return self.settings.cache and cached_file(self.fingerprint, self.loss(pixel_weight)).is_file()
+        return (
+            self.settings.cache and cached_file(self.fingerprint, self.loss(pixel_weight)).is_file()
+        )
 
-    def curvature(self, pixel_weight: float = PIXEL_WEIGHT, progress: Callable[[int], None] | None = None) -> Curvature:
-        """The Gauss-Newton preconditioner: that of the settings, of the model, of the cache folder, or one measured now.
+    def curvature(
+        self, pixel_weight: float = PIXEL_WEIGHT, progress: Callable[[int], None] | None = None
+    ) -> Curvature:
+        """The Gauss-Newton preconditioner: that of the settings, of the model, of the cache folder,
+        or one measured now.
 
         Args:
             pixel_weight: that of the search.
@@ -209,33 +225,42 @@ class Projector:
 
     @property
     def given_curvature(self) -> Curvature | None:
-        """The preconditioner of the settings, or the model's, which need not be measured; None if neither has one."""
+        """The preconditioner of the settings, or the model's, which need not be measured; None if
+        neither has one."""
         if self.settings.curvature is not None or self.model is None:
             return self.settings.curvature
         return self.model.curvature
 
-    def _measured_curvature(self, pixel_weight: float, progress: Callable[[int], None] | None) -> Curvature:
+    def _measured_curvature(
+        self, pixel_weight: float, progress: Callable[[int], None] | None
+    ) -> Curvature:
         loss = self.loss(pixel_weight)
         if self.settings.cache:
-            return Curvature.cached(self.generator, loss, self.statistics, self.fingerprint, progress=progress)
+            return Curvature.cached(
+                self.generator, loss, self.statistics, self.fingerprint, progress=progress
+            )
         with tf32(True, self.device):
             return Curvature.of(self.generator, loss, self.statistics, progress=progress)
 
     def starts_from_encoder(self, options: InversionOptions) -> bool:
-        """Whether a search begins with the encoder's output, unless it is given a starting point."""
+        """Whether a search begins with the encoder's output, unless it is given a starting
+        point."""
         if options.init == "auto":
             # The published projector begins at the mean.
             return options.method == "quasi-newton" and self.encoder is not None
         return options.init == "encoder"
 
     def encode(self, images: Tensor, space: str = "w+") -> Tensor:
-        """Predict ws ``[N, num_ws, w_dim]`` of images ``[N, C, resolution, resolution]`` in [-1, 1], without any search.
+        """Predict ws ``[N, num_ws, w_dim]`` of images ``[N, C, resolution, resolution]`` in
+        [-1, 1], without any search.
 
         Raises:
             Error: the model has no encoder.
         """
         if self.encoder is None:
-            raise NotFoundError('the model has no encoder; train one with "latentedit encoder train"')
+            raise NotFoundError(
+                'the model has no encoder; train one with "latentedit encoder train"'
+            )
         images = images.to(self.device)
         if isinstance(self.encoder, PublishedEncoder):
             return encode_published(self.generator, self.encoder, images, space)
@@ -252,17 +277,20 @@ class Projector:
     ) -> Inversion:
         """Search for the w and the noise maps that reproduce images.
 
-        The result for every image is the step with its smallest loss. Ctrl-C ends the search and returns the best result so
-        far, with ``settings["interrupted"]`` set; `SearchStep.stop` does the same from ``on_step``.
+        The result for every image is the step with its smallest loss. Ctrl-C ends the search and
+        returns the best result so far, with ``settings["interrupted"]`` set; `SearchStep.stop` does
+        the same from ``on_step``.
 
         Args:
-            images: ``[N, C, resolution, resolution]`` in [-1, 1]; they do not influence one another.
+            images: ``[N, C, resolution, resolution]`` in [-1, 1]; they do not influence one
+                another.
             start: starting point ``[N, num_ws, w_dim]``; None for that of ``options.init``.
             mask: ``[1 or N, 1, resolution, resolution]``, 1 for pixels that count and 0 for others.
             on_step: called after every step with a `SearchStep`.
 
         Raises:
-            Error: a wrong shape, no starting point for 0 steps, or no perceptual distance is available.
+            Error: a wrong shape, no starting point for 0 steps, or no perceptual distance is
+                available.
         """
         options = options or InversionOptions()
         if not self.generator.synthesis.noise_shapes:  # StyleGAN3 has no noise inputs to search
@@ -307,21 +335,30 @@ class Projector:
         options: TuningOptions | None = None,
         progress: Progress | None = None,
     ) -> Tuning:
-        """Tune the generator to ``image [1, C, H, W]`` around ``ws``, as `latentedit.inversion.pivotal_tuning.tune` does."""
+        """Tune the generator to ``image [1, C, H, W]`` around ``ws``, as
+        `latentedit.inversion.pivotal_tuning.tune` does."""
         return tune(self.generator, image, ws, noise, self.loss(), options, progress)
 
     def _check_shapes(self, images: Tensor, start: Tensor | None, mask: Tensor | None) -> None:
         generator = self.generator
         expected = (generator.channels, generator.resolution, generator.resolution)
         if images.ndim != 4 or images.shape[1:] != expected:
-            raise ArgumentError.of_shape("image", f"[N, {', '.join(map(str, expected))}]", images.shape)
+            raise ArgumentError.of_shape(
+                "image", f"[N, {', '.join(map(str, expected))}]", images.shape
+            )
         count = len(images)
         sides = expected[1:]
 
-        if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, *sides) or len(mask) not in (1, count)):
-            raise ArgumentError.of_shape("mask", f"[1 or {count}, 1, {sides[0]}, {sides[1]}]", mask.shape)
+        if mask is not None and (
+            mask.ndim != 4 or mask.shape[1:] != (1, *sides) or len(mask) not in (1, count)
+        ):
+            raise ArgumentError.of_shape(
+                "mask", f"[1 or {count}, 1, {sides[0]}, {sides[1]}]", mask.shape
+            )
         if self.focus is not None and self.focus.shape != (1, 1, *sides):
-            raise ArgumentError.of_shape("focus", f"[1, 1, {sides[0]}, {sides[1]}]", self.focus.shape)
+            raise ArgumentError.of_shape(
+                "focus", f"[1, 1, {sides[0]}, {sides[1]}]", self.focus.shape
+            )
         rows = (count, generator.num_ws, generator.w_dim)
         if start is not None and start.shape != rows:
             raise ArgumentError.of_shape("start", f"{list(rows)}", start.shape)
@@ -359,7 +396,9 @@ class Projector:
 
         found = torch.cat([picture(i, [m[i : i + 1] for m in maps]) for i in range(len(ws))])
         own = torch.cat([picture(i, "const") for i in range(len(ws))])
-        average = generator.synthesis(self.statistics.mean.to(generator.device).expand(1, generator.num_ws, -1))
+        average = generator.synthesis(
+            self.statistics.mean.to(generator.device).expand(1, generator.num_ws, -1)
+        )
 
         def away(image: Tensor) -> Tensor:
             return distance(self.perceptual.features(image), search.target)
@@ -372,9 +411,14 @@ class Projector:
             "psnr_own_noise": psnr(own, search.image),
             "perceptual_average": away(average),
             "w_distance": w_distance,
-            "w_percentile": torch.tensor([self.statistics.percentile(float(value)) for value in w_distance]),
+            "w_percentile": torch.tensor(
+                [self.statistics.percentile(float(value)) for value in w_distance]
+            ),
         }
-        distances = [{name: round(float(column[i]), 5) for name, column in columns.items()} for i in range(len(ws))]
+        distances = [
+            {name: round(float(column[i]), 5) for name, column in columns.items()}
+            for i in range(len(ws))
+        ]
         return Inversion(
             ws.cpu(),
             [map_.cpu() for map_ in maps],
@@ -393,14 +437,17 @@ class _Stopped(Exception):  # noqa: N818 - not an error
     """`SearchStep.stop` was called."""
 
 
-def _run(search: Search, options: InversionOptions, curvature: Curvature | None, on_step: OnStep | None) -> None:
+def _run(
+    search: Search, options: InversionOptions, curvature: Curvature | None, on_step: OnStep | None
+) -> None:
     """Search for w, once and for every restart, then for what is left with the best w."""
     steps = options.step_count
     if not steps:
         search.take_start()
         return
 
-    # What is left after w: the noise maps, unless they were searched with it, and the offsets of styles.
+    # What is left after w: the noise maps, unless they were searched with it, and the offsets of
+    # styles.
     with_noise = options.noise == "optimise" and options.method == "quasi-newton"
     detailed = with_noise or space_of(options.space).has_scale
     first = max(round(steps * FIRST_PART), 1) if detailed else steps
@@ -443,19 +490,24 @@ def invert(
 ) -> Inversion:
     """Invert images: search for the w and the noise maps that reproduce them.
 
-    This is the short form of `Projector` and `Projector.invert`. A model is inverted as `latentedit invert` does it: from its
-    encoder, with its preconditioner, and with the face counting more than the background. A generator alone has none of these,
-    and its preconditioner is measured in every call; a `Projector` keeps it.
+    This is the short form of `Projector` and `Projector.invert`. A model is inverted as
+    `latentedit invert` does it: from its encoder, with its preconditioner, and with the face
+    counting more than the background. A generator alone has none of these, and its preconditioner
+    is measured in every call; a `Projector` keeps it.
 
     Args:
         model: a model, or a generator.
-        image: ``[N, C, resolution, resolution]`` in [-1, 1]; the images of a batch do not influence one another.
-        space: "w" (one w), "w+" (one per layer) or "s" (W+, then offsets of every style channel: Wu et al. 2021).
+        image: ``[N, C, resolution, resolution]`` in [-1, 1]; the images of a batch do not influence
+            one another.
+        space: "w" (one w), "w+" (one per layer) or "s" (W+, then offsets of every style channel: Wu
+            et al. 2021).
         steps: None for 100, or 1000 with Adam; 0 returns the starting point as it is.
-        progress: called after every step with its number, the total number of steps and the mean terms of the loss.
-        watch: called after every step with its number and the images rendered in it, ``[N, C, H, W]``.
-        choices: fields of `InversionOptions` and of `ProjectorSettings`, and ``start`` and ``mask`` as `Projector.invert` takes
-            them.
+        progress: called after every step with its number, the total number of steps and the mean
+            terms of the loss.
+        watch: called after every step with its number and the images rendered in it,
+            ``[N, C, H, W]``.
+        choices: fields of `InversionOptions` and of `ProjectorSettings`, and ``start`` and ``mask``
+            as `Projector.invert` takes them.
 
     Raises:
         Error: a wrong shape or value, or no perceptual distance is available.
@@ -471,4 +523,6 @@ def invert(
         if progress:
             progress(step.number, step.total, step.terms)
 
-    return Projector(model, ProjectorSettings(**parts)).invert(image, options, on_step=tell, **given)
+    return Projector(model, ProjectorSettings(**parts)).invert(
+        image, options, on_step=tell, **given
+    )

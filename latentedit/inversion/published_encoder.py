@@ -1,7 +1,8 @@
-"""The published encoders of photos into W+: pSp (Richardson et al. 2021), e4e (Tov et al. 2021), ReStyle (Alaluf et al. 2021).
+"""The published encoders of photos into W+: pSp (Richardson et al. 2021), e4e (Tov et al. 2021),
+ReStyle (Alaluf et al. 2021).
 
-All have the backbone IR-SE-50: the residual network of ArcFace (Deng et al. 2019) with 50 layers and squeeze-and-excitation (Hu
-et al. 2018). Modules have the names that their checkpoints use.
+All have the backbone IR-SE-50: the residual network of ArcFace (Deng et al. 2019) with 50 layers
+and squeeze-and-excitation (Hu et al. 2018). Modules have the names that their checkpoints use.
 """
 
 import math
@@ -21,10 +22,14 @@ SIDE = 256
 DEEP = 512
 """Feature maps at the end of the backbone."""
 STAGES = ((64, 64, 3), (64, 128, 4), (128, 256, 14), (256, 512, 3))
-"""Feature maps before and after, and blocks, of the stages of IR-SE-50; the first block of each halves the picture."""
-FINE, MIDDLE, COARSE = 6, 20, 23
+"""Feature maps before and after, and blocks, of the stages of IR-SE-50; the first block of each
+halves the picture."""
+FINE = 6
+MIDDLE = 20
+COARSE = 23
 """Blocks after which features of 64, 32 and 16 px are taken (pSp, figure 2)."""
-MIDDLE_FROM, FINE_FROM = 3, 7
+MIDDLE_FROM = 3
+FINE_FROM = 7
 """First layers whose w comes from the middle and from the fine features."""
 KINDS = ("psp", "e4e", "restyle-psp", "restyle-e4e")
 
@@ -34,11 +39,13 @@ class PublishedEncoderConfig:
     """Everything needed to build one of these encoders."""
 
     kind: str
-    """"psp" (one w a layer), "e4e" (one w, and what each layer differs from it), or either as ReStyle has it."""
+    """"psp" (one w a layer), "e4e" (one w, and what each layer differs from it), or either as
+    ReStyle has it."""
     num_ws: int
     w_dim: int = 512
     passes: int = 1
-    """Times that the encoder corrects its own answer: ReStyle alone sees its rendering beside the photo."""
+    """Times that the encoder corrects its own answer: ReStyle alone sees its rendering beside the
+    photo."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -95,7 +102,9 @@ class _Residual(nn.Module):
         super().__init__()
         self.stride = stride
         if inputs != outputs:
-            self.shortcut_layer = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), _Norm(outputs))
+            self.shortcut_layer = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), _Norm(outputs)
+            )
         self.res_layer = nn.Sequential(
             _Norm(inputs),
             nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
@@ -106,7 +115,11 @@ class _Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        skip = self.shortcut_layer(x) if hasattr(self, "shortcut_layer") else x[:, :, :: self.stride, :: self.stride]
+        skip = (
+            self.shortcut_layer(x)
+            if hasattr(self, "shortcut_layer")
+            else x[:, :, :: self.stride, :: self.stride]
+        )
         residual: Tensor = self.res_layer(x)
         return residual + skip
 
@@ -124,13 +137,17 @@ class _Linear(nn.Module):
 
 
 class _ToStyle(nn.Module):
-    """Features of ``side`` px to one w: ``[N, 512, side, side] -> [N, w_dim]`` (pSp, figure 2: map2style)."""
+    """Features of ``side`` px to one w: ``[N, 512, side, side] -> [N, w_dim]`` (pSp, figure 2:
+    map2style)."""
 
     def __init__(self, side: int, width: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(int(math.log2(side))):
-            layers += [nn.Conv2d(DEEP if index == 0 else width, width, 3, stride=2, padding=1), nn.LeakyReLU()]
+            layers += [
+                nn.Conv2d(DEEP if index == 0 else width, width, 3, stride=2, padding=1),
+                nn.LeakyReLU(),
+            ]
         self.convs = nn.Sequential(*layers)
         self.linear = _Linear(width)
 
@@ -140,7 +157,8 @@ class _ToStyle(nn.Module):
 
 
 class PublishedEncoder(nn.Module):
-    """Picture to ws: ``[N, 3 or 6, 256, 256] -> [N, num_ws, w_dim]``, relative to ``latent_avg``."""
+    """Picture to ws: ``[N, 3 or 6, 256, 256] -> [N, num_ws, w_dim]``, relative to
+    ``latent_avg``."""
 
     latent_avg: Tensor
 
@@ -148,25 +166,34 @@ class PublishedEncoder(nn.Module):
         super().__init__()
         self.config = config
         inputs = 6 if config.iterative else 3
-        self.input_layer = nn.Sequential(nn.Conv2d(inputs, 64, 3, padding=1, bias=False), _Norm(64), nn.PReLU(64))
+        self.input_layer = nn.Sequential(
+            nn.Conv2d(inputs, 64, 3, padding=1, bias=False), _Norm(64), nn.PReLU(64)
+        )
         blocks = []
         for before, after, count in STAGES:
-            blocks += [_Residual(before if i == 0 else after, after, 2 if i == 0 else 1) for i in range(count)]
+            blocks += [
+                _Residual(before if i == 0 else after, after, 2 if i == 0 else 1)
+                for i in range(count)
+            ]
         self.body = nn.Sequential(*blocks)
-        self.styles = nn.ModuleList(_ToStyle(self._side(row), config.w_dim) for row in range(config.num_ws))
+        self.styles = nn.ModuleList(
+            _ToStyle(self._side(row), config.w_dim) for row in range(config.num_ws)
+        )
         if not config.iterative:
             self.latlayer1 = nn.Conv2d(256, DEEP, 1)
             self.latlayer2 = nn.Conv2d(128, DEEP, 1)
         self.register_buffer("latent_avg", torch.zeros(config.num_ws, config.w_dim))
 
     def _side(self, row: int) -> int:
-        """Side of the features that the w of layer ``row`` comes from; ReStyle has the coarse ones alone."""
+        """Side of the features that the w of layer ``row`` comes from; ReStyle has the coarse ones
+        alone."""
         if self.config.iterative or row < MIDDLE_FROM:
             return 16
         return 32 if row < FINE_FROM else 64
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` in [-1, 1]; for ReStyle with the present rendering after the photo along the channels."""
+        """``x`` in [-1, 1]; for ReStyle with the present rendering after the photo along the
+        channels."""
         x = self.input_layer(x)
         kept: dict[int, Tensor] = {}
         for number, block in enumerate(self.body):
@@ -189,12 +216,14 @@ def _above(coarse: Tensor, fine: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_published(generator: Generator, encoder: PublishedEncoder, image: Tensor, space: str = "w+") -> Tensor:
+def encode_published(
+    generator: Generator, encoder: PublishedEncoder, image: Tensor, space: str = "w+"
+) -> Tensor:
     """Predict ws ``[N, num_ws, w_dim]`` of images ``[N, 3, resolution, resolution]`` in [-1, 1].
 
     Args:
-        space: "w" gives the same w for all layers: that of the first one for e4e, whose other layers answer with differences to
-            it, and the mean of all for pSp.
+        space: "w" gives the same w for all layers: that of the first one for e4e, whose other
+            layers answer with differences to it, and the mean of all for pSp.
 
     Raises:
         IncompatibleError: the encoder belongs to a generator of another size.
@@ -203,7 +232,10 @@ def encode_published(generator: Generator, encoder: PublishedEncoder, image: Ten
     actual = (generator.channels, generator.num_ws, generator.w_dim)
     if actual != expected:
         takes = f"the generator has {actual[0]} channels and takes {actual[1]} x {actual[2]}"
-        reason = f"this encoder predicts {expected[1]} x {expected[2]} numbers from colour pictures; {takes}"
+        reason = (
+            f"this encoder predicts {expected[1]} x {expected[2]} numbers from colour pictures; "
+            f"{takes}"
+        )
         raise IncompatibleError(reason, expected=expected, actual=actual)
     photo = F.interpolate(image, size=(SIDE, SIDE), mode="bilinear", antialias=True)  # as PIL does
     ws = encoder.latent_avg.expand(len(image), -1, -1)

@@ -27,21 +27,24 @@ class Inversion:
     history: dict[str, Tensor]
     """Terms of the loss (perceptual, pixel, noise, prior) at every step, each ``[steps, N]``."""
     distances: list[dict[str, float]]
-    """Per image: perceptual distance and PSNR (dB) with the optimised and the generator's own noise, perceptual distance of the
-    model's average image, and distance in w."""
+    """Per image: perceptual distance and PSNR (dB) with the optimised and the generator's own
+    noise, perceptual distance of the model's average image, and distance in w."""
     space: str
     fingerprint: str
     settings: dict[str, Any] = field(default_factory=dict)
     styles: list[Tensor] = field(default_factory=list)
-    """Offsets ``[N, I]`` to add to the styles computed from ``ws``, in the space "s"; empty in other spaces."""
+    """Offsets ``[N, I]`` to add to the styles computed from ``ws``, in the space "s"; empty in
+    other spaces."""
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C or `SearchStep.stop` ended the search early; the latents are the best until then."""
+        """Whether Ctrl-C or `SearchStep.stop` ended the search early; the latents are the best
+        until then."""
         return bool(self.settings.get("interrupted"))
 
     def verdict(self, index: int = 0, look: Look | None = None) -> Verdict:
-        """How far edits of this latent can be trusted; the better known if someone looked (`latentedit.photo.looking`)."""
+        """How far edits of this latent can be trusted; the better known if someone looked
+        (`latentedit.photo.looking`)."""
         return judge(self.distances[index], look)
 
     def latent(self, index: int = 0) -> Latent:
@@ -61,10 +64,16 @@ class Inversion:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the latent file of a single image; for several use ``result.latent(i)``."""
         if len(self.ws) != 1:
-            raise ArgumentError(f"this result holds {len(self.ws)} images; save them one by one with result.latent(i)")
+            raise ArgumentError(
+                f"this result holds {len(self.ws)} images; save them one by one with "
+                "result.latent(i)"
+            )
         save_latent(path, self.latent())
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Compute the peak signal-to-noise ratio in dB of images ``[N, C, H, W]`` in [-1, 1]: ``[N]``."""
-    return 10 * torch.log10(4 / (a.clamp(-1, 1) - b.clamp(-1, 1)).square().mean(dim=(1, 2, 3)).clamp(min=1e-10))
+    """Compute the peak signal-to-noise ratio in dB of images ``[N, C, H, W]`` in [-1, 1]:
+    ``[N]``."""
+    return 10 * torch.log10(
+        4 / (a.clamp(-1, 1) - b.clamp(-1, 1)).square().mean(dim=(1, 2, 3)).clamp(min=1e-10)
+    )

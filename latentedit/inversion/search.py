@@ -1,4 +1,5 @@
-"""What an inversion minimises, and the searches that do: the published projector's Adam, and quasi-Newton steps."""
+"""What an inversion minimises, and the searches that do: the published projector's Adam, and
+quasi-Newton steps."""
 
 import math
 from collections.abc import Callable
@@ -29,7 +30,8 @@ PLATEAU = 0.001
 RESTART_PSI = 0.5
 """Restarts begin at random w, this far from the mean."""
 FIRST_PART = 0.8
-"""Share of the steps of a quasi-Newton search that goes to w, before noise maps and style offsets have theirs."""
+"""Share of the steps of a quasi-Newton search that goes to w, before noise maps and style offsets
+have theirs."""
 SWEEPS = 1
 """Sweeps of `whiten` after every step of noise maps ..."""
 FINAL_SWEEPS = 30
@@ -51,15 +53,23 @@ def schedule(t: float) -> float:
     return (0.5 - 0.5 * math.cos(math.pi * fall)) * min(1.0, t / RAMP_UP)
 
 
-def _adam_step(x: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, rate: float) -> None:
-    """As ``torch.optim.Adam(betas=(0.9, 0.99))``, whose import takes longer than a whole inversion at 64 px."""
+def _adam_step(
+    x: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, rate: float
+) -> None:
+    """As ``torch.optim.Adam(betas=(0.9, 0.99))``, whose import takes longer than a whole inversion
+    at 64 px."""
     mean.lerp_(gradient, 0.1)
     square.lerp_(gradient.square(), 0.01)
-    x -= rate * (mean / (1 - 0.9 ** (step + 1))) / ((square / (1 - 0.99 ** (step + 1))).sqrt() + 1e-8)
+    x -= (
+        rate
+        * (mean / (1 - 0.9 ** (step + 1)))
+        / ((square / (1 - 0.99 ** (step + 1))).sqrt() + 1e-8)
+    )
 
 
 class Search:
-    """One or several searches for the same images; remembers the best of every image over all of them.
+    """One or several searches for the same images; remembers the best of every image over all of
+    them.
 
     Args:
         image: the images to reproduce, ``[N, C, H, W]`` on the generator's device.
@@ -129,13 +139,16 @@ class Search:
         return self.best[1 + len(self.generator.synthesis.noise_shapes) :]
 
     def adam(self, steps: int, seed: int, psi: float, tell: Tell) -> None:
-        """Adam on w and the noise maps together, with noise added to w that fades (StyleGAN2, appendix D)."""
+        """Adam on w and the noise maps together, with noise added to w that fades (StyleGAN2,
+        appendix D)."""
         learning_rate = self.options.learning_rate
         # The draws for an image do not depend on its neighbours in the batch.
         streams = [torch.Generator().manual_seed(seed) for _ in range(self.n)]
 
         def draw(*shape: int) -> Tensor:
-            return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self.device)
+            return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(
+                self.device
+            )
 
         w = self._start(seed, psi).requires_grad_()
         maps = self._maps(draw)
@@ -157,7 +170,11 @@ class Search:
                 t = step / steps
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate * schedule(t)
-                jitter = self.statistics.std * self.options.initial_noise * max(0.0, 1 - t / NOISE_RAMP) ** 2
+                jitter = (
+                    self.statistics.std
+                    * self.options.initial_noise
+                    * max(0.0, 1 - t / NOISE_RAMP) ** 2
+                )
                 added = draw(self.rows, self.generator.w_dim) * jitter if jitter else nothing
 
                 loss, terms, *gradients = evaluation(added, *searched)
@@ -177,8 +194,11 @@ class Search:
             with torch.no_grad():
                 self._remember(self._loss(self._terms(w, w, maps)), w, maps)
 
-    def quasi_newton(self, steps: int, curvature: Curvature, seed: int, psi: float, tell: Tell) -> None:
-        """Quasi-Newton steps on w alone, in coordinates scaled by ``curvature``; noise is the generator's own, or off."""
+    def quasi_newton(
+        self, steps: int, curvature: Curvature, seed: int, psi: float, tell: Tell
+    ) -> None:
+        """Quasi-Newton steps on w alone, in coordinates scaled by ``curvature``; noise is the
+        generator's own, or off."""
         scaling = curvature.scaling(self.rows, self.weights["prior"]).to(self.device)
         maps = self._fixed_maps()
         first = (self._start(seed, psi) - self.mean) @ self.whitening
@@ -209,9 +229,11 @@ class Search:
         self._remember(self.best_loss.clone().zero_(), self._start(0, 0.0), self._fixed_maps())
 
     def details(self, steps: int, with_noise: bool, tell: Tell) -> None:
-        """Adam on noise maps, if wanted, and on style offsets, with the best w, which stays; after it the best is theirs.
+        """Adam on noise maps, if wanted, and on style offsets, with the best w, which stays; after
+        it the best is theirs.
 
-        Whiteness of the maps is a constraint here, not a part of the loss, whose gradient it would drown.
+        Whiteness of the maps is a constraint here, not a part of the loss, whose gradient it would
+        drown.
         """
         w = self.best_w
         maps = [map_.clone() for map_ in self.best_maps]
@@ -220,7 +242,10 @@ class Search:
             whiten(maps, FINAL_SWEEPS)
             maps = [map_.repeat(self.n, 1, 1, 1).requires_grad_() for map_ in maps]
 
-        offsets = [torch.zeros(self.n, len(std), device=self.device).requires_grad_() for std in self.style_std]
+        offsets = [
+            torch.zeros(self.n, len(std), device=self.device).requires_grad_()
+            for std in self.style_std
+        ]
         free = [(map_, DETAIL_RATE) for map_ in maps] if with_noise else []
         free += [(offset, STYLE_RATE) for offset in offsets]
         searched = [tensor for tensor, _ in free]
@@ -231,7 +256,9 @@ class Search:
             own = leaves[: len(maps)] if with_noise else maps
             terms = self._terms(w, w, own, leaves[len(maps) :] if with_noise else leaves)
             loss = self._loss(terms)
-            gradients = torch.autograd.grad((loss - self.weights["noise"] * terms["noise"]).sum(), leaves)
+            gradients = torch.autograd.grad(
+                (loss - self.weights["noise"] * terms["noise"]).sum(), leaves
+            )
             return loss.detach(), _rows(terms), *gradients
 
         evaluation = Replayed(evaluate, self.graphs)
@@ -243,7 +270,9 @@ class Search:
                 loss, terms, *gradients = evaluation(*searched)
                 self._remember(loss, w, maps, offsets)
                 with torch.no_grad():
-                    for (tensor, rate), gradient, (mean, square) in zip(free, gradients, moments, strict=True):
+                    for (tensor, rate), gradient, (mean, square) in zip(
+                        free, gradients, moments, strict=True
+                    ):
                         _adam_step(tensor, gradient, mean, square, step, rate * (1 - step / steps))
                 if with_noise:
                     self.graphs.run("whiten", lambda: whiten([map_.data for map_ in maps], SWEEPS))
@@ -258,10 +287,13 @@ class Search:
                 self._remember(self._loss(self._terms(w, w, maps, offsets)), w, maps, offsets)
 
     def _start(self, seed: int, psi: float) -> Tensor:
-        """``[N, rows, w_dim]``: where the search begins, or ``psi`` of the way from the mean w to a random one."""
+        """``[N, rows, w_dim]``: where the search begins, or ``psi`` of the way from the mean w to a
+        random one."""
         w = self.mean.repeat(self.n, self.rows, 1)
         if psi:
-            return torch.lerp(w, sample_w(self.generator, 1, seed).to(self.device).expand_as(w), psi)
+            return torch.lerp(
+                w, sample_w(self.generator, 1, seed).to(self.device).expand_as(w), psi
+            )
         if self.start is None:
             return w
         return self.start.clone() if self.rows > 1 else self.start.mean(dim=1, keepdim=True)
@@ -289,26 +321,42 @@ class Search:
         tell(step, dict(zip(TERMS, values.mean(dim=1).tolist(), strict=True)))
 
     def _loss(self, terms: dict[str, Tensor]) -> Tensor:
-        return sum((self.weights[name] * term for name, term in terms.items()), torch.zeros(self.n, device=self.device))
+        return sum(
+            (self.weights[name] * term for name, term in terms.items()),
+            torch.zeros(self.n, device=self.device),
+        )
 
     def _fixed_maps(self) -> list[Tensor]:
         synthesis = self.generator.synthesis
         if self.noise == "off":
-            return [torch.zeros(self.n, *shape[1:], device=self.device) for shape in synthesis.noise_shapes]
+            return [
+                torch.zeros(self.n, *shape[1:], device=self.device)
+                for shape in synthesis.noise_shapes
+            ]
         return [map_[None, None].repeat(self.n, 1, 1, 1) for map_ in synthesis.noise_constants]
 
     def _maps(self, draw: Callable[..., Tensor]) -> list[Tensor]:
         if self.noise != "optimise":
             return self._fixed_maps()
-        return [draw(*shape[1:]).requires_grad_() for shape in self.generator.synthesis.noise_shapes]
+        return [
+            draw(*shape[1:]).requires_grad_() for shape in self.generator.synthesis.noise_shapes
+        ]
 
     @torch.no_grad()
     def _style_std(self) -> list[Tensor]:
         w = sample_w(self.generator, 1000)
-        return [s.std(dim=0) for s in self.generator.synthesis.styles(w[:, None].expand(-1, self.generator.num_ws, -1))]
+        return [
+            s.std(dim=0)
+            for s in self.generator.synthesis.styles(
+                w[:, None].expand(-1, self.generator.num_ws, -1)
+            )
+        ]
 
-    def _terms(self, noisy: Tensor, w: Tensor, maps: list[Tensor], offsets: list[Tensor] | None = None) -> dict[str, Tensor]:
-        """The parts of the loss, ``[N]`` each; rendered from ``noisy``, judged by where ``w`` lies."""
+    def _terms(
+        self, noisy: Tensor, w: Tensor, maps: list[Tensor], offsets: list[Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The parts of the loss, ``[N]`` each; rendered from ``noisy``, judged by where ``w``
+        lies."""
         synthesis = self.generator.synthesis
         zero = torch.zeros(self.n, device=self.device)
         if offsets:
@@ -328,7 +376,9 @@ class Search:
             rendered = self.image + difference
         squared = difference.square()
 
-        spread = (w - w.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(dim=1) / self.statistics.std**2
+        spread = (w - w.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(
+            dim=1
+        ) / self.statistics.std**2
         u = (w - self.mean) @ self.whitening
         return {
             "perceptual": distance(self.perceptual.features(rendered), self.target),
@@ -341,9 +391,15 @@ class Search:
         }
 
     @torch.no_grad()
-    def _remember(self, loss: Tensor, w: Tensor, maps: list[Tensor], offsets: list[Tensor] | None = None) -> None:
+    def _remember(
+        self, loss: Tensor, w: Tensor, maps: list[Tensor], offsets: list[Tensor] | None = None
+    ) -> None:
         scaled = [o * std for o, std in zip(offsets or [], self.style_std, strict=bool(offsets))]
-        now = [w.detach(), *(map_.detach() for map_ in maps), *(offset.detach() for offset in scaled)]
+        now = [
+            w.detach(),
+            *(map_.detach() for map_ in maps),
+            *(offset.detach() for offset in scaled),
+        ]
         if len(self.best) != len(now):
             self.best = [tensor.clone() for tensor in now]
         better = loss < self.best_loss

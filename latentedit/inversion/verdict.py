@@ -1,7 +1,8 @@
-"""What an inversion is worth, in words: how like the photo it is, where its w lies, and what was seen along sliders.
+"""What an inversion is worth, in words: how like the photo it is, where its w lies, and what was
+seen along sliders.
 
-The bounds were chosen on training people of ``faces128``, on pictures that show no face, and on searches of two steps
-(docs/photo.md has the figures).
+The bounds were chosen on training people of ``faces128``, on pictures that show no face, and on
+searches of two steps (docs/photo.md has the figures).
 """
 
 import math
@@ -14,20 +15,27 @@ from latentedit.latent.latent_file import Latent
 AMOUNTS = (0.75, 1.5, 2.25, 3.0)
 """Sigmas that a picture is moved by to be looked at, either way along every slider."""
 WHOLE = 1.0
-"""Distance from the generator's own pictures (`latentedit.inversion.domain.Domain`) up to which a picture counts as whole."""
-LIKE, UNLIKE = 23.0, 18.0
+"""Distance from the generator's own pictures (`latentedit.inversion.domain.Domain`) up to which a
+picture counts as whole."""
+LIKE = 23.0
+UNLIKE = 18.0
 """PSNR in dB from which on a picture is like the photo, and below which it is not."""
-TOLD, UNTOLD = 0.7, 0.4
-"""The share of the perceptual distance between the photo and the model's average picture that is gone, likewise."""
+TOLD = 0.7
+UNTOLD = 0.4
+"""The share of the perceptual distance between the photo and the model's average picture that is
+gone, likewise."""
 AVERAGE = 0.3
 """Distance of w below which a picture is hardly anyone's in particular."""
-USUAL, FAR = 95.0, 2.0
-"""Per cent of the model's own w that may lie nearer to the mean, and the distance that is far by any measure."""
+USUAL = 95.0
+FAR = 2.0
+"""Per cent of the model's own w that may lie nearer to the mean, and the distance that is far by
+any measure."""
 NOISE = 3.0
 """dB of the likeness that the noise maps may bring without a word."""
 EARLY = 1.5
 """Sigmas at which sliders should be whole; ..."""
-MANY, MOST = 0.25, 0.6
+MANY = 0.25
+MOST = 0.6
 """... the shares of their ends from which on that is some of them, and as good as all."""
 
 UNKNOWN, GOOD, CAREFUL, POOR = LEVELS = ("unknown", "good", "careful", "poor")
@@ -47,7 +55,8 @@ class Look:
     face: bool | None = None
     """Whether there is a face in it; None where no one asked."""
     safe: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """The lowest and highest amount in sigmas, of those in `AMOUNTS`, up to which a slider leaves the picture whole."""
+    """The lowest and highest amount in sigmas, of those in `AMOUNTS`, up to which a slider leaves
+    the picture whole."""
 
     def put_into(self, latent: Latent) -> None:
         """Note in ``latent``, whose picture was looked at, what was seen."""
@@ -85,12 +94,15 @@ class Verdict:
         level = self.level
         telling = ", ".join(part.words for part in self.parts.values() if part.level == level)
         told = [f"{LEADS[level]}: {telling}" if level in LEADS else telling]
-        if level == GOOD and (missing := [part.words for part in self.parts.values() if part.level == UNKNOWN]):
+        if level == GOOD and (
+            missing := [part.words for part in self.parts.values() if part.level == UNKNOWN]
+        ):
             told = [f"{telling}, as far as can be told: {', '.join(missing)}"]
         return "; ".join([*told, self.note] if self.note else told)
 
     def limits(self) -> str:
-        """How far every slider was seen to leave the picture whole, in a sentence; "" where nothing was seen."""
+        """How far every slider was seen to leave the picture whole, in a sentence; "" where nothing
+        was seen."""
         ends = self.look.safe
         most = (-AMOUNTS[-1], AMOUNTS[-1])
         near = [f"{name} {in_words(pair)}" for name, pair in ends.items() if tuple(pair) != most]
@@ -105,7 +117,10 @@ class Verdict:
         """The same for programs."""
         return {
             "level": self.level,
-            "parts": {name: {"level": part.level, "words": part.words} for name, part in self.parts.items()},
+            "parts": {
+                name: {"level": part.level, "words": part.words}
+                for name, part in self.parts.items()
+            },
             "domain": self.look.domain,
             "face": self.look.face,
             "safe": {name: list(pair) for name, pair in self.look.safe.items()},
@@ -121,7 +136,8 @@ def judge(distances: Mapping[str, float], look: Look | None = None) -> Verdict:
     """Say what an inversion is worth.
 
     Args:
-        distances: as `latentedit.latent.latent_file.Latent.distances`; of a tuned latent, those with the tuned generator count.
+        distances: as `latentedit.latent.latent_file.Latent.distances`; of a tuned latent, those
+            with the tuned generator count.
         look: what was seen; None where nobody looked.
     """
     look = look or Look()
@@ -163,7 +179,9 @@ def _place(distances: Mapping[str, float]) -> Part:
     if distances.get("w_percentile", 0.0) > USUAL:
         return Part(CAREFUL, "w lies at the edge of the model's own")
     if far < AVERAGE:
-        return Part(CAREFUL, "w hardly differs from the mean, so that little of the photo can be in it")
+        return Part(
+            CAREFUL, "w hardly differs from the mean, so that little of the photo can be in it"
+        )
     return Part(GOOD, "w lies where the model's own do")
 
 
@@ -190,5 +208,13 @@ def _sliders(look: Look) -> Part:
 
 
 def _note(distances: Mapping[str, float]) -> str:
-    gap = 0.0 if "psnr_tuned" in distances else distances.get("psnr", 0.0) - distances.get("psnr_own_noise", math.inf)
-    return f"{gap:.0f} dB of the likeness are in the noise, which no slider moves" if gap > NOISE else ""
+    gap = (
+        0.0
+        if "psnr_tuned" in distances
+        else distances.get("psnr", 0.0) - distances.get("psnr_own_noise", math.inf)
+    )
+    return (
+        f"{gap:.0f} dB of the likeness are in the noise, which no slider moves"
+        if gap > NOISE
+        else ""
+    )

@@ -1,4 +1,5 @@
-"""What reading one file may cost: one budget, from which every reader takes before it builds anything."""
+"""What reading one file may cost: one budget, from which every reader takes before it builds
+anything."""
 
 import io
 import json
@@ -19,7 +20,8 @@ LARGEST = 4 << 30
 TEXT = 4 << 20
 """Bytes of a header, of labels, of options, of a line of a log."""
 ENTRIES = 20_000
-"""Tensors of a file, or members of an archive; the state of a large network's training has some two thousand."""
+"""Tensors of a file, or members of an archive; the state of a large network's training has some two
+thousand."""
 INSTRUCTIONS = 500_000
 """Of all pickles in a file; official networks have some ten thousand."""
 SECONDS = 5.0
@@ -46,18 +48,26 @@ class Budget:
     """What is left for one file of ``size`` bytes."""
 
     def __init__(self, size: int) -> None:
-        self._limits = {"instructions": INSTRUCTIONS, "tensors": ENTRIES, "bytes": REPEATED * size + SLACK}
+        self._limits = {
+            "instructions": INSTRUCTIONS,
+            "tensors": ENTRIES,
+            "bytes": REPEATED * size + SLACK,
+        }
         self._left = dict(self._limits)
         self._until = time.thread_time() + SECONDS
 
     def take(self, what: str, amount: int = 1) -> None:
-        """Take ``amount`` of "instructions", "tensors" or "bytes"; `Error` where there is not so much left."""
+        """Take ``amount`` of "instructions", "tensors" or "bytes"; `Error` where there is not so
+        much left."""
         self._left[what] -= amount
         if self._left[what] < 0:
-            raise FormatError(f"more than {self._limits[what]} {what}, or the same ones again and again")
+            raise FormatError(
+                f"more than {self._limits[what]} {what}, or the same ones again and again"
+            )
 
     def check_bytes(self, root: Any, weigh: Callable[[Any], int]) -> None:
-        """Raise `Error` where one tensor in contents that were read stands for many; ``weigh`` gives the bytes of one."""
+        """Raise `Error` where one tensor in contents that were read stands for many; ``weigh``
+        gives the bytes of one."""
         check_things(root, most=self._limits["bytes"], what="bytes", weigh=weigh)
 
     def check_time(self) -> None:
@@ -85,15 +95,21 @@ def _things(value: Any) -> int:
 
 
 def check_things(
-    root: Any, deepest: int = DEEPEST, most: int = THINGS, what: str = "things", weigh: Callable[[Any], int] = _things
+    root: Any,
+    deepest: int = DEEPEST,
+    most: int = THINGS,
+    what: str = "things",
+    weigh: Callable[[Any], int] = _things,
 ) -> None:
-    """Raise `Error` where contents that were read are too deep, too many when written out, or within themselves.
+    """Raise `Error` where contents that were read are too deep, too many when written out, or
+    within themselves.
 
-    A list that is twice in a list that is twice in a list needs few bytes, and for ever to be printed, copied or walked
-    through. What has passed here can be.
+    A list that is twice in a list that is twice in a list needs few bytes, and for ever to be
+    printed, copied or walked through. What has passed here can be.
 
     Args:
-        most: of ``what``, of which every container counts as one and everything else as ``weigh`` says.
+        most: of ``what``, of which every container counts as one and everything else as ``weigh``
+            says.
     """
     done: dict[int, tuple[int, int]] = {}  # weight and depth by identity
     above: set[int] = set()
@@ -136,7 +152,8 @@ def check_things(
 
 
 def check_finite(root: Any, name: str = "", *, but: str | None = None) -> None:
-    """Raise `Error` by the name of a number in what was read from JSON or TOML that is infinite, or none at all.
+    """Raise `Error` by the name of a number in what was read from JSON or TOML that is infinite, or
+    none at all.
 
     Args:
         but: a key of ``root`` beneath which there may be such numbers.
@@ -167,15 +184,20 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def parse_json(text: str | bytes, most: int = TEXT, things: int = THINGS) -> Any:
-    """The value that a JSON text of at most ``most`` bytes stands for, with at most about as many ``things`` in it.
+    """The value that a JSON text of at most ``most`` bytes stands for, with at most about as many
+    ``things`` in it.
 
     Raises:
         Error: too long, too many, too deep, or not JSON.
     """
     if len(text) > most:
         raise FormatError(f"a JSON text of {len(text)} bytes, expected at most {most}")
-    # Counted before anything is built. There are at least as many values; dictionaries take the most memory.
-    if sum(_counted(text, sign) * weight for sign, weight in (("[", 1), (",", 1), ("{", 3))) > things:
+    # Counted before anything is built. There are at least as many values; dictionaries take the
+    # most memory.
+    if (
+        sum(_counted(text, sign) * weight for sign, weight in (("[", 1), (",", 1), ("{", 3)))
+        > things
+    ):
         raise FormatError(f"a JSON text of more than {things} values")
 
     try:
@@ -194,7 +216,8 @@ def _counted(text: str | bytes, sign: str) -> int:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value in a JSON file; errors as `parse_json`, and for numbers that are not finite, by the file's name."""
+    """The value in a JSON file; errors as `parse_json`, and for numbers that are not finite, by the
+    file's name."""
     file_size(path, TEXT)
     try:
         value = parse_json(Path(path).read_bytes())
@@ -230,7 +253,8 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 class _Directory(io.BufferedReader):
-    """A file of which nothing large can be asked for while ``most`` is set, and never more than it has."""
+    """A file of which nothing large can be asked for while ``most`` is set, and never more than it
+    has."""
 
     most: int | None = None
     entries = 0
@@ -240,23 +264,33 @@ class _Directory(io.BufferedReader):
 
     def read(self, size: int | None = -1) -> bytes:
         if self.most is not None and size is not None and size > self.most:
-            raise FormatError(f"an archive with a directory of {size} bytes, expected at most {self.most}")
+            raise FormatError(
+                f"an archive with a directory of {size} bytes, expected at most {self.most}"
+            )
         data = super().read(size if size is None else min(size, self.whole))
-        if self.most is not None and len(data) > 46 * self.entries and data.count(MEMBER) > self.entries:
+        if (
+            self.most is not None
+            and len(data) > 46 * self.entries
+            and data.count(MEMBER) > self.entries
+        ):
             raise FormatError(f"an archive of more than {self.entries} members")
         return data
 
 
 @contextmanager
-def opened_zip(path: str | os.PathLike[str], entries: int = ENTRIES, *, whole: bool = True) -> Iterator[zipfile.ZipFile]:
-    """The archive in the file ``path``, whose members are known to be few enough and small enough to be read.
+def opened_zip(
+    path: str | os.PathLike[str], entries: int = ENTRIES, *, whole: bool = True
+) -> Iterator[zipfile.ZipFile]:
+    """The archive in the file ``path``, whose members are known to be few enough and small enough
+    to be read.
 
     Args:
-        whole: all of it will be in memory at once; else whoever reads a member looks at its size, and at how it is packed.
+        whole: all of it will be in memory at once; else whoever reads a member looks at its size,
+            and at how it is packed.
 
     Raises:
-        Error: not an archive, too many members, one packed in a way that torch and numpy do not use, or more bytes than such
-            a file can hold.
+        Error: not an archive, too many members, one packed in a way that torch and numpy do not
+            use, or more bytes than such a file can hold.
     """
     size = os.path.getsize(path)
     with _Directory(io.FileIO(os.fspath(path))) as file:
@@ -272,9 +306,13 @@ def opened_zip(path: str | os.PathLike[str], entries: int = ENTRIES, *, whole: b
         members = archive.infolist()
         if len(members) > entries:
             raise FormatError(f"an archive of {len(members)} members, expected at most {entries}")
-        if whole and any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+        if whole and any(
+            member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            for member in members
+        ):
             raise FormatError("an archive with members that are neither stored nor deflated")
-        if any(member.compress_size > size for member in members):  # so many bytes would be allocated
+        # so many bytes would be allocated
+        if any(member.compress_size > size for member in members):
             raise FormatError("an archive with a member that is larger than the file")
         most = REPEATED * size + UNPACKED
         if whole and sum(member.file_size for member in members) > most:

@@ -10,7 +10,8 @@ from latentedit.io.images import to_pil
 
 CELL = 128
 """Pictures are shown at least this large."""
-MARGIN, TEXT = 6, 14
+MARGIN = 6
+TEXT = 14
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Row:
 
 
 def sheet(rows: Sequence[Row], cell: int = CELL) -> Image.Image:
-    """A white sheet with ``rows`` below one another; pictures below ``cell`` pixels are enlarged to it."""
+    """A white sheet with ``rows`` below one another; pictures below ``cell`` pixels are enlarged to
+    it."""
     cells = [[_enlarged(picture, cell) for picture in row.pictures] for row in rows]
     width = max(sum(one.width + MARGIN for one in line) for line in cells) + MARGIN
     heights = [
@@ -44,7 +46,13 @@ def sheet(rows: Sequence[Row], cell: int = CELL) -> Image.Image:
             y += TEXT
         for index, shown in enumerate(line):
             if index < len(row.captions):
-                draw.text((left + shown.width / 2, y), row.captions[index], fill="dimgray", font=font, anchor="ma")
+                draw.text(
+                    (left + shown.width / 2, y),
+                    row.captions[index],
+                    fill="dimgray",
+                    font=font,
+                    anchor="ma",
+                )
             canvas.paste(shown.convert("RGB"), (left, y + (TEXT if row.captions else 0) + 2))
             left += shown.width + MARGIN
         top += height

@@ -25,21 +25,25 @@ TEMPORARY = ".latentedit-"
 SWEEP_AGAIN = 60.0
 """Seconds after which a folder is looked through again for what killed processes left behind."""
 ABANDONED = 86400.0
-"""Seconds after which a temporary file counts as left behind where the system cannot tell whether its process lives."""
+"""Seconds after which a temporary file counts as left behind where the system cannot tell whether
+its process lives."""
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, in_place: bool = False) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``; on success it takes the place of ``path``, on failure it is removed.
+    """Yields a temporary path beside ``path``; on success it takes the place of ``path``, on
+    failure it is removed.
 
-    File and folder are synced before this returns: what is reported as written survives a power cut. What killed
-    processes left behind in the folder is removed.
+    File and folder are synced before this returns: what is reported as written survives a power
+    cut. What killed processes left behind in the folder is removed.
 
     Args:
-        in_place: for files whose change is what the user asked for, such as a table of labels: they may be inputs.
+        in_place: for files whose change is what the user asked for, such as a table of labels: they
+            may be inputs.
 
     Raises:
-        Error: the folder cannot be written, the disk is full, or ``path`` is an input of the command that runs.
+        Error: the folder cannot be written, the disk is full, or ``path`` is an input of the
+            command that runs.
     """
     path = Path(path)
     if not in_place:
@@ -50,7 +54,9 @@ def replacing(path: str | os.PathLike[str], *, in_place: bool = False) -> Iterat
     try:
         make_folder(path.parent)
         sweep(path.parent)
-        held, name = tempfile.mkstemp(prefix=_prefix(path.stem), suffix=path.suffix, dir=path.parent)
+        held, name = tempfile.mkstemp(
+            prefix=_prefix(path.stem), suffix=path.suffix, dir=path.parent
+        )
         _lock(held)
         temporary = Path(name)
         yield temporary
@@ -74,12 +80,14 @@ def replacing(path: str | os.PathLike[str], *, in_place: bool = False) -> Iterat
 
 @contextmanager
 def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a new temporary folder beside ``path``, which takes its place on success and is removed on failure.
+    """Yields a new temporary folder beside ``path``, which takes its place on success and is
+    removed on failure.
 
     ``path`` may be an empty folder. Everything in the folder is synced before it gets its name.
 
     Raises:
-        Error: the folder cannot be written, the disk is full, or ``path`` is there and not an empty folder.
+        Error: the folder cannot be written, the disk is full, or ``path`` is there and not an empty
+            folder.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -123,7 +131,8 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that the names in ``folder`` are on the disk; of no effect where folders cannot be synced."""
+    """Make sure that the names in ``folder`` are on the disk; of no effect where folders cannot be
+    synced."""
     if os.name == "nt":
         return
     with suppress(OSError):  # some network and FUSE file systems have no such call
@@ -138,10 +147,11 @@ _swept: dict[Path, float] = {}
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files and folders in ``folder`` whose process is no more; at most once a minute and folder.
+    """Remove temporary files and folders in ``folder`` whose process is no more; at most once a
+    minute and folder.
 
-    A process that lives is known by its number, and holds a lock on its file, which other machines and containers see
-    too. Where there are no such locks, files stay for a day.
+    A process that lives is known by its number, and holds a lock on its file, which other machines
+    and containers see too. Where there are no such locks, files stay for a day.
     """
     now = time.monotonic()
     if now - _swept.get(folder, -SWEEP_AGAIN) < SWEEP_AGAIN:
@@ -206,7 +216,9 @@ LARGEST_TABLE = 2**26
 """Bytes of a CSV file that is read."""
 
 
-def read_text(path: str | os.PathLike[str], most: int = LARGEST_TABLE, what: str = "CSV file") -> str:
+def read_text(
+    path: str | os.PathLike[str], most: int = LARGEST_TABLE, what: str = "CSV file"
+) -> str:
     """The text of a file in UTF-8, with or without a byte-order mark.
 
     Raises:
@@ -220,10 +232,13 @@ def read_text(path: str | os.PathLike[str], most: int = LARGEST_TABLE, what: str
             raise FormatError(f"a {what} of more than {most // 2**20} MB; split it", path=path)
         return data.decode("utf-8-sig")
     except OSError as error:
-        raise FormatError(f"not a readable {what} ({error.strerror or error})", path=path) from error
+        raise FormatError(
+            f"not a readable {what} ({error.strerror or error})", path=path
+        ) from error
     except UnicodeDecodeError as error:
         raise FormatError(
-            f"not a readable {what} ({error.reason} at byte {error.start}; it must be UTF-8)", path=path
+            f"not a readable {what} ({error.reason} at byte {error.start}; it must be UTF-8)",
+            path=path,
         ) from error
 
 
@@ -234,9 +249,14 @@ def _umask() -> int:
 
 
 def cache_folder() -> Path:
-    """Where features of data sets and published networks are kept: LATENTEDIT_CACHE, or latentedit in the user's cache."""
+    """Where features of data sets and published networks are kept: LATENTEDIT_CACHE, or latentedit
+    in the user's cache."""
     named = os.environ.get("LATENTEDIT_CACHE")
-    return Path(named) if named else platformdirs.user_cache_path("latentedit", appauthor=False, opinion=False)
+    return (
+        Path(named)
+        if named
+        else platformdirs.user_cache_path("latentedit", appauthor=False, opinion=False)
+    )
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, in_place: bool = False) -> None:
@@ -245,7 +265,10 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, in_place: bool = F
         temporary.write_bytes(data)
 
 
-BOXES = tuple(b"ftyp" + brand for brand in (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"))
+BOXES = tuple(
+    b"ftyp" + brand
+    for brand in (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+)
 """Bytes 4 to 12 of AVIF and HEIC pictures."""
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 """First bytes of pictures, but for WebP's and AVIF's, which say a few bytes later what they are."""

@@ -27,8 +27,11 @@ class Listing:
         return [_sentence(reason, names) for reason, names in self.left_out.items()]
 
 
-def listing(folder: Path, endings: Sequence[str], *, recursive: bool = False, photos: bool = False) -> Listing:
-    """The files in ``folder`` that have one of ``endings``; hidden ones, and those in hidden folders, count as not there.
+def listing(
+    folder: Path, endings: Sequence[str], *, recursive: bool = False, photos: bool = False
+) -> Listing:
+    """The files in ``folder`` that have one of ``endings``; hidden ones, and those in hidden
+    folders, count as not there.
 
     Args:
         recursive: look into sub-folders too; they are left out otherwise.
@@ -69,7 +72,8 @@ def _visible(folder: Path, found: Listing, recursive: bool) -> Iterator[Path]:
 
 
 def hidden(name: str) -> bool:
-    """Whether a part of a relative name begins with a dot, or is where macOS puts its own files in a zip."""
+    """Whether a part of a relative name begins with a dot, or is where macOS puts its own files in
+    a zip."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
@@ -94,10 +98,12 @@ def _sentence(reason: str, names: Sequence[str]) -> str:
 
 
 def distinct(files: Sequence[Path]) -> dict[Path, str]:
-    """A name for what comes of every file, each another one, also where upper and lower case are the same.
+    """A name for what comes of every file, each another one, also where upper and lower case are
+    the same.
 
-    It is the file's name without its ending; where several files share that, the first of these that tells all of them
-    apart: with the ending (``a-jpg``), with the folder before it (``left-a``), or with both; else with a number after it.
+    It is the file's name without its ending; where several files share that, the first of these
+    that tells all of them apart: with the ending (``a-jpg``), with the folder before it
+    (``left-a``), or with both; else with a number after it.
     """
     names: dict[Path, str] = {}
     taken: set[str] = set()

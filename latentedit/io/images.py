@@ -1,4 +1,5 @@
-"""Pictures in and out: the only place where float [-1, 1] meets uint8, and the only one that opens files of pictures."""
+"""Pictures in and out: the only place where float [-1, 1] meets uint8, and the only one that opens
+files of pictures."""
 
 import importlib.util
 import io
@@ -23,14 +24,16 @@ from latentedit.io.files import write_bytes
 SMALLEST = 8
 """Pictures with a shorter side are refused: there is nothing in them to invert."""
 MEGAPIXELS = 64.0
-"""Larger pictures are refused before they are decoded; LATENTEDIT_MEGAPIXELS and ``--megapixels`` say otherwise."""
+"""Larger pictures are refused before they are decoded; LATENTEDIT_MEGAPIXELS and ``--megapixels``
+say otherwise."""
 REDUCED = 4
 """Times as many pixels as that may be in a JPEG that is read at a half or a quarter of its size."""
 STRIP = 2**20
 """Pixels that are converted at once."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "AVIF", "HEIF")
-"""What Pillow may take a file for, whatever its name: all of it is decoded in this process, and nothing is started."""
+"""What Pillow may take a file for, whatever its name: all of it is decoded in this process, and
+nothing is started."""
 HEIC = (".heic", ".heif")
 HEIC_EXTRA = 'pip install "latentedit[heic]"'
 _ALWAYS = (
@@ -96,12 +99,14 @@ _opening = threading.Lock()
 
 @contextmanager
 def opened(file: str | os.PathLike[str] | io.BytesIO, name: str) -> Iterator[Image.Image]:
-    """The picture in ``file``, of a size within bounds but not decoded yet; ``name`` is for messages.
+    """The picture in ``file``, of a size within bounds but not decoded yet; ``name`` is for
+    messages.
 
     What goes wrong within the block is reported as a fault of the file.
 
     Raises:
-        Error: no such file, not a picture of the kinds in `FORMATS`, too many pixels, damaged or truncated.
+        Error: no such file, not a picture of the kinds in `FORMATS`, too many pixels, damaged or
+            truncated.
     """
     with _readable(name):
         if not isinstance(file, io.BytesIO):
@@ -127,7 +132,11 @@ def _readable(name: str) -> Iterator[None]:
         raise FormatError("there is not enough memory to decode it", path=name) from error
     # Decoders meet whatever the file makes them meet.
     except Exception as error:
-        text = textwrap.shorten(str(error).splitlines()[0], 100, placeholder=" ...") if str(error) else type(error).__name__
+        text = (
+            textwrap.shorten(str(error).splitlines()[0], 100, placeholder=" ...")
+            if str(error)
+            else type(error).__name__
+        )
         raise FormatError(f"damaged or truncated image ({text})", path=name) from error
 
 
@@ -138,7 +147,8 @@ def _hint(name: str) -> str:
 
 
 def _header(file: str | os.PathLike[str] | io.BytesIO) -> Image.Image:
-    # Pillow's limit cannot be lifted by a picture's reader and is not named by its message; ours can and is.
+    # Pillow's limit cannot be lifted by a picture's reader and is not named by its message; ours
+    # can and is.
     with _opening:
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
@@ -158,28 +168,35 @@ def _check_size(image: Image.Image, name: str) -> None:
             f"has {found:.0f} megapixels ({width} x {height}), more than {most:g}",
             path=name,
             actual=found,
-            advice=f"`megapixels={least}` (or LATENTEDIT_MEGAPIXELS) accepts it, with about {found / 100:.1f} GB of memory",
+            advice=f"`megapixels={least}` (or LATENTEDIT_MEGAPIXELS) accepts it, with about "
+            f"{found / 100:.1f} GB of memory",
         )
 
 
-def open_image(source: Source, background: tuple[int, int, int] = (255, 255, 255), name: str = "picture") -> Image.Image:
+def open_image(
+    source: Source, background: tuple[int, int, int] = (255, 255, 255), name: str = "picture"
+) -> Image.Image:
     """A picture as PIL "RGB" or "L", upright, 8-bit.
 
-    EXIF rotation is applied; 16-bit grey is scaled; palettes and CMYK are converted; transparency is laid on ``background``.
-    ``name`` is what messages call a source that is no file.
+    EXIF rotation is applied; 16-bit grey is scaled; palettes and CMYK are converted; transparency
+    is laid on ``background``. ``name`` is what messages call a source that is no file.
 
     Raises:
-        Error: no such file, not a picture, truncated, too many pixels, or shorter than 8 pixels on a side.
+        Error: no such file, not a picture, truncated, too many pixels, or shorter than 8 pixels on
+            a side.
     """
     if isinstance(source, str | os.PathLike):
         with opened(source, os.fspath(source)) as file:
             return _upright(file, os.fspath(source), background)
     with _readable(name):
-        return _upright(Image.fromarray(source) if isinstance(source, np.ndarray) else source, name, background)
+        return _upright(
+            Image.fromarray(source) if isinstance(source, np.ndarray) else source, name, background
+        )
 
 
 def open_reduced(source: str | os.PathLike[str]) -> tuple[Image.Image, int]:
-    """As `open_image`, but a JPEG of too many pixels is read at a half or a quarter of its size; by how much comes second.
+    """As `open_image`, but a JPEG of too many pixels is read at a half or a quarter of its size; by
+    how much comes second.
 
     Raises:
         Error: as `open_image`; also a progressive JPEG that is too large, as it is decoded whole.
@@ -194,7 +211,11 @@ def open_reduced(source: str | os.PathLike[str]) -> tuple[Image.Image, int]:
             found = width * height / 1e6
             most = megapixels()
             factor = 1
-            if file.format in ("JPEG", "MPO") and not file.info.get("progressive") and found <= REDUCED**2 * most:
+            if (
+                file.format in ("JPEG", "MPO")
+                and not file.info.get("progressive")
+                and found <= REDUCED**2 * most
+            ):
                 factor = next(f for f in (1, 2, REDUCED) if found <= f**2 * most)
             if factor > 1:
                 file.draft(None, (width // factor, height // factor))
@@ -205,7 +226,9 @@ def open_reduced(source: str | os.PathLike[str]) -> tuple[Image.Image, int]:
 def _upright(image: Image.Image, name: str, background: tuple[int, int, int]) -> Image.Image:
     if min(image.size) < SMALLEST:
         raise FormatError(
-            f"{image.width} x {image.height} pixels is too small, the minimum is {SMALLEST} x {SMALLEST}", path=name
+            f"{image.width} x {image.height} pixels is too small, the minimum is {SMALLEST} x "
+            f"{SMALLEST}",
+            path=name,
         )
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -235,7 +258,8 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _from_deep(image: Image.Image) -> Image.Image:
-    """16-bit and float grey as "L": the range is guessed from the largest value, and what is no number is black."""
+    """16-bit and float grey as "L": the range is guessed from the largest value, and what is no
+    number is black."""
 
     def values(box: tuple[int, int, int, int]) -> np.ndarray[Any, Any]:
         return np.nan_to_num(np.asarray(image.crop(box), dtype=np.float64), posinf=0.0, neginf=0.0)
@@ -287,30 +311,39 @@ def note_in(image: Image.Image) -> str:
 
 
 def is_rendering(path: str | os.PathLike[str]) -> bool:
-    """Whether the picture in ``path`` was rendered here and is no photograph; .bmp, .ppm and videos do not say so."""
+    """Whether the picture in ``path`` was rendered here and is no photograph; .bmp, .ppm and videos
+    do not say so."""
     return note_of(path).startswith(EDITED)
 
 
 def is_foreign(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is at ``path`` that does not say that latentedit wrote it; empty files count as none."""
+    """Whether a file is at ``path`` that does not say that latentedit wrote it; empty files count
+    as none."""
     place = Path(path)
-    return os.path.isfile(place) and place.stat().st_size > 0 and not note_of(place).startswith(_OURS)
+    return (
+        os.path.isfile(place) and place.stat().st_size > 0 and not note_of(place).startswith(_OURS)
+    )
 
 
 def check_picture(path: str | os.PathLike[str]) -> str:
     """The format that a picture is written in as ``path``.
 
     Raises:
-        Error: unknown ending; or, while a command runs, an input or a picture that latentedit did not write is there.
+        Error: unknown ending; or, while a command runs, an input or a picture that latentedit did
+            not write is there.
     """
     kind = WRITTEN.get(Path(path).suffix.lower())
     if kind is None or (kind == "AVIF" and ".avif" not in EXTENSIONS):
-        raise ArgumentError(f"the name of an image must end in one of {', '.join(WRITTEN)}", path=path)
+        raise ArgumentError(
+            f"the name of an image must end in one of {', '.join(WRITTEN)}", path=path
+        )
     if outputs.in_force():
         outputs.check(path)
         if is_foreign(path):
             raise OutputError(
-                "already exists, and latentedit did not write it; give the output another name, or remove that file", path=path
+                "already exists, and latentedit did not write it; give the output another name, "
+                "or remove that file",
+                path=path,
             )
     return kind
 
@@ -323,14 +356,17 @@ def is_free(path: Path) -> bool:
 
 
 def own_path(path: Path, what: str, others: Container[str] = ()) -> Path:
-    """``path``, or where an input or a picture of other origin is there, NAME-``what``, NAME-``what``-2, ... beside it.
+    """``path``, or where an input or a picture of other origin is there, NAME-``what``,
+    NAME-``what``-2, ... beside it.
 
     ``others`` are names of files, in small letters, that such a second choice must not have.
     """
     found = path
     number = 1
     while not is_free(found) or (number > 1 and found.name.casefold() in others):
-        found = path.with_name(f"{path.stem}-{what}{f'-{number}' if number > 1 else ''}{path.suffix}")
+        found = path.with_name(
+            f"{path.stem}-{what}{f'-{number}' if number > 1 else ''}{path.suffix}"
+        )
         number += 1
     return found
 
@@ -340,7 +376,8 @@ def load_image(source: Source, size: int | None = None, channels: int = 3) -> Te
 
     Args:
         source: a path, a PIL image, or a uint8 array ``[H, W]`` or ``[H, W, 3]``.
-        size: side in pixels of the square result: the central square, resampled. None keeps the picture as it is.
+        size: side in pixels of the square result: the central square, resampled. None keeps the
+            picture as it is.
         channels: 1 (grey) or 3 (RGB).
 
     Raises:
@@ -358,17 +395,24 @@ def load_image(source: Source, size: int | None = None, channels: int = 3) -> Te
 
 
 def resample(image: Image.Image, box: Sequence[float], size: int) -> Image.Image:
-    """The rectangle ``box`` (left, top, right, bottom; in pixels, inside the picture) at ``size`` x ``size``."""
+    """The rectangle ``box`` (left, top, right, bottom; in pixels, inside the picture) at ``size`` x
+    ``size``."""
     left, top, right, bottom = box
     if (right - left, bottom - top) == (size, size) and all(float(v).is_integer() for v in box):
         return image.crop((int(left), int(top), int(right), int(bottom)))
-    return image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, right, bottom), reducing_gap=None)
+    return image.resize(
+        (size, size), Image.Resampling.LANCZOS, box=(left, top, right, bottom), reducing_gap=None
+    )
 
 
 def to_tensor(image: Image.Image) -> Tensor:
     """PIL "L" or "RGB" to float ``[1, C, H, W]`` in [-1, 1]."""
     array = np.asarray(image)
-    return from_uint8(torch.from_numpy(np.array(array if array.ndim == 3 else array[:, :, None])).permute(2, 0, 1)[None])
+    return from_uint8(
+        torch.from_numpy(np.array(array if array.ndim == 3 else array[:, :, None])).permute(
+            2, 0, 1
+        )[None]
+    )
 
 
 def from_uint8(pixels: Tensor) -> Tensor:
@@ -392,15 +436,22 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """``[N, C, H, W]`` as one picture ``[C, rows * H, columns * W]``, row by row; missing cells are white."""
+    """``[N, C, H, W]`` as one picture ``[C, rows * H, columns * W]``, row by row; missing cells are
+    white."""
     n, c, h, w = images.shape
     rows = -(-n // columns)
     cells = torch.ones(rows * columns, c, h, w)
     cells[:n] = images.detach().float().cpu()
-    return cells.reshape(rows, columns, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, rows * h, columns * w)
+    return (
+        cells.reshape(rows, columns, c, h, w)
+        .permute(2, 0, 3, 1, 4)
+        .reshape(c, rows * h, columns * w)
+    )
 
 
-def save_image(image: Tensor | Image.Image, path: str | os.PathLike[str], note: str = EDITED) -> None:
+def save_image(
+    image: Tensor | Image.Image, path: str | os.PathLike[str], note: str = EDITED
+) -> None:
     """Write a picture (by its ending) that says it is edited, and carries no other metadata.
 
     Args:
@@ -430,7 +481,9 @@ def save_image(image: Tensor | Image.Image, path: str | os.PathLike[str], note: 
     write_picture(picture, path, kind, options)
 
 
-def write_picture(picture: Image.Image, path: str | os.PathLike[str], kind: str, options: dict[str, Any]) -> None:
+def write_picture(
+    picture: Image.Image, path: str | os.PathLike[str], kind: str, options: dict[str, Any]
+) -> None:
     """Encode ``picture`` with Pillow's ``options`` of ``kind`` and write it whole.
 
     Raises:
@@ -441,6 +494,7 @@ def write_picture(picture: Image.Image, path: str | os.PathLike[str], kind: str,
         picture.save(buffer, kind, **options)
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"cannot write {path}: {kind} does not take {picture.width} x {picture.height} pixels ({error})"
+            f"cannot write {path}: {kind} does not take {picture.width} x {picture.height} "
+            f"pixels ({error})"
         ) from error
     write_bytes(path, buffer.getvalue())

@@ -1,4 +1,5 @@
-"""Locks of what only one process may work on: a run's folder, a table that is being labelled, a download."""
+"""Locks of what only one process may work on: a run's folder, a table that is being labelled, a
+download."""
 
 import errno
 import os
@@ -27,10 +28,11 @@ UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 def alone(lock: str | os.PathLike[str], what: str | os.PathLike[str]) -> Iterator[None]:
     """Hold the file ``lock`` for the block, so that no other process works on ``what`` meanwhile.
 
-    The operating system holds the lock, and the file only names its owner: a process that was killed, a reboot or the end of a
-    container frees it, whatever process has the same number by then. Containers of one machine that share the folder see
-    each other's locks; machines that share it do where its file system passes locks on (NFS 4, SMB). On a file system without
-    locks everybody gets one.
+    The operating system holds the lock, and the file only names its owner: a process that was
+    killed, a reboot or the end of a container frees it, whatever process has the same number by
+    then. Containers of one machine that share the folder see each other's locks; machines that
+    share it do where its file system passes locks on (NFS 4, SMB). On a file system without locks
+    everybody gets one.
 
     Raises:
         Error: another process holds it; the file cannot be written, or is none of ours.
@@ -41,7 +43,8 @@ def alone(lock: str | os.PathLike[str], what: str | os.PathLike[str]) -> Iterato
     try:
         yield
     finally:
-        if sys.platform == "win32":  # there an open file cannot be removed, and one that another opened meanwhile stays
+        # there an open file cannot be removed, and one that another opened meanwhile stays
+        if sys.platform == "win32":
             os.close(handle)
             with suppress(OSError):
                 path.unlink()
@@ -55,7 +58,13 @@ def alone(lock: str | os.PathLike[str], what: str | os.PathLike[str]) -> Iterato
 
 
 def _taken(path: Path, what: str | os.PathLike[str]) -> int:
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags = (
+        os.O_RDWR
+        | os.O_CREAT
+        | getattr(os, "O_NOFOLLOW", 0)
+        | getattr(os, "O_BINARY", 0)
+        | getattr(os, "O_NONBLOCK", 0)
+    )
     while True:
         handle = -1
         try:
@@ -63,7 +72,10 @@ def _taken(path: Path, what: str | os.PathLike[str]) -> int:
             handle = os.open(path, flags, 0o666)
             owner = _owner(handle, path)
             if not _locked(handle):
-                raise OutputError(f"{owner} is working on it; wait for it or stop it (lock {path.name})", path=what)
+                raise OutputError(
+                    f"{owner} is working on it; wait for it or stop it (lock {path.name})",
+                    path=what,
+                )
             if _still_there(handle, path):
                 _sign(handle, path)
                 return handle

@@ -27,9 +27,14 @@ WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.in
 
 
 def write_tensors(
-    path: str | os.PathLike[str], kind: str, version: int, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    path: str | os.PathLike[str],
+    kind: str,
+    version: int,
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
 ) -> None:
-    """Write a native file: ``tensors`` and the JSON ``header``, marked with its ``kind`` and format ``version``."""
+    """Write a native file: ``tensors`` and the JSON ``header``, marked with its ``kind`` and format
+    ``version``."""
     text = json.dumps({"format": kind, "version": version, **header})
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, safetensors.torch.save(contiguous, metadata={HEADER: text}))
@@ -49,7 +54,9 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > min(size - 8, TEXT):
-                raise FormatError(f"a header of {length} bytes, expected at most {max(min(size - 8, TEXT), 0)}")
+                raise FormatError(
+                    f"a header of {length} bytes, expected at most {max(min(size - 8, TEXT), 0)}"
+                )
             table = parse_json(file.read(length))
         if not isinstance(table, dict) or len(table) > ENTRIES:
             raise FormatError(f"a header of more than {ENTRIES} tensors, or of none")
@@ -61,29 +68,47 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
 
     if not isinstance(header, dict) or header.get("format") != kind:
         found = header.get("format") if isinstance(header, dict) else None
-        named = shown(found) if isinstance(found, str) and found else "a safetensors file of other origin"
-        raise FormatError(f"expected a {kind} file, found {named}", path=path, expected=kind, actual=named)
+        named = (
+            shown(found)
+            if isinstance(found, str) and found
+            else "a safetensors file of other origin"
+        )
+        raise FormatError(
+            f"expected a {kind} file, found {named}", path=path, expected=kind, actual=named
+        )
     if type(header.get("version")) is not int or header["version"] > version:
         raise FormatError(
-            f"written in format version {quoted(header.get('version'))}, this latentedit reads up to {version}; upgrade it",
+            f"written in format version {quoted(header.get('version'))}, this latentedit reads "
+            f"up to {version}; upgrade it",
             path=path,
         )
 
     try:
-        check_finite(header, but="report")  # a figure may be undefined, and nothing is computed from it
+        # a figure may be undefined, and nothing is computed from it
+        check_finite(header, but="report")
     except Error as error:
         raise error.at(path) from error
 
     return header
 
 
-def read_tensors(path: str | os.PathLike[str], kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a native file, on the CPU, all of finite numbers; errors as `read_header`."""
+def read_tensors(
+    path: str | os.PathLike[str], kind: str, version: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a native file, on the CPU, all of finite numbers; errors as
+    `read_header`."""
     header = read_header(path, kind, version)
     try:
         with safetensors.safe_open(os.fspath(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        KeyError,
+    ) as error:
         raise FormatError(f"not a {kind} file, or damaged ({reason(error)})", path=path) from error
     for name, tensor in tensors.items():
         check_numbers(path, name, tensor)
@@ -91,10 +116,15 @@ def read_tensors(path: str | os.PathLike[str], kind: str, version: int) -> tuple
 
 
 def check_numbers(path: str | os.PathLike[str], name: str, tensor: Tensor) -> None:
-    """Raise `Error` unless the tensor called ``name`` in a file is a plain one of finite numbers."""
+    """Raise `Error` unless the tensor called ``name`` in a file is a plain one of finite
+    numbers."""
     if tensor.dtype not in FLOATS + WHOLE:
-        raise FormatError(f"tensor {shown(name)} is of {tensor.dtype}, expected plain numbers", path=path)
+        raise FormatError(
+            f"tensor {shown(name)} is of {tensor.dtype}, expected plain numbers", path=path
+        )
     if tensor.dtype in FLOATS and tensor.numel():
         lowest, highest = torch.aminmax(tensor)  # a NaN is both; and nothing is allocated
         if not (math.isfinite(lowest) and math.isfinite(highest)):
-            raise FormatError(f"tensor {shown(name)} has values that are not finite numbers", path=path)
+            raise FormatError(
+                f"tensor {shown(name)} has values that are not finite numbers", path=path
+            )

@@ -1,7 +1,9 @@
-"""Networks in ONNX files: their structure is checked before OpenCV opens them, which takes what they say for true.
+"""Networks in ONNX files: their structure is checked before OpenCV opens them, which takes what
+they say for true.
 
-The format is that of protocol buffers: a message is a row of fields, each with its number, its wire type (a varint, 8 or 4
-bytes, or a length and so many bytes) and its value. The numbers of fields below are those of ONNX's ``onnx.proto``.
+The format is that of protocol buffers: a message is a row of fields, each with its number, its wire
+type (a varint, 8 or 4 bytes, or a length and so many bytes) and its value. The numbers of fields
+below are those of ONNX's ``onnx.proto``.
 """
 
 import math
@@ -30,13 +32,18 @@ NODES = 20_000
 """Operations of a network; the largest classifiers have some thousand."""
 NUMBERS = 1 << 26
 """Of what a network is said to take or give."""
-ROOM, COPIES, PER_PIXEL = 300 << 20, 4, 1 << 10
-"""Bytes that a network may take, beside so many times those of its file, and those for each pixel of a large picture. Published
-classifiers take three times their file and 10 to 70 MB at 224 px, 0.2 to 1.4 KB a pixel.
+ROOM = 300 << 20
+COPIES = 4
+PER_PIXEL = 1 << 10
+"""Bytes that a network may take, beside so many times those of its file, and those for each pixel
+of a large picture. Published classifiers take three times their file and 10 to 70 MB at 224 px, 0.2
+to 1.4 KB a pixel.
 """
-COMPUTED, SIMPLEST = 30_000_000, 100_000
-"""Computations for each pixel; the largest published classifiers take a third of that. Nor may there be more than bytes in the
-file, but so many in small ones: published networks take a twentieth of that, as every weight is used about once a place.
+COMPUTED = 30_000_000
+SIMPLEST = 100_000
+"""Computations for each pixel; the largest published classifiers take a third of that. Nor may
+there be more than bytes in the file, but so many in small ones: published networks take a twentieth
+of that, as every weight is used about once a place.
 """
 TRIAL = Path(__file__).with_name("onnx_trial.py")
 PATIENCE = 600
@@ -45,7 +52,10 @@ PLACE = re.compile(r"OpenCV\(\S+\) \S+ error: |\(-\d+:[^)]*\)|in function '[^']*
 """What OpenCV's messages say of its own source."""
 SHAPE = 8
 """Numbers of a shape at most; OpenCV's own limit is near."""
-VARINT, LONG, BYTES, SHORT = 0, 1, 2, 5
+VARINT = 0
+LONG = 1
+BYTES = 2
+SHORT = 5
 """Wire types."""
 MESSAGES: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -53,7 +63,16 @@ MESSAGES: dict[str, dict[int, str]] = {
     "function": {7: "node", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 11: "value", 12: "value", 13: "value", 15: "sparse"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 14: "type", 15: "type", 22: "sparse", 23: "sparse"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        14: "type",
+        15: "type",
+        22: "sparse",
+        23: "sparse",
+    },
     "value": {2: "type"},
     "type": {1: "array", 4: "sequence", 5: "map", 8: "array", 9: "sequence"},
     "sequence": {1: "type"},
@@ -73,7 +92,11 @@ TEXTS = 8
 """The kind of tensors of texts."""
 ROWS = {1: 0, 4: 4, 5: 0, 7: 0, 10: 8, 11: 0}
 """Fields of a tensor that are rows of numbers, and the bytes of one of these; 0 of a varint."""
-DIMENSIONS, KIND, RAW, EXTERNAL, LOCATION = 1, 2, 9, 13, 14
+DIMENSIONS = 1
+KIND = 2
+RAW = 9
+EXTERNAL = 13
+LOCATION = 14
 """Further fields of a tensor."""
 
 
@@ -92,10 +115,12 @@ class _Message:
 
 
 def check_onnx(path: str | os.PathLike[str]) -> None:
-    """See that the file ``path`` is a network in the format of ONNX, and holds everything that it says it holds.
+    """See that the file ``path`` is a network in the format of ONNX, and holds everything that it
+    says it holds.
 
     Raises:
-        Error: no such file, no such network, damaged, too large, or one with weights in other files.
+        Error: no such file, no such network, damaged, too large, or one with weights in other
+            files.
     """
     if not file_size(path, LARGEST):
         raise FormatError("not an ONNX network: the file is empty", path=path)
@@ -108,8 +133,13 @@ def check_onnx(path: str | os.PathLike[str]) -> None:
         raise FormatError(f"not a readable file ({reason(error)})", path=path) from error
 
 
-def read_onnx(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int] | None = None) -> Any:
-    """The network in the file ``path``, as OpenCV's `cv2.dnn.Net`, after a trial in a process of its own.
+def read_onnx(
+    path: str | os.PathLike[str],
+    shape: tuple[int, int, int],
+    outputs: Mapping[str, int] | None = None,
+) -> Any:
+    """The network in the file ``path``, as OpenCV's `cv2.dnn.Net`, after a trial in a process of
+    its own.
 
     Args:
         shape: C, H, W of the pictures that it will be given, by `run`.
@@ -124,14 +154,27 @@ def read_onnx(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs
         try:
             return cv2.dnn.readNetFromONNX(os.fspath(path))
         except cv2.error as error:
-            raise FormatError(f"OpenCV cannot read it as an ONNX network ({why(str(error))})", path=path) from error
+            raise FormatError(
+                f"OpenCV cannot read it as an ONNX network ({why(str(error))})", path=path
+            ) from error
 
 
-def try_onnx(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int] | None = None) -> None:
-    """See that the file can be opened and given a picture; arguments and errors as of `read_onnx`."""
+def try_onnx(
+    path: str | os.PathLike[str],
+    shape: tuple[int, int, int],
+    outputs: Mapping[str, int] | None = None,
+) -> None:
+    """See that the file can be opened and given a picture; arguments and errors as of
+    `read_onnx`."""
     file_size(path, LARGEST)
     facts = os.stat(path)
-    known = (os.path.abspath(path), facts.st_size, facts.st_mtime_ns, shape, tuple((outputs or {}).items()))
+    known = (
+        os.path.abspath(path),
+        facts.st_size,
+        facts.st_mtime_ns,
+        shape,
+        tuple((outputs or {}).items()),
+    )
     if known in _tried:
         return
     check_onnx(path)
@@ -143,20 +186,31 @@ _tried: set[Any] = set()
 """Files and shapes that are known to be well."""
 
 
-def trial(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int]) -> list[str]:
+def trial(
+    path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int]
+) -> list[str]:
     """The command line of a trial, with what the network may take."""
     pixels = shape[1] * shape[2]
     size = os.path.getsize(path)
     computed = min(COMPUTED, max(SIMPLEST, size)) * max(pixels, 4096)
     limits = (max(ROOM, PER_PIXEL * pixels) + COPIES * size, computed)
-    words = [*(str(number) for number in (*shape, *limits)), *(str(word) for pair in outputs.items() for word in pair)]
+    words = [
+        *(str(number) for number in (*shape, *limits)),
+        *(str(word) for pair in outputs.items() for word in pair),
+    ]
     return [sys.executable, "-I", str(TRIAL), os.path.abspath(path), *words]
 
 
-def _try(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int]) -> None:
+def _try(
+    path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int]
+) -> None:
     try:
         done = subprocess.run(
-            trial(path, shape, outputs), stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False
+            trial(path, shape, outputs),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FormatError(f"OpenCV cannot be tried on it ({reason(error)})", path=path) from error
@@ -165,18 +219,23 @@ def _try(path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Map
         said = done.stdout.decode(errors="replace").strip().splitlines()
         text = why(said[-1]) if said else "it crashes, or takes too long"
         raise FormatError(
-            f"OpenCV cannot read it as an ONNX network for pictures of {shape[2]} x {shape[1]} pixels ({text})", path=path
+            f"OpenCV cannot read it as an ONNX network for pictures of {shape[2]} x {shape[1]} "
+            f"pixels ({text})",
+            path=path,
         )
 
 
 def run(path: str | os.PathLike[str], network: Any, picture: Any) -> Any:
-    """What the ``network`` from ``path`` gives for a ``picture`` float32 [1, C, H, W] of the shape that it was read for."""
+    """What the ``network`` from ``path`` gives for a ``picture`` float32 [1, C, H, W] of the shape
+    that it was read for."""
     with silent():
         try:
             network.setInput(picture)
             return network.forward()
         except cv2.error as error:
-            raise FormatError(f"fails on a picture of {picture.shape[3]} pixels ({why(str(error))})", path=path) from error
+            raise FormatError(
+                f"fails on a picture of {picture.shape[3]} pixels ({why(str(error))})", path=path
+            ) from error
 
 
 def why(text: str) -> str:
@@ -234,7 +293,9 @@ class _Reader:
         elif wire == BYTES:
             length = self._varint(message.end)
             if length > message.end - self._at:
-                raise FormatError(f"a field of {length} bytes where {message.end - self._at} are left")
+                raise FormatError(
+                    f"a field of {length} bytes where {message.end - self._at} are left"
+                )
             inner = MESSAGES[message.kind].get(number)
             if inner is not None:
                 return self._entered(inner, self._at + length)

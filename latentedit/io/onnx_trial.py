@@ -1,9 +1,10 @@
-"""Opens an ONNX file and gives it one picture, in a process of its own, as OpenCV crashes over some damaged files.
+"""Opens an ONNX file and gives it one picture, in a process of its own, as OpenCV crashes over some
+damaged files.
 
     python onnx_trial.py FILE CHANNELS HEIGHT WIDTH MEMORY COMPUTATIONS [OUTPUT NUMBERS]...
 
-The status is 0 where it may be opened in earnest; else the last line of the output says why not, as far as that is known. It
-imports nothing of latentedit, so that it begins at once.
+The status is 0 where it may be opened in earnest; else the last line of the output says why not, as
+far as that is known. It imports nothing of latentedit, so that it begins at once.
 """
 
 import os
@@ -12,14 +13,16 @@ import sys
 import cv2
 import numpy as np
 
-SECONDS, RATE = 5, 16 << 20
+SECONDS = 5
+RATE = 16 << 20
 """Of processor time to open one, and the bytes of a file that are read in a second."""
 SPEED = 1_000_000_000
 """Computations a second at least."""
 
 
 def limit(seconds: float, memory: int | None = None) -> None:
-    """Lets this process take so many seconds and bytes more than it has; where the system has no limits, it has none."""
+    """Lets this process take so many seconds and bytes more than it has; where the system has no
+    limits, it has none."""
     try:
         import resource
     except ImportError:  # Windows
@@ -29,7 +32,9 @@ def limit(seconds: float, memory: int | None = None) -> None:
     for what, taken, more in limits:
         hard = resource.getrlimit(what)[1]
         most = int(taken + more) + 1
-        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        resource.setrlimit(
+            what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+        )
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
@@ -41,13 +46,18 @@ def _addresses() -> int:
         return 1 << 40
 
 
-def attempt(file: str, shape: list[int], most_memory: int, most_computed: int, outputs: dict[str, int]) -> str | None:
+def attempt(
+    file: str, shape: list[int], most_memory: int, most_computed: int, outputs: dict[str, int]
+) -> str | None:
     """Why the network in ``file`` cannot be used; None where it can."""
     limit(SECONDS + os.path.getsize(file) / RATE, most_memory)
     network = cv2.dnn.readNetFromONNX(file)
     computed = network.getFLOPS(shape)
     if not 0 <= computed <= most_computed:
-        return f"it needs {computed:.1g} computations for a picture, expected at most {most_computed:.1g}"
+        return (
+            f"it needs {computed:.1g} computations for a picture, expected at most "
+            f"{most_computed:.1g}"
+        )
 
     limit(SECONDS + computed / SPEED)
     network.setInput(np.zeros(shape, dtype=np.float32))
@@ -62,7 +72,9 @@ def attempt(file: str, shape: list[int], most_memory: int, most_computed: int, o
 def main(arguments: list[str]) -> int:
     file, *numbers = arguments[:6]
     channels, height, width, memory, computed = (int(number) for number in numbers)
-    outputs = {name: int(count) for name, count in zip(arguments[6::2], arguments[7::2], strict=True)}
+    outputs = {
+        name: int(count) for name, count in zip(arguments[6::2], arguments[7::2], strict=True)
+    }
     cv2.setNumThreads(0)
     try:
         found = attempt(file, [1, channels, height, width], memory, computed, outputs)

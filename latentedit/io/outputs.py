@@ -1,7 +1,8 @@
 """What a command may write to: never to a file that it was given.
 
-The rule holds where files are written (`latentedit.io.files.replacing`), so that no command goes around it. It is in force
-within `guarded`, which every command runs in; a Python program that calls the library decides for itself.
+The rule holds where files are written (`latentedit.io.files.replacing`), so that no command goes
+around it. It is in force within `guarded`, which every command runs in; a Python program that calls
+the library decides for itself.
 """
 
 import os
@@ -81,7 +82,9 @@ def check(path: Place) -> None:
         raise OutputError("is a device or similar, not a regular file", path=path)
     if is_given(path):
         raise OutputError(
-            "is an input of this command, and inputs are never overwritten; give the output another name", path=path
+            "is an input of this command, and inputs are never overwritten; give the output "
+            "another name",
+            path=path,
         )
 
 

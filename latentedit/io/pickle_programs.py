@@ -1,7 +1,7 @@
 """The programs that pickles are: read through before they are followed, and what they get to hold.
 
-A pickle calls functions by name and sets the state of objects. Nothing is followed before its sizes and depths are known to
-be those of a network, and nothing that it holds can be changed by it.
+A pickle calls functions by name and sets the state of objects. Nothing is followed before its sizes
+and depths are known to be those of a network, and nothing that it holds can be changed by it.
 """
 
 import pickletools
@@ -13,12 +13,23 @@ from latentedit.io.budget import DEEPEST, Budget
 
 WIDEST = 1_000_000
 """What a tuple holds when it is written out; official files have some hundred."""
-REFUSED = ("PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEXT_BUFFER", "READONLY_BUFFER")
+REFUSED = (
+    "PERSID",
+    "BINPERSID",
+    "EXT1",
+    "EXT2",
+    "EXT4",
+    "INST",
+    "OBJ",
+    "NEXT_BUFFER",
+    "READONLY_BUFFER",
+)
 """Instructions that no network file needs."""
 WITH_STORAGES = tuple(name for name in REFUSED if name != "BINPERSID")
 """The same for torch's own files, which refer to their storages so."""
 WORK = 64 << 20
-"""Bytes that functions may be given beyond eight times the pickle's own: a memory of one string is no licence to copy it."""
+"""Bytes that functions may be given beyond eight times the pickle's own: a memory of one string is
+no licence to copy it."""
 CALLS = ("REDUCE", "NEWOBJ", "NEWOBJ_EX")
 INTEGERS = ("INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4")
 Shape = tuple[int, int, int]
@@ -27,7 +38,8 @@ FILLING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
 
 
 class Sealed:
-    """Base of the objects that a pickle gets to hold: it can neither set their attributes nor their state."""
+    """Base of the objects that a pickle gets to hold: it can neither set their attributes nor their
+    state."""
 
     __slots__ = ()
 
@@ -52,7 +64,10 @@ class Builder(Sealed):
 
 
 def check_program(
-    stream: BinaryIO, budget: Budget, refused: tuple[str, ...] = REFUSED, largest: int | None = 2**63 - 1
+    stream: BinaryIO,
+    budget: Budget,
+    refused: tuple[str, ...] = REFUSED,
+    largest: int | None = 2**63 - 1,
 ) -> None:
     """Read a pickle's instructions without following them.
 
@@ -61,8 +76,9 @@ def check_program(
         largest: whole number that may occur; None lets nothing but one number through.
 
     Raises:
-        Error: one of those ``refused``, too many of them, containers nested too deeply, tuples of the same tuples again and
-            again, or a place in the table of objects (which the unpickler allocates) far beyond their number.
+        Error: one of those ``refused``, too many of them, containers nested too deeply, tuples of
+            the same tuples again and again, or a place in the table of objects (which the unpickler
+            allocates) far beyond their number.
     """
     stack: list[Shape] = []
     marks: list[int] = []
@@ -77,7 +93,12 @@ def check_program(
             budget.check_time()
         if largest is None and name not in ("PROTO", "FRAME", "LONG1", "STOP"):
             raise FormatError("not a file of weights")
-        if largest is not None and isinstance(argument, int) and name in INTEGERS and abs(argument) > largest:
+        if (
+            largest is not None
+            and isinstance(argument, int)
+            and name in INTEGERS
+            and abs(argument) > largest
+        ):
             raise FormatError("a number far larger than the file")
         if isinstance(argument, bytes | bytearray | str):
             read += len(argument)
@@ -109,7 +130,11 @@ def check_program(
         elif name == "DUP":
             made = taken[0]
         elif name in FILLING:
-            made = max(taken[0][0], 1 + max((shape[0] for shape in taken[1:]), default=-1)), taken[0][1], taken[0][2]
+            made = (
+                max(taken[0][0], 1 + max((shape[0] for shape in taken[1:]), default=-1)),
+                taken[0][1],
+                taken[0][2],
+            )
         else:
             length = len(argument) if isinstance(argument, bytes | bytearray | str) else 0
             given = length + sum(shape[2] for shape in taken)
@@ -118,7 +143,11 @@ def check_program(
                 given = 0
                 if work > 8 * read + WORK:
                     raise FormatError("the same data given to functions again and again")
-            made = 1 + max((shape[0] for shape in taken), default=-1), 1 + sum(shape[1] for shape in taken), given
+            made = (
+                1 + max((shape[0] for shape in taken), default=-1),
+                1 + sum(shape[1] for shape in taken),
+                given,
+            )
         if made[0] > DEEPEST:
             raise FormatError(f"containers nested more than {DEEPEST} deep")
         if made[1] > WIDEST and name not in FILLING:

@@ -1,8 +1,9 @@
 """torch's files (``.pt``, ``.pth``), read here alone: tensors and plain values, and nothing else.
 
-There are two layouts: an archive with a pickle and a member for every storage, and an older one of five pickles and then the
-numbers. torch's own loader executes nothing from them either, but it believes what they say. It gives tensors that have no
-storage what memory held before, and deep ones crash the interpreter. So no file goes to it.
+There are two layouts: an archive with a pickle and a member for every storage, and an older one of
+five pickles and then the numbers. torch's own loader executes nothing from them either, but it
+believes what they say. It gives tensors that have no storage what memory held before, and deep ones
+crash the interpreter. So no file goes to it.
 """
 
 import io
@@ -89,7 +90,9 @@ class Options(dict[str, Any]):
         self.update(state)
 
 
-def build_tensor(budget: Budget, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Held:
+def build_tensor(
+    budget: Budget, storage: Any, offset: Any, size: Any, stride: Any, *_: Any
+) -> Held:
     """A view of ``storage`` that has no more numbers than that."""
     if not isinstance(storage, Storage):
         raise FormatError("a tensor without a storage")
@@ -97,7 +100,11 @@ def build_tensor(budget: Budget, storage: Any, offset: Any, size: Any, stride: A
         raise FormatError("a tensor of an impossible shape")
 
     whole = (offset, *size, *stride)
-    if len(size) != len(stride) or len(size) > 8 or not all(type(n) is int and 0 <= n < 2**40 for n in whole):
+    if (
+        len(size) != len(stride)
+        or len(size) > 8
+        or not all(type(n) is int and 0 <= n < 2**40 for n in whole)
+    ):
         raise FormatError("a tensor of an impossible shape")
     if math.prod(max(n, 1) for n in size) > max(storage.count, 2**20):
         raise FormatError("a tensor that claims more numbers than its storage has")
@@ -170,7 +177,9 @@ NAMES: dict[tuple[str, str], Any] = {
 class _Reader(pickle.Unpickler):
     """Builds tensors and plain values; ``storages`` are those that the pickle speaks of."""
 
-    def __init__(self, program: bytes, budget: Budget, numbers: Callable[[str, int], Tensor]) -> None:
+    def __init__(
+        self, program: bytes, budget: Budget, numbers: Callable[[str, int], Tensor]
+    ) -> None:
         super().__init__(io.BytesIO(program))
         self.budget = budget
         self.numbers = numbers
@@ -187,8 +196,10 @@ class _Reader(pickle.Unpickler):
             asked = shown(f"{module[:60]}.{name[:60]}")
             if _is_of_a_program(module, name):
                 raise FormatError(
-                    f"it holds a whole pickled module ({asked}), which asks for its program's code; save its state_dict()"
-                    " with the tool that wrote it. In place of PTI's generators for one photo, which are such files, there is"
+                    f"it holds a whole pickled module ({asked}), which asks for its program's "
+                    "code; save its state_dict()"
+                    " with the tool that wrote it. In place of PTI's generators for one photo, "
+                    "which are such files, there is"
                     ' "latentedit invert --tune"'
                 )
             raise FormatError(f"it asks for {asked}, which is more than tensors and plain values")
@@ -196,15 +207,27 @@ class _Reader(pickle.Unpickler):
         return NAMES[module, name]
 
     def persistent_load(self, pid: Any) -> Storage:
-        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or any(part is not None for part in pid[5:]):
+        if (
+            not isinstance(pid, tuple)
+            or len(pid) < 5
+            or pid[0] != "storage"
+            or any(part is not None for part in pid[5:])
+        ):
             raise FormatError("a reference to something other than a storage")
         kind = pid[1]
         key = pid[2]
         count = pid[4]
-        if not isinstance(kind, Kind) or not isinstance(key, str) or type(count) is not int or count < 0:
+        if (
+            not isinstance(kind, Kind)
+            or not isinstance(key, str)
+            or type(count) is not int
+            or count < 0
+        ):
             raise FormatError("a reference to something other than a storage")
         if key not in self.storages:
-            self.storages[key] = Storage(kind.dtype, count, self.numbers(key, count * kind.dtype.itemsize))
+            self.storages[key] = Storage(
+                kind.dtype, count, self.numbers(key, count * kind.dtype.itemsize)
+            )
         found = self.storages[key]
         if (found.dtype, found.count) != (kind.dtype, count):
             raise FormatError("one storage with numbers of two kinds")
@@ -212,14 +235,18 @@ class _Reader(pickle.Unpickler):
 
 
 def _is_of_a_program(module: str, name: str) -> bool:
-    """Whether a pickle that asks for ``name`` holds an object of some program, as ``torch.save(network)`` writes it."""
+    """Whether a pickle that asks for ``name`` holds an object of some program, as
+    ``torch.save(network)`` writes it."""
     package = module.partition(".")[0]
     known = package in sys.stdlib_module_names or package in ("", "__builtin__", "torch", "numpy")
-    return not known or module.startswith("torch.nn.modules.") or name == "_reconstruct_persistent_obj"
+    return (
+        not known or module.startswith("torch.nn.modules.") or name == "_reconstruct_persistent_obj"
+    )
 
 
 def read_torch(path: str | os.PathLike[str]) -> Any:
-    """The contents of a file of torch's: dictionaries, lists, words, numbers, and tensors on the CPU.
+    """The contents of a file of torch's: dictionaries, lists, words, numbers, and tensors on the
+    CPU.
 
     No tensor repeats numbers, and all together have no more than a few times the bytes of the file.
 
@@ -235,7 +262,8 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
             if file.read(4) == b"PK\x03\x04":  # as torch decides
                 found = _read_archive(path, budget)
             else:
-                # Mapped, a read beyond the end is cut off, where a file would first allocate what was asked for.
+                # Mapped, a read beyond the end is cut off, where a file would first allocate what
+                # was asked for.
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
                     mapped: Any = view
                     found = _read_older(mapped, size, budget)
@@ -245,7 +273,9 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
     except Error as error:
         raise FormatError(f"not a file of weights alone, or damaged: {error}", path=path) from error
     except Exception as error:  # a hostile or damaged file can raise anything
-        raise FormatError(f"not a file of weights, or damaged ({reason(error)})", path=path) from error
+        raise FormatError(
+            f"not a file of weights, or damaged ({reason(error)})", path=path
+        ) from error
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -270,7 +300,11 @@ def _read_archive(path: str | os.PathLike[str], budget: Budget) -> Any:
         program = next((name for name in members if name.endswith("/data.pkl")), None)
         # torch's own reader finds names whatever their case, and takes offsets as they stand.
         distinct = len({name.casefold() for name in members}) == len(archive.infolist())
-        if program is None or not distinct or min(member.header_offset for member in members.values()) != 0:
+        if (
+            program is None
+            or not distinct
+            or min(member.header_offset for member in members.values()) != 0
+        ):
             raise FormatError("not an archive of torch's")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
             raise FormatError("an archive with compressed members, which torch never writes")
@@ -295,7 +329,8 @@ def _read_archive(path: str | os.PathLike[str], budget: Budget) -> Any:
 
 
 def _read_older(stream: BinaryIO, size: int, budget: Budget) -> Any:
-    """Five pickles (magic, protocol, system, objects, keys), then a count and the numbers for every key."""
+    """Five pickles (magic, protocol, system, objects, keys), then a count and the numbers for every
+    key."""
     programs = []
     for index in range(5):
         start = stream.tell()
@@ -322,7 +357,11 @@ def _read_older(stream: BinaryIO, size: int, budget: Budget) -> Any:
     reader = _Reader(programs[3], budget, numbers)
     found = reader.load()
     keys = _Reader(programs[4], budget, numbers).load()
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != set(reader.storages):
+    if (
+        not isinstance(keys, list)
+        or not all(isinstance(key, str) for key in keys)
+        or set(keys) != set(reader.storages)
+    ):
         raise FormatError("storages without numbers, or numbers without a storage")
 
     for key in keys:

@@ -16,23 +16,29 @@ from latentedit.io.images import EDITED, check_picture, to_pil
 
 ENDINGS = (".mp4", ".webm", ".gif")
 OLD = (
-    "written as MPEG-4 part 2, which browsers may not play; pip install 'latentedit[video]' writes H.264, or take .webm or .gif"
+    "written as MPEG-4 part 2, which browsers may not play; pip install 'latentedit[video]' writes "
+    "H.264, or take .webm or .gif"
 )
 LEAST = 256
 """Smaller pictures are enlarged by a whole factor to at least this side."""
 
 
-def save_video(path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: float = 24.0) -> str | None:
-    """Write ``pictures``, each ``[C, H, W]`` or ``[1, C, H, W]`` in [-1, 1] and all of one size, as a video.
+def save_video(
+    path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: float = 24.0
+) -> str | None:
+    """Write ``pictures``, each ``[C, H, W]`` or ``[1, C, H, W]`` in [-1, 1] and all of one size, as
+    a video.
 
-    .mp4 is written as H.264 where PyAV is installed (``pip install 'latentedit[video]'``), which browsers play, else by OpenCV
-    as MPEG-4 part 2, which they may not; .webm as VP8 and .gif everywhere.
+    .mp4 is written as H.264 where PyAV is installed (``pip install 'latentedit[video]'``), which
+    browsers play, else by OpenCV as MPEG-4 part 2, which they may not; .webm as VP8 and .gif
+    everywhere.
 
     Returns:
         What the user should know of the file; None where it plays everywhere.
 
     Raises:
-        Error: another ending, no pictures, or the file cannot be written; of a .gif as `latentedit.io.images.check_picture`.
+        Error: another ending, no pictures, or the file cannot be written; of a .gif as
+            `latentedit.io.images.check_picture`.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in ENDINGS:
@@ -61,7 +67,8 @@ def save_video(path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: fl
 
 
 def there_and_back(pictures: Sequence[Tensor]) -> list[Tensor]:
-    """``pictures`` forwards and then backwards, so that the video can be repeated without a jump."""
+    """``pictures`` forwards and then backwards, so that the video can be repeated without a
+    jump."""
     return [*pictures, *reversed(pictures[1:-1])]
 
 
@@ -82,7 +89,8 @@ def _by_pyav(path: Path, frames: list[Image.Image], fps: float) -> bool:
     container: Any = av.open(os.fspath(path), "w")
     try:
         stream = container.add_stream("libx264", rate=round(fps))
-        stream.width, stream.height = (side // 2 * 2 for side in frames[0].size)  # H.264 wants even sides
+        # H.264 wants even sides
+        stream.width, stream.height = (side // 2 * 2 for side in frames[0].size)
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "18"}
         for frame in frames:

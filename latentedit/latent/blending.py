@@ -1,4 +1,5 @@
-"""Mixing and interpolation of two latents with all their parts: ws, noise maps, and tuned generators."""
+"""Mixing and interpolation of two latents with all their parts: ws, noise maps, and tuned
+generators."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ Stored = dict[str, Tensor]
 
 
 def interpolated(generator: Generator, a: Latent, b: Latent, t: float) -> Latent:
-    """Return the latent at the share ``t`` of the way from ``a`` to ``b``: w, noise maps and tuned generators together.
+    """Return the latent at the share ``t`` of the way from ``a`` to ``b``: w, noise maps and tuned
+    generators together.
 
     Raises:
         Error: a latent has style offsets, which only fit its own w.
@@ -36,8 +38,8 @@ def interpolated(generator: Generator, a: Latent, b: Latent, t: float) -> Latent
 def mixed(generator: Generator, a: Latent, b: Latent, layers: Sequence[int]) -> Latent:
     """Return ``a`` with ``layers`` (first, last) of ``b``, with everything that these layers need.
 
-    The noise maps and the tuning of a layer come from the same latent as its w. The crop in the photo comes from ``a``, or from
-    ``b`` if all layers are from ``b``.
+    The noise maps and the tuning of a layer come from the same latent as its w. The crop in the
+    photo comes from ``a``, or from ``b`` if all layers are from ``b``.
 
     Raises:
         Error: a latent has style offsets, which only fit its own w.
@@ -50,7 +52,9 @@ def mixed(generator: Generator, a: Latent, b: Latent, layers: Sequence[int]) -> 
         pairs = enumerate(zip(_maps(generator, a), _maps(generator, b), strict=True))
         noise = [y if first <= row <= last else x for row, (x, y) in pairs]
     rows = _rows_of_parameters(generator)
-    tuned = {name: tensor for name, tensor in a.tuned.items() if not first <= _row(rows, name) <= last}
+    tuned = {
+        name: tensor for name, tensor in a.tuned.items() if not first <= _row(rows, name) <= last
+    }
     tuned |= {name: tensor for name, tensor in b.tuned.items() if first <= _row(rows, name) <= last}
     whole = (first, last) == (0, generator.num_ws - 1)
     return replace(_neutral(b if whole else a, ws), noise=noise, tuned=tuned)
@@ -59,12 +63,14 @@ def mixed(generator: Generator, a: Latent, b: Latent, layers: Sequence[int]) -> 
 def _check(a: Latent, b: Latent) -> None:
     if a.styles or b.styles:
         raise IncompatibleError(
-            "style offsets only fit their own w and cannot be blended", advice="invert with `space=w` or `space=w+`"
+            "style offsets only fit their own w and cannot be blended",
+            advice="invert with `space=w` or `space=w+`",
         )
 
 
 def _neutral(latent: Latent, ws: Tensor) -> Latent:
-    """Return the latent with other ``ws``, and without seed, search settings and distances, which belong to the w before."""
+    """Return the latent with other ``ws``, and without seed, search settings and distances, which
+    belong to the w before."""
     space = "w" if bool((ws == ws[:, :1]).all()) else "w+"
     kept = {name: value for name, value in latent.settings.items() if name == "edits"}
     return replace(latent, ws=ws, space=space, settings=kept, distances={}, safe=None)
@@ -77,7 +83,8 @@ def _maps(generator: Generator, latent: Latent) -> list[Tensor]:
 
 
 def _weighted(a: Stored, share_a: float, b: Stored, share_b: float) -> Stored:
-    """Return the weighted sum of two changes; products stay products and their ranks add up, so that the sum is exact."""
+    """Return the weighted sum of two changes; products stay products and their ranks add up, so
+    that the sum is exact."""
     from latentedit.latent.deltas import expand
 
     if not a and not b:
@@ -92,7 +99,9 @@ def _weighted(a: Stored, share_a: float, b: Stored, share_b: float) -> Stored:
         both = [(_part(stored, name), share) for stored, share in ((a, share_a), (b, share_b))]
         parts = [(part, share) for part, share in both if part]
         if all(f"{name}/u" in part for part, _ in parts):
-            found[f"{name}/u"] = torch.cat([part[f"{name}/u"].float() * share for part, share in parts], dim=1)
+            found[f"{name}/u"] = torch.cat(
+                [part[f"{name}/u"].float() * share for part, share in parts], dim=1
+            )
             found[f"{name}/v"] = torch.cat([part[f"{name}/v"].float() for part, _ in parts])
         else:
             wholes = [expand(part)[name] * share for part, share in parts]
@@ -107,11 +116,15 @@ def _part(stored: Stored, name: str) -> Stored:
 def _scaled(stored: Stored, share: float) -> Stored:
     if share == 1:
         return dict(stored)
-    return {name: tensor if name.endswith("/v") else tensor.float() * share for name, tensor in stored.items()}
+    return {
+        name: tensor if name.endswith("/v") else tensor.float() * share
+        for name, tensor in stored.items()
+    }
 
 
 def _rows_of_parameters(generator: Generator) -> dict[str, int]:
-    """Return the index in ws of every layer of the synthesis network, by the layer's name ("b8.conv0", "L3_52_512")."""
+    """Return the index in ws of every layer of the synthesis network, by the layer's name
+    ("b8.conv0", "L3_52_512")."""
     if isinstance(generator.synthesis, AliasFreeSynthesis):
         return generator.synthesis.parameter_rows
     rows: dict[str, int] = {}
@@ -132,5 +145,7 @@ def _rows_of_parameters(generator: Generator) -> dict[str, int]:
 def _row(rows: dict[str, int], parameter: str) -> int:
     layer = re.match(r"b\d+\.\w+|\w+", parameter)
     if layer is None or layer[0] not in rows:
-        raise IncompatibleError(f"the latent's tuned difference does not fit this generator ({parameter})")
+        raise IncompatibleError(
+            f"the latent's tuned difference does not fit this generator ({parameter})"
+        )
     return rows[layer[0]]

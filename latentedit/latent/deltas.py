@@ -1,4 +1,5 @@
-"""The differences of a tuned generator: products of thin matrices in a file, added to the weights when they are used."""
+"""The differences of a tuned generator: products of thin matrices in a file, added to the weights
+when they are used."""
 
 import copy
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ Deltas = dict[str, Tensor]
 
 
 def compress(deltas: Deltas, rank: int | None) -> dict[str, Tensor]:
-    """``deltas`` for a file: matrices as products of rank ``rank`` where those are smaller, all in half precision.
+    """``deltas`` for a file: matrices as products of rank ``rank`` where those are smaller, all in
+    half precision.
 
     A convolution's weight ``[O, I, k, k]`` counts as a matrix ``[O, I k k]``.
     """
@@ -35,8 +37,8 @@ def expand(stored: dict[str, Tensor], parameters: Mapping[str, Tensor] | None = 
     """The differences in float32 of what `compress` gave.
 
     Args:
-        parameters: that they belong to. A small file can hold factors of a product that no memory holds; with these, none
-            is computed that does not fit.
+        parameters: that they belong to. A small file can hold factors of a product that no memory
+            holds; with these, none is computed that does not fit.
 
     Raises:
         Error: products of which a part is missing, or does not fit.
@@ -52,8 +54,12 @@ def expand(stored: dict[str, Tensor], parameters: Mapping[str, Tensor] | None = 
         v = stored.get(f"{base}/v")
         if v is None or tensor.ndim != 2 or v.ndim < 2 or tensor.shape[1] != v.shape[0]:
             raise FormatError(f"the tuned difference of {shown(base)} is incomplete")
-        if parameters is not None and (base not in parameters or parameters[base].shape != (len(tensor), *v.shape[1:])):
-            raise IncompatibleError(f"the latent's tuned difference does not fit this generator ({shown(base)})")
+        if parameters is not None and (
+            base not in parameters or parameters[base].shape != (len(tensor), *v.shape[1:])
+        ):
+            raise IncompatibleError(
+                f"the latent's tuned difference does not fit this generator ({shown(base)})"
+            )
         deltas[base] = (tensor.float() @ v.float().flatten(1)).reshape(len(tensor), *v.shape[1:])
 
     return deltas
@@ -70,6 +76,8 @@ def with_deltas(generator: Generator, deltas: Deltas) -> Generator:
     parameters = dict(moved.synthesis.named_parameters())
     for name, delta in deltas.items():
         if name not in parameters or parameters[name].shape != delta.shape:
-            raise IncompatibleError(f"the latent's tuned difference does not fit this generator ({shown(name)})")
+            raise IncompatibleError(
+                f"the latent's tuned difference does not fit this generator ({shown(name)})"
+            )
         parameters[name].data += delta.to(moved.device)
     return moved

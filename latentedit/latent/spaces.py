@@ -1,8 +1,10 @@
-"""The latent spaces Z, W, W+ and S: what a point of each is, which part of it a probe sees, and how an edit moves it.
+"""The latent spaces Z, W, W+ and S: what a point of each is, which part of it a probe sees, and how
+an edit moves it.
 
-Z holds the normal vectors that the mapping network takes, W its outputs, W+ one w per layer, and S (StyleSpace, Wu et al. 2021)
-the styles, one number per channel, that the layers compute from w. Directions and latent files name their space by a text, such
-as "w+"; `space_of` finds the object for it.
+Z holds the normal vectors that the mapping network takes, W its outputs, W+ one w per layer, and S
+(StyleSpace, Wu et al. 2021) the styles, one number per channel, that the layers compute from w.
+Directions and latent files name their space by a text, such as "w+"; `space_of` finds the object
+for it.
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +28,8 @@ Layers = tuple[int, int] | None
 
 @dataclass(frozen=True)
 class Coordinates:
-    """The numbers of a latent that a probe sees, and where they lie in the vector of a direction."""
+    """The numbers of a latent that a probe sees, and where they lie in the vector of a
+    direction."""
 
     first: int
     last: int
@@ -38,14 +41,16 @@ class Coordinates:
     """Standard deviation of every style channel, in S."""
 
     def embed(self, features: Tensor) -> Tensor:
-        """Return the vector of shape ``shape`` with ``features`` at the entries that are seen, and 0 elsewhere."""
+        """Return the vector of shape ``shape`` with ``features`` at the entries that are seen, and
+        0 elsewhere."""
         whole = torch.zeros(len(self.seen))
         whole[self.seen] = features
         return whole.reshape(self.shape)
 
 
 class Space(ABC):
-    """One latent space. The properties say what the others have in common; the methods do what differs."""
+    """One latent space. The properties say what the others have in common; the methods do what
+    differs."""
 
     name: str
     """Its name in files and options."""
@@ -68,11 +73,13 @@ class Space(ABC):
 
     @abstractmethod
     def rows(self, generator: Generator, latents: Tensor, at: Coordinates) -> Tensor:
-        """Return latents ``[N, num_ws, w_dim]`` (in Z ``[N, z_dim]``) as the features that a probe sees, ``[N, features]``."""
+        """Return latents ``[N, num_ws, w_dim]`` (in Z ``[N, z_dim]``) as the features that a probe
+        sees, ``[N, features]``."""
 
     @abstractmethod
     def sigma(self, generator: Generator, vector: Tensor, scale: Tensor | None = None) -> float:
-        """Compute the standard deviation of ``<vector, x>`` over 10,000 random latents (psi 1, seed 0)."""
+        """Compute the standard deviation of ``<vector, x>`` over 10,000 random latents (psi 1, seed
+        0)."""
 
     @abstractmethod
     def move(
@@ -84,7 +91,8 @@ class Space(ABC):
         amount: float,
         layers: str | Layers = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Move latents by ``amount`` sigmas and return ws ``[N, num_ws, w_dim]`` and style offsets ``[N, I]``.
+        """Move latents by ``amount`` sigmas and return ws ``[N, num_ws, w_dim]`` and style offsets
+        ``[N, I]``.
 
         Args:
             latents: ``[N, num_ws, w_dim]``, in Z ``[N, z_dim]``.
@@ -93,9 +101,15 @@ class Space(ABC):
         """
 
     def score(
-        self, generator: Generator | None, ws: Tensor, styles: Sequence[Tensor], direction: Movable, intercept: float = 0.0
+        self,
+        generator: Generator | None,
+        ws: Tensor,
+        styles: Sequence[Tensor],
+        direction: Movable,
+        intercept: float = 0.0,
     ) -> Tensor:
-        """Return the score ``<v, x> + intercept`` of ``ws [N, num_ws, w_dim]`` with style offsets, ``[N]``.
+        """Return the score ``<v, x> + intercept`` of ``ws [N, num_ws, w_dim]`` with style offsets,
+        ``[N]``.
 
         Args:
             generator: required in S, to compute styles from ws.
@@ -134,7 +148,9 @@ class _Z(Space):
         first, last = _checked(generator, layers)
         if layers:
             raise ArgumentError("a direction in z edits all layers")
-        return Coordinates(first, last, (generator.z_dim,), torch.ones(generator.z_dim, dtype=torch.bool))
+        return Coordinates(
+            first, last, (generator.z_dim,), torch.ones(generator.z_dim, dtype=torch.bool)
+        )
 
     def rows(self, generator: Generator, latents: Tensor, at: Coordinates) -> Tensor:
         return latents
@@ -191,7 +207,9 @@ class _W(_Linear):
 
     def coordinates(self, generator: Generator, layers: Layers = None) -> Coordinates:
         first, last = _checked(generator, layers)
-        return Coordinates(first, last, (generator.w_dim,), torch.ones(generator.w_dim, dtype=torch.bool))
+        return Coordinates(
+            first, last, (generator.w_dim,), torch.ones(generator.w_dim, dtype=torch.bool)
+        )
 
     def rows(self, generator: Generator, latents: Tensor, at: Coordinates) -> Tensor:
         return latents[:, at.first : at.last + 1].mean(dim=1)
@@ -222,11 +240,20 @@ class _S(Space):
     def coordinates(self, generator: Generator, layers: Layers = None) -> Coordinates:
         first, last = _checked(generator, layers)
         _, std = style_statistics(generator)
-        inside = [torch.full((size,), first <= row <= last) for row, size in generator.synthesis.style_layers]
+        inside = [
+            torch.full((size,), first <= row <= last)
+            for row, size in generator.synthesis.style_layers
+        ]
 
         # Channels that never vary are left alone.
         varies = std > 0
-        return Coordinates(first, last, (len(std),), torch.cat(inside) & varies, std.where(varies, torch.ones_like(std)))
+        return Coordinates(
+            first,
+            last,
+            (len(std),),
+            torch.cat(inside) & varies,
+            std.where(varies, torch.ones_like(std)),
+        )
 
     @torch.no_grad()
     def rows(self, generator: Generator, latents: Tensor, at: Coordinates) -> Tensor:
@@ -258,10 +285,18 @@ class _S(Space):
         return latents, edit_styles(generator, styles, direction, amount, layers)
 
     def score(
-        self, generator: Generator | None, ws: Tensor, styles: Sequence[Tensor], direction: Movable, intercept: float = 0.0
+        self,
+        generator: Generator | None,
+        ws: Tensor,
+        styles: Sequence[Tensor],
+        direction: Movable,
+        intercept: float = 0.0,
     ) -> Tensor:
         if generator is None:
-            raise ArgumentError("a direction in style space needs the generator for its scores", argument="generator")
+            raise ArgumentError(
+                "a direction in style space needs the generator for its scores",
+                argument="generator",
+            )
         return style_score(generator, ws, styles, direction, intercept)
 
 
@@ -285,7 +320,8 @@ def space_of(name: str) -> Space:
 
 
 def space_of_latent(ws: Tensor, styles: Sequence[Tensor]) -> Space:
-    """Return the space in which a latent lies: S with style offsets, W if all layers have the same w, and W+ if not."""
+    """Return the space in which a latent lies: S with style offsets, W if all layers have the same
+    w, and W+ if not."""
     if styles:
         return S
     return W if bool((ws == ws[:, :1]).all()) else W_PLUS
@@ -299,5 +335,8 @@ def moved_z(z: Tensor, direction: Movable, amount: float) -> Tensor:
 def _checked(generator: Generator, layers: Layers) -> tuple[int, int]:
     first, last = layers or (0, generator.num_ws - 1)
     if not 0 <= first <= last < generator.num_ws:
-        raise ArgumentError(f"layers {first}-{last} lie outside this network, whose layers are 0-{generator.num_ws - 1}")
+        raise ArgumentError(
+            f"layers {first}-{last} lie outside this network, whose layers are "
+            f"0-{generator.num_ws - 1}"
+        )
     return first, last

@@ -1,4 +1,5 @@
-"""Rotation and translation of pictures by a network whose input can be turned and moved (StyleGAN3)."""
+"""Rotation and translation of pictures by a network whose input can be turned and moved
+(StyleGAN3)."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from latentedit.latent.latent_file import Latent
 from latentedit.networks.generator import Generator
 from latentedit.networks.stylegan3 import AliasFreeSynthesis, moved
 
-FARTHEST, MOST_TURNED = 10.0, 3600.0
+FARTHEST = 10.0
+MOST_TURNED = 3600.0
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,12 @@ class Transform:
     def __post_init__(self) -> None:
         far = max(abs(self.x), abs(self.y)) if math.isfinite(self.x + self.y) else math.inf
         if far > FARTHEST or not abs(self.degrees) <= MOST_TURNED:
-            limits = f"shares of at most {FARTHEST:g} and an angle of at most {MOST_TURNED:g} degrees"
-            raise ArgumentError(f"a transform takes {limits}, got {self.x:g}, {self.y:g} and {self.degrees:g}")
+            limits = (
+                f"shares of at most {FARTHEST:g} and an angle of at most {MOST_TURNED:g} degrees"
+            )
+            raise ArgumentError(
+                f"a transform takes {limits}, got {self.x:g}, {self.y:g} and {self.degrees:g}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> "Transform":
@@ -48,10 +54,12 @@ class Transform:
 def transform_offsets(
     generator: Generator, ws: Tensor, transform: Transform, styles: list[Tensor] | None = None
 ) -> list[Tensor]:
-    """Style offsets, ``[N, I]`` each, with which ``ws [N, num_ws, w_dim]`` renders its picture turned and moved.
+    """Style offsets, ``[N, I]`` each, with which ``ws [N, num_ws, w_dim]`` renders its picture
+    turned and moved.
 
-    The input of StyleGAN3 takes rotation and translation from its style (Karras et al. 2021, section 3.2), so that a transform
-    is a change of that style alone, and all that it brings into the picture is generated.
+    The input of StyleGAN3 takes rotation and translation from its style (Karras et al. 2021,
+    section 3.2), so that a transform is a change of that style alone, and all that it brings into
+    the picture is generated.
 
     Args:
         styles: offsets that the latent has before; None for none.
@@ -60,7 +68,10 @@ def transform_offsets(
         Error: a network of another kind.
     """
     if not isinstance(generator.synthesis, AliasFreeSynthesis):
-        raise IncompatibleError("only StyleGAN3 networks can turn and move their pictures; this one has a constant input")
+        raise IncompatibleError(
+            "only StyleGAN3 networks can turn and move their pictures; this one has a constant "
+            "input"
+        )
     offsets = list(styles or [])
     own = generator.synthesis.styles(ws.to(generator.device))
     if not offsets:

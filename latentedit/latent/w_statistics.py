@@ -15,7 +15,8 @@ MANY_LABELS = 1000
 
 
 def sample_z(seed: int, z_dim: int, count: int = 1) -> Tensor:
-    """Draw ``numpy.random.RandomState(seed).randn(count, z_dim)`` as float32, as other StyleGAN tools do for a seed."""
+    """Draw ``numpy.random.RandomState(seed).randn(count, z_dim)`` as float32, as other StyleGAN
+    tools do for a seed."""
     return torch.from_numpy(np.random.RandomState(seed).randn(count, z_dim).astype(np.float32))
 
 
@@ -23,10 +24,14 @@ def one_hot(classes: Tensor, c_dim: int) -> Tensor:
     return torch.nn.functional.one_hot(classes, c_dim).float()
 
 
-def random_labels(generator: Generator, seed: int | np.random.RandomState, count: int) -> Tensor | None:
-    """Draw one-hot labels ``[count, c_dim]`` on the generator's device; returns None for an unconditional network.
+def random_labels(
+    generator: Generator, seed: int | np.random.RandomState, count: int
+) -> Tensor | None:
+    """Draw one-hot labels ``[count, c_dim]`` on the generator's device; returns None for an
+    unconditional network.
 
-    Labels have their training frequencies, or equal ones if these are unknown. ``seed`` may be a random stream to continue.
+    Labels have their training frequencies, or equal ones if these are unknown. ``seed`` may be a
+    random stream to continue.
     """
     if not generator.c_dim:
         return None
@@ -52,7 +57,9 @@ def w_chunks(generator: Generator, count: int, seed: int, chunk: int) -> Iterato
     labels = np.random.RandomState(seed)
     for start in range(0, count, chunk):
         size = min(chunk, count - start)
-        z = torch.from_numpy(draws.randn(size, generator.z_dim).astype(np.float32)).to(generator.device)
+        z = torch.from_numpy(draws.randn(size, generator.z_dim).astype(np.float32)).to(
+            generator.device
+        )
         yield generator.mapping.map(z, random_labels(generator, labels, size))
 
 
@@ -87,7 +94,8 @@ class WStatistics:
         return cls(mean, std, whitening, colouring, distances)
 
     def distance(self, ws: Tensor) -> Tensor:
-        """Compute the Mahalanobis distance from the mean, divided by sqrt(w_dim), averaged over layers: about 1 for random w.
+        """Compute the Mahalanobis distance from the mean, divided by sqrt(w_dim), averaged over
+        layers: about 1 for random w.
 
         ``ws`` is ``[N, num_ws, w_dim]``; the result ``[N]``.
         """
@@ -101,7 +109,8 @@ class WStatistics:
 
 @torch.no_grad()
 def style_statistics(generator: Generator) -> tuple[Tensor, Tensor]:
-    """Compute the mean and standard deviation ``[channels]`` of all style channels in order, over 10,000 random w."""
+    """Compute the mean and standard deviation ``[channels]`` of all style channels in order, over
+    10,000 random w."""
     count = 0
     total = torch.zeros(())
     squares = torch.zeros(())

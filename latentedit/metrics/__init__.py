@@ -1,4 +1,5 @@
-"""Quality measures of a generator: distances between feature distributions, path length, separability, inversion of images."""
+"""Quality measures of a generator: distances between feature distributions, path length,
+separability, inversion of images."""
 
 from latentedit.metrics.distances import fid, kid, precision_recall
 from latentedit.metrics.features import (

@@ -1,6 +1,7 @@
 """Distances between two sets of features ``[n, D]``: FID, KID, precision and recall.
 
-The arithmetic is that of torchmetrics and torch-fidelity; features come from any network (`latentedit.metrics.features`).
+The arithmetic is that of torchmetrics and torch-fidelity; features come from any network
+(`latentedit.metrics.features`).
 """
 
 import warnings
@@ -15,7 +16,8 @@ from latentedit.runtime.torchvision_stubs import import_with_torchvision
 
 NEIGHBOURS = 3
 """k of precision and recall (Kynkäänniemi et al. 2019)."""
-SUBSETS, SUBSET_SIZE = 100, 1000
+SUBSETS = 100
+SUBSET_SIZE = 1000
 
 
 class _Identity(nn.Module):
@@ -31,9 +33,14 @@ class _Identity(nn.Module):
 
 def _check(real: Tensor, fake: Tensor, least: int = 2) -> None:
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
-        raise ArgumentError(f"features must have shapes [n, D] and [m, D], got {list(real.shape)} and {list(fake.shape)}")
+        raise ArgumentError(
+            f"features must have shapes [n, D] and [m, D], got {list(real.shape)} and "
+            f"{list(fake.shape)}"
+        )
     if min(len(real), len(fake)) < least:
-        raise DataError(f"at least {least} images of either kind are needed, got {len(real)} and {len(fake)}")
+        raise DataError(
+            f"at least {least} images of either kind are needed, got {len(real)} and {len(fake)}"
+        )
 
 
 def _filled(metric: Any, real: Tensor, fake: Tensor) -> Any:
@@ -43,17 +50,23 @@ def _filled(metric: Any, real: Tensor, fake: Tensor) -> Any:
 
 
 def fid(real: Tensor, fake: Tensor) -> float:
-    """Compute the Fréchet distance of two Gaussians fitted to the features (Heusel et al. 2017); too high for few images."""
+    """Compute the Fréchet distance of two Gaussians fitted to the features (Heusel et al. 2017);
+    too high for few images."""
     _check(real, fake)
-    metric = import_with_torchvision("torchmetrics.image.fid").FrechetInceptionDistance(feature=_Identity(real.shape[1]))
+    metric = import_with_torchvision("torchmetrics.image.fid").FrechetInceptionDistance(
+        feature=_Identity(real.shape[1])
+    )
     return float(_filled(metric.set_dtype(torch.float64), real.double(), fake.double()))
 
 
-def kid(real: Tensor, fake: Tensor, seed: int = 0, progress: Callable[[int], None] | None = None) -> float:
-    """Compute the unbiased squared maximum mean discrepancy with a cubic kernel (Bińkowski et al. 2018), for small sets too.
+def kid(
+    real: Tensor, fake: Tensor, seed: int = 0, progress: Callable[[int], None] | None = None
+) -> float:
+    """Compute the unbiased squared maximum mean discrepancy with a cubic kernel (Bińkowski et al.
+    2018), for small sets too.
 
-    It is the mean over 100 subsets of 1000 images, or of as many as the smaller set has, or over all images at once if both
-    sets are that small. ``progress`` is called after every subset.
+    It is the mean over 100 subsets of 1000 images, or of as many as the smaller set has, or over
+    all images at once if both sets are that small. ``progress`` is called after every subset.
     """
     _check(real, fake)
     size = min(len(real), len(fake), SUBSET_SIZE)
@@ -62,7 +75,9 @@ def kid(real: Tensor, fake: Tensor, seed: int = 0, progress: Callable[[int], Non
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the metric will store all features
         torch.manual_seed(seed)
-        metric = module.KernelInceptionDistance(feature=_Identity(real.shape[1]), subsets=1, subset_size=size)
+        metric = module.KernelInceptionDistance(
+            feature=_Identity(real.shape[1]), subsets=1, subset_size=size
+        )
         metric.set_dtype(torch.float64)
         metric.update(real.double(), real=True)
         metric.update(fake.double(), real=False)
@@ -76,10 +91,18 @@ def kid(real: Tensor, fake: Tensor, seed: int = 0, progress: Callable[[int], Non
         return total / subsets
 
 
-def precision_recall(real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
-    """Compute precision (generated images in the manifold of real ones) and recall (the reverse; Kynkäänniemi et al. 2019)."""
+def precision_recall(
+    real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS
+) -> tuple[float, float]:
+    """Compute precision (generated images in the manifold of real ones) and recall (the reverse;
+    Kynkäänniemi et al. 2019)."""
     _check(real, fake, neighbours + 2)
     module = import_with_torchvision("torch_fidelity.metric_prc")
-    options = {"prc_neighborhood": neighbours, "prc_batch_size": 10000, "save_cpu_ram": False, "verbose": False}
+    options = {
+        "prc_neighborhood": neighbours,
+        "prc_batch_size": 10000,
+        "save_cpu_ram": False,
+        "verbose": False,
+    }
     found = module.prc_features_to_metric(fake, real, **options)
     return float(found["precision"]), float(found["recall"])

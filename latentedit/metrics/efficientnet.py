@@ -60,7 +60,9 @@ class EfficientNetLite0(nn.Module):
                 self._keep(f"project{number}", state, f"{start}_project_conv", f"{start}_bn2")
             self._keep("head", state, "_conv_head", "_bn1")
         except KeyError as error:
-            raise FormatError(f"expected the weights of EfficientNet-Lite0, found none called {error}") from error
+            raise FormatError(
+                f"expected the weights of EfficientNet-Lite0, found none called {error}"
+            ) from error
 
     def _keep(self, name: str, state: dict[str, Tensor], convolution: str, norm: str) -> None:
         gain = state[f"{norm}.weight"] * (state[f"{norm}.running_var"] + EPSILON).rsqrt()

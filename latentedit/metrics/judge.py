@@ -1,4 +1,5 @@
-"""The attribute classifier: a small network trained on photos, which is independent of generators and probes."""
+"""The attribute classifier: a small network trained on photos, which is independent of generators
+and probes."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,14 +12,16 @@ from torch import Tensor, nn
 from latentedit.errors import ArgumentError, FormatError, complete, quoted
 from latentedit.io.native_file import check_numbers, read_tensors, write_tensors
 
-FORMAT, VERSION = "latentedit-judge", 1
+FORMAT = "latentedit-judge"
+VERSION = 1
 WIDTHS = (24, 48, 64, 96)
 WIDEST = 16384
 """Largest number of channels and largest resolution that are accepted from a file."""
 
 
 class Judge(nn.Module):
-    """The attribute classifier: convolutions with batch normalisation, then one linear layer for several attributes.
+    """The attribute classifier: convolutions with batch normalisation, then one linear layer for
+    several attributes.
 
     Args:
         channels: C of the images ``[N, C, R, R]`` in [-1, 1].
@@ -65,7 +68,10 @@ class Judge(nn.Module):
         """Activations before the linear layer, ``[N, num_features]``."""
         expected = (self.channels, self.resolution, self.resolution)
         if image.ndim != 4 or image.shape[1:] != expected:
-            raise ArgumentError(f"this classifier takes images [N, {', '.join(map(str, expected))}], got {list(image.shape)}")
+            raise ArgumentError(
+                f"this classifier takes images [N, {', '.join(map(str, expected))}], got "
+                f"{list(image.shape)}"
+            )
 
         x = image if self.reduction == 1 else F.avg_pool2d(image, self.reduction)
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -75,14 +81,21 @@ class Judge(nn.Module):
         return F.adaptive_avg_pool2d(x, self.fields).flatten(1)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the logits of every attribute: ``[N]`` for two classes, otherwise ``[N, classes]``."""
+        """Return the logits of every attribute: ``[N]`` for two classes, otherwise
+        ``[N, classes]``."""
         logits = self.head(F.dropout(self.features(image), 0.3, self.training))
         parts = logits.split(self._sizes(), dim=1)
-        return {name: part[:, 0] if part.shape[1] == 1 else part for name, part in zip(self.heads, parts, strict=True)}
+        return {
+            name: part[:, 0] if part.shape[1] == 1 else part
+            for name, part in zip(self.heads, parts, strict=True)
+        }
 
 
-def save_judge(path: str | os.PathLike[str], judge: Judge, provenance: Mapping[str, object]) -> None:
-    """Write an attribute classifier; ``provenance`` (its training data and method) goes into the header."""
+def save_judge(
+    path: str | os.PathLike[str], judge: Judge, provenance: Mapping[str, object]
+) -> None:
+    """Write an attribute classifier; ``provenance`` (its training data and method) goes into the
+    header."""
     header = {
         "channels": judge.channels,
         "resolution": judge.resolution,
@@ -105,7 +118,9 @@ def load_judge(path: str | os.PathLike[str]) -> Judge:
     with complete(path, "judge"):
         judge = _built(header)
         expected = judge.state_dict()
-        if {name: tensor.shape for name, tensor in tensors.items()} != {name: t.shape for name, t in expected.items()}:
+        if {name: tensor.shape for name, tensor in tensors.items()} != {
+            name: t.shape for name, t in expected.items()
+        }:
             raise FormatError("the tensors do not match the classifier in the header", path=path)
         weights = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
         for name, tensor in weights.items():
@@ -132,7 +147,9 @@ def _built(header: Mapping[str, Any]) -> Judge:
             _check_whole(1, WIDEST, width=width)
             _check_whole(1, 64, kernel=kernel, stride=stride)
 
-    if not isinstance(heads, dict) or not all(isinstance(c, list) and len(c) >= 2 for c in heads.values()):
+    if not isinstance(heads, dict) or not all(
+        isinstance(c, list) and len(c) >= 2 for c in heads.values()
+    ):
         raise FormatError("each head of a classifier must have two classes or more")
     if not all(isinstance(name, str) for classes in heads.values() for name in classes):
         raise FormatError("the classes of a classifier must have names")
@@ -144,4 +161,6 @@ def _built(header: Mapping[str, Any]) -> Judge:
 def _check_whole(least: int, most: int, **values: Any) -> None:
     for name, value in values.items():
         if type(value) is not int or not least <= value <= most:
-            raise FormatError.of(f"a classifier's {name}", f"a whole number from {least} to {most}", value)
+            raise FormatError.of(
+                f"a classifier's {name}", f"a whole number from {least} to {most}", value
+            )

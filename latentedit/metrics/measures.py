@@ -1,4 +1,5 @@
-"""Several metrics of a model at once, for `latentedit metrics` and for snapshots of a training run."""
+"""Several metrics of a model at once, for `latentedit metrics` and for snapshots of a training
+run."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -25,7 +26,8 @@ from latentedit.training.data import PictureSet
 METRICS = ("kid", "fid", "precision")
 """Distances from a training set; "precision" also gives recall."""
 OTHERS = ("ppl", "separability", "inversion")
-"""Metrics that need no training set: path length, separability by an attribute classifier, inversion of held-out images."""
+"""Metrics that need no training set: path length, separability by an attribute classifier,
+inversion of held-out images."""
 BATCH = 32
 DURING_TRAINING = 1000
 """Number of images for measuring a snapshot."""
@@ -51,13 +53,18 @@ def measure(
     """
     check_metrics(metrics)
     generator = model.generator
-    if features.belongs_to is not None and features.belongs_to == model.provenance.get("started_from"):
+    if features.belongs_to is not None and features.belongs_to == model.provenance.get(
+        "started_from"
+    ):
         raise IncompatibleError(
-            "a generator cannot be measured with the discriminator its training started from; name another network"
+            "a generator cannot be measured with the discriminator its training started from; "
+            "name another network"
         )
     expected = (generator.channels, generator.resolution, generator.resolution)
     if data.shape != expected:
-        raise IncompatibleError(f"the model generates images of shape {expected}, the training set has {data.shape}")
+        raise IncompatibleError(
+            f"the model generates images of shape {expected}, the training set has {data.shape}"
+        )
     real = of_pictures(features, data, mirror=mirror, progress=progress)
     fake = of_generator(features, generator, count, seed, progress)
     found: dict[str, float] = {}
@@ -72,22 +79,27 @@ def measure(
 
 
 def steps_of(data: PictureSet, metrics: Sequence[str], count: int) -> int:
-    """Return the number of steps of `measure`: one per image, and one per subset of KID, which takes about as long."""
+    """Return the number of steps of `measure`: one per image, and one per subset of KID, which
+    takes about as long."""
     return len(data) + count + (SUBSETS if "kid" in metrics else 0)
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or not metrics:
-        raise ArgumentError(f"metrics must be of {', '.join(METRICS)}; got {', '.join(unknown) or 'none'}")
+        raise ArgumentError(
+            f"metrics must be of {', '.join(METRICS)}; got {', '.join(unknown) or 'none'}"
+        )
 
 
 def separability_of(
     model: Model, judge: Judge, count: int, *, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, float]:
-    """Compute `linear_separability` in z and w from a classifier's answers for ``count`` random images.
+    """Compute `linear_separability` in z and w from a classifier's answers for ``count`` random
+    images.
 
-    An attribute of several classes counts as one attribute per class. Attributes that all images have, or none, are left out.
+    An attribute of several classes counts as one attribute per class. Attributes that all images
+    have, or none, are left out.
 
     Raises:
         Error: no attribute is left.
@@ -105,14 +117,23 @@ def separability_of(
                     continue
                 for index, label in enumerate(judge.heads[name]):
                     others = [i for i in range(values.shape[1]) if i != index]
-                    parts.setdefault(f"{name}={label}", []).append(values[:, index] - values[:, others].logsumexp(dim=1))
+                    parts.setdefault(f"{name}={label}", []).append(
+                        values[:, index] - values[:, others].logsumexp(dim=1)
+                    )
             if progress:
                 progress(len(some))
     scores = {name: torch.cat(values) for name, values in parts.items()}
-    scores = {name: odds for name, odds in scores.items() if bool((odds > 0).any()) and not bool((odds > 0).all())}
+    scores = {
+        name: odds
+        for name, odds in scores.items()
+        if bool((odds > 0).any()) and not bool((odds > 0).all())
+    }
     if not scores:
         raise DataError("the classifier gives all images the same answers; nothing to separate")
-    return {f"separability_{space}": linear_separability(x, scores)[0] for space, x in (("z", z), ("w", w))}
+    return {
+        f"separability_{space}": linear_separability(x, scores)[0]
+        for space, x in (("z", z), ("w", w))
+    }
 
 
 def inversion_of(
@@ -124,8 +145,10 @@ def inversion_of(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Invert ``pictures`` into W with a `latentedit.Projector` and ``steps``, and return the medians of the distances."""
-    # The published projector with equal weights for all pixels, as the figure is compared between models.
+    """Invert ``pictures`` into W with a `latentedit.Projector` and ``steps``, and return the
+    medians of the distances."""
+    # The published projector with equal weights for all pixels, as the figure is compared between
+    # models.
     settings = ProjectorSettings(perceptual_weights=perceptual_weights, focus=None)
     options = InversionOptions("w", "adam", steps, pixel_weight=1.0, seed=seed)
     projector = Projector(model, settings)
@@ -155,10 +178,15 @@ def path_length_of(
     perceptual_weights: str | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Compute `perceptual_path_length` under a name that includes its distance, such as ``ppl_lpips_w_end``."""
+    """Compute `perceptual_path_length` under a name that includes its distance, such as
+    ``ppl_lpips_w_end``."""
     distance, _ = choose("auto", model.discriminator, perceptual_weights, model.generator.device)
     name = f"ppl_{distance.name}_{space}_{sampling}{'_crop' * crop}"
-    return {name: perceptual_path_length(model.generator, distance, space, sampling, count, crop=crop, seed=seed)}
+    return {
+        name: perceptual_path_length(
+            model.generator, distance, space, sampling, count, crop=crop, seed=seed
+        )
+    }
 
 
 def measure_of(
@@ -172,13 +200,13 @@ def measure_of(
 ) -> Callable[[Model], dict[str, float]]:
     """Return a function for `latentedit.training.train` that measures a snapshot.
 
-    Distances and separability use 1000 random images, path length uses 100 pairs, and inversion uses at most 8 ``held_out``
-    images and 100 steps. The features of ``data`` are computed immediately, so that an unsuitable network fails before the
-    training starts.
+    Distances and separability use 1000 random images, path length uses 100 pairs, and inversion
+    uses at most 8 ``held_out`` images and 100 steps. The features of ``data`` are computed
+    immediately, so that an unsuitable network fails before the training starts.
 
     Raises:
-        Error: unknown metrics, neither kid nor fid among them (the first of these selects the best snapshot), or a missing
-            input of one of them.
+        Error: unknown metrics, neither kid nor fid among them (the first of these selects the best
+            snapshot), or a missing input of one of them.
     """
     metrics = [name.strip() for name in metrics]
     distances = [name for name in metrics if name in METRICS]
@@ -189,7 +217,9 @@ def measure_of(
     if distances[0] == "precision":
         raise ArgumentError("the best snapshot is kept by kid or fid; name one of them as well")
     if "inversion" in others and held_out is None:
-        raise ArgumentError("inversion needs images that were not used for training", advice="add `held_out`")
+        raise ArgumentError(
+            "inversion needs images that were not used for training", advice="add `held_out`"
+        )
     network = load_features(features, device)
     judge = load_judge(features).to(device) if "separability" in others else None
     of_pictures(network, data, mirror=mirror)
@@ -203,8 +233,14 @@ def measure_of(
             with suppress(Error):  # a young generator may draw one answer only
                 figures.update(separability_of(model, judge, count))
         if held_out is not None and "inversion" in others:
-            rows = [i * len(held_out) // 8 for i in range(8)] if len(held_out) > 8 else list(range(len(held_out)))
-            some = PictureSet(held_out.read(rows), held_out.labels[rows], [held_out.names[i] for i in rows])
+            rows = (
+                [i * len(held_out) // 8 for i in range(8)]
+                if len(held_out) > 8
+                else list(range(len(held_out)))
+            )
+            some = PictureSet(
+                held_out.read(rows), held_out.labels[rows], [held_out.names[i] for i in rows]
+            )
             figures.update(inversion_of(model, some, 100))
         return {f"metric/{name}": value for name, value in figures.items()}
 

@@ -23,7 +23,9 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     b = F.normalize(b, dim=1)
     cosine = (a * b).sum(dim=1, keepdim=True)
     angle = t * torch.acos(cosine.clamp(-1, 1))
-    return F.normalize(a * torch.cos(angle) + F.normalize(b - cosine * a, dim=1) * torch.sin(angle), dim=1)
+    return F.normalize(
+        a * torch.cos(angle) + F.normalize(b - cosine * a, dim=1) * torch.sin(angle), dim=1
+    )
 
 
 @torch.no_grad()
@@ -38,16 +40,20 @@ def perceptual_path_length(
     batch: int = 8,
     seed: int = 0,
 ) -> float:
-    """Compute the mean perceptual distance of images 1e-4 apart on a path between two random latents, divided by 1e-8.
+    """Compute the mean perceptual distance of images 1e-4 apart on a path between two random
+    latents, divided by 1e-8.
 
-    Only values with LPIPS (VGG) as ``perceptual`` are comparable with published ones. The lowest and highest 1 % are left out.
+    Only values with LPIPS (VGG) as ``perceptual`` are comparable with published ones. The lowest
+    and highest 1 % are left out.
 
     Args:
         sampling: "full" samples the whole path, "end" only its start.
         crop: measure only the face, in FFHQ's framing.
     """
     if space not in ("z", "w") or sampling not in ("full", "end"):
-        raise ArgumentError(f'space must be "z" or "w" and sampling "full" or "end", got {space!r} and {sampling!r}')
+        raise ArgumentError(
+            f'space must be "z" or "w" and sampling "full" or "end", got {space!r} and {sampling!r}'
+        )
 
     found = []
     for start in range(0, count, batch):
@@ -61,19 +67,26 @@ def perceptual_path_length(
             w0, w1 = (generator.mapping.map(part, labels) for part in z.split(n))
             pair = [w0.lerp(w1, t), w0.lerp(w1, t + EPSILON)]
         else:
-            pair = [generator.mapping.map(slerp(z[:n], z[n:], t + step), labels) for step in (0.0, EPSILON)]
+            pair = [
+                generator.mapping.map(slerp(z[:n], z[n:], t + step), labels)
+                for step in (0.0, EPSILON)
+            ]
         images = [generator.synthesis(w[:, None].expand(-1, generator.num_ws, -1)) for w in pair]
         if crop:
             size = generator.resolution
             top, bottom, left, right = (int(share * size) for share in FACE_CROP)
             images = [image[:, :, top:bottom, left:right] for image in images]
             factor = size // 256
-            if factor > 1:  # published figures are of pictures of 256 pixels, of which the crop is half
+            # published figures are of pictures of 256 pixels, of which the crop is half
+            if factor > 1:
                 images = [F.avg_pool2d(image, factor) for image in images]
             if not isinstance(
                 perceptual, LpipsDistance | StlpipsDistance
             ):  # a discriminator sees pictures of its own size alone
-                images = [F.interpolate(image, (size, size), mode="bilinear", align_corners=False) for image in images]
+                images = [
+                    F.interpolate(image, (size, size), mode="bilinear", align_corners=False)
+                    for image in images
+                ]
         a, b = (perceptual.features(image) for image in images)
         found.append(distance(a, b).cpu() / EPSILON**2)
 

@@ -1,4 +1,5 @@
-"""Linear separability (Karras et al. 2019, section 4.2): how well a plane in latent space predicts a classifier's answers."""
+"""Linear separability (Karras et al. 2019, section 4.2): how well a plane in latent space predicts
+a classifier's answers."""
 
 import math
 import warnings
@@ -10,7 +11,8 @@ from latentedit.errors import ArgumentError, DataError
 
 
 def conditional_entropy(
-    predicted: "np.ndarray[tuple[int], np.dtype[np.bool_]]", truth: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+    predicted: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
+    truth: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
 ) -> float:
     """H(truth | predicted) in nats."""
     entropy = 0.0
@@ -23,12 +25,16 @@ def conditional_entropy(
     return entropy
 
 
-def linear_separability(latents: Tensor, scores: dict[str, Tensor], keep: float = 0.5) -> tuple[float, dict[str, float]]:
-    """Return exp of the sum of the attributes' conditional entropies given the answers of a linear SVM; 1 is the best.
+def linear_separability(
+    latents: Tensor, scores: dict[str, Tensor], keep: float = 0.5
+) -> tuple[float, dict[str, float]]:
+    """Return exp of the sum of the attributes' conditional entropies given the answers of a linear
+    SVM; 1 is the best.
 
     Args:
         latents: z or w, ``[n, D]``.
-        scores: a classifier's log odds of every attribute, ``[n]``, for the images of those latents.
+        scores: a classifier's log odds of every attribute, ``[n]``, for the images of those
+            latents.
         keep: share of the images to use, those with the most confident answers.
 
     Returns:
@@ -50,7 +56,9 @@ def linear_separability(latents: Tensor, scores: dict[str, Tensor], keep: float 
         chosen = np.argsort(-np.abs(odds), kind="stable")[: max(int(len(odds) * keep), 2)]
         truth = odds[chosen] > 0
         if truth.all() or not truth.any():
-            raise DataError(f"the classifier gives all images the same answer for {name!r}; nothing to separate")
+            raise DataError(
+                f"the classifier gives all images the same answer for {name!r}; nothing to separate"
+            )
         scaled = StandardScaler().fit_transform(x[chosen])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -14,7 +14,8 @@ LATEST = {"faces128": "faces128-v2"}
 
 
 RETIRED = dict.fromkeys(("faces64", "faces64-v1", "faces64-v2", "faces128-v1"), "faces128")
-"""Bundled models that no longer ship, and what takes their place. Nothing else is ever called by these names."""
+"""Bundled models that no longer ship, and what takes their place. Nothing else is ever called by
+these names."""
 
 
 def bundled_file(name: str) -> Path | None:

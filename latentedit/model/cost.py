@@ -1,4 +1,5 @@
-"""What rendering and inverting with a network take on a device: arithmetic and memory counted, time estimated from both."""
+"""What rendering and inverting with a network take on a device: arithmetic and memory counted, time
+estimated from both."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +12,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from latentedit.inversion.perceptual import LPIPS_SIZE, STLPIPS_LEAST, DiscriminatorDistance, hub_cache, stlpips_file
+from latentedit.inversion.perceptual import (
+    LPIPS_SIZE,
+    STLPIPS_LEAST,
+    DiscriminatorDistance,
+    hub_cache,
+    stlpips_file,
+)
 from latentedit.model.model import Model
 from latentedit.networks.generator import Generator
 
@@ -24,7 +31,8 @@ OVERHEAD = 1.5
 STEP_OVERHEAD = 2.0
 """... that of a step of the projector likewise, ..."""
 PER_LAYER = 0.0003
-"""... and seconds that a layer takes however small it is; a step of the projector goes through it several times."""
+"""... and seconds that a layer takes however small it is; a step of the projector goes through it
+several times."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ class Cost:
 
 
 def estimate(model: Model, device: torch.device) -> Cost:
-    """Counts the work on the meta device, which computes nothing, and times one convolution; good to a factor of two."""
+    """Counts the work on the meta device, which computes nothing, and times one convolution; good
+    to a factor of two."""
     own = model.generator
     with torch.device("meta"):
         g = Generator(own.config)
@@ -80,7 +89,8 @@ ROOM = 0.5
 
 
 def photos_at_once(model: Model, device: torch.device, usual: int) -> int:
-    """How many photos to search together: as many as fit on a GPU, which a few leave idle; ``usual`` elsewhere."""
+    """How many photos to search together: as many as fit on a GPU, which a few leave idle;
+    ``usual`` elsewhere."""
     if device.type != "cuda":
         return usual
     free, _ = torch.cuda.mem_get_info(device)
@@ -92,10 +102,13 @@ def fitting(free_gb: float, photo_gb: float) -> int:
 
 
 def _kinds(model: Model) -> list[str]:
-    """What `latentedit.inversion.perceptual.choose` adds up for "auto"; LPIPS where it would find nothing."""
+    """What `latentedit.inversion.perceptual.choose` adds up for "auto"; LPIPS where it would find
+    nothing."""
     if hub_cache().is_file():
         return ["lpips"]
-    found = ["discriminator"] * (model.discriminator is not None) + ["stlpips"] * (stlpips_file() is not None)
+    found = ["discriminator"] * (model.discriminator is not None) + ["stlpips"] * (
+        stlpips_file() is not None
+    )
     return found or ["lpips"]
 
 
@@ -112,7 +125,9 @@ def _discriminator(model: Model) -> tuple[float, float, float]:
     config = model.discriminator.config
     with torch.device("meta"):
         d = type(model.discriminator)(config)
-        image = torch.empty(1, config.channels, config.resolution, config.resolution, requires_grad=True)
+        image = torch.empty(
+            1, config.channels, config.resolution, config.resolution, requires_grad=True
+        )
     d.requires_grad_(False)
     flop, kept, _ = measure(lambda: DiscriminatorDistance(d).features(image))
     return flop, kept, sum(p.numel() for p in d.parameters()) * 4
@@ -151,7 +166,8 @@ def _lpips(resolution: int) -> tuple[float, float, float]:
 
 
 def measure(run: Callable[[], object]) -> tuple[float, float, float]:
-    """FLOP, bytes kept for a backward pass, and the bytes of the largest convolution's input and output."""
+    """FLOP, bytes kept for a backward pass, and the bytes of the largest convolution's input and
+    output."""
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -163,7 +179,10 @@ def measure(run: Callable[[], object]) -> tuple[float, float, float]:
     largest = _Largest()
     with largest, FlopCounterMode(display=False) as counter, hooks:
         run()
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept.values()}
+    storages = {
+        tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
+        for tensor in kept.values()
+    }
     return float(counter.get_total_flops()), float(sum(storages.values())), float(largest.bytes)
 
 

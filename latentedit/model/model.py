@@ -1,4 +1,5 @@
-"""A model in memory: a generator with its discriminator, encoder and provenance (docs/formats.md describes the file)."""
+"""A model in memory: a generator with its discriminator, encoder and provenance (docs/formats.md
+describes the file)."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,8 @@ class Model:
     raw_generator: Generator | None = None
     """The generator before averaging, if the file contains it."""
     encoder: Encoder | PublishedEncoder | None = None
-    """The encoder in the file itself, or in NAME.encoder.safetensors next to it; native files hold no published ones."""
+    """The encoder in the file itself, or in NAME.encoder.safetensors next to it; native files hold
+    no published ones."""
     curvature: Curvature | None = None
     """The Gauss-Newton preconditioner, measured when the encoder was trained."""
     notes: list[str] = field(default_factory=list)

@@ -1,4 +1,5 @@
-"""Model files: a generator, its discriminator, encoder and provenance in one safetensors file (docs/formats.md)."""
+"""Model files: a generator, its discriminator, encoder and provenance in one safetensors file
+(docs/formats.md)."""
 
 import os
 from collections.abc import Mapping
@@ -14,11 +15,16 @@ from latentedit.inversion.preconditioner import Curvature
 from latentedit.io.native_file import read_tensors, write_tensors
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
-from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig, build_discriminator
+from latentedit.networks.discriminator import (
+    Discriminator,
+    DiscriminatorConfig,
+    build_discriminator,
+)
 from latentedit.networks.fingerprint import fingerprint, fingerprint_in
 from latentedit.networks.generator import Generator, GeneratorConfig
 
-FORMAT, VERSION = "latentedit-model", 1
+FORMAT = "latentedit-model"
+VERSION = 1
 
 
 ENCODER = ".encoder.safetensors"
@@ -29,8 +35,8 @@ ENCODER = ".encoder.safetensors"
 def round_to_half(model: Model) -> None:
     """Round the generator's convolutions and the whole discriminator, in place, to half precision.
 
-    The fingerprint changes. These weights are nearly all of the bytes. The mapping and the styles of the generator are not
-    rounded, because an error there changes the whole image.
+    The fingerprint changes. These weights are nearly all of the bytes. The mapping and the styles
+    of the generator are not rounded, because an error there changes the whole image.
 
     Raises:
         Error: a weight that is too large for half precision.
@@ -40,12 +46,16 @@ def round_to_half(model: Model) -> None:
             if not _is_halved(f"{prefix}/{name}", tensor):
                 continue
             if float(tensor.abs().max()) > torch.finfo(torch.float16).max:
-                raise ArgumentError(f"tensor {name} reaches {float(tensor.abs().max()):.3g}, too large for half precision")
+                raise ArgumentError(
+                    f"tensor {name} reaches {float(tensor.abs().max()):.3g}, too large for half "
+                    "precision"
+                )
             tensor.copy_(tensor.half())
 
 
 def _is_halved(name: str, tensor: Tensor) -> bool:
-    """Return whether a file in half precision stores the tensor ``name`` (with its prefix) in half precision."""
+    """Return whether a file in half precision stores the tensor ``name`` (with its prefix) in half
+    precision."""
     return tensor.ndim == 4 or name.startswith("d/")
 
 
@@ -59,14 +69,19 @@ def save_model(path: str | os.PathLike[str], model: Model, *, half: bool = False
     """Write ``model`` as a native file, atomically.
 
     Args:
-        half: store most weights in half precision. They must be rounded before (`round_to_half`), so that the file contains
-            exactly the generator of its fingerprint.
+        half: store most weights in half precision. They must be rounded before (`round_to_half`),
+            so that the file contains exactly the generator of its fingerprint.
     """
     tensors: dict[str, Tensor] = {}
     for prefix, network in _parts(model).items():
-        tensors.update({f"{prefix}/{name}": tensor for name, tensor in network.state_dict().items()})
+        tensors.update(
+            {f"{prefix}/{name}": tensor for name, tensor in network.state_dict().items()}
+        )
     if half:
-        tensors = {name: tensor.half() if _is_halved(name, tensor) else tensor for name, tensor in tensors.items()}
+        tensors = {
+            name: tensor.half() if _is_halved(name, tensor) else tensor
+            for name, tensor in tensors.items()
+        }
     tensors |= _encoder_tensors(model)
     header: dict[str, Any] = {
         "generator": model.generator.config.as_dict(),
@@ -88,7 +103,8 @@ def _encoder_tensors(model: Model) -> dict[str, Tensor]:
 
 
 def save_encoder(path: str | os.PathLike[str], model: Model, provenance: Mapping[str, Any]) -> None:
-    """Write only the encoder of ``model``; it is found automatically as NAME.encoder.safetensors next to the model's file."""
+    """Write only the encoder of ``model``; it is found automatically as NAME.encoder.safetensors
+    next to the model's file."""
     assert model.encoder is not None
     header = {
         "generator": None,
@@ -117,7 +133,9 @@ def load_encoder(path: str | os.PathLike[str], model: Model) -> None:
         _take_encoder(model, header, tensors, path)
 
 
-def _take_encoder(model: Model, header: dict[str, Any], tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
+def _take_encoder(
+    model: Model, header: dict[str, Any], tensors: dict[str, Tensor], path: str | os.PathLike[str]
+) -> None:
     parts = _part(tensors, "e/")
     factors = parts.pop("curvature", None)
     config = EncoderConfig(**_options(header, "encoder"))
@@ -127,16 +145,27 @@ def _take_encoder(model: Model, header: dict[str, Any], tensors: dict[str, Tenso
         raise IncompatibleError("the encoder does not fit the generator", path=path)
     model.encoder = with_weights(Encoder, config, parts, path)
     if factors is not None:
-        if factors.ndim != 3 or factors.shape[1:] != sizes[2:] or not bool(factors.isfinite().all()):
+        if (
+            factors.ndim != 3
+            or factors.shape[1:] != sizes[2:]
+            or not bool(factors.isfinite().all())
+        ):
             raise IncompatibleError("the curvature does not fit the generator", path=path)
         model.curvature = Curvature(factors.float())
 
 
 def build_native(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
     if header.get("generator") is None and header.get("encoder"):
-        raise FormatError("contains only an encoder, not a model", path=path, advice="give it with `encoder`")
+        raise FormatError(
+            "contains only an encoder, not a model", path=path, advice="give it with `encoder`"
+        )
     with complete(path, "model"):
-        generator = with_weights(Generator, GeneratorConfig(**_options(header, "generator")), _part(tensors, "g_ema/"), path)
+        generator = with_weights(
+            Generator,
+            GeneratorConfig(**_options(header, "generator")),
+            _part(tensors, "g_ema/"),
+            path,
+        )
         raw: Generator | None = None
         if any(name.startswith("g/") for name in tensors):
             raw = with_weights(Generator, generator.config, _part(tensors, "g/"), path)
@@ -144,7 +173,14 @@ def build_native(path: Path, header: dict[str, Any], tensors: dict[str, Tensor])
         if header.get("discriminator"):
             config = DiscriminatorConfig(**_options(header, "discriminator"))
             discriminator = with_weights(build_discriminator, config, _part(tensors, "d/"), path)
-        model = Model(generator, discriminator, header.get("framing"), header.get("provenance") or {}, str(path), raw)
+        model = Model(
+            generator,
+            discriminator,
+            header.get("framing"),
+            header.get("provenance") or {},
+            str(path),
+            raw,
+        )
         if header.get("encoder"):
             _take_encoder(model, header, tensors, path)
     return model
@@ -158,4 +194,6 @@ def _options(header: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {
+        name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)
+    }

@@ -20,15 +20,22 @@ from latentedit.ops import fir_taps
 Network = TypeVar("Network", bound=nn.Module)
 
 
-Config = TypeVar("Config", GeneratorConfig, DiscriminatorConfig, EncoderConfig, PublishedEncoderConfig)
+Config = TypeVar(
+    "Config", GeneratorConfig, DiscriminatorConfig, EncoderConfig, PublishedEncoderConfig
+)
 
 
 def with_weights(
-    kind: Callable[[Config], Network], config: Config, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
+    kind: Callable[[Config], Network],
+    config: Config,
+    tensors: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
 ) -> Network:
-    """The network ``kind(config)`` filled with ``tensors``; the names and shapes must be exactly its own.
+    """The network ``kind(config)`` filled with ``tensors``; the names and shapes must be exactly
+    its own.
 
-    Nothing is allocated before names and shapes are known to fit, whatever sizes a file's header speaks of.
+    Nothing is allocated before names and shapes are known to fit, whatever sizes a file's header
+    speaks of.
 
     Raises:
         Error: names the first tensor that is missing, too many or of another shape.
@@ -36,28 +43,46 @@ def with_weights(
     with torch.device("meta"):
         network = kind(config)
     expected = network.state_dict()
-    name_of_kind = {Generator: "generator", Encoder: "encoder", PublishedEncoder: "encoder"}.get(type(network), "discriminator")
+    name_of_kind = {Generator: "generator", Encoder: "encoder", PublishedEncoder: "encoder"}.get(
+        type(network), "discriminator"
+    )
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
             raise FormatError(f"the {name_of_kind} has no tensor {name}", path=path)
         if name not in expected:
             unknown = shown(str(name))
             raise FormatError(
-                f"the {name_of_kind} has an unknown tensor {unknown}; its architecture cannot be represented", path=path
+                f"the {name_of_kind} has an unknown tensor {unknown}; its architecture cannot be "
+                "represented",
+                path=path,
             )
         tensor = tensors[name]
         if tensor.shape != expected[name].shape:
             shapes = f"{list(tensor.shape)}, expected {list(expected[name].shape)}"
             raise FormatError(f"{name_of_kind} tensor {name} has shape {shapes}", path=path)
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_complex() or tensor.is_quantized:
-            raise FormatError(f"{name_of_kind} tensor {name} is not a plain tensor of numbers", path=path)
+        if (
+            tensor.layout != torch.strided
+            or tensor.device.type != "cpu"
+            or tensor.is_complex()
+            or tensor.is_quantized
+        ):
+            raise FormatError(
+                f"{name_of_kind} tensor {name} is not a plain tensor of numbers", path=path
+            )
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise FormatError(f"{name_of_kind} tensor {name} claims more numbers than the file holds", path=path)
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()}
+            raise FormatError(
+                f"{name_of_kind} tensor {name} claims more numbers than the file holds", path=path
+            )
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()
+    }
     if sum(t.numel() * 4 for t in tensors.values()) > 4 * sum(storages.values()) + SLACK:
         raise FormatError(f"the {name_of_kind}'s tensors share the same numbers", path=path)
     # Copies, as networks of one file may share tensors.
-    weights = {name: tensor.detach().to(torch.float32, copy=True).contiguous() for name, tensor in tensors.items()}
+    weights = {
+        name: tensor.detach().to(torch.float32, copy=True).contiguous()
+        for name, tensor in tensors.items()
+    }
     for name, tensor in weights.items():
         check_numbers(path, name, tensor)
     network.load_state_dict(weights, assign=True)

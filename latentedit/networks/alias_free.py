@@ -1,4 +1,5 @@
-"""The design of an alias-free network: sampling rates, cutoffs and filters of its layers (Karras et al. 2021, appendix F).
+"""The design of an alias-free network: sampling rates, cutoffs and filters of its layers (Karras et
+al. 2021, appendix F).
 
 Frequencies are in cycles an image, widths of samples follow from the rates.
 """
@@ -16,7 +17,8 @@ from latentedit.networks.config import LARGEST, GeneratorConfig
 
 @dataclass(frozen=True)
 class FilteredLayer:
-    """What the design says of one layer: a convolution, upsampling, an activation and downsampling."""
+    """What the design says of one layer: a convolution, upsampling, an activation and
+    downsampling."""
 
     index: int
     inputs: int
@@ -64,7 +66,8 @@ class FilteredLayer:
 
     @property
     def padding(self) -> tuple[int, int]:
-        """Samples of the higher rate that are added before and after the result of a full convolution; negative ones crop."""
+        """Samples of the higher rate that are added before and after the result of a full
+        convolution; negative ones crop."""
         total = (self.out_size - 1) * self.down + 1
         total -= (self.in_size + self.kernel - 1) * self.up
         total += self.up_taps + self.down_taps - 2
@@ -78,13 +81,16 @@ class FilteredLayer:
     def down_filter(self) -> Tensor | None:
         """``[down_taps]``, or ``[down_taps, down_taps]`` if it is radial."""
         radial = self.radial and not self.critical
-        return lowpass(self.down_taps, self.out_cutoff, 2 * self.out_width, self.rate, radial=radial)
+        return lowpass(
+            self.down_taps, self.out_cutoff, 2 * self.out_width, self.rate, radial=radial
+        )
 
 
 def filtered_layers(config: GeneratorConfig) -> list[FilteredLayer]:
     """The layers of ``config.alias_free``, from the first to the output: ``layers + 1`` of them.
 
-    Cutoffs and stopbands grow geometrically until the layers are sampled critically (appendix F, eq. 5 to 8).
+    Cutoffs and stopbands grow geometrically until the layers are sampled critically (appendix F,
+    eq. 5 to 8).
 
     Raises:
         Error: sizes that do not fit one another.
@@ -94,7 +100,10 @@ def filtered_layers(config: GeneratorConfig) -> list[FilteredLayer]:
     last_cutoff = config.resolution / 2
     share = np.minimum(np.arange(options.layers + 1) / (options.layers - options.critical), 1)
     cutoffs = options.first_cutoff * (last_cutoff / options.first_cutoff) ** share
-    stopbands = options.first_stopband * (last_cutoff * options.last_stopband / options.first_stopband) ** share
+    stopbands = (
+        options.first_stopband
+        * (last_cutoff * options.last_stopband / options.first_stopband) ** share
+    )
     rates = np.exp2(np.ceil(np.log2(np.minimum(2 * stopbands, config.resolution)))).astype(int)
     widths = np.maximum(stopbands, rates / 2) - cutoffs
     sizes = rates + 2 * options.margin
@@ -108,10 +117,13 @@ def filtered_layers(config: GeneratorConfig) -> list[FilteredLayer]:
         or not np.all(np.diff(rates) >= 0)
         or rates[-2] != rates[-1]
     ):
-        raise ArgumentError("generator config: alias_free has frequencies or widths that no network can have")
+        raise ArgumentError(
+            "generator config: alias_free has frequencies or widths that no network can have"
+        )
     layers = []
     for index in range(options.layers + 1):
-        before, rgb = max(index - 1, 0), index == options.layers
+        before = max(index - 1, 0)
+        rgb = index == options.layers
         higher = max(rates[before], rates[index]) * (1 if rgb else options.oversampling)
         layers.append(
             FilteredLayer(
@@ -137,12 +149,16 @@ def filtered_layers(config: GeneratorConfig) -> list[FilteredLayer]:
     return layers
 
 
-def lowpass(taps: int, cutoff: float, width: float, rate: float, *, radial: bool = False) -> Tensor | None:
-    """A windowed ideal low-pass filter, float32 of sum 1, or None for a single tap (Karras et al. 2021, appendix C).
+def lowpass(
+    taps: int, cutoff: float, width: float, rate: float, *, radial: bool = False
+) -> Tensor | None:
+    """A windowed ideal low-pass filter, float32 of sum 1, or None for a single tap (Karras et al.
+    2021, appendix C).
 
     Args:
         cutoff: half of the amplitude passes at this frequency.
-        width: of the transition band, from which the parameter of the Kaiser window follows (Kaiser 1974).
+        width: of the transition band, from which the parameter of the Kaiser window follows (Kaiser
+            1974).
         rate: sampling rate, in the unit of the frequencies.
         radial: the ideal filter is a disc in the frequency plane instead of a square.
 
@@ -164,7 +180,8 @@ def lowpass(taps: int, cutoff: float, width: float, rate: float, *, radial: bool
 
 
 def _kaiser_beta(taps: int, width: float) -> float:
-    """The window's parameter for ``taps`` and a transition band of ``width``, as a share of half the sampling rate."""
+    """The window's parameter for ``taps`` and a transition band of ``width``, as a share of half
+    the sampling rate."""
     attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # dB
     if attenuation > 50:
         return 0.1102 * (attenuation - 8.7)

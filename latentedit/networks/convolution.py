@@ -1,7 +1,7 @@
 """Convolutions whose gradients of every order run in the library's own gradient kernels.
 
-PyTorch computes the gradient of a weight's gradient by a convolution whose kernel is as large as the
-feature map, for which CUDA has no quick form: 5 such calls took 8 % of 16 training steps of
+PyTorch computes the gradient of a weight's gradient by a convolution whose kernel is as large as
+the feature map, for which CUDA has no quick form: 5 such calls took 8 % of 16 training steps of
 `faces128` on an H200. Every derivative of a convolution is a convolution, a transposed one, or the
 gradient of a weight, so that three kinds suffice. CPUs are quicker with PyTorch's own.
 """
@@ -19,7 +19,8 @@ _twice: ContextVar[bool] = ContextVar("twice", default=False)
 
 @contextmanager
 def differentiated_twice() -> Iterator[None]:
-    """What is computed inside is meant for gradients of gradients: those work outside too, but take longer."""
+    """What is computed inside is meant for gradients of gradients: those work outside too, but take
+    longer."""
     token = _twice.set(True)
     try:
         yield
@@ -33,12 +34,14 @@ def is_differentiated_twice() -> bool:
 
 
 def prefers_own_gradients(device: torch.device) -> bool:
-    """The fixed rule for what is differentiated twice: `convolution` on CUDA, PyTorch's own elsewhere."""
+    """The fixed rule for what is differentiated twice: `convolution` on CUDA, PyTorch's own
+    elsewhere."""
     return device.type == "cuda"
 
 
 class Form(NamedTuple):
-    """What kind of convolution: ``weight`` is ``[O, I, k, k]``, or ``[I, O, k, k]`` of a transposed one."""
+    """What kind of convolution: ``weight`` is ``[O, I, k, k]``, or ``[I, O, k, k]`` of a transposed
+    one."""
 
     stride: int = 1
     padding: int = 0
@@ -50,7 +53,10 @@ class Form(NamedTuple):
         if self.transposed:
             return Form(self.stride, self.padding)
 
-        high, wide = (n - ((m - 1) * self.stride - 2 * self.padding + kernel) for n, m in zip(size, out, strict=True))
+        high, wide = (
+            n - ((m - 1) * self.stride - 2 * self.padding + kernel)
+            for n, m in zip(size, out, strict=True)
+        )
         return Form(self.stride, self.padding, True, (high, wide))
 
 
@@ -65,9 +71,12 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, form: Form) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.form = form
-        stride, padding = [form.stride] * 2, [form.padding] * 2
+        stride = [form.stride] * 2
+        padding = [form.padding] * 2
         more = list(form.output_padding)
-        y: Tensor = torch.ops.aten.convolution(x, weight, None, stride, padding, [1, 1], form.transposed, more, 1)
+        y: Tensor = torch.ops.aten.convolution(
+            x, weight, None, stride, padding, [1, 1], form.transposed, more, 1
+        )
         return y
 
     @staticmethod
@@ -93,10 +102,22 @@ class _WeightGradient(torch.autograd.Function):
         if x.is_contiguous(memory_format=torch.channels_last):
             gradient = gradient.contiguous(memory_format=torch.channels_last)
         weight = x.new_empty(shape)  # its numbers do not matter
-        stride, padding, more = [form.stride] * 2, [form.padding] * 2, list(form.output_padding)
+        stride = [form.stride] * 2
+        padding = [form.padding] * 2
+        more = list(form.output_padding)
         only_weight = [False, True, False]
         _, found, _ = torch.ops.aten.convolution_backward(
-            gradient, x, weight, None, stride, padding, [1, 1], form.transposed, more, 1, only_weight
+            gradient,
+            x,
+            weight,
+            None,
+            stride,
+            padding,
+            [1, 1],
+            form.transposed,
+            more,
+            1,
+            only_weight,
         )
         for_weight: Tensor = found
         return for_weight

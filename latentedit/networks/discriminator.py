@@ -1,4 +1,5 @@
-"""The discriminator: the variants of StyleGAN2 (Karras et al. 2020, figure 7) and the growing one of the first StyleGAN."""
+"""The discriminator: the variants of StyleGAN2 (Karras et al. 2020, figure 7) and the growing one
+of the first StyleGAN."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -22,7 +23,14 @@ from latentedit.networks.config import (
     features,
     usual_taps,
 )
-from latentedit.networks.layers import LRELU_GAIN, LRELU_SLOPE, Conv2d, FullyConnected, Resampling, full
+from latentedit.networks.layers import (
+    LRELU_GAIN,
+    LRELU_SLOPE,
+    Conv2d,
+    FullyConnected,
+    Resampling,
+    full,
+)
 from latentedit.networks.mapping import MappingNetwork
 from latentedit.networks.progressive import Growing, shrink, with_box
 from latentedit.ops import downsample2d, fir_taps, upfirdn2d
@@ -38,7 +46,8 @@ class DiscriminatorConfig:
     channel_base: int = 32768
     channel_max: int = 512
     channel_widths: tuple[int, ...] = ()
-    """Feature maps at 4, 8, 16 ... px, where they do not follow min(channel_base // r, channel_max)."""
+    """Feature maps at 4, 8, 16 ... px, where they do not follow min(channel_base // r,
+    channel_max)."""
     architecture: str = "resnet"
     """"resnet", "orig" or "skip", or "stylegan1"."""
     conv_clamp: float | None = None
@@ -46,24 +55,42 @@ class DiscriminatorConfig:
     """Pictures that share one minibatch standard deviation."""
     mbstd_channels: int = 1
     cmap_dim: int = 0
-    """Width of the label projection; 0 takes the number of channels at 4 x 4. Unused without labels."""
+    """Width of the label projection; 0 takes the number of channels at 4 x 4. Unused without
+    labels."""
     mapping_layers: int = 8
     resample_filter: tuple[float, ...] = ()
     """As in `GeneratorConfig`."""
     label_logits: bool = False
-    """Whether there is a logit for every label, of which that of the picture's counts, as the networks of 2019 have it."""
+    """Whether there is a logit for every label, of which that of the picture's counts, as the
+    networks of 2019 have it."""
 
     def __post_init__(self) -> None:
         check_architecture(self.resolution, self.architecture, self.channels)
         check_clamp(self.conv_clamp)
         check_widths(self.resolution, self.channel_base, self.channel_widths)
-        check_whole("discriminator", self, mbstd_group_size=(1, 1 << 30), mbstd_channels=(0, LARGEST), c_dim=(0, LABELS))
-        check_whole("discriminator", self, cmap_dim=(0, LARGEST), mapping_layers=(0, DEEPEST), channel_max=(1, LARGEST))
+        check_whole(
+            "discriminator",
+            self,
+            mbstd_group_size=(1, 1 << 30),
+            mbstd_channels=(0, LARGEST),
+            c_dim=(0, LABELS),
+        )
+        check_whole(
+            "discriminator",
+            self,
+            cmap_dim=(0, LARGEST),
+            mapping_layers=(0, DEEPEST),
+            channel_max=(1, LARGEST),
+        )
         check_whole("discriminator", self, channel_base=(1, LARGEST**2))
         object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
         if not isinstance(self.label_logits, bool):
-            raise ArgumentError.of("discriminator config: label_logits", "true or false", self.label_logits)
-        object.__setattr__(self, "resample_filter", usual_taps(self.architecture, self.resample_filter))
+            raise ArgumentError.of(
+                "discriminator config: label_logits", "true or false", self.label_logits
+            )
+        object.__setattr__(
+            self, "resample_filter", usual_taps(self.architecture, self.resample_filter)
+        )
 
     @property
     def block_resolutions(self) -> list[int]:
@@ -75,16 +102,18 @@ class DiscriminatorConfig:
 
     def as_dict(self) -> dict[str, Any]:
         found = asdict(self)
-        if not self.label_logits:  # files of other networks are as they were before there was this entry
+        # files of other networks are as they were before there was this entry
+        if not self.label_logits:
             del found["label_logits"]
         return found
 
 
 def minibatch_std(x: Tensor, group_size: int, channels: int = 1) -> Tensor:
-    """Append the standard deviation over groups of pictures as constant maps (Karras et al. 2018, section 3).
+    """Append the standard deviation over groups of pictures as constant maps (Karras et al. 2018,
+    section 3).
 
-    ``[N, C, H, W] -> [N, C + channels, H, W]``. Picture n belongs to group n mod (N / group_size); a batch that
-    ``group_size`` does not divide uses the largest smaller group that does.
+    ``[N, C, H, W] -> [N, C + channels, H, W]``. Picture n belongs to group n mod (N / group_size);
+    a batch that ``group_size`` does not divide uses the largest smaller group that does.
     """
     n, c, h, w = x.shape
     group = next(g for g in range(min(group_size, n), 0, -1) if n % g == 0)
@@ -103,7 +132,8 @@ class DiscriminatorBlock(nn.Module):
     def __init__(self, config: DiscriminatorConfig, resolution: int) -> None:
         super().__init__()
         self.architecture = config.architecture
-        inside, out = config.features(resolution), config.features(resolution // 2)
+        inside = config.features(resolution)
+        out = config.features(resolution // 2)
         conv: dict[str, Any] = {"activation": True, "clamp": config.conv_clamp}
         halved = Resampling(down=2, taps=config.resample_filter)
         if resolution == config.resolution or config.architecture == "skip":
@@ -114,14 +144,18 @@ class DiscriminatorBlock(nn.Module):
             self.skip = Conv2d(inside, out, 1, bias=False, resampling=halved)
         self.register_buffer("resample_filter", fir_taps(config.resample_filter), persistent=False)
 
-    def forward(self, x: Tensor | None, image: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor | None, image: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor | None]:
         if x is not None:
             x = x.to(dtype)
         if hasattr(self, "fromrgb"):
             assert image is not None
             y = self.fromrgb(image.to(dtype))
             x = y if x is None else x + y
-            image = downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
+            image = (
+                downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
+            )
         assert x is not None
         if self.architecture == "resnet":
             skip = self.skip(x, gain=math.sqrt(0.5))
@@ -130,20 +164,24 @@ class DiscriminatorBlock(nn.Module):
 
 
 class GrowingBlock(nn.Module):
-    """The layers of one resolution in the first StyleGAN, and the layer that lets the network begin here."""
+    """The layers of one resolution in the first StyleGAN, and the layer that lets the network begin
+    here."""
 
     resample_filter: Tensor
 
     def __init__(self, config: DiscriminatorConfig, resolution: int) -> None:
         super().__init__()
-        inside, out = config.features(resolution), config.features(resolution // 2)
+        inside = config.features(resolution)
+        out = config.features(resolution // 2)
         self.fromrgb = Conv2d(config.channels, inside, 1, activation=True)
         self.conv0 = Conv2d(inside, inside, 3, activation=True)
         self.conv1 = Conv2d(inside, out, 3, activation=True)
         self.register_buffer("resample_filter", fir_taps(config.resample_filter), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = upfirdn2d(self.conv0(x), self.resample_filter, padding=self.resample_filter.shape[-1] // 2)
+        x = upfirdn2d(
+            self.conv0(x), self.resample_filter, padding=self.resample_filter.shape[-1] // 2
+        )
         assert self.conv1.bias is not None
         kernel = with_box(self.conv1.weight * (self.conv1.weight_gain * LRELU_GAIN / 4)).to(x.dtype)
         x = F.conv2d(x, kernel, (self.conv1.bias * LRELU_GAIN).to(x.dtype), stride=2, padding=1)
@@ -155,11 +193,14 @@ class DiscriminatorEpilogue(nn.Module):
 
     def __init__(self, config: DiscriminatorConfig, outputs: int) -> None:
         super().__init__()
-        self.group_size, self.mbstd_channels = config.mbstd_group_size, config.mbstd_channels
+        self.group_size = config.mbstd_group_size
+        self.mbstd_channels = config.mbstd_channels
         width = config.features(4)
         if config.architecture in ("skip", "stylegan1"):
             self.fromrgb = Conv2d(config.channels, width, 1, activation=True)
-        self.conv = Conv2d(width + config.mbstd_channels, width, 3, activation=True, clamp=config.conv_clamp)
+        self.conv = Conv2d(
+            width + config.mbstd_channels, width, 3, activation=True, clamp=config.conv_clamp
+        )
         self.fc = FullyConnected(width * 16, width, activation=True)
         self.out = FullyConnected(width, outputs)
 
@@ -175,7 +216,8 @@ class DiscriminatorEpilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Picture (and label) to a realness logit: ``[N, channels, resolution, resolution] -> [N, 1]``."""
+    """Picture (and label) to a realness logit:
+    ``[N, channels, resolution, resolution] -> [N, 1]``."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -186,9 +228,16 @@ class Discriminator(nn.Module):
         self.cmap_dim = (config.cmap_dim or config.features(4)) if projected else 0
         if projected:
             self.mapping = MappingNetwork(
-                0, config.c_dim, self.cmap_dim, None, num_layers=config.mapping_layers, track_average=False
+                0,
+                config.c_dim,
+                self.cmap_dim,
+                None,
+                num_layers=config.mapping_layers,
+                track_average=False,
             )
-        self.b4 = DiscriminatorEpilogue(config, self.cmap_dim or (config.c_dim if config.label_logits else 0) or 1)
+        self.b4 = DiscriminatorEpilogue(
+            config, self.cmap_dim or (config.c_dim if config.label_logits else 0) or 1
+        )
 
     def _block(self, resolution: int) -> nn.Module:
         return DiscriminatorBlock(self.config, resolution)
@@ -204,7 +253,9 @@ class Discriminator(nn.Module):
     def _check(self, image: Tensor) -> None:
         expected = (self.config.channels, self.config.resolution, self.config.resolution)
         if image.ndim != 4 or image.shape[1:] != expected:
-            raise ArgumentError.of_shape("image", f"[N, {', '.join(map(str, expected))}]", image.shape)
+            raise ArgumentError.of_shape(
+                "image", f"[N, {', '.join(map(str, expected))}]", image.shape
+            )
 
     def _trunk(self, image: Tensor, precision: Precision) -> tuple[list[Tensor], Tensor | None]:
         self._check(image)
@@ -212,11 +263,15 @@ class Discriminator(nn.Module):
         remaining: Tensor | None = image.to(memory_format=torch.channels_last)
         features = []
         for resolution, block in zip(self.config.block_resolutions, self.blocks, strict=True):
-            x, remaining = block(x, remaining, block_dtype(precision, resolution, block.conv0.weight.dtype))
+            x, remaining = block(
+                x, remaining, block_dtype(precision, resolution, block.conv0.weight.dtype)
+            )
             features.append(x)
         return features, remaining
 
-    def forward(self, image: Tensor, c: Tensor | None = None, precision: Precision = "fp32") -> Tensor:
+    def forward(
+        self, image: Tensor, c: Tensor | None = None, precision: Precision = "fp32"
+    ) -> Tensor:
         features, remaining = self._trunk(image, precision)
         logits: Tensor = self.b4(features[-1], remaining)
         if self.cmap_dim:
@@ -225,13 +280,16 @@ class Discriminator(nn.Module):
         elif self.config.c_dim:
             if c is None or c.shape != logits.shape:
                 shape = None if c is None else list(c.shape)
-                raise ArgumentError.of("c", f"one-hot labels of shape [{len(logits)}, {self.config.c_dim}]", str(shape))
+                raise ArgumentError.of(
+                    "c", f"one-hot labels of shape [{len(logits)}, {self.config.c_dim}]", str(shape)
+                )
             logits = (logits * full(c)).sum(dim=1, keepdim=True)
         return logits
 
 
 class GrowingDiscriminator(Discriminator, Growing):
-    """The discriminator of the first StyleGAN, whose fine blocks can be switched off and faded in."""
+    """The discriminator of the first StyleGAN, whose fine blocks can be switched off and faded
+    in."""
 
     def _block(self, resolution: int) -> nn.Module:
         return GrowingBlock(self.config, resolution)
@@ -242,7 +300,10 @@ class GrowingDiscriminator(Discriminator, Growing):
         level = min(self.level, len(self.blocks) * 1.0)
         first = int(level)
         image = shrink(image, 2**first).to(memory_format=torch.channels_last)
-        types = [block_dtype(precision, size, self.b4.conv.weight.dtype) for size in [*self.config.block_resolutions, 4]]
+        types = [
+            block_dtype(precision, size, self.b4.conv.weight.dtype)
+            for size in [*self.config.block_resolutions, 4]
+        ]
         x = blocks[first].fromrgb(image.to(types[first]))
         features = []
         for index, block in enumerate(self.blocks[first:], start=first):

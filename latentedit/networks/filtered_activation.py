@@ -1,13 +1,15 @@
-"""Upsampling, a leaky ReLU and downsampling as one operation (Karras et al. 2021, section 3.2 and appendix D).
+"""Upsampling, a leaky ReLU and downsampling as one operation (Karras et al. 2021, section 3.2 and
+appendix D).
 
-What the activation sees has four times the samples of what goes in and out. It is kept nowhere: the gradient computes it
-again, and on CPUs not even that is whole, as pictures are filtered in strips that stay in the cache. There, all filters are
-depthwise convolutions of channels_last pictures without a stride. For this, the samples of the higher rate are held as
-several pictures of the lower rate, one for each phase, which are never put together: the activation needs no neighbours, and
-a downsampled picture is a sum over phases.
+What the activation sees has four times the samples of what goes in and out. It is kept nowhere: the
+gradient computes it again, and on CPUs not even that is whole, as pictures are filtered in strips
+that stay in the cache. There, all filters are depthwise convolutions of channels_last pictures
+without a stride. For this, the samples of the higher rate are held as several pictures of the lower
+rate, one for each phase, which are never put together: the activation needs no neighbours, and a
+downsampled picture is a sum over phases.
 
-The operation is piecewise linear: its gradient, and the gradient of that, are the same three steps with the slopes of the
-activation in the place of the activation, backwards or forwards.
+The operation is piecewise linear: its gradient, and the gradient of that, are the same three steps
+with the slopes of the activation in the place of the activation, backwards or forwards.
 """
 
 from collections.abc import Callable
@@ -30,7 +32,8 @@ class Resampling(NamedTuple):
     down: int
     """Factors, of which the second divides the first."""
     padding: tuple[int, int]
-    """Samples of the higher rate before and after the picture, the same for both axes; negative ones crop."""
+    """Samples of the higher rate before and after the picture, the same for both axes; negative
+    ones crop."""
     slope: float
     gain: float
     clamp: float | None
@@ -46,7 +49,9 @@ class Resampling(NamedTuple):
         return (high - taps) // self.down + 1
 
 
-def filtered_activation(x: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, plan: Resampling) -> Tensor:
+def filtered_activation(
+    x: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, plan: Resampling
+) -> Tensor:
     """Upsample, ``clamp(lrelu(x) * gain)``, downsample; differentiable to any order in ``x``.
 
     Args:
@@ -60,7 +65,9 @@ def filtered_activation(x: Tensor, up_filter: Tensor | None, down_filter: Tensor
 
 class _Forward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, plan: Resampling) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, plan: Resampling
+    ) -> Tensor:
         ctx.save_for_backward(x, up_filter, down_filter)
         ctx.plan = plan
         return _forward(x, None, up_filter, down_filter, plan)
@@ -71,10 +78,13 @@ class _Forward(torch.autograd.Function):
 
 
 class _Adjoint(torch.autograd.Function):
-    """A gradient of the output to one of the input; linear in the gradient, and constant in x but for where that is 0."""
+    """A gradient of the output to one of the input; linear in the gradient, and constant in x but
+    for where that is 0."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling) -> Tensor:
+    def forward(
+        ctx: Any, gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+    ) -> Tensor:
         ctx.save_for_backward(x, up_filter, down_filter)
         ctx.plan = plan
         return _adjoint(gradient, x, up_filter, down_filter, plan)
@@ -89,7 +99,9 @@ class _Tangent(torch.autograd.Function):
     """A change of the input to one of the output."""
 
     @staticmethod
-    def forward(ctx: Any, change: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling) -> Tensor:
+    def forward(
+        ctx: Any, change: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+    ) -> Tensor:
         ctx.save_for_backward(x, up_filter, down_filter)
         ctx.plan = plan
         return _forward(x, change, up_filter, down_filter, plan)
@@ -117,14 +129,18 @@ def _times_slope(v: Tensor, u: Tensor, plan: Resampling) -> Tensor:
     return v
 
 
-def _forward(x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: Resampling) -> Tensor:
+def _forward(
+    x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: Resampling
+) -> Tensor:
     """The operation, or with a ``change`` of x that of its result."""
     if x.device.type in ("cpu", "meta"):
         return _forward_in_phases(x, change, up_filter, down_filter, plan)
     return forward_whole(x, change, up_filter, down_filter, plan)
 
 
-def forward_whole(x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: Resampling) -> Tensor:
+def forward_whole(
+    x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: Resampling
+) -> Tensor:
     """The same for whole pictures, of operations that are quick on other devices."""
     up, down = _wholes(x, up_filter, down_filter, plan)
     u = ops._upfirdn2d(x, *up)
@@ -132,13 +148,17 @@ def forward_whole(x: Tensor, change: Tensor | None, up_filter: Any, down_filter:
     return ops._upfirdn2d(u, *down)
 
 
-def _adjoint(gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling) -> Tensor:
+def _adjoint(
+    gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+) -> Tensor:
     if x.device.type in ("cpu", "meta"):
         return _adjoint_in_phases(gradient, x, up_filter, down_filter, plan)
     return adjoint_whole(gradient, x, up_filter, down_filter, plan)
 
 
-def adjoint_whole(gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling) -> Tensor:
+def adjoint_whole(
+    gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+) -> Tensor:
     """The gradient in ``x`` for that of the result, for whole pictures."""
     (up, there), (down, back) = _wholes(x, up_filter, down_filter, plan)
     u = ops._upfirdn2d(x, up, there)
@@ -146,7 +166,9 @@ def adjoint_whole(gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any,
     return ops._upfirdn2d(_times_slope(v, u, plan), up, there.reverse(up, x.shape[2:], u.shape[2:]))
 
 
-def _wholes(x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling) -> list[tuple[Tensor, ops.Geometry]]:
+def _wholes(
+    x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+) -> list[tuple[Tensor, ops.Geometry]]:
     """Filters and geometries of the two linear steps, for whole pictures on other devices."""
     before, after = plan.padding
     up = ops.Geometry(plan.up, 1, (before, after, before, after), plan.up**2, True)
@@ -169,12 +191,16 @@ class Link(NamedTuple):
 
 
 def _upwards(filter: Tensor, plan: Resampling) -> list[Link]:
-    """From samples to the phases of the higher rate, of which number p has places p, p + up, p + 2 up ..."""
-    taps, links = filter.flip(0) * plan.up, []
+    """From samples to the phases of the higher rate, of which number p has places p, p + up, p + 2
+    up ..."""
+    taps = filter.flip(0) * plan.up
+    links = []
     for phase in range(plan.up):
         first = (plan.padding[0] - phase) % plan.up  # the first tap that meets a sample
         if first < len(taps):
-            links.append(Link(0, phase, (phase + first - plan.padding[0]) // plan.up, taps[first :: plan.up]))
+            links.append(
+                Link(0, phase, (phase + first - plan.padding[0]) // plan.up, taps[first :: plan.up])
+            )
     return links
 
 
@@ -185,12 +211,20 @@ def _downwards(taps: Tensor, plan: Resampling) -> list[Link]:
         for phase in range(plan.up):
             first = (phase - plan.down * target) % plan.up
             if first < len(taps):
-                links.append(Link(phase, target, (plan.down * target + first) // plan.up, taps[first :: plan.up]))
+                links.append(
+                    Link(
+                        phase,
+                        target,
+                        (plan.down * target + first) // plan.up,
+                        taps[first :: plan.up],
+                    )
+                )
     return links
 
 
 class Piece(NamedTuple):
-    """Places ``start`` and on of a picture along an axis; what lies beyond its ends is zero, or not needed."""
+    """Places ``start`` and on of a picture along an axis; what lies beyond its ends is zero, or not
+    needed."""
 
     picture: Tensor
     start: int
@@ -198,9 +232,12 @@ class Piece(NamedTuple):
 
 def _window(piece: Piece, dim: int, first: int, end: int) -> Tensor:
     """Places ``first`` to ``end`` along ``dim``, with zeros where there are none."""
-    x, first, end = piece.picture, first - piece.start, end - piece.start
+    x = piece.picture
+    first = first - piece.start
+    end = end - piece.start
     size = x.shape[dim]
-    low, high = min(max(first, 0), size), max(min(end, size), 0)
+    low = min(max(first, 0), size)
+    high = max(min(end, size), 0)
     x = x.narrow(dim, low, max(high - low, 0))
     before = min(max(-first, 0), end - first)
     after = end - first - before - x.shape[dim]
@@ -216,17 +253,24 @@ def _reach(links: list[Link], first: int, end: int) -> tuple[int, int]:
 
 
 def _depthwise(x: Tensor, kernel: Tensor) -> Tensor:
-    weight = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape).contiguous(memory_format=torch.channels_last)
+    weight = (
+        kernel.to(x.dtype)
+        .expand(x.shape[1], 1, *kernel.shape)
+        .contiguous(memory_format=torch.channels_last)
+    )
     return F.conv2d(x, weight, groups=x.shape[1])
 
 
-def _along(links: list[Link], sources: dict[int, Piece], dim: int, first: int, end: int) -> dict[int, Piece]:
+def _along(
+    links: list[Link], sources: dict[int, Piece], dim: int, first: int, end: int
+) -> dict[int, Piece]:
     """Places ``first`` to ``end`` of the targets along ``dim``."""
     low, high = _reach(links, first, end)
     near = {phase: _window(piece, dim, low, high) for phase, piece in sources.items()}
     found: dict[int, Tensor] = {}
     for link in links:
-        # All kernels are as long as what all links need, so that none needs a copy of a part of its source.
+        # All kernels are as long as what all links need, so that none needs a copy of a part of its
+        # source.
         before = link.offset - (low - first)
         taps = F.pad(link.taps, (before, high - low - (end - first) + 1 - before - len(link.taps)))
         part = _depthwise(near[link.source], taps[:, None] if dim == 2 else taps[None])
@@ -250,30 +294,45 @@ class _Grid:
         down = down.flip(tuple(range(down.ndim)))
         scale = plan.gain if self.both else plan.gain**0.5
         self.down_filter = down * scale
-        self.down = _downwards(self.down_filter[0] if self.both else self.down_filter, plan)  # of rows, only offsets count
+        # of rows, only offsets count
+        self.down = _downwards(self.down_filter[0] if self.both else self.down_filter, plan)
 
     def raised(self, x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Phases:
         """The upsampled picture."""
         tall = _along(self.up, {0: Piece(x, 0)}, 2, *rows)
-        return {r: _pictures(_along(self.up, {0: Piece(piece.picture, 0)}, 3, *columns)) for r, piece in tall.items()}
+        return {
+            r: _pictures(_along(self.up, {0: Piece(piece.picture, 0)}, 3, *columns))
+            for r, piece in tall.items()
+        }
 
-    def raised_adjoint(self, v: Phases, start: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    def raised_adjoint(
+        self, v: Phases, start: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
+    ) -> Tensor:
         links = [link.reverse() for link in self.up]
         wide = {r: _along(links, _pieces(v[r], start[1]), 3, *columns)[0].picture for r in v}
         return _along(links, _pieces(wide, start[0]), 2, *rows)[0].picture
 
-    def lowered(self, u: Phases, start: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> Phases:
+    def lowered(
+        self, u: Phases, start: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
+    ) -> Phases:
         """The downsampled picture."""
         if self.both:
             return self._both(u, start, rows, columns, lambda link: link)
         wide = {r: _pictures(_along(self.down, _pieces(u[r], start[1]), 3, *columns)) for r in u}
-        return _turned({c: _pictures(_along(self.down, _pieces(p, start[0]), 2, *rows)) for c, p in _turned(wide).items()})
+        return _turned(
+            {
+                c: _pictures(_along(self.down, _pieces(p, start[0]), 2, *rows))
+                for c, p in _turned(wide).items()
+            }
+        )
 
     def lowered_adjoint(self, g: Phases, rows: tuple[int, int], columns: tuple[int, int]) -> Phases:
         if self.both:
             return self._both(g, (0, 0), rows, columns, Link.reverse)
         links = [link.reverse() for link in self.down]
-        tall = _turned({c: _pictures(_along(links, _pieces(p, 0), 2, *rows)) for c, p in _turned(g).items()})
+        tall = _turned(
+            {c: _pictures(_along(links, _pieces(p, 0), 2, *rows)) for c, p in _turned(g).items()}
+        )
         return {r: _pictures(_along(links, _pieces(tall[r], 0), 3, *columns)) for r in tall}
 
     def _both(
@@ -291,19 +350,26 @@ class _Grid:
         (top, bottom), (left, right) = _reach(links, *rows), _reach(links, *columns)
         for r, line in sources.items():
             near[r] = {
-                c: _window(Piece(_window(Piece(x, start[0]), 2, top, bottom), start[1]), 3, left, right)
+                c: _window(
+                    Piece(_window(Piece(x, start[0]), 2, top, bottom), start[1]), 3, left, right
+                )
                 for c, x in line.items()
             }
         found: Phases = {}
         for down in links:
             for across in links:
                 kernel = self.down_filter[down.taps][:, across.taps]
-                up, beside = down.offset - (top - rows[0]), across.offset - (left - columns[0])
+                up = down.offset - (top - rows[0])
+                beside = across.offset - (left - columns[0])
                 tall = bottom - top - (rows[1] - rows[0]) + 1 - up - len(kernel)
                 wide = right - left - (columns[1] - columns[0]) + 1 - beside - kernel.shape[1]
-                part = _depthwise(near[down.source][across.source], F.pad(kernel, (beside, wide, up, tall)))
+                part = _depthwise(
+                    near[down.source][across.source], F.pad(kernel, (beside, wide, up, tall))
+                )
                 line = found.setdefault(down.target, {})
-                line[across.target] = line[across.target].add_(part) if across.target in line else part
+                line[across.target] = (
+                    line[across.target].add_(part) if across.target in line else part
+                )
         return found
 
 
@@ -322,17 +388,21 @@ def _turned(phases: Phases) -> Phases:
 
 
 def _strips(x: Tensor, height: int, plan: Resampling) -> list[tuple[int, int]]:
-    """Ranges of ``height`` rows of the lower rate, each of about `STRIP` samples of the higher one."""
+    """Ranges of ``height`` rows of the lower rate, each of about `STRIP` samples of the higher
+    one."""
     if x.device.type == "meta":
         return [(0, height)]
     rows = max(STRIP // (x.shape[0] * x.shape[1] * plan.up**2 * x.shape[3]), 8)
     return [(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
-def _forward_in_phases(x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: Resampling) -> Tensor:
+def _forward_in_phases(
+    x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: Resampling
+) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
     change = None if change is None else change.contiguous(memory_format=torch.channels_last)
-    grid, phases = _Grid(x, up_filter, down_filter, plan), plan.up // plan.down
+    grid = _Grid(x, up_filter, down_filter, plan)
+    phases = plan.up // plan.down
     height, width = (plan.low(plan.high(size, up_filter), down_filter) for size in x.shape[2:])
     tall, columns = -(-height // phases), (0, -(-width // phases))
     shape, form = (*x.shape[:2], tall * phases, columns[1] * phases), torch.channels_last
@@ -343,7 +413,11 @@ def _forward_in_phases(x: Tensor, change: Tensor | None, up_filter: Any, down_fi
         moved = None if change is None else grid.raised(change, *needed)
         for r, line in u.items():
             for c in line:
-                line[c] = _activate(line[c], plan) if moved is None else _times_slope(moved[r][c], line[c], plan)
+                line[c] = (
+                    _activate(line[c], plan)
+                    if moved is None
+                    else _times_slope(moved[r][c], line[c], plan)
+                )
         lowered = grid.lowered(u, (needed[0][0], needed[1][0]), rows, columns)
         for r, line in lowered.items():
             for c, part in line.items():
@@ -351,20 +425,29 @@ def _forward_in_phases(x: Tensor, change: Tensor | None, up_filter: Any, down_fi
     return y[:, :, :height, :width]
 
 
-def _adjoint_in_phases(gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling) -> Tensor:
+def _adjoint_in_phases(
+    gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
-    grid, phases = _Grid(x, up_filter, down_filter, plan), plan.up // plan.down
+    grid = _Grid(x, up_filter, down_filter, plan)
+    phases = plan.up // plan.down
     g = {
-        r: {c: gradient[:, :, r::phases, c::phases].contiguous(memory_format=torch.channels_last) for c in range(phases)}
+        r: {
+            c: gradient[:, :, r::phases, c::phases].contiguous(memory_format=torch.channels_last)
+            for c in range(phases)
+        }
         for r in range(phases)
     }
     back, columns = [link.reverse() for link in grid.up], (0, x.shape[3])
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     for rows in _strips(x, x.shape[2], plan):
         needed = _reach(back, *rows), _reach(back, *columns)
-        u, v = grid.raised(x, *needed), grid.lowered_adjoint(g, *needed)
+        u = grid.raised(x, *needed)
+        v = grid.lowered_adjoint(g, *needed)
         for r, line in v.items():
             for c in line:
                 line[c] = _times_slope(line[c], u[r][c], plan)
-        y[:, :, rows[0] : rows[1]] = grid.raised_adjoint(v, (needed[0][0], needed[1][0]), rows, columns)
+        y[:, :, rows[0] : rows[1]] = grid.raised_adjoint(
+            v, (needed[0][0], needed[1][0]), rows, columns
+        )
     return y

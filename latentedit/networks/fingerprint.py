@@ -14,9 +14,10 @@ from latentedit.networks.generator import Generator
 def fingerprint(generator: Generator) -> str:
     """Compute the SHA-256 that identifies a generator, as 64 hexadecimal digits.
 
-    It covers the parameter names in sorted order, each followed by a zero byte, the number of its dimensions and each
-    dimension as little-endian uint32, and its values as little-endian float32. Noise constants are included, the running mean
-    of w is not. A lossless conversion does not change it.
+    It covers the parameter names in sorted order, each followed by a zero byte, the number of its
+    dimensions and each dimension as little-endian uint32, and its values as little-endian float32.
+    Noise constants are included, the running mean of w is not. A lossless conversion does not
+    change it.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(generator.state_dict().items()):

@@ -24,7 +24,8 @@ class Generator(nn.Module):
         self.label_frequencies: list[float] | None = None
         """Share of the training images with each label, if known."""
         self.synthesis: Any = _synthesis(config)
-        """A `SynthesisNetwork`, `AdaINSynthesis` or `AliasFreeSynthesis`; all have ``num_ws``, ``styles``, ``synthesize``."""
+        """A `SynthesisNetwork`, `AdaINSynthesis` or `AliasFreeSynthesis`; all have ``num_ws``,
+        ``styles``, ``synthesize``."""
         self.mapping = MappingNetwork(
             config.z_dim,
             config.c_dim,
@@ -81,4 +82,6 @@ class Generator(nn.Module):
 def _synthesis(config: GeneratorConfig) -> SynthesisNetwork | AdaINSynthesis | AliasFreeSynthesis:
     if config.architecture == "stylegan3":
         return AliasFreeSynthesis(config)
-    return AdaINSynthesis(config) if config.architecture == "stylegan1" else SynthesisNetwork(config)
+    return (
+        AdaINSynthesis(config) if config.architecture == "stylegan1" else SynthesisNetwork(config)
+    )

@@ -1,4 +1,5 @@
-"""Layers with an equalised learning rate (Karras et al. 2018, section 4.1) that both networks are made of."""
+"""Layers with an equalised learning rate (Karras et al. 2018, section 4.1) that both networks are
+made of."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentedit.networks.convolution import Form, convolution, is_differentiated_twice, prefers_own_gradients
+from latentedit.networks.convolution import (
+    Form,
+    convolution,
+    is_differentiated_twice,
+    prefers_own_gradients,
+)
 from latentedit.ops import downsample2d, fir_taps, upfirdn2d, upsample2d
 from latentedit.runtime import fused
 
@@ -22,13 +28,15 @@ def full(x: Tensor) -> Tensor:
 
 
 def normal(*shape: int, std: float = 1.0) -> Tensor:
-    """Random numbers for initial weights; on the meta device nothing, as even asking it for some loads torch's compiler."""
+    """Random numbers for initial weights; on the meta device nothing, as even asking it for some
+    loads torch's compiler."""
     weights = torch.empty(shape)
     return weights if weights.is_meta else weights.normal_(0, std)
 
 
 def activate(x: Tensor, gain: float = 1.0, clamp: float | None = None) -> Tensor:
-    """Leaky ReLU of slope 0.2, times sqrt(2) ``gain`` so that the variance is kept, clamped to ``±clamp * gain``."""
+    """Leaky ReLU of slope 0.2, times sqrt(2) ``gain`` so that the variance is kept, clamped to
+    ``±clamp * gain``."""
     x = F.leaky_relu(x, LRELU_SLOPE) * (LRELU_GAIN * gain)
     return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
 
@@ -39,7 +47,8 @@ def normalize_2nd_moment(x: Tensor) -> Tensor:
 
 
 class FullyConnected(nn.Module):
-    """Linear layer ``[N, in] -> [N, out]``; weights are stored at unit variance and scaled when used.
+    """Linear layer ``[N, in] -> [N, out]``; weights are stored at unit variance and scaled when
+    used.
 
     Args:
         activation: apply the gained leaky ReLU.
@@ -71,7 +80,8 @@ class FullyConnected(nn.Module):
 
 @dataclass(frozen=True)
 class Resampling:
-    """How a convolution changes the size of its input: by ``up / down``, with the FIR filter of these taps."""
+    """How a convolution changes the size of its input: by ``up / down``, with the FIR filter of
+    these taps."""
 
     up: int = 1
     down: int = 1
@@ -82,7 +92,8 @@ SAME_SIZE = Resampling()
 
 
 class Conv2d(nn.Module):
-    """Convolution ``[N, in, H, W] -> [N, out, H * up / down, W * up / down]`` with FIR resampling, "same" size otherwise.
+    """Convolution ``[N, in, H, W] -> [N, out, H * up / down, W * up / down]`` with FIR resampling,
+    "same" size otherwise.
 
     The computation runs in the dtype of ``x``; parameters stay float32.
     """
@@ -112,7 +123,8 @@ class Conv2d(nn.Module):
         self.register_buffer("resample_filter", fir_taps(resampling.taps), persistent=False)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        # A gain on the output of a linear layer, and the sqrt(2) of an activated one, cost nothing inside the weights.
+        # A gain on the output of a linear layer, and the sqrt(2) of an activated one, cost nothing
+        # inside the weights.
         scale = gain * (LRELU_GAIN if self.activation else 1.0)
         weight = (self.weight * (self.weight_gain * scale)).to(x.dtype)
         bias = None if self.bias is None else (self.bias * scale).to(x.dtype)
@@ -141,13 +153,18 @@ class Conv2d(nn.Module):
 
         return x if self.clamp is None else x.clamp(-self.clamp * gain, self.clamp * gain)
 
-    def _differentiable(self, x: Tensor, weight: Tensor, bias: Tensor | None, gain: float) -> Tensor:
-        """The same by a convolution whose gradients of gradients are quick, and nothing in place."""
-        k, f = weight.shape[-1], self.resample_filter.shape[-1]
+    def _differentiable(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, gain: float
+    ) -> Tensor:
+        """The same by a convolution whose gradients of gradients are quick, and nothing in
+        place."""
+        k = weight.shape[-1]
+        f = self.resample_filter.shape[-1]
         if self.down > 1 and k == 1:
             x = convolution(downsample2d(x, self.resample_filter, self.down), weight, Form())
         elif self.down > 1:
-            before, after = self.padding + (f - self.down + 1) // 2, self.padding + (f - self.down) // 2
+            before = self.padding + (f - self.down + 1) // 2
+            after = self.padding + (f - self.down) // 2
             x = upfirdn2d(x, self.resample_filter, padding=(before, after, before, after))
             x = convolution(x, weight, Form(self.down))
         else:
@@ -162,7 +179,8 @@ class Conv2d(nn.Module):
 
 
 class _BiasActivation(torch.autograd.Function):
-    """``lrelu(x + bias)`` of ``x [N, C, H, W]`` and ``bias [C]``, one kernel for either direction."""
+    """``lrelu(x + bias)`` of ``x [N, C, H, W]`` and ``bias [C]``, one kernel for either
+    direction."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
@@ -173,7 +191,8 @@ class _BiasActivation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         y = ctx.saved_tensors[0].detach()
-        if torch.is_grad_enabled():  # R1 differentiates this again; slopes are constant almost everywhere
+        # R1 differentiates this again; slopes are constant almost everywhere
+        if torch.is_grad_enabled():
             for_x = torch.ops.aten.leaky_relu_backward(gradient, y, LRELU_SLOPE, True)
             return for_x, for_x.sum(dim=(0, 2, 3))
         found = fused.gradients(gradient, y, fused.Layer(slope=LRELU_SLOPE))

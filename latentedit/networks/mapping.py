@@ -11,7 +11,8 @@ from latentedit.networks.truncation import truncate
 class MappingNetwork(nn.Module):
     """The mapping network from z and label to w: ``[N, z_dim], [N, c_dim] -> [N, num_ws, w_dim]``.
 
-    If ``num_ws`` is None, the result is ``[N, w_dim]`` (the label mapping of the discriminator, where ``z_dim`` is 0).
+    If ``num_ws`` is None, the result is ``[N, w_dim]`` (the label mapping of the discriminator,
+    where ``z_dim`` is 0).
     """
 
     w_avg: Tensor
@@ -39,7 +40,11 @@ class MappingNetwork(nn.Module):
             self.embed = FullyConnected(c_dim, w_dim)
         for index in range(num_layers):
             inputs = z_dim + (w_dim if c_dim else 0) if index == 0 else w_dim
-            setattr(self, f"fc{index}", FullyConnected(inputs, w_dim, activation=True, lr_multiplier=lr_multiplier))
+            setattr(
+                self,
+                f"fc{index}",
+                FullyConnected(inputs, w_dim, activation=True, lr_multiplier=lr_multiplier),
+            )
         if track_average:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -48,7 +53,10 @@ class MappingNetwork(nn.Module):
         parts = []
         if self.z_dim:
             if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
-                raise ArgumentError(f"z must have shape [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
+                raise ArgumentError(
+                    f"z must have shape [N, {self.z_dim}], got "
+                    f"{None if z is None else list(z.shape)}"
+                )
             parts.append(full(z))
         if self.c_dim:
             if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
@@ -71,7 +79,8 @@ class MappingNetwork(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
-        """Compute w for every layer; ``truncation_psi`` truncates the first ``truncation_cutoff`` layers (None: all)."""
+        """Compute w for every layer; ``truncation_psi`` truncates the first ``truncation_cutoff``
+        layers (None: all)."""
         check_number("truncation_psi", truncation_psi)
         w = self.map(z, c)
         if self.num_ws is None:
@@ -81,5 +90,6 @@ class MappingNetwork(nn.Module):
 
     @torch.no_grad()
     def update_average(self, w: Tensor, beta: float = 0.998) -> None:
-        """Update the running mean with the mean of ``w [N, w_dim]``; ``beta`` is its decay per call."""
+        """Update the running mean with the mean of ``w [N, w_dim]``; ``beta`` is its decay per
+        call."""
         self.w_avg.lerp_(w.to(self.w_avg.dtype).mean(dim=0), 1 - beta)

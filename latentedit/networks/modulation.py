@@ -1,8 +1,10 @@
-"""Weight modulation and demodulation (StyleGAN2, equations 1 to 3), with noise, bias and activation in one operation.
+"""Weight modulation and demodulation (StyleGAN2, equations 1 to 3), with noise, bias and activation
+in one operation.
 
-The same function can be computed by scaling activations before and after an ordinary convolution, or by folding style,
-demodulation and gain into the weights of one convolution a picture. Scaling shares one weight gradient over the batch;
-folding touches no activation, and is taken wherever there is a single picture.
+The same function can be computed by scaling activations before and after an ordinary convolution,
+or by folding style, demodulation and gain into the weights of one convolution a picture. Scaling
+shares one weight gradient over the batch; folding touches no activation, and is taken wherever
+there is a single picture.
 """
 
 from typing import Any
@@ -11,14 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentedit.networks.convolution import Form, convolution, is_differentiated_twice, prefers_own_gradients
+from latentedit.networks.convolution import (
+    Form,
+    convolution,
+    is_differentiated_twice,
+    prefers_own_gradients,
+)
 from latentedit.networks.layers import LRELU_SLOPE, full
 from latentedit.ops import Geometry, Padding, filter_adjoint, upfirdn2d
 from latentedit.runtime import fused
 
 
 def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
-    """``1 / sqrt(sum_ik (s_i w_oik)^2 + 1e-8)`` (StyleGAN2, eq. 3), weight ``[O, I, k, k]``, styles ``[N, I]``: ``[N, O]``."""
+    """``1 / sqrt(sum_ik (s_i w_oik)^2 + 1e-8)`` (StyleGAN2, eq. 3), weight ``[O, I, k, k]``, styles
+    ``[N, I]``: ``[N, O]``."""
     energy = weight.square().sum(dim=(2, 3))  # [O, I]
     return (styles.square() @ energy.t() + 1e-8).rsqrt()
 
@@ -34,7 +42,8 @@ def modulated_layer(
     filter: Tensor,
     gain: float = 1.0,
 ) -> Tensor:
-    """``lrelu(demodulated convolution * gain + noise + bias)`` of slope 0.2; differentiable to any order.
+    """``lrelu(demodulated convolution * gain + noise + bias)`` of slope 0.2; differentiable to any
+    order.
 
     Args:
         x: ``[N, I, H, W]``, its dtype is that of the computation.
@@ -49,19 +58,26 @@ def modulated_layer(
         ``[N, O, H * up, W * up]``.
     """
     if x.dtype == torch.float16:
-        # Demodulation cancels any common factor; dividing by the largest keeps the products inside half precision.
-        weight = weight / (weight.abs().amax(dim=(1, 2, 3), keepdim=True) * weight[0].numel() ** 0.5)
+        # Demodulation cancels any common factor; dividing by the largest keeps the products inside
+        # half precision.
+        weight = weight / (
+            weight.abs().amax(dim=(1, 2, 3), keepdim=True) * weight[0].numel() ** 0.5
+        )
         styles = styles / styles.abs().amax(dim=1, keepdim=True)
     after = demodulation(weight, styles) * gain
-    noise, bias = None if noise is None else noise.to(x.dtype), bias.to(x.dtype)
+    noise = None if noise is None else noise.to(x.dtype)
+    bias = bias.to(x.dtype)
     if is_differentiated_twice():
         return _composed(x, weight, styles, after, noise, bias, up, filter)
     result: Tensor = _Layer.apply(x, weight, styles, after, noise, bias, up, filter)  # type: ignore[no-untyped-call]
     return result
 
 
-def convolve(x: Tensor, weight: Tensor, up: int, filter: Tensor, bias: Tensor | None = None) -> Tensor:
-    """ "Same" convolution ``[N, I, H, W] -> [N, O, H * up, W * up]``, plus ``bias [O]`` where there is no ``up``."""
+def convolve(
+    x: Tensor, weight: Tensor, up: int, filter: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """ "Same" convolution ``[N, I, H, W] -> [N, O, H * up, W * up]``, plus ``bias [O]`` where there
+    is no ``up``."""
     k = weight.shape[-1]
     if up == 1:
         return F.conv2d(x, weight, bias, padding=k // 2)
@@ -70,14 +86,23 @@ def convolve(x: Tensor, weight: Tensor, up: int, filter: Tensor, bias: Tensor | 
 
 
 def _margins(k: int, up: int, filter: Tensor) -> Padding:
-    """Of the picture that ``filter`` runs over after a transposed convolution by ``k x k`` weights."""
+    """Of the picture that ``filter`` runs over after a transposed convolution by ``k x k``
+    weights."""
     f = filter.shape[-1]
-    before, after = (f + up - 1) // 2 - (k - 1) + k // 2, (f - up) // 2 - (k - up) + k // 2
+    before = (f + up - 1) // 2 - (k - 1) + k // 2
+    after = (f - up) // 2 - (k - up) + k // 2
     return before, after, before, after
 
 
 def _composed(
-    x: Tensor, weight: Tensor, before: Tensor, after: Tensor, noise: Tensor | None, bias: Tensor, up: int, filter: Tensor
+    x: Tensor,
+    weight: Tensor,
+    before: Tensor,
+    after: Tensor,
+    noise: Tensor | None,
+    bias: Tensor,
+    up: int,
+    filter: Tensor,
 ) -> Tensor:
     """`_Layer` of operations that can be differentiated any number of times."""
     x = x * before.to(x.dtype)[:, :, None, None]
@@ -94,11 +119,20 @@ def _composed(
 
 
 def _plain_layer(
-    x: Tensor, weight: Tensor, before: Tensor, after: Tensor, noise: Tensor | None, bias: Tensor, up: int, filter: Tensor
+    x: Tensor,
+    weight: Tensor,
+    before: Tensor,
+    after: Tensor,
+    noise: Tensor | None,
+    bias: Tensor,
+    up: int,
+    filter: Tensor,
 ) -> Tensor:
     """`_composed` in place, without gradient."""
     if len(x) == 1:
-        y = convolve(x, _folded(weight, before, after).to(x.dtype), up, filter, bias if up == 1 else None)
+        y = convolve(
+            x, _folded(weight, before, after).to(x.dtype), up, filter, bias if up == 1 else None
+        )
     else:
         y = convolve(x * before.to(x.dtype)[:, :, None, None], weight.to(x.dtype), up, filter)
         y *= after.to(x.dtype)[:, :, None, None]
@@ -111,11 +145,22 @@ def _plain_layer(
 
 def _fusing(x: Tensor, filter: Tensor) -> bool:
     """Whether the pointwise part of a layer, and its filter, run as one kernel."""
-    return filter.ndim == 1 and x.is_contiguous(memory_format=torch.channels_last) and fused.available(x)
+    return (
+        filter.ndim == 1
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and fused.available(x)
+    )
 
 
 def _fused_layer(
-    x: Tensor, weight: Tensor, before: Tensor, after: Tensor, noise: Tensor | None, bias: Tensor, up: int, filter: Tensor
+    x: Tensor,
+    weight: Tensor,
+    before: Tensor,
+    after: Tensor,
+    noise: Tensor | None,
+    bias: Tensor,
+    up: int,
+    filter: Tensor,
 ) -> Tensor:
     """`_plain_layer` of two kernels around the convolution."""
     if len(x) == 1:
@@ -136,8 +181,9 @@ def _fused_layer(
 class _Layer(torch.autograd.Function):
     """``lrelu(convolution(x * before) * after + noise + bias)``.
 
-    Keeps nothing but its input and its output, which is the next layer's input: what stands before the activation follows
-    from what stands after it. A gradient that is to be differentiated again is that of `_composed`.
+    Keeps nothing but its input and its output, which is the next layer's input: what stands before
+    the activation follows from what stands after it. A gradient that is to be differentiated again
+    is that of `_composed`.
     """
 
     @staticmethod
@@ -165,11 +211,17 @@ class _Layer(torch.autograd.Function):
         *inputs, filter, y = ctx.saved_tensors
         if torch.is_grad_enabled():
             # Of names of their own, as what one input owes to another must not count twice.
-            x, weight, before, after, noise, bias = inputs = [None if t is None else t.view_as(t) for t in inputs]
+            x, weight, before, after, noise, bias = inputs = [
+                None if t is None else t.view_as(t) for t in inputs
+            ]
             wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
             again = _composed(x, weight, before, after, noise, bias, ctx.up, filter)
             found = iter(torch.autograd.grad(again, wanted, gradient, create_graph=True))
-            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:6]), None, None
+            return (
+                *(next(found) if needed else None for needed in ctx.needs_input_grad[:6]),
+                None,
+                None,
+            )
         x, weight, before, after, noise, bias = inputs
         to_x, to_weight, to_before, to_after, to_noise, to_bias = ctx.needs_input_grad[:6]
         if x.is_contiguous(memory_format=torch.channels_last):
@@ -181,7 +233,9 @@ class _Layer(torch.autograd.Function):
             layer = fused.Layer(None if one else after, None, noise, LRELU_SLOPE)
             parts = fused.gradients(gradient, y, layer, to_noise)
             g = parts.scaled
-            for_noise = _like(parts.noise, noise).to(noise.dtype) if parts.noise is not None else None
+            for_noise = (
+                _like(parts.noise, noise).to(noise.dtype) if parts.noise is not None else None
+            )
             for_bias = parts.before.sum(dim=0).to(bias.dtype)
             for_after = (parts.product - parts.before * bias - parts.noisy) / after
         else:
@@ -201,10 +255,14 @@ class _Layer(torch.autograd.Function):
             g = g * after.to(g.dtype)[:, :, None, None]
         if ctx.up > 1:
             side = [(n - 1) * ctx.up + weight.shape[-1] for n in x.shape[2:]]
-            g = filter_adjoint(g, filter, side, _margins(weight.shape[-1], ctx.up, filter), gain=ctx.up**2)
+            g = filter_adjoint(
+                g, filter, side, _margins(weight.shape[-1], ctx.up, filter), gain=ctx.up**2
+            )
         scaled = x if one or not to_weight else _times(x, before, fast)
         kernel = _folded(weight, before, after) if one else weight
-        for_x, for_weight = _convolution_gradients(g, scaled, kernel.to(x.dtype), ctx.up, to_x or to_before, to_weight)
+        for_x, for_weight = _convolution_gradients(
+            g, scaled, kernel.to(x.dtype), ctx.up, to_x or to_before, to_weight
+        )
         for_before = None
         if fast and not one and to_x:
             parts = fused.gradients(for_x, x, fused.Layer(before))
@@ -219,21 +277,36 @@ class _Layer(torch.autograd.Function):
                 for_weight = _folded(for_weight, before, after)
         elif to_x and not fast:
             for_x = for_x * before.to(x.dtype)[:, :, None, None]
-        return for_x if to_x else None, for_weight, for_before, for_after, for_noise, for_bias, None, None
+        return (
+            for_x if to_x else None,
+            for_weight,
+            for_before,
+            for_after,
+            for_noise,
+            for_bias,
+            None,
+            None,
+        )
 
 
 def _times(x: Tensor, factors: Tensor, fast: bool) -> Tensor:
     """``x [N, C, H, W]`` times ``factors [N, C]``."""
-    return fused.pointwise(x, fused.Layer(factors)) if fast else x * factors.to(x.dtype)[:, :, None, None]
+    return (
+        fused.pointwise(x, fused.Layer(factors))
+        if fast
+        else x * factors.to(x.dtype)[:, :, None, None]
+    )
 
 
 def _nonzero(x: Tensor) -> Tensor:
-    """``x`` with a number too small to matter for every 0, so that what was multiplied by it can be divided by it."""
+    """``x`` with a number too small to matter for every 0, so that what was multiplied by it can be
+    divided by it."""
     return torch.where(x == 0, torch.full_like(x, 1e-12), x)
 
 
 def _folded(weight: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """``weight [O, I, k, k]`` with the factors ``before [1, I]`` and ``after [1, O]`` of one picture inside."""
+    """``weight [O, I, k, k]`` with the factors ``before [1, I]`` and ``after [1, O]`` of one
+    picture inside."""
     return weight * (after.t() * _nonzero(before))[:, :, None, None]
 
 
@@ -250,18 +323,31 @@ def _like(x: Tensor, other: Tensor) -> Tensor:
 def _convolution_gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, up: int, to_x: bool, to_weight: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Of `convolve` without its filter, in ``x`` and in ``weight [O, I, k, k]``, as far as they are wanted."""
+    """Of `convolve` without its filter, in ``x`` and in ``weight [O, I, k, k]``, as far as they are
+    wanted."""
     pad = 0 if up > 1 else weight.shape[-1] // 2
     kernel = weight.transpose(0, 1) if up > 1 else weight
     for_x, for_weight, _ = torch.ops.aten.convolution_backward(
-        gradient, x, kernel, None, [up] * 2, [pad] * 2, [1, 1], up > 1, [0, 0], 1, [to_x, to_weight, False]
+        gradient,
+        x,
+        kernel,
+        None,
+        [up] * 2,
+        [pad] * 2,
+        [1, 1],
+        up > 1,
+        [0, 0],
+        1,
+        [to_x, to_weight, False],
     )
     return for_x, full(for_weight.transpose(0, 1) if up > 1 else for_weight) if to_weight else None
 
 
 def prefers_folding(weight_count: int, activation_count: int) -> bool:
-    """The fixed rule for rendering several pictures: fold, one by one, where a picture's activations outweigh the weights.
+    """The fixed rule for rendering several pictures: fold, one by one, where a picture's
+    activations outweigh the weights.
 
-    ``weight_count`` is O * I * k * k, ``activation_count`` O * H * W. Small pictures gain nothing from being taken apart.
+    ``weight_count`` is O * I * k * k, ``activation_count`` O * H * W. Small pictures gain nothing
+    from being taken apart.
     """
     return activation_count >= 2**18 and weight_count <= 4 * activation_count

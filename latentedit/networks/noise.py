@@ -12,7 +12,8 @@ Noise = Literal["const", "random", "none"] | Sequence[Tensor]
 
 
 def noise_maps(noise: Noise, constants: Sequence[Tensor], batch: int) -> list[Tensor | None]:
-    """The maps that ``noise`` stands for, one a noise input, coarse to fine, each None or ``[1 or batch, 1, r, r]``.
+    """The maps that ``noise`` stands for, one a noise input, coarse to fine, each None or
+    ``[1 or batch, 1, r, r]``.
 
     Args:
         constants: the maps stored in the network, ``[r, r]`` each.
@@ -29,7 +30,9 @@ def noise_maps(noise: Noise, constants: Sequence[Tensor], batch: int) -> list[Te
             return [torch.randn(batch, 1, *map_.shape, device=map_.device) for map_ in constants]
         raise ArgumentError.of("noise", '"const", "random", "none" or a list of maps', noise)
     if len(noise) != len(constants):
-        raise ArgumentError(f"expected {len(constants)} noise maps, coarse to fine, got {len(noise)}")
+        raise ArgumentError(
+            f"expected {len(constants)} noise maps, coarse to fine, got {len(noise)}"
+        )
 
     for map_, own in zip(noise, constants, strict=True):
         if map_.shape[1:] != (1, *own.shape) or map_.shape[0] not in (1, batch):

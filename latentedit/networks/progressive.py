@@ -1,4 +1,5 @@
-"""Progressive growing (Karras et al. 2018, section 2): networks of which only the coarse layers are in use at first."""
+"""Progressive growing (Karras et al. 2018, section 2): networks of which only the coarse layers are
+in use at first."""
 
 from typing import Any
 
@@ -10,8 +11,8 @@ from latentedit.errors import ArgumentError
 
 
 class Growing(nn.Module):
-    """A network with a level of detail: 0 is the full resolution, 2 a quarter of it, 2.5 half way between a quarter and an
-    eighth. Stored in the buffer ``lod``.
+    """A network with a level of detail: 0 is the full resolution, 2 a quarter of it, 2.5 half way
+    between a quarter and an eighth. Stored in the buffer ``lod``.
     """
 
     lod: Tensor
@@ -44,7 +45,8 @@ def shrink(image: Tensor, factor: int = 2) -> Tensor:
 
 
 def with_lod(image: Tensor, lod: float) -> Tensor:
-    """Real pictures ``[N, C, H, W]`` with the detail that a generator at ``lod`` has, at the same size."""
+    """Real pictures ``[N, C, H, W]`` with the detail that a generator at ``lod`` has, at the same
+    size."""
     whole = int(lod)
     share = lod - int(lod)
     image = shrink(image, 2**whole)
@@ -56,8 +58,14 @@ def with_lod(image: Tensor, lod: float) -> Tensor:
 def with_box(weight: Tensor) -> Tensor:
     """``[O, I, k, k]`` convolved with a 2 x 2 box of ones: ``[O, I, k + 1, k + 1]``.
 
-    Doubling by repetition and then convolving, or convolving and then adding 2 x 2, is one strided convolution with
-    this kernel (Karras et al. 2018 call it fused; the result is the same up to rounding).
+    Doubling by repetition and then convolving, or convolving and then adding 2 x 2, is one strided
+    convolution with this kernel (Karras et al. 2018 call it fused; the result is the same up to
+    rounding).
     """
     padded = F.pad(weight, (1, 1, 1, 1))
-    return padded[:, :, 1:, 1:] + padded[:, :, :-1, 1:] + padded[:, :, 1:, :-1] + padded[:, :, :-1, :-1]
+    return (
+        padded[:, :, 1:, 1:]
+        + padded[:, :, :-1, 1:]
+        + padded[:, :, 1:, :-1]
+        + padded[:, :, :-1, :-1]
+    )

@@ -1,4 +1,5 @@
-"""The synthesis network of the first StyleGAN (Karras et al. 2019, figure 1b): adaptive instance normalisation."""
+"""The synthesis network of the first StyleGAN (Karras et al. 2019, figure 1b): adaptive instance
+normalisation."""
 
 import math
 from collections.abc import Sequence
@@ -17,18 +18,21 @@ from latentedit.runtime.devices import exact_rendering
 
 
 def adain(x: Tensor, styles: Tensor) -> Tensor:
-    """Every map of ``x [N, C, H, W]`` to mean 0 and variance 1, then times 1 + the first half of ``styles [N, 2 C]`` plus
-    the second (StyleGAN, eq. 1; the 1 as in the published code).
+    """Every map of ``x [N, C, H, W]`` to mean 0 and variance 1, then times 1 + the first half of
+    ``styles [N, 2 C]`` plus the second (StyleGAN, eq. 1; the 1 as in the published code).
     """
     wide = full(x)
     variance, mean = torch.var_mean(wide, dim=(2, 3), correction=0)  # [N, C]
     scale, shift = styles.chunk(2, dim=1)
     scale = (scale + 1) * (variance + 1e-8).rsqrt()
-    return torch.addcmul((shift - mean * scale)[:, :, None, None], wide, scale[:, :, None, None]).to(x.dtype)
+    return torch.addcmul(
+        (shift - mean * scale)[:, :, None, None], wide, scale[:, :, None, None]
+    ).to(x.dtype)
 
 
 class AdaINLayer(nn.Module):
-    """3 x 3 convolution (none on the constant input), noise of a strength a channel, bias, leaky ReLU, AdaIN."""
+    """3 x 3 convolution (none on the constant input), noise of a strength a channel, bias, leaky
+    ReLU, AdaIN."""
 
     noise_const: Tensor
     resample_filter: Tensor
@@ -44,7 +48,8 @@ class AdaINLayer(nn.Module):
         resample_filter: tuple[float, ...] = (1, 2, 1),
     ) -> None:
         super().__init__()
-        self.resolution, self.up = resolution, up
+        self.resolution = resolution
+        self.up = up
         self.affine = FullyConnected(w_dim, 2 * out_channels)
         if in_channels is not None:
             self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
@@ -55,7 +60,8 @@ class AdaINLayer(nn.Module):
         self.register_buffer("resample_filter", fir_taps(resample_filter), persistent=False)
 
     def forward(self, x: Tensor, styles: Tensor, noise: Tensor | None) -> Tensor:
-        """``styles`` ``[N, 2 O]`` (S space), ``noise`` None or ``[1 or N, 1, H up, W up]``, both float32."""
+        """``styles`` ``[N, 2 O]`` (S space), ``noise`` None or ``[1 or N, 1, H up, W up]``, both
+        float32."""
         bias = self.bias.to(x.dtype)
         if not hasattr(self, "weight"):
             x = x + bias[:, None, None]
@@ -64,7 +70,10 @@ class AdaINLayer(nn.Module):
         else:
             kernel = with_box((self.weight * self.weight_gain).flip(2, 3)).to(x.dtype)
             x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2, padding=1)
-            x = upfirdn2d(x, self.resample_filter, padding=self.resample_filter.shape[-1] // 2) + bias[:, None, None]
+            x = (
+                upfirdn2d(x, self.resample_filter, padding=self.resample_filter.shape[-1] // 2)
+                + bias[:, None, None]
+            )
         if noise is not None:
             x = x + (noise * self.noise_strength[:, None, None]).to(x.dtype)
         return adain(F.leaky_relu(x, LRELU_SLOPE, inplace=not torch.is_grad_enabled()), styles)
@@ -76,12 +85,16 @@ class AdaINBlock(nn.Module):
     def __init__(self, config: GeneratorConfig, resolution: int) -> None:
         super().__init__()
         self.resolution = resolution
-        out, w_dim, taps = config.features(resolution), config.w_dim, config.resample_filter
+        out = config.features(resolution)
+        w_dim = config.w_dim
+        taps = config.resample_filter
         if resolution == 4:
             self.const = nn.Parameter(torch.ones(out, 4, 4))
             self.conv0 = AdaINLayer(None, out, w_dim, resolution, resample_filter=taps)
         else:
-            self.conv0 = AdaINLayer(config.features(resolution // 2), out, w_dim, resolution, up=2, resample_filter=taps)
+            self.conv0 = AdaINLayer(
+                config.features(resolution // 2), out, w_dim, resolution, up=2, resample_filter=taps
+            )
         self.conv1 = AdaINLayer(out, out, w_dim, resolution, resample_filter=taps)
         self.torgb = Conv2d(out, config.channels, 1)
 
@@ -89,7 +102,13 @@ class AdaINBlock(nn.Module):
     def convs(self) -> list[AdaINLayer]:
         return [self.conv0, self.conv1]
 
-    def forward(self, x: Tensor | None, styles: Sequence[Tensor], noise: Sequence[Tensor | None], dtype: torch.dtype) -> Tensor:
+    def forward(
+        self,
+        x: Tensor | None,
+        styles: Sequence[Tensor],
+        noise: Sequence[Tensor | None],
+        dtype: torch.dtype,
+    ) -> Tensor:
         if x is None:
             x = self.const[None].expand(len(styles[0]), -1, -1, -1)
         x = x.to(dtype=dtype, memory_format=torch.channels_last)
@@ -99,10 +118,12 @@ class AdaINBlock(nn.Module):
 
 
 class AdaINSynthesis(Growing):
-    """ws and noise to a picture: ``[N, num_ws, w_dim] -> [N, channels, resolution, resolution]`` float32, about [-1, 1].
+    """ws and noise to a picture: ``[N, num_ws, w_dim] -> [N, channels, resolution, resolution]``
+    float32, about [-1, 1].
 
-    The counterpart of `latentedit.networks.synthesis.SynthesisNetwork`. Every layer has a w and a noise input of its own. The
-    picture is made by the finest ToRGB that the level of detail uses, blended with the next coarser one.
+    The counterpart of `latentedit.networks.synthesis.SynthesisNetwork`. Every layer has a w and a
+    noise input of its own. The picture is made by the finest ToRGB that the level of detail uses,
+    blended with the next coarser one.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -138,7 +159,8 @@ class AdaINSynthesis(Growing):
         return [(row, len(layer.affine.bias)) for row, layer in enumerate(self.layers)]
 
     def styles(self, ws: Tensor) -> list[Tensor]:
-        """S space: scales (without the 1) and biases of every layer, ``num_ws`` tensors ``[N, 2 O]``."""
+        """S space: scales (without the 1) and biases of every layer, ``num_ws`` tensors
+        ``[N, 2 O]``."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.config.w_dim):
             raise ArgumentError.of_shape("ws", f"[N, {self.num_ws}, {self.config.w_dim}]", ws.shape)
         return [layer.affine(ws[:, row]) for row, layer in enumerate(self.layers)]
@@ -147,7 +169,9 @@ class AdaINSynthesis(Growing):
         """Render ``ws``; arguments as `latentedit.networks.synthesis.SynthesisNetwork.forward`."""
         return self.synthesize(self.styles(full(ws)), noise, precision)
 
-    def synthesize(self, styles: Sequence[Tensor], noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
+    def synthesize(
+        self, styles: Sequence[Tensor], noise: Noise = "const", precision: Precision = "fp32"
+    ) -> Tensor:
         """Render from S space; ``styles`` as `AdaINSynthesis.styles` returns them."""
         if precision not in DTYPES:
             raise ArgumentError.of("precision", "fp32, bf16 or fp16", precision)
@@ -155,15 +179,24 @@ class AdaINSynthesis(Growing):
         with exact_rendering(styles[0].device):
             return self._run(styles, maps, precision)
 
-    def _run(self, styles: Sequence[Tensor], maps: Sequence[Tensor | None], precision: Precision) -> Tensor:
+    def _run(
+        self, styles: Sequence[Tensor], maps: Sequence[Tensor | None], precision: Precision
+    ) -> Tensor:
         level = min(self.level, len(self.blocks) - 1.0)
-        whole, share = int(level), level - int(level)
+        whole = int(level)
+        share = level - int(level)
         blocks = self.blocks[: len(self.blocks) - whole]
         x: Tensor | None = None
         coarser: Tensor | None = None
         for index, block in enumerate(blocks):
-            coarser, rows = x, slice(2 * index, 2 * index + 2)
-            x = block(x, styles[rows], maps[rows], block_dtype(precision, block.resolution, block.conv1.weight.dtype))
+            coarser = x
+            rows = slice(2 * index, 2 * index + 2)
+            x = block(
+                x,
+                styles[rows],
+                maps[rows],
+                block_dtype(precision, block.resolution, block.conv1.weight.dtype),
+            )
         assert x is not None
         image = full(blocks[-1].torgb(x))
         if share and coarser is not None:

@@ -16,14 +16,16 @@ from latentedit.networks.noise import Noise, noise_maps
 from latentedit.runtime.devices import exact_rendering
 
 REDUCED = 8
-"""Layers of at least this part of the picture's sampling rate are computed in reduced precision, if that is asked for."""
+"""Layers of at least this part of the picture's sampling rate are computed in reduced precision, if
+that is asked for."""
 
 
 class FourierInput(nn.Module):
-    """The input: sines of fixed frequencies over the picture, turned and moved as a w says (section 3.2).
+    """The input: sines of fixed frequencies over the picture, turned and moved as a w says (section
+    3.2).
 
-    ``styles [N, 4]`` are cosine and sine of the angle, up to a common factor, and the shift to the right and down as a share of
-    the picture.
+    ``styles [N, 4]`` are cosine and sine of the angle, up to a common factor, and the shift to the
+    right and down as a share of the picture.
     """
 
     freqs: Tensor
@@ -32,13 +34,17 @@ class FourierInput(nn.Module):
 
     def __init__(self, w_dim: int, first: FilteredLayer) -> None:
         super().__init__()
-        self.size, self.rate, self.bandwidth = first.in_size, first.in_rate, first.in_cutoff
+        self.size = first.in_size
+        self.rate = first.in_rate
+        self.bandwidth = first.in_cutoff
         channels = first.inputs
         self.affine = FullyConnected(w_dim, 4)
         self.weight = nn.Parameter(normal(channels, channels))
         angles = normal(channels, std=100)
         radii = torch.linspace(0, 1, channels).sqrt() * self.bandwidth  # uniform over a disc
-        self.register_buffer("freqs", torch.stack([angles.cos() * radii, angles.sin() * radii], dim=1))
+        self.register_buffer(
+            "freqs", torch.stack([angles.cos() * radii, angles.sin() * radii], dim=1)
+        )
         self.register_buffer("phases", normal(channels))
         self.register_buffer("transform", torch.eye(3))
         if not self.weight.is_meta:
@@ -47,17 +53,27 @@ class FourierInput(nn.Module):
 
     def forward(self, styles: Tensor) -> Tensor:
         """``[N, C, size, size]``."""
-        cosine, sine, across, down = (styles / styles[:, :2].norm(dim=1, keepdim=True)).unbind(dim=1)
-        zero, one = torch.zeros_like(cosine), torch.ones_like(cosine)
-        turn = torch.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, one], dim=1).reshape(-1, 3, 3)
-        shift = torch.stack([one, zero, -across, zero, one, -down, zero, zero, one], dim=1).reshape(-1, 3, 3)
-        places = turn @ shift @ self.transform  # [N, 3, 3], from places in the picture to those in the field of sines
+        cosine, sine, across, down = (styles / styles[:, :2].norm(dim=1, keepdim=True)).unbind(
+            dim=1
+        )
+        zero = torch.zeros_like(cosine)
+        one = torch.ones_like(cosine)
+        turn = torch.stack(
+            [cosine, -sine, zero, sine, cosine, zero, zero, zero, one], dim=1
+        ).reshape(-1, 3, 3)
+        shift = torch.stack([one, zero, -across, zero, one, -down, zero, zero, one], dim=1).reshape(
+            -1, 3, 3
+        )
+        # [N, 3, 3], from places in the picture to those in the field of sines
+        places = turn @ shift @ self.transform
         phases = self.phases + (self.freqs @ places[:, :2, 2:]).squeeze(2)  # [N, C]
         freqs = self.freqs @ places[:, :2, :2]  # [N, C, 2]
         # What a transform moves beyond the band would alias, so it fades.
         beyond = (freqs.norm(dim=2) - self.bandwidth) / (self.rate / 2 - self.bandwidth)
         amplitudes = (1 - beyond).clamp(0, 1)  # [N, C]
-        axis = (torch.arange(self.size, device=styles.device, dtype=styles.dtype) + 0.5 - self.size / 2) / self.rate
+        axis = (
+            torch.arange(self.size, device=styles.device, dtype=styles.dtype) + 0.5 - self.size / 2
+        ) / self.rate
         x, y = (axis[:, None] * freqs[:, None, :, i] for i in (0, 1))  # [N, size, C]
         cycles = x[:, None] + (y + phases[:, None])[:, :, None]  # [N, size, size, C]
         waves = torch.sin(2 * math.pi * cycles) * amplitudes[:, None, None]
@@ -66,9 +82,11 @@ class FourierInput(nn.Module):
 
 
 class AliasFreeLayer(nn.Module):
-    """Modulated convolution, bias, and an activation between filters: ``[N, I, H, W] -> [N, O, H', W']``.
+    """Modulated convolution, bias, and an activation between filters:
+    ``[N, I, H, W] -> [N, O, H', W']``.
 
-    The output layer has a 1 x 1 convolution without demodulation, and neither activation nor filters.
+    The output layer has a 1 x 1 convolution without demodulation, and neither activation nor
+    filters.
     """
 
     magnitude_ema: Tensor
@@ -77,9 +95,12 @@ class AliasFreeLayer(nn.Module):
 
     def __init__(self, w_dim: int, design: FilteredLayer, clamp: float | None) -> None:
         super().__init__()
-        self.design, self.clamp = design, clamp
+        self.design = design
+        self.clamp = clamp
         self.affine = FullyConnected(w_dim, design.inputs, bias_init=1)
-        self.weight = nn.Parameter(normal(design.outputs, design.inputs, design.kernel, design.kernel))
+        self.weight = nn.Parameter(
+            normal(design.outputs, design.inputs, design.kernel, design.kernel)
+        )
         self.bias = nn.Parameter(torch.zeros(design.outputs))
         self.register_buffer("magnitude_ema", torch.ones([]))
         self.build_filters()
@@ -96,19 +117,22 @@ class AliasFreeLayer(nn.Module):
         return Resampling(design.up, design.down, design.padding, slope, gain, self.clamp)
 
     def forward(self, x: Tensor, styles: Tensor) -> Tensor:
-        """``styles`` ``[N, I]`` (S space) float32; the dtype of ``x`` is that of the computation."""
+        """``styles`` ``[N, I]`` (S space) float32; the dtype of ``x`` is that of the
+        computation."""
         before, after = self._factors(styles)
         x = self._convolve(x, before, after)
         return filtered_activation(x, self.up_filter, self.down_filter, self.resampling)
 
     def _factors(self, styles: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What multiplies inputs ``[N, I]`` and outputs ``[N, O]`` of the convolution (StyleGAN2, eq. 1 to 3), with the input
-        scaled to a mean square of 1 on average over the training (appendix F, magnitude averages).
+        """What multiplies inputs ``[N, I]`` and outputs ``[N, O]`` of the convolution (StyleGAN2,
+        eq. 1 to 3), with the input scaled to a mean square of 1 on average over the training
+        (appendix F, magnitude averages).
         """
         scale = self.magnitude_ema.rsqrt()
         if self.design.rgb:
             return styles * (scale / math.sqrt(self.design.inputs)), None
-        # Demodulation cancels any factor on weights or styles; those of mean square 1 keep half precision from overflowing.
+        # Demodulation cancels any factor on weights or styles; those of mean square 1 keep half
+        # precision from overflowing.
         energy = self.weight.square().sum(dim=(2, 3))  # [O, I]
         size = energy.mean(dim=1, keepdim=True) / self.design.kernel**2
         styles = styles * styles.square().mean(dim=1, keepdim=True).rsqrt()
@@ -116,13 +140,18 @@ class AliasFreeLayer(nn.Module):
         return styles * scale, after
 
     def _convolve(self, x: Tensor, before: Tensor, after: Tensor | None) -> Tensor:
-        """A full convolution, whose result is larger than its input by ``kernel - 1``, and the bias."""
-        padding, bias = self.design.kernel - 1, self.bias.to(x.dtype)
+        """A full convolution, whose result is larger than its input by ``kernel - 1``, and the
+        bias."""
+        padding = self.design.kernel - 1
+        bias = self.bias.to(x.dtype)
         if len(x) > 1 and x.device.type != "cpu":
-            y = F.conv2d(x * before.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype), padding=padding)
+            y = F.conv2d(
+                x * before.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype), padding=padding
+            )
             y = y if after is None else y * after.to(x.dtype)[:, :, None, None]
             return y + bias[:, None, None]
-        # On CPUs the factors cost less inside the weights of one convolution a picture than on activations.
+        # On CPUs the factors cost less inside the weights of one convolution a picture than on
+        # activations.
         results = []
         for index in range(len(before)):
             weight = self.weight * before[index, :, None, None]
@@ -134,10 +163,11 @@ class AliasFreeLayer(nn.Module):
 
 
 class AliasFreeSynthesis(nn.Module):
-    """ws to a picture: ``[N, num_ws, w_dim] -> [N, channels, resolution, resolution]`` float32, about [-1, 1].
+    """ws to a picture: ``[N, num_ws, w_dim] -> [N, channels, resolution, resolution]`` float32,
+    about [-1, 1].
 
-    The counterpart of `latentedit.networks.synthesis.SynthesisNetwork`. The first w is that of the input, which it turns and
-    moves; every layer has one of its own. There are no noise inputs.
+    The counterpart of `latentedit.networks.synthesis.SynthesisNetwork`. The first w is that of the
+    input, which it turns and moves; every layer has one of its own. There are no noise inputs.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -174,16 +204,20 @@ class AliasFreeSynthesis(nn.Module):
         return [(row, len(affine.bias)) for row, affine in enumerate(self.affines)]
 
     def styles(self, ws: Tensor) -> list[Tensor]:
-        """S space: rotation and shift of the input ``[N, 4]``, then the factors of every layer's inputs ``[N, I]``."""
+        """S space: rotation and shift of the input ``[N, 4]``, then the factors of every layer's
+        inputs ``[N, I]``."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.config.w_dim):
             raise ArgumentError.of_shape("ws", f"[N, {self.num_ws}, {self.config.w_dim}]", ws.shape)
         return [affine(ws[:, row]) for row, affine in enumerate(self.affines)]
 
     def forward(self, ws: Tensor, noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
-        """Render ``ws``; arguments as `latentedit.networks.synthesis.SynthesisNetwork.forward`, but there are no noise maps."""
+        """Render ``ws``; arguments as `latentedit.networks.synthesis.SynthesisNetwork.forward`, but
+        there are no noise maps."""
         return self.synthesize(self.styles(full(ws)), noise, precision)
 
-    def synthesize(self, styles: Sequence[Tensor], noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
+    def synthesize(
+        self, styles: Sequence[Tensor], noise: Noise = "const", precision: Precision = "fp32"
+    ) -> Tensor:
         """Render from S space; ``styles`` as `AliasFreeSynthesis.styles` returns them."""
         if precision not in DTYPES:
             raise ArgumentError.of("precision", "fp32, bf16 or fp16", precision)
@@ -191,7 +225,10 @@ class AliasFreeSynthesis(nn.Module):
         with exact_rendering(styles[0].device):
             x: Tensor = self.input(styles[0])
             for layer, style in zip(self.layers, styles[1:], strict=True):
-                high = precision != "fp32" and layer.design.out_rate * REDUCED >= self.config.resolution
+                high = (
+                    precision != "fp32"
+                    and layer.design.out_rate * REDUCED >= self.config.resolution
+                )
                 x = layer(x.to(DTYPES[precision] if high else layer.weight.dtype), style)
             assert self.config.alias_free is not None
             image: Tensor = full(x).contiguous() * self.config.alias_free.output_scale
@@ -208,8 +245,10 @@ def moved(styles: Tensor, x: float = 0.0, y: float = 0.0, degrees: float = 0.0) 
     length = styles[:, :2].norm(dim=1, keepdim=True)
     cosine, sine, across, down = (styles / length).unbind(dim=1)
     angle = math.radians(degrees)
-    c, s = math.cos(angle), math.sin(angle)
-    # Places of the new picture are those of the old one after the inverse, which is a rotation (c, -s; s, c) and a shift.
+    c = math.cos(angle)
+    s = math.sin(angle)
+    # Places of the new picture are those of the old one after the inverse, which is a rotation (c,
+    # -s; s, c) and a shift.
     shift = -(c * x - s * y), -(s * x + c * y)
     turned = torch.stack([cosine * c - sine * s, sine * c + cosine * s], dim=1)
     left = across - shift[0], down - shift[1]

@@ -16,11 +16,13 @@ from latentedit.ops import fir_taps, upsample2d
 from latentedit.runtime.devices import exact_rendering
 
 STRIP = 2**22
-"""Activations of a layer beyond which a single picture is rendered in strips: measured, 16 MB in float32."""
+"""Activations of a layer beyond which a single picture is rendered in strips: measured, 16 MB in
+float32."""
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated 3 x 3 convolution, noise of a learned strength, bias, leaky ReLU: ``[N, I, H, W] -> [N, O, H up, W up]``."""
+    """Modulated 3 x 3 convolution, noise of a learned strength, bias, leaky ReLU:
+    ``[N, I, H, W] -> [N, O, H up, W up]``."""
 
     noise_const: Tensor
     resample_filter: Tensor
@@ -37,7 +39,9 @@ class SynthesisLayer(nn.Module):
         resample_filter: tuple[float, ...] = (1, 3, 3, 1),
     ) -> None:
         super().__init__()
-        self.resolution, self.up, self.clamp = resolution, up, clamp
+        self.resolution = resolution
+        self.up = up
+        self.clamp = clamp
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
         self.noise_strength = nn.Parameter(torch.zeros([]))
@@ -46,11 +50,14 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("resample_filter", fir_taps(resample_filter), persistent=False)
 
     def forward(self, x: Tensor, styles: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
-        """``styles`` ``[N, I]`` (S space), ``noise`` None or ``[1 or N, 1, H up, W up]``, both float32."""
+        """``styles`` ``[N, I]`` (S space), ``noise`` None or ``[1 or N, 1, H up, W up]``, both
+        float32."""
         scale = LRELU_GAIN * gain
         noise = None if noise is None else noise * (self.noise_strength * scale)
         filter = self.resample_filter
-        x = modulated_layer(x, self.weight, styles, noise, self.bias * scale, up=self.up, filter=filter, gain=scale)
+        x = modulated_layer(
+            x, self.weight, styles, noise, self.bias * scale, up=self.up, filter=filter, gain=scale
+        )
         if self.clamp is None:
             return x
         limit = self.clamp * gain
@@ -58,9 +65,12 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1 x 1 convolution without demodulation: ``[N, I, H, W] -> [N, channels, H, W]`` float32."""
+    """Modulated 1 x 1 convolution without demodulation: ``[N, I, H, W] -> [N, channels, H, W]``
+    float32."""
 
-    def __init__(self, in_channels: int, out_channels: int, w_dim: int, *, clamp: float | None = None) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, w_dim: int, *, clamp: float | None = None
+    ) -> None:
         super().__init__()
         self.clamp = clamp
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
@@ -69,8 +79,10 @@ class ToRGB(nn.Module):
         self.weight_gain = 1 / math.sqrt(in_channels)
 
     def forward(self, x: Tensor, styles: Tensor) -> Tensor:
-        # Output channels are few, so one small weight a picture, applied as a matrix product over positions.
-        weight = (self.weight.flatten(1) * (styles * self.weight_gain)[:, None]).to(x.dtype)  # [N, C, I]
+        # Output channels are few, so one small weight a picture, applied as a matrix product over
+        # positions.
+        # [N, C, I]
+        weight = (self.weight.flatten(1) * (styles * self.weight_gain)[:, None]).to(x.dtype)
         n, _, h, w = x.shape
         rgb = torch.bmm(weight, x.flatten(2)) if x.is_contiguous() else _pixelwise(weight, x)
         rgb = full(rgb.reshape(n, -1, h, w)) + self.bias[:, None, None]
@@ -78,13 +90,15 @@ class ToRGB(nn.Module):
 
 
 def _pixelwise(weight: Tensor, x: Tensor) -> Tensor:
-    """``weight [N, C, I]`` times channels_last ``x [N, I, H, W]`` without moving ``x``: ``[N, C, H * W]``."""
+    """``weight [N, C, I]`` times channels_last ``x [N, I, H, W]`` without moving ``x``:
+    ``[N, C, H * W]``."""
     result: Tensor = _Product.apply(x.permute(0, 2, 3, 1).flatten(1, 2), weight)  # type: ignore[no-untyped-call]
     return result.transpose(1, 2)
 
 
 class _Product(torch.autograd.Function):
-    """``x [N, P, I]`` times transposed ``weight [N, C, I]``, with the order of factors that is quick where C is 1 or 3."""
+    """``x [N, P, I]`` times transposed ``weight [N, C, I]``, with the order of factors that is
+    quick where C is 1 or 3."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -106,14 +120,21 @@ class SynthesisBlock(nn.Module):
 
     def __init__(self, config: GeneratorConfig, resolution: int) -> None:
         super().__init__()
-        first, last = resolution == 4, resolution == config.resolution
-        self.architecture, self.resolution = config.architecture, resolution
+        first = resolution == 4
+        last = resolution == config.resolution
+        self.architecture = config.architecture
+        self.resolution = resolution
         out = config.features(resolution)
-        layer: dict[str, Any] = {"clamp": config.conv_clamp, "resample_filter": config.resample_filter}
+        layer: dict[str, Any] = {
+            "clamp": config.conv_clamp,
+            "resample_filter": config.resample_filter,
+        }
         if first:
             self.const = nn.Parameter(normal(out, 4, 4))
         else:
-            self.conv0 = SynthesisLayer(config.features(resolution // 2), out, config.w_dim, resolution, up=2, **layer)
+            self.conv0 = SynthesisLayer(
+                config.features(resolution // 2), out, config.w_dim, resolution, up=2, **layer
+            )
         self.conv1 = SynthesisLayer(out, out, config.w_dim, resolution, **layer)
         if last or config.architecture == "skip":
             self.torgb = ToRGB(out, config.channels, config.w_dim, clamp=config.conv_clamp)
@@ -131,7 +152,9 @@ class SynthesisBlock(nn.Module):
     def folds(self) -> bool:
         """Whether several pictures are rendered one by one from this block on."""
         weight = self.conv1.weight
-        return self.resolution > 4 and prefers_folding(weight.numel(), len(weight) * self.resolution**2)
+        return self.resolution > 4 and prefers_folding(
+            weight.numel(), len(weight) * self.resolution**2
+        )
 
     @property
     def has_rgb(self) -> bool:
@@ -145,35 +168,55 @@ class SynthesisBlock(nn.Module):
         noise: Sequence[Tensor | None],
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:
-        """``x [N, I, r / 2, r / 2]`` and the picture so far to those of resolution r; the coarsest block starts with None."""
-        alone = x is not None and len(x) == 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
+        """``x [N, I, r / 2, r / 2]`` and the picture so far to those of resolution r; the coarsest
+        block starts with None."""
+        alone = (
+            x is not None and len(x) == 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
+        )
         if x is None or not alone or self.strip >= self.resolution:
             return self._whole(x, image, styles, noise, dtype)
         return self._in_strips(x, image, styles, noise, dtype)
 
     @property
     def strip(self) -> int:
-        """Rows that are rendered at a time, so that what one operation writes is still near when the next one reads it."""
+        """Rows that are rendered at a time, so that what one operation writes is still near when
+        the next one reads it."""
         rows = STRIP // (len(self.conv1.weight) * self.resolution)
         return max(1 << rows.bit_length() - 1 if rows else 0, 16)
 
     def _in_strips(
-        self, x: Tensor, image: Tensor | None, styles: Sequence[Tensor], noise: Sequence[Tensor | None], dtype: torch.dtype
+        self,
+        x: Tensor,
+        image: Tensor | None,
+        styles: Sequence[Tensor],
+        noise: Sequence[Tensor | None],
+        dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:
-        half, taps = self.resolution // 2, self.resample_filter.shape[-1]
+        half = self.resolution // 2
+        taps = self.resample_filter.shape[-1]
         before = (taps + 1) // 2 - 1
-        halo = (max(before + 2, taps - before) + 1) // 2  # rows of x that a strip's margin would be wrong without
-        features, pictures = None, []
+        # rows of x that a strip's margin would be wrong without
+        halo = (max(before + 2, taps - before) + 1) // 2
+        features = None
+        pictures = []
         for top in range(0, self.resolution, self.strip):
-            low, high = max(top // 2 - halo, 0), min((top + self.strip) // 2 + halo, half)
+            low = max(top // 2 - halo, 0)
+            high = min((top + self.strip) // 2 + halo, half)
             maps = [m if m is None else m[:, :, 2 * low : 2 * high] for m in noise]
             part, picture = self._whole(
-                x[:, :, low:high], None if image is None else image[:, :, low:high], styles, maps, dtype
+                x[:, :, low:high],
+                None if image is None else image[:, :, low:high],
+                styles,
+                maps,
+                dtype,
             )
             rows = slice(top - 2 * low, top - 2 * low + self.strip)
             if features is None:
-                side, form = self.resolution, torch.channels_last
-                features = torch.empty(1, part.shape[1], side, side, dtype=dtype, device=x.device, memory_format=form)
+                side = self.resolution
+                form = torch.channels_last
+                features = torch.empty(
+                    1, part.shape[1], side, side, dtype=dtype, device=x.device, memory_format=form
+                )
             features[:, :, top : top + self.strip] = part[:, :, rows]
             if picture is not None:
                 pictures.append(picture[:, :, rows])
@@ -208,14 +251,16 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """ws and noise to a picture: ``[N, num_ws, w_dim] -> [N, channels, resolution, resolution]`` float32, about [-1, 1]."""
+    """ws and noise to a picture: ``[N, num_ws, w_dim] -> [N, channels, resolution, resolution]``
+    float32, about [-1, 1]."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
         for resolution in config.block_resolutions:
             setattr(self, f"b{resolution}", SynthesisBlock(config, resolution))
-        # A block's ToRGB shares its w with the next block's first convolution, so only the last one adds a row.
+        # A block's ToRGB shares its w with the next block's first convolution, so only the last one
+        # adds a row.
         self.num_ws = len(self.layers) + 1
         self.noise_shapes = [(1, 1, layer.resolution, layer.resolution) for layer in self.layers]
 
@@ -235,24 +280,31 @@ class SynthesisNetwork(nn.Module):
 
     @property
     def affines(self) -> list[FullyConnected]:
-        """The affine layers w -> style, one for each row of ws; all ToRGBs but the last share their w with a convolution."""
+        """The affine layers w -> style, one for each row of ws; all ToRGBs but the last share their
+        w with a convolution."""
         return [*(layer.affine for layer in self.layers), self.blocks[-1].torgb.affine]
 
     @property
     def style_layers(self) -> list[tuple[int, int]]:
-        """For every entry of `styles` the row of ws that drives it and its width; a ToRGB shares that of the next block."""
-        found, row = [], 0
+        """For every entry of `styles` the row of ws that drives it and its width; a ToRGB shares
+        that of the next block."""
+        found = []
+        row = 0
         for block in self.blocks:
-            affines = [conv.affine for conv in block.convs] + ([block.torgb.affine] if block.has_rgb else [])
+            affines = [conv.affine for conv in block.convs] + (
+                [block.torgb.affine] if block.has_rgb else []
+            )
             found += [(row + index, len(affine.bias)) for index, affine in enumerate(affines)]
             row += len(block.convs)
         return found
 
     def styles(self, ws: Tensor) -> list[Tensor]:
-        """S space: the affine output of every layer in order of use, ``num_ws`` convolutions and ToRGBs, each ``[N, I]``."""
+        """S space: the affine output of every layer in order of use, ``num_ws`` convolutions and
+        ToRGBs, each ``[N, I]``."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.config.w_dim):
             raise ArgumentError.of_shape("ws", f"[N, {self.num_ws}, {self.config.w_dim}]", ws.shape)
-        styles, row = [], 0
+        styles = []
+        row = 0
         for block in self.blocks:
             for conv in block.convs:
                 styles.append(conv.affine(ws[:, row]))
@@ -265,15 +317,18 @@ class SynthesisNetwork(nn.Module):
         """Render ``ws``.
 
         Args:
-            noise: "const" (the maps stored in the network), "random" (fresh ones), "none", or a list of
-                ``[1 or N, 1, h, w]`` maps, coarse to fine.
+            noise: "const" (the maps stored in the network), "random" (fresh ones), "none", or a
+                list of ``[1 or N, 1, h, w]`` maps, coarse to fine.
             precision: "bf16" or "fp16" computes the blocks from 16 x 16 up in that type.
 
-        Outside ``torch.no_grad()`` the result is differentiable to any order in ``ws``, noise and parameters.
+        Outside ``torch.no_grad()`` the result is differentiable to any order in ``ws``, noise and
+        parameters.
         """
         return self.synthesize(self.styles(full(ws)), noise, precision)
 
-    def synthesize(self, styles: Sequence[Tensor], noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
+    def synthesize(
+        self, styles: Sequence[Tensor], noise: Noise = "const", precision: Precision = "fp32"
+    ) -> Tensor:
         """Render from S space; ``styles`` as `SynthesisNetwork.styles` returns them."""
         if precision not in DTYPES:
             raise ArgumentError.of("precision", "fp32, bf16 or fp16", precision)
@@ -291,21 +346,29 @@ class SynthesisNetwork(nn.Module):
         precision: Precision,
     ) -> Tensor:
         batch = len(styles[0])
-        on_cpu = styles[0].device.type == "cpu"  # a GPU has no caches to stay in, and likes large batches
+        # a GPU has no caches to stay in, and likes large batches
+        on_cpu = styles[0].device.type == "cpu"
         for index, block in enumerate(blocks):
             if batch > 1 and on_cpu and block.folds and not torch.is_grad_enabled():
-                # From here on picture by picture: weights are folded, and activations stay small and near.
+                # From here on picture by picture: weights are folded, and activations stay small
+                # and near.
                 pictures = []
                 for i in range(batch):
                     one = slice(i, i + 1)
                     own = [map_ if map_ is None or len(map_) == 1 else map_[one] for map_ in maps]
                     before = None if image is None else image[one]
                     assert x is not None
-                    pictures.append(self._run(blocks[index:], x[one], before, [s[one] for s in styles], own, precision))
+                    pictures.append(
+                        self._run(
+                            blocks[index:], x[one], before, [s[one] for s in styles], own, precision
+                        )
+                    )
                 return torch.cat(pictures)
-            convs, count = len(block.convs), len(block.convs) + block.has_rgb
+            convs = len(block.convs)
+            count = len(block.convs) + block.has_rgb
             dtype = block_dtype(precision, block.resolution, block.conv1.weight.dtype)
             x, image = block(x, image, styles[:count], maps[:convs], dtype)
-            styles, maps = styles[count:], maps[convs:]
+            styles = styles[count:]
+            maps = maps[convs:]
         assert image is not None
         return image.contiguous()

@@ -25,8 +25,11 @@ def quad_of_window(left: float, top: float, size: float) -> Quad:
     return [[left, top], [left + size, top], [left + size, top + size], [left, top + size]]
 
 
-def quad_from_eyes(left_eye: Sequence[float], right_eye: Sequence[float], framing: dict[str, Any]) -> Quad:
-    """Return the square that aligns both eyes with the model's ``framing`` (rotated and scaled, not stretched)."""
+def quad_from_eyes(
+    left_eye: Sequence[float], right_eye: Sequence[float], framing: dict[str, Any]
+) -> Quad:
+    """Return the square that aligns both eyes with the model's ``framing`` (rotated and scaled, not
+    stretched)."""
     (ax, ay), (bx, by) = framing["eyes"]
     # As complex numbers: photo = origin + turn * crop, solved for two points.
     turn = (complex(*right_eye) - complex(*left_eye)) / (complex(bx, by) - complex(ax, ay))
@@ -38,8 +41,9 @@ def quad_from_eyes(left_eye: Sequence[float], right_eye: Sequence[float], framin
 def quad_from_face(face: Face, framing: dict[str, Any]) -> Quad:
     """Return the square around ``face`` that a model of this ``framing`` expects.
 
-    FFHQ's alignment (Karras et al. 2018, appendix C) is computed from the centres of eyes and mouth. If the mouth was not
-    found, it is assumed at its average position. Other framings only align the eyes.
+    FFHQ's alignment (Karras et al. 2018, appendix C) is computed from the centres of eyes and
+    mouth. If the mouth was not found, it is assumed at its average position. Other framings only
+    align the eyes.
     """
     if framing.get("kind") != "ffhq":
         return quad_from_eyes(face.left_eye, face.right_eye, framing)
@@ -49,9 +53,12 @@ def quad_from_face(face: Face, framing: dict[str, Any]) -> Quad:
     eyes = (left + right) / 2
     across = right - left
     (ax, ay), (bx, by) = framing["eyes"]
-    usual = (complex(*framing["mouth"]) - complex((ax + bx) / 2, (ay + by) / 2)) / (complex(bx, by) - complex(ax, ay))
+    usual = (complex(*framing["mouth"]) - complex((ax + bx) / 2, (ay + by) / 2)) / (
+        complex(bx, by) - complex(ax, ay)
+    )
     down = complex(*face.mouth) - eyes if face.mouth is not None else across * usual
-    # Half the square, along the eyes: the mean of their direction and of that at right angles to the mouth's.
+    # Half the square, along the eyes: the mean of their direction and of that at right angles to
+    # the mouth's.
     half = across - 1j * down
     half *= max(2.0 * abs(across), 1.8 * abs(down)) / abs(half)
     centre = eyes + 0.1 * down
@@ -73,20 +80,35 @@ def faces_for(
         ways: arguments that the user can give, such as "crop"; messages suggest no others.
 
     Raises:
-        Error: the framing does not define the position of faces, or no face was found; the message suggests what to do.
+        Error: the framing does not define the position of faces, or no face was found; the message
+            suggests what to do.
     """
     if not framing or "eyes" not in framing:
-        forms = {"framing": "`framing=ffhq`", "crop": "`crop=X,Y,SIZE`", "aligned": "`aligned=True`"}
+        forms = {
+            "framing": "`framing=ffhq`",
+            "crop": "`crop=X,Y,SIZE`",
+            "aligned": "`aligned=True`",
+        }
         given = " or ".join(form for way, form in forms.items() if way in ways)
-        advice = f"add {given}" if given else 'use "latentedit model convert --framing ffhq" to write one that does'
-        raise NotFoundError("the model file does not define the framing of faces", path=name, advice=advice)
+        advice = (
+            f"add {given}"
+            if given
+            else 'use "latentedit model convert --framing ffhq" to write one that does'
+        )
+        raise NotFoundError(
+            "the model file does not define the framing of faces", path=name, advice=advice
+        )
 
     faces = find_faces(image, detector)
     if not faces:
         given = ", or ".join(text for way, text in WAYS.items() if way in ways)
         advice = f"add {given}" if given else "use another photo"
         more = "" if detector or available() else f"; {EXTRA} finds more faces"
-        limit = "" if detector or available() else f" of at least {SMALLEST_FACE:.0%} of the shorter side"
+        limit = (
+            ""
+            if detector or available()
+            else f" of at least {SMALLEST_FACE:.0%} of the shorter side"
+        )
         raise NotFoundError(f"no face found{limit}", path=name, advice=f"{advice}{more}")
 
     return faces
@@ -112,7 +134,8 @@ def quad_for(
     number: int = 1,
     ways: Sequence[str] = ("framing", "crop", "aligned"),
 ) -> Quad:
-    """Find the crop of ``image`` that a model of this ``framing`` expects around face ``number``; the largest face is 1.
+    """Find the crop of ``image`` that a model of this ``framing`` expects around face ``number``;
+    the largest face is 1.
 
     Raises:
         Error: the face was not found; the message suggests what to do.
@@ -122,7 +145,8 @@ def quad_for(
 
 
 def crop(image: Image.Image, quad: Quad, size: int) -> Image.Image:
-    """Resample ``image`` inside ``quad`` to ``size`` x ``size`` pixels; parts outside the image are filled by reflection."""
+    """Resample ``image`` inside ``quad`` to ``size`` x ``size`` pixels; parts outside the image are
+    filled by reflection."""
     corners = np.array(quad, dtype=np.float64)
     side = float(np.hypot(*(corners[1] - corners[0])))
     if side < 1:
@@ -138,8 +162,12 @@ def crop(image: Image.Image, quad: Quad, size: int) -> Image.Image:
     transform = cv2.getAffineTransform((corners[:3] - 0.5).astype(np.float32), target)
     pixels = np.asarray(image)
     method = cv2.INTER_LINEAR if factor > 1 else cv2.INTER_CUBIC
-    warped = cv2.warpAffine(pixels, transform, (fine, fine), flags=method, borderMode=cv2.BORDER_REFLECT_101)
-    return Image.fromarray(cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA) if factor > 1 else warped)
+    warped = cv2.warpAffine(
+        pixels, transform, (fine, fine), flags=method, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return Image.fromarray(
+        cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA) if factor > 1 else warped
+    )
 
 
 def _is_window(corners: Any, image: Image.Image) -> bool:

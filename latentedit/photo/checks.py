@@ -6,8 +6,11 @@ from torch import Tensor
 
 from latentedit.photo.alignment import Quad
 
-DARK, BRIGHT, FLAT = 0.12, 0.92, 0.04
-"""Limits of the mean and standard deviation of brightness (0 to 1) beyond which there is a warning."""
+DARK = 0.12
+BRIGHT = 0.92
+FLAT = 0.04
+"""Limits of the mean and standard deviation of brightness (0 to 1) beyond which there is a
+warning."""
 OUTSIDE = 0.2
 """Share of the crop that may lie outside the photo."""
 FOREIGN = 1.5
@@ -15,10 +18,14 @@ FOREIGN = 1.5
 
 
 def foreign(distance: float) -> list[str]:
-    """Return a warning about a crop at a too large ``distance`` (`latentedit.inversion.domain`); an empty list if it is not."""
+    """Return a warning about a crop at a too large ``distance`` (`latentedit.inversion.domain`); an
+    empty list if it is not."""
     if distance <= FOREIGN:
         return []
-    return [f"unlike this model's images: {distance:.1f} times as far from them as they are from one another"]
+    return [
+        f"unlike this model's images: {distance:.1f} times as far from them as they are from one "
+        "another"
+    ]
 
 
 def remarks(photo: Image.Image, quad: Quad, crop: Tensor) -> list[str]:
@@ -46,7 +53,9 @@ def remarks(photo: Image.Image, quad: Quad, crop: Tensor) -> list[str]:
     elif spread < FLAT:
         found.append(f"too little contrast: brightness varies by {spread:.0%}")
 
-    grid = np.stack(np.meshgrid(np.linspace(0, 1, 21), np.linspace(0, 1, 21)), axis=-1).reshape(-1, 2)
+    grid = np.stack(np.meshgrid(np.linspace(0, 1, 21), np.linspace(0, 1, 21)), axis=-1).reshape(
+        -1, 2
+    )
     points = corners[0] + grid @ np.stack([corners[1] - corners[0], corners[3] - corners[0]])
     outside = float(((points < 0) | (points > photo.size)).any(axis=1).mean())
     if outside > OUTSIDE:

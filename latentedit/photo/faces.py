@@ -29,9 +29,10 @@ def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = Non
     """Find faces, largest first; returns an empty list if there are none.
 
     Args:
-        detector: the file of a YuNet network (``face_detection_yunet_*.onnx`` of OpenCV's model zoo), which also finds rotated
-            faces and mouths. None uses dlib's 68 landmarks if ``latentedit[faces]`` is installed, and OpenCV's Haar cascades if
-            it is not, or if dlib finds nothing.
+        detector: the file of a YuNet network (``face_detection_yunet_*.onnx`` of OpenCV's model
+            zoo), which also finds rotated faces and mouths. None uses dlib's 68 landmarks if
+            ``latentedit[faces]`` is installed, and OpenCV's Haar cascades if it is not, or if dlib
+            finds nothing.
 
     Raises:
         Error: the detector cannot be read.
@@ -48,7 +49,8 @@ def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = Non
 
 
 def sees_face(image: Image.Image) -> bool:
-    """Whether there is a face in a crop: by dlib's detector where it is at hand, else by two of OpenCV's cascades."""
+    """Whether there is a face in a crop: by dlib's detector where it is at hand, else by two of
+    OpenCV's cascades."""
     if available():
         return detects(image)
     return seen_by_cascades(image)
@@ -60,7 +62,8 @@ def doubt_about(face: Face) -> str:
 
 
 def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
-    """Return one sentence about what is doubtful about ``face`` and what to do; an empty list if nothing is.
+    """Return one sentence about what is doubtful about ``face`` and what to do; an empty list if
+    nothing is.
 
     Args:
         ways: arguments that can be given.
@@ -76,7 +79,8 @@ def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
 
 
 def warning_of_several(doubts: Mapping[str, Sequence[str]], total: int) -> str:
-    """Return one sentence about doubtful faces among the images of a collection, or "" if there are none.
+    """Return one sentence about doubtful faces among the images of a collection, or "" if there are
+    none.
 
     Args:
         doubts: the doubts about a face, by the name of its image.
@@ -88,7 +92,10 @@ def warning_of_several(doubts: Mapping[str, Sequence[str]], total: int) -> str:
     shown = [f"{name} ({', '.join(reasons)})" for name, reasons in list(doubtful.items())[:NAMED]]
     more = ["..."] if len(doubtful) > NAMED else []
     way = "check these crops" + ("" if available() else f"; {_MORE_EXACT}")
-    return f"the faces of {len(doubtful)} of {total} images may be framed wrongly: {', '.join([*shown, *more])}; {way}"
+    return (
+        f"the faces of {len(doubtful)} of {total} images may be framed wrongly: "
+        f"{', '.join([*shown, *more])}; {way}"
+    )
 
 
 def find_by_landmarks(image: Image.Image) -> list[Face]:

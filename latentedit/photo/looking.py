@@ -1,4 +1,5 @@
-"""What becomes of an inverted picture along sliders, by looking: it is moved, drawn, and shown to the discriminator."""
+"""What becomes of an inverted picture along sliders, by looking: it is moved, drawn, and shown to
+the discriminator."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,17 +36,20 @@ class Onlooker:
     domain: Domain | None = None
     """Where the model's own pictures lie in the features of ``discriminator``."""
     sliders: Mapping[str, Movable] | None = None
-    """Directions of this generator, by name; those in z are left out, as no latent can be moved along them."""
+    """Directions of this generator, by name; those in z are left out, as no latent can be moved
+    along them."""
     faces: bool = False
     """Whether the model draws faces, which a face finder can look for."""
 
     @torch.no_grad()
     def look(self, latent: Latent) -> Look:
-        """Say whether the picture of ``latent`` is one of the model's own, and how far along every slider it stays so.
+        """Say whether the picture of ``latent`` is one of the model's own, and how far along every
+        slider it stays so.
 
-        The largest amount is tried first, and where that breaks the picture, half of it, and then half of what is left:
-        the pictures of all sliders that are still in question are drawn together. What is whole at an amount is taken to be
-        whole at smaller ones. Nothing is drawn that no one would look at.
+        The largest amount is tried first, and where that breaks the picture, half of it, and then
+        half of what is left: the pictures of all sliders that are still in question are drawn
+        together. What is whole at an amount is taken to be whole at smaller ones. Nothing is drawn
+        that no one would look at.
         """
         discriminator = self.discriminator
         domain = self.domain
@@ -66,19 +70,29 @@ class Onlooker:
             for start in range(0, len(moves), count):
                 pictures = self._moved(scene, moves[start : start + count])
                 distances = domain.distances(discriminator, pictures)
-                found += [d <= WHOLE and seen(picture) for d, picture in zip(distances, pictures, strict=True)]
+                found += [
+                    d <= WHOLE and seen(picture)
+                    for d, picture in zip(distances, pictures, strict=True)
+                ]
             return found
 
         def seen(picture: Tensor) -> bool:
-            # The cascades take longer than the drawing: without the faster finder the discriminator decides alone.
+            # The cascades take longer than the drawing: without the faster finder the discriminator
+            # decides alone.
             return not face or not available() or sees_face(to_pil(picture[None]))
 
         ends = [(name, sign) for name in self._movable() for sign in (-1.0, 1.0)]
         reached = _farthest(ends, whole)
-        return Look(away, face, {name: (-reached[name, -1.0], reached[name, 1.0]) for name in self._movable()})
+        return Look(
+            away,
+            face,
+            {name: (-reached[name, -1.0], reached[name, 1.0]) for name in self._movable()},
+        )
 
     def _movable(self) -> list[str]:
-        return [name for name, slider in (self.sliders or {}).items() if space_of(slider.space) is not Z]
+        return [
+            name for name, slider in (self.sliders or {}).items() if space_of(slider.space) is not Z
+        ]
 
     def _moved(self, scene: "_Scene", moves: Sequence[Move]) -> Tensor:
         """The pictures of the scene's latent after each of ``moves``, ``[N, C, H, W]``."""
@@ -88,7 +102,9 @@ class Onlooker:
         latent = scene.latent
         for name, amount in moves:
             slider = self.sliders[name]
-            ws, offsets = space_of(slider.space).move(self.generator, latent.ws, latent.styles, slider, amount)
+            ws, offsets = space_of(slider.space).move(
+                self.generator, latent.ws, latent.styles, slider, amount
+            )
             rows.append(ws)
             styles.append(offsets)
         return scene.draw(rows, styles)
@@ -107,11 +123,15 @@ class _Scene:
     @classmethod
     def of(cls, generator: Generator, latent: Latent) -> "_Scene":
         device = generator.device
-        noise: Noise = "const" if latent.noise is None else [map_.to(device) for map_ in latent.noise]
+        noise: Noise = (
+            "const" if latent.noise is None else [map_.to(device) for map_ in latent.noise]
+        )
         ws = latent.rows(generator.num_ws).to(device)
         styles = [offset.to(device) for offset in latent.styles]
         if latent.tuned:
-            generator = with_deltas(generator, expand(latent.tuned, dict(generator.synthesis.named_parameters())))
+            generator = with_deltas(
+                generator, expand(latent.tuned, dict(generator.synthesis.named_parameters()))
+            )
         return cls(generator, replace(latent, ws=ws, styles=styles), noise)
 
     def draw(self, rows: Sequence[Tensor], styles: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -122,13 +142,19 @@ class _Scene:
 
         none = [torch.zeros(1, size) for _, size in self.generator.synthesis.style_layers]
         columns = zip(*(offsets or none for offsets in styles), strict=True)
-        return render(self.generator, ws, self.noise, [torch.cat([part.to(ws) for part in column]) for column in columns])
+        return render(
+            self.generator,
+            ws,
+            self.noise,
+            [torch.cat([part.to(ws) for part in column]) for column in columns],
+        )
 
 
 def _farthest(
     ends: Sequence[tuple[str, float]], whole: Callable[[Sequence[Move]], list[bool]]
 ) -> dict[tuple[str, float], float]:
-    """The largest of `AMOUNTS` at every end (a slider and a sign) that ``whole`` says yes to; 0 where there is none."""
+    """The largest of `AMOUNTS` at every end (a slider and a sign) that ``whole`` says yes to; 0
+    where there is none."""
     below = dict.fromkeys(ends, -1)
     above = dict.fromkeys(ends, len(AMOUNTS))
     tried = dict.fromkeys(ends, len(AMOUNTS) - 1)

@@ -17,11 +17,16 @@ from latentedit.photo.alignment import Quad, crop_tensor
 
 FEATHER = 0.15
 """Share of the crop's side over which the edge fades."""
-GPS, MAKER_NOTE, EXIF_IFD, ORIENTATION, DESCRIPTION = 0x8825, 0x927C, 0x8769, 0x0112, 0x010E
+GPS = 0x8825
+MAKER_NOTE = 0x927C
+EXIF_IFD = 0x8769
+ORIENTATION = 0x0112
+DESCRIPTION = 0x010E
 
 
 FARTHER = 3.0
-"""Largest decrease of the PSNR between photo and latent, in dB; saving a copy of the photo again changes it by less."""
+"""Largest decrease of the PSNR between photo and latent, in dB; saving a copy of the photo again
+changes it by less."""
 ALIKE = 0.5
 """Smallest correlation of small greyscale images, used if the latent file has no PSNR."""
 
@@ -42,18 +47,24 @@ def check_belongs(photo: Image.Image, latent: Latent, rendered: Tensor, name: st
         wrong = found < expected - FARTHER
         text = f"PSNR {found:.1f} dB, expected {expected:.1f} dB"
     else:
-        small = [torch.nn.functional.adaptive_avg_pool2d(image.mean(dim=1), 16) for image in (here, rendered.cpu())]
+        small = [
+            torch.nn.functional.adaptive_avg_pool2d(image.mean(dim=1), 16)
+            for image in (here, rendered.cpu())
+        ]
         alike = float(torch.corrcoef(torch.stack([image.flatten() for image in small]))[0, 1])
         wrong = not alike >= ALIKE
         text = f"correlation {alike:.2f}"
 
     if wrong:
         what = "the photo does not show the latent's image at the position of its crop"
-        raise IncompatibleError(f"{what} ({text})", path=name, advice="use `force=True` to paste anyway")
+        raise IncompatibleError(
+            f"{what} ({text})", path=name, advice="use `force=True` to paste anyway"
+        )
 
 
 def fade(size: int, feather: float = FEATHER) -> Any:
-    """Return weights ``[size, size]`` float32: 1 inside, falling to 0 at the edge over ``feather`` of the side."""
+    """Return weights ``[size, size]`` float32: 1 inside, falling to 0 at the edge over ``feather``
+    of the side."""
     position = (np.arange(size) + 0.5) / size
     edge = np.clip(np.minimum(position, 1 - position) / max(feather, 1e-6), 0, 1)
     smooth = edge * edge * (3 - 2 * edge)
@@ -61,17 +72,24 @@ def fade(size: int, feather: float = FEATHER) -> Any:
 
 
 def paste_back(
-    photo: Image.Image, picture: Image.Image, quad: Quad, *, feather: float = FEATHER, before: Image.Image | None = None
+    photo: Image.Image,
+    picture: Image.Image,
+    quad: Quad,
+    *,
+    feather: float = FEATHER,
+    before: Image.Image | None = None,
 ) -> Image.Image:
-    """Paste ``picture`` into ``photo`` at the position of its crop; pixels outside ``quad`` do not change.
+    """Paste ``picture`` into ``photo`` at the position of its crop; pixels outside ``quad`` do not
+    change.
 
     Args:
         photo: upright, "L" or "RGB", as `latentedit.io.images.open_image` returns it.
         picture: a square image; a greyscale one changes only the brightness of a colour photo.
         quad: corners of the crop in the photo, in pixels.
         feather: 0 to 0.5, see `fade`.
-        before: the rendering before the edit, of the size and mode of ``picture``. If given, only the difference is added to
-            the photo, which keeps its own detail; otherwise ``picture`` replaces the photo.
+        before: the rendering before the edit, of the size and mode of ``picture``. If given, only
+            the difference is added to the photo, which keeps its own detail; otherwise ``picture``
+            replaces the photo.
 
     Raises:
         Error: the crop lies outside the photo, or ``feather`` is out of range.
@@ -81,14 +99,17 @@ def paste_back(
 
     size = picture.width
     if picture.size != (size, size):
-        raise ArgumentError(f"the image to paste must be square, got {picture.width} x {picture.height}")
+        raise ArgumentError(
+            f"the image to paste must be square, got {picture.width} x {picture.height}"
+        )
 
     corners = np.array(quad, dtype=np.float64)
     left, top = np.floor(corners.min(axis=0)).clip(0, photo.size).astype(int)
     right, bottom = np.ceil(corners.max(axis=0)).clip(0, photo.size).astype(int)
     if left >= right or top >= bottom:
         raise IncompatibleError(
-            f"the crop lies outside the photo of {photo.width} x {photo.height} pixels; is it another photo?"
+            f"the crop lies outside the photo of {photo.width} x {photo.height} pixels; is it "
+            "another photo?"
         )
 
     # All in the box around the crop, from here on.
@@ -100,12 +121,21 @@ def paste_back(
     if before is not None:
         if (before.size, before.mode) != (picture.size, picture.mode):
             raise IncompatibleError(
-                f"the image before the edit is {before.mode} {before.size}, the edited one {picture.mode} {picture.size}"
+                f"the image before the edit is {before.mode} {before.size}, the edited one "
+                f"{picture.mode} {picture.size}"
             )
         drawn = drawn - np.asarray(before).astype(np.float32)
 
-    new = cv2.warpAffine(drawn, transform, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **where)
-    share = cv2.warpAffine(fade(size, feather), transform, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE, **where)
+    new = cv2.warpAffine(
+        drawn, transform, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE, **where
+    )
+    share = cv2.warpAffine(
+        fade(size, feather),
+        transform,
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+        **where,
+    )
     share = share.clip(0, 1) * _inside(corners, *where["dsize"])
     mode = "RGB" if "RGB" in (photo.mode, picture.mode) else "L"
     whole = np.array(photo.convert(mode))
@@ -115,7 +145,9 @@ def paste_back(
         parts[..., 0] = _mixed(parts[..., 0], new, share, add=before is not None)
         result = cv2.cvtColor(parts, cv2.COLOR_YCrCb2RGB)
     else:
-        result = _mixed(base, new, share if mode == "L" else share[..., None], add=before is not None)
+        result = _mixed(
+            base, new, share if mode == "L" else share[..., None], add=before is not None
+        )
 
     on = share > 0  # a change of colour space rounds, also where nothing is pasted
     base[on] = result[on]
@@ -123,7 +155,8 @@ def paste_back(
 
 
 def _inside(corners: Any, width: int, height: int) -> Any:
-    """Return whether the centre of every pixel lies in the square of ``corners``: ``[height, width]`` bool."""
+    """Return whether the centre of every pixel lies in the square of ``corners``:
+    ``[height, width]`` bool."""
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     inside = np.ones((height, width), dtype=bool)
     for axis in (corners[1] - corners[0], corners[3] - corners[0]):
@@ -138,8 +171,11 @@ def _mixed(base: Any, new: Any, share: Any, *, add: bool) -> Any:
     return mixed.round().clip(0, 255).astype(np.uint8)
 
 
-def save_like(picture: Image.Image, path: str | os.PathLike[str], photo: str | os.PathLike[str]) -> None:
-    """Write ``picture`` upright, with the EXIF data of the file ``photo`` and a description that says that it is edited.
+def save_like(
+    picture: Image.Image, path: str | os.PathLike[str], photo: str | os.PathLike[str]
+) -> None:
+    """Write ``picture`` upright, with the EXIF data of the file ``photo`` and a description that
+    says that it is edited.
 
     The position, the thumbnail and the maker's notes of the photo are left out.
 
@@ -162,7 +198,8 @@ def save_like(picture: Image.Image, path: str | os.PathLike[str], photo: str | o
         kept._ifds[EXIF_IFD] = inner
         kept[EXIF_IFD] = 0  # replaced by the place of the inner table when it is written
 
-    kept[ORIENTATION], kept[DESCRIPTION] = 1, EDITED
+    kept[ORIENTATION] = 1
+    kept[DESCRIPTION] = EDITED
     options: dict[str, Any] = {"exif": kept, **({"icc_profile": profile} if profile else {})}
     if kind in ("JPEG", "WEBP", "AVIF"):
         options["quality"] = 95

@@ -28,19 +28,32 @@ def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Fac
 
     pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
     scale = min(1.0, 2 * DETECTION_SIDE / max(image.size))
-    work = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    work = (
+        cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        if scale < 1
+        else pixels
+    )
     check_yunet(model, work.shape[1], work.shape[0])
     try:
         with silent():
-            found = cv2.FaceDetectorYN.create(os.fspath(model), "", (work.shape[1], work.shape[0])).detect(work)[1]
+            found = cv2.FaceDetectorYN.create(
+                os.fspath(model), "", (work.shape[1], work.shape[0])
+            ).detect(work)[1]
     except cv2.error as error:
-        raise FormatError("not a YuNet face detector that this OpenCV can read", path=model) from error
+        raise FormatError(
+            "not a YuNet face detector that this OpenCV can read", path=model
+        ) from error
 
-    rows = [] if found is None else [row for row in found if np.isfinite(row).all() and row[2] > 0 and row[3] > 0]
+    rows = (
+        []
+        if found is None
+        else [row for row in found if np.isfinite(row).all() and row[2] > 0 and row[3] > 0]
+    )
     faces = []
     for row in sorted(rows, key=lambda row: -float(row[2])):
         values = [float(value) / scale for value in row[:14]]
-        # The person's right eye, which is the viewer's left, comes first; then nose and corners of the mouth.
+        # The person's right eye, which is the viewer's left, comes first; then nose and corners of
+        # the mouth.
         mouth = ((values[10] + values[12]) / 2, (values[11] + values[13]) / 2)
         box = (values[0], values[1], values[2], values[3])
         faces.append(Face(box, (values[4], values[5]), (values[6], values[7]), True, mouth))
@@ -49,7 +62,8 @@ def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Fac
 
 
 def check_yunet(model: str | os.PathLike[str], width: int, height: int) -> None:
-    """See that the file is a YuNet network: OpenCV takes as many numbers from its outputs as such a network gives.
+    """See that the file is a YuNet network: OpenCV takes as many numbers from its outputs as such a
+    network gives.
 
     Raises:
         Error: it is no such network, damaged, or needs too much.

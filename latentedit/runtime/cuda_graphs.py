@@ -15,8 +15,8 @@ from torch import Tensor
 class Graphs:
     """Runs pieces of work by name; elsewhere than on CUDA, or without ``enabled``, as they are.
 
-    The first run of a piece is an ordinary one, which sets up whatever is set up once. The second is
-    captured, and all from then on are replayed. What they compute is the same.
+    The first run of a piece is an ordinary one, which sets up whatever is set up once. The second
+    is captured, and all from then on are replayed. What they compute is the same.
     """
 
     def __init__(self, device: torch.device, enabled: bool = True) -> None:
@@ -47,7 +47,8 @@ class Graphs:
         self._pool = None
 
     def _aside(self, work: Callable[[], None]) -> None:
-        """On the stream of the captures, as what autograd sets up belongs to the stream it ran on."""
+        """On the stream of the captures, as what autograd sets up belongs to the stream it ran
+        on."""
         if self._stream is None:
             self._stream = torch.cuda.Stream(self._device)
         self._stream.wait_stream(torch.cuda.current_stream(self._device))

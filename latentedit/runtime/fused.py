@@ -1,4 +1,5 @@
-"""Triton kernels for CUDA: FIR resampling and the pointwise part of a layer, each in one pass over memory.
+"""Triton kernels for CUDA: FIR resampling and the pointwise part of a layer, each in one pass over
+memory.
 
 A layer of small feature maps is bound by memory on a GPU. PyTorch's own operations read and write a
 feature map about 20 times for a 4 x 4 filter and about 8 times for factors, noise, bias and
@@ -53,8 +54,14 @@ class Layer(NamedTuple):
 
 
 def available(x: Tensor) -> bool:
-    """Whether these kernels can run on ``x [N, C, H, W]``; a fixed rule, after one trial a device."""
-    return (x.is_cuda or INTERPRETED) and x.dtype in DTYPES and 0 < x.numel() < LARGEST // 4 and _works(x.device)
+    """Whether these kernels can run on ``x [N, C, H, W]``; a fixed rule, after one trial a
+    device."""
+    return (
+        (x.is_cuda or INTERPRETED)
+        and x.dtype in DTYPES
+        and 0 < x.numel() < LARGEST // 4
+        and _works(x.device)
+    )
 
 
 INTERPRETED = False
@@ -64,8 +71,14 @@ INTERPRETED = False
 @functools.cache
 def _works(device: torch.device) -> bool:
     try:
-        resample(torch.ones(1, 1, 2, 2, device=device), torch.ones(1, device=device), (2, 2), FirGeometry())
-    except Exception as error:  # no Triton (Windows, CPU builds of PyTorch), or whatever a missing compiler raises
+        resample(
+            torch.ones(1, 1, 2, 2, device=device),
+            torch.ones(1, device=device),
+            (2, 2),
+            FirGeometry(),
+        )
+    # no Triton (Windows, CPU builds of PyTorch), or whatever a missing compiler raises
+    except Exception as error:
         LOG.info("no Triton kernels on %s: %s", device, str(error).splitlines()[:1])
         return False
     return True
@@ -84,7 +97,8 @@ def resample(
     geometry: FirGeometry,
     layer: Layer | None = None,
 ) -> Tensor:
-    """Upsample by zeros, pad, filter along both axes, keep every ``down``-th; then a layer's pointwise part.
+    """Upsample by zeros, pad, filter along both axes, keep every ``down``-th; then a layer's
+    pointwise part.
 
     Args:
         x: ``[N, C, H, W]``, of one of `DTYPES`.
@@ -137,7 +151,13 @@ def resample(
 
 def pointwise(x: Tensor, layer: Layer) -> Tensor:
     """``layer`` of channels_last ``x [N, C, H, W]``. Without gradient."""
-    return resample(x.contiguous(memory_format=torch.channels_last), _one(x.device), x.shape[2:], FirGeometry(), layer)
+    return resample(
+        x.contiguous(memory_format=torch.channels_last),
+        _one(x.device),
+        x.shape[2:],
+        FirGeometry(),
+        layer,
+    )
 
 
 @functools.cache
@@ -157,11 +177,13 @@ class Gradients(NamedTuple):
     noisy: Tensor
     """Sums of the gradient before the activation times noise."""
     noise: Tensor | None
-    """``[N, 1, H, W]`` float32, the gradient before the activation summed over channels, where that is wanted."""
+    """``[N, 1, H, W]`` float32, the gradient before the activation summed over channels, where that
+    is wanted."""
 
 
 def gradients(gradient: Tensor, y: Tensor, layer: Layer, to_noise: bool = False) -> Gradients:
-    """All that the gradient of `pointwise` needs, in one pass over ``gradient`` and output ``y [N, C, H, W]``."""
+    """All that the gradient of `pointwise` needs, in one pass over ``gradient`` and output
+    ``y [N, C, H, W]``."""
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     y = y.contiguous(memory_format=torch.channels_last)
     n, c, h, w = y.shape

@@ -10,8 +10,8 @@ _operators: list[Any] = []
 
 
 def import_with_torchvision(name: str) -> Any:
-    """``import name`` for a module that imports torchvision, also where torchvision's binary was built for CUDA and torch's
-    was not: its operators are then missing, of which none is used here.
+    """``import name`` for a module that imports torchvision, also where torchvision's binary was
+    built for CUDA and torch's was not: its operators are then missing, of which none is used here.
     """
     try:
         return importlib.import_module(name)
@@ -19,7 +19,11 @@ def import_with_torchvision(name: str) -> Any:
         if "torchvision::nms" not in str(error):
             raise
 
-    for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] in ("torchvision", name.split(".")[0])]:
+    for loaded in [
+        loaded
+        for loaded in sys.modules
+        if loaded.split(".")[0] in ("torchvision", name.split(".")[0])
+    ]:
         del sys.modules[loaded]
 
     library = torch.library.Library("torchvision", "FRAGMENT")

@@ -1,4 +1,5 @@
-"""The kernels of `latentedit.runtime.fused`, which says what they compute; imported where Triton is at hand."""
+"""The kernels of `latentedit.runtime.fused`, which says what they compute; imported where Triton is
+at hand."""
 
 # mypy: ignore-errors
 
@@ -6,7 +7,8 @@ import triton
 import triton.language as tl
 
 
-# Numbers whose kind (1, a multiple of 16) would only make for more kernels to compile; that of "depth" is worth it.
+# Numbers whose kind (1, a multiple of 16) would only make for more kernels to compile; that of
+# "depth" is worth it.
 @triton.jit(
     do_not_specialize=["height", "width", "out_height", "out_width", "top", "left", "noise_step"],
 )
@@ -61,7 +63,9 @@ def fir(
 
     total = total * gain
     if FACTORS:
-        total = total * tl.load(factors + plane * depth + channel, mask=inside, other=0.0).to(tl.float32)
+        total = total * tl.load(factors + plane * depth + channel, mask=inside, other=0.0).to(
+            tl.float32
+        )
 
     if BIAS:
         total += tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
@@ -122,7 +126,9 @@ def layer_gradients(
             g = tl.where(out > 0, g, g * slope)
         before += tl.sum(g, axis=0)
         if NOISE:
-            map_ = tl.load(noise + picture * noise_step + place, mask=there, other=0.0).to(tl.float32)
+            map_ = tl.load(noise + picture * noise_step + place, mask=there, other=0.0).to(
+                tl.float32
+            )
             noisy += tl.sum(g * map_[:, None], axis=0)
         if TO_NOISE:
             tl.store(over_channels + picture * positions + place, tl.sum(g, axis=1), mask=there)

@@ -1,4 +1,5 @@
-"""Adaptive discriminator augmentation: its strength is steered by how far the discriminator overfits (Karras et al. 2020)."""
+"""Adaptive discriminator augmentation: its strength is steered by how far the discriminator
+overfits (Karras et al. 2020)."""
 
 import torch
 from torch import Tensor
@@ -8,14 +9,16 @@ ADA_INTERVAL = 4
 
 
 def overfitting(signs: Tensor) -> Tensor:
-    """The heuristic r_t = E[sign(D(real))] (eq. 1), from the sum and the count of the signs, ``[2]``."""
+    """The heuristic r_t = E[sign(D(real))] (eq. 1), from the sum and the count of the signs,
+    ``[2]``."""
     total, count = signs.unbind()
     return total / count.clamp(min=1)
 
 
 @torch.no_grad()
 def steer(p: Tensor, r_t: Tensor, target: float, batch: int, kimg: float) -> None:
-    """Move the strength ``p``, in place, a step up where ``r_t`` lies above ``target``, and down where it lies below.
+    """Move the strength ``p``, in place, a step up where ``r_t`` lies above ``target``, and down
+    where it lies below.
 
     Args:
         batch: pictures a training step.

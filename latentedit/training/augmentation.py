@@ -1,4 +1,5 @@
-"""Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with limited data", appendix B)."""
+"""Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with limited data",
+appendix B)."""
 
 import math
 from typing import TypedDict, Unpack
@@ -29,7 +30,8 @@ SYM6 = (
     0.0017677118642428036,
     -0.007800708325034148,
 )
-"""Daubechies' least-asymmetric wavelets of 2 and 6 vanishing moments (low-pass decomposition filters)."""
+"""Daubechies' least-asymmetric wavelets of 2 and 6 vanishing moments (low-pass decomposition
+filters)."""
 
 BLIT = ("xflip", "rotate90", "xint")
 GEOM = ("scale", "rotate", "aniso", "xfrac")
@@ -48,25 +50,36 @@ GROUPS = {
     "bgcfn": BLIT + GEOM + COLOR + ("imgfilter", "noise"),
     "bgcfnc": BLIT + GEOM + COLOR + ("imgfilter", "noise", "cutout"),
 }
-"""Named groups of augmentations: those of the paper, "bgc" its usual one, and "upright", mild ones that turn nothing.
+"""Named groups of augmentations: those of the paper, "bgc" its usual one, and "upright", mild ones
+that turn nothing.
 
-Turned and inverted pictures leak into a generator that is small or young; "upright" keeps them from being learnt at all.
+Turned and inverted pictures leak into a generator that is small or young; "upright" keeps them from
+being learnt at all.
 """
 
 KINDS = GROUPS["bgcfnc"]
 
-# Extents and standard deviations of the paper, in fractions of the picture's side, powers of two, or half turns.
-XINT_MAX, XFRAC_STD = 0.125, 0.125
-SCALE_STD, ANISO_STD, ROTATE_MAX = 0.2, 0.2, 1.0
-BRIGHTNESS_STD, CONTRAST_STD, SATURATION_STD, HUE_MAX = 0.2, 0.5, 1.0, 1.0
-IMGFILTER_STD, NOISE_STD, CUTOUT_SIZE = 1.0, 0.1, 0.5
+# Extents and standard deviations of the paper, in fractions of the picture's side, powers of two,
+# or half turns.
+XINT_MAX = 0.125
+XFRAC_STD = 0.125
+SCALE_STD = 0.2
+ANISO_STD = 0.2
+ROTATE_MAX = 1.0
+BRIGHTNESS_STD = 0.2
+CONTRAST_STD = 0.5
+SATURATION_STD = 1.0
+HUE_MAX = 1.0
+IMGFILTER_STD = 1.0
+NOISE_STD = 0.1
+CUTOUT_SIZE = 0.5
 BAND_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
 """Expected power of the four frequency bands of a photograph (1/f spectrum)."""
 
 
 def preset(name: str) -> dict[str, float]:
-    """Keyword arguments for `AugmentPipe`: multiplier 1 for every kind of the group ``name``, or of several kinds and groups
-    with commas between them ("upright,xflip").
+    """Keyword arguments for `AugmentPipe`: multiplier 1 for every kind of the group ``name``, or of
+    several kinds and groups with commas between them ("upright,xflip").
 
     Raises:
         Error: neither a group nor a kind.
@@ -97,22 +110,31 @@ class _Draw:
             return value
         on = self.source.uniform() < probability
         # The other choice as a tensor too, as a number would have to be brought to the device.
-        return torch.where(on.reshape(-1, *[1] * (value.ndim - 1)), value, torch.full_like(value, neutral))
+        return torch.where(
+            on.reshape(-1, *[1] * (value.ndim - 1)), value, torch.full_like(value, neutral)
+        )
 
     def uniform(self, *columns: int) -> Tensor:
         if self.percentile is not None:
-            return torch.full((self.batch, *columns), self.percentile, device=self.device, dtype=self.dtype)
+            return torch.full(
+                (self.batch, *columns), self.percentile, device=self.device, dtype=self.dtype
+            )
         return self.source.uniform(*columns).float().to(self.dtype)
 
     def normal(self, *columns: int) -> Tensor:
         if self.percentile is not None:
-            return torch.erfinv(torch.full((self.batch, *columns), 2 * self.percentile - 1, device=self.device)).to(self.dtype)
+            return torch.erfinv(
+                torch.full((self.batch, *columns), 2 * self.percentile - 1, device=self.device)
+            ).to(self.dtype)
         return self.source.normal(*columns).float().to(self.dtype)
 
 
 def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
     """``[N, r, c]`` from nested rows of numbers and ``[N]`` tensors."""
-    whole = [torch.stack([v if isinstance(v, Tensor) else torch.full_like(like, v) for v in row], dim=-1) for row in rows]
+    whole = [
+        torch.stack([v if isinstance(v, Tensor) else torch.full_like(like, v) for v in row], dim=-1)
+        for row in rows
+    ]
     return torch.stack(whole, dim=-2)
 
 
@@ -160,10 +182,12 @@ class AugmentPipe(nn.Module):
         imgfilter: amplification of four frequency bands.
         noise, cutout: corruption.
 
-    ``p`` is the strength in [0, 1], a buffer; the trainer adapts it. Differentiable twice in the pictures.
+    ``p`` is the strength in [0, 1], a buffer; the trainer adapts it. Differentiable twice in the
+    pictures.
 
-    ``fixed`` is whether all shapes follow from those of the pictures alone: then nothing asks the device for a number, as
-    CUDA graphs need it, but a picture is enlarged with all that could be seen of it, and not with what is.
+    ``fixed`` is whether all shapes follow from those of the pictures alone: then nothing asks the
+    device for a number, as CUDA graphs need it, but a picture is enlarged with all that could be
+    seen of it, and not with what is.
     """
 
     xflip: float
@@ -203,10 +227,13 @@ class AugmentPipe(nn.Module):
         self.register_buffer("band_power", torch.tensor(BAND_POWER), persistent=False)
         self._resamplers: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
-    def forward(self, images: Tensor, percentile: float | None = None, draws: Draws | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, percentile: float | None = None, draws: Draws | None = None
+    ) -> Tensor:
         """``[N, C, H, W] -> [N, C, H, W]`` in [-1, 1] (before colour).
 
-        ``percentile`` replaces every random draw; ``draws`` is where they come from, torch's global generator by default.
+        ``percentile`` replaces every random draw; ``draws`` is where they come from, torch's global
+        generator by default.
         """
         if images.ndim != 4:
             raise ArgumentError.of_shape("images", "[N, C, H, W]", images.shape)
@@ -214,7 +241,11 @@ class AugmentPipe(nn.Module):
         draw = _Draw(draws or GlobalDraws(len(images), images.device), images, percentile)
         inverse = self._geometry(draw, *images.shape[2:])
         if inverse is not None:
-            images = self._warp_fixed(images, inverse) if self.fixed else _warp(images, inverse, self.sym6)
+            images = (
+                self._warp_fixed(images, inverse)
+                if self.fixed
+                else _warp(images, inverse, self.sym6)
+            )
 
         color = self._color(draw, images.shape[1])
         if color is not None:
@@ -225,14 +256,19 @@ class AugmentPipe(nn.Module):
 
         if self.noise:
             sigma = draw.gate(draw.normal().abs() * NOISE_STD, 0.0, self.noise * self.p)
-            images = images + draw.source.normal(*images.shape[1:]).to(images.dtype) * sigma[:, None, None, None]
+            images = (
+                images
+                + draw.source.normal(*images.shape[1:]).to(images.dtype)
+                * sigma[:, None, None, None]
+            )
 
         if self.cutout:
             images = self._cut(images, draw)
         return images
 
     def _geometry(self, draw: _Draw, height: int, width: int) -> Tensor | None:
-        """Inverse transformation ``[N, 3, 3]`` in pixels about the centre (output position to input position)."""
+        """Inverse transformation ``[N, 3, 3]`` in pixels about the centre (output position to input
+        position)."""
         p = self.p
         inverse = None
         steps: list[Tensor] = []
@@ -246,7 +282,9 @@ class AugmentPipe(nn.Module):
 
         if self.xint:
             shift = draw.gate((draw.uniform(2) * 2 - 1) * XINT_MAX, 0.0, self.xint * p)
-            steps.append(_translate(-(shift[:, 0] * width).round(), -(shift[:, 1] * height).round()))
+            steps.append(
+                _translate(-(shift[:, 0] * width).round(), -(shift[:, 1] * height).round())
+            )
 
         if self.scale:
             factor = draw.gate(torch.exp2(draw.normal() * SCALE_STD), 1.0, self.scale * p)
@@ -255,7 +293,9 @@ class AugmentPipe(nn.Module):
         # Two rotations, before and after the anisotropic scaling, together as probable as one.
         turn_probability = 1 - (1 - self.rotate * p).clamp(0, 1).sqrt()
         if self.rotate:
-            theta = draw.gate((draw.uniform() * 2 - 1) * math.pi * ROTATE_MAX, 0.0, turn_probability)
+            theta = draw.gate(
+                (draw.uniform() * 2 - 1) * math.pi * ROTATE_MAX, 0.0, turn_probability
+            )
             steps.append(_rotate(theta))
 
         if self.aniso:
@@ -263,7 +303,9 @@ class AugmentPipe(nn.Module):
             steps.append(_scale(1 / factor, factor))
 
         if self.rotate and draw.percentile is None:
-            theta = draw.gate((draw.uniform() * 2 - 1) * math.pi * ROTATE_MAX, 0.0, turn_probability)
+            theta = draw.gate(
+                (draw.uniform() * 2 - 1) * math.pi * ROTATE_MAX, 0.0, turn_probability
+            )
             steps.append(_rotate(theta))
 
         if self.xfrac:
@@ -278,7 +320,9 @@ class AugmentPipe(nn.Module):
         """Affine map of RGB, ``[N, 4, 4]``."""
         if channels not in (1, 3):
             if self.brightness or self.contrast or self.lumaflip or self.hue or self.saturation:
-                raise ArgumentError(f"colour augmentation needs images of 1 or 3 channels, got {channels}")
+                raise ArgumentError(
+                    f"colour augmentation needs images of 1 or 3 channels, got {channels}"
+                )
             return None
 
         p = self.p
@@ -292,7 +336,11 @@ class AugmentPipe(nn.Module):
 
         if self.contrast:
             factor = draw.gate(torch.exp2(draw.normal() * CONTRAST_STD), 1.0, self.contrast * p)
-            steps.append(torch.diag_embed(torch.stack([factor, factor, factor, torch.ones_like(factor)], dim=1)))
+            steps.append(
+                torch.diag_embed(
+                    torch.stack([factor, factor, factor, torch.ones_like(factor)], dim=1)
+                )
+            )
 
         if self.lumaflip:
             flip = draw.gate((draw.uniform() * 2).floor(), 0.0, self.lumaflip * p)
@@ -315,38 +363,53 @@ class AugmentPipe(nn.Module):
         power = self.band_power.to(draw.dtype)
         gains = torch.ones(len(images), 4, device=images.device, dtype=draw.dtype)
         for band in range(4):
-            amount = draw.gate(torch.exp2(draw.normal() * IMGFILTER_STD), 1.0, self.imgfilter * self.p)
+            amount = draw.gate(
+                torch.exp2(draw.normal() * IMGFILTER_STD), 1.0, self.imgfilter * self.p
+            )
             t = torch.ones_like(gains)
             t[:, band] = amount
             gains = gains * t / (power * t.square()).sum(dim=1, keepdim=True).sqrt()
 
         n, c, h, w = images.shape
-        taps = (gains @ self.bands.to(gains.dtype)).repeat_interleave(c, dim=0)[:, None].to(images.dtype)  # [N * C, 1, k]
+        # [N * C, 1, k]
+        taps = (
+            (gains @ self.bands.to(gains.dtype))
+            .repeat_interleave(c, dim=0)[:, None]
+            .to(images.dtype)
+        )
         pad = taps.shape[-1] // 2
         x = _reflected(images.reshape(1, n * c, h, w), pad)
         x = F.conv2d(x, taps[:, :, None], groups=n * c)
         return F.conv2d(x, taps[:, :, :, None], groups=n * c).reshape(images.shape)
 
     def _warp_fixed(self, images: Tensor, inverse: Tensor) -> Tensor:
-        """As `_warp`, with the largest margins that it may take, and filters as products with matrices."""
+        """As `_warp`, with the largest margins that it may take, and filters as products with
+        matrices."""
         h, w = images.shape[2:]
         (up_h, down_h), (up_w, down_w) = (self._resampler(side, images) for side in (h, w))
         images = up_h @ images @ up_w.t()
-        images = grid_sample(images, _grid(inverse, (down_h.shape[1], down_w.shape[1]), images, (0.0, 0.0)))
+        images = grid_sample(
+            images, _grid(inverse, (down_h.shape[1], down_w.shape[1]), images, (0.0, 0.0))
+        )
         return down_h @ images @ down_w.t()
 
     def _resampler(self, side: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Matrices that reflect and double ``side`` pixels, and that halve the same and the filter's reach around them."""
+        """Matrices that reflect and double ``side`` pixels, and that halve the same and the
+        filter's reach around them."""
         key = side, like.device, like.dtype
         if key not in self._resamplers:
             filter = self.sym6.to(like.dtype)
             taps = filter.sum(dim=1, keepdim=True)  # [k, 1], as it is separable and of sum 1
             reach = len(filter) // 4
             count = len(filter)
-            identity = torch.eye(side, device=like.device, dtype=like.dtype)[_mirrored(side, like.device)]
+            identity = torch.eye(side, device=like.device, dtype=like.dtype)[
+                _mirrored(side, like.device)
+            ]
             before = (count + 1) // 2
             after = (count - 2) // 2
-            up = upfirdn2d(identity[None, None], taps, up=2, padding=(0, 0, before, after), gain=2)[0, 0, :, ::2]
+            up = upfirdn2d(identity[None, None], taps, up=2, padding=(0, 0, before, after), gain=2)[
+                0, 0, :, ::2
+            ]
             wide = torch.eye(2 * (side + 2 * reach), device=like.device, dtype=like.dtype)
             pad = (count - 1) // 2
             down = upfirdn2d(wide[None, None], taps.flip(0), padding=(0, 0, pad, pad))[0, 0, ::2]
@@ -356,9 +419,11 @@ class AugmentPipe(nn.Module):
 
     def _cut(self, images: Tensor, draw: _Draw) -> Tensor:
         n, _, h, w = images.shape
-        size = draw.gate(torch.full((n,), CUTOUT_SIZE, device=images.device, dtype=draw.dtype), 0.0, self.cutout * self.p)[
-            :, None
-        ]
+        size = draw.gate(
+            torch.full((n,), CUTOUT_SIZE, device=images.device, dtype=draw.dtype),
+            0.0,
+            self.cutout * self.p,
+        )[:, None]
         centre = draw.uniform(2)
         x = (torch.arange(w, device=images.device) + 0.5) / w
         y = (torch.arange(h, device=images.device) + 0.5) / h
@@ -368,12 +433,17 @@ class AugmentPipe(nn.Module):
 
 
 def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
-    """Resample by ``inverse [N, 3, 3]``, at twice the resolution between two orthogonal low-pass filters (appendix B.2)."""
+    """Resample by ``inverse [N, 3, 3]``, at twice the resolution between two orthogonal low-pass
+    filters (appendix B.2)."""
     n, c, h, w = images.shape
     reach = filter.shape[0] // 4
     cx = (w - 1) / 2
     cy = (h - 1) / 2
-    corners = torch.tensor([[-cx, cx, cx, -cx], [-cy, -cy, cy, cy], [1.0] * 4], device=images.device, dtype=inverse.dtype)
+    corners = torch.tensor(
+        [[-cx, cx, cx, -cx], [-cy, -cy, cy, cy], [1.0] * 4],
+        device=images.device,
+        dtype=inverse.dtype,
+    )
     hit = inverse[:, :2] @ corners  # [N, 2, 4]
     # [2]: x, y
     low = (-hit).amax(dim=(0, 2))
@@ -382,8 +452,11 @@ def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
     limit = torch.tensor([w - 1, w - 1, h - 1, h - 1], device=images.device)
     x0, x1, y0, y1 = (int(m) for m in excess.clamp(min=0).minimum(limit).ceil().tolist())
     images = F.pad(images, [x0, x1, y0, y1], mode="reflect")
-    # One picture a channel: depthwise filtering of few wide-channel pictures is far faster than of many narrow ones.
-    planes = images.reshape(1, n * c, *images.shape[2:]).contiguous(memory_format=torch.channels_last)
+    # One picture a channel: depthwise filtering of few wide-channel pictures is far faster than of
+    # many narrow ones.
+    planes = images.reshape(1, n * c, *images.shape[2:]).contiguous(
+        memory_format=torch.channels_last
+    )
     images = upsample2d(planes, filter).reshape(n, c, 2 * images.shape[2], 2 * images.shape[3])
     out = (h + 2 * reach) * 2, (w + 2 * reach) * 2
     grid = _grid(inverse, out, images, ((x0 - x1) / 2, (y0 - y1) / 2))
@@ -393,11 +466,15 @@ def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
     return planes[:, :, reach : reach + h, reach : reach + w].reshape(n, c, h, w)
 
 
-def _grid(inverse: Tensor, out: tuple[int, int], images: Tensor, shift: tuple[float, float]) -> Tensor:
-    """Where to sample doubled ``images [N, C, H, W]`` for doubled pictures of size ``out``, ``[N, *out, 2]``.
+def _grid(
+    inverse: Tensor, out: tuple[int, int], images: Tensor, shift: tuple[float, float]
+) -> Tensor:
+    """Where to sample doubled ``images [N, C, H, W]`` for doubled pictures of size ``out``,
+    ``[N, *out, 2]``.
 
     Args:
-        inverse: ``[N, 3, 3]`` in pixels before doubling, from the centre of an output to that of the pictures.
+        inverse: ``[N, 3, 3]`` in pixels before doubling, from the centre of an output to that of
+            the pictures.
         shift: x and y of the latter from the centre of ``images``, before doubling.
     """
     height, width = images.shape[2:]
@@ -405,7 +482,8 @@ def _grid(inverse: Tensor, out: tuple[int, int], images: Tensor, shift: tuple[fl
     rows = []
     for row, side, offset in ((0, width, shift[0]), (1, height, shift[1])):
         a, b, c = inverse[:, row].unbind(1)
-        # Doubled pixels have their centres a quarter of a pixel beside, on either side of the transformation.
+        # Doubled pixels have their centres a quarter of a pixel beside, on either side of the
+        # transformation.
         moved = c + (a + b) / 4 + offset - 0.25
         rows.append(torch.stack([a * across, b * down, moved], dim=1) * (4 / side))
     theta = torch.stack(rows, dim=1).to(images.dtype)  # [N, 2, 3]
@@ -413,13 +491,15 @@ def _grid(inverse: Tensor, out: tuple[int, int], images: Tensor, shift: tuple[fl
 
 
 def _mirrored(side: int, device: torch.device) -> Tensor:
-    """Positions in a picture of ``side`` pixels, those of its reflections before and after it included."""
+    """Positions in a picture of ``side`` pixels, those of its reflections before and after it
+    included."""
     reach = torch.arange(1 - side, 2 * side - 1, device=device)
     return side - 1 - (side - 1 - reach.abs()).abs()
 
 
 def _reflected(x: Tensor, pad: int) -> Tensor:
-    """``x`` with ``pad`` mirrored pixels on every side, also where they are more than the picture has."""
+    """``x`` with ``pad`` mirrored pixels on every side, also where they are more than the picture
+    has."""
     while pad:
         step = min(pad, min(x.shape[2:]) - 1)
         x = F.pad(x, [step] * 4, mode="reflect")
@@ -434,13 +514,15 @@ def _recolor(images: Tensor, color: Tensor) -> Tensor:
     if images.shape[1] == 3:
         flat = color[:, :3, :3] @ flat + color[:, :3, 3:]
     else:
-        row = color[:, :3].mean(dim=1, keepdim=True)  # a grey picture is an RGB one of equal channels
+        # a grey picture is an RGB one of equal channels
+        row = color[:, :3].mean(dim=1, keepdim=True)
         flat = flat * row[:, :, :3].sum(dim=2, keepdim=True) + row[:, :, 3:]
     return flat.reshape(images.shape)
 
 
 def _rotate_about_grey(theta: Tensor) -> Tensor:
-    """Rotation of RGB about the grey axis by ``theta [N]`` (Rodrigues), homogeneous ``[N, 4, 4]``."""
+    """Rotation of RGB about the grey axis by ``theta [N]`` (Rodrigues), homogeneous
+    ``[N, 4, 4]``."""
     identity = torch.eye(3, device=theta.device, dtype=theta.dtype)
     cross = (identity.roll(1, 0) - identity.roll(-1, 0)) / math.sqrt(3)
     sin = theta.sin()[:, None, None]
@@ -452,7 +534,8 @@ def _rotate_about_grey(theta: Tensor) -> Tensor:
 
 
 def _band_filters() -> Tensor:
-    """Four octave band-pass filters ``[4, k]`` that sum to an impulse, from the sym2 wavelet (appendix B.3)."""
+    """Four octave band-pass filters ``[4, k]`` that sum to an impulse, from the sym2 wavelet
+    (appendix B.3)."""
     low = np.array(SYM2)
     high = low * (-1.0) ** np.arange(len(low))
     low2 = np.convolve(low, low[::-1]) / 2

@@ -8,7 +8,15 @@ from typing import Any
 
 import tomli_w
 
-from latentedit.errors import ArgumentError, Error, FormatError, NotFoundError, check_number, is_number, reason
+from latentedit.errors import (
+    ArgumentError,
+    Error,
+    FormatError,
+    NotFoundError,
+    check_number,
+    is_number,
+    reason,
+)
 from latentedit.io.budget import read_toml
 from latentedit.training.augmentation import preset
 
@@ -27,9 +35,11 @@ class TrainingConfig:
     """Overrides for `DiscriminatorConfig`."""
     batch: int = 32
     micro_batch: int | None = None
-    """Images at a time per device, to save memory; None means the batch divided by the processes. Changes only rounding."""
+    """Images at a time per device, to save memory; None means the batch divided by the processes.
+    Changes only rounding."""
     learning_rate: float = 0.0025
-    """Learning rate of Adam for both networks, before the adjustment for lazy regularisation (StyleGAN2, appendix B)."""
+    """Learning rate of Adam for both networks, before the adjustment for lazy regularisation
+    (StyleGAN2, appendix B)."""
     r1_gamma: float = 1.0
     """Weight of the R1 penalty."""
     r1_interval: int = 16
@@ -44,26 +54,29 @@ class TrainingConfig:
     ema_rampup: float | None = 0.05
     """The half-life is at most this fraction of the images seen; None for no ramp-up."""
     grow_from: int = 0
-    """Progressive growing (first StyleGAN only): the initial image size; 0 trains at the full size from the start."""
+    """Progressive growing (first StyleGAN only): the initial image size; 0 trains at the full size
+    from the start."""
     grow_kimg: float = 600.0
     """Thousands of images at each size during progressive growing ..."""
     fade_kimg: float = 600.0
     """... and while the next one is faded in (Karras et al. 2018, figure 2)."""
     freeze_d: int = 0
-    """Number of discriminator layers, counted from the image, that are not trained (FreezeD, Mo et al. 2020)."""
+    """Number of discriminator layers, counted from the image, that are not trained (FreezeD, Mo et
+    al. 2020)."""
     augment: str = "bgc"
     """Augmentations, see `latentedit.training.augmentation.preset`, or "none"."""
     augment_p: float = 0.0
     """Initial augmentation strength: the probability of every transformation."""
     ada_target: float | None = 0.6
-    """Target of adaptive augmentation: the mean sign of the discriminator's logits for real images; None keeps the
-    strength."""
+    """Target of adaptive augmentation: the mean sign of the discriminator's logits for real images;
+    None keeps the strength."""
     ada_kimg: float = 500.0
     """Thousands of images in which the strength can change by 1."""
     mirror: bool = False
     """Whether to train on mirrored images as well."""
     precision: str = "fp32"
-    """Precision of the blocks from 16 x 16 up: fp32, bf16, fp16, or auto (`latentedit.runtime.devices.auto_precision`)."""
+    """Precision of the blocks from 16 x 16 up: fp32, bf16, fp16, or auto
+    (`latentedit.runtime.devices.auto_precision`)."""
     seed: int = 0
     kimg: float = 25000.0
     snapshot_kimg: float = 20.0
@@ -80,7 +93,9 @@ class TrainingConfig:
             value = getattr(self, name)
             least = 0 if name in ("grow_from", "freeze_d", "seed") else 1
             if not isinstance(value, int) or not least <= value < 2**32:
-                raise ArgumentError.of(name, f"a whole number of at least {least} below 2^32", value)
+                raise ArgumentError.of(
+                    name, f"a whole number of at least {least} below 2^32", value
+                )
 
         for name in ("r1_gamma", "path_weight", "path_decay", "fade_kimg", "ema_rampup"):
             if getattr(self, name) is not None:
@@ -103,7 +118,8 @@ class TrainingConfig:
             check_number(name, getattr(self, name), 0, 1)
 
     def _check_kinds(self) -> None:
-        """Raise `Error` if an option has another type than its default, as one from a file may have."""
+        """Raise `Error` if an option has another type than its default, as one from a file may
+        have."""
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name in ("generator", "discriminator"):
@@ -130,9 +146,11 @@ class TrainingConfig:
         return asdict(self)
 
     def lod(self, images_seen: int, resolution: int) -> float:
-        """Return the level of detail after ``images_seen`` images: log2 of ``resolution`` over the present image size.
+        """Return the level of detail after ``images_seen`` images: log2 of ``resolution`` over the
+        present image size.
 
-        Every size is trained alone for ``grow_kimg``; then the next one is faded in linearly over ``fade_kimg``.
+        Every size is trained alone for ``grow_kimg``; then the next one is faded in linearly over
+        ``fade_kimg``.
         """
         if not self.grow_from:
             return 0.0
@@ -142,16 +160,21 @@ class TrainingConfig:
 
     def changed(self, **options: Any) -> "TrainingConfig":
         """A copy with ``options`` that are not None."""
-        return replace(self, **{name: value for name, value in options.items() if value is not None})
+        return replace(
+            self, **{name: value for name, value in options.items() if value is not None}
+        )
 
     def toml(self) -> str:
         """As a preset file."""
         options = self.as_dict()
-        # TOML has no null. What is null because it is switched off is false; what is null because it is not set is left out.
+        # TOML has no null. What is null because it is switched off is false; what is null because
+        # it is not set is left out.
         for name in SWITCHED_OFF:
             options[name] = False if options[name] is None else options[name]
         for name in ("generator", "discriminator"):
-            options[name] = {key: value for key, value in options[name].items() if value is not None}
+            options[name] = {
+                key: value for key, value in options[name].items() if value is not None
+            }
         return tomli_w.dumps({name: value for name, value in options.items() if value is not None})
 
 
@@ -169,7 +192,8 @@ def presets() -> list[str]:
 def load_preset(name: str, resolution: int = 256, processes: int = 1) -> TrainingConfig:
     """Load the preset called ``name``, or the TOML file at that path.
 
-    "auto" chooses by ``resolution`` and the number of ``processes`` (one per GPU); other presets ignore these.
+    "auto" chooses by ``resolution`` and the number of ``processes`` (one per GPU); other presets
+    ignore these.
     """
     if name == AUTO:
         return _auto(resolution, processes)
@@ -188,7 +212,8 @@ def load_preset(name: str, resolution: int = 256, processes: int = 1) -> Trainin
 
 
 def _auto(resolution: int, processes: int) -> TrainingConfig:
-    """Return the published configuration for new data, from the resolution and the number of GPUs (ADA, released code)."""
+    """Return the published configuration for new data, from the resolution and the number of GPUs
+    (ADA, released code)."""
     batch = max(min(processes * min(4096 // resolution, 32), 64), processes)
     widths = {"channel_base": 32768 if resolution >= 512 else 16384, "channel_max": 512}
     return TrainingConfig(

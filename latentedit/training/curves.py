@@ -13,7 +13,11 @@ PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ("discriminator outputs", {"logits_real": "real", "logits_fake": "generated"}),
     (
         "without augmentation, at snapshots",
-        {"logits_train": "training", "logits_held_out": "held out", "logits_generated": "generated"},
+        {
+            "logits_train": "training",
+            "logits_held_out": "held out",
+            "logits_generated": "generated",
+        },
     ),
     ("augmentation", {"ada_p": "strength p", "r_t": "r_t"}),
     ("regularisers", {"r1": "R1 penalty", "path_length": "path length"}),
@@ -28,7 +32,8 @@ LINE = 1 << 16
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The records of a ``log.jsonl``, all with their ``kimg``; lines that were cut off or hold anything else are left out."""
+    """The records of a ``log.jsonl``, all with their ``kimg``; lines that were cut off or hold
+    anything else are left out."""
     records = []
     with open(path, "rb") as file:
         while line := file.readline(LINE):
@@ -36,7 +41,11 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:
                 record = parse_json(line)
             except Error:
                 continue
-            if isinstance(record, dict) and "kimg" in record and all(_is_figure(value) for value in record.values()):
+            if (
+                isinstance(record, dict)
+                and "kimg" in record
+                and all(_is_figure(value) for value in record.values())
+            ):
                 records.append(record)
     return records
 
@@ -47,12 +56,15 @@ def _is_figure(value: Any) -> bool:
 
 
 def save_curves(log: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Draw losses, discriminator outputs, augmentation, regularisers and measures over thousands of pictures."""
+    """Draw losses, discriminator outputs, augmentation, regularisers and measures over thousands of
+    pictures."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     records = read_log(log)
-    metrics = sorted({name for record in records for name in record if name.startswith("metric/")})[:MEASURES]
+    metrics = sorted({name for record in records for name in record if name.startswith("metric/")})[
+        :MEASURES
+    ]
     measures = {name: shown(name.removeprefix("metric/")) for name in metrics}
     panels = [*PANELS, *((called, {name: called}) for name, called in measures.items())]
     rows = -(-len(panels) // 3)

@@ -1,4 +1,5 @@
-"""Training sets: a stored zip or a folder of square images of one size, with labels in NVIDIA's ``dataset.json``."""
+"""Training sets: a stored zip or a folder of square images of one size, with labels in NVIDIA's
+``dataset.json``."""
 
 import hashlib
 import io
@@ -19,7 +20,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentedit.errors import ArgumentError, DataError, Error, FormatError, NotFoundError, OutputError, quoted, reason, shown
+from latentedit.errors import (
+    ArgumentError,
+    DataError,
+    Error,
+    FormatError,
+    NotFoundError,
+    OutputError,
+    quoted,
+    reason,
+    shown,
+)
 from latentedit.io import outputs
 from latentedit.io.budget import TEXT, THINGS, opened_zip, parse_json
 from latentedit.io.files import replacing, replacing_folder
@@ -32,14 +43,21 @@ WRITTEN_BY = b"latentedit"
 DRIVE = re.compile(r"[A-Za-z]:")
 PICTURES = 2**18
 """Members of a zip at most; larger sets are folders."""
-PICTURE, LABEL, NUMBERS = 512, 1024, 64
-"""Bytes of a picture in a zip at least, where there are many; bytes of its label at most, and numbers and texts in it."""
+PICTURE = 512
+LABEL = 1024
+NUMBERS = 64
+"""Bytes of a picture in a zip at least, where there are many; bytes of its label at most, and
+numbers and texts in it."""
 LARGEST_FILE = 2**28
 """Bytes of one picture's file, packed or not, or of a ``dataset.json``."""
-DENSE, DENSEST = 2**24, 100
-"""Larger members of a zip may not unpack to more than so many times their size: they would be nothing but zeros."""
-MOST_LABELS, MOST_NUMBERS = 2**16, 2**26
-"""Labels, and numbers in the table of all pictures' labels, of which half must be labels that occur."""
+DENSE = 2**24
+DENSEST = 100
+"""Larger members of a zip may not unpack to more than so many times their size: they would be
+nothing but zeros."""
+MOST_LABELS = 2**16
+MOST_NUMBERS = 2**26
+"""Labels, and numbers in the table of all pictures' labels, of which half must be labels that
+occur."""
 IN_MEMORY = 2 * 2**30
 """Sets of at most this many bytes, decoded, are kept in memory."""
 DECODERS = 4
@@ -94,21 +112,28 @@ class PictureSet:
         return self.pixels[list(rows)]
 
     def swap_when_mirrored(self, pairs: Mapping[str, str]) -> None:
-        """Exchange the labels of each pair (left and right) in mirrored images; labels are given by name or number.
+        """Exchange the labels of each pair (left and right) in mirrored images; labels are given by
+        name or number.
 
         Raises:
             Error: an unknown label, or a label in two pairs.
         """
-        known = {name: i for i, name in enumerate(self.label_names)} | {str(i): i for i in range(self.labels.shape[1])}
+        known = {name: i for i, name in enumerate(self.label_names)} | {
+            str(i): i for i in range(self.labels.shape[1])
+        }
         for one, other in pairs.items():
             for name in (one, other):
                 if name not in known:
-                    raise NotFoundError(f"no label {name!r}; labels are {', '.join(self.label_names or known) or 'missing'}")
+                    raise NotFoundError(
+                        f"no label {name!r}; labels are "
+                        f"{', '.join(self.label_names or known) or 'missing'}"
+                    )
             a = known[one]
             b = known[other]
             if int(self.swap[a]) != a or int(self.swap[b]) != b:
                 raise ArgumentError(f"label {one!r} or {other!r} is in more than one pair")
-            self.swap[a], self.swap[b] = b, a
+            self.swap[a] = b
+            self.swap[b] = a
 
     @property
     def classes(self) -> bool:
@@ -117,19 +142,29 @@ class PictureSet:
         return self.labels.shape[1] > 0 and bool((one & (self.labels.sum(dim=1) == 1)).all())
 
     def label_frequencies(self, mirror: bool) -> list[float] | None:
-        """Share of the pictures that has each label, with the mirrored ones if ``mirror``; None unless there are classes."""
+        """Share of the pictures that has each label, with the mirrored ones if ``mirror``; None
+        unless there are classes."""
         if not self.classes:
             return None
         shares = self.labels.mean(dim=0)
-        return [round(share, 6) for share in ((shares + shares[self.swap]) / 2 if mirror else shares).tolist()]
+        return [
+            round(share, 6)
+            for share in ((shares + shares[self.swap]) / 2 if mirror else shares).tolist()
+        ]
 
     def labels_at(self, rows: Tensor, mirror: bool) -> Tensor:
-        """Labels ``[N, c_dim]`` of ``rows [N]`` of the set, or with ``mirror`` of the set and its mirrored pictures."""
+        """Labels ``[N, c_dim]`` of ``rows [N]`` of the set, or with ``mirror`` of the set and its
+        mirrored pictures."""
         labels = self.labels[rows % len(self)]
-        return torch.where((rows >= len(self))[:, None], labels[:, self.swap], labels) if mirror else labels
+        return (
+            torch.where((rows >= len(self))[:, None], labels[:, self.swap], labels)
+            if mirror
+            else labels
+        )
 
     def chosen(self, positions: Iterable[int], seed: int, mirror: bool) -> list[int]:
-        """Rows at ``positions`` of the stream that `batch` describes; those of mirrored pictures follow the others."""
+        """Rows at ``positions`` of the stream that `batch` describes; those of mirrored pictures
+        follow the others."""
         period = len(self) * (2 if mirror else 1)
         found = []
         for position in positions:
@@ -143,10 +178,12 @@ class PictureSet:
         return found
 
     def batch(self, positions: Iterable[int], seed: int, mirror: bool) -> tuple[Tensor, Tensor]:
-        """Return images ``[N, C, H, W]`` in [-1, 1] and labels ``[N, c_dim]`` at ``positions`` of an endless shuffled stream.
+        """Return images ``[N, C, H, W]`` in [-1, 1] and labels ``[N, c_dim]`` at ``positions`` of
+        an endless shuffled stream.
 
-        Every epoch is a permutation that only depends on ``seed`` and the epoch's number, so a position means the same image in
-        every process. With ``mirror``, an epoch contains every image as it is and mirrored.
+        Every epoch is a permutation that only depends on ``seed`` and the epoch's number, so a
+        position means the same image in every process. With ``mirror``, an epoch contains every
+        image as it is and mirrored.
         """
         chosen = self.chosen(positions, seed, mirror)
         rows = [i % len(self) for i in chosen]
@@ -170,7 +207,8 @@ class PictureSet:
 
 
 class StoredPictureSet(PictureSet):
-    """Pictures decoded when they are wanted, by threads, a batch ahead of the one that is being worked on."""
+    """Pictures decoded when they are wanted, by threads, a batch ahead of the one that is being
+    worked on."""
 
     def __init__(
         self,
@@ -180,7 +218,9 @@ class StoredPictureSet(PictureSet):
         labels: Tensor,
         label_names: Sequence[str] = (),
     ) -> None:
-        super().__init__(torch.empty(len(names), 0), labels, names, label_names, source.digest(names, labels))
+        super().__init__(
+            torch.empty(len(names), 0), labels, names, label_names, source.digest(names, labels)
+        )
         self.shape = shape
         self.source = source
         self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
@@ -194,7 +234,9 @@ class StoredPictureSet(PictureSet):
         array = _decode(self.source, self.names[row])
         if array.shape != self.shape:
             raise DataError(
-                f"{self.names[row]} has shape {array.shape}, expected {self.shape}; use dataset build", path=self.source.path
+                f"{self.names[row]} has shape {array.shape}, expected {self.shape}; use dataset "
+                "build",
+                path=self.source.path,
             )
         return array
 
@@ -202,17 +244,23 @@ class StoredPictureSet(PictureSet):
         wanted = tuple(positions), seed, mirror
         load = super().batch
         found = self._coming.pop(wanted).result() if wanted in self._coming else load(*wanted)
-        ahead = max(wanted[0]) - min(wanted[0]) + (wanted[0][1] - wanted[0][0] if len(wanted[0]) > 1 else 1)
+        ahead = (
+            max(wanted[0])
+            - min(wanted[0])
+            + (wanted[0][1] - wanted[0][0] if len(wanted[0]) > 1 else 1)
+        )
         following = tuple(position + ahead for position in wanted[0]), seed, mirror
-        self._coming = dict(list(self._coming.items())[-AHEAD:]) | {following: self._ahead.submit(load, *following)}
+        self._coming = dict(list(self._coming.items())[-AHEAD:]) | {
+            following: self._ahead.submit(load, *following)
+        }
         return found
 
 
 class PictureSource:
     """Bytes by name, from a folder or a zip; names have slashes.
 
-    Hidden files count as not there. A top folder that all of a zip is in is no part of the names, where it has sub-folders
-    or a ``dataset.json``.
+    Hidden files count as not there. A top folder that all of a zip is in is no part of the names,
+    where it has sub-folders or a ``dataset.json``.
 
     Raises:
         Error: no such folder or zip, or names that point outside of it.
@@ -228,9 +276,15 @@ class PictureSource:
             outputs.given(path)
             found = [name for name in self._archive().namelist() if not name.endswith("/")]
             for name in found:  # what is read here may be written elsewhere under the same name
-                if name.startswith(("/", "\\")) or DRIVE.match(name) or ".." in name.replace("\\", "/").split("/"):
+                if (
+                    name.startswith(("/", "\\"))
+                    or DRIVE.match(name)
+                    or ".." in name.replace("\\", "/").split("/")
+                ):
                     raise FormatError(
-                        f"the name {name[:100]!r} in it points outside; the file is malicious, or damaged", path=path
+                        f"the name {name[:100]!r} in it points outside; the file is malicious, "
+                        "or damaged",
+                        path=path,
                     )
         else:
             raise NotFoundError("no such folder or zip file", path=path)
@@ -244,17 +298,23 @@ class PictureSource:
                 outputs.given(path / name)
 
         self.names = [name for name in found if name.lower().endswith(EXTENSIONS) or name == LABELS]
-        self.others = [name for name in found if not (name.lower().endswith(EXTENSIONS) or _is_labels(name))]
+        self.others = [
+            name for name in found if not (name.lower().endswith(EXTENSIONS) or _is_labels(name))
+        ]
         """What is neither a picture nor labels."""
 
     def _archive(self) -> zipfile.ZipFile:
         try:
-            if not hasattr(self._local, "archive"):  # one a thread: reading moves the file's position
-                self._local.opened = opened_zip(self.path, PICTURES, whole=False)  # it closes the file when it goes
+            # one a thread: reading moves the file's position
+            if not hasattr(self._local, "archive"):
+                # it closes the file when it goes
+                self._local.opened = opened_zip(self.path, PICTURES, whole=False)
                 self._local.archive = self._local.opened.__enter__()
         # What is in the directory of an archive can be anything.
         except (OSError, ValueError, OverflowError) as error:
-            raise FormatError(f"not a readable zip file ({reason(error)})", path=self.path) from error
+            raise FormatError(
+                f"not a readable zip file ({reason(error)})", path=self.path
+            ) from error
         archive: zipfile.ZipFile = self._local.archive
         return archive
 
@@ -274,26 +334,38 @@ class PictureSource:
         except Error:
             raise
         except Exception as error:  # damaged members fail in as many ways as there are compressions
-            raise FormatError(f"{shown(name)} cannot be read ({reason(error)})", path=self.path) from error
+            raise FormatError(
+                f"{shown(name)} cannot be read ({reason(error)})", path=self.path
+            ) from error
 
     def _check_size(self, name: str, size: int, packed: int | None) -> None:
         if size > LARGEST_FILE:
-            raise FormatError(f"{name} has {size / 2**20:.0f} MB, more than {LARGEST_FILE / 2**20:.0f} MB", path=self.path)
+            raise FormatError(
+                f"{name} has {size / 2**20:.0f} MB, more than {LARGEST_FILE / 2**20:.0f} MB",
+                path=self.path,
+            )
         if packed is not None and size > DENSE and size > DENSEST * max(packed, 1):
             raise FormatError(
-                f"{name} is {packed} bytes that unpack to {size / 2**20:.0f} MB; the file may be malicious", path=self.path
+                f"{name} is {packed} bytes that unpack to {size / 2**20:.0f} MB; the file may be "
+                "malicious",
+                path=self.path,
             )
 
     def digest(self, names: Sequence[str], labels: Tensor) -> str:
         digest = hashlib.sha256()
         for name in names:
-            crc = zlib.crc32(self.read(name)) if os.path.isdir(self.path) else self._archive().getinfo(self._top + name).CRC
+            crc = (
+                zlib.crc32(self.read(name))
+                if os.path.isdir(self.path)
+                else self._archive().getinfo(self._top + name).CRC
+            )
             digest.update(f"{name} {crc}\n".encode("utf-8", "surrogateescape"))
         digest.update(labels.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
 
     def labels(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The ``dataset.json``, {} where there is none, and its labels by the names of the pictures here.
+        """The ``dataset.json``, {} where there is none, and its labels by the names of the pictures
+        here.
 
         Backslashes and ``./`` in its names are matched, and the top folder.
 
@@ -309,23 +381,30 @@ class PictureSource:
             return document, {self.plain(str(name)): label for name, label in rows}
         except (ValueError, AttributeError, TypeError) as error:
             raise FormatError(
-                f'{LABELS} must be {{"labels": [["name.png", 0], ...]}} ({reason(error)})', path=self.path
+                f'{LABELS} must be {{"labels": [["name.png", 0], ...]}} ({reason(error)})',
+                path=self.path,
             ) from error
 
     def _label_text(self) -> tuple[bytes, int]:
-        """The ``dataset.json``, and how many things may be in it: both may be the larger, the more pictures there are."""
+        """The ``dataset.json``, and how many things may be in it: both may be the larger, the more
+        pictures there are."""
         pictures = len(self.names)
-        if os.path.isfile(self.path):  # in a zip a name needs few bytes where no picture is behind it
+        # in a zip a name needs few bytes where no picture is behind it
+        if os.path.isfile(self.path):
             pictures = min(pictures, os.path.getsize(self.path) // PICTURE)
             size = self._archive().getinfo(self._top + LABELS).file_size
         else:
             size = os.path.getsize(self.path / LABELS)
         if size > TEXT + LABEL * pictures:
-            raise FormatError(f"{LABELS} has {size} bytes, expected at most {TEXT + LABEL * pictures}", path=self.path)
+            raise FormatError(
+                f"{LABELS} has {size} bytes, expected at most {TEXT + LABEL * pictures}",
+                path=self.path,
+            )
         return self.read(LABELS), THINGS + NUMBERS * pictures
 
     def plain(self, name: str) -> str:
-        """``name`` as a table of labels has it, with the separators of `names` and without the top folder."""
+        """``name`` as a table of labels has it, with the separators of `names` and without the top
+        folder."""
         found = PurePosixPath(name.replace("\\", "/")).as_posix()
         return found.removeprefix(self._top) if self._top else found
 
@@ -335,13 +414,19 @@ def _is_labels(name: str) -> bool:
 
 
 def _common_top(names: Sequence[str]) -> str:
-    """``"photos/"`` where all ``names`` begin with it, and further folders or a ``dataset.json`` are beneath it."""
+    """``"photos/"`` where all ``names`` begin with it, and further folders or a ``dataset.json``
+    are beneath it."""
     tops = {name.partition("/")[0] for name in names}
     if len(tops) != 1 or not all("/" in name for name in names):
         return ""
     top = f"{tops.pop()}/"
     beneath = [name.removeprefix(top) for name in names]
-    return top if LABELS in beneath or all("/" in name for name in beneath if name.lower().endswith(EXTENSIONS)) else ""
+    return (
+        top
+        if LABELS in beneath
+        or all("/" in name for name in beneath if name.lower().endswith(EXTENSIONS))
+        else ""
+    )
 
 
 def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> PictureSet:
@@ -350,7 +435,8 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
     If the decoded images take more than ``in_memory`` bytes, they are decoded on demand.
 
     Raises:
-        Error: a missing file, no images, images that are not square or not all of one size, or labels that do not match.
+        Error: a missing file, no images, images that are not square or not all of one size, or
+            labels that do not match.
     """
     source = PictureSource(Path(path))
     names = sorted(name for name in source.names if name.lower().endswith(EXTENSIONS))
@@ -365,7 +451,10 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
     arrays = [first, *(_decode(source, name) for name in names[1:])]
     for name, array in zip(names, arrays, strict=True):
         if array.shape != first.shape:
-            raise DataError(f"{name} has shape {array.shape}, {names[0]} {first.shape}; use dataset build", path=path)
+            raise DataError(
+                f"{name} has shape {array.shape}, {names[0]} {first.shape}; use dataset build",
+                path=path,
+            )
 
     return PictureSet(torch.from_numpy(np.stack(arrays)), labels, names, label_names)
 
@@ -378,7 +467,9 @@ def _decode(source: PictureSource, name: str) -> np.ndarray[Any, Any]:
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     if array.shape[1] != array.shape[2]:
         raise DataError(
-            f"{name} is {array.shape[2]} x {array.shape[1]}, training needs squares; use dataset build", path=source.path
+            f"{name} is {array.shape[2]} x {array.shape[1]}, training needs squares; use dataset "
+            "build",
+            path=source.path,
         )
     return np.ascontiguousarray(array)
 
@@ -401,10 +492,13 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
         label_names = [str(name) for name in given]
         count = max(len(label_names), max(rows) + 1)
         if label_names and len(label_names) < count:
-            raise FormatError(f"{LABELS} names {len(label_names)} labels, but has number {count - 1}", path=path)
+            raise FormatError(
+                f"{LABELS} names {len(label_names)} labels, but has number {count - 1}", path=path
+            )
         if count > MOST_LABELS or (len(rows) * count > MOST_NUMBERS and count > 2 * len(set(rows))):
             raise FormatError(
-                f"{LABELS} has the label {quoted(max(rows))}, but only {len(set(rows))} different ones;"
+                f"{LABELS} has the label {quoted(max(rows))}, but only {len(set(rows))} "
+                "different ones;"
                 " number them from 0 without gaps",
                 path=path,
             )
@@ -412,20 +506,27 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
     if all(isinstance(row, list) for row in rows):
         lengths = sorted({len(row) for row in rows})
         if len(lengths) > 1:
-            raise FormatError(f"{LABELS} has labels of unequal length ({lengths[0]} and {lengths[-1]})", path=path)
+            raise FormatError(
+                f"{LABELS} has labels of unequal length ({lengths[0]} and {lengths[-1]})", path=path
+            )
         try:
             vectors = torch.tensor(rows, dtype=torch.float32)
         except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-            raise FormatError(f"{LABELS} has labels that are not numbers ({reason(error)})", path=path) from error
+            raise FormatError(
+                f"{LABELS} has labels that are not numbers ({reason(error)})", path=path
+            ) from error
         if vectors.ndim != 2 or not bool(vectors.isfinite().all()):
             raise FormatError(f"{LABELS} has labels that are no finite numbers", path=path)
         return vectors, []
 
-    raise FormatError(f"{LABELS} must have a whole number, or a list of numbers, for every image", path=path)
+    raise FormatError(
+        f"{LABELS} must have a whole number, or a list of numbers, for every image", path=path
+    )
 
 
 def portable(name: str) -> str:
-    """``name`` without what is refused or cannot be stored elsewhere: backslashes, a drive, letters that are not printable."""
+    """``name`` without what is refused or cannot be stored elsewhere: backslashes, a drive, letters
+    that are not printable."""
     found = "".join(letter if letter.isprintable() and letter != "\\" else "_" for letter in name)
     return f"{found[0]}_{found[2:]}" if DRIVE.match(found) else found
 
@@ -435,11 +536,12 @@ def write_pictures(
     pictures: Iterable[tuple[str, Image.Image]],
     labels: Callable[[str], str | None] | None = None,
 ) -> int:
-    """Write ``(name, picture)`` pairs as PNGs to an uncompressed zip (``path`` ends in .zip) or a folder; returns their number.
+    """Write ``(name, picture)`` pairs as PNGs to an uncompressed zip (``path`` ends in .zip) or a
+    folder; returns their number.
 
-    ``labels`` maps a name to its label. Labels are numbered in sorted order and stored with their names in NVIDIA's
-    ``dataset.json``. The bytes depend only on the images, not on the time of writing. The zip or folder is either complete or
-    absent.
+    ``labels`` maps a name to its label. Labels are numbered in sorted order and stored with their
+    names in NVIDIA's ``dataset.json``. The bytes depend only on the images, not on the time of
+    writing. The zip or folder is either complete or absent.
 
     Raises:
         Error: nothing to write, or some images have no label although others do.
@@ -449,9 +551,12 @@ def write_pictures(
 
     def fill(write: Callable[[str, bytes], None]) -> None:
         for name, picture in pictures:
-            if len(found) + 1 == PICTURES and path.suffix.lower() == ".zip":  # it could not be read again
+            # it could not be read again
+            if len(found) + 1 == PICTURES and path.suffix.lower() == ".zip":
                 raise DataError(
-                    f"a zip has fewer than {PICTURES} pictures; give a folder, which has as many as there are", path=path
+                    f"a zip has fewer than {PICTURES} pictures; give a folder, which has as many "
+                    "as there are",
+                    path=path,
                 )
             buffer = io.BytesIO()
             picture.save(buffer, "PNG", icc_profile=None)
@@ -461,7 +566,9 @@ def write_pictures(
         if not found:
             raise NotFoundError("there are no images to write", path=path)
         if labels is not None and all(label is None for label in found.values()):
-            raise DataError("none of the images has a label, although labels were asked for", path=path)
+            raise DataError(
+                "none of the images has a label, although labels were asked for", path=path
+            )
 
         if any(label is not None for label in found.values()):
             bare = [name for name, label in found.items() if label is None]
@@ -474,12 +581,17 @@ def write_pictures(
     if path.suffix.lower() == ".zip":
         if outputs.in_force():
             _check_replaceable(path)
-        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with (
+            replacing(path) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+        ):
             archive.comment = WRITTEN_BY
             fill(lambda name, data: archive.writestr(zipfile.ZipInfo(name), data))
     else:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise OutputError("already exists; give a new folder, or a name that ends in .zip", path=path)
+            raise OutputError(
+                "already exists; give a new folder, or a name that ends in .zip", path=path
+            )
         with replacing_folder(path) as partial:
 
             def write(name: str, data: bytes) -> None:
@@ -503,7 +615,9 @@ def _check_replaceable(path: Path) -> None:
         ours = False
     if not ours:
         raise OutputError(
-            "already exists, and latentedit did not write it; give the output another name, or remove that file", path=path
+            "already exists, and latentedit did not write it; give the output another name, or "
+            "remove that file",
+            path=path,
         )
 
 

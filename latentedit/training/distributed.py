@@ -1,7 +1,7 @@
 """Several processes on one training run: who they are, and the sums they share.
 
-Gradients are added up explicitly, as one flat vector. Wrappers that hook into the backward pass give wrong gradients where
-some parameters have none, which is so in every lazy regularisation pass.
+Gradients are added up explicitly, as one flat vector. Wrappers that hook into the backward pass
+give wrong gradients where some parameters have none, which is so in every lazy regularisation pass.
 """
 
 import os
@@ -36,7 +36,9 @@ class World:
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether ``flag`` is set in any of the processes."""
-        return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
+        return (
+            flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
+        )
 
     def same(self, values: Tensor) -> bool:
         """Whether ``values`` are equal in all of the processes."""
@@ -48,15 +50,23 @@ class World:
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its sum over the processes; one that is missing everywhere stays missing."""
+        """Replace every gradient by its sum over the processes; one that is missing everywhere
+        stays missing."""
         if self.size == 1:
             return
         members = list(parameters)
-        present = torch.tensor([float(p.grad is not None) for p in members], device=members[0].device)
+        present = torch.tensor(
+            [float(p.grad is not None) for p in members], device=members[0].device
+        )
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in members]
-        flat = self.sum(torch.cat([*(part.flatten() for part in parts), present.to(parts[0].dtype)]))
-        sums, counts = flat[: -len(members)], flat[-len(members) :].tolist()
-        for parameter, part, count in zip(members, sums.split([p.numel() for p in members]), counts, strict=True):
+        flat = self.sum(
+            torch.cat([*(part.flatten() for part in parts), present.to(parts[0].dtype)])
+        )
+        sums = flat[: -len(members)]
+        counts = flat[-len(members) :].tolist()
+        for parameter, part, count in zip(
+            members, sums.split([p.numel() for p in members]), counts, strict=True
+        ):
             parameter.grad = part.view_as(parameter).clone() if count else None
 
     def leave(self) -> None:
@@ -65,7 +75,8 @@ class World:
 
 
 def backend(processes: int, gpus: int) -> str:
-    """What connects as many ``processes`` of one machine: NCCL where each has a GPU of its own, else gloo.
+    """What connects as many ``processes`` of one machine: NCCL where each has a GPU of its own,
+    else gloo.
 
     NCCL refuses two processes on one GPU. Gloo adds up tensors of GPUs too, by way of the host.
     """
@@ -73,10 +84,11 @@ def backend(processes: int, gpus: int) -> str:
 
 
 def join_world(device: str = "cpu") -> World:
-    """The processes that ``torchrun``, or another launcher that sets RANK, WORLD_SIZE and MASTER_ADDR, has started.
+    """The processes that ``torchrun``, or another launcher that sets RANK, WORLD_SIZE and
+    MASTER_ADDR, has started.
 
-    ``device`` "cuda" gives the processes of a machine its GPUs in turn (`backend` says what connects them). Without those
-    variables this process is alone.
+    ``device`` "cuda" gives the processes of a machine its GPUs in turn (`backend` says what
+    connects them). Without those variables this process is alone.
 
     Raises:
         Error: the variables are there but do not fit together, or the others cannot be reached.
@@ -86,9 +98,13 @@ def join_world(device: str = "cpu") -> World:
     if "WORLD_SIZE" not in given or os.environ["WORLD_SIZE"] == "1":
         return World()
     if len(given) < len(names):
-        raise ArgumentError(f"WORLD_SIZE is set, but not {', '.join(n for n in names if n not in given)}; start with torchrun")
+        raise ArgumentError(
+            f"WORLD_SIZE is set, but not {', '.join(n for n in names if n not in given)}; start "
+            "with torchrun"
+        )
     try:
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        rank = int(os.environ["RANK"])
+        size = int(os.environ["WORLD_SIZE"])
         gpus = torch.cuda.device_count() if device.startswith("cuda") else 0
         local_rank = int(os.environ.get("LOCAL_RANK", rank))
         if gpus:
@@ -97,5 +113,7 @@ def join_world(device: str = "cpu") -> World:
             here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
             dist.init_process_group(backend(here, gpus), rank=rank, world_size=size)
     except (ValueError, RuntimeError) as error:
-        raise ArgumentError(f"cannot join the other processes ({str(error).splitlines()[0]})") from error
+        raise ArgumentError(
+            f"cannot join the other processes ({str(error).splitlines()[0]})"
+        ) from error
     return World(rank, size, local_rank)

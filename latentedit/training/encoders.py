@@ -1,4 +1,5 @@
-"""Training an encoder from a generator's own pictures, whose w are known, and from photographs where there are some."""
+"""Training an encoder from a generator's own pictures, whose w are known, and from photographs
+where there are some."""
 
 import os
 import time
@@ -54,9 +55,13 @@ class EncoderTraining:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 2:
-            raise ArgumentError(f"steps must be at least 1 and batch at least 2, got {self.steps} and {self.batch}")
+            raise ArgumentError(
+                f"steps must be at least 1 and batch at least 2, got {self.steps} and {self.batch}"
+            )
         if not 0 < self.photo_share < 1:
-            raise ArgumentError(f"the share of photos must lie between 0 and 1, got {self.photo_share}")
+            raise ArgumentError(
+                f"the share of photos must lie between 0 and 1, got {self.photo_share}"
+            )
 
 
 class EncoderTrainer:
@@ -77,7 +82,11 @@ class EncoderTrainer:
         config: EncoderConfig | None = None,
         photos: PictureSet | None = None,
     ) -> None:
-        if photos is not None and photos.shape != (generator.channels, generator.resolution, generator.resolution):
+        if photos is not None and photos.shape != (
+            generator.channels,
+            generator.resolution,
+            generator.resolution,
+        ):
             raise IncompatibleError(
                 f"the photos have shape {list(photos.shape)}, the images of the generator"
                 f" [{generator.channels}, {generator.resolution}, {generator.resolution}]"
@@ -96,34 +105,48 @@ class EncoderTrainer:
         self.device = generator.device
         self.statistics = WStatistics.of(generator)
         self.mean = self.statistics.mean.to(self.device)
-        self.whitening, self.colouring = self.statistics.whitening.to(self.device), self.statistics.colouring.to(self.device)
+        self.whitening, self.colouring = (
+            self.statistics.whitening.to(self.device),
+            self.statistics.colouring.to(self.device),
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self.encoder = Encoder(config or EncoderConfig.of(generator)).to(self.device)
             self.averaged = Encoder(self.encoder.config).to(self.device).requires_grad_(False)
 
         self.averaged.load_state_dict(self.encoder.state_dict())
-        self.optimiser = torch.optim.Adam(self.encoder.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
+        self.optimiser = torch.optim.Adam(
+            self.encoder.parameters(), lr=options.learning_rate, betas=(0.9, 0.99)
+        )
         self.step_number = 0
         self.interrupted = False
 
     def step(self) -> dict[str, float]:
         """One step; W and W+ in turn.
 
-        Where w is known the loss is the distance that its error makes by the curvature, so that nothing has to be
-        differentiated but the encoder; photographs are compared as pictures. Returns both distances after every pass.
+        Where w is known the loss is the distance that its error makes by the curvature, so that
+        nothing has to be differentiated but the encoder; photographs are compared as pictures.
+        Returns both distances after every pass.
         """
         plus = self.step_number % 2 == 1
         draws = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step_number)
-        real = min(max(round(self.batch * self.photo_share), 1), self.batch - 1) if self.photos is not None else 0
+        real = (
+            min(max(round(self.batch * self.photo_share), 1), self.batch - 1)
+            if self.photos is not None
+            else 0
+        )
         own = self.batch - real
         rows = self.encoder.config.num_ws
         dim = self.encoder.config.w_dim
         synthesis = partial(self.generator.synthesis, precision=self.precision)
         shapes = self.generator.synthesis.noise_shapes
         with torch.no_grad():
-            known = sample_rows(self.generator, self.statistics, own, draws, *(() if plus else (0.0, 0.0)))
-            noise: Any = [torch.randn(own, *shape[1:], generator=draws).to(self.device) for shape in shapes]
+            known = sample_rows(
+                self.generator, self.statistics, own, draws, *(() if plus else (0.0, 0.0))
+            )
+            noise: Any = [
+                torch.randn(own, *shape[1:], generator=draws).to(self.device) for shape in shapes
+            ]
             image = synthesis(self.mean + known @ self.colouring, noise=noise)
             if real:
                 image = torch.cat([image, self._photographs(real, draws)])
@@ -132,7 +155,9 @@ class EncoderTrainer:
 
         for group in self.optimiser.param_groups:
             t = self.step_number / self.steps
-            group["lr"] = self.learning_rate * min(1.0, (self.step_number + 1) / 100) * max(1 - t, 0.01)
+            group["lr"] = (
+                self.learning_rate * min(1.0, (self.step_number + 1) / 100) * max(1 - t, 0.01)
+            )
 
         self.optimiser.zero_grad(set_to_none=True)
         u = torch.zeros(self.batch, rows, dim, device=self.device)
@@ -142,7 +167,8 @@ class EncoderTrainer:
             shared, offsets = self.encoder(image, rendered, u)
             u = u + shared + (offsets if plus else 0)
             error = u[:own] - known
-            predicted = self.curvature.distance(error)  # far above the true one where that is large: hence the logarithm
+            # far above the true one where that is large: hence the logarithm
+            predicted = self.curvature.distance(error)
             loss = (predicted.log1p() + W_WEIGHT * error.square().mean(dim=(1, 2))).sum()
             loss = loss + PRIOR_WEIGHT * u.square().mean(dim=(1, 2)).sum()
             terms[f"{space} {number}"] = float(predicted.detach().mean())
@@ -163,7 +189,9 @@ class EncoderTrainer:
         self.optimiser.step()
         decay = min(AVERAGED, (self.step_number + 1) / (self.step_number + 10))
         with torch.no_grad():
-            for averaged, parameter in zip(self.averaged.parameters(), self.encoder.parameters(), strict=True):
+            for averaged, parameter in zip(
+                self.averaged.parameters(), self.encoder.parameters(), strict=True
+            ):
                 averaged.lerp_(parameter, 1 - decay)
 
         self.step_number += 1
@@ -196,7 +224,9 @@ class EncoderTrainer:
         Raises:
             Error: the state of another generator's encoder, or of one of other sizes.
         """
-        if state["config"] != self.encoder.config.as_dict() or state["fingerprint"] != fingerprint(self.generator):
+        if state["config"] != self.encoder.config.as_dict() or state["fingerprint"] != fingerprint(
+            self.generator
+        ):
             raise IncompatibleError("the training state belongs to another encoder")
         step = state["step"]
         if type(step) is not int or not 0 <= step < 2**53:
@@ -226,11 +256,13 @@ def train_encoder(
     save_minutes: float = 5.0,
     report: Report | None = None,
 ) -> Encoder:
-    """Train until ``trainer.steps`` or the time is reached, from the file ``state`` on if it is there; it is written every few
-    minutes, at the end and on Ctrl-C, which sets ``trainer.interrupted``. Returns the averaged encoder.
+    """Train until ``trainer.steps`` or the time is reached, from the file ``state`` on if it is
+    there; it is written every few minutes, at the end and on Ctrl-C, which sets
+    ``trainer.interrupted``. Returns the averaged encoder.
 
     Raises:
-        Error: ``state`` is none, or of another encoder; another process trains from it; it cannot be written.
+        Error: ``state`` is none, or of another encoder; another process trains from it; it cannot
+            be written.
     """
     state = Path(state)
     with alone(state.with_name(f"{state.name}.lock"), state):
@@ -257,7 +289,8 @@ def train_encoder(
 
 
 def saved_curvature(state: str | os.PathLike[str]) -> Curvature | None:
-    """What a training that goes on from the file ``state`` measured at its beginning; None where there is no such file."""
+    """What a training that goes on from the file ``state`` measured at its beginning; None where
+    there is no such file."""
     if not Path(state).is_file():
         return None
     with _explaining(state):
@@ -274,7 +307,9 @@ def _explaining(path: str | os.PathLike[str]) -> Iterator[None]:
             said = f"not a training state of an encoder, or damaged: {said}"
         raise FormatError(f"{said}; remove it to start again", path=path) from error
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise FormatError("not a training state of an encoder, or damaged; remove it to start again", path=path) from error
+        raise FormatError(
+            "not a training state of an encoder, or damaged; remove it to start again", path=path
+        ) from error
 
 
 def _save(path: Path, trainer: EncoderTrainer) -> None:

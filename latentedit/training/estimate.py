@@ -29,8 +29,15 @@ class Estimate:
         return 1e6 / self.images_per_second / 3600
 
 
-def estimate(config: TrainingConfig, shape: tuple[int, ...], c_dim: int, device: torch.device, processes: int = 1) -> Estimate:
-    """Estimate a run: count the operations of both networks for one image without computing them, and time one convolution.
+def estimate(
+    config: TrainingConfig,
+    shape: tuple[int, ...],
+    c_dim: int,
+    device: torch.device,
+    processes: int = 1,
+) -> Estimate:
+    """Estimate a run: count the operations of both networks for one image without computing them,
+    and time one convolution.
 
     Args:
         shape: (channels, height, width) of the images.
@@ -50,14 +57,25 @@ def estimate(config: TrainingConfig, shape: tuple[int, ...], c_dim: int, device:
 
     flop_g, kept_g = (amount / n for amount in measure(lambda: g.synthesis(ws, noise=noise))[:2])
     flop_d, kept_d = (amount / n for amount in measure(lambda: d(images, labels))[:2])
-    # Passes over a picture: forward 1, backward 2 (1 where weights need none), double backward 3 forwards more.
+    # Passes over a picture: forward 1, backward 2 (1 where weights need none), double backward 3
+    # forwards more.
     path = 0.5 / config.path_interval * 6 if config.path_weight else 0
     r1 = 6 / config.r1_interval if config.r1_gamma else 0
     flop = flop_g * (3 + 1 + path) + flop_d * (2 + 2 * 3 + r1)
     at_once = config.micro_batch or max(config.batch // processes, 1)
     precision = auto_precision(device) if config.precision == "auto" else config.precision
     reduced = 0.5 if precision != "fp32" else 1.0
-    kept = max(kept_g + kept_d, 2 * kept_d, 2.5 * kept_d if config.r1_gamma else 0, 1.25 * kept_g) * at_once * reduced
+    kept = (
+        max(kept_g + kept_d, 2 * kept_d, 2.5 * kept_d if config.r1_gamma else 0, 1.25 * kept_g)
+        * at_once
+        * reduced
+    )
     count_g, count_d = (sum(p.numel() for p in network.parameters()) for network in (g, d))
     weights = 4 * (count_g * 5 + count_d * 4)  # weights, two moments, gradients, and the average
-    return Estimate(count_g, count_d, flop / 1e9, (weights + kept) / 1e9, processes * SHARE * convolution_rate(device) / flop)
+    return Estimate(
+        count_g,
+        count_d,
+        flop / 1e9,
+        (weights + kept) / 1e9,
+        processes * SHARE * convolution_rate(device) / flop,
+    )

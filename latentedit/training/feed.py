@@ -39,7 +39,9 @@ class Feed:
         self.labels = data.labels_at(torch.arange(self.period), mirror).to(device)
         """``[period, c_dim]``."""
         self.pixels = data.pixels.to(device) if _fits(data, device) else None
-        self._rows = [torch.zeros(len(samples), dtype=torch.long, device=device) for samples in rounds]
+        self._rows = [
+            torch.zeros(len(samples), dtype=torch.long, device=device) for samples in rounds
+        ]
         self._pictures: list[Tensor] = []
         if self.pixels is None:
             shapes = [(len(samples), *data.shape) for samples in rounds]
@@ -49,12 +51,15 @@ class Feed:
         """Fetch the batch that follows ``images_seen`` pictures."""
         for index, samples in enumerate(self.rounds):
             positions = range(images_seen + samples.start, images_seen + samples.stop, samples.step)
-            _send(torch.tensor(self.data.chosen(positions, self.seed, self.mirror)), self._rows[index])
+            _send(
+                torch.tensor(self.data.chosen(positions, self.seed, self.mirror)), self._rows[index]
+            )
             if self.pixels is None:
                 _send(self.data.batch(positions, self.seed, self.mirror)[0], self._pictures[index])
 
     def pictures(self, index: int) -> tuple[Tensor, Tensor]:
-        """Those of round ``index``, ``[N, C, H, W]`` in [-1, 1], and their labels ``[N, c_dim]``."""
+        """Those of round ``index``, ``[N, C, H, W]`` in [-1, 1], and their labels
+        ``[N, c_dim]``."""
         rows = self._rows[index]
         if self.pixels is None:
             return self._pictures[index], self.labels[rows]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from latentedit.errors import ArgumentError
 
-BILINEAR, ZEROS = 0, 0
+BILINEAR = 0
+ZEROS = 0
 """PyTorch's numbers for the interpolation and for what lies outside of a picture."""
 
 
@@ -68,9 +69,9 @@ class _Spread(torch.autograd.Function):
         ctx.save_for_backward(grid)
         # The operation wants pictures for their shape alone: what is not computed is not read.
         shape = gradient.new_empty(1).expand(*gradient.shape[:2], *size)
-        spread: Tensor = torch.ops.aten.grid_sampler_2d_backward(gradient, shape, grid, BILINEAR, ZEROS, False, [True, False])[
-            0
-        ]
+        spread: Tensor = torch.ops.aten.grid_sampler_2d_backward(
+            gradient, shape, grid, BILINEAR, ZEROS, False, [True, False]
+        )[0]
         return spread
 
     @staticmethod

@@ -40,11 +40,14 @@ from latentedit.training.data import PictureSet
 from latentedit.training.distributed import World
 from latentedit.training.trainer import Trainer
 
-STATE, LOG, BEST = "state.pt", "log.jsonl", "best.json"
+STATE = "state.pt"
+LOG = "log.jsonl"
+BEST = "best.json"
 LOCK = "train.lock"
 GRID = (8, 12)
 """Rows and columns of a sample grid."""
-NEWEST, OLDER = 3, 8
+NEWEST = 3
+OLDER = 8
 """Snapshots kept: the newest, and at most so many older ones."""
 PROBED = 64
 """Pictures whose discriminator outputs are logged at a snapshot."""
@@ -68,7 +71,8 @@ class RunOptions:
     held_out: PictureSet | None = None
     """Images that are not used for training; the discriminator's outputs for them are logged."""
     measure: Measure | None = None
-    """Measures a snapshot, e.g. with `latentedit.metrics`; the first metric selects the best snapshot, lower is better."""
+    """Measures a snapshot, e.g. with `latentedit.metrics`; the first metric selects the best
+    snapshot, lower is better."""
     accept_changes: bool = False
     """Resume although options or data differ from those the run was started with."""
     tensorboard: bool = False
@@ -94,10 +98,10 @@ def train(
 ) -> Path:
     """Train until ``config.kimg``, or resume the run in the folder ``out``; returns the model file.
 
-    Every snapshot writes to ``out``: ``state.pt`` (enough to resume), ``model.safetensors`` (the newest),
-    ``model-KIMG.safetensors`` and ``fakes-KIMG.png`` (old ones are removed by `thin`), ``options.json``, ``log.jsonl`` and
-    ``curves.png``; with ``measure`` also ``model-best.safetensors`` and ``best.json``. Ctrl-C finishes the step and writes a
-    snapshot.
+    Every snapshot writes to ``out``: ``state.pt`` (enough to resume), ``model.safetensors`` (the
+    newest), ``model-KIMG.safetensors`` and ``fakes-KIMG.png`` (old ones are removed by `thin`),
+    ``options.json``, ``log.jsonl`` and ``curves.png``; with ``measure`` also
+    ``model-best.safetensors`` and ``best.json``. Ctrl-C finishes the step and writes a snapshot.
 
     Args:
         world: the processes that share the work, from `join_world`; the first one writes.
@@ -106,20 +110,26 @@ def train(
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM, with the snapshot written.
-        Error: other options or data than the run was started with; another process trains in ``out``; divergence; the disk is
-            full.
+        Error: other options or data than the run was started with; another process trains in
+            ``out``; divergence; the disk is full.
     """
     out = Path(out)
     held_out = options.held_out
     init_from = options.init_from
     framing = options.framing
     if held_out is not None and held_out.shape != data.shape:
-        raise IncompatibleError(f"held-out images have shape {held_out.shape}, the training set {data.shape}")
+        raise IncompatibleError(
+            f"held-out images have shape {held_out.shape}, the training set {data.shape}"
+        )
 
     if held_out is not None:
         unknown = set(held_out.label_names) - set(data.label_names)
-        if unknown or (not held_out.label_names and held_out.labels.shape[1] != data.labels.shape[1]):
-            raise IncompatibleError("held-out images must have the labels that the training set has")
+        if unknown or (
+            not held_out.label_names and held_out.labels.shape[1] != data.labels.shape[1]
+        ):
+            raise IncompatibleError(
+                "held-out images must have the labels that the training set has"
+            )
 
     trainer = Trainer(config, data, device, world, graphs=options.graphs)
     tell = notice or (lambda line: None)
@@ -137,9 +147,16 @@ def train(
                 tell("the model to start from has no effect on a run that is resumed")
         elif init_from is not None:
             shares = trainer.start_from(init_from)
-            tell("took over " + " and ".join(f"{share:.0%} of the {name}" for name, share in shares.items()))
+            tell(
+                "took over "
+                + " and ".join(f"{share:.0%} of the {name}" for name, share in shares.items())
+            )
         trainer.agree()
-        run = _Folder(out, trainer, framing, options.provenance or {}, held_out, options.measure) if world.leads else None
+        run = (
+            _Folder(out, trainer, framing, options.provenance or {}, held_out, options.measure)
+            if world.leads
+            else None
+        )
         if run is not None:
             write_bytes(out / "options.json", json.dumps(config.as_dict(), indent=2).encode())
             _cut_log(out / LOG, trainer.images_seen / 1000)
@@ -149,8 +166,14 @@ def train(
     started = reported = time.monotonic()
     seconds_before = trainer.seconds
     images_before = trainer.images_seen
-    next_snapshot = (trainer.images_seen // int(config.snapshot_kimg * 1000) + 1) * config.snapshot_kimg * 1000
-    with held, _interruptible() as interrupted, _log(out if run else None, options.tensorboard) as write:
+    next_snapshot = (
+        (trainer.images_seen // int(config.snapshot_kimg * 1000) + 1) * config.snapshot_kimg * 1000
+    )
+    with (
+        held,
+        _interruptible() as interrupted,
+        _log(out if run else None, options.tensorboard) as write,
+    ):
         while trainer.images_seen < config.kimg * 1000:
             trainer.step()
             now = time.monotonic()
@@ -163,7 +186,9 @@ def train(
             if run is not None and (now - reported > 1 or due):
                 reported = now
                 try:
-                    figures = _figures(trainer, (trainer.images_seen - images_before) / (now - started))
+                    figures = _figures(
+                        trainer, (trainer.images_seen - images_before) / (now - started)
+                    )
                     figures["loading_images_per_second"] = loading
                     trainer.check_finite()
                     if due:
@@ -184,14 +209,16 @@ def train(
                 break
         if interrupted.is_set():
             raise Interrupted(
-                f"interrupted; {out / 'model.safetensors'} and the state are written, run the same command again to resume"
+                f"interrupted; {out / 'model.safetensors'} and the state are written, run the "
+                "same command again to resume"
             )
 
     return out / "model.safetensors"
 
 
 def _enter(out: Path, trainer: Trainer, world: World, held: ExitStack) -> None:
-    """Have the folder to this run alone: two would resume from one state and replace each other's snapshots."""
+    """Have the folder to this run alone: two would resume from one state and replace each other's
+    snapshots."""
     refused: Error | None = None
     if world.leads:
         try:
@@ -231,16 +258,23 @@ class _Folder:
         return self.trainer.model(self.framing, self.provenance)
 
     def figures(self) -> dict[str, float]:
-        """What is logged at a snapshot only: discriminator outputs without augmentation, and the measures."""
+        """What is logged at a snapshot only: discriminator outputs without augmentation, and the
+        measures."""
         trainer = self.trainer
         data = self.trainer.data
         rows = _spaced(len(data))
-        figures = {"logits_train": trainer.logits(trainer.coarsened(from_uint8(data.read(rows))), data.labels[rows])}
+        figures = {
+            "logits_train": trainer.logits(
+                trainer.coarsened(from_uint8(data.read(rows))), data.labels[rows]
+            )
+        }
         if self.held_out is not None:
             rows = _spaced(len(self.held_out))
             unseen = trainer.coarsened(from_uint8(self.held_out.read(rows)))
             figures["logits_held_out"] = trainer.logits(unseen, self._held_out_labels()[rows])
-        figures["logits_generated"] = trainer.logits(self.fakes[:PROBED], self.grid_c[:PROBED].cpu())
+        figures["logits_generated"] = trainer.logits(
+            self.fakes[:PROBED], self.grid_c[:PROBED].cpu()
+        )
         if self.measure is not None:
             figures.update(self.measure(self.model()))
         return figures
@@ -263,7 +297,8 @@ class _Folder:
         return torch.cat([self.trainer.g_ema(z[None], c[None]).cpu() for z, c in pairs])
 
     def snapshot(self) -> None:
-        """Write weights, random pictures and the state; before anything is measured, so that nothing is lost by that."""
+        """Write weights, random pictures and the state; before anything is measured, so that
+        nothing is lost by that."""
         trainer = self.trainer
         out = self.out
         trainer.check_weights()
@@ -308,9 +343,14 @@ def _read_best(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     found: dict[str, Any] = read_json(path)
-    words = isinstance(found, dict) and all(isinstance(found.get(name), str) for name in ("kimg", "name"))
+    words = isinstance(found, dict) and all(
+        isinstance(found.get(name), str) for name in ("kimg", "name")
+    )
     if not words or not is_number(found.get("value")):
-        raise FormatError("expected kimg, name and value of the best snapshot; remove it to start again", path=path)
+        raise FormatError(
+            "expected kimg, name and value of the best snapshot; remove it to start again",
+            path=path,
+        )
     return found
 
 
@@ -320,15 +360,19 @@ def _spaced(count: int) -> list[int]:
 
 
 def _cut_log(path: Path, kimg: float) -> None:
-    """Remove what a killed run logged after the snapshot that is resumed from, and a last line that was cut off."""
+    """Remove what a killed run logged after the snapshot that is resumed from, and a last line that
+    was cut off."""
     if path.is_file():
-        lines = [json.dumps(record) + "\n" for record in read_log(path) if record.get("kimg", 0) <= kimg]
+        lines = [
+            json.dumps(record) + "\n" for record in read_log(path) if record.get("kimg", 0) <= kimg
+        ]
         write_bytes(path, "".join(lines).encode())
 
 
 def thin(out: Path, interval: float, best: str | None = None) -> None:
-    """Remove old snapshots: of ``model-KIMG`` and ``fakes-KIMG`` the newest 3 and the ``best`` stay, and of the older ones
-    every k-th, k being the smallest power of two that leaves at most 8. ``interval`` is the kimg between snapshots.
+    """Remove old snapshots: of ``model-KIMG`` and ``fakes-KIMG`` the newest 3 and the ``best``
+    stay, and of the older ones every k-th, k being the smallest power of two that leaves at most 8.
+    ``interval`` is the kimg between snapshots.
     """
     found = sorted(path.stem.split("-")[1] for path in out.glob("model-[0-9]*.safetensors"))
     older = found[:-NEWEST]
@@ -380,7 +424,8 @@ def _log(out: Path | None, tensorboard: bool) -> Iterator[Callable[[dict[str, fl
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise NotFoundError(
-                "the log for TensorBoard needs the package tensorboard", advice="pip install 'latentedit[tensorboard]'"
+                "the log for TensorBoard needs the package tensorboard",
+                advice="pip install 'latentedit[tensorboard]'",
             ) from error
         board = SummaryWriter(str(out))
 
@@ -416,7 +461,8 @@ def _load_state(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C (or SIGTERM) sets instead of interrupting; a second Ctrl-C interrupts."""
+    """An event that Ctrl-C (or SIGTERM) sets instead of interrupting; a second Ctrl-C
+    interrupts."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

@@ -1,4 +1,5 @@
-"""The losses of StyleGAN2, every one a value a picture, so that no picture of a batch influences another's."""
+"""The losses of StyleGAN2, every one a value a picture, so that no picture of a batch influences
+another's."""
 
 import torch
 import torch.nn.functional as F
@@ -6,12 +7,14 @@ from torch import Tensor
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
-    """Non-saturating logistic loss -log sigmoid(D(G(z))) (Goodfellow et al. 2014): ``[N, 1] -> [N, 1]``."""
+    """Non-saturating logistic loss -log sigmoid(D(G(z))) (Goodfellow et al. 2014):
+    ``[N, 1] -> [N, 1]``."""
     return F.softplus(-fake_logits)
 
 
 def fake_loss(fake_logits: Tensor) -> Tensor:
-    """The discriminator's, of generated pictures: -log(1 - sigmoid(D(G(z)))), ``[N, 1] -> [N, 1]``."""
+    """The discriminator's, of generated pictures: -log(1 - sigmoid(D(G(z)))),
+    ``[N, 1] -> [N, 1]``."""
     return F.softplus(fake_logits)
 
 
@@ -23,7 +26,8 @@ def real_loss(real_logits: Tensor) -> Tensor:
 def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
     """Squared gradient norm |dD/dx|^2 of every picture (Mescheder et al. 2018, eq. 9): ``[N]``.
 
-    ``images [N, C, H, W]`` must require gradients and have led to ``logits``; the result can be differentiated again.
+    ``images [N, C, H, W]`` must require gradients and have led to ``logits``; the result can be
+    differentiated again.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3))

@@ -14,7 +14,15 @@ from PIL import Image
 from latentedit.errors import ArgumentError, DataError, Error, FormatError, NotFoundError, reason
 from latentedit.io.csv_table import read_csv
 from latentedit.io.folders import unread
-from latentedit.io.images import EDITED, EXTENSIONS, note_in, open_image, opened, resample, transparent
+from latentedit.io.images import (
+    EDITED,
+    EXTENSIONS,
+    note_in,
+    open_image,
+    opened,
+    resample,
+    transparent,
+)
 from latentedit.photo.alignment import crop, quad_from_face
 from latentedit.photo.faces import find_faces
 from latentedit.photo.framing import FRAMINGS
@@ -28,9 +36,11 @@ class Preparation:
     size: int
     """Side of the squares in pixels, a power of two of at least 8."""
     crop: Literal["centre", "face"] | tuple[float, float, float] = "centre"
-    """"centre": according to ``fit``; "face": the square that aligns the eyes with ``framing``; or left, top, side."""
+    """"centre": according to ``fit``; "face": the square that aligns the eyes with ``framing``; or
+    left, top, side."""
     fit: Literal["crop", "pad", "skip"] = "crop"
-    """Images that are not square: take the central square, pad with the border's colour, or skip."""
+    """Images that are not square: take the central square, pad with the border's colour, or
+    skip."""
     grey: bool = False
     background: Literal["white", "black", "skip"] = "white"
     """Background for transparent images; "skip" leaves them out."""
@@ -43,38 +53,50 @@ class Preparation:
         if self.size < 8 or self.size & (self.size - 1):
             raise ArgumentError.of("size", "a power of two of at least 8", self.size)
 
-    def square(self, picture: Image.Image, name: str, doubts: dict[str, Sequence[str]] | None = None) -> Image.Image:
+    def square(
+        self, picture: Image.Image, name: str, doubts: dict[str, Sequence[str]] | None = None
+    ) -> Image.Image:
         """The square of ``picture``, "L" or "RGB", ``size`` pixels a side.
 
         Args:
             doubts: where doubts about the framing of the face are added, under ``name``.
 
         Raises:
-            Error: no face, a rectangle outside the picture, or a kind of picture that is to be left out.
+            Error: no face, a rectangle outside the picture, or a kind of picture that is to be left
+                out.
         """
         if transparent(picture) and self.background == "skip":
             raise DataError("is transparent", path=name)
 
-        picture = open_image(picture, (0, 0, 0) if self.background == "black" else (255, 255, 255), name)
+        picture = open_image(
+            picture, (0, 0, 0) if self.background == "black" else (255, 255, 255), name
+        )
         if self.crop == "face":
             faces = find_faces(picture)
             if not faces:
                 raise DataError("no face found", path=name)
             if doubts is not None and faces[0].doubts:
                 doubts[name] = faces[0].doubts
-            found = crop(picture, quad_from_face(faces[0], self.framing or FRAMINGS["ffhq"]), self.size)
+            found = crop(
+                picture, quad_from_face(faces[0], self.framing or FRAMINGS["ffhq"]), self.size
+            )
         else:
             found = resample(*self._window(picture, name), self.size)
 
         return found.convert("L" if self.grey else "RGB")
 
-    def _window(self, picture: Image.Image, name: str) -> tuple[Image.Image, tuple[float, float, float, float]]:
+    def _window(
+        self, picture: Image.Image, name: str
+    ) -> tuple[Image.Image, tuple[float, float, float, float]]:
         width, height = picture.size
         if isinstance(self.crop, tuple):
             left, top, side = self.crop
             if left < 0 or top < 0 or side < 1 or left + side > width or top + side > height:
                 window = ",".join(f"{number:g}" for number in self.crop)
-                raise DataError(f"the rectangle {window} lies outside the image of {width} x {height}", path=name)
+                raise DataError(
+                    f"the rectangle {window} lies outside the image of {width} x {height}",
+                    path=name,
+                )
             return picture, (left, top, left + side, top + side)
         if width != height and self.fit == "skip":
             raise DataError(f"is {width} x {height}, not square", path=name)
@@ -83,7 +105,9 @@ class Preparation:
             before = ((side - height) // 2, (side - width) // 2)
             pads = [(before[0], side - height - before[0]), (before[1], side - width - before[1])]
             array = np.asarray(picture)
-            return Image.fromarray(np.pad(array, pads + [(0, 0)] * (array.ndim - 2), mode="edge")), (0, 0, side, side)
+            return Image.fromarray(
+                np.pad(array, pads + [(0, 0)] * (array.ndim - 2), mode="edge")
+            ), (0, 0, side, side)
 
         side = min(width, height)
         left = (width - side) // 2
@@ -101,11 +125,13 @@ def prepared(
     doubts: dict[str, Sequence[str]] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[str, Image.Image]]:
-    """Yield (name, square) for every image of a folder or zip; the reasons for skipped ones are added to ``skipped``.
+    """Yield (name, square) for every image of a folder or zip; the reasons for skipped ones are
+    added to ``skipped``.
 
-    ``sources`` maps every yielded name to the name of its file. Without ``renderings``, images that latentedit rendered are
-    skipped. ``doubts`` gets the doubts about the framing of faces, by the name of the file. ``progress`` is called with the
-    number of files that were read, and of all files.
+    ``sources`` maps every yielded name to the name of its file. Without ``renderings``, images that
+    latentedit rendered are skipped. ``doubts`` gets the doubts about the framing of faces, by the
+    name of the file. ``progress`` is called with the number of files that were read, and of all
+    files.
 
     Raises:
         Error: the folder or zip does not exist, or has no images.
@@ -122,7 +148,11 @@ def prepared(
         try:
             with opened(io.BytesIO(source.read(name)), name) as file:
                 if not renderings and note_in(file).startswith(EDITED):
-                    raise DataError("rendered by latentedit", path=name, advice="use `renderings` to include such images")
+                    raise DataError(
+                        "rendered by latentedit",
+                        path=name,
+                        advice="use `renderings` to include such images",
+                    )
                 picture = preparation.square(file, name, doubts)
         except Error as error:
             skipped.append(str(error))
@@ -137,7 +167,8 @@ def prepared(
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """The name of a PNG that is not taken: a.png, a.jpg.png for an a.jpg beside it, a.jpg-2.png ..."""
+    """The name of a PNG that is not taken: a.png, a.jpg.png for an a.jpg beside it, a.jpg-2.png
+    ..."""
     found = str(PurePosixPath(name).with_suffix(".png"))
     number = 1
     while found.casefold() in taken:
@@ -153,18 +184,23 @@ def class_labels(
 
     Args:
         path: the folder or zip of the images.
-        labels: a CSV file with a ``file`` column (relative to itself, or to ``path``) and ``column``; "folders" for the first
-            sub-folder of every image; None for the ``dataset.json`` in ``path``, if there is one.
+        labels: a CSV file with a ``file`` column (relative to itself, or to ``path``) and
+            ``column``; "folders" for the first sub-folder of every image; None for the
+            ``dataset.json`` in ``path``, if there is one.
 
     Raises:
-        Error: the CSV cannot be read, has no such column or names a file twice with different labels.
+        Error: the CSV cannot be read, has no such column or names a file twice with different
+            labels.
     """
     root = Path(path)
     if labels == "folders":
         return lambda name: name.split("/")[0] if "/" in name else None
     if labels is not None:
         if column is None:
-            raise ArgumentError("labels from a CSV file need the name of their column", advice="give it with `column`")
+            raise ArgumentError(
+                "labels from a CSV file need the name of their column",
+                advice="give it with `column`",
+            )
         table = _csv_labels(Path(labels), column, root)
         return table.get
     if column is not None:
@@ -175,9 +211,13 @@ def class_labels(
         names = document.get("label_names") or []
         if any(not isinstance(label, int) for label in numbers.values()):
             raise FormatError(f"{LABELS} has vector labels, which cannot be kept", path=path)
-        found = {name: str(names[label]) if names else str(label) for name, label in numbers.items()}
+        found = {
+            name: str(names[label]) if names else str(label) for name, label in numbers.items()
+        }
     except (TypeError, KeyError, IndexError) as error:
-        raise FormatError(f"{LABELS} is not NVIDIA's list of names and numbers ({reason(error)})", path=path) from error
+        raise FormatError(
+            f"{LABELS} is not NVIDIA's list of names and numbers ({reason(error)})", path=path
+        ) from error
 
     return found.get if found else None
 
@@ -187,7 +227,9 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
     rows = [dict(zip(there, row, strict=False)) for row in cells]
     for needed in ("file", column):
         if needed not in there:
-            raise NotFoundError(f"no column {needed!r}; there are {', '.join(there) or 'none'}", path=table)
+            raise NotFoundError(
+                f"no column {needed!r}; there are {', '.join(there) or 'none'}", path=table
+            )
 
     found: dict[str, str] = {}
     source = PictureSource(root)
@@ -198,15 +240,24 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
         if not label:
             continue
         beside = table.parent / name
-        if not os.path.isfile(beside) and name not in known:  # as Windows writes it, or a shell completes it
+        # as Windows writes it, or a shell completes it
+        if not os.path.isfile(beside) and name not in known:
             name = source.plain(name)
             beside = table.parent / name
-        if root.is_dir() and os.path.isfile(beside) and beside.resolve().is_relative_to(root.resolve()):
+        if (
+            root.is_dir()
+            and os.path.isfile(beside)
+            and beside.resolve().is_relative_to(root.resolve())
+        ):
             name = beside.resolve().relative_to(root.resolve()).as_posix()
         if name not in known:
             raise NotFoundError(f"no such file {name} in {root}", path=table, line=number)
         if found.setdefault(name, label) != label:
-            raise FormatError(f"{name} is labelled {label!r} here and {found[name]!r} before", path=table, line=number)
+            raise FormatError(
+                f"{name} is labelled {label!r} here and {found[name]!r} before",
+                path=table,
+                line=number,
+            )
 
     if not found:
         raise DataError(f"column {column!r} has no label", path=table)

@@ -1,4 +1,5 @@
-"""Random numbers of training, one stream a picture, so that no draw depends on how a batch is cut up."""
+"""Random numbers of training, one stream a picture, so that no draw depends on how a batch is cut
+up."""
 
 import math
 import zlib
@@ -11,7 +12,8 @@ from torch import Tensor
 from latentedit.training.philox import MASK, below, philox, to_normal, to_uniform
 
 AHEAD = 256
-"""Words a picture that are made at once for the small draws, of which there are dozens in a pass."""
+"""Words a picture that are made at once for the small draws, of which there are dozens in a
+pass."""
 
 
 class Draws(Protocol):
@@ -78,7 +80,10 @@ class Streams:
         """Normal maps ``[N, *shape]`` for every shape."""
         sizes = [math.prod(shape) for shape in shapes]
         flat = self.normal(sum(sizes))
-        return [part.reshape(len(self), *shape) for part, shape in zip(flat.split(sizes, dim=1), shapes, strict=True)]
+        return [
+            part.reshape(len(self), *shape)
+            for part, shape in zip(flat.split(sizes, dim=1), shapes, strict=True)
+        ]
 
     def _next(self, count: int) -> Tensor:
         """The next ``count`` words of every picture, ``[N, count]``."""

@@ -1,5 +1,5 @@
-"""One training step of StyleGAN2-ADA: both losses, lazy regularisation, averages, adaptive augmentation; and of the first
-StyleGAN: the same, with networks that grow.
+"""One training step of StyleGAN2-ADA: both losses, lazy regularisation, averages, adaptive
+augmentation; and of the first StyleGAN: the same, with networks that grow.
 """
 
 import copy
@@ -11,7 +11,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from latentedit.errors import ArgumentError, DivergedError, FormatError, IncompatibleError, quoted, shown
+from latentedit.errors import (
+    ArgumentError,
+    DivergedError,
+    FormatError,
+    IncompatibleError,
+    quoted,
+    shown,
+)
 from latentedit.model.model import Model
 from latentedit.networks.config import Precision
 from latentedit.networks.convolution import differentiated_twice
@@ -39,12 +46,14 @@ CHANGED = "use another `out`, or `accept_changes=True`"
 class Trainer:
     """Networks, optimisers and counters of a run; `step` makes one training step.
 
-    Every random number of a step is drawn from the run's seed, the number of the step and that of the picture, so the
-    counters alone restore the random streams and the place in the data, and a batch can be spread over processes and over
-    rounds of accumulation without a change but for rounding.
+    Every random number of a step is drawn from the run's seed, the number of the step and that of
+    the picture, so the counters alone restore the random streams and the place in the data, and a
+    batch can be spread over processes and over rounds of accumulation without a change but for
+    rounding.
 
-    On CUDA the passes of a step are graphs, unless ``graphs`` is off, processes share the work, or networks grow. The passes
-    themselves are the same on every device: nothing in them asks for a number or makes a tensor of numbers from the host.
+    On CUDA the passes of a step are graphs, unless ``graphs`` is off, processes share the work, or
+    networks grow. The passes themselves are the same on every device: nothing in them asks for a
+    number or makes a tensor of numbers from the host.
     """
 
     def __init__(
@@ -56,10 +65,15 @@ class Trainer:
         *,
         graphs: bool = True,
     ) -> None:
-        self.config, self.data, self.device, self.world = config, data, torch.device(device), world
+        self.config = config
+        self.data = data
+        self.device = torch.device(device)
+        self.world = world
         self.graphs = Graphs(self.device, graphs and world.size == 1 and not config.grow_from)
         self.precision: Precision = (
-            auto_precision(self.device) if config.precision == "auto" else cast(Precision, config.precision)
+            auto_precision(self.device)
+            if config.precision == "auto"
+            else cast(Precision, config.precision)
         )
         torch.manual_seed(config.seed)
         shape: dict[str, Any] = {
@@ -69,12 +83,17 @@ class Trainer:
         }
         if config.generator.get("architecture") == "stylegan3":
             raise ArgumentError(
-                "StyleGAN3 networks are read, rendered and inverted, but not trained; choose another architecture"
+                "StyleGAN3 networks are read, rendered and inverted, but not trained; choose "
+                "another architecture"
             )
         clamp = {"conv_clamp": 256.0} if config.precision == "fp16" else {}
         try:
-            self.g = Generator(GeneratorConfig(**{**clamp, **config.generator, **shape})).to(self.device)
-            self.d = build_discriminator(DiscriminatorConfig(**{**clamp, **config.discriminator, **shape})).to(self.device)
+            self.g = Generator(GeneratorConfig(**{**clamp, **config.generator, **shape})).to(
+                self.device
+            )
+            self.d = build_discriminator(
+                DiscriminatorConfig(**{**clamp, **config.discriminator, **shape})
+            ).to(self.device)
         except TypeError as error:
             raise FormatError(f"training configuration: {error}") from error
         self._check_growing()
@@ -83,14 +102,24 @@ class Trainer:
         self.d.requires_grad_(False)
         self.g_ema = copy.deepcopy(self.g).eval()
         self.g_ema.label_frequencies = data.label_frequencies(config.mirror)
-        self.augment = AugmentPipe(**preset(config.augment)).to(self.device) if config.augment != "none" else None
+        self.augment = (
+            AugmentPipe(**preset(config.augment)).to(self.device)
+            if config.augment != "none"
+            else None
+        )
         if self.augment is not None:
             self.augment.p.fill_(config.augment_p)
             self.augment.fixed = self.graphs.active
         self.g_parameters = list(self.g.parameters())
-        self.d_parameters = [p for p in self.d.parameters() if id(p) not in {id(q) for q in self._frozen()}]
-        self.g_optimizer = self._optimizer(self.g_parameters, config.path_interval if config.path_weight else 0)
-        self.d_optimizer = self._optimizer(self.d_parameters, config.r1_interval if config.r1_gamma else 0)
+        self.d_parameters = [
+            p for p in self.d.parameters() if id(p) not in {id(q) for q in self._frozen()}
+        ]
+        self.g_optimizer = self._optimizer(
+            self.g_parameters, config.path_interval if config.path_weight else 0
+        )
+        self.d_optimizer = self._optimizer(
+            self.d_parameters, config.r1_interval if config.r1_gamma else 0
+        )
         self.images_seen = 0
         self.steps = 0
         self.clock = torch.zeros([], dtype=torch.long, device=self.device)
@@ -110,14 +139,22 @@ class Trainer:
         return self.g_parameters[0].dtype
 
     def _check_growing(self) -> None:
-        start, full = self.config.grow_from, self.g.resolution
-        if start and (self.g.config.architecture, self.d.config.architecture) != ("stylegan1", "stylegan1"):
-            raise ArgumentError('progressive growing needs the architecture "stylegan1"; grow_from must be 0 for others')
+        start = self.config.grow_from
+        full = self.g.resolution
+        if start and (self.g.config.architecture, self.d.config.architecture) != (
+            "stylegan1",
+            "stylegan1",
+        ):
+            raise ArgumentError(
+                'progressive growing needs the architecture "stylegan1"; grow_from must be 0 for '
+                "others"
+            )
         if start and (start & (start - 1) or not 4 <= start <= full):
             raise ArgumentError.of("grow_from", f"a power of two from 4 to {full}", start)
 
     def _grow(self) -> None:
-        """Set the level of detail of this step; the optimisers forget the past where layers come or go."""
+        """Set the level of detail of this step; the optimisers forget the past where layers come or
+        go."""
         lod, before = (
             self.config.lod(seen, self.g.resolution)
             for seen in (self.images_seen, max(self.images_seen - self.config.batch, 0))
@@ -132,26 +169,38 @@ class Trainer:
             self.figures["lod"] = torch.tensor(lod)
 
     def _rounds(self) -> list[range]:
-        """The pictures of a batch that this process handles, a range for every round of accumulation.
+        """The pictures of a batch that this process handles, a range for every round of
+        accumulation.
 
-        Picture n of the batch goes to round n mod R. Every minibatch-deviation group then lies within one round, and is the
-        same group for any R.
+        Picture n of the batch goes to round n mod R. Every minibatch-deviation group then lies
+        within one round, and is the same group for any R.
         """
-        batch, world = self.config.batch, self.world.size
+        batch = self.config.batch
+        world = self.world.size
         at_once = self.config.micro_batch or batch // world
         if batch % world:
-            raise ArgumentError(f"a batch of {batch} cannot be divided among {world} processes", advice="change `batch`")
+            raise ArgumentError(
+                f"a batch of {batch} cannot be divided among {world} processes",
+                advice="change `batch`",
+            )
         if batch % (world * at_once):
-            raise ArgumentError(f"a batch of {batch} is not a multiple of a micro-batch of {at_once} on {world} processes")
+            raise ArgumentError(
+                f"a batch of {batch} is not a multiple of a micro-batch of {at_once} on {world} "
+                "processes"
+            )
         count = batch // at_once
         group = self.d.config.mbstd_group_size if self.d.config.mbstd_channels else 1
         if count > 1 and at_once % min(group, batch):
-            raise ArgumentError(f"a micro-batch of {at_once} is not a multiple of the minibatch-deviation group of {group}")
+            raise ArgumentError(
+                f"a micro-batch of {at_once} is not a multiple of the minibatch-deviation group "
+                f"of {group}"
+            )
         mine = range(self.world.rank * count // world, (self.world.rank + 1) * count // world)
         return [range(index, batch, count) for index in mine]
 
     def _frozen(self) -> list[nn.Parameter]:
-        """Parameters of the first ``freeze_d`` discriminator layers, counted from the picture (Mo et al. 2020, FreezeD)."""
+        """Parameters of the first ``freeze_d`` discriminator layers, counted from the picture (Mo
+        et al. 2020, FreezeD)."""
         layers = [
             getattr(block, name)
             for block in self.d.blocks
@@ -159,7 +208,9 @@ class Trainer:
             if hasattr(block, name)
         ]
         if self.config.freeze_d > len(layers):
-            raise ArgumentError.of("freeze_d", f"at most {len(layers)} for this discriminator", self.config.freeze_d)
+            raise ArgumentError.of(
+                "freeze_d", f"at most {len(layers)} for this discriminator", self.config.freeze_d
+            )
         return [p for layer in layers[: self.config.freeze_d] for p in layer.parameters()]
 
     def _optimizer(self, parameters: list[nn.Parameter], interval: int) -> torch.optim.Adam:
@@ -168,14 +219,15 @@ class Trainer:
         return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=1e-8, **self._adam_form())
 
     def _adam_form(self) -> dict[str, bool]:
-        """How Adam is computed here: in one kernel, and in a graph with the count of its steps on the device."""
+        """How Adam is computed here: in one kernel, and in a graph with the count of its steps on
+        the device."""
         return {"fused": True, "capturable": self.device.type == "cuda"}
 
     def start_from(self, model: Model) -> dict[str, float]:
         """Take over every tensor of ``model`` whose name and shape fit (transfer learning).
 
-        Blocks of the resolutions that both networks have are kept, so the resolution may differ. The moving average is not
-        ramped up any more, as it does not start from noise.
+        Blocks of the resolutions that both networks have are kept, so the resolution may differ.
+        The moving average is not ramped up any more, as it does not start from noise.
 
         Returns:
             The share of the parameters of "generator" and "discriminator" that was taken over.
@@ -184,7 +236,10 @@ class Trainer:
             Error: less than a tenth of the generator fits.
         """
         if model.generator.config.architecture == "stylegan3":
-            raise IncompatibleError("StyleGAN3 networks are read, rendered and inverted, but not trained", path=model.path)
+            raise IncompatibleError(
+                "StyleGAN3 networks are read, rendered and inverted, but not trained",
+                path=model.path,
+            )
         sources: list[tuple[str, nn.Module, nn.Module | None]] = [
             ("raw generator", self.g, model.raw_generator or model.generator),
             ("generator", self.g_ema, model.generator),
@@ -193,13 +248,18 @@ class Trainer:
         shares = {}
         for name, ours, source in sources:
             theirs = source.state_dict() if source else {}
-            fitting = {key for key, t in ours.state_dict().items() if key in theirs and theirs[key].shape == t.shape}
+            fitting = {
+                key
+                for key, t in ours.state_dict().items()
+                if key in theirs and theirs[key].shape == t.shape
+            }
             parameters = dict(ours.named_parameters())
             fitted = sum(p.numel() for key, p in parameters.items() if key in fitting)
             shares[name] = fitted / sum(p.numel() for p in parameters.values())
             if name == "raw generator" and shares[name] < 0.1:
                 raise IncompatibleError(
-                    f"{model.path or 'the model'}: only {shares[name]:.0%} of the generator's parameters fit the networks of"
+                    f"{model.path or 'the model'}: only {shares[name]:.0%} of the generator's "
+                    "parameters fit the networks of"
                     " this run; choose a preset of the same widths"
                 )
             for key in fitting:
@@ -209,7 +269,8 @@ class Trainer:
         return shares
 
     def step(self) -> None:
-        """One batch: both networks, path length (every 4th), R1 (every 16th), averages, augmentation."""
+        """One batch: both networks, path length (every 4th), R1 (every 16th), averages,
+        augmentation."""
         with tf32(True, self.device):
             self._step()
 
@@ -256,13 +317,17 @@ class Trainer:
     def _main_pass(self, real: list[tuple[Tensor, Tensor]]) -> None:
         """Both losses, of the same generated pictures, and both updates.
 
-        The published code generates others for the discriminator, by the generator just updated. Gradients at one and the
-        same point are as good (Mescheder et al. 2018, section 2) and save a pass through either network.
+        The published code generates others for the discriminator, by the generator just updated.
+        Gradients at one and the same point are as good (Mescheder et al. 2018, section 2) and save
+        a pass through either network.
         """
         batch = self.config.batch
         sums: dict[str, Tensor] = {}
         self._sums["main"] = sums
-        with self._training(self.g_parameters, self.g_optimizer), self._training(self.d_parameters, self.d_optimizer):
+        with (
+            self._training(self.g_parameters, self.g_optimizer),
+            self._training(self.d_parameters, self.d_optimizer),
+        ):
             for samples, (images, labels) in zip(self.rounds, real, strict=True):
                 draws = self._streams("generator", samples)
                 fake, ws, fake_labels = self.generate(draws)
@@ -285,10 +350,12 @@ class Trainer:
                 _add(sums, "spread_real", _spread(images) / len(self.rounds) / self.world.size)
 
     def _path_pass(self) -> None:
-        """Path-length regularisation (StyleGAN2, section 3.2), on half as many pictures as the batch has.
+        """Path-length regularisation (StyleGAN2, section 3.2), on half as many pictures as the
+        batch has.
 
-        The length that is aimed at is the running mean before this step, without a gradient through it; the published code
-        lets the mean of the batch into it (at 1 %), so that pictures influence one another.
+        The length that is aimed at is the running mean before this step, without a gradient through
+        it; the published code lets the mean of the batch into it (at 1 %), so that pictures
+        influence one another.
         """
         config = self.config
         count = max(config.batch // 2, 1)
@@ -303,7 +370,9 @@ class Trainer:
                 draws = self._streams("path", part)
                 with differentiated_twice():
                     images, ws, _ = self.generate(draws, keep_rows=True)
-                noise = draws.normal(*images.shape[1:]) / math.sqrt(images.shape[2] * images.shape[3])
+                noise = draws.normal(*images.shape[1:]) / math.sqrt(
+                    images.shape[2] * images.shape[3]
+                )
                 lengths = path_lengths(images, ws, noise)
                 penalty = (lengths - self.path_mean.to(lengths.dtype)).square().sum() / count
                 (penalty * (config.path_weight * config.path_interval)).backward()
@@ -326,16 +395,22 @@ class Trainer:
     def generate(self, draws: Streams, keep_rows: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Fresh pictures, their w and labels, with style mixing and random noise.
 
-        The w are those before mixing, ``[N, w_dim]``, or with ``keep_rows`` those rendered, ``[N, num_ws, w_dim]``.
+        The w are those before mixing, ``[N, w_dim]``, or with ``keep_rows`` those rendered,
+        ``[N, num_ws, w_dim]``.
         """
-        g, config = self.g, self.config
+        g = self.g
+        config = self.config
         # Of the pictures as they are shown, so that labels alone do not tell generated from real.
         labels = self.feed.labels[draws.integers(self.feed.period)].to(self.dtype)
         w = g.mapping.map(draws.normal(g.z_dim), labels)
         ws = w[:, None].expand(-1, g.num_ws, -1)
         if config.style_mixing:
             other = g.mapping.map(draws.normal(g.z_dim), labels)[:, None]
-            used = g.num_ws - 2 * int(g.synthesis.level) if isinstance(g.synthesis, Growing) else g.num_ws
+            used = (
+                g.num_ws - 2 * int(g.synthesis.level)
+                if isinstance(g.synthesis, Growing)
+                else g.num_ws
+            )
             crossing = 1 + draws.integers(used - 1)[:, None]
             mixed = draws.uniform(1) < config.style_mixing
             second = mixed & (torch.arange(g.num_ws, device=self.device) >= crossing)  # [N, num_ws]
@@ -351,8 +426,11 @@ class Trainer:
         return logits
 
     @contextmanager
-    def _training(self, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> Iterator[None]:
-        """Collect gradients of ``parameters``, over rounds and processes, then update them; others need none."""
+    def _training(
+        self, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> Iterator[None]:
+        """Collect gradients of ``parameters``, over rounds and processes, then update them; others
+        need none."""
         for parameter in parameters:
             parameter.requires_grad_(True)
         optimizer.zero_grad(set_to_none=True)
@@ -368,7 +446,8 @@ class Trainer:
 
     @torch.no_grad()
     def _share_sums(self, passes: Iterable[str]) -> None:
-        """Add up the figures of rounds and processes; they were divided by the size of the batch before."""
+        """Add up the figures of rounds and processes; they were divided by the size of the batch
+        before."""
         own = {name: value for part in passes for name, value in self._sums[part].items()}
         names = sorted(own)
         flat = self.world.sum(torch.cat([own[name].flatten() for name in names]))
@@ -376,10 +455,14 @@ class Trainer:
         sums = {name: part.view_as(own[name]) for name, part in zip(names, parts, strict=True)}
         self.g.mapping.update_average(sums.pop("w")[None])
         if "path_length" in sums:
-            self.path_mean.lerp_(sums["path_length"].to(self.path_mean.dtype), self.config.path_decay)
+            self.path_mean.lerp_(
+                sums["path_length"].to(self.path_mean.dtype), self.config.path_decay
+            )
             sums["path_length"] = self.path_mean.clone()
         sign = sums.pop("sign").float()
-        self.signs += torch.stack([sign * self.config.batch, torch.full_like(sign, self.config.batch)])
+        self.signs += torch.stack(
+            [sign * self.config.batch, torch.full_like(sign, self.config.batch)]
+        )
         for name, value in sums.items():
             # Always in the same place, which is that of no graph.
             if name in self.figures:
@@ -403,11 +486,14 @@ class Trainer:
         self.overfitting = overfitting(self.signs)
         self.signs.zero_()
         if self.augment is not None and config.ada_target is not None:
-            steer(self.augment.p, self.overfitting, config.ada_target, config.batch, config.ada_kimg)
+            steer(
+                self.augment.p, self.overfitting, config.ada_target, config.batch, config.ada_kimg
+            )
 
     @torch.no_grad()
     def logits(self, images: Tensor, labels: Tensor) -> float:
-        """Mean output of the discriminator for pictures as they are, without augmentation, in whole deviation groups."""
+        """Mean output of the discriminator for pictures as they are, without augmentation, in whole
+        deviation groups."""
         group = max(self.d.config.mbstd_group_size if self.d.config.mbstd_channels else 1, 1)
         count = len(images) // group * group if len(images) >= group else len(images)
         size = max(group, 16 // group * group)
@@ -421,11 +507,17 @@ class Trainer:
     def agree(self) -> None:
         """Raise `Error` unless all processes start from the same weights, place and data."""
         data = int(self.data.digest()[:12], 16)
-        weights = [sum(p.double().sum() for p in network.parameters()) for network in (self.g, self.d, self.g_ema)]
-        facts = torch.tensor([self.images_seen, self.steps, data, *(float(w) for w in weights)], dtype=torch.float64)
+        weights = [
+            sum(p.double().sum() for p in network.parameters())
+            for network in (self.g, self.d, self.g_ema)
+        ]
+        facts = torch.tensor(
+            [self.images_seen, self.steps, data, *(float(w) for w in weights)], dtype=torch.float64
+        )
         if not self.world.same(facts.to(self.device)):
             raise IncompatibleError(
-                "the processes start from different states or data", advice="all must use the same `out` and training set"
+                "the processes start from different states or data",
+                advice="all must use the same `out` and training set",
             )
 
     def state(self) -> dict[str, Any]:
@@ -452,21 +544,33 @@ class Trainer:
         """Take up ``state``, as `state` gave it.
 
         Raises:
-            Error: the run was started with other options or other data, and ``accept_changes`` is not given; networks of
-                another shape, or a state of another version, in any case.
+            Error: the run was started with other options or other data, and ``accept_changes`` is
+                not given; networks of another shape, or a state of another version, in any case.
         """
         if state.get("version") != STATE_VERSION:
-            raise FormatError(f"the training state has version {quoted(state.get('version'))}, expected {STATE_VERSION}")
+            raise FormatError(
+                f"the training state has version {quoted(state.get('version'))}, expected "
+                f"{STATE_VERSION}"
+            )
         missing = self.state().keys() - state.keys() - {"started_from"}
         if missing:
             raise FormatError(f"incomplete training state: {sorted(missing)[0]} is missing")
-        ours, theirs = self.config.as_dict(), state["config"]
+        ours = self.config.as_dict()
+        theirs = state["config"]
         if not isinstance(theirs, dict):
             raise FormatError.of("the training state's config", "options by name", theirs)
-        different = [name for name in ours if name not in FREE_TO_CHANGE and name in theirs and ours[name] != theirs[name]]
+        different = [
+            name
+            for name in ours
+            if name not in FREE_TO_CHANGE and name in theirs and ours[name] != theirs[name]
+        ]
         if different and not accept_changes:
-            changes = ", ".join(f"{name} (was {_option(theirs[name])}, is {ours[name]})" for name in different)
-            raise IncompatibleError(f"the run was started with other options: {changes}", advice=CHANGED)
+            changes = ", ".join(
+                f"{name} (was {_option(theirs[name])}, is {ours[name]})" for name in different
+            )
+            raise IncompatibleError(
+                f"the run was started with other options: {changes}", advice=CHANGED
+            )
         if state["data"] != self.data.digest() and not accept_changes:
             raise IncompatibleError("the run was started with other data", advice=CHANGED)
         self._check_counters(state)
@@ -479,7 +583,9 @@ class Trainer:
             self.augment.p.copy_(state["p"])
         self.path_mean.copy_(state["path_mean"])
         self.signs.copy_(state["signs"])
-        self.images_seen, self.steps, self.seconds = state["images_seen"], state["steps"], state["seconds"]
+        self.images_seen = state["images_seen"]
+        self.steps = state["steps"]
+        self.seconds = state["seconds"]
         self.started_from = state.get("started_from")
 
     def _check_counters(self, state: dict[str, Any]) -> None:
@@ -492,9 +598,13 @@ class Trainer:
                 raise FormatError.of("the training state's p", "a probability", float(state["p"]))
         for name in ("images_seen", "steps"):
             if type(state[name]) is not int or not 0 <= state[name] < 2**53:
-                raise FormatError.of(f"the training state's {name}", "a whole number of at least 0", state[name])
+                raise FormatError.of(
+                    f"the training state's {name}", "a whole number of at least 0", state[name]
+                )
         if not isinstance(state["seconds"], int | float) or not 0 <= state["seconds"] < 2**53:
-            raise FormatError.of("the training state's seconds", "a number of at least 0", state["seconds"])
+            raise FormatError.of(
+                "the training state's seconds", "a number of at least 0", state["seconds"]
+            )
         if not isinstance(state.get("started_from"), str | None):
             raise FormatError("the training state's started_from must be a fingerprint")
 
@@ -503,15 +613,21 @@ class Trainer:
         for name, value in self.figures.items():
             if not bool(torch.isfinite(value).all()):
                 raise DivergedError(
-                    f"training diverged at {self.images_seen / 1000:.1f} kimg: {name} is {float(value)}",
+                    f"training diverged at {self.images_seen / 1000:.1f} kimg: {name} is "
+                    f"{float(value)}",
                     advice="snapshots are from before, try a lower `learning_rate`",
                 )
 
     def check_weights(self) -> None:
-        for name, network in (("generator", self.g), ("discriminator", self.d), ("average", self.g_ema)):
+        for name, network in (
+            ("generator", self.g),
+            ("discriminator", self.d),
+            ("average", self.g_ema),
+        ):
             if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
                 raise DivergedError(
-                    f"training diverged at {self.images_seen / 1000:.1f} kimg: the {name} has weights that are not finite"
+                    f"training diverged at {self.images_seen / 1000:.1f} kimg: the {name} has "
+                    "weights that are not finite"
                 )
 
     def model(self, framing: dict[str, Any] | None, provenance: dict[str, Any]) -> Model:
@@ -546,10 +662,12 @@ def _option(value: Any) -> str:
 
 
 def _spread(images: Tensor) -> Tensor:
-    """Standard deviation over the pictures of a batch, averaged over pixels: near 0 where a generator has collapsed."""
+    """Standard deviation over the pictures of a batch, averaged over pixels: near 0 where a
+    generator has collapsed."""
     return images.detach().float().std(dim=0, correction=0).mean()
 
 
 def _lazy_ratio(interval: int) -> float:
-    """A regularisation every k steps makes k + 1 updates in the time of k (StyleGAN2, appendix B); 0 is never."""
+    """A regularisation every k steps makes k + 1 updates in the time of k (StyleGAN2, appendix B);
+    0 is never."""
     return interval / (interval + 1) if interval else 1.0

@@ -1,1 +1,2 @@
-"""The studio's pages: NiceGUI elements over a `latentedit.studio.session.Session`, on the loopback device only."""
+"""The studio's pages: NiceGUI elements over a `latentedit.studio.session.Session`, on the loopback
+device only."""

@@ -26,7 +26,16 @@ from latentedit.studio.web.paste import PastePart
 from latentedit.studio.web.photo import PhotoPart, StartPart
 from latentedit.studio.web.questions import end_points
 from latentedit.studio.web.server import STATIC, Studio
-from latentedit.studio.web.tags import Tag, button, calls, command_box, hint, icon, sign_button, text_field
+from latentedit.studio.web.tags import (
+    Tag,
+    button,
+    calls,
+    command_box,
+    hint,
+    icon,
+    sign_button,
+    text_field,
+)
 from latentedit.studio.web.view import Files, View
 
 KINDS = {
@@ -36,8 +45,22 @@ KINDS = {
     ".mp4": "video/mp4",
     ".safetensors": "application/octet-stream",
 }
-MODES = {"edit": "Edit", "faces": "Faces", "mix": "Mix", "grid": "Grid", "paste": "Paste", "discover": "Discover"}
-SIGNS = {"edit": "edit", "faces": "faces", "mix": "mix", "grid": "grid", "paste": "paste", "discover": "discover"}
+MODES = {
+    "edit": "Edit",
+    "faces": "Faces",
+    "mix": "Mix",
+    "grid": "Grid",
+    "paste": "Paste",
+    "discover": "Discover",
+}
+SIGNS = {
+    "edit": "edit",
+    "faces": "faces",
+    "mix": "mix",
+    "grid": "grid",
+    "paste": "paste",
+    "discover": "discover",
+}
 KEYS = (
     ("B", "hold: see the face before editing"),
     ("D", "divider between before and after; ← and → move it"),
@@ -54,7 +77,8 @@ KEYS = (
 
 def build(studio: Studio, session: Session) -> None:
     """Register the studio's page and end points with NiceGUI."""
-    files, shared = Files(), {"discovery": Discovery(session)}
+    files = Files()
+    shared = {"discovery": Discovery(session)}
     end_points(app, lambda: shared["discovery"].desk)
     app.add_static_files("/static", STATIC, max_cache_age=60)
 
@@ -64,7 +88,13 @@ def build(studio: Studio, session: Session) -> None:
         try:
             data = await request.body()
         except ClientDisconnect:
-            return JSONResponse({"error": f"this photo has more than {LARGEST_UPLOAD // 2**20} MB; make it smaller first"}, 413)
+            return JSONResponse(
+                {
+                    "error": f"this photo has more than {LARGEST_UPLOAD // 2**20} MB; make it "
+                    "smaller first"
+                },
+                413,
+            )
         from nicegui import run
 
         try:
@@ -92,7 +122,8 @@ class Frame:
     """The frame of the page: the head, the modes, and the part that is open."""
 
     def __init__(self, view: View) -> None:
-        self.view, self.session = view, view.session
+        self.view = view
+        self.session = view.session
         view.goto = self.goto
         self.modes: dict[str, Tag] = {}
         self.mode = "edit"
@@ -104,7 +135,14 @@ class Frame:
             with Tag("main", "main") as self.main:
                 self.stage = Tag("div", "stage")
                 self.panel = Tag("div", "panel", id="panel", tabindex="-1")
-        Tag("input", type="file", id="file", accept="image/*,.heic,.heif", hidden=True, aria_label="Choose a photo")
+        Tag(
+            "input",
+            type="file",
+            id="file",
+            accept="image/*,.heic,.heif",
+            hidden=True,
+            aria_label="Choose a photo",
+        )
         Tag("div", "toasts", id="toasts")
         with Tag("div", "veil", aria_hidden="true"):
             Tag("span", text="Drop the photo anywhere")
@@ -114,7 +152,13 @@ class Frame:
         self.start = StartPart(view, self.stage, self._random)
         self.photo = PhotoPart(view, self.stage, self.panel)
         self.edit = EditPart(view, self.stage, self.panel)
-        kinds = {"faces": GalleryPart, "mix": MixPart, "grid": GridPart, "paste": PastePart, "discover": DiscoverPart}
+        kinds = {
+            "faces": GalleryPart,
+            "mix": MixPart,
+            "grid": GridPart,
+            "paste": PastePart,
+            "discover": DiscoverPart,
+        }
         self.parts: dict[str, Any] = {"edit": self.edit}
         self.parts |= {mode: kind(view, self.stage, self.panel) for mode, kind in kinds.items()}
         view.parts = [self, self.start, self.photo, *self.parts.values()]
@@ -141,7 +185,9 @@ class Frame:
             theme = sign_button("theme", "Colours").classes("theme")
             theme.on("click", js_handler="() => studio.nextTheme()")
             button("Open", self._open, sign="open", title="Open a photo, or start anew")
-            self.save = button("Save", self._save, kind="primary", sign="save", title="Save (Ctrl+S)")
+            self.save = button(
+                "Save", self._save, kind="primary", sign="save", title="Save (Ctrl+S)"
+            )
 
     def _nav(self) -> None:
         with Tag("nav", "nav", aria_label="Modes"):
@@ -171,11 +217,15 @@ class Frame:
             with Tag("div", "row"):
                 button("Picture", lambda: self._write(".png"), kind="primary", title="A PNG file")
                 button(
-                    "Latent file", lambda: self._write(".safetensors"), title="To go on from later, here or on the command line"
+                    "Latent file",
+                    lambda: self._write(".safetensors"),
+                    title="To go on from later, here or on the command line",
                 )
             self.where = Tag("p", "small soft", "")
             self.command = command_box("command", 4)
-            hint("It names this session's own copy of the latent, which stays until you start anew.")
+            hint(
+                "It names this session's own copy of the latent, which stays until you start anew."
+            )
             with Tag("div", "row"):
                 Tag("span", "grow")
                 button("Close").on("click", js_handler="() => studio.close('#save')")
@@ -199,7 +249,9 @@ class Frame:
             "uploading": lambda _: self.start.reading(True),
             "uploaded": lambda _: self.start.reading(False),
             "face": lambda f: self._face(int(f["number"])),
-            "crop": lambda f: self._crop(Crop(*(float(f[name]) for name in ("x", "y", "side", "angle")))),
+            "crop": lambda f: self._crop(
+                Crop(*(float(f[name]) for name in ("x", "y", "side", "angle")))
+            ),
         }
         handler = handlers.get(str(facts.get("what")))
         if handler is None:
@@ -252,13 +304,23 @@ class Frame:
         self.view.js("dialog", "#save")
 
     def _write(self, ending: str) -> None:
-        session, name = self.session, self.chosen
+        session = self.session
+        name = self.chosen
 
         def write() -> Path:
-            return save_face(session, name) if ending == ".safetensors" else save_picture(session, name, ending)
+            return (
+                save_face(session, name)
+                if ending == ".safetensors"
+                else save_picture(session, name, ending)
+            )
 
         self.view.js("close", "#save")
-        self.view.start(write, lambda path: self.view.toast(f"Saved {path.name} in {path.parent.resolve()}.", "", path))
+        self.view.start(
+            write,
+            lambda path: self.view.toast(
+                f"Saved {path.name} in {path.parent.resolve()}.", "", path
+            ),
+        )
 
     # -- What is open
 
@@ -266,7 +328,11 @@ class Frame:
         """Open a mode."""
         if mode in self.parts:
             self.mode = mode
-        if self.session.intake.photo is not None and self.session.intake.search is None and mode != "photo":
+        if (
+            self.session.intake.photo is not None
+            and self.session.intake.search is None
+            and mode != "photo"
+        ):
             self.session.intake.photo = None
         self.layout()
 
@@ -295,7 +361,9 @@ class Frame:
         """The frame is always there."""
 
     def refresh(self, what: str) -> None:
-        if what in ("state", "faces", "photo", "all") or (what == "search" and self.session.intake.search is None):
+        if what in ("state", "faces", "photo", "all") or (
+            what == "search" and self.session.intake.search is None
+        ):
             self.layout()
         if what in ("faces", "look", "all"):
             self._look()
@@ -316,7 +384,9 @@ class Frame:
 
     def _offer(self) -> None:
         session = self.session
-        kept = session.keeper.read() if session.face is None and not session.history.can_undo else None
+        kept = (
+            session.keeper.read() if session.face is None and not session.history.can_undo else None
+        )
         if kept is None or kept.fingerprint != session.fingerprint or not kept.history.state.face:
             return
         name = str(kept.faces.get(kept.history.state.face, {}).get("name", "a face"))
@@ -328,4 +398,6 @@ class Frame:
             session.keeper.forget()
             self.start.restore.show(False)
 
-        self.start.offer(f"You were editing {name} on {kept.when}. Nothing of it is lost.", take, leave)
+        self.start.offer(
+            f"You were editing {name} on {kept.when}. Nothing of it is lost.", take, leave
+        )

@@ -9,7 +9,8 @@ from latentedit.studio.web.tags import Field, Tag, button, calls, hint, icon, te
 from latentedit.studio.web.view import View
 
 INVITATION = (
-    "Name something that faces have or lack: earrings, a hat, freckles. You say yes or no to some dozen generated faces,"
+    "Name something that faces have or lack: earrings, a hat, freckles. You say yes or no to "
+    "some dozen generated faces,"
     " and the studio makes a slider of it."
 )
 
@@ -20,7 +21,8 @@ class DiscoverPart:
     def __init__(self, view: View, stage: Tag, panel: Tag) -> None:
         self.view = view
         self.discovery: Discovery = view.shared["discovery"]
-        self.attribute, self.new_name = "", ""
+        self.attribute = ""
+        self.new_name = ""
         self._listed: list[str] = []
         with stage:
             self.stage = Tag("div", "part")
@@ -36,29 +38,53 @@ class DiscoverPart:
             with self.panel:
                 Tag("h2", text="A slider from your labels")
                 name = text_field(
-                    "What to look for", self._named, placeholder="for example earrings", maxlength="40", id="attribute"
+                    "What to look for",
+                    self._named,
+                    placeholder="for example earrings",
+                    maxlength="40",
+                    id="attribute",
                 )
                 name.input.on("keydown.enter", lambda _: self._begin(), js_handler="() => emit()")
                 with Tag("div", "row"):
                     self.go = button("Label faces", self._begin, kind="primary")
                     self.fit = button("Make the slider", self._fit, disabled=True)
-                hint(f"Generates {FACES} faces, which takes a minute. Every answer is saved at once: come back any time.")
-                self.bar = Tag("progress", max="100", value="0", aria_label="Generating faces", hidden=True)
+                hint(
+                    f"Generates {FACES} faces, which takes a minute. Every answer is saved at "
+                    "once: come back any time."
+                )
+                self.bar = Tag(
+                    "progress", max="100", value="0", aria_label="Generating faces", hidden=True
+                )
                 self.busy = Tag("span", "busy", "Fitting …", hidden=True, role="status")
                 self.begun = Tag("div", "row")
                 Tag("hr")
                 Tag("h2", text="Sliders without labels")
-                hint("What varies most in this network. Try them under Unnamed, and name what means something.")
+                hint(
+                    "What varies most in this network. Try them under Unnamed, and name what "
+                    "means something."
+                )
                 with Tag("div", "row"):
-                    self.pca = button("Find by PCA", lambda: self._components("pca"), title="Principal components (GANSpace)")
-                    self.sefa = button("Find by SeFa", lambda: self._components("sefa"), title="Eigenvectors of the styles")
+                    self.pca = button(
+                        "Find by PCA",
+                        lambda: self._components("pca"),
+                        title="Principal components (GANSpace)",
+                    )
+                    self.sefa = button(
+                        "Find by SeFa",
+                        lambda: self._components("sefa"),
+                        title="Eigenvectors of the styles",
+                    )
                 self.names = Tag("div", "choices", hidden=True)
                 with self.names:
                     self.which = Field("Component", self._which, tag="select", id="component")
                     text_field("Its name", self._new, maxlength="40", id="component-name")
                     with Tag("div", "row"):
                         button("Save under this name", self._name, kind="primary")
-                        button("Remove the unnamed", lambda: view.start(self.discovery.drop_components), kind="quiet")
+                        button(
+                            "Remove the unnamed",
+                            lambda: view.start(self.discovery.drop_components),
+                            kind="quiet",
+                        )
         self.chosen = ""
 
     def show(self, on: bool) -> None:
@@ -104,7 +130,8 @@ class DiscoverPart:
         if not name:
             self.view.toast("Say first what to look for, for example earrings.", "bad")
             return
-        view, discovery = self.view, self.discovery
+        view = self.view
+        discovery = self.discovery
         self.go.set(disabled=True)
         self.bar.set(value="0").show(True)
 
@@ -152,7 +179,10 @@ class DiscoverPart:
         self.question.show(False)
         self.report.clear()
         self.report.show(True)
-        with self.report, Tag("div", "report-card", style="max-width:38rem;margin:auto;background:var(--card)"):
+        with (
+            self.report,
+            Tag("div", "report-card", style="max-width:38rem;margin:auto;background:var(--card)"),
+        ):
             Tag("h2", text=f"{slider.title} is a slider now")
             for text in remarks:
                 with Tag("div", "note warn"):
@@ -178,13 +208,16 @@ class DiscoverPart:
     # -- Components
 
     def _components(self, kind: str) -> None:
-        view, discovery = self.view, self.discovery
+        view = self.view
+        discovery = self.discovery
         for tag in (self.pca, self.sefa):
             tag.set(disabled=True)
         self.bar.set(value="0").show(True)
 
         def report(done: int, total: int) -> None:
-            view.loop.call_soon_threadsafe(lambda: self.bar.set(value=f"{100 * done / max(total, 1):.0f}"))
+            view.loop.call_soon_threadsafe(
+                lambda: self.bar.set(value=f"{100 * done / max(total, 1):.0f}")
+            )
 
         def last() -> None:
             self.bar.show(False)
@@ -197,7 +230,9 @@ class DiscoverPart:
         view.start(lambda: discovery.components(kind, report), found, last)
 
     def _unnamed(self) -> None:
-        names = [name for name, slider in self.view.session.sliders.items() if slider.group == "Unnamed"]
+        names = [
+            name for name, slider in self.view.session.sliders.items() if slider.group == "Unnamed"
+        ]
         self.names.show(bool(names))
         self.chosen = self.chosen if self.chosen in names else next(iter(names), "")
         self.which.options([(name, name) for name in names], self.chosen)
@@ -209,7 +244,9 @@ class DiscoverPart:
         self.new_name = str(text)[:40].strip().lower().replace(" ", "-")
 
     def _name(self) -> None:
-        discovery, chosen, name = self.discovery, self.chosen, self.new_name
+        discovery = self.discovery
+        chosen = self.chosen
+        name = self.new_name
         if not name:
             self.view.toast("Give the component a name first.", "bad")
             return
@@ -221,11 +258,18 @@ class DiscoverPart:
 
 def facts_of(slider: Slider) -> list[tuple[str, str]]:
     """Return the figures of a fitted slider's report, as a person reads them."""
-    report, found = slider.direction.report, []
+    report = slider.direction.report
+    found = []
     for key, name in (("auc", "AUC on held-out answers"), ("r2", "R² on held-out answers")):
         if isinstance(report.get(key), int | float):
             low, high = report.get(f"{key}_interval") or (None, None)
-            found.append((name, f"{report[key]:.2f}" + (f" ({low:.2f} to {high:.2f})" if low is not None else "")))
+            found.append(
+                (
+                    name,
+                    f"{report[key]:.2f}"
+                    + (f" ({low:.2f} to {high:.2f})" if low is not None else ""),
+                )
+            )
             if isinstance(report.get(f"{key}_shuffled"), int | float):
                 found.append(("The same with shuffled answers", f"{report[f'{key}_shuffled']:.2f}"))
     if report.get("samples"):
@@ -235,7 +279,12 @@ def facts_of(slider: Slider) -> list[tuple[str, str]]:
     leaks = report.get("leakage") or {}
     moved = sorted((n for n, v in leaks.items() if abs(v) >= 0.2), key=lambda n: -abs(leaks[n]))
     if moved:
-        found.append(("Moves along, sigmas per sigma", ", ".join(f"{name} {leaks[name]:+.1f}" for name in moved[:5])))
+        found.append(
+            (
+                "Moves along, sigmas per sigma",
+                ", ".join(f"{name} {leaks[name]:+.1f}" for name in moved[:5]),
+            )
+        )
     return found
 
 

@@ -23,8 +23,18 @@ class EditPart:
             with self.panel:
                 with Tag("div", "headline"):
                     Tag("h2", text="Sliders")
-                    self.refine = button("Refine", lambda: view.start(self._refine), kind="quiet", title="Search on from here")
-                    self.all = button("Reset all", lambda: view.attempt(view.session.reset), kind="quiet", sign="reset")
+                    self.refine = button(
+                        "Refine",
+                        lambda: view.start(self._refine),
+                        kind="quiet",
+                        title="Search on from here",
+                    )
+                    self.all = button(
+                        "Reset all",
+                        lambda: view.attempt(view.session.reset),
+                        kind="quiet",
+                        sign="reset",
+                    )
                 self.verdict = Tag("div")
                 self.groups = Tag("div")
                 with Tag("p", "legend"):
@@ -38,7 +48,9 @@ class EditPart:
     def _picture(self) -> None:
         with Tag("div", "viewer"), Tag("div", "frame", id="frame"):
             self.after = Tag("img", id="after", alt="The edited face", draggable="false")
-            self.before = Tag("img", "before", id="before", alt="The face before editing", draggable="false")
+            self.before = Tag(
+                "img", "before", id="before", alt="The face before editing", draggable="false"
+            )
             Tag("span", "plate was", "Before", aria_hidden="true")
             Tag("span", "plate is", "After", aria_hidden="true")
             Tag(
@@ -54,10 +66,24 @@ class EditPart:
             )
 
         with Tag("div", "tools"):
-            with Tag("button", "button", type="button", id="hold", aria_pressed="false", title="Hold, or hold the key B"):
+            with Tag(
+                "button",
+                "button",
+                type="button",
+                id="hold",
+                aria_pressed="false",
+                title="Hold, or hold the key B",
+            ):
                 Tag("span", "text", "Hold for before")
                 Tag("kbd", "hide-small", "B", aria_hidden="true")
-            with Tag("button", "button", type="button", id="divide", aria_pressed="false", title="The key D") as divide:
+            with Tag(
+                "button",
+                "button",
+                type="button",
+                id="divide",
+                aria_pressed="false",
+                title="The key D",
+            ) as divide:
                 icon("compare")
                 Tag("span", "text", "Divider")
                 Tag("kbd", "hide-small", "D", aria_hidden="true")
@@ -95,7 +121,10 @@ class EditPart:
                 Tag("span", "busy", "Finding out how far each slider goes …", role="status")
             elif found := session.verdict():
                 level, words = found
-                with Tag("div", f"note {'good' if level == 'good' else 'warn' if level != 'unknown' else ''}"):
+                with Tag(
+                    "div",
+                    f"note {'good' if level == 'good' else 'warn' if level != 'unknown' else ''}",
+                ):
                     icon("check" if level == "good" else "warn")
                     Tag("p", text=f"{words[:1].upper()}{words[1:]}.")
 
@@ -117,7 +146,11 @@ class EditPart:
             if not sliders:
                 with Tag("div", "empty"):
                     icon("edit")
-                    Tag("p", text="No sliders ship for this model. Discover finds some: from your labels, or without any.")
+                    Tag(
+                        "p",
+                        text="No sliders ship for this model. Discover finds some: from your "
+                        "labels, or without any.",
+                    )
             for group in GROUPS:
                 members = [slider for slider in sliders.values() if slider.group == group]
                 if members:
@@ -139,7 +172,9 @@ class EditPart:
                     sign_button("lock", hint, aria_pressed="false").classes("lock")
                 else:
                     Tag("span", "lock", hidden=True)
-                sign_button("more", f"More of {slider.title}", aria_expanded="false").classes("open")
+                sign_button("more", f"More of {slider.title}", aria_expanded="false").classes(
+                    "open"
+                )
             with Tag("div", "track"):
                 Tag("span", "whole")
                 Tag("span", "zero")
@@ -214,9 +249,14 @@ def report_of(slider: Slider) -> str:
     leaks = report.get("leakage")
     if isinstance(leaks, dict):
         moved = sorted(
-            (name for name, v in leaks.items() if isinstance(v, int | float) and abs(v) >= 0.2), key=lambda n: -abs(leaks[n])
+            (name for name, v in leaks.items() if isinstance(v, int | float) and abs(v) >= 0.2),
+            key=lambda n: -abs(leaks[n]),
         )
         if moved:
-            words.append("Moves along: " + ", ".join(f"{name} {leaks[name]:+.1f}" for name in moved[:4]) + ".")
+            words.append(
+                "Moves along: "
+                + ", ".join(f"{name} {leaks[name]:+.1f}" for name in moved[:4])
+                + "."
+            )
 
     return " ".join(words)

@@ -14,7 +14,8 @@ class GalleryPart:
 
     def __init__(self, view: View, stage: Tag, panel: Tag) -> None:
         self.view = view
-        self.seed, self.psi = 0, 0.7
+        self.seed = 0
+        self.psi = 0.7
         self._drawn: tuple[int, float] | None = None
         self._run = 0
         with stage:
@@ -28,11 +29,22 @@ class GalleryPart:
             self.panel = Tag("section", "part", aria_label="Gallery")
             with self.panel:
                 Tag("h2", text="Gallery")
-                hint("People who do not exist. Choose one to edit it. A seed always gives the same face.")
+                hint(
+                    "People who do not exist. Choose one to edit it. A seed always gives the "
+                    "same face."
+                )
                 with Tag("div", "row"):
-                    numbers = {"type": "number", "min": "0", "max": str(MOST), "step": "1", "value": "0"}
+                    numbers = {
+                        "type": "number",
+                        "min": "0",
+                        "max": str(MOST),
+                        "step": "1",
+                        "value": "0",
+                    }
                     self.seeds = Field("First seed", self._seed, **numbers).input
-                    variety = range_field("Variety (psi) 0.7", self._psi, 0, 1.2, 0.7, event="change", step="0.05")
+                    variety = range_field(
+                        "Variety (psi) 0.7", self._psi, 0, 1.2, 0.7, event="change", step="0.05"
+                    )
                     variety.box.classes("grow")
                     self.psi_text = variety.title
                 hint("Small: typical faces, few faults. 1: as varied as the training photos.")
@@ -75,14 +87,21 @@ class GalleryPart:
         if run != self._run or number >= COUNT:
             self.busy.show(False)
             return
-        session, seed, psi = self.view.session, self.seed + number, self.psi
+        session = self.view.session
+        seed = self.seed + number
+        psi = self.psi
 
         def draw() -> bytes:
             return as_jpeg(session.render(session.random_latent(seed, psi)))
 
         def place(data: bytes) -> None:
             if run == self._run:
-                with self.tiles, Tag("button", "tile", type="button", aria_label=f"Edit the face of seed {seed}") as tile:
+                with (
+                    self.tiles,
+                    Tag(
+                        "button", "tile", type="button", aria_label=f"Edit the face of seed {seed}"
+                    ) as tile,
+                ):
                     Tag("img", src=data_url(data), alt="")
                     Tag("span", "caption", str(seed), aria_hidden="true")
                 tile.click(lambda: self._open(seed, psi))
@@ -94,7 +113,9 @@ class GalleryPart:
         session = self.view.session
         name = f"face-{seed}"
         self.view.start(
-            lambda: session.show(session.random_latent(seed, psi), name, f"random face, seed {seed}, psi {psi:g}"),
+            lambda: session.show(
+                session.random_latent(seed, psi), name, f"random face, seed {seed}, psi {psi:g}"
+            ),
             lambda _: self.view.goto("edit"),
         )
 

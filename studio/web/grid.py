@@ -24,8 +24,11 @@ class GridPart:
 
     def __init__(self, view: View, stage: Tag, panel: Tag) -> None:
         self.view = view
-        self.across, self.down = "", REST
-        self.low, self.high, self.count = -2.0, 2.0, 5
+        self.across = ""
+        self.down = REST
+        self.low = -2.0
+        self.high = 2.0
+        self.count = 5
         self.rows: list[list[Tensor]] = []
         self._run = 0
         self._names: tuple[str, ...] = ()
@@ -35,7 +38,11 @@ class GridPart:
                 self.empty = Tag("div", "empty")
                 with self.empty:
                     icon("grid")
-                    Tag("p", text="See a face along one slider, or along two at once. Choose them, then draw.")
+                    Tag(
+                        "p",
+                        text="See a face along one slider, or along two at once. Choose them, "
+                        "then draw.",
+                    )
                 self.table = Tag("div", "table", hidden=True)
         with panel:
             self.panel = Tag("section", "part", aria_label="Grid")
@@ -45,7 +52,13 @@ class GridPart:
                 self.second = Field("Down", calls(self._set, "down"), tag="select")
                 with Tag("div", "row"):
                     for name, label, value, low, high, step in NUMBERS:
-                        facts = {"type": "number", "value": value, "min": low, "max": high, "step": step}
+                        facts = {
+                            "type": "number",
+                            "value": value,
+                            "min": low,
+                            "max": high,
+                            "step": step,
+                        }
                         Field(label, calls(self._set, name), **facts)
                 self.go = button("Draw", self._draw, kind="primary large", sign="grid")
                 self.bar = Tag("progress", max="100", value="0", aria_label="Drawing", hidden=True)
@@ -54,7 +67,9 @@ class GridPart:
                     button("Save as picture", lambda: self._save(".png"))
                     self.gif = button("GIF", lambda: self._save(".gif"), title="Forth and back")
                     self.mp4 = button("MP4", lambda: self._save(".mp4"), title="Forth and back")
-                hint("The other sliders stay where they are. Click a picture of the grid to edit it.")
+                hint(
+                    "The other sliders stay where they are. Click a picture of the grid to edit it."
+                )
 
     def show(self, on: bool) -> None:
         self.stage.show(on)
@@ -72,7 +87,11 @@ class GridPart:
             return
         self._names = tuple(sliders)
         names = list(sliders)
-        self.across = self.across if self.across in sliders else next((n for n in ("smile", *names) if n in sliders), "")
+        self.across = (
+            self.across
+            if self.across in sliders
+            else next((n for n in ("smile", *names) if n in sliders), "")
+        )
         self.down = self.down if self.down in sliders else REST
         titles = [(name, sliders[name].title) for name in names]
         self.first.options(titles, self.across)
@@ -87,10 +106,16 @@ class GridPart:
             value = float(text)
         except (TypeError, ValueError):
             return
-        setattr(self, name, int(min(max(value, 2), 9)) if name == "count" else min(max(value, -1000.0), 1000.0))
+        setattr(
+            self,
+            name,
+            int(min(max(value, 2), 9)) if name == "count" else min(max(value, -1000.0), 1000.0),
+        )
 
     def _draw(self) -> None:
-        session, across, down = self.view.session, self.across, self.down
+        session = self.view.session
+        across = self.across
+        down = self.down
         self._run += 1
         run = self._run
         steps = self.view.attempt(lambda: amounts(self.low, self.high, self.count))
@@ -117,21 +142,30 @@ class GridPart:
         self.bar.show(False)
         self.go.set(disabled=None)
 
-    def _place(self, rows: list[list[Tensor]], steps: Sequence[float], across: str, down: str) -> None:
+    def _place(
+        self, rows: list[list[Tensor]], steps: Sequence[float], across: str, down: str
+    ) -> None:
         self.rows, self.steps, self.drawn = rows, steps, (across, down)
         self.empty.show(False)
         self.saves.show(True)
         single = len(rows) == 1
         for tag in (self.gif, self.mp4):
             tag.show(single)
-        sliders, columns = self.view.session.sliders, len(steps)
+        sliders = self.view.session.sliders
+        columns = len(steps)
         self.table.clear()
         head = "" if single else "minmax(2.4rem,auto) "
         self.table.style(f"grid-template-columns:{head}repeat({columns},minmax(0,1fr))")
-        self.table.style(f"max-width:calc((100dvh - 9rem) * {columns} / {max(len(rows), 1)} + 3rem)")
+        self.table.style(
+            f"max-width:calc((100dvh - 9rem) * {columns} / {max(len(rows), 1)} + 3rem)"
+        )
         self.table.show(True)
         with self.table:
-            Tag("p", "axis-title", f"{sliders[across].title} →" + ("" if single else f"   {sliders[down].title} ↓"))
+            Tag(
+                "p",
+                "axis-title",
+                f"{sliders[across].title} →" + ("" if single else f"   {sliders[down].title} ↓"),
+            )
             if not single:
                 Tag("span")
             for x in steps:
@@ -140,8 +174,12 @@ class GridPart:
                 if not single:
                     Tag("span", "axis side", signed(y))
                 for x, picture in zip(steps, row, strict=True):
-                    words = f"{sliders[across].title} {x:+.1f}" + ("" if single else f", {sliders[down].title} {y:+.1f}")
-                    with Tag("button", "tile", type="button", aria_label=f"Edit {words}", title=words) as tile:
+                    words = f"{sliders[across].title} {x:+.1f}" + (
+                        "" if single else f", {sliders[down].title} {y:+.1f}"
+                    )
+                    with Tag(
+                        "button", "tile", type="button", aria_label=f"Edit {words}", title=words
+                    ) as tile:
                         Tag("img", src=data_url(as_jpeg(picture)), alt="")
                     tile.click(calls(self._take, x, y))
 
@@ -159,7 +197,9 @@ class GridPart:
         self.view.goto("edit")
 
     def _save(self, ending: str) -> None:
-        session, rows, steps = self.view.session, self.rows, self.steps
+        session = self.view.session
+        rows = self.rows
+        steps = self.steps
         across, down = self.drawn
         face = session.face.name if session.face is not None else "face"
 
@@ -169,7 +209,12 @@ class GridPart:
             titles = (session.sliders[across].title, session.sliders[down].title)
             return save_grid(session, rows, f"{face}-{across}-{down}", steps, steps, titles), ""
 
-        self.view.start(save, lambda found: self.view.toast(f"Saved {found[0].name}. {found[1]}".strip(), "", found[0]))
+        self.view.start(
+            save,
+            lambda found: self.view.toast(
+                f"Saved {found[0].name}. {found[1]}".strip(), "", found[0]
+            ),
+        )
 
 
 def signed(amount: float) -> str:

@@ -1,9 +1,11 @@
-"""Who may talk to the studio: the holder of a secret, from this machine, from the studio's own page.
+"""Who may talk to the studio: the holder of a secret, from this machine, from the studio's own
+page.
 
-Other pages in the same browser can send requests here, a name that a stranger owns can be made to point here (DNS rebinding),
-and other users of the machine can connect. So every request must be addressed to this machine by its own name, come from a
-page of the same origin, and carry a cookie that only the address printed in the terminal gives. The cookie is bound to a path
-that no one can guess, as browsers send cookies to every port of a host.
+Other pages in the same browser can send requests here, a name that a stranger owns can be made to
+point here (DNS rebinding), and other users of the machine can connect. So every request must be
+addressed to this machine by its own name, come from a page of the same origin, and carry a cookie
+that only the address printed in the terminal gives. The cookie is bound to a path that no one can
+guess, as browsers send cookies to every port of a host.
 """
 
 import html
@@ -30,15 +32,18 @@ COOKIE = "studio"
 LARGEST_BODY = 2**16
 """Bytes of a request, but for uploads."""
 POLICY = (
-    "default-src 'none'; script-src 'self' 'nonce-{nonce}' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self'"
-    " data: blob:; font-src 'self'; connect-src 'self' ws://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self' 'nonce-{nonce}' 'unsafe-eval'; style-src 'self' "
+    "'unsafe-inline'; img-src 'self'"
+    " data: blob:; font-src 'self'; connect-src 'self' ws://{host}; base-uri 'none'; form-action "
+    "'none'; frame-ancestors 'none'"
 )
-"""NiceGUI compiles its page in the browser and sends what is to run there as text, which takes 'unsafe-eval', and writes
-styles into elements, which takes 'unsafe-inline' for styles alone. Scripts in the page need the nonce, and nothing comes from
-elsewhere.
+"""NiceGUI compiles its page in the browser and sends what is to run there as text, which takes
+'unsafe-eval', and writes styles into elements, which takes 'unsafe-inline' for styles alone.
+Scripts in the page need the nonce, and nothing comes from elsewhere.
 """
 ENTRANCE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="referrer" content="no-referrer"><title>latentedit</title>
+<html lang="en"><meta charset="utf-8"><meta name="referrer" content="no-referrer">
+<title>latentedit</title>
 <noscript>The studio needs JavaScript.</noscript>
 <script nonce="{nonce}">location.replace({place});</script></html>
 """
@@ -50,8 +55,9 @@ DOOR = """<!doctype html>
 <a href="{0}">to the page</a>
 """
 REFUSED = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme"
-content="light dark"><title>latentedit</title><style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:15vh auto;
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark"><title>latentedit</title>
+<style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:15vh auto;
 padding:0 1.5rem}}</style><h1>This page is closed to you</h1><p>{0}</p></html>
 """
 
@@ -125,17 +131,24 @@ class Guard:
     def _check_host(self, headers: dict[str, list[str]]) -> str:
         hosts = headers.get("host", [])
         if len(hosts) != 1 or hosts[0] not in (f"{LOOPBACK}:{self.port}", f"localhost:{self.port}"):
-            raise RefusedError(403, "Only this machine can open the studio, by the address that latentedit printed.")
+            raise RefusedError(
+                403,
+                "Only this machine can open the studio, by the address that latentedit printed.",
+            )
         return hosts[0]
 
     def _check_site(self, scope: Scope, headers: dict[str, list[str]], host: str) -> None:
-        """Refuse what a page of another origin sends; opening the address itself is no such request."""
+        """Refuse what a page of another origin sends; opening the address itself is no such
+        request."""
         origins = headers.get("origin", [])
         must = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if (must and len(origins) != 1) or any(origin != f"http://{host}" for origin in origins):
             raise RefusedError(403, "Only the studio's own page can send this.")
         site = headers.get("sec-fetch-site", ["none"])[0]
-        opening = headers.get("sec-fetch-mode", [""])[0] == "navigate" and headers.get("sec-fetch-dest", [""])[0] == "document"
+        opening = (
+            headers.get("sec-fetch-mode", [""])[0] == "navigate"
+            and headers.get("sec-fetch-dest", [""])[0] == "document"
+        )
         if site not in ("same-origin", "none") and not (opening and not must):
             raise RefusedError(403, "Only the studio's own page can send this.")
 
@@ -145,19 +158,27 @@ class Guard:
         Raises:
             RefusedError: it shows a wrong one.
         """
-        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"].rstrip("/") != self.place:
+        if (
+            scope["type"] != "http"
+            or scope["method"] != "GET"
+            or scope["path"].rstrip("/") != self.place
+        ):
             return False
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("key")
         if given is None:
             return False
         if len(given) != 1 or not _same(given[0], self.secret):
-            raise RefusedError(403, "Open the address that latentedit printed: this one does not hold the right key.")
+            raise RefusedError(
+                403,
+                "Open the address that latentedit printed: this one does not hold the right key.",
+            )
         return True
 
     async def _let_in(self, scope: Scope, send: Send, nonce: str, host: str) -> None:
         """Give the cookie, and lead on to the address without the secret.
 
-        A redirect would not do: browsers count it to the page that led here, and send no strict cookie along.
+        A redirect would not do: browsers count it to the page that led here, and send no strict
+        cookie along.
         """
         if self.known is not None and scope.get("client"):
             self.known(tuple(scope["client"]))
@@ -180,7 +201,11 @@ class Guard:
             given = found.value if found is not None else given
 
         if not _same(given, self.secret):
-            raise RefusedError(403, "Open the address that latentedit printed in its terminal: it holds the key to this page.")
+            raise RefusedError(
+                403,
+                "Open the address that latentedit printed in its terminal: it holds the key to "
+                "this page.",
+            )
         if not path.startswith(f"{self.place}/"):
             raise RefusedError(404, "There is nothing at this address.")
 
@@ -188,12 +213,19 @@ class Guard:
         """Return how many bytes the request may have, and refuse one that says it has more."""
         if scope["type"] != "http":
             return 0
-        limit = next((most for end, most in self.uploads.items() if scope["path"].endswith(end)), LARGEST_BODY)
+        limit = next(
+            (most for end, most in self.uploads.items() if scope["path"].endswith(end)),
+            LARGEST_BODY,
+        )
         lengths = headers.get("content-length", [])
-        if lengths and (not lengths[0].isascii() or not lengths[0].isdecimal() or len(lengths[0]) > 12):
+        if lengths and (
+            not lengths[0].isascii() or not lengths[0].isdecimal() or len(lengths[0]) > 12
+        ):
             raise RefusedError(400, "This request has no valid length.")
         if lengths and int(lengths[0]) > limit:
-            raise RefusedError(413, f"This file is too large: at most {limit // 2**20} MB are taken.")
+            raise RefusedError(
+                413, f"This file is too large: at most {limit // 2**20} MB are taken."
+            )
         return limit
 
 
@@ -240,8 +272,14 @@ def _dressed(send: Send, nonce: str, host: str) -> Send:
             if message.get("more_body"):
                 return
             body = with_nonce(bytes(page), nonce)
-            kept = [(name, value) for name, value in started["headers"] if name.lower() != b"content-length"]
-            await send({**started, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
+            kept = [
+                (name, value)
+                for name, value in started["headers"]
+                if name.lower() != b"content-length"
+            ]
+            await send(
+                {**started, "headers": [*kept, (b"content-length", str(len(body)).encode())]}
+            )
             started.clear()
             await send({"type": "http.response.body", "body": body})
             return
@@ -275,10 +313,21 @@ def _with(headers: Any, nonce: str, host: str) -> list[tuple[bytes, bytes]]:
 
 
 async def _answer(
-    send: Send, status: int, body: bytes, nonce: str, host: str, more: list[tuple[bytes, bytes]] | None = None
+    send: Send,
+    status: int,
+    body: bytes,
+    nonce: str,
+    host: str,
+    more: list[tuple[bytes, bytes]] | None = None,
 ) -> None:
-    headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", str(len(body)).encode()), *(more or [])]
-    await send({"type": "http.response.start", "status": status, "headers": _with(headers, nonce, host)})
+    headers = [
+        (b"content-type", b"text/html; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        *(more or []),
+    ]
+    await send(
+        {"type": "http.response.start", "status": status, "headers": _with(headers, nonce, host)}
+    )
     await send({"type": "http.response.body", "body": body})
 
 
@@ -286,18 +335,24 @@ async def _refuse(scope: Scope, send: Send, refused: RefusedError, nonce: str, h
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 4403, "reason": str(refused)})
         return
-    await _answer(send, refused.status, REFUSED.format(html.escape(str(refused))).encode(), nonce, host)
+    await _answer(
+        send, refused.status, REFUSED.format(html.escape(str(refused))).encode(), nonce, host
+    )
 
 
 @contextmanager
 def doorway(address: str) -> Iterator[str]:
-    """The address of a file that leads to ``address``, for the block; only this user can read the file.
+    """The address of a file that leads to ``address``, for the block; only this user can read the
+    file.
 
-    A browser is started with an address on its command line, which every user of the machine can read, secret and all.
+    A browser is started with an address on its command line, which every user of the machine can
+    read, secret and all.
     """
     text = html.escape(address)
     with tempfile.TemporaryDirectory(prefix="latentedit-") as folder:  # of mode 0700
         place = Path(folder) / "studio.html"
-        with open(place, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        with open(
+            place, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)
+        ) as file:
             file.write(DOOR.format(text))
         yield place.as_uri()

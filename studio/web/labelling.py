@@ -8,7 +8,8 @@ from latentedit.studio.web.server import STATIC, Studio
 from latentedit.studio.web.tags import Tag, icon, sign_button
 
 AUC = (
-    "Area under the ROC curve on held-out answers. The page asks about the samples that the probe is least certain about, so"
+    "Area under the ROC curve on held-out answers. The page asks about the samples that the "
+    "probe is least certain about, so"
     " its AUC on all samples is higher."
 )
 STYLES = (
@@ -36,7 +37,14 @@ def question() -> None:
                     Tag("span", "text", text)
                     Tag("kbd", "hide-small", key, aria_hidden="true")
             Tag("button", "button quiet", type="button", id="label-done", text="Done")
-        with Tag("div", "bar", id="label-bar", role="progressbar", aria_label="Labelled", aria_valuemin="0"):
+        with Tag(
+            "div",
+            "bar",
+            id="label-bar",
+            role="progressbar",
+            aria_label="Labelled",
+            aria_valuemin="0",
+        ):
             Tag("span", "part-yes")
             Tag("span", "part-no")
         with Tag("div", "counts"):

@@ -13,7 +13,11 @@ WAYS = (
     ("share", "Between the two", "A face on the way from one to the other."),
     ("layers", "Some layers of the other", "Style mixing: its shape, its features or its colours."),
 )
-LAYERS = (("coarse", "Coarse: pose, shape"), ("middle", "Middle: features"), ("fine", "Fine: colour, texture"))
+LAYERS = (
+    ("coarse", "Coarse: pose, shape"),
+    ("middle", "Middle: features"),
+    ("fine", "Fine: colour, texture"),
+)
 
 
 class MixPart:
@@ -23,7 +27,8 @@ class MixPart:
         self.view = view
         self.other = ""
         self.way = "share"
-        self.share, self.layers = 0.5, "coarse"
+        self.share = 0.5
+        self.layers = "coarse"
         self._wanted = 0
         self._shown: tuple[str, ...] = ()
         with stage:
@@ -39,18 +44,22 @@ class MixPart:
                     icon("faces")
                     Tag(
                         "p",
-                        text="Open a second face: another photo, or one of the gallery. They all show up here.",
+                        text="Open a second face: another photo, or one of the gallery. They all "
+                        "show up here.",
                     )
                 self.tiles = Tag("div", "tiles")
                 choices("mix", "Way of mixing", WAYS, self.way, self._way)
                 share = range_field("Share of the other face: 50 %", self._share, 0, 1, 0.5)
-                self.share_field, self.share_text = share.box, share.title
+                self.share_field = share.box
+                self.share_text = share.title
                 layers = Field("Layers of the other face", self._layers, tag="select")
                 layers.options(LAYERS, self.layers)
                 self.layer_field = layers.box.show(False)
                 with Tag("div", "row"):
                     self.take = button("Edit this mixture", self._take, kind="primary")
-                    self.gif = button("Save the way as GIF", lambda: self._save(".gif"), title="There and back")
+                    self.gif = button(
+                        "Save the way as GIF", lambda: self._save(".gif"), title="There and back"
+                    )
                     self.mp4 = button("MP4", lambda: self._save(".mp4"), title="The same as a film")
                 self.busy = Tag("span", "busy", "Drawing …", hidden=True, role="status")
 
@@ -68,8 +77,11 @@ class MixPart:
 
     def _pair(self) -> tuple[OpenFace, OpenFace] | None:
         session = self.view.session
-        face, other = session.face, session.faces.get(self.other)
-        return (face, other) if face is not None and other is not None and face is not other else None
+        face = session.face
+        other = session.faces.get(self.other)
+        return (
+            (face, other) if face is not None and other is not None and face is not other else None
+        )
 
     def _faces(self) -> None:
         session = self.view.session
@@ -83,7 +95,13 @@ class MixPart:
         with self.tiles:
             for face in others:
                 pressed = "true" if face.key == self.other else "false"
-                with Tag("button", "tile", type="button", aria_pressed=pressed, aria_label=f"Mix with {face.name}") as tile:
+                with Tag(
+                    "button",
+                    "tile",
+                    type="button",
+                    aria_pressed=pressed,
+                    aria_label=f"Mix with {face.name}",
+                ) as tile:
                     Tag("img", src=data_url(face.before), alt="")
                     Tag("span", "caption", face.name[:16], aria_hidden="true")
                 tile.click(calls(self._choose, face.key))
@@ -110,13 +128,17 @@ class MixPart:
         self._draw()
 
     def _draw(self) -> None:
-        """Draw where the sliders of this page stand; what a newer position overtakes is not drawn."""
-        session, pair = self.view.session, self._pair()
+        """Draw where the sliders of this page stand; what a newer position overtakes is not
+        drawn."""
+        session = self.view.session
+        pair = self._pair()
         if pair is None:
             self.image.set(src=data_url(session.face.before) if session.face else None)
             return
         self._wanted += 1
-        wanted, share, layers = self._wanted, self.share if self.way == "share" else None, self.layers
+        wanted = self._wanted
+        share = self.share if self.way == "share" else None
+        layers = self.layers
 
         def draw() -> bytes | None:
             if wanted != self._wanted:
@@ -126,25 +148,32 @@ class MixPart:
         self.view.start(draw, lambda data: self.image.set(src=data_url(data)) if data else None)
 
     def _take(self) -> None:
-        session, pair = self.view.session, self._pair()
+        session = self.view.session
+        pair = self._pair()
         if pair is None:
             return
-        share, layers = self.share if self.way == "share" else None, self.layers
+        share = self.share if self.way == "share" else None
+        layers = self.layers
         name = f"{pair[0].name}-{pair[1].name}"[:60]
         self.view.start(
-            lambda: session.show(blended(session, *pair, share=share, layers=layers), name, "a mixture"),
+            lambda: session.show(
+                blended(session, *pair, share=share, layers=layers), name, "a mixture"
+            ),
             lambda _: self.view.goto("edit"),
         )
 
     def _save(self, ending: str) -> None:
-        session, pair = self.view.session, self._pair()
+        session = self.view.session
+        pair = self._pair()
         if pair is None:
             return
         self.busy.show(True)
 
         def save() -> tuple[Path, str]:
             pictures = between(session, *pair, STEPS)
-            return save_sweep(session, pictures, f"{pair[0].name}-to-{pair[1].name}", ending, [0.0] * STEPS)
+            return save_sweep(
+                session, pictures, f"{pair[0].name}-to-{pair[1].name}", ending, [0.0] * STEPS
+            )
 
         def done(found: tuple[Path, str]) -> None:
             self.view.toast(f"Saved {found[0].name}. {found[1]}".strip(), "", found[0])

@@ -19,7 +19,8 @@ class PastePart:
 
     def __init__(self, view: View, stage: Tag, panel: Tag) -> None:
         self.view = view
-        self.feather, self.difference = 0.15, True
+        self.feather = 0.15
+        self.difference = True
         self.pasting: Pasting | None = None
         self._wanted = 0
         with stage:
@@ -34,14 +35,25 @@ class PastePart:
             self.panel = Tag("section", "part", aria_label="Paste back")
             with self.panel:
                 Tag("h2", text="Back into the photo")
-                hint("The edited face replaces the one in the photo. Pixels outside the crop do not change.")
+                hint(
+                    "The edited face replaces the one in the photo. Pixels outside the crop do "
+                    "not change."
+                )
                 edge = range_field("Feathered edge: 15 % of the side", self._feather, 0, 0.5, 0.15)
                 self.feather_text = edge.title
                 with Tag("label", "choice"):
                     check = Tag("input", type="checkbox", checked=True)
-                    check.on("change", lambda e: self._difference(e.args), js_handler="(e) => emit(e.target.checked)")
+                    check.on(
+                        "change",
+                        lambda e: self._difference(e.args),
+                        js_handler="(e) => emit(e.target.checked)",
+                    )
                     Tag("b", text="Add only the change")
-                    Tag("span", text="The photo keeps its own sharpness: only what the sliders moved is added.")
+                    Tag(
+                        "span",
+                        text="The photo keeps its own sharpness: only what the sliders moved is "
+                        "added.",
+                    )
                 with Tag("div", "row"):
                     self.save = button("Save the photo", self._save, kind="primary", sign="save")
                 self.command = command_box("paste-command", 5)
@@ -96,7 +108,9 @@ class PastePart:
         if pasting is None:
             return
         self._wanted += 1
-        wanted, feather, difference = self._wanted, self.feather, self.difference
+        wanted = self._wanted
+        feather = self.feather
+        difference = self.difference
         out = f"{suggested_name(self.view.session)}.jpg"
         self.command.set(value=pasting.command(out, feather=feather, difference=difference))
 
@@ -110,7 +124,9 @@ class PastePart:
         self.view.start(draw, lambda data: self.image.set(src=data_url(data)) if data else None)
 
     def _save(self) -> None:
-        pasting, feather, difference = self.pasting, self.feather, self.difference
+        pasting = self.pasting
+        feather = self.feather
+        difference = self.difference
         if pasting is None:
             return
         name = f"{suggested_name(self.view.session)}-in-photo"
@@ -118,4 +134,9 @@ class PastePart:
         def save() -> Path:
             return pasting.save(name, feather=feather, difference=difference)
 
-        self.view.start(save, lambda path: self.view.toast(f"Saved {path.name} in {path.parent.resolve()}.", "", path))
+        self.view.start(
+            save,
+            lambda path: self.view.toast(
+                f"Saved {path.name} in {path.parent.resolve()}.", "", path
+            ),
+        )

@@ -27,7 +27,9 @@ class StartPart:
                     with Tag("div", "either"):
                         button("Use the example portrait", self._example, kind="quiet")
                         button("Start with a random face", random, kind="quiet", sign="dice")
-                    self.busy = Tag("span", "busy", "Reading the photo …", hidden=True, role="status")
+                    self.busy = Tag(
+                        "span", "busy", "Reading the photo …", hidden=True, role="status"
+                    )
                 Tag("p", "soft small", "Everything stays on this computer.")
 
     def _example(self) -> None:
@@ -35,7 +37,10 @@ class StartPart:
 
         session = self.view.session
         self.reading(True)
-        self.view.start(lambda: session.intake.open(BUNDLED / "portrait.jpg", "portrait"), lambda _: self.reading(False))
+        self.view.start(
+            lambda: session.intake.open(BUNDLED / "portrait.jpg", "portrait"),
+            lambda _: self.reading(False),
+        )
 
     def reading(self, on: bool) -> None:
         self.busy.show(on)
@@ -75,7 +80,9 @@ class PhotoPart:
                         Tag("svg", id="crop", preserveAspectRatio="none")
                 self.found = Tag("div", "viewer", hidden=True)
                 with self.found, Tag("div", "frame"):
-                    self.progress_image = Tag("img", alt="The picture that the search has found so far")
+                    self.progress_image = Tag(
+                        "img", alt="The picture that the search has found so far"
+                    )
         with panel:
             self.panel = Tag("section", "part", aria_label="Photo")
             with self.panel:
@@ -93,7 +100,8 @@ class PhotoPart:
                     Tag(
                         "p",
                         "small soft",
-                        "Drag the square, its corners or the knob above it. The dashed line runs from the eyes to the mouth.",
+                        "Drag the square, its corners or the knob above it. The dashed line runs "
+                        "from the eyes to the mouth.",
                     )
                     Tag("p", "small soft hide-small", "By keys: arrows, + and -, [ and ].")
             for of, label, low, high in (("side", "Size", 5, 200), ("angle", "Turn", -45, 45)):
@@ -131,7 +139,8 @@ class PhotoPart:
             Tag(
                 "p",
                 "small soft",
-                "The picture on the left gets better as it goes. Stop when it is good enough; it can be refined later.",
+                "The picture on the left gets better as it goes. Stop when it is good enough; it "
+                "can be refined later.",
             )
 
     def _choose(self, key: str) -> None:

@@ -1,4 +1,5 @@
-"""The end points of a labelling page: an answer is confirmed once it is on the disk. They need no NiceGUI."""
+"""The end points of a labelling page: an answer is confirmed once it is on the disk. They need no
+NiceGUI."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,9 @@ LARGEST_ANSWER = 1024
 """Bytes of an answer; it has less than 50."""
 
 
-def end_points(app: FastAPI, desk: Callable[[], Desk | None], finish: Callable[[], None] | None = None) -> None:
+def end_points(
+    app: FastAPI, desk: Callable[[], Desk | None], finish: Callable[[], None] | None = None
+) -> None:
     """Register with ``app`` what the question asks for and sends.
 
     Args:
@@ -85,4 +88,8 @@ async def _body(request: Request) -> dict[str, Any] | Response:
         body = parse_json(data, LARGEST_ANSWER)
     except Error:
         return JSONResponse({"error": "not JSON"}, 400)
-    return body if isinstance(body, dict) else JSONResponse({"error": "a request must be a JSON object"}, 400)
+    return (
+        body
+        if isinstance(body, dict)
+        else JSONResponse({"error": "a request must be a JSON object"}, 400)
+    )

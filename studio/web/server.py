@@ -16,12 +16,14 @@ from typing import Any
 from latentedit.errors import NotFoundError, OutputError
 from latentedit.studio.web.guard import LOOPBACK, Guard
 
-STRANGERS, FEWEST = 32, 4
-"""Connections at once that have not shown the secret: more than a browser opens; the oldest end first. The second number is
-for a process that may open few files.
+STRANGERS = 32
+FEWEST = 4
+"""Connections at once that have not shown the secret: more than a browser opens; the oldest end
+first. The second number is for a process that may open few files.
 """
 WAITING = 8
-"""Connections that are taken in at once; asyncio tries so often where there is no descriptor left."""
+"""Connections that are taken in at once; asyncio tries so often where there is no descriptor
+left."""
 QUEUE = 64
 """Connections that the system keeps until they are taken in."""
 STATIC = Path(__file__).with_name("static")
@@ -41,16 +43,20 @@ def listening(port: int) -> socket.socket:
         found.listen(QUEUE)
     except (OSError, OverflowError) as error:
         found.close()
-        raise OutputError(f"cannot listen on port {port}: {getattr(error, 'strerror', None) or error}") from error
+        raise OutputError(
+            f"cannot listen on port {port}: {getattr(error, 'strerror', None) or error}"
+        ) from error
     return found
 
 
 def most_strangers() -> int:
-    """Return how many connections of strangers leave half of the descriptors that are free to the owner."""
+    """Return how many connections of strangers leave half of the descriptors that are free to the
+    owner."""
     try:
         import resource
 
-        most, taken = resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(os.listdir("/dev/fd"))
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        taken = len(os.listdir("/dev/fd"))
     except (ImportError, OSError):  # Windows has no such limit
         return STRANGERS
     if most == resource.RLIM_INFINITY:
@@ -59,7 +65,8 @@ def most_strangers() -> int:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record is more than that there is no descriptor for a connection, which waits a second then."""
+    """Whether a record is more than that there is no descriptor for a connection, which waits a
+    second then."""
     return "out of system resource" not in record.getMessage()
 
 
@@ -121,7 +128,8 @@ class Studio:
     ) -> None:
         if importlib.util.find_spec("nicegui") is None:
             raise NotFoundError('the studio needs NiceGUI: pip install "latentedit[studio]"')
-        self._build, self._title = build, title
+        self._build = build
+        self._title = title
         self._socket = listening(port)
         self.strangers = Strangers(most_strangers())
         number = self._socket.getsockname()[1]
@@ -173,17 +181,25 @@ class Studio:
 
     def _pages(self) -> Any:
         """Return the application with NiceGUI's pages in it."""
-        # What NiceGUI would keep for its users has no use here, and it looks for it in the working folder.
-        os.environ.setdefault("NICEGUI_STORAGE_PATH", os.path.join(tempfile.gettempdir(), "latentedit-nothing"))
-        # NiceGUI looks at every object of the process for its server, and some of torch's say that they are old.
-        warnings.filterwarnings("ignore", message=".*torch.distributed.reduce_op", category=FutureWarning)
+        # What NiceGUI would keep for its users has no use here, and it looks for it in the working
+        # folder.
+        os.environ.setdefault(
+            "NICEGUI_STORAGE_PATH", os.path.join(tempfile.gettempdir(), "latentedit-nothing")
+        )
+        # NiceGUI looks at every object of the process for its server, and some of torch's say that
+        # they are old.
+        warnings.filterwarnings(
+            "ignore", message=".*torch.distributed.reduce_op", category=FutureWarning
+        )
         from fastapi import FastAPI
         from nicegui import ui
         from nicegui.translations import translations
 
         words = translations["en-US"]
         words["connection_lost"] = "latentedit does not answer."
-        words["trying_to_reconnect"] = "Everything is kept. If it has ended, start it again in the terminal."
+        words["trying_to_reconnect"] = (
+            "Everything is kept. If it has ended, start it again in the terminal."
+        )
         outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
         self._build(self)
         ui.run_with(

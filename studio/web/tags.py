@@ -11,10 +11,13 @@ class Tag(Element):
     """One HTML element with a text and attributes.
 
     Args:
-        attributes: ``aria_label`` stands for ``aria-label``; True for an attribute without a value, None for none.
+        attributes: ``aria_label`` stands for ``aria-label``; True for an attribute without a value,
+            None for none.
     """
 
-    def __init__(self, tag: str, classes: str = "", text: str | None = None, **attributes: Any) -> None:
+    def __init__(
+        self, tag: str, classes: str = "", text: str | None = None, **attributes: Any
+    ) -> None:
         super().__init__(tag)
         if classes:
             self.classes(classes)
@@ -55,7 +58,11 @@ def _plain(name: str) -> str:
 
 
 def _attributes(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {_plain(name): value for name, value in attributes.items() if value is not None and value is not False}
+    return {
+        _plain(name): value
+        for name, value in attributes.items()
+        if value is not None and value is not False
+    }
 
 
 def icon(name: str) -> Tag:
@@ -63,7 +70,14 @@ def icon(name: str) -> Tag:
     return Tag("span", f"icon icon-{name}", aria_hidden="true")
 
 
-def button(text: str, handler: Callable[[], Any] | None = None, *, kind: str = "", sign: str = "", **attributes: Any) -> Tag:
+def button(
+    text: str,
+    handler: Callable[[], Any] | None = None,
+    *,
+    kind: str = "",
+    sign: str = "",
+    **attributes: Any,
+) -> Tag:
     """A button with a text, and a sign before it."""
     made = Tag("button", f"button {kind}".strip(), type="button", **attributes)
     with made:
@@ -76,11 +90,14 @@ def button(text: str, handler: Callable[[], Any] | None = None, *, kind: str = "
 
 
 def calls(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """A handler that calls ``function`` with ``arguments``, and what the event brings after them."""
+    """A handler that calls ``function`` with ``arguments``, and what the event brings after
+    them."""
     return functools.partial(function, *arguments)
 
 
-def sign_button(sign: str, label: str, handler: Callable[[], Any] | None = None, **attributes: Any) -> Tag:
+def sign_button(
+    sign: str, label: str, handler: Callable[[], Any] | None = None, **attributes: Any
+) -> Tag:
     """A button that shows a sign alone; ``label`` is its name."""
     attributes.setdefault("title", label)
     made = Tag("button", "sign", type="button", aria_label=label, **attributes)
@@ -105,7 +122,13 @@ class Field:
     """
 
     def __init__(
-        self, title: str, handler: Callable[[Any], None], *, tag: str = "input", event: str = "change", **attributes: Any
+        self,
+        title: str,
+        handler: Callable[[Any], None],
+        *,
+        tag: str = "input",
+        event: str = "change",
+        **attributes: Any,
     ) -> None:
         self.box = Tag("label", "field")
         with self.box:
@@ -124,25 +147,56 @@ class Field:
 
 def text_field(title: str, handler: Callable[[Any], None], **attributes: Any) -> Field:
     """A line of text."""
-    return Field(title, handler, event="input", type="text", spellcheck="false", autocomplete="off", **attributes)
+    return Field(
+        title,
+        handler,
+        event="input",
+        type="text",
+        spellcheck="false",
+        autocomplete="off",
+        **attributes,
+    )
 
 
-def range_field(title: str, handler: Callable[[Any], None], low: float, high: float, value: float, **options: Any) -> Field:
+def range_field(
+    title: str,
+    handler: Callable[[Any], None],
+    low: float,
+    high: float,
+    value: float,
+    **options: Any,
+) -> Field:
     """A plain slider."""
     options.setdefault("event", "input")
     options.setdefault("step", "0.01")
-    return Field(title, handler, type="range", min=str(low), max=str(high), value=str(value), **options)
+    return Field(
+        title, handler, type="range", min=str(low), max=str(high), value=str(value), **options
+    )
 
 
 def choices(
-    name: str, title: str, options: Iterable[tuple[str, str, str]], chosen: str, handler: Callable[[str], None]
+    name: str,
+    title: str,
+    options: Iterable[tuple[str, str, str]],
+    chosen: str,
+    handler: Callable[[str], None],
 ) -> None:
     """Radio buttons as cards: key, title and text of each."""
     with Tag("div", "choices", role="radiogroup", aria_label=title):
         for key, heading, text in options:
             with Tag("label", "choice"):
-                radio = Tag("input", type="radio", name=name, value=key, checked=True if key == chosen else None)
-                radio.on("change", lambda e: handler(str(e.args)), js_handler="(e) => emit(e.target.value)")
+                radio = Tag(
+                    "input",
+                    type="radio",
+                    name=name,
+                    value=key,
+                    checked=True if key == chosen else None,
+                )
+                radio.on(
+                    "change",
+                    lambda e: handler(str(e.args)),
+                    js_handler="(e) => emit(e.target.value)",
+                )
                 Tag("b", text=heading)
                 Tag("span", text=text)
 
@@ -150,6 +204,14 @@ def choices(
 def command_box(place: str, rows: int) -> Tag:
     """A command line that can be copied."""
     Tag("h3", text="The same on the command line")
-    box = Tag("textarea", "code", rows=rows, readonly=True, id=place, aria_label="Command line", spellcheck="false")
+    box = Tag(
+        "textarea",
+        "code",
+        rows=rows,
+        readonly=True,
+        id=place,
+        aria_label="Command line",
+        spellcheck="false",
+    )
     button("Copy", sign="copy").on("click", js_handler=f"() => studio.copy('#{place}')")
     return box

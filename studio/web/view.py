@@ -21,15 +21,22 @@ class Part(Protocol):
 
 
 class View:
-    """What the parts of one page share: the session, messages, work in threads, scripts in the browser."""
+    """What the parts of one page share: the session, messages, work in threads, scripts in the
+    browser."""
 
-    def __init__(self, session: Session, client: Client, files: "Files", shared: dict[str, Any]) -> None:
-        self.session, self.client, self.files, self.shared = session, client, files, shared
+    def __init__(
+        self, session: Session, client: Client, files: "Files", shared: dict[str, Any]
+    ) -> None:
+        self.session = session
+        self.client = client
+        self.files = files
+        self.shared = shared
         self.parts: list[Part] = []
         self.loop = asyncio.get_running_loop()
         self.goto: Callable[[str], None] = lambda mode: None
         self.seen = 0
-        """Number of the newest position that the page has sent: it has newer ones of its own where it has sent more."""
+        """Number of the newest position that the page has sent: it has newer ones of its own where
+        it has sent more."""
         self._pending: set[str] = set()
 
     # -- To the browser
@@ -81,7 +88,10 @@ class View:
     # -- Work
 
     def start(
-        self, work: Callable[[], Any], then: Callable[[Any], Any] | None = None, last: Callable[[], Any] | None = None
+        self,
+        work: Callable[[], Any],
+        then: Callable[[Any], Any] | None = None,
+        last: Callable[[], Any] | None = None,
     ) -> None:
         """Do ``work`` in a thread, ``then`` with its result on the page, and ``last`` in any case.
 
@@ -90,7 +100,10 @@ class View:
         background_tasks.create(self._started(work, then, last))
 
     async def _started(
-        self, work: Callable[[], Any], then: Callable[[Any], Any] | None, last: Callable[[], Any] | None
+        self,
+        work: Callable[[], Any],
+        then: Callable[[Any], Any] | None,
+        last: Callable[[], Any] | None,
     ) -> None:
         found = await self.done(work)
         if self.client.is_deleted:
@@ -102,7 +115,8 @@ class View:
                 then(found)
 
     async def done(self, work: Callable[[], Any]) -> Any:
-        """The result of ``work`` in a thread; `Failed`, after a message, where it raises an `Error`."""
+        """The result of ``work`` in a thread; `Failed`, after a message, where it raises an
+        `Error`."""
         try:
             return await run.io_bound(work)
         except Error as error:
@@ -126,7 +140,8 @@ class Failed:
 
 
 class Files:
-    """The files that were saved while the server runs: the page can fetch these, by number, and no others."""
+    """The files that were saved while the server runs: the page can fetch these, by number, and no
+    others."""
 
     def __init__(self) -> None:
         self._paths: list[Path] = []
@@ -137,7 +152,9 @@ class Files:
         return self._paths.index(path)
 
     def path(self, number: str) -> Path | None:
-        if not (number.isascii() and number.isdecimal() and len(number) < 7) or int(number) >= len(self._paths):
+        if not (number.isascii() and number.isdecimal() and len(number) < 7) or int(number) >= len(
+            self._paths
+        ):
             return None
         return self._paths[int(number)]
 

@@ -1,4 +1,5 @@
-"""Weights of the published encoders for the reference numbers in encoders_256.npz, each made from its name."""
+"""Weights of the published encoders for the reference numbers in encoders_256.npz, each made from
+its name."""
 
 import zlib
 from collections.abc import Sequence
@@ -9,8 +10,13 @@ from numpy.typing import NDArray
 
 
 def weight(name: str, shape: Sequence[int], seed: int) -> NDArray[Any]:
-    """The array that the parameter or buffer ``name`` of this ``shape`` holds; ``num_batches_tracked`` is left alone."""
-    n: NDArray[Any] = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape).astype(np.float32)
+    """The array that the parameter or buffer ``name`` of this ``shape`` holds;
+    ``num_batches_tracked`` is left alone."""
+    n: NDArray[Any] = (
+        np.random.default_rng([seed, zlib.crc32(name.encode())])
+        .standard_normal(shape)
+        .astype(np.float32)
+    )
     if name.endswith("running_var"):
         n = 1 + 0.2 * np.abs(n)
     elif name.endswith("running_mean"):
