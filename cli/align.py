@@ -10,6 +10,7 @@ from latentedit.cli.common import (
     each,
     expand,
     face_options,
+    folder_option,
     framing_option,
     megapixels_option,
     model_option,
@@ -25,7 +26,7 @@ from latentedit.cli.common import (
 @model_option()
 @framing_option
 @face_options
-@click.option("--out", type=click.Path(), required=True, help="Folder for the crops.")
+@folder_option("Folder for the crops.")
 @recursive_option
 @megapixels_option
 @device_option

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from latentedit.cli import log
+from latentedit.cli import defaults, log
+from latentedit.cli.defaults import Configured, put_back
 from latentedit.errors import (
     ArgumentError,
     DataError,
@@ -31,8 +33,30 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def device_option(function: F) -> F:
     return click.option(
-        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
+        "--device",
+        cls=Configured,
+        key="device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda, cuda:1 or mps.",
     )(function)
+
+
+def folder_option(text: str, default: str | None = None) -> Callable[[F], F]:
+    """Add ``--out`` of a command that writes into a folder, whose default the user can set."""
+    built_in: dict[str, Any] = (
+        {"required": True} if default is None else {"default": default, "show_default": True}
+    )
+    return click.option(
+        "--out", cls=Configured, key="out", type=click.Path(), help=text, **built_in
+    )
+
+
+def is_typed(name: str) -> bool:
+    """Whether the user typed the option that the running command calls ``name``, as opposed to a
+    default."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 class Finite(click.FloatRange):
@@ -65,11 +89,22 @@ def seed_option(function: F) -> F:
 
 
 def model_option(default: str | None = "faces128") -> Callable[[F], F]:
-    text = "Model: bundled name or file."
+    """Add ``--model``; without a ``default``, the model is found by the fingerprint of what the
+    user names."""
     if not default:
-        text = "Model: bundled name or file (default: the bundled model that matches)."
+        text = (
+            "Model: bundled name or file (default: the one that matches, if it is bundled or was "
+            "used before)."
+        )
+        return click.option("--model", "model_name", help=text)
     return click.option(
-        "--model", "model_name", default=default, show_default=bool(default), help=text
+        "--model",
+        "model_name",
+        cls=Configured,
+        key="model",
+        default=default,
+        show_default=True,
+        help="Model: bundled name or file.",
     )
 
 
@@ -97,7 +132,9 @@ def crop_options(function: F) -> F:
 
 def framing_option(function: F) -> F:
     text = "Framing of faces, for models whose file does not define it."
-    return click.option("--framing", type=click.Choice(["ffhq"]), help=text)(function)
+    return click.option(
+        "--framing", cls=Configured, key="framing", type=click.Choice(["ffhq"]), help=text
+    )(function)
 
 
 def transform_option(function: F) -> F:
@@ -140,19 +177,48 @@ def read_model(name: str, device: str, framing: str | None = None) -> "Model":
     from latentedit.formats.load_model import load_model
     from latentedit.runtime.devices import resolve_device
 
-    model = load_model(name, resolve_device(device))
+    with blamed("device", "device", device):
+        where = resolve_device(device)
+    with blamed("model", "model_name", name):
+        model = load_model(name, where)
     for note in model.notes:
         log.remark(f"{Path(model.path).name}: {note}")
     if framing is not None:
         from latentedit.photo.framing import FRAMINGS
 
-        if model.framing is not None and model.framing != FRAMINGS[framing]:
-            raise IncompatibleError(
-                f"{name}: the model file defines another framing of faces; leave out --framing "
-                f"{framing}"
+        if model.framing is None:
+            model.framing = FRAMINGS[framing]
+        elif model.framing != FRAMINGS[framing] and is_typed("framing"):
+            reason = (
+                f"the model file defines another framing of faces; leave out --framing {framing}"
             )
-        model.framing = FRAMINGS[framing]
+            raise IncompatibleError(reason, path=name)
+    remember_network(model)
     return model
+
+
+def remember_network(model: "Model") -> None:
+    """Have the file of a network found again by its fingerprint, unless it is bundled."""
+    from latentedit.model.bundled import BUNDLED
+    from latentedit.model.remembered import remember
+    from latentedit.networks.fingerprint import fingerprint
+
+    if Path(model.path).parent != BUNDLED:
+        remember(fingerprint(model.generator), model.path)
+
+
+@contextmanager
+def blamed(key: str, parameter: str, value: str) -> Iterator[None]:
+    """Have errors inside say where the default ``key`` was set, if ``value`` is that and the user
+    did not type it."""
+    try:
+        yield
+    except Error as error:
+        found = None if is_typed(parameter) else defaults.find(key)
+        if found is not None and found.value == value:
+            origin = f"the default {key} is set in {found.place}"
+            error.advice = f"{error.advice}; {origin}" if error.advice else origin
+        raise
 
 
 def parse_numbers(text: str, count: int, what: str) -> list[float]:
@@ -266,7 +332,7 @@ def megapixels_option(function: F) -> F:
         if value is not None:
             before = os.environ.get("LATENTEDIT_MEGAPIXELS")
             os.environ["LATENTEDIT_MEGAPIXELS"] = str(value)
-            context.call_on_close(lambda: _put_back("LATENTEDIT_MEGAPIXELS", before))
+            context.call_on_close(lambda: put_back("LATENTEDIT_MEGAPIXELS", before))
 
     return click.option(
         "--megapixels",
@@ -275,13 +341,6 @@ def megapixels_option(function: F) -> F:
         expose_value=False,
         help="Largest image that is accepted, in millions of pixels.  [default: 64]",
     )(function)
-
-
-def _put_back(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
 
 
 def expand(

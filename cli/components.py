@@ -19,7 +19,7 @@ from latentedit.cli.common import (
     say_written,
     seed_option,
 )
-from latentedit.errors import ArgumentError, IncompatibleError
+from latentedit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from latentedit.directions import Direction
@@ -341,16 +341,11 @@ def sheet(
 
 
 def _bundled(direction: "Direction") -> str:
-    """Return the name of the bundled model that ``direction`` belongs to."""
-    from latentedit.model.bundled import bundled_with
+    """Return the bundled model that ``direction`` belongs to, or the file that it was last read
+    from."""
+    from latentedit.cli.moves import known_model
 
-    found = bundled_with(direction.fingerprint)
-    if found is None:
-        raise IncompatibleError(
-            f"direction {direction.name} needs the generator {direction.fingerprint[:12]}; give "
-            "its file with --model"
-        )
-    return found
+    return known_model(direction.fingerprint, f"direction {direction.name}")
 
 
 def _rows(layers: str | None, generator: "Generator") -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from latentedit.cli.common import (
     device_option,
     each,
     expand,
+    folder_option,
     megapixels_option,
     model_option,
     recursive_option,
@@ -76,12 +77,7 @@ if TYPE_CHECKING:
     type=Finite(0, 0.5),
     help="Width of the crop's faded edge, as a share of its side.",
 )
-@click.option(
-    "--out",
-    type=click.Path(),
-    required=True,
-    help="Image or latent (.safetensors) to write; a folder for several latents.",
-)
+@folder_option("Image or latent (.safetensors) to write; a folder for several latents.")
 @click.option(
     "--force",
     is_flag=True,

@@ -12,6 +12,7 @@ from latentedit.cli.common import (
     device_option,
     expand,
     face_options,
+    folder_option,
     framing_option,
     list_failures,
     megapixels_option,
@@ -37,7 +38,7 @@ LARGE = 256
 @click.command()
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @model_option()
-@click.option("--out", type=click.Path(), required=True, help="Folder for latent files and images.")
+@folder_option("Folder for latent files and images.")
 @click.option(
     "--space",
     type=click.Choice(["w", "w+", "s"]),

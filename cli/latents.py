@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentedit.cli import log
+from latentedit.cli import defaults, log
 from latentedit.cli.common import (
     device_option,
     each,
@@ -56,6 +56,7 @@ def import_(
     from latentedit.io.images import save_image
     from latentedit.latent.latent_file import save_latent
 
+    model_name = model_name or defaults.value_of("model")
     if model_name is None:
         raise ArgumentError("these files do not name their generator; add --model")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from latentedit.cli import log
+from latentedit.cli import defaults, log
 from latentedit.errors import Error, Interrupted, as_option, printable, spelling
 from latentedit.io import outputs
 
@@ -35,6 +35,7 @@ COMMANDS = {
     "train": ("training", "train"),
     "encoder": ("encoder", "encoder"),
     "metrics": ("metrics", "metrics"),
+    "config": ("config", "config"),
 }
 """Command: its module in this package and its name there."""
 OUTPUTS = {"out", "target", "sheet", "picture"}
@@ -121,8 +122,13 @@ class Lazy(click.Group):
     is_flag=True,
     help="Print results, warnings and errors only: no remarks, no progress bars.",
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(1, defaults.MOST_THREADS),
+    help="Processor threads to compute with.  [default: chosen by torch]",
+)
 @click.pass_context
-def main(context: click.Context, verbose: bool, quiet: bool) -> None:
+def main(context: click.Context, verbose: bool, quiet: bool, threads: int | None) -> None:
     """Invert photos into a StyleGAN2 generator, edit them with attribute sliders, create sliders,
     and train generators.
 
@@ -138,6 +144,9 @@ def main(context: click.Context, verbose: bool, quiet: bool) -> None:
         raise click.UsageError("--verbose and --quiet exclude each other")
     context.call_on_close(log.start(verbose=verbose, quiet=quiet))
     wait_passively()
+    if context.invoked_subcommand != "config":  # which can repair a file that is wrong
+        context.with_resource(defaults.in_environment())
+        context.with_resource(defaults.with_threads(threads or defaults.value_of("threads")))
 
 
 def wait_passively() -> None:

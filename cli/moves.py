@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from latentedit.cli import defaults
 from latentedit.cli.common import LARGEST_AMOUNT, read_model
 from latentedit.errors import ArgumentError, IncompatibleError
 
@@ -69,23 +70,67 @@ def parse_amounts(text: str, form: str) -> list[float]:
     return [start + (stop - start) * i / (count - 1) for i in range(count)]
 
 
-def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "Model":
-    """Return the named model, or the bundled one that ``latent`` belongs to; checked against the
-    latent's fingerprint."""
+def known_model(fingerprint: str, what: str) -> str:
+    """Return the bundled model of this fingerprint, or else the file that the network was last read
+    from.
+
+    Raises:
+        Error: there is none, or the file is gone; the message begins with ``what`` needs the model.
+    """
     from latentedit.model.bundled import bundled_with
+    from latentedit.model.remembered import remembered
+
+    bundled = bundled_with(fingerprint)
+    if bundled is not None:
+        return bundled
+    file = remembered(fingerprint)
+    if file is not None and file.is_file():
+        return str(file)
+    needs = f"{what} needs the generator with fingerprint {fingerprint}"
+    gone = "" if file is None else f", which was in {file} and is no longer there"
+    raise IncompatibleError(f"{needs}{gone}; name its file with --model", expected=fingerprint)
+
+
+def own_model(fingerprint: str, what: str, device: str) -> "Model":
+    """Read the model of this fingerprint from where `known_model` finds it.
+
+    Raises:
+        Error: also where another network is in the file by now.
+    """
+    from latentedit.networks import fingerprint as fingerprints
+
+    name = known_model(fingerprint, what)
+    model = read_model(name, device)
+    found = fingerprints.fingerprint(model.generator)
+    if found != fingerprint:
+        reason = (
+            f"{what} needs the generator {fingerprint[:12]}, which was in {name}; that is "
+            f"{found[:12]} now"
+        )
+        raise IncompatibleError(
+            f"{reason}; name its file with --model", expected=fingerprint, actual=found
+        )
+    return model
+
+
+def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "Model":
+    """Return the model that the user names, or the one that ``latent`` belongs to; checked against
+    the fingerprint.
+
+    A latent of another tool names no generator; it gets the default that the user has set.
+    """
     from latentedit.networks.fingerprint import fingerprint
 
     if not latent.fingerprint and name is None:
-        raise ArgumentError("a latent of another tool does not name its generator; add --model")
+        name = defaults.value_of("model")
+        if name is None:
+            raise ArgumentError("a latent of another tool does not name its generator; add --model")
 
-    found = name or bundled_with(latent.fingerprint)
-    if found is None:
-        raise IncompatibleError(
-            f"this latent needs the generator with fingerprint {latent.fingerprint}; name its "
-            "file with --model"
-        )
-
-    model = read_model(str(found), device)
+    model = (
+        own_model(latent.fingerprint, "this latent", device)
+        if name is None
+        else read_model(name, device)
+    )
     latent.check_generator(fingerprint(model.generator), model.path, force=force)
     latent.check_shapes(model.generator)
     latent.ws = latent.rows(model.generator.num_ws)

@@ -9,11 +9,14 @@ import click
 from latentedit.cli import log
 from latentedit.cli.common import (
     device_option,
+    folder_option,
     framing_option,
+    is_typed,
     megapixels_option,
     model_option,
     read_model,
 )
+from latentedit.cli.moves import known_model
 from latentedit.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -23,13 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", metavar="[PHOTO|LATENT]", type=click.Path(), required=False)
 @model_option()
-@click.option(
-    "--out",
-    type=click.Path(),
-    default="studio",
-    show_default=True,
-    help="Folder for what you save, and for the session.",
-)
+@folder_option("Folder for what you save, and for the session.", "studio")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -64,7 +61,6 @@ def studio(
     from latentedit.formats.load_latent import load_latent
     from latentedit.io.files import is_picture
     from latentedit.io.locks import alone
-    from latentedit.model.bundled import bundled_with
     from latentedit.studio.keeping import Keeper
     from latentedit.studio.session import Session
 
@@ -72,9 +68,9 @@ def studio(
         raise NotFoundError("no such file", path=source)
     photo = source if source is not None and is_picture(source) else None
     latent = load_latent(source) if source is not None and photo is None else None
-    if latent is not None and model_name == "faces128":
-        # An older version of the bundled model, where the latent is one of its.
-        model_name = bundled_with(latent.fingerprint) or model_name
+    if latent is not None and latent.fingerprint and not is_typed("model_name"):
+        # A network that was used before, or an older version of the bundled one.
+        model_name = known_model(latent.fingerprint, f"{source}: this latent")
 
     keeper = Keeper(out)
     session = Session(read_model(model_name, device, framing), model_name, keeper)

@@ -25,6 +25,8 @@ from tests.helpers import SHARED_DATA, tiny_discriminator, tiny_generator
 os.environ.setdefault("TQDM_DISABLE", "1")
 _cache = tempfile.TemporaryDirectory(prefix="latentedit-tests-")
 os.environ["LATENTEDIT_CACHE"] = _cache.name
+os.environ["LATENTEDIT_DATA"] = f"{_cache.name}/data"
+os.environ["LATENTEDIT_CONFIG"] = f"{_cache.name}/config.toml"
 torch.set_num_threads(1)  # the networks here are too small to gain from more
 
 
