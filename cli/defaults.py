@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import click
 
 from latentedit.errors import ArgumentError, FormatError, quoted
 
 PREFIX = "LATENTEDIT_"
-Origin = Literal["environment", "file", "built in"]
 MOST_THREADS = 4096
 EXPORTED = ("megapixels", "cache", "data", "directions")
 """Settings that the library reads from the environment itself."""
@@ -38,7 +37,6 @@ class Found:
     """A default that the user has set."""
 
     value: Any
-    origin: Origin
     place: str
     """The variable, or the file."""
 
@@ -195,10 +193,10 @@ def find(key: str) -> Found | None:
     variable = f"{PREFIX}{key.upper()}"
     text = os.environ.get(variable, "")
     if text:
-        return Found(_checked(key, text, "", variable), "environment", variable)
+        return Found(_checked(key, text, "", variable), variable)
     kept = in_file()
     if key in kept:
-        return Found(kept[key], "file", str(config_file()))
+        return Found(kept[key], str(config_file()))
     return None
 
 

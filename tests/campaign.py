@@ -174,11 +174,10 @@ class Tally:
         if now - self._told >= 1:
             self._told = now
             done = ", ".join(f"{self.items[name]} {name}" for name in PARTS if self.items[name])
-            print(
-                f"{now - self.started:4.0f} s  {part}: {done}; {sum(self.faults.values())} findings",
-                file=sys.stderr,
-                flush=True,
+            line = (
+                f"{now - self.started:4.0f} s  {part}: {done}; {sum(self.faults.values())} findings"
             )
+            print(line, file=sys.stderr, flush=True)
 
     def table(self) -> str:
         head = f"{'':12}{'items':>8}" + "".join(f"{name:>12}" for name in FAULTS)
@@ -230,12 +229,13 @@ def prepared(work: Path, seed: int) -> Place:
     """
     place = Place(work, seed)
     work.mkdir(parents=True, exist_ok=True)
-    for variable, name in (
-        ("LATENTEDIT_CACHE", "cache"),
-        ("LATENTEDIT_DATA", "data"),
-        ("HOME", "home"),
-        ("TMPDIR", "tmp"),
-    ):
+    places = {
+        "LATENTEDIT_CACHE": "cache",
+        "LATENTEDIT_DATA": "data",
+        "HOME": "home",
+        "TMPDIR": "tmp",
+    }
+    for variable, name in places.items():
         os.environ[variable] = str(work / name)
         (work / name).mkdir(exist_ok=True)
     tempfile.tempdir = None  # it is asked anew

@@ -265,7 +265,8 @@ def test_find_your_own_direction(
     rows = ["file,person,glasses,hair"]
     for i, path in enumerate(sorted((tmp_path / "sides").glob("*/*.png"))):
         rows.append(
-            f"{path.relative_to(tmp_path)},p{i % 4},{int(path.parent.name == 'left')},{('none', 'short', 'long')[i % 3]}"
+            f"{path.relative_to(tmp_path)},p{i % 4},{int(path.parent.name == 'left')},"
+            f"{('none', 'short', 'long')[i % 3]}"
         )
     (tmp_path / "photos.csv").write_text("\n".join(rows) + "\n")
     onnx_mean(tmp_path / "brightness.onnx", 128)
