@@ -15,12 +15,13 @@ from latentedit.cli.common import (
     say_written,
 )
 from latentedit.cli.fitting import fit
+from latentedit.cli.groups import Forgiving
 from latentedit.cli.labelling import label, sample
 from latentedit.cli.refining import refine
 from latentedit.cli.reports import compare, condition, report
 
 
-@click.group()
+@click.group(cls=Forgiving)
 def directions() -> None:
     """Find, list and inspect edit directions."""
 
@@ -82,15 +83,15 @@ def list_command(model_name: str | None) -> None:
     Example:
       latentedit directions list --model faces128
     """
-    from latentedit.directions.direction import read_direction
+    from latentedit.directions.facts import read_facts
     from latentedit.directions.registry import own_directions, shipped
     from latentedit.errors import quoted
-    from latentedit.networks.fingerprint import fingerprint
+    from latentedit.formats.stated_fingerprint import fingerprint_of
 
-    own = fingerprint(read_model(model_name, "cpu").generator) if model_name else None
+    own = fingerprint_of(model_name) if model_name else None
     for where, table in (("yours", own_directions(own)), ("shipped", shipped(own))):
         for name, path in table.items():
-            direction = read_direction(path)
+            direction = read_facts(path)
             figure = next(
                 (
                     f"{k} {quoted(direction.report[k])}"
@@ -115,10 +116,11 @@ def show(name: str, as_json: bool) -> None:
     Example:
       latentedit directions show smile
     """
-    from latentedit.directions.registry import load_direction
-    from latentedit.directions.validation import in_words
+    from latentedit.directions.chance import in_words
+    from latentedit.directions.facts import read_facts
+    from latentedit.directions.registry import find_direction
 
-    direction = load_direction(name)
+    direction = read_facts(find_direction(name))
     facts = {
         "name": direction.name,
         "space": direction.space,

@@ -15,10 +15,11 @@ from latentedit.cli.common import (
     say_written,
     seed_option,
 )
+from latentedit.cli.groups import Forgiving
 from latentedit.errors import ArgumentError, Interrupted
 
 
-@click.group()
+@click.group(cls=Forgiving)
 def encoder() -> None:
     """Train an encoder, which gives inversions a better starting point."""
 
@@ -78,8 +79,8 @@ def train(
     from latentedit.inversion.options import ProjectorSettings
     from latentedit.inversion.preconditioner import Curvature
     from latentedit.inversion.projector import Projector
-    from latentedit.model.bundled import BUNDLED
-    from latentedit.model.native import ENCODER, save_encoder
+    from latentedit.model.bundled import BUNDLED, ENCODER
+    from latentedit.model.native import save_encoder
     from latentedit.training.data import load_pictures
     from latentedit.training.encoders import (
         EncoderTrainer,

@@ -565,7 +565,7 @@ def _tell_of_background(direction: "Direction", model: "Model") -> None:
 
 
 def _print_report(direction: "Direction") -> None:
-    from latentedit.directions.validation import in_words
+    from latentedit.directions.chance import in_words
 
     for key, value in direction.report.items():
         if value is not None:

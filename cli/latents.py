@@ -17,6 +17,7 @@ from latentedit.cli.common import (
     say_video,
     say_written,
 )
+from latentedit.cli.groups import Forgiving
 from latentedit.cli.moves import model_for
 from latentedit.errors import ArgumentError, Error, IncompatibleError
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from latentedit.model.model import Model
 
 
-@click.group()
+@click.group(cls=Forgiving)
 def latent() -> None:
     """Import and export latents of other tools."""
 

@@ -11,6 +11,9 @@ from typing import Any
 import click
 
 from latentedit.cli import defaults, log
+from latentedit.cli.completion import completed
+from latentedit.cli.early import check_inputs
+from latentedit.cli.groups import Forgiving
 from latentedit.errors import Error, Interrupted, as_option, printable, spelling
 from latentedit.io import outputs
 
@@ -36,6 +39,7 @@ COMMANDS = {
     "encoder": ("encoder", "encoder"),
     "metrics": ("metrics", "metrics"),
     "config": ("config", "config"),
+    "help": ("help", "help"),
 }
 """Command: its module in this package and its name there."""
 OUTPUTS = {"out", "target", "sheet", "picture"}
@@ -54,11 +58,19 @@ def named_files(parameters: dict[str, Any]) -> Iterator[str]:
                 yield from text.rpartition("=")[0].split(",") if "=" in text else text.split(",")
 
 
-def guarded(command: click.Command) -> click.Command:
-    """Return ``command``, guarded so that it never writes to a file that it was given."""
+def guarded(command: click.Command, path: tuple[str, ...]) -> click.Command:
+    """Return ``command``, guarded so that it never writes to a file that it was given, nor loads
+    torch for missing ones.
+
+    Args:
+        path: the words that call it; shells complete its parameters by them.
+    """
     found = copy.copy(command)
+    found.params = completed(command, path)
     if isinstance(found, click.Group):
-        found.commands = {name: guarded(inner) for name, inner in found.commands.items()}
+        found.commands = {
+            name: guarded(inner, (*path, name)) for name, inner in found.commands.items()
+        }
     elif command.callback is not None:
         own = command.callback
 
@@ -67,6 +79,7 @@ def guarded(command: click.Command) -> click.Command:
             with outputs.guarded():
                 for text in named_files(options):
                     outputs.given(text)
+                check_inputs(found, options)
                 return own(*arguments, **options)
 
         found.callback = call
@@ -74,7 +87,7 @@ def guarded(command: click.Command) -> click.Command:
     return found
 
 
-class Lazy(click.Group):
+class Lazy(Forgiving):
     """Imports a command's module when it is needed, and turns `Error` into one line and exit status
     1 (130 after Ctrl-C)."""
 
@@ -86,14 +99,14 @@ class Lazy(click.Group):
             return None
         module, name = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"latentedit.cli.{module}"), name)
-        return guarded(command)
+        return guarded(command, (cmd_name,))
 
     def invoke(self, ctx: click.Context) -> object:
         status = 1
         try:
             with spelling(as_option):
                 return super().invoke(ctx)
-        except (KeyboardInterrupt, Interrupted) as error:
+        except (KeyboardInterrupt, click.Abort, Interrupted) as error:
             message = str(error) or "interrupted; files that were already written are kept"
             status = INTERRUPTED
         except Error as error:
@@ -112,7 +125,7 @@ class Lazy(click.Group):
 @click.group(
     cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(package_name="latentedit", prog_name="latentedit")
+@click.version_option(None, "-V", "--version", package_name="latentedit", prog_name="latentedit")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Log what happens on stderr; errors with their traceback."
 )

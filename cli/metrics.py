@@ -5,7 +5,7 @@ from typing import Any, Literal
 import click
 
 from latentedit.cli.common import device_option, print_facts, progress_bar, read_model, seed_option
-from latentedit.errors import ArgumentError
+from latentedit.errors import ArgumentError, meant
 
 
 @click.command()
@@ -130,8 +130,10 @@ def metrics(
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in (*METRICS, *OTHERS)]
     if unknown or not wanted:
+        known = (*METRICS, *OTHERS)
+        advice = meant(unknown[0], known) if unknown else ""
         raise ArgumentError(
-            f"--metrics takes {', '.join((*METRICS, *OTHERS))}; got {', '.join(unknown) or 'none'}"
+            f"--metrics takes {', '.join(known)}; got {', '.join(unknown) or 'none'}", advice=advice
         )
 
     compared = [name for name in wanted if name in METRICS]

@@ -18,7 +18,8 @@ from latentedit.cli.common import (
     say_written,
     transform_option,
 )
-from latentedit.errors import ArgumentError, NotFoundError, listed
+from latentedit.cli.groups import Forgiving
+from latentedit.errors import ArgumentError, NotFoundError, listed, meant
 
 if TYPE_CHECKING:
     from latentedit.model.cost import Cost
@@ -168,7 +169,7 @@ def sample(
     say_written(out)
 
 
-@click.group()
+@click.group(cls=Forgiving)
 def model() -> None:
     """Inspect, convert, list and download models."""
 
@@ -284,9 +285,8 @@ def fetch(name: str, sha256: str | None) -> None:
 
     entries = catalogue()
     if name not in entries:
-        raise NotFoundError(
-            f'{name}: unknown published network; "latentedit model zoo" lists the names'
-        )
+        advice = meant(name, entries, '"latentedit model zoo" lists the names')
+        raise NotFoundError("unknown published network", path=name, advice=advice)
     entry = entries[name]
     click.echo(f"from {entry.address}\nlicence: {entry.licence}")
     bars: list[Any] = []

@@ -19,6 +19,7 @@ from latentedit.cli.common import (
     say,
     say_written,
 )
+from latentedit.cli.groups import Forgiving
 from latentedit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ SHEET_ROWS = 8
 SHEET_COLUMNS = 10
 
 
-@click.group()
+@click.group(cls=Forgiving)
 def dataset() -> None:
     """Create and inspect training sets."""
 
@@ -317,8 +318,7 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
 )
 @click.option(
     "--features",
-    help="Network for --metrics: inception, efficientnet-lite0, or a file "
-    "(see latentedit metrics).",
+    help="Network for --metrics: inception, efficientnet-lite0, or a file (see latentedit metrics).",
 )
 @click.option(
     "--tensorboard",

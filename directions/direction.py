@@ -10,27 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentedit.errors import (
-    ArgumentError,
-    DataError,
-    FormatError,
-    IncompatibleError,
-    complete,
-    is_number,
-    quoted,
-)
-from latentedit.io.budget import check_things
+from latentedit.directions.facts import facts_in
+from latentedit.errors import ArgumentError, DataError, IncompatibleError, complete, quoted
+from latentedit.io.header import DIRECTION
 from latentedit.io.native_file import check_numbers, read_tensors, write_tensors
 from latentedit.latent.latent_file import versions
 from latentedit.latent.spaces import SPACES, space_of
-from latentedit.networks.fingerprint import fingerprint_in
 from latentedit.networks.generator import Generator
 
-FORMAT = "latentedit-direction"
-VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
-FACTS = 5000
-"""Largest number of values in a report; pages and images are made from them."""
 
 
 @dataclass(frozen=True)
@@ -155,48 +143,32 @@ def save_direction(path: str | os.PathLike[str], direction: Direction) -> None:
     if direction.step is not None:
         tensors["step"] = direction.step.float()
 
-    write_tensors(path, FORMAT, VERSION, header, tensors)
+    write_tensors(path, *DIRECTION, header, tensors)
 
 
 def read_direction(path: str | os.PathLike[str]) -> Direction:
     """Read a direction file; raise `Error` if it is missing, damaged or another kind of file."""
-    header, tensors = read_tensors(path, FORMAT, VERSION)
+    header, tensors = read_tensors(path, *DIRECTION)
     with complete(path, "direction"):
-        _check_header(header)
+        facts = facts_in(header)
         floats = {
             name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()
         }
         for name, tensor in floats.items():  # again, as a number can be too large for the kind
             check_numbers(path, name, tensor)
         return Direction(
-            name=header["name"],
+            name=facts.name,
             vector=floats["vector"],
-            intercept=float(header["intercept"]),
-            sigma=float(header["sigma"]),
-            fingerprint=fingerprint_in(path, header),
-            layers=tuple(header["layers"]) if header.get("layers") else None,
-            space=header.get("space") or "",
+            intercept=facts.intercept,
+            sigma=facts.sigma,
+            fingerprint=facts.fingerprint,
+            layers=facts.layers,
+            space=facts.space,
             scale=floats.get("scale"),
             step=floats.get("step"),
-            report=header.get("report") or {},
-            provenance=header.get("provenance") or {},
+            report=facts.report,
+            provenance=facts.provenance,
         )
-
-
-def _check_header(header: dict[str, Any]) -> None:
-    """Raise `Error` where what a direction file says of itself is of another kind than it should
-    be."""
-    for name in ("report", "provenance"):
-        if not isinstance(header.get(name), dict | None):
-            raise FormatError.of(f"a direction file's {name}", "an object", header[name])
-        check_things(header.get(name), most=FACTS)
-    layers = header.get("layers")
-    if layers is not None and not isinstance(layers, list):
-        raise FormatError.of("a direction file's layers", "the first and the last", layers)
-    for name in ("intercept", "sigma"):
-        value = header[name]
-        if not is_number(value):
-            raise FormatError.of(f"a direction file's {name}", "a finite number", value)
 
 
 def check_generator(

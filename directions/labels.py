@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentedit.errors import ArgumentError, DataError, Error, FormatError, NotFoundError
+from latentedit.errors import ArgumentError, DataError, Error, FormatError, NotFoundError, meant
 from latentedit.formats.load_latent import ENDINGS as LATENTS
 from latentedit.io import outputs
 from latentedit.io.csv_table import read_csv
@@ -166,8 +166,11 @@ def read_texts(
     rows = [dict(zip(names, row, strict=False)) for row in cells]
     for needed in [file_column, column, *([group] if group else [])]:
         if needed not in names:
+            advice = meant(needed, names)
             raise NotFoundError(
-                f"no column {needed!r}; there are {', '.join(names) or 'none'}", path=path
+                f"no column {needed!r}; there are {', '.join(names) or 'none'}",
+                advice=advice,
+                path=path,
             )
 
     left_out = set(exclude)

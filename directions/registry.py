@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from latentedit.directions.direction import FORMAT, VERSION, Direction, read_direction
-from latentedit.errors import Error, NotFoundError, OutputError
-from latentedit.io.native_file import read_header
+from latentedit.errors import Error, NotFoundError, OutputError, meant
+from latentedit.io.header import DIRECTION, read_header
+
+if TYPE_CHECKING:
+    from latentedit.directions.direction import Direction
 
 SHIPPED = Path(__file__).parent / "shipped"
 
@@ -23,7 +26,7 @@ def _in_folder(folder: Path, fingerprint: str | None) -> dict[str, Path]:
         if path.name.startswith("."):
             continue  # hidden, or being written
         try:
-            header = read_header(path, FORMAT, VERSION)
+            header = read_header(path, *DIRECTION)
         except Error:
             continue  # a folder may hold other files
         if fingerprint is None or header.get("fingerprint") == fingerprint:
@@ -59,20 +62,22 @@ def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None)
     for table in (own, ours):
         if text in table:
             return table[text]
-    known = ", ".join(sorted({*own, *ours})) or "none"
-    raise NotFoundError(
-        f"{text}: no direction file or direction of this name; the directions of this generator "
-        f"are: {known}"
+    known = sorted({*own, *ours})
+    advice = meant(
+        text, known, f"the directions of this generator are: {', '.join(known) or 'none'}"
     )
+    raise NotFoundError("no direction file or direction of this name", path=text, advice=advice)
 
 
-def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> Direction:
+def load_direction(name: str | os.PathLike[str], fingerprint: str | None = None) -> "Direction":
     """Load a direction by its name or its file (see `find_direction`)."""
+    from latentedit.directions.direction import read_direction
+
     return read_direction(find_direction(name, fingerprint))
 
 
 def storage_path(
-    direction: Direction, out: str | os.PathLike[str] | None = None, *, force: bool = False
+    direction: "Direction", out: str | os.PathLike[str] | None = None, *, force: bool = False
 ) -> Path:
     """Return where to store ``direction``: ``out``, or its name in the user's folder.
 

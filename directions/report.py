@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from latentedit.directions.chance import in_words
 from latentedit.directions.conditioning import LEAKS, leakage, to_keep
 from latentedit.directions.direction import Direction
 from latentedit.directions.effects import Effect
-from latentedit.directions.validation import in_words, propose_layers
+from latentedit.directions.validation import propose_layers
 from latentedit.errors import complete, printable
 from latentedit.latent.editing import step_of
 from latentedit.latent.spaces import space_of

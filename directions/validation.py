@@ -1,6 +1,6 @@
 """Quality of a probe on held-out data: cross-validation, interval, learning curve, stability."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,6 @@ from sklearn.base import clone
 from latentedit.directions.folds import Array, _rows_of, figure, predictions, splits
 from latentedit.errors import DataError
 
-MARGIN = 1.2
-"""On the number of labels that would do, so that chance lies outside of the interval and not at its
-end."""
 RESAMPLED = 200
 """Draws of the bootstrap."""
 CURVE = (0.125, 0.25, 0.5, 1.0)
@@ -175,51 +172,6 @@ def gain_of_doubling(curve: Sequence[tuple[int, float]]) -> float | None:
         return None  # more labels did not help here; that says nothing of still more
     factor = max((1 - high) / (1 - low), 0.0) ** (np.log(2) / np.log(after / before))
     return round(max(float((1 - high) * (1 - factor)), 0.0), 4)
-
-
-def in_words(report: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for every figure of a report that cannot be distinguished from chance.
-
-    Intervals shrink with the square root of the number of labels (of people, if they are known).
-    This gives the number that would suffice if the figure stayed the same.
-    """
-    found = []
-    for prefix, what in (("", "the probe"), ("photo_", "the photo classifier")):
-        for key, name, chance in (("auc", "AUC", 0.5), ("r2", "R2", 0.0)):
-            value = report.get(f"{prefix}{key}")
-            interval = report.get(f"{prefix}{key}_interval")
-            if (
-                value is None
-                or interval is None
-                or not np.isfinite([value, *interval]).all()
-                or interval[0] > chance
-            ):
-                continue
-            people = report.get(f"{prefix}groups")
-            count, unit = (
-                (people, "people") if people else (report.get(f"{prefix}samples") or 0, "labels")
-            )
-            seen = (
-                f"{what} may be no better than chance: the interval of its {name} of {value:.2f} is"
-            )
-            seen += f" {interval[0]:.2f} to {interval[1]:.2f}"
-            if value <= chance:
-                found.append(f"{seen}; these labels show no effect, and more labels may not help")
-                continue
-            needed = count * ((value - interval[0]) / (value - chance)) ** 2 * MARGIN
-            enough = (
-                f"; about {_two_digits(needed)} {unit} would be enough, there are {count}"
-                if count
-                else ""
-            )
-            found.append(f"{seen}{enough}")
-
-    return found
-
-
-def _two_digits(number: float) -> int:
-    digits: int = 10 ** max(len(str(int(number))) - 2, 0)
-    return int(np.ceil(number / digits - 1e-6)) * digits
 
 
 def stability(

@@ -97,6 +97,26 @@ def reason(error: BaseException) -> str:
     return printable(lines[0][:QUOTED]) if lines else type(error).__name__
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return the name among ``known`` that ``word`` is probably a misspelling of; None if all are
+    too different."""
+    from difflib import get_close_matches
+
+    plain = {name.casefold(): name for name in known}
+    found = get_close_matches(word[:QUOTED].casefold(), plain, n=1)
+    return plain[found[0]] if found else None
+
+
+def meant(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return the advice "did you mean NAME?" if a ``known`` name is close to ``word``, followed by
+    ``otherwise``."""
+    found = closest(word, known)
+    if found is None:
+        return otherwise
+    rest = f" {otherwise[0].upper()}{otherwise[1:]}" if otherwise else ""
+    return f"did you mean {found}?{rest}"
+
+
 class Error(ValueError):
     """A file, an argument or an option is not what was expected.
 
@@ -157,11 +177,19 @@ class Error(ValueError):
 
     @classmethod
     def of(
-        cls, name: str, expected: str, actual: object, *, path: str | os.PathLike[str] | None = None
+        cls,
+        name: str,
+        expected: str,
+        actual: object,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        advice: str = "",
     ) -> Self:
         """Return the error that ``name`` must be what ``expected`` says, and is ``actual``."""
         reason = f"{name} must be {expected}, {cls._verb} {_told(actual)}"
-        return cls(reason, path=path, argument=name, expected=expected, actual=actual)
+        return cls(
+            reason, path=path, argument=name, expected=expected, actual=actual, advice=advice
+        )
 
     @classmethod
     def of_shape(cls, name: str, expected: str, actual: Sequence[int]) -> Self:

@@ -27,8 +27,9 @@ from latentedit.inversion.preconditioner import Curvature
 from latentedit.inversion.projector import Projector
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.latent.w_statistics import WStatistics
+from latentedit.model.bundled import ENCODER
 from latentedit.model.model import Model
-from latentedit.model.native import ENCODER, save_encoder
+from latentedit.model.native import save_encoder
 from latentedit.training.data import load_pictures
 from latentedit.training.encoders import (
     EncoderTrainer,

@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentedit.errors import Error
+from latentedit.io.header import read_header
 from latentedit.io.images import to_uint8
-from latentedit.io.native_file import read_header
 from latentedit.metrics import Judge, load_judge
 from latentedit.metrics.judge import FORMAT, VERSION
 

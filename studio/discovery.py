@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from latentedit.directions.chance import in_words
 from latentedit.directions.direction import NAME, Direction, renamed
 from latentedit.directions.labelling.desk import Desk
 from latentedit.directions.labelling.samples import LABELS, write_samples
@@ -20,7 +21,6 @@ from latentedit.directions.places import places
 from latentedit.directions.probe import fit
 from latentedit.directions.report import with_report
 from latentedit.directions.sefa import factorised
-from latentedit.directions.validation import in_words
 from latentedit.errors import ArgumentError, DataError, NotFoundError
 from latentedit.formats.load_latent import load_latent
 from latentedit.studio.keeping import free_file

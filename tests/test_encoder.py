@@ -15,7 +15,7 @@ from latentedit.errors import Error
 from latentedit.formats.load_model import load_model
 from latentedit.inversion.encoder import Encoder, EncoderConfig, encode
 from latentedit.inversion.preconditioner import Curvature
-from latentedit.io.native_file import read_header
+from latentedit.io.header import read_header
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.model.model import Model
 from latentedit.model.native import load_encoder, save_encoder, save_model

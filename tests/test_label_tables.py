@@ -16,8 +16,8 @@ from latentedit.errors import Error
 from latentedit.formats.load_latent import ENDINGS as LATENTS
 from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_model
+from latentedit.io.header import read_header
 from latentedit.io.images import open_image
-from latentedit.io.native_file import read_header
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint

@@ -27,18 +27,13 @@ from latentedit.directions import (
     log_odds,
     refine,
 )
+from latentedit.directions.chance import in_words
 from latentedit.directions.conditioning import to_keep
 from latentedit.directions.direction import renamed
 from latentedit.directions.folds import splits
 from latentedit.directions.refinement import of_one_sigma
 from latentedit.directions.transfer import render_all
-from latentedit.directions.validation import (
-    gain_of_doubling,
-    in_words,
-    learning_curve,
-    quality,
-    stability,
-)
+from latentedit.directions.validation import gain_of_doubling, learning_curve, quality, stability
 from latentedit.errors import Error
 from latentedit.latent.editing import edit, edit_styles
 from latentedit.latent.w_statistics import sample_w, sample_z, style_statistics

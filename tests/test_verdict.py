@@ -22,7 +22,8 @@ from latentedit.formats.load_model import load_model
 from latentedit.inversion.domain import Domain
 from latentedit.inversion.projector import invert
 from latentedit.inversion.verdict import AMOUNTS, Look, judge
-from latentedit.io.native_file import read_header, write_tensors
+from latentedit.io.header import read_header
+from latentedit.io.native_file import write_tensors
 from latentedit.latent.latent_file import FORMAT, VERSION, Latent, save_latent
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.model.model import Model

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from latentedit.errors import FormatError, NotFoundError, complete, is_number
+from latentedit.formats.find_model import find_model
 from latentedit.io.files import is_picture
 from latentedit.io.native_file import read_tensors
-from latentedit.model.bundled import RETIRED, bundled_file, bundled_names
+from latentedit.model.bundled import ENCODER
 from latentedit.model.model import Model
-from latentedit.model.native import ENCODER, FORMAT, VERSION, build_native, load_encoder
+from latentedit.model.native import FORMAT, VERSION, build_native, load_encoder
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
 from latentedit.photo.framing import check_framing
@@ -20,38 +21,6 @@ from latentedit.photo.framing import check_framing
 LOG = logging.getLogger(__name__)
 LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 """What torch's older files of weights begin with, after two or three bytes."""
-
-
-def find_model(name: str | os.PathLike[str]) -> Path:
-    """Return the file of a bundled name, a path, or the name of a published network
-    (`latentedit.formats.zoo`)."""
-    text = os.fspath(name)
-    bundled = bundled_file(text)
-    if bundled is not None:
-        return bundled
-    if os.path.isdir(text):
-        raise FormatError("a folder, not a model file", path=text)
-    if not os.path.isfile(text):
-        from latentedit.formats import zoo
-
-        published = zoo.find(text)
-        if published is not None:
-            return published
-        if text in RETIRED:
-            raise NotFoundError(
-                f"this model no longer ships; use {RETIRED[text]} (128 px, colour) in its place. "
-                "Latents and directions"
-                f" of {text} need its own file, which is in the repository's history "
-                "(latentedit/bundled at version 0.1.0)",
-                path=text,
-            )
-        known = ", ".join(bundled_names())
-        raise NotFoundError(
-            f'no such model file; bundled models: {known}; "latentedit model zoo" lists '
-            "published ones",
-            path=text,
-        )
-    return Path(text)
 
 
 def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from latentedit.errors import ArgumentError, IncompatibleError, check_number
+from latentedit.errors import ArgumentError, IncompatibleError, check_number, meant
 from latentedit.networks.generator import Generator
 
 NAMED_LAYERS = {"coarse": (0, 3), "middle": (4, 7), "fine": (8, 10**6), "all": (0, 10**6)}
@@ -45,9 +45,8 @@ def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
     else:
         parts = text.split("-")
         if len(parts) not in (1, 2) or not all(part.isdigit() for part in parts):
-            raise ArgumentError.of(
-                "layers", f"a range such as 0-3, or one of {', '.join(NAMED_LAYERS)}", text
-            )
+            expected = f"a range such as 0-3, or one of {', '.join(NAMED_LAYERS)}"
+            raise ArgumentError.of("layers", expected, text, advice=meant(text, NAMED_LAYERS))
         first = int(parts[0])
         last = int(parts[-1])
     if first > last:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError
+from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError, meant
 from latentedit.inversion.options import InversionOptions, ProjectorSettings
 from latentedit.inversion.perceptual import choose
 from latentedit.inversion.projector import Projector
@@ -87,8 +87,10 @@ def steps_of(data: PictureSet, metrics: Sequence[str], count: int) -> int:
 def check_metrics(metrics: Sequence[str]) -> None:
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or not metrics:
+        advice = meant(unknown[0], METRICS) if unknown else ""
         raise ArgumentError(
-            f"metrics must be of {', '.join(METRICS)}; got {', '.join(unknown) or 'none'}"
+            f"metrics must be of {', '.join(METRICS)}; got {', '.join(unknown) or 'none'}",
+            advice=advice,
         )
 
 

@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
-from latentedit.io.native_file import read_header
-from latentedit.model.native import ENCODER, FORMAT, VERSION
+from latentedit.io.header import MODEL, read_header
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
+
+
+ENCODER = ".encoder.safetensors"
+"""Ending of a file next to a model that contains only its encoder."""
 
 
 LATEST = {"faces128": "faces128-v2"}
@@ -38,6 +41,6 @@ def _files() -> list[Path]:
 def bundled_with(own: str) -> str | None:
     """Name of the bundled model whose generator has the fingerprint ``own``."""
     for path in _files():
-        if read_header(path, FORMAT, VERSION).get("fingerprint") == own:
+        if read_header(path, *MODEL).get("fingerprint") == own:
             return path.stem
     return None

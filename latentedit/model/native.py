@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from latentedit.errors import ArgumentError, FormatError, IncompatibleError, NotFoundError, complete
 from latentedit.inversion.encoder import Encoder, EncoderConfig
 from latentedit.inversion.preconditioner import Curvature
+from latentedit.io.header import MODEL
 from latentedit.io.native_file import read_tensors, write_tensors
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
@@ -23,12 +24,7 @@ from latentedit.networks.discriminator import (
 from latentedit.networks.fingerprint import fingerprint, fingerprint_in
 from latentedit.networks.generator import Generator, GeneratorConfig
 
-FORMAT = "latentedit-model"
-VERSION = 1
-
-
-ENCODER = ".encoder.safetensors"
-"""Ending of a file next to a model that contains only its encoder."""
+FORMAT, VERSION = MODEL
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from latentedit.errors import (
     NotFoundError,
     check_number,
     is_number,
+    meant,
     reason,
 )
 from latentedit.io.budget import read_toml
@@ -200,7 +201,8 @@ def load_preset(name: str, resolution: int = 256, processes: int = 1) -> Trainin
 
     path = PRESETS / f"{name}.toml" if name in presets() else Path(name)
     if not os.path.isfile(path):
-        raise NotFoundError(f"no such preset or file; presets: {', '.join(presets())}", path=name)
+        advice = meant(os.fspath(name), presets(), f"presets: {', '.join(presets())}")
+        raise NotFoundError("no such preset or file", path=name, advice=advice)
 
     try:
         options = read_toml(path)

@@ -11,7 +11,15 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from latentedit.errors import ArgumentError, DataError, Error, FormatError, NotFoundError, reason
+from latentedit.errors import (
+    ArgumentError,
+    DataError,
+    Error,
+    FormatError,
+    NotFoundError,
+    meant,
+    reason,
+)
 from latentedit.io.csv_table import read_csv
 from latentedit.io.folders import unread
 from latentedit.io.images import (
@@ -227,8 +235,11 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
     rows = [dict(zip(there, row, strict=False)) for row in cells]
     for needed in ("file", column):
         if needed not in there:
+            advice = meant(needed, there)
             raise NotFoundError(
-                f"no column {needed!r}; there are {', '.join(there) or 'none'}", path=table
+                f"no column {needed!r}; there are {', '.join(there) or 'none'}",
+                advice=advice,
+                path=table,
             )
 
     found: dict[str, str] = {}
