@@ -318,7 +318,8 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
 )
 @click.option(
     "--features",
-    help="Network for --metrics: inception, efficientnet-lite0, or a file (see latentedit metrics).",
+    help="Network for --metrics: inception, efficientnet-lite0, or a file "
+    "(see latentedit metrics).",
 )
 @click.option(
     "--tensorboard",

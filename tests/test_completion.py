@@ -94,7 +94,8 @@ import sys
 from click.shell_completion import BashComplete
 from latentedit.cli.main import main
 for words in ([], ["edit", "a", "--set"], ["sample"], ["directions", "show"], ["model", "fetch"]):
-    assert BashComplete(main, {}, "latentedit", "_LATENTEDIT_COMPLETE").get_completions(words, ""), words
+    shell = BashComplete(main, {}, "latentedit", "_LATENTEDIT_COMPLETE")
+    assert shell.get_completions(words, ""), words
 print([name for name in ("torch", "numpy", "sklearn", "PIL") if name in sys.modules])
 """
     done = subprocess.run(
