@@ -7,12 +7,13 @@ import click
 
 from latentedit.cli import defaults
 from latentedit.cli.common import say, say_written
+from latentedit.cli.groups import Forgiving
 from latentedit.cli.tables import say_table
 
 KEY = click.Choice(list(defaults.SETTINGS))
 
 
-@click.group()
+@click.group(cls=Forgiving)
 def config() -> None:
     """Show and change the defaults of options.
 
