@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", metavar="[PHOTO|LATENT]", type=click.Path(), required=False)
 @model_option()
-@folder_option("Folder for what you save, and for the session.", "studio")
+@folder_option("Folder for what you save, and for the session.", "latentedit-studio")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

@@ -42,9 +42,16 @@ class Picture:
     """Counts up; a page shows no picture older than the one it has."""
     data: bytes
     state: State
-    marks: Mapping[str, float]
-    """How far every slider's own score has moved from the face without edits, in sigmas."""
     seconds: float
+
+
+@dataclass(frozen=True)
+class Marks:
+    """How far every slider's own score has moved from the face without edits, in sigmas, at one
+    position of the sliders."""
+
+    state: State
+    moved: Mapping[str, float] = field(default_factory=dict)
 
 
 class Session:
@@ -66,6 +73,7 @@ class Session:
         self.history = History()
         self.live = self.history.state
         self.picture: Picture | None = None
+        self.marks = Marks(self.live)
         self.trouble = ""
         """What went wrong last, in a sentence."""
         self._own = self._read_sliders()
@@ -85,7 +93,8 @@ class Session:
         """Call ``listener`` with the name of what changes, from any thread; returns a function that
         ends this.
 
-        Names: "picture", "state", "faces", "photo", "search", "sliders", "look", "trouble".
+        Names: "picture", "marks", "state", "faces", "photo", "search", "sliders", "look",
+        "trouble".
         """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
@@ -416,11 +425,15 @@ class Session:
             face = self.faces[state.face]
             latent = self.edited(state)
             data = as_jpeg(self.painter.paint(latent)) if latent is not face.latent else face.before
-            now = scores(self.model.generator, latent, self._own)
-            marks = {name: value - face.scores.get(name, value) for name, value in now.items()}
             self._number += 1
-            self.picture = Picture(self._number, data, state, marks, time.monotonic() - began)
+            self.picture = Picture(self._number, data, state, time.monotonic() - began)
             self.tell("picture")
+            # The picture is on its way to the page before anything else is computed.
+            now = scores(self.model.generator, latent, self._own)
+            self.marks = Marks(
+                state, {name: value - face.scores.get(name, value) for name, value in now.items()}
+            )
+            self.tell("marks")
         # the page has to be able to say it, and the next position may be fine
         except Exception as error:
             self.fail(error)

@@ -78,7 +78,7 @@ def test_a_slider_moves_its_score_by_its_amount(session: Session) -> None:
     before = pixels(session)
     session.slide("smile", 1.5)
     assert session.picture is not None
-    assert session.picture.marks["smile"] == pytest.approx(1.5, abs=1e-4)
+    assert session.marks.moved["smile"] == pytest.approx(1.5, abs=1e-4)
     assert not torch.equal(pixels(session), before)
     session.reset("smile")
     assert torch.equal(pixels(session), before)
@@ -87,10 +87,10 @@ def test_a_slider_moves_its_score_by_its_amount(session: Session) -> None:
 def test_a_locked_score_stays_while_others_move(session: Session) -> None:
     session.slide("smile", 1.0)
     assert session.picture is not None
-    assert abs(session.picture.marks["turn"]) > 0.01
+    assert abs(session.marks.moved["turn"]) > 0.01
     session.lock("turn", True)
-    assert session.picture.marks["turn"] == pytest.approx(0, abs=1e-4)
-    assert session.picture.marks["smile"] == pytest.approx(1, abs=1e-4)
+    assert session.marks.moved["turn"] == pytest.approx(0, abs=1e-4)
+    assert session.marks.moved["smile"] == pytest.approx(1, abs=1e-4)
     with pytest.raises(Error, match="turn is locked"):
         session.slide("turn", 1)
 
@@ -100,8 +100,8 @@ def test_a_slider_that_is_locked_away_from_rest_keeps_its_amount(session: Sessio
     session.lock("turn", True)
     session.slide("smile", 2.0)
     assert session.picture is not None
-    assert session.picture.marks["turn"] == pytest.approx(-0.7, abs=1e-4)
-    assert session.picture.marks["smile"] == pytest.approx(2, abs=1e-4)
+    assert session.marks.moved["turn"] == pytest.approx(-0.7, abs=1e-4)
+    assert session.marks.moved["smile"] == pytest.approx(2, abs=1e-4)
 
 
 def test_layers_limit_a_slider(session: Session) -> None:
@@ -286,12 +286,13 @@ def test_the_command_says_what_is_wrong_before_it_writes(
     monkeypatch.chdir(tmp_path)
     save_latent("other.safetensors", Latent(torch.zeros(1, 6, 12), None, "f" * 64, "w"))
     Path("notes.txt").write_text("nothing")
+    there = sorted(Path().iterdir())
     common = ("studio", "--model", tiny_file, "--no-browser")
     assert "no.jpg: no such file" in complaint(*common, "no.jpg")
     assert "belongs to the generator" in complaint(*common, "other.safetensors")
     assert "notes.txt" in complaint(*common, "notes.txt")
     assert "no such model file" in complaint("studio", "--model", "no.safetensors", "--no-browser")
-    assert not Path("studio").exists()
+    assert sorted(Path().iterdir()) == there
 
 
 # -- The queue
@@ -329,7 +330,7 @@ def test_a_fault_while_drawing_is_told_and_the_next_position_drawn(
     assert told == ["trouble"]
     assert "ZeroDivisionError" in session.trouble
     session.slide("smile", 2.0)
-    assert told == ["trouble", "picture"]
+    assert told == ["trouble", "picture", "marks"]
 
 
 # -- Sliders
@@ -450,7 +451,7 @@ def test_a_new_slider_comes_from_labels_with_its_report(session: Session, tmp_pa
     assert slider.file == tmp_path / "out" / "directions" / "bright.safetensors"
     session.slide("bright", 1.0)
     assert session.picture is not None
-    assert session.picture.marks["bright"] == pytest.approx(1.0, abs=1e-3)
+    assert session.marks.moved["bright"] == pytest.approx(1.0, abs=1e-3)
     works(*shlex.split(command_line(session, str(tmp_path / "typed.png")))[1:])
     discovery.leave()
     again = Session(session.model, session.model_name, session.keeper, live=False)

@@ -1,5 +1,6 @@
 """What a campaign consists of, and a first use of everything that it needs."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def use_everything(place: Place) -> None:
     """
     from latentedit.studio.web.server import Studio
 
-    kept = Studio.run
+    kept, home = Studio.run, Path.cwd()
     Studio.run = lambda page, ready=None: page.close()  # type: ignore[method-assign, assignment, return-value]
     shutil.copytree(place.good, place.work / "spare", symlinks=True)
     wrong = []
@@ -45,10 +46,12 @@ def use_everything(place: Place) -> None:
         # the one draws large pictures, the other needs a network
         if path in ("demo", "model fetch"):
             continue
-        place.fresh()
+        # What a command writes by default, it writes beside itself.
+        os.chdir(place.fresh() / "out")
         positional, options, flags = base(path, found)
         words = [*path.split(), *(word for pair in options for word in pair), *flags, *positional]
         outcome = command(place.filled(words))
+        os.chdir(home)
         if outcome != Outcome(None, "ok"):
             wrong.append(f"{' '.join(words)}: {outcome}")
     Studio.run = kept  # type: ignore[method-assign]

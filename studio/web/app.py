@@ -381,6 +381,7 @@ class Frame:
         self.view.js("paint")
         self.view.told("all")
         self.view.told("picture")
+        self.view.told("marks")
 
     def _offer(self) -> None:
         session = self.session

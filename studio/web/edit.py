@@ -207,7 +207,7 @@ class EditPart:
     def _values(self) -> None:
         session = self.view.session
         state = session.state
-        picture = session.picture
+        marks = session.marks
         facts: dict[str, dict[str, Any]] = {}
         for name, slider in session.sliders.items():
             setting = state.settings.get(name)
@@ -221,8 +221,8 @@ class EditPart:
                 "hi": high,
                 "reach": max(slider.reach, abs(amount)),
             }
-            if picture is not None and picture.state == state:
-                facts[name]["m"] = round(picture.marks.get(name, 0.0), 3)
+            if marks.state == state:
+                facts[name]["m"] = round(marks.moved.get(name, 0.0), 3)
 
         self.view.js("apply", facts, self.view.seen)
         self.all.set(disabled=None if state.settings or state.locks else True)

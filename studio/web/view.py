@@ -73,6 +73,8 @@ class View:
             return
         if what == "picture":
             self._picture()
+        elif what == "marks":
+            self._marks()
         elif what == "trouble":
             self.toast(self.session.trouble, "bad")
         with self.client:
@@ -82,8 +84,12 @@ class View:
     def _picture(self) -> None:
         picture = self.session.picture
         if picture is not None:
-            marks = {name: round(value, 3) for name, value in picture.marks.items()}
-            self.js("picture", picture.number, data_url(picture.data), marks)
+            self.js("picture", picture.number, data_url(picture.data))
+
+    def _marks(self) -> None:
+        self.js(
+            "marks", {name: round(value, 3) for name, value in self.session.marks.moved.items()}
+        )
 
     # -- Work
 

@@ -31,25 +31,33 @@ const studio = (() => {
     if (!element || !facts) return;
     const style = element.style;
     style.setProperty("--v", facts.v); style.setProperty("--reach", facts.reach);
-    style.setProperty("--lo", facts.lo ?? 0); style.setProperty("--hi", facts.hi ?? 0); style.setProperty("--m", facts.m || 0);
+    style.setProperty("--lo", facts.lo ?? 0); style.setProperty("--hi", facts.hi ?? 0);
     const far = facts.lo !== null && (facts.v < facts.lo - 1e-6 || facts.v > facts.hi + 1e-6);
     element.classList.toggle("on", Math.abs(facts.v) > 1e-6 || Boolean(facts.layers));
     element.classList.toggle("far", far);
     element.classList.toggle("locked", facts.locked);
-    element.classList.toggle("marked", Math.abs((facts.m || 0) - facts.v) > 0.08);
     element.querySelector("output").textContent = signed(facts.v);
     const input = element.querySelector("input[type=range]");
     input.min = -facts.reach; input.max = facts.reach; input.disabled = facts.locked;
     if (dragged !== input) input.value = facts.v;
-    const whole = facts.lo === null ? "" : far ? ", beyond what was seen to stay whole" : "";
-    const drift = Math.abs((facts.m || 0) - facts.v) > 0.08 ? `; measured ${signed(facts.m)}` : "";
-    input.setAttribute("aria-valuetext", `${signed(facts.v)} sigma${whole}${drift}`);
+    mark(name, element, input);
     const lock = element.querySelector(".lock");
     lock.setAttribute("aria-pressed", facts.locked);
     const exact = element.querySelector(".exact"), layers = element.querySelector(".layers");
     if (exact && document.activeElement !== exact) exact.value = +facts.v.toFixed(3);
     if (exact) exact.disabled = facts.locked;
     if (layers && document.activeElement !== layers) layers.value = facts.layers || "";
+  }
+  // The mark moves by a transform, on which nothing has to be laid out again.
+  function mark(name, element = row(name), input = element?.querySelector("input[type=range]")) {
+    const facts = values[name];
+    if (!element || !facts) return;
+    const drifts = dragged !== input && Math.abs((facts.m || 0) - facts.v) > 0.08;
+    const share = Math.min(Math.max((facts.m || 0) / facts.reach, -1), 1);
+    element.querySelector(".mark").style.transform = `translateX(${(50 + 50 * share).toFixed(1)}%)`;
+    element.classList.toggle("marked", drifts);
+    const far = element.classList.contains("far") ? ", beyond what was seen to stay whole" : "";
+    input.setAttribute("aria-valuetext", `${signed(facts.v)} sigma${far}${drifts ? `; measured ${signed(facts.m)}` : ""}`);
   }
   let sent = 0;
   const newestOf = {};        // number of the last position of each slider that was sent
@@ -61,17 +69,20 @@ const studio = (() => {
     }
   }
   function flush() {
-    scheduled = false;
     for (const [name, value] of waiting) { sent += 1; newestOf[name] = sent; send("slide", { name, value, number: sent }); }
     waiting.clear();
   }
   function slid(name, value) {
     values[name] = { ...values[name], v: value };
-    show(name);
     waiting.set(name, value);
-    if (!scheduled) { scheduled = true; requestAnimationFrame(flush); }
+    if (!scheduled) {  // the first position goes at once, those after it once a frame
+      scheduled = true;
+      flush();
+      requestAnimationFrame(() => { scheduled = false; flush(); });
+    }
+    show(name);
   }
-  function settle() { if (scheduled) flush(); send("settle"); }
+  function settle() { flush(); send("settle"); }
   document.addEventListener("input", (event) => {
     const element = event.target.closest(".slider");
     if (element && event.target.type === "range") { dragged = event.target; slid(element.dataset.name, +event.target.value); }
@@ -80,7 +91,7 @@ const studio = (() => {
   document.addEventListener("change", (event) => {
     const element = event.target.closest(".slider");
     if (!element) return;
-    if (event.target.type === "range") { dragged = null; settle(); }
+    if (event.target.type === "range") { dragged = null; settle(); mark(element.dataset.name); }
     if (event.target.matches(".exact") && event.target.value !== "") { slid(element.dataset.name, +event.target.value); settle(); }
     if (event.target.matches(".layers")) send("layers", { name: element.dataset.name, layers: event.target.value });
   });
@@ -103,17 +114,23 @@ const studio = (() => {
 
   // -- The picture
   let newest = 0;
-  const drawn = [];  // when a picture came, for measurements
-  function picture(number, data, marks) {
+  const drawn = [];  // when pictures came and when they were on the screen, for measurements
+  const painted = (then) => requestAnimationFrame(() => { const port = new MessageChannel(); port.port1.onmessage = then; port.port2.postMessage(0); });
+  function picture(number, data) {
     if (number <= newest) return;
     newest = number;
     const image = at("#after");
     if (!image) return;
+    const came = performance.now();
     image.src = data;
     image.dataset.number = number;
-    for (const [name, m] of Object.entries(marks)) if (values[name]) { values[name].m = m; show(name); }
-    image.decode().then(() => drawn.push({ number, time: performance.now() })).catch(() => {});
+    image.decode().then(() => painted(() => drawn.push({ number, came, time: performance.now() }))).catch(() => {});
     if (drawn.length > 500) drawn.splice(0, 250);
+  }
+  let marking = 0;
+  function marks(facts) {  // after the picture, which they belong to, is on the screen
+    for (const [name, m] of Object.entries(facts)) if (values[name]) values[name].m = m;
+    if (!marking) marking = setTimeout(() => { marking = 0; for (const name of Object.keys(values)) mark(name); }, dragged ? 120 : 40);
   }
   function before(data) { const image = at("#before"); if (image) image.src = data; }
   function fresh() { newest = 0; for (const name of Object.keys(newestOf)) delete newestOf[name]; }
@@ -436,7 +453,7 @@ const studio = (() => {
   document.addEventListener("keydown", (event) => { if (event.target.id === "hold" && (event.key === " " || event.key === "Enter")) { event.preventDefault(); hold(true); } });
   document.addEventListener("keyup", (event) => { if (event.target.id === "hold") hold(false); });
 
-  return { apply, picture, before, fresh, drawn, divide, crop: crop.set, upload, choose, toast, copy, dialog, close, nextTheme, paint, cut, label,
+  return { apply, picture, marks, before, fresh, drawn, divide, crop: crop.set, upload, choose, toast, copy, dialog, close, nextTheme, paint, cut, label,
     limit: (megabytes) => { allowed = megabytes; } };
 })();
 window.studio = studio;
