@@ -355,7 +355,8 @@ def expand(
     ``endings``.
 
     With ``photos``, each file is taken once and images that latentedit rendered are left out. Other
-    contents of a folder are counted and reported on stderr.
+    contents of a folder are counted and reported on stderr; without ``photos`` only sub-folders, as
+    latents lie among images of them.
     """
     from latentedit.io.folders import listing
 
@@ -368,7 +369,7 @@ def expand(
         inside = listing(path, endings, recursive=recursive, photos=photos)
         if not inside.files:
             raise NotFoundError("; ".join([f"{path}: no {what} in this folder", *inside.lines()]))
-        for line in inside.lines() if photos else ():
+        for line in inside.lines() if photos else inside.deeper():
             log.remark(f"{path}: {line}")
         found += inside.files
     if photos:
@@ -412,6 +413,16 @@ def lazy_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             bars[0].update(done - bars[0].n)
 
         yield progress
+
+
+@contextmanager
+def rendering_bar(total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar of images, to be called after each; a single image has none."""
+    if total < 2:
+        yield lambda: None
+        return
+    with progress_bar(total, "rendering", "image") as bar:
+        yield lambda: bar.update(1)
 
 
 def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:

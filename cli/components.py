@@ -16,6 +16,7 @@ from latentedit.cli.common import (
     model_option,
     progress_bar,
     read_model,
+    rendering_bar,
     say_written,
     seed_option,
 )
@@ -333,9 +334,18 @@ def sheet(
     )
     directions = [direction_for(name, model, force) for name in names]
     held = [direction_for(name, model, force) for name in hold.split(",")] if hold else []
-    picture = sweep_sheet(
-        model.generator, directions, steps, seeds=numbers, psi=psi, latent=latent, hold=held
-    )
+    count = len(directions) * len(steps) * (1 if latent is not None else len(numbers))
+    with rendering_bar(count) as rendered:
+        picture = sweep_sheet(
+            model.generator,
+            directions,
+            steps,
+            seeds=numbers,
+            psi=psi,
+            latent=latent,
+            hold=held,
+            progress=lambda *_: rendered(),
+        )
     save_image(picture, out)
     say_written(out)
 
@@ -380,5 +390,10 @@ def _write(
         direction.save(folder / f"{direction.name}.safetensors")
         click.echo(title(direction))
     drawn = own_path(folder / "sheet.png", "directions")
-    save_image(sweep_sheet(generator, found, look[0], seeds=look[1], psi=psi), drawn)
+    steps, seeds = look
+    with rendering_bar(len(found) * len(steps) * len(seeds)) as rendered:
+        picture = sweep_sheet(
+            generator, found, steps, seeds=seeds, psi=psi, progress=lambda *_: rendered()
+        )
+    save_image(picture, drawn)
     say_written(drawn)

@@ -16,6 +16,7 @@ from latentedit.cli.common import (
     megapixels_option,
     model_option,
     recursive_option,
+    rendering_bar,
     say,
     say_video,
     say_written,
@@ -204,21 +205,18 @@ def edit(
             *outer, (name, amounts) = swept
             down = [[Move(outer[0][0], amount, None)] for amount in outer[0][1]] if outer else [[]]
             rows = []
-            for start in down:
-                steps = [[*start, Move(name, amount, None)] for amount in amounts]
-                pictures = [
-                    moved(latent, step, limits.branch()).render(generator) for step in steps
-                ]
-                title = ", ".join(
-                    [path.stem, *(f"{Path(m.name).stem} {m.amount:+.1f}" for m in start)]
-                )
-                rows.append(
-                    contact_sheet.Row(
-                        f"{title}: {Path(name).stem}",
-                        pictures,
-                        [f"{amount:+.1f}" for amount in amounts],
+            labels = [f"{amount:+.1f}" for amount in amounts]
+            with rendering_bar(len(down) * len(amounts)) as rendered:
+                for start in down:
+                    pictures = []
+                    for amount in amounts:
+                        step = [*start, Move(name, amount, None)]
+                        pictures.append(moved(latent, step, limits.branch()).render(generator))
+                        rendered()
+                    title = ", ".join(
+                        [path.stem, *(f"{Path(m.name).stem} {m.amount:+.1f}" for m in start)]
                     )
-                )
+                    rows.append(contact_sheet.Row(f"{title}: {Path(name).stem}", pictures, labels))
             if place.suffix in ENDINGS:
                 say_video(save_video(place, there_and_back(rows[0].pictures), fps=12), place)
             else:

@@ -208,9 +208,12 @@ def fit(
       latentedit directions fit --classifier smile.onnx --name smile --size 64 --grey --prepare unit
           --out smile.safetensors
     """
+    from latentedit.directions.direction import check_name, name_from
     from latentedit.directions.labels import read_texts
     from latentedit.latent.editing import parse_layers
 
+    if name is not None:
+        check_name(name)
     if each and (positive or negative or order):
         raise ArgumentError(
             "--each fits every class; it cannot be used with --positive, --negative or --order"
@@ -249,12 +252,10 @@ def fit(
             "excluded": list(exclude),
         }
         common["provenance"] = provenance
-        called = name or texts.attribute
-        wanted = (
-            [(f"{called}-{value}", (value,)) for value in sorted(set(texts.texts))]
-            if each
-            else [(called, positive)]
-        )
+        for line in texts.left_out:
+            log.remark(line)
+        called = name or name_from(texts.attribute)
+        wanted = _each_of(called, sorted(set(texts.texts))) if each else [(called, positive)]
         tables = [
             (title, texts.numbers(yes, negative, order.split(",") if order else ()))
             for title, yes in wanted
@@ -282,6 +283,24 @@ def fit(
                 "a direction in z works on random images (directions sheet); edit cannot apply "
                 "it to latents"
             )
+
+
+def _each_of(called: str, values: list[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return a direction's name for every one of ``values``, each another one, also where upper and
+    lower case are the same."""
+    from latentedit.directions.direction import name_from
+
+    found: list[tuple[str, tuple[str, ...]]] = []
+    taken: set[str] = set()
+    for value in values:
+        title = first = name_from(f"{called}-{value}")
+        number = 2
+        while title.casefold() in taken:
+            title = f"{first}-{number}"
+            number += 1
+        taken.add(title.casefold())
+        found.append((title, (value,)))
+    return found
 
 
 @dataclass(frozen=True)

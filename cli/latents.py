@@ -14,6 +14,7 @@ from latentedit.cli.common import (
     model_option,
     read_model,
     recursive_option,
+    rendering_bar,
     say_video,
     say_written,
 )
@@ -261,9 +262,11 @@ def interpolate(
 
     a, b, model = _pair(first, second, model_name, device, force)
     shares = [index / (count - 1) for index in range(count)]
-    pictures = [
-        interpolated(model.generator, a, b, share).render(model.generator) for share in shares
-    ]
+    pictures = []
+    with rendering_bar(count) as rendered:
+        for share in shares:
+            pictures.append(interpolated(model.generator, a, b, share).render(model.generator))
+            rendered()
     if Path(out).suffix in ENDINGS:
         say_video(save_video(out, there_and_back(pictures), fps=12), out)
     else:

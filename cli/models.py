@@ -15,6 +15,7 @@ from latentedit.cli.common import (
     print_facts,
     progress_bar,
     read_model,
+    rendering_bar,
     say_written,
     transform_option,
 )
@@ -139,13 +140,14 @@ def sample(
         else None
     )
     pictures = []
-    with torch.no_grad():
+    with torch.no_grad(), rendering_bar(len(numbers)) as rendered:
         for seed in numbers:
             ws = generator.mapping(
                 sample_z(seed, generator.z_dim).to(generator.device), c, psi, cutoff
             )
             offsets = transform_offsets(generator, ws, wanted) if wanted else []
             pictures.append(render(generator, ws, cast(Noise, noise), offsets).cpu())
+            rendered()
         if out.endswith(".safetensors"):
             if len(numbers) > 1:
                 raise ArgumentError(

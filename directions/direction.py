@@ -21,6 +21,18 @@ from latentedit.networks.generator import Generator
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 
 
+def check_name(name: Any) -> None:
+    """Raise `Error` unless a direction can be called ``name``."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ArgumentError(f"a direction's name has letters, digits, - and _, got {quoted(name)}")
+
+
+def name_from(text: str) -> str:
+    """Return ``text``, such as the name of a column or of a class, with what no direction's name
+    can have replaced by "-"."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:200] or "direction"
+
+
 @dataclass(frozen=True)
 class Direction:
     """A unit vector in a generator's latent space along which one attribute changes."""
@@ -50,10 +62,7 @@ class Direction:
     by `refine`)."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
-            raise ArgumentError(
-                f"a direction's name has letters, digits, - and _, got {quoted(self.name)}"
-            )
+        check_name(self.name)
         if self.vector.ndim not in (1, 2):
             raise ArgumentError.of_shape(
                 "a direction", "[w_dim] or [num_ws, w_dim]", self.vector.shape

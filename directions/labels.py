@@ -13,6 +13,7 @@ from latentedit.errors import ArgumentError, DataError, Error, FormatError, NotF
 from latentedit.formats.load_latent import ENDINGS as LATENTS
 from latentedit.io import outputs
 from latentedit.io.csv_table import read_csv
+from latentedit.io.folders import listing
 from latentedit.io.images import EXTENSIONS
 
 ENDINGS = (*EXTENSIONS, *LATENTS)
@@ -73,6 +74,8 @@ class TextLabels:
     """Place of every sample in the table, for messages."""
     others: dict[str, list[str]] = field(default_factory=dict)
     """The table's other columns."""
+    left_out: list[str] = field(default_factory=list)
+    """Sentences about files of a folder that are not used."""
 
     def numbers(
         self, positive: Iterable[str] = (), negative: Iterable[str] = (), order: Sequence[str] = ()
@@ -215,12 +218,17 @@ def read_texts(
 
 
 def _from_folders(path: Path) -> TextLabels:
-    found = [
-        (sample, folder.name)
-        for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-        for sample in sorted(folder.iterdir())
-        if sample.suffix.lower() in ENDINGS and not sample.name.startswith(".")
-    ]
+    """Read the classes in ``path``, or in its only sub-folder if that has the classes."""
+    classes = _sub_folders(path)
+    while len(classes) == 1 and _sub_folders(classes[0]) and not listing(classes[0], ENDINGS).files:
+        classes = _sub_folders(classes[0])
+
+    found = []
+    left_out = []
+    for folder in classes:
+        inside = listing(folder, ENDINGS)
+        found += [(sample, folder.name) for sample in inside.files]
+        left_out += [f"{folder}: {line}" for line in inside.lines(recursive=False)]
     for sample, _ in found:
         outputs.given(sample)
 
@@ -232,11 +240,18 @@ def _from_folders(path: Path) -> TextLabels:
         )
     return TextLabels(
         path,
-        path.name,
+        path.resolve().name,
         [sample for sample, _ in found],
         [name for _, name in found],
         None,
         [(sample, None) for sample, _ in found],
+        left_out=left_out,
+    )
+
+
+def _sub_folders(path: Path) -> list[Path]:
+    return sorted(
+        inside for inside in path.iterdir() if inside.is_dir() and not inside.name.startswith(".")
     )
 
 

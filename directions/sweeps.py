@@ -1,6 +1,6 @@
 """Contact sheets of sweeps along directions of any space."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -88,6 +88,7 @@ def sweep_sheet(
     psi: float = 0.7,
     latent: Latent | None = None,
     hold: Sequence[Direction] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> Image.Image:
     """Draw a contact sheet with one row per direction, which shows all ``amounts`` (in sigmas) for
     every base image.
@@ -98,6 +99,7 @@ def sweep_sheet(
         seeds: seeds of the base images, which are random and truncated to ``psi``.
         latent: a latent that replaces the random base images.
         hold: directions whose scores do not change.
+        progress: called with the finished and all images.
 
     Raises:
         Error: nothing to draw; a direction in z together with ``latent`` or ``hold``; see
@@ -114,14 +116,20 @@ def sweep_sheet(
         )
     captions = [f"{amount:+.1f}" for amount in amounts]
     rows = []
+    done = 0
     for direction in directions:
         for line in [[base] for base in bases] if len(directions) == 1 else [bases]:
-            moved = [
-                _moved(generator, base, direction, amount, psi, hold)
-                for base in line
-                for amount in amounts
-            ]
-            pictures = [_reduced(one.render(generator)) for one in moved]
+            pictures = []
+            for base in line:
+                for amount in amounts:
+                    pictures.append(
+                        _reduced(
+                            _moved(generator, base, direction, amount, psi, hold).render(generator)
+                        )
+                    )
+                    done += 1
+                    if progress:
+                        progress(done, len(directions) * len(bases) * len(amounts))
             rows.append(contact_sheet.Row(title(direction), pictures, captions * len(line)))
     return contact_sheet.sheet(rows)
 

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from latentedit.directions import load_direction
+from latentedit.directions.labelling.table import Table
 from latentedit.errors import Error
+from latentedit.formats.arrays import read_arrays
 from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_model
 from latentedit.io import files
@@ -27,8 +29,9 @@ from latentedit.io.files import (
     sweep,
     write_bytes,
 )
+from latentedit.io.images import open_image
 from latentedit.latent.latent_file import Latent, save_latent
-from latentedit.training import train
+from latentedit.training import load_pictures, train
 from tests.helpers import CONFIG, pictures
 
 
@@ -293,6 +296,20 @@ def test_pictures_are_called_pictures(tmp_path: Path) -> None:
             load_model(path)
         with pytest.raises(Error, match=rf"me.{ending}: an image, not a latentedit-direction file"):
             load_direction(path)
+        for read, expected in (
+            (read_text, "a CSV file"),
+            (Table, "a CSV file"),
+            (read_arrays, "an array of numbers"),
+            (load_pictures, "a folder or a zip file of images"),
+        ):
+            with pytest.raises(Error, match=rf"me.{ending}: an image, (not|expected) {expected}"):
+                read(path)
+    save_latent(tmp_path / "me.safetensors", Latent(torch.zeros(1, 2, 4), None, "f" * 64, "w+"))
+    with pytest.raises(
+        Error,
+        match="me.safetensors: not an image .*; it is a safetensors file, as latents and models are",
+    ):
+        open_image(tmp_path / "me.safetensors")
     (tmp_path / "tensors").write_bytes(b"BM\0\0\0\0\0\0{}")
     assert not is_picture(tmp_path / "tensors")
 

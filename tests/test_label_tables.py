@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from latentedit.cli.fitting import are_latents, own_latents
 from latentedit.directions import load_direction, read_labels
 from latentedit.directions.labelling.session import Labelling
 from latentedit.directions.labelling.table import Table
-from latentedit.directions.labels import ENDINGS
+from latentedit.directions.labels import ENDINGS, read_texts
 from latentedit.errors import Error
 from latentedit.formats.load_latent import ENDINGS as LATENTS
 from latentedit.formats.load_latent import load_latent
@@ -23,7 +24,7 @@ from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import load_pictures, load_preset
 from latentedit.training.preparation import class_labels
-from tests.helpers import tiny_generator
+from tests.helpers import run, tiny_generator, works
 
 
 def table(folder: Path, text: str, names: tuple[str, ...] = ("a.png", "b.png", "c.png")) -> Path:
@@ -145,3 +146,68 @@ def test_numbers_too_large_for_sums(tmp_path: Path, text: str) -> None:
         "number)",
     ):
         read_labels(where, "age")
+
+
+def classes(folder: Path, names: tuple[str, ...]) -> Path:
+    """Samples of a brightness a class."""
+    for level, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            Image.new("L", (24, 24), 40 + 160 * level // len(names) + i).save(
+                folder / name / f"{i}.png"
+            )
+    return folder
+
+
+def test_a_common_top_folder_is_no_class(tmp_path: Path, without_heic: None) -> None:
+    """And what is not used of a folder is told, as elsewhere."""
+    inner = classes(tmp_path / "set" / "photos", ("dark", "light"))
+    (inner / "dark" / "phone.heic").write_bytes(b"x")
+    (inner / "light" / "deep").mkdir()
+    (inner / ".cache").mkdir()
+    found = read_texts(tmp_path / "set")
+    assert set(found.texts) == {"dark", "light"}
+    assert len(found.paths) == 12
+    assert found.left_out == [
+        f'{inner / "dark"}: left out 1: phone.heic (.heic; pip install "latentedit[heic]" reads '
+        "them)",
+        f"{inner / 'light'}: left out 1: deep/ (sub-folders)",
+    ]
+    with pytest.raises(
+        Error, match="expected a CSV file, or a folder with two or more sub-folders"
+    ):
+        read_texts(classes(tmp_path / "one", ("dark",)))
+
+
+def test_names_of_classes_become_names_of_directions(tmp_path: Path, tiny_file: Path) -> None:
+    """Whatever classes and columns are called; a name that cannot be is refused before the work."""
+    folder = classes(tmp_path / "my set", ("a:b", "A", "a", "é"))
+    options = ("--model", tiny_file, "--aligned", "--samples", 100)
+    out = tmp_path / "out"
+    done = works("directions", "fit", folder, "--each", *options, "--out", out)
+    names = {path.name for path in out.iterdir()}
+    assert len({name.casefold() for name in names}) == len(names) == 4
+    assert {"my-set-a-b.safetensors", "my-set-A.safetensors", "my-set-a-2.safetensors"} <= names
+    assert "transferring" in done.stderr
+    told = run("directions", "fit", folder, "--each", "--name", "grey hair", *options, "--out", out)
+    assert (
+        told.stderr
+        == "latentedit: a direction's name has letters, digits, - and _, got 'grey hair'\n"
+    )
+    rows = [
+        f"my set/{name}/{i}.png,{number % 2}"
+        for number, name in enumerate(("A", "a"))
+        for i in range(6)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["file,grey hair", *rows]))
+    works(
+        "directions",
+        "fit",
+        tmp_path / "t.csv",
+        "--column",
+        "grey hair",
+        *options,
+        "--out",
+        tmp_path / "x.safetensors",
+    )
+    assert load_direction(str(tmp_path / "x.safetensors")).name == "grey-hair"

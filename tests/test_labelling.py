@@ -435,6 +435,9 @@ def test_what_cannot_be_labelled(tmp_path: Path) -> None:
     assert "no.csv: not a readable CSV" in complaint(
         "directions", "label", tmp_path / "no.csv", "--column", "hat"
     )
+    assert "a folder, expected a CSV file" in complaint(
+        "directions", "label", tmp_path, "--column", "hat"
+    )
 
 
 # -- The page

@@ -4,8 +4,12 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -107,6 +111,79 @@ def test_quiet_shows_no_progress(how: str) -> None:
         check=True,
     )
     assert ("working" in done.stderr) == (how == "usual")
+
+
+def test_pictures_that_take_long_move_a_bar(
+    tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large network draws a picture in seconds: sheets, sweeps and strips would stay silent for
+    minutes."""
+    seen: list[int] = []
+
+    @contextmanager
+    def bar(total: int, *_: object, **__: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(update=lambda count: seen.append(count), n=0)
+        assert sum(seen) == total
+
+    monkeypatch.setattr("latentedit.cli.common.progress_bar", bar)
+    np.save(tmp_path / "x.npy", np.eye(12)[0])
+    axis, latent, out = (
+        tmp_path / "x.safetensors",
+        tmp_path / "a.safetensors",
+        ("--out", tmp_path / "out.png"),
+    )
+    works("directions", "import", tmp_path / "x.npy", "--model", tiny_file, "--out", axis)
+    works("sample", tiny_file, "--seeds", "1", "--out", latent)
+    assert seen == []  # a single picture has none
+    for command, pictures in (
+        (("sample", tiny_file, "--seeds", "0-4", *out), 5),
+        (("interpolate", latent, latent, "--count", 3, "--model", tiny_file, *out), 3),
+        (
+            (
+                "edit",
+                latent,
+                "--sweep",
+                f"{axis}=-1:1:3",
+                "--sweep",
+                f"{axis}=0:1:2",
+                "--model",
+                tiny_file,
+                *out,
+            ),
+            6,
+        ),
+        (
+            (
+                "directions",
+                "sheet",
+                axis,
+                "--seeds",
+                "1,2",
+                "--amounts=-1:1:3",
+                "--model",
+                tiny_file,
+                *out,
+            ),
+            6,
+        ),
+        (
+            (
+                "directions",
+                "sefa",
+                "--count",
+                2,
+                "--amounts=-1:1:3",
+                "--model",
+                tiny_file,
+                "--out",
+                tmp_path / "found",
+            ),
+            18,
+        ),
+    ):
+        works(*command)
+        assert seen == [1] * pictures
+        seen.clear()
 
 
 def test_a_command_leaves_the_log_as_it_was() -> None:

@@ -322,6 +322,33 @@ def test_what_is_left_out_of_a_folder_is_told(
     assert "left out 4: notes.txt, one.txt, three.txt, ... (.txt)" in shown
     assert ".d.png" not in shown
     assert {path.name for path in (tmp_path / "out").glob("*.safetensors")} == {"a.safetensors"}
+    axis(tmp_path / "axis.safetensors", tiny_file)
+    deep = works(
+        "edit",
+        tmp_path / "out",
+        "--model",
+        tiny_file,
+        "--set",
+        f"{tmp_path / 'axis.safetensors'}=1",
+        "--out",
+        tmp_path / "ed",
+    )
+    assert "left out" not in deep.stderr
+    (tmp_path / "out" / "more").mkdir()
+    deep = works(
+        "edit",
+        tmp_path / "out",
+        "--model",
+        tiny_file,
+        "--set",
+        f"{tmp_path / 'axis.safetensors'}=1",
+        "--out",
+        tmp_path / "ed",
+    )
+    assert (
+        f"{tmp_path / 'out'}: left out 1: more/ (sub-folders; --recursive includes them)"
+        in deep.stderr
+    )
     works("invert", folder, "--recursive", "--model", tiny_file, "--out", tmp_path / "all", *STEPS)
     assert {path.name for path in (tmp_path / "all").glob("*.safetensors")} == {
         "a.safetensors",

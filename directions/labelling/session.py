@@ -213,6 +213,8 @@ def labelled_alone(table: str | os.PathLike[str]) -> Iterator[None]:
         Error: another process labels it; no such file; its folder cannot be written, so that no
             answer could be either.
     """
+    if os.path.isdir(table):
+        raise FormatError("a folder, expected a CSV file that names the samples", path=table)
     if not os.path.isfile(table):  # before a lock is left beside nothing
         raise NotFoundError("not a readable CSV file (no such file)", path=table)
     with alone(lock_of(table), table):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from latentedit.errors import FormatError, NotFoundError, OutputError
 from latentedit.io.csv_table import csv_delimiter
-from latentedit.io.files import write_bytes
+from latentedit.io.files import is_picture, write_bytes
 
 
 def lock_of(table: str | os.PathLike[str]) -> Path:
@@ -57,6 +57,8 @@ class Table:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
+            if is_picture(self.path):
+                raise FormatError("an image, not a CSV file", path=self.path)
             self._bytes = self.path.read_bytes()
             records = list(_records(self._bytes.decode("utf-8-sig")))
         except (OSError, UnicodeDecodeError, csv.Error) as error:

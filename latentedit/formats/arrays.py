@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentedit.errors import Error, FormatError, quoted, reason
 from latentedit.io.budget import check_things, file_size, opened_zip
+from latentedit.io.files import is_picture
 from latentedit.io.torch_files import read_torch
 
 ENDINGS = (".npy", ".npz", ".pt")
@@ -32,6 +33,8 @@ def read_arrays(path: str | os.PathLike[str]) -> Any:
     """
     path = Path(path)
     size = file_size(path)
+    if is_picture(path):
+        raise FormatError("an image, not an array of numbers", path=path)
     if path.suffix == ".pt":
         found = read_torch(path)
         try:

@@ -228,6 +228,8 @@ def read_text(
     try:
         with open(path, "rb") as file:
             data = file.read(most + 1)
+        if is_picture(path):
+            raise FormatError(f"an image, not a {what}", path=path)
         if len(data) > most:
             raise FormatError(f"a {what} of more than {most // 2**20} MB; split it", path=path)
         return data.decode("utf-8-sig")
@@ -273,11 +275,20 @@ BOXES = tuple(
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 """First bytes of pictures, but for WebP's and AVIF's, which say a few bytes later what they are."""
 
+SAFETENSORS = b"{"
+"""Byte 8 of a safetensors file; those before are a number, and so can be any."""
+
 
 def is_picture(path: str | os.PathLike[str]) -> bool:
     """Whether the file ``path`` begins as pictures do, whatever it is called."""
     with open(path, "rb") as file:
         start = file.read(16)
-    if start[8:9] == b"{":  # safetensors, whose first bytes are a number, and so can be any
+    if start[8:9] == SAFETENSORS:
         return False
     return start.startswith(STARTS) or start[8:12] == b"WEBP" or start[4:12] in BOXES
+
+
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Whether the file ``path`` begins as safetensors files do."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == SAFETENSORS

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from latentedit.errors import printable, spelled
 from latentedit.io.images import EXTENSIONS, HEIC, HEIC_EXTRA, is_rendering
 
+DEEPER = "sub-folders; `recursive=True` includes them"
 NAMED = 3
 """Files of a kind that are named; of the others only their number is given."""
 
@@ -22,9 +23,24 @@ class Listing:
     def leave(self, reason: str, name: str) -> None:
         self.left_out.setdefault(reason, []).append(name)
 
-    def lines(self) -> list[str]:
-        """A sentence a reason."""
-        return [_sentence(reason, names) for reason, names in self.left_out.items()]
+    def lines(self, *, recursive: bool = True) -> list[str]:
+        """A sentence a reason; advice on sub-folders only where the caller can be ``recursive``."""
+        lines = []
+        for reason, names in self.left_out.items():
+            lines.append(
+                _sentence(
+                    reason if recursive or reason != spelled(DEEPER) else "sub-folders", names
+                )
+            )
+        return lines
+
+    def deeper(self) -> list[str]:
+        """The sentence about sub-folders, if any were left out."""
+        return [
+            _sentence(reason, names)
+            for reason, names in self.left_out.items()
+            if reason == spelled(DEEPER)
+        ]
 
 
 def listing(
@@ -64,7 +80,7 @@ def _visible(folder: Path, found: Listing, recursive: bool) -> Iterator[Path]:
         elif not path.is_dir():  # a pipe would be waited for, and a link may lead nowhere
             found.leave("not ordinary files", path.name)
         elif not recursive:
-            found.leave(spelled("sub-folders; `recursive=True` includes them"), f"{path.name}/")
+            found.leave(spelled(DEEPER), f"{path.name}/")
         elif path.is_symlink():  # to a folder above, it would be followed for ever
             found.leave("links to folders", f"{path.name}/")
         else:

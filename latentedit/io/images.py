@@ -7,7 +7,7 @@ import os
 import textwrap
 import threading
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from latentedit.errors import ArgumentError, Error, FormatError, NotFoundError, OutputError
 from latentedit.io import outputs
-from latentedit.io.files import write_bytes
+from latentedit.io.files import is_safetensors, write_bytes
 
 SMALLEST = 8
 """Pictures with a shorter side are refused: there is nothing in them to invert."""
@@ -143,6 +143,9 @@ def _readable(name: str) -> Iterator[None]:
 def _hint(name: str) -> str:
     if name.lower().endswith(HEIC) and not name.lower().endswith(EXTENSIONS):
         return f"; {HEIC_EXTRA} reads {HEIC[0]}"
+    with suppress(OSError):
+        if os.path.isfile(name) and is_safetensors(name):
+            return "; it is a safetensors file, as latents and models are"
     return ""
 
 

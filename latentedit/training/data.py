@@ -33,7 +33,7 @@ from latentedit.errors import (
 )
 from latentedit.io import outputs
 from latentedit.io.budget import TEXT, THINGS, opened_zip, parse_json
-from latentedit.io.files import replacing, replacing_folder
+from latentedit.io.files import is_picture, replacing, replacing_folder
 from latentedit.io.folders import hidden
 from latentedit.io.images import EXTENSIONS, from_uint8, open_image, opened
 
@@ -274,6 +274,8 @@ class PictureSource:
             found = [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()]
         elif os.path.isfile(path):
             outputs.given(path)
+            if is_picture(path):
+                raise FormatError("an image, expected a folder or a zip file of images", path=path)
             found = [name for name in self._archive().namelist() if not name.endswith("/")]
             for name in found:  # what is read here may be written elsewhere under the same name
                 if (
