@@ -307,7 +307,7 @@ def test_pictures_are_called_pictures(tmp_path: Path) -> None:
     save_latent(tmp_path / "me.safetensors", Latent(torch.zeros(1, 2, 4), None, "f" * 64, "w+"))
     with pytest.raises(
         Error,
-        match="me.safetensors: not an image .*; it is a safetensors file, as latents and models are",
+        match="me.safetensors: not an image .*; it is a safetensors file, as latents",
     ):
         open_image(tmp_path / "me.safetensors")
     (tmp_path / "tensors").write_bytes(b"BM\0\0\0\0\0\0{}")
