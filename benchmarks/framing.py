@@ -28,7 +28,7 @@ from latentedit.photo.face import Face
 from latentedit.photo.faces import find_faces
 from latentedit.photo.framing import FRAMINGS
 from latentedit.photo.haar import find_by_cascade
-from latentedit.photo.landmarks import EXTRA, available
+from latentedit.photo.landmarks import EXTRA, has_landmarks
 
 NEAR = 0.05
 FAR = 0.1
@@ -136,7 +136,7 @@ def main() -> None:
     options = parser.parse_args()
 
     ways = {"without the extra": find_by_cascade}
-    if available():
+    if has_landmarks():
         ways = {"with the extra": find_faces, **ways}
     else:
         print(f"The extra is not installed: {EXTRA}\n")

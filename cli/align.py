@@ -8,9 +8,9 @@ from latentedit.cli import log
 from latentedit.cli.common import (
     device_option,
     each,
-    expand,
     face_options,
     folder_option,
+    found_files,
     framing_option,
     megapixels_option,
     model_option,
@@ -58,7 +58,7 @@ def align(
     from latentedit.photo.alignment import crop
 
     model = read_model(model_name, device, framing)
-    photos_found = expand(photos, EXTENSIONS, "images", recursive=recursive, photos=True)
+    photos_found = found_files(photos, EXTENSIONS, "images", recursive=recursive, photos=True)
     names = distinct(photos_found)
     theirs = {f"{name}.png".casefold() for name in names.values()}
 

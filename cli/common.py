@@ -343,7 +343,7 @@ def megapixels_option(function: F) -> F:
     )(function)
 
 
-def expand(
+def found_files(
     paths: Sequence[str],
     endings: tuple[str, ...],
     what: str,

@@ -359,7 +359,7 @@ def _bundled(direction: "Direction") -> str:
 
 
 def _rows(layers: str | None, generator: "Generator") -> tuple[int, int] | None:
-    from latentedit.latent.editing import parse_layers
+    from latentedit.latent.layers import parse_layers
 
     return parse_layers(layers, generator.num_ws) if layers else None
 

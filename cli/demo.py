@@ -121,7 +121,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     pictures = [
         target,
         unmoved,
-        *(moved(generator, latent, directions[name], chosen[name]) for name in chosen),
+        *(render_moved(generator, latent, directions[name], chosen[name]) for name in chosen),
     ]
     captions = ["photo", "inversion", *(f"{name} {amount:+g}" for name, amount in chosen.items())]
     halves = [
@@ -137,7 +137,9 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
         for name, direction in directions.items():
             strip = []
             for amount in AMOUNTS:
-                strip.append(moved(generator, latent, direction, amount) if amount else unmoved)
+                strip.append(
+                    render_moved(generator, latent, direction, amount) if amount else unmoved
+                )
                 bar.update(1)
             rows.append(
                 contact_sheet.Row(
@@ -151,7 +153,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
 
     if "smile" in directions:
         before = to_pil(unmoved)
-        smiling = to_pil(moved(generator, latent, directions["smile"], FIRST["smile"]))
+        smiling = to_pil(render_moved(generator, latent, directions["smile"], FIRST["smile"]))
         drawn = own_path(folder / "smiling.jpg", "latentedit")
         save_like(paste_back(picture, smiling, quad, before=before), drawn, path)
         say_written(drawn)
@@ -200,7 +202,7 @@ def search(
     return result, tuning
 
 
-def moved(
+def render_moved(
     generator: "Generator", latent: "Latent", direction: "Direction", amount: float
 ) -> "Tensor":
     """Render ``latent`` moved by ``amount`` sigmas."""

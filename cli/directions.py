@@ -58,7 +58,7 @@ def import_command(
       latentedit directions import age.npy --model ffhq.pkl --out age.safetensors
     """
     from latentedit.directions import import_direction
-    from latentedit.latent.editing import parse_layers
+    from latentedit.latent.layers import parse_layers
 
     generator = read_model(model_name, device).generator
     rows = parse_layers(layers, generator.num_ws) if layers else None
@@ -116,7 +116,7 @@ def show(name: str, as_json: bool) -> None:
     Example:
       latentedit directions show smile
     """
-    from latentedit.directions.chance import in_words
+    from latentedit.directions.chance import doubts_about
     from latentedit.directions.facts import read_facts
     from latentedit.directions.registry import find_direction
 
@@ -132,7 +132,7 @@ def show(name: str, as_json: bool) -> None:
         "provenance": direction.provenance,
     }
     print_facts(facts, as_json)
-    for sentence in () if as_json else in_words(direction.report):
+    for sentence in () if as_json else doubts_about(direction.report):
         click.echo(sentence)
 
 

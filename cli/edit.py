@@ -11,8 +11,8 @@ from latentedit.cli.common import (
     Finite,
     device_option,
     each,
-    expand,
     folder_option,
+    found_files,
     megapixels_option,
     model_option,
     recursive_option,
@@ -143,7 +143,7 @@ def edit(
         raise ArgumentError(
             "nothing to do: add at least one --set NAME=AMOUNT or --sweep NAME=FROM:TO:COUNT"
         )
-    files = expand(latents, LATENTS, "latent files", recursive=recursive)
+    files = found_files(latents, LATENTS, "latent files", recursive=recursive)
     names = distinct(files)
     theirs = {f"{name}.png".casefold() for name in names.values()}
     target = Path(out)

@@ -210,7 +210,8 @@ def fit(
     """
     from latentedit.directions.direction import check_name, name_from
     from latentedit.directions.labels import read_texts
-    from latentedit.latent.editing import parse_layers
+    from latentedit.latent.layers import parse_layers
+    from latentedit.latent.spaces import Z, space_of
 
     if name is not None:
         check_name(name)
@@ -226,7 +227,7 @@ def fit(
         raise ArgumentError(
             "give either labels (a CSV or a folder) or --classifier FILE, and not both"
         )
-    if space == "z" and layers:
+    if layers and not space_of(space).has_layers:
         raise ArgumentError("a direction in z edits all layers; leave out --layers")
     model = read_model(model_name, device)
     rows = parse_layers(layers, model.generator.num_ws) if layers else None
@@ -278,7 +279,7 @@ def fit(
         _print_report(direction)
         _tell_of_background(direction, model)
         say_written(place)
-        if direction.space == "z":
+        if space_of(direction.space) is Z:
             log.warn(
                 "a direction in z works on random images (directions sheet); edit cannot apply "
                 "it to latents"
@@ -323,8 +324,9 @@ def _from_classifier(
     classifier: "OnnxClassifier", facts: dict[str, Any], name: str, asked: _Asked
 ) -> "Direction":
     from latentedit.directions import fit_from_scores
+    from latentedit.latent.spaces import S, W, space_of
 
-    if asked.common["space"] in ("z", "w+"):
+    if space_of(asked.common["space"]) not in (W, S):
         raise ArgumentError("a classifier scores random images in w; --space must be w or s here")
     share: dict[str, Any] = {"confident": asked.confident} if asked.confident is not None else {}
     with progress_bar(asked.samples, "rendering", "image") as bar:
@@ -390,12 +392,14 @@ def _from_latents(labels: "LabelTable", name: str, asked: _Asked) -> "Direction"
     import torch
 
     from latentedit.directions import LabelledLatents, ProbeOptions, fit_probe
+    from latentedit.latent.spaces import Z, space_of
     from latentedit.latent.w_statistics import sample_z
 
     generator = asked.model.generator
+    space = space_of(asked.common["space"])
     found = []
     for path, latent in zip(labels.paths, own_latents(labels.paths, asked.model), strict=True):
-        if asked.common["space"] != "z":
+        if space is not Z:
             found.append(latent.rows(generator.num_ws))
         elif _is_seed(latent.settings.get("seed")) and not latent.settings.get("edits"):
             found.append(sample_z(latent.settings["seed"], generator.z_dim))
@@ -486,7 +490,7 @@ def read_crops(
     generator = model.generator
     crops = {}
     doubts = {}
-    wrong = []
+    wrong: list[Error] = []
     with progress_bar(len(paths), "reading", "photo") as bar:
         for path in paths:
             try:
@@ -499,16 +503,16 @@ def read_crops(
                     quad = quad_from_face(face, model.framing or {})
                 crops[path] = crop_tensor(photo, quad, generator.resolution, generator.channels)
             except Error as error:
-                wrong.append(str(error))
+                wrong.append(error)
             bar.update(1)
+
+    if not crops and len(wrong) == 1:
+        raise wrong[0]
     if not crops:
-        raise DataError(
-            wrong[0]
-            if len(wrong) == 1
-            else f"none of the {len(paths)} photos can be used; the first: {wrong[0]}"
-        )
-    for message in wrong:
-        log.warn(f"skipped: {message}")
+        raise DataError(f"none of the {len(paths)} photos can be used; the first: {wrong[0]}")
+
+    for problem in wrong:
+        log.warn(f"skipped: {problem}")
     if wrong:
         log.warn(f"skipped {len(wrong)} of {len(paths)} photos")
     if any(doubts.values()):
@@ -523,12 +527,14 @@ def _from_photos(images: "Tensor", labels: "LabelTable", name: str, asked: _Aske
         fit_from_inversions,
         fit_from_photos,
     )
+    from latentedit.latent.spaces import Z, space_of
 
     model = asked.model
     transfer = asked.method == "transfer"
-    if asked.common["space"] == "z":
+    space = space_of(asked.common["space"])
+    if space is Z:
         raise ArgumentError("photos have no z; --space must be w, w+ or s")
-    if transfer and asked.common["space"] == "w+":
+    if transfer and space.per_layer:
         raise ArgumentError(
             "random images have the same w in all layers; --space w+ needs --method invert"
         )
@@ -584,10 +590,10 @@ def _tell_of_background(direction: "Direction", model: "Model") -> None:
 
 
 def _print_report(direction: "Direction") -> None:
-    from latentedit.directions.chance import in_words
+    from latentedit.directions.chance import doubts_about
 
     for key, value in direction.report.items():
         if value is not None:
             say(f"  {key}: {value}")
-    for sentence in in_words(direction.report):
+    for sentence in doubts_about(direction.report):
         say(f"  {sentence}")

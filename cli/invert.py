@@ -10,9 +10,9 @@ from latentedit.cli.common import (
     WEIGHT,
     crop_options,
     device_option,
-    expand,
     face_options,
     folder_option,
+    found_files,
     framing_option,
     list_failures,
     megapixels_option,
@@ -214,8 +214,9 @@ def invert(
     from latentedit.inversion.options import InversionOptions, ProjectorSettings
     from latentedit.inversion.projector import Projector
     from latentedit.io.images import EXTENSIONS
+    from latentedit.latent.spaces import S, space_of
 
-    everything = expand(photos, EXTENSIONS, "images", recursive=recursive, photos=True)
+    everything = found_files(photos, EXTENSIONS, "images", recursive=recursive, photos=True)
     files = share(everything)
     search = InversionOptions(
         space=space,
@@ -242,7 +243,7 @@ def invert(
         )
     if not search.step_count and not projector.starts_from_encoder(search):
         raise ArgumentError("--steps 0 needs an encoder")
-    if tune and space == "s":
+    if tune and space_of(space) is S:
         raise ArgumentError("--tune needs --space w or w+")
 
     options = AlbumOptions(
@@ -256,7 +257,7 @@ def invert(
         remember_source=remember_source,
         again=again,
     )
-    measure(projector, search)
+    prepare_projector(projector, search)
     runner = AlbumRunner(
         projector,
         out,
@@ -273,16 +274,16 @@ def invert(
     report_failures(runner.failures, files)
 
 
-def measure(projector: "Projector", search: "InversionOptions") -> None:
+def prepare_projector(projector: "Projector", search: "InversionOptions") -> None:
     """Have what takes long ready before the first photo, and say how long large photos will
     take."""
     from latentedit.inversion.preconditioner import PROBES
-    from latentedit.model.cost import estimate
+    from latentedit.model.cost import estimate_cost
 
     model = projector.model
     unmeasured = search.needs_preconditioner and not projector.has_curvature()
     if model is not None and model.generator.resolution >= LARGE:
-        cost = estimate(model, projector.device)
+        cost = estimate_cost(model, projector.device)
         total = cost.step_seconds * search.step_count * (search.restarts + 1) / 60
         once = (
             f", plus {cost.step_seconds * PROBES / 60:.2g} minutes once for this model"

@@ -174,9 +174,9 @@ def _ask(labelling: "Labelling", port: int, browser: bool) -> bool:
     desk = Desk(labelling)
 
     def pages(studio: Studio) -> None:
-        from latentedit.studio.web.labelling import build
+        from latentedit.studio.web.labelling import build_labelling
 
-        build(studio, desk)
+        build_labelling(studio, desk)
 
     page = Studio(pages, port=port, title="latentedit")
     with ExitStack() as stack:

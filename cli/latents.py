@@ -10,7 +10,7 @@ from latentedit.cli import defaults, log
 from latentedit.cli.common import (
     device_option,
     each,
-    expand,
+    found_files,
     model_option,
     read_model,
     recursive_option,
@@ -64,7 +64,7 @@ def import_(
 
     model = read_model(model_name, device)
     generator = model.generator
-    sources = list(dict.fromkeys(expand(files, ENDINGS, "latent files", recursive=recursive)))
+    sources = list(dict.fromkeys(found_files(files, ENDINGS, "latent files", recursive=recursive)))
     names = distinct(sources)
     written: set[str] = set()
 
@@ -223,7 +223,7 @@ def mix(
       latentedit mix me.safetensors you.safetensors --layers coarse --out mixed.png
     """
     from latentedit.latent.blending import mixed
-    from latentedit.latent.editing import parse_layers
+    from latentedit.latent.layers import parse_layers
 
     a, b, model = _pair(first, second, model_name, device, force)
     latent = mixed(model.generator, a, b, parse_layers(layers, model.generator.num_ws))

@@ -58,7 +58,7 @@ def named_files(parameters: dict[str, Any]) -> Iterator[str]:
                 yield from text.rpartition("=")[0].split(",") if "=" in text else text.split(",")
 
 
-def guarded(command: click.Command, path: tuple[str, ...]) -> click.Command:
+def with_guard(command: click.Command, path: tuple[str, ...]) -> click.Command:
     """Return ``command``, guarded so that it never writes to a file that it was given, nor loads
     torch for missing ones.
 
@@ -69,7 +69,7 @@ def guarded(command: click.Command, path: tuple[str, ...]) -> click.Command:
     found.params = completed(command, path)
     if isinstance(found, click.Group):
         found.commands = {
-            name: guarded(inner, (*path, name)) for name, inner in found.commands.items()
+            name: with_guard(inner, (*path, name)) for name, inner in found.commands.items()
         }
     elif command.callback is not None:
         own = command.callback
@@ -99,7 +99,7 @@ class Lazy(Forgiving):
             return None
         module, name = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"latentedit.cli.{module}"), name)
-        return guarded(command, (cmd_name,))
+        return with_guard(command, (cmd_name,))
 
     def invoke(self, ctx: click.Context) -> object:
         status = 1

@@ -329,7 +329,7 @@ def info(model_name: str, picture: str | None, as_json: bool, device: str) -> No
       latentedit model info ffhq.pkl --grid samples.png
     """
     from latentedit.directions.registry import shipped
-    from latentedit.model.cost import estimate
+    from latentedit.model.cost import estimate_cost
     from latentedit.networks.fingerprint import fingerprint
     from latentedit.runtime.devices import resolve_device
 
@@ -357,7 +357,7 @@ def info(model_name: str, picture: str | None, as_json: bool, device: str) -> No
         "framing": found.framing,
         "directions": sorted(shipped(own)),
         "provenance": found.provenance,
-        "estimate": _estimates(estimate(found, where), where.type),
+        "estimate": _estimates(estimate_cost(found, where), where.type),
     }
     print_facts(facts, as_json)
     if picture:

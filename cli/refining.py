@@ -105,7 +105,7 @@ def refine(
     from latentedit.directions import PhotoScores, RefineOptions
     from latentedit.directions import refine as refined
     from latentedit.directions.labels import read_texts
-    from latentedit.latent.editing import parse_layers
+    from latentedit.latent.layers import parse_layers
 
     if not out.endswith(".safetensors"):
         raise ArgumentError(f"--out must end in .safetensors, got {out}")

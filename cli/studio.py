@@ -98,9 +98,9 @@ def _serve(session: "Session", port: int, browser: bool) -> None:
     from latentedit.studio.web.server import Studio
 
     def pages(studio: Studio) -> None:
-        from latentedit.studio.web.app import build
+        from latentedit.studio.web.app import build_pages
 
-        build(studio, session)
+        build_pages(studio, session)
 
     page = Studio(pages, port=port, title="latentedit studio", uploads={"/upload": LARGEST_UPLOAD})
     with ExitStack() as stack:

@@ -115,7 +115,7 @@ def build(
     """
     from latentedit.photo.faces import warning_of_several
     from latentedit.training.data import write_pictures
-    from latentedit.training.preparation import Preparation, class_labels, prepared
+    from latentedit.training.preparation import Preparation, Skipped, class_labels, prepared
 
     if eyes and crop != "face":
         raise ArgumentError("--eyes needs --crop face")
@@ -128,7 +128,7 @@ def build(
         cast(Any, background),
         _framing(eyes, None),
     )
-    skipped: list[str] = []
+    skipped = Skipped()
     sources: dict[str, str] = {}
     given = class_labels(source, labels, column)
     classes: set[str] = set()
@@ -159,8 +159,10 @@ def build(
             )
             count = write_pictures(out, pictures, label_of if given else None)
     finally:
-        for message in skipped:
-            log.warn(message if message.startswith("left out") else f"skipped {message}")
+        for sentence in skipped.others:
+            log.warn(sentence)
+        for problem in skipped.images:
+            log.warn(f"skipped {problem}")
 
     if doubts:
         log.warn(warning_of_several(doubts, count))
@@ -170,7 +172,7 @@ def build(
             f"warning: all images have the same class, {classes.pop()!r}, so the labels are useless"
         )
 
-    bad = sum(not message.startswith("left out") for message in skipped)
+    bad = len(skipped.images)
     click.echo(f"{count} images of {size} x {size}, {colour}" + (f"; {bad} skipped" if bad else ""))
     say_written(out)
 
@@ -493,11 +495,11 @@ def _describe(
     import torch
 
     from latentedit.training import Trainer
-    from latentedit.training.estimate import estimate
+    from latentedit.training.estimate import estimate_training
 
     Trainer(config, pictures, "cpu", world)  # raises errors of the configuration
     processes = world.size
-    guess = estimate(
+    guess = estimate_training(
         config, pictures.shape, pictures.labels.shape[1], torch.device(device), processes
     )
     click.echo(config.toml().rstrip())

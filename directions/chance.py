@@ -9,7 +9,7 @@ MARGIN = 1.2
 end."""
 
 
-def in_words(report: Mapping[str, Any]) -> list[str]:
+def doubts_about(report: Mapping[str, Any]) -> list[str]:
     """Return a sentence for every figure of a report that cannot be distinguished from chance.
 
     Intervals shrink with the square root of the number of labels (of people, if they are known).

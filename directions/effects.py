@@ -11,7 +11,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from torch import Tensor
 
 from latentedit.directions.direction import Direction
-from latentedit.directions.transfer import discriminator_features
+from latentedit.directions.transfer import pooled_features
 from latentedit.errors import ArgumentError, NotFoundError
 from latentedit.inversion.domain import Domain
 from latentedit.latent.editing import edit
@@ -219,7 +219,7 @@ def measure_effect(
                     ]
                 )
             )
-            features.append(discriminator_features(discriminator, pictures))
+            features.append(pooled_features(discriminator, pictures))
         if progress:
             progress(number + 1, len(ordered))
     return Effect(

@@ -105,7 +105,7 @@ class ProbeChoices(TypedDict, total=False):
     examine: bool
 
 
-class Choices(ProbeChoices, total=False):
+class FitChoices(ProbeChoices, total=False):
     """Further arguments of `fit`: the fields of `ProbeOptions`."""
 
     confident: float
@@ -119,7 +119,7 @@ def fit(
     name: str = "direction",
     groups: Sequence[Any] | None = None,
     provenance: dict[str, Any] | None = None,
-    **choices: Unpack[Choices],
+    **choices: Unpack[FitChoices],
 ) -> Direction:
     """Fit a linear probe to labelled latents and return its normal as a direction.
 
@@ -247,7 +247,7 @@ def fit_classes(
     name: str = "direction",
     groups: Sequence[Any] | None = None,
     provenance: dict[str, Any] | None = None,
-    **choices: Unpack[Choices],
+    **choices: Unpack[FitChoices],
 ) -> dict[str, Direction]:
     """Fit a direction NAME-CLASS for every class against all others; arguments are those of `fit`.
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from latentedit.directions.chance import in_words
+from latentedit.directions.chance import doubts_about
 from latentedit.directions.conditioning import LEAKS, leakage, to_keep
 from latentedit.directions.direction import Direction
 from latentedit.directions.effects import Effect
@@ -159,7 +159,7 @@ def _card(direction: Direction) -> str:
 
     lines += [
         line
-        for sentence in in_words(r)
+        for sentence in doubts_about(r)
         for line in (f"**{sentence[0].upper()}{sentence[1:]}.**", "")
     ]
     lines += ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in facts), ""]

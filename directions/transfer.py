@@ -51,7 +51,7 @@ Progress = Callable[[int, int], None]
 
 
 @torch.no_grad()
-def discriminator_features(
+def pooled_features(
     discriminator: Discriminator, images: Tensor, done: Callable[[int], None] = lambda count: None
 ) -> Array:
     """Compute the activations of every block averaged to 4 x 4 positions,
@@ -125,7 +125,7 @@ class PhotoClassifier:
             else Ridge(alpha=1e3)
         )
         self.estimator = make_pipeline(StandardScaler(), regression)
-        x = discriminator_features(discriminator, images, done)
+        x = pooled_features(discriminator, images, done)
         components = min(COMPONENTS, *x.shape)
         self.space = make_pipeline(
             StandardScaler(), PCA(components, whiten=True, random_state=0)
@@ -153,7 +153,7 @@ class PhotoClassifier:
         The distance is the mean distance to the five nearest photos in whitened principal
         components of the features.
         """
-        x = discriminator_features(self.discriminator, images)
+        x = pooled_features(self.discriminator, images)
         scores: Array = (
             self.estimator.decision_function(x) if self.binary else self.estimator.predict(x)
         )

@@ -140,7 +140,7 @@ def _upfirdn2d(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
     if filter.ndim == 1:
         height, width = geometry.size(x.shape[2:], filter)
         if fused.available(x):
-            return fused.resample(x, filter, (height, width), geometry.fused())
+            return fused.fir_resample(x, filter, (height, width), geometry.fused())
         if prefers_sums(x.device, x.shape[0] * x.shape[1] * height * width):
             return _summed(x, filter, geometry)
     return _depthwise(x, filter, geometry)

@@ -16,7 +16,7 @@ from faces128_ship import NAME, ROOT
 from inversion import held_out
 from torch import Tensor
 
-from latentedit.cli.demo import FIRST, moved, search
+from latentedit.cli.demo import FIRST, render_moved, search
 from latentedit.directions import load_direction
 from latentedit.formats.load_model import load_model
 from latentedit.inversion.projector import STEPS
@@ -54,7 +54,8 @@ def main() -> None:
         tuning.put_into(latent)
         cells: list[Tensor] = [images[i], latent.render(generator)]
         cells += [
-            moved(generator, latent, load_direction(name), amount) for name, amount in FIRST.items()
+            render_moved(generator, latent, load_direction(name), amount)
+            for name, amount in FIRST.items()
         ]
         captions = [
             "photograph",

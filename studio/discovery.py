@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from latentedit.directions.chance import in_words
+from latentedit.directions.chance import doubts_about
 from latentedit.directions.direction import NAME, Direction, renamed
 from latentedit.directions.labelling.desk import Desk
 from latentedit.directions.labelling.samples import LABELS, write_samples
@@ -145,7 +145,7 @@ class Discovery:
 
     def remarks(self, direction: Direction) -> list[str]:
         """Return what an honest report has to warn of; an empty list if nothing is."""
-        found = [f"{text[:1].upper()}{text[1:]}." for text in in_words(direction.report)]
+        found = [f"{text[:1].upper()}{text[1:]}." for text in doubts_about(direction.report)]
         where = places(self.session.model.generator, direction, self.session.model.framing)
         if where is not None and where.mainly_behind:
             found.append(

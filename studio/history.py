@@ -19,7 +19,7 @@ class Setting:
     amount: float = 0.0
     """In sigmas."""
     layers: str | None = None
-    """As `latentedit.latent.editing.parse_layers` takes it; None for the slider's own."""
+    """As `latentedit.latent.layers.parse_layers` takes it; None for the slider's own."""
 
 
 @dataclass(frozen=True)

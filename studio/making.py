@@ -13,8 +13,8 @@ from latentedit.io.contact_sheet import Row, sheet
 from latentedit.io.images import open_image, save_image, to_pil
 from latentedit.io.video import save_video, there_and_back
 from latentedit.latent.blending import interpolated, mixed
-from latentedit.latent.editing import parse_layers
 from latentedit.latent.latent_file import Latent
+from latentedit.latent.layers import parse_layers
 from latentedit.photo.pasting import FEATHER, paste_back, save_like
 from latentedit.studio.history import State
 from latentedit.studio.keeping import free_file

@@ -14,7 +14,7 @@ from torch import Tensor
 from latentedit.directions.sweeps import check_holdable, move_latent
 from latentedit.errors import NotFoundError
 from latentedit.io.images import to_pil
-from latentedit.latent.deltas import expand, with_deltas
+from latentedit.latent.deltas import expand_deltas, with_deltas
 from latentedit.latent.editing import edit_holding
 from latentedit.latent.latent_file import Latent, render
 from latentedit.networks.generator import Generator
@@ -78,7 +78,9 @@ class Painter:
             return self.generator
         with self._lock:
             if self._tuned is None or self._tuned[0] is not latent.tuned:
-                deltas = expand(latent.tuned, dict(self.generator.synthesis.named_parameters()))
+                deltas = expand_deltas(
+                    latent.tuned, dict(self.generator.synthesis.named_parameters())
+                )
                 self._tuned = latent.tuned, with_deltas(self.generator, deltas)
             return self._tuned[1]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from latentedit.errors import ArgumentError, Error, IncompatibleError, NotFoundError
 from latentedit.formats.load_latent import load_latent
 from latentedit.inversion.verdict import Look, judge
-from latentedit.latent.editing import parse_layers
 from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.latent.layers import parse_layers
 from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint

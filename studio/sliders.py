@@ -9,6 +9,7 @@ from latentedit.directions.direction import Direction, read_direction
 from latentedit.directions.registry import own_directions, shipped
 from latentedit.errors import Error
 from latentedit.latent.latent_file import Latent
+from latentedit.latent.spaces import Z, space_of
 
 REACH = 3.0
 """Sigmas that a slider goes to either side, if nothing asks for more."""
@@ -74,7 +75,7 @@ class Slider:
     @property
     def holdable(self) -> bool:
         """Whether its score can be held, and moved while others are."""
-        return self.direction.space in ("w", "w+")
+        return space_of(self.direction.space).linear
 
     @property
     def reach(self) -> float:
@@ -129,8 +130,9 @@ def sliders_of(fingerprint: str, *folders: tuple[Path, str]) -> dict[str, Slider
         except Error:
             continue  # a damaged file is no slider
         # A latent's z is not known.
+        movable = space_of(direction.space) is not Z
         if (
-            direction.space != "z"
+            movable
             and direction.fingerprint == fingerprint
             and not (name in found and group == "Unnamed")
         ):

@@ -27,7 +27,7 @@ from latentedit.model.native import save_encoder
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.photo.alignment import quad_of_window
 from latentedit.photo.framing import Framed
-from latentedit.photo.landmarks import available
+from latentedit.photo.landmarks import has_landmarks
 from tests.helpers import works
 
 STEPS = 2
@@ -247,7 +247,7 @@ def make_old(index: Path, photo: Path, model: Path, mask: str) -> None:
         "landmarks": None,
         "face_detector": None,
         "framing": load_model(model).framing,
-        "landmarks68": available(),
+        "landmarks68": has_landmarks(),
         "pixel_weight": 15.0,
     }
     content = photo.read_bytes()

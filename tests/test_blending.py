@@ -10,7 +10,7 @@ import torch
 from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
 from latentedit.latent.blending import interpolated, mixed
-from latentedit.latent.deltas import compress, expand
+from latentedit.latent.deltas import compress_deltas, expand_deltas
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
@@ -27,7 +27,7 @@ def tuned_latent(generator: Generator, seed: int, rank: int | None = 1) -> Laten
     }
     crop = [[float(seed), 0.0], [seed + 8.0, 0.0], [seed + 8.0, 8.0], [float(seed), 8.0]]
     settings = {"seed": seed, "steps": 100, "edits": [f"turn={seed}"]}
-    tuned = {name: tensor.float() for name, tensor in compress(deltas, rank).items()}
+    tuned = {name: tensor.float() for name, tensor in compress_deltas(deltas, rank).items()}
     return Latent(
         ws, noise, fingerprint(generator), "w+", crop, settings, {"psnr": 30.0}, None, tuned
     )
@@ -41,7 +41,7 @@ def test_interpolation_ends_at_both_pictures(ranks: tuple[int | None, int | None
     assert torch.equal(interpolated(generator, a, b, 1.0).render(generator), b.render(generator))
 
     between = interpolated(generator, a, b, 0.25)
-    one, two, found = expand(a.tuned), expand(b.tuned), expand(between.tuned)
+    one, two, found = expand_deltas(a.tuned), expand_deltas(b.tuned), expand_deltas(between.tuned)
     for name, delta in found.items():
         torch.testing.assert_close(delta, 0.75 * one[name] + 0.25 * two[name], atol=1e-5, rtol=1e-5)
 
@@ -52,8 +52,8 @@ def test_one_tuned_latent_fades_out() -> None:
     b = replace(tuned_latent(generator, 2), tuned={}, noise=None)
     assert interpolated(generator, a, b, 1.0).tuned == {}
     assert torch.equal(interpolated(generator, a, b, 1.0).render(generator), b.render(generator))
-    half = expand(interpolated(generator, a, b, 0.5).tuned)
-    whole = expand(a.tuned)
+    half = expand_deltas(interpolated(generator, a, b, 0.5).tuned)
+    whole = expand_deltas(a.tuned)
     assert all(torch.allclose(half[name], whole[name] / 2, atol=1e-6) for name in whole)
 
 
@@ -74,7 +74,7 @@ def test_a_mixed_layer_is_wholly_the_others(architecture: str) -> None:
     assert [torch.equal(x, y) for x, y in zip(coarse.noise, b.noise, strict=True)] == [
         row <= 1 for row in range(len(b.noise))
     ]
-    found, one, two = expand(coarse.tuned), expand(a.tuned), expand(b.tuned)
+    found, one, two = expand_deltas(coarse.tuned), expand_deltas(a.tuned), expand_deltas(b.tuned)
     assert torch.equal(found["b4.conv1.weight"], two["b4.conv1.weight"])
     assert torch.equal(found["b16.conv1.weight"], one["b16.conv1.weight"])
     assert found.keys() == one.keys()

@@ -10,7 +10,7 @@ import torch
 from latentedit.inversion.perceptual import VGG_FILE
 from latentedit.inversion.projector import STEPS
 from latentedit.io.images import load_image
-from latentedit.model.cost import AT_ONCE, estimate, fitting, photos_at_once
+from latentedit.model.cost import AT_ONCE, estimate_cost, fitting, photos_at_once
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
 from tests.foreign_files import random_discriminator, random_generator
@@ -39,7 +39,7 @@ def test_arithmetic_is_that_of_the_convolutions(tmp_path: Path) -> None:
         tiny_generator(resolution=64, channel_base=1024),
         tiny_discriminator(resolution=64, channel_base=1024),
     )
-    cost = estimate(model, torch.device("cpu"))
+    cost = estimate_cost(model, torch.device("cpu"))
     bare = convolutions(model, 1) / 1e9
     # and resampling, affine layers, weights folded with styles
     assert bare <= cost.render_gflop <= 1.5 * bare
@@ -53,7 +53,7 @@ def test_arithmetic_is_that_of_the_convolutions(tmp_path: Path) -> None:
     # Without a discriminator it would be VGG-16, of 15.3 thousand million multiplications at 224
     # px.
     model.discriminator = None
-    lpips = estimate(model, torch.device("cpu"))
+    lpips = estimate_cost(model, torch.device("cpu"))
     assert lpips.perceptual == "lpips"
     assert lpips.step_gflop - 2 * cost.render_gflop == pytest.approx(
         2 * 2 * 15.3 * (64 / 224) ** 2, rel=0.1
@@ -64,9 +64,9 @@ def test_shift_tolerant_lpips_where_it_is_installed(monkeypatch: pytest.MonkeyPa
     """Its convolutions, as the network itself counts them at 64 px; the edges cost it more
     there."""
     model = Model(tiny_generator(resolution=64), tiny_discriminator(resolution=64))
-    bare = estimate(model, torch.device("cpu"))
+    bare = estimate_cost(model, torch.device("cpu"))
     monkeypatch.setattr("latentedit.model.cost.stlpips_file", lambda: Path())
-    cost = estimate(model, torch.device("cpu"))
+    cost = estimate_cost(model, torch.device("cpu"))
     assert cost.perceptual == "discriminator+stlpips"
     assert 2 * 0.3 < cost.step_gflop - bare.step_gflop < 2 * 0.6
     assert cost.step_gb > bare.step_gb
@@ -76,7 +76,7 @@ def test_backbone_in_the_cache_is_what_would_be_used(tmp_path: Path) -> None:
     (tmp_path / "hub" / "hub" / "checkpoints").mkdir(parents=True)
     (tmp_path / "hub" / "hub" / "checkpoints" / VGG_FILE).write_bytes(b"")
     model = Model(tiny_generator(), tiny_discriminator())
-    assert estimate(model, torch.device("cpu")).perceptual == "lpips"
+    assert estimate_cost(model, torch.device("cpu")).perceptual == "lpips"
 
 
 def test_told_before_a_long_search(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_told_before_a_long_search(tmp_path: Path) -> None:
 
 
 def test_the_first_stylegan_too() -> None:
-    cost = estimate(Model(random_generator(), random_discriminator()), torch.device("cpu"))
+    cost = estimate_cost(Model(random_generator(), random_discriminator()), torch.device("cpu"))
     assert cost.step_gflop > cost.render_gflop > 0
 
 

@@ -5,16 +5,10 @@ import torch
 
 from latentedit.directions import Direction
 from latentedit.errors import Error
-from latentedit.latent.editing import (
-    edit,
-    edit_holding,
-    edit_styles,
-    interpolate,
-    mix,
-    parse_layers,
-    score,
-)
+from latentedit.latent.editing import edit, edit_holding, edit_styles, interpolate, mix
 from latentedit.latent.latent_file import render
+from latentedit.latent.layers import parse_layers
+from latentedit.latent.steps import score
 from latentedit.latent.w_statistics import sample_w, style_statistics
 from tests.helpers import tiny_generator
 

@@ -28,7 +28,7 @@ def plain_resample(
     geometry: fused.FirGeometry,
     layer: fused.Layer | None = None,
 ) -> Tensor:
-    """What `fused.resample` computes, of PyTorch's operations."""
+    """What `fused.fir_resample` computes, of PyTorch's operations."""
     up, down, top, left, gain, flip = geometry
     bottom, right = (
         (extent - 1) * down + len(taps) - before - side * up
@@ -134,7 +134,7 @@ for form in (torch.contiguous_format, torch.channels_last):
         (fused.FirGeometry(2, 1, 2, 2, 4.0, False), (12, 10)),
         (fused.FirGeometry(1, 2, 1, 1, 1.0, True), (3, 2)),
     ):
-        found = fused.resample(x, taps, size, geometry)
+        found = fused.fir_resample(x, taps, size, geometry)
         expected = plain_resample(x, taps, size, geometry)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 layer = fused.Layer(torch.rand(2, 3), torch.randn(3), torch.randn(1, 1, 6, 5), 0.2)

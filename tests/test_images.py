@@ -30,7 +30,7 @@ from latentedit.io.images import (
 )
 from latentedit.photo.pasting import save_like
 from latentedit.training import load_pictures
-from latentedit.training.preparation import Preparation, prepared
+from latentedit.training.preparation import Preparation, Skipped, prepared
 
 RAMP = np.linspace(0, 255, 32 * 24).reshape(24, 32).astype(np.uint8)
 
@@ -172,10 +172,10 @@ def test_no_program_is_started_for_a_picture(
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("holiday.jpg", EPS)
     for source in (tmp_path / "photos", tmp_path / "photos.zip"):
-        skipped: list[str] = []
+        skipped = Skipped()
         assert list(prepared(source, Preparation(16), skipped)) == []
-        assert all("not an image that Pillow can read" in line for line in skipped)
-        assert skipped
+        assert all("not an image that Pillow can read" in line for line in skipped.images)
+        assert skipped.images
         with pytest.raises(Error, match="not an image that Pillow can read"):
             load_pictures(source)
 
@@ -227,9 +227,9 @@ def test_large_pictures_are_refused_before_they_are_decoded(
             read(bomb)
     assert Image.MAX_IMAGE_PIXELS == 2**30 // 4 // 3  # as Pillow has it
     Image.new("RGB", (20, 20)).save(tmp_path / "photos.png")
-    skipped: list[str] = []
+    skipped = Skipped()
     assert len(list(prepared(tmp_path, Preparation(16), skipped))) == 1
-    assert "grey16.png: has 169 megapixels" in skipped[0]
+    assert "grey16.png: has 169 megapixels" in skipped.images[0]
     monkeypatch.setenv("LATENTEDIT_MEGAPIXELS", "170")
     with pytest.raises(Error, match="grey16.png: damaged or truncated"):
         open_image(bomb)

@@ -20,11 +20,11 @@ from latentedit.photo.face import Face
 from latentedit.photo.faces import find_by_landmarks, find_faces, warnings_of
 from latentedit.photo.framing import FRAMINGS
 from latentedit.photo.haar import find_by_cascade
-from latentedit.photo.landmarks import EXTRA, available, centres, find_landmarks
+from latentedit.photo.landmarks import EXTRA, centres, find_landmarks, has_landmarks
 from tests.helpers import hopper
 
 with_extra = pytest.mark.skipif(
-    not available(), reason=f"dlib and its predictor are not installed ({EXTRA})"
+    not has_landmarks(), reason=f"dlib and its predictor are not installed ({EXTRA})"
 )
 
 
@@ -131,7 +131,7 @@ def without_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_dlib_the_cascades_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     without_extra(monkeypatch)
-    assert not available()
+    assert not has_landmarks()
     (face,) = find_faces(open_image(hopper()))
     assert face.landmarks is None
     assert face.eyes_found

@@ -21,8 +21,9 @@ from latentedit.directions import Direction, load_direction
 from latentedit.errors import Error, check_number, quoted
 from latentedit.formats.load_latent import load_latent
 from latentedit.inversion.projector import invert
-from latentedit.latent.editing import edit, edit_holding, parse_layers
+from latentedit.latent.editing import edit, edit_holding
 from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.latent.layers import parse_layers
 from latentedit.model.model import Model
 from latentedit.networks.config import GeneratorConfig
 from latentedit.networks.discriminator import DiscriminatorConfig

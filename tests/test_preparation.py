@@ -23,7 +23,7 @@ from latentedit.photo.framing import FRAMINGS
 from latentedit.training import PictureSet, load_pictures, write_pictures
 from latentedit.training.data import StoredPictureSet
 from latentedit.training.loop import loading_rate
-from latentedit.training.preparation import Preparation, class_labels, prepared
+from latentedit.training.preparation import Preparation, Skipped, class_labels, prepared
 from tests.helpers import complaint, tiny_generator, works
 
 
@@ -49,15 +49,16 @@ def photos(tmp_path: Path) -> Path:
 
 
 def squares(path: Path, preparation: Preparation) -> tuple[dict[str, Image.Image], list[str]]:
-    skipped: list[str] = []
-    return dict(prepared(path, preparation, skipped)), skipped
+    skipped = Skipped()
+    found = dict(prepared(path, preparation, skipped))
+    return found, [*skipped.others, *skipped.images]
 
 
 def build_set(
     out: Path, source: Path, labels: str | None = None, column: str | None = None
 ) -> Path:
     given, sources = class_labels(source, labels, column), dict[str, str]()
-    pictures = prepared(source, Preparation(16), [], sources)
+    pictures = prepared(source, Preparation(16), Skipped(), sources)
     write_pictures(out, pictures, (lambda name: given(sources[name])) if given else None)
     return out
 
@@ -139,7 +140,7 @@ def test_doubts_about_faces_are_told(
     faces = iter([certain, certain, doubtful, doubtful] * 2)
     for module in ("training.preparation", "photo.alignment"):
         monkeypatch.setattr(f"latentedit.{module}.find_faces", lambda *_: [next(faces)])
-    monkeypatch.setattr("latentedit.photo.faces.available", lambda: True)
+    monkeypatch.setattr("latentedit.photo.faces.has_landmarks", lambda: True)
     begin, end = "the faces of 2 of 4 images may be framed wrongly: ", "; check these crops"
 
     told = works(
@@ -250,7 +251,7 @@ def test_same_names_with_other_endings(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_there_is_left_alone(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(Error, match="already exists; give a new folder"):
-        write_pictures(photos, prepared(photos, Preparation(16), []))
+        write_pictures(photos, prepared(photos, Preparation(16), Skipped()))
 
 
 def test_large_sets_are_decoded_as_they_are_wanted(photos: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from latentedit.directions import (
     log_odds,
     refine,
 )
-from latentedit.directions.chance import in_words
+from latentedit.directions.chance import doubts_about
 from latentedit.directions.conditioning import to_keep
 from latentedit.directions.direction import renamed
 from latentedit.directions.folds import splits
@@ -411,25 +411,25 @@ def test_folds_of_numbers_have_two_samples() -> None:
         splits(labels[:3], None, binary=False)
     with pytest.raises(Error, match="no fold has two samples"):
         splits(labels[:4], list("abcd"), binary=False)
-    assert in_words({"r2": float("nan"), "r2_interval": [-1.0, 0.5], "samples": 7}) == []
+    assert doubts_about({"r2": float("nan"), "r2_interval": [-1.0, 0.5], "samples": 7}) == []
 
 
 def test_what_cannot_be_told_from_chance_is_said_in_words() -> None:
-    said = in_words({"auc": 0.68, "auc_interval": [0.47, 0.89], "samples": 30})
+    said = doubts_about({"auc": 0.68, "auc_interval": [0.47, 0.89], "samples": 30})
     assert said == [
         "the probe may be no better than chance: the interval of its AUC of 0.68 is 0.47 to 0.89;"
         " about 49 labels would be enough, there are 30"
     ]
     assert (
         "about 20 people would be enough, there are 12"
-        in in_words({"auc": 0.68, "auc_interval": [0.47, 0.89], "samples": 30, "groups": 12})[0]
+        in doubts_about({"auc": 0.68, "auc_interval": [0.47, 0.89], "samples": 30, "groups": 12})[0]
     )
-    assert in_words({"auc": 0.68, "auc_interval": [0.55, 0.8], "samples": 30}) == []
+    assert doubts_about({"auc": 0.68, "auc_interval": [0.55, 0.8], "samples": 30}) == []
     assert (
         "more labels may not help"
-        in in_words({"auc": 0.45, "auc_interval": [0.3, 0.6], "samples": 30})[0]
+        in doubts_about({"auc": 0.45, "auc_interval": [0.3, 0.6], "samples": 30})[0]
     )
-    photo = in_words(
+    photo = doubts_about(
         {
             "auc": 0.9,
             "auc_interval": [0.8, 0.95],
@@ -442,7 +442,8 @@ def test_what_cannot_be_told_from_chance_is_said_in_words() -> None:
         "0.40 to 0.80"
     ]
     assert (
-        "of its R2 of 0.05" in in_words({"r2": 0.05, "r2_interval": [-0.1, 0.2], "samples": 50})[0]
+        "of its R2 of 0.05"
+        in doubts_about({"r2": 0.05, "r2_interval": [-0.1, 0.2], "samples": 50})[0]
     )
 
 
@@ -450,11 +451,11 @@ def test_enough_labels_are_enough() -> None:
     """With as many labels as the words ask for, planted labels can be told from chance."""
     w, labels, _ = planted(30, 0.3)
     few = fit(w, labels, generator=GENERATOR, strength=0.1, examine=True)
-    assert in_words({**few.report, "auc": 0.6, "auc_interval": [0.4, 0.8]})
+    assert doubts_about({**few.report, "auc": 0.6, "auc_interval": [0.4, 0.8]})
     curve = [(12, 0.6), (24, 0.55)]
     assert gain_of_doubling(curve) is None  # not 0.0, as if more labels brought nothing
     w, labels, _ = planted(400, 0.3)
-    assert in_words(fit(w, labels, generator=GENERATOR, strength=0.1).report) == []
+    assert doubts_about(fit(w, labels, generator=GENERATOR, strength=0.1).report) == []
 
 
 def test_progress_is_shown_from_the_first_photograph_on() -> None:

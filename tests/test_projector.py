@@ -13,7 +13,7 @@ from torch import Tensor
 import latentedit
 from latentedit.errors import Error
 from latentedit.inversion.encoder import Encoder, EncoderConfig
-from latentedit.inversion.options import Choices, InversionOptions, ProjectorSettings
+from latentedit.inversion.options import InversionChoices, InversionOptions, ProjectorSettings
 from latentedit.inversion.pivotal_tuning import TuningOptions
 from latentedit.inversion.preconditioner import Curvature
 from latentedit.inversion.projector import Projector, SearchStep, invert
@@ -214,7 +214,7 @@ def test_the_short_form_takes_every_field() -> None:
     options = {field.name for field in fields(InversionOptions)} - {"space", "steps", "seed"}
     settings = {field.name for field in fields(ProjectorSettings)}
     assert not options & settings
-    assert set(Choices.__annotations__) == options | settings | {"start", "mask"}
+    assert set(InversionChoices.__annotations__) == options | settings | {"start", "mask"}
 
 
 def test_a_search_is_watched_and_stopped(model: Model, image: Tensor) -> None:

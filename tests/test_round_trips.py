@@ -24,9 +24,9 @@ from latentedit.directions.direction import Direction, read_direction, save_dire
 from latentedit.directions.labelling.table import Table
 from latentedit.formats.load_latent import load_latent
 from latentedit.io.csv_table import read_csv
-from latentedit.latent.deltas import compress, expand
-from latentedit.latent.editing import parse_layers
+from latentedit.latent.deltas import compress_deltas, expand_deltas
 from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.latent.layers import parse_layers
 from latentedit.photo.alignment import crop, quad_from_eyes, quad_of_window
 from latentedit.training import TrainingConfig, load_preset
 
@@ -320,12 +320,13 @@ def test_differences_of_a_tuned_generator(
     # a half holds up to 65504
     whole = {name: delta.clamp(-1e3, 1e3) for name, delta in whole.items()}
     assert same(
-        expand(compress(whole, None)), {name: delta.half().float() for name, delta in whole.items()}
+        expand_deltas(compress_deltas(whole, None)),
+        {name: delta.half().float() for name, delta in whole.items()},
     )
 
     factors = data.draw(tensors(rows, rank)), data.draw(tensors(rank, inside * 9))
     low = (factors[0] / factors[0].norm()) @ (factors[1] / factors[1].norm())
-    stored = compress({"weight": low.reshape(rows, inside, 3, 3)}, rank)
-    found = expand(stored, {"weight": torch.empty(rows, inside, 3, 3)})["weight"]
+    stored = compress_deltas({"weight": low.reshape(rows, inside, 3, 3)}, rank)
+    found = expand_deltas(stored, {"weight": torch.empty(rows, inside, 3, 3)})["weight"]
     assert found.shape == (rows, inside, 3, 3)
     assert float((found.flatten(1) - low).norm()) <= 2e-3 * float(low.norm())

@@ -26,7 +26,7 @@ from latentedit.training import (
     train,
 )
 from latentedit.training.curves import read_log, save_curves
-from latentedit.training.estimate import estimate
+from latentedit.training.estimate import estimate_training
 from latentedit.training.loop import thin
 from tests.helpers import CONFIG, NETWORK, pictures, tiny_discriminator, tiny_generator
 
@@ -336,11 +336,11 @@ def test_configurations_survive_toml(tmp_path: Path) -> None:
 
 def test_estimate_counts_what_is_there() -> None:
     config = CONFIG.changed(generator={**NETWORK, "z_dim": 8, "w_dim": 8, "mapping_layers": 1})
-    found = estimate(config, (1, 8, 8), 0, torch.device("cpu"))
+    found = estimate_training(config, (1, 8, 8), 0, torch.device("cpu"))
     trainer = Trainer(config, pictures())
     assert found.parameters_g == sum(p.numel() for p in trainer.g.parameters())
     assert found.parameters_d == sum(p.numel() for p in trainer.d.parameters())
-    double = estimate(config.changed(batch=8), (1, 8, 8), 0, torch.device("cpu"))
+    double = estimate_training(config.changed(batch=8), (1, 8, 8), 0, torch.device("cpu"))
     assert found.memory_gb < double.memory_gb < 2 * found.memory_gb
     assert double.gflop_per_image == found.gflop_per_image
     assert found.images_per_second > 0

@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from latentedit.cli.main import guarded, main
+from latentedit.cli.main import main, with_guard
 from latentedit.errors import ArgumentError, Interrupted
 from tests.helpers import commands, run, works
 
@@ -64,7 +64,7 @@ def test_what_a_command_raises_decides_its_status(
             raise error
 
         bare = click.Command(path[-1], callback=fail)
-        monkeypatch.setattr(main, "get_command", lambda *_, bare=bare: guarded(bare, path))
+        monkeypatch.setattr(main, "get_command", lambda *_, bare=bare: with_guard(bare, path))
         result = CliRunner().invoke(main, [path[-1]])
         assert result.exit_code == status, (error, result.output)
         assert result.stderr.splitlines()[-1].startswith(line), result.stderr

@@ -21,14 +21,14 @@ from latentedit.inversion.preconditioner import Curvature
 from latentedit.inversion.projector import invert
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.latent.blending import mixed
-from latentedit.latent.deltas import expand
+from latentedit.latent.deltas import expand_deltas
 from latentedit.latent.latent_file import Latent, render
 from latentedit.latent.transforms import Transform, transform_offsets
 from latentedit.model.native import save_model
 from latentedit.networks import filtered_activation as activations
 from latentedit.networks.alias_free import filtered_layers, lowpass
 from latentedit.networks.config import AliasFree, GeneratorConfig
-from latentedit.networks.filtered_activation import Resampling, filtered_activation
+from latentedit.networks.filtered_activation import ActivationPlan, filtered_activation
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.ops import upfirdn2d
 from tests.helpers import complaint, hopper, works
@@ -99,16 +99,16 @@ def test_filters_are_those_of_the_files(name: str) -> None:
 
 def _case(
     up: int, down: int, padding: tuple[int, int], radial: bool
-) -> tuple[Any, Any, Resampling, Tensor]:
+) -> tuple[Any, Any, ActivationPlan, Tensor]:
     rise = None if up == 1 else lowpass(3 * up, 1.0, 1.0, 8)
     fall = None if down == 1 else lowpass(4 * down, 1.0, 1.0, 8, radial=radial)
     draws = torch.Generator().manual_seed(up)
     x = 1.5 * torch.randn(2, 3, 14, 13, generator=draws, dtype=torch.float64)
     rise, fall = (None if filter is None else filter.double() for filter in (rise, fall))
-    return rise, fall, Resampling(up, down, padding, 0.2, 1.3, 1.0), x
+    return rise, fall, ActivationPlan(up, down, padding, 0.2, 1.3, 1.0), x
 
 
-def _plainly(x: Tensor, rise: Any, fall: Any, plan: Resampling) -> Tensor:
+def _plainly(x: Tensor, rise: Any, fall: Any, plan: ActivationPlan) -> Tensor:
     one = x.new_ones(1)
     before, after = plan.padding
     padding = (before, after, before, after)
@@ -323,7 +323,7 @@ def test_inverted_and_tuned() -> None:
     plain, tuned = (
         Latent(found["w+"].ws, None, "", "w+", tuned=stored) for stored in ({}, tuning.stored)
     )
-    taken = expand(mixed(generator, plain, tuned, (3, 3)).tuned)
+    taken = expand_deltas(mixed(generator, plain, tuned, (3, 3)).tuned)
     assert {name.split(".")[0] for name in taken} == {"L2_44_32"}
 
 

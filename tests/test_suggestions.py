@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from latentedit.errors import Error, closest, meant
-from latentedit.latent.editing import parse_layers
+from latentedit.latent.layers import parse_layers
 from latentedit.metrics.measures import check_metrics
 from latentedit.training import load_preset
 from tests.helpers import complaint, run, works

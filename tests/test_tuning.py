@@ -17,7 +17,7 @@ from latentedit.inversion.pivotal_tuning import TuningOptions, tune
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.inversion.result import psnr
 from latentedit.io.images import load_image
-from latentedit.latent.deltas import compress, expand, with_deltas
+from latentedit.latent.deltas import compress_deltas, expand_deltas, with_deltas
 from tests.helpers import tiny_discriminator, tiny_generator, works
 
 
@@ -41,7 +41,7 @@ def test_comes_nearer_and_is_stored_small() -> None:
     assert found.loss_db >= 45
     assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
     with torch.no_grad():
-        again = with_deltas(generator, expand(found.stored)).synthesis(ws)
+        again = with_deltas(generator, expand_deltas(found.stored)).synthesis(ws)
     assert float(psnr(again, image)) == pytest.approx(found.after["psnr"], abs=1e-2)
     stored = sum(tensor.numel() * tensor.element_size() for tensor in found.stored.values())
     whole = sum(tensor.numel() * tensor.element_size() for tensor in found.deltas.values())
@@ -70,13 +70,13 @@ def test_locality_keeps_other_pictures() -> None:
 def test_products_of_thin_matrices() -> None:
     torch.manual_seed(0)
     thin = (torch.randn(16, 2) @ torch.randn(2, 16 * 9)).reshape(16, 16, 3, 3)
-    stored = compress({"b8.conv0.weight": thin, "b8.conv0.bias": torch.randn(16)}, 2)
+    stored = compress_deltas({"b8.conv0.weight": thin, "b8.conv0.bias": torch.randn(16)}, 2)
     assert set(stored) == {"b8.conv0.weight/u", "b8.conv0.weight/v", "b8.conv0.bias"}
     assert stored["b8.conv0.weight/v"].shape == (2, 16, 3, 3)
-    assert torch.allclose(expand(stored)["b8.conv0.weight"], thin, atol=2e-2)
-    assert set(compress({"b8.conv0.weight": thin}, None)) == {"b8.conv0.weight"}
+    assert torch.allclose(expand_deltas(stored)["b8.conv0.weight"], thin, atol=2e-2)
+    assert set(compress_deltas({"b8.conv0.weight": thin}, None)) == {"b8.conv0.weight"}
     # no smaller as a product
-    assert set(compress({"b8.conv0.weight": thin}, 16)) == {"b8.conv0.weight"}
+    assert set(compress_deltas({"b8.conv0.weight": thin}, 16)) == {"b8.conv0.weight"}
 
 
 def test_what_does_not_fit() -> None:
@@ -86,7 +86,7 @@ def test_what_does_not_fit() -> None:
     with pytest.raises(Error, match="does not fit this generator"):
         with_deltas(generator, {"b8.conv0.bias": torch.zeros(3)})
     with pytest.raises(Error, match="is incomplete"):
-        expand({"b8.conv0.weight/u": torch.zeros(3, 2)})
+        expand_deltas({"b8.conv0.weight/u": torch.zeros(3, 2)})
     with pytest.raises(Error, match="tuned to one image at a time"):
         tune(generator, image.repeat(2, 1, 1, 1), ws, None, loss)
     with pytest.raises(Error, match="steps must be at least 1"):

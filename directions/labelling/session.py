@@ -48,7 +48,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Progress:
+class LabellingProgress:
     """How far the labelling is."""
 
     yes: int
@@ -172,10 +172,10 @@ class Labelling:
     def can_undo(self) -> bool:
         return bool(self._past)
 
-    def progress(self) -> Progress:
+    def progress(self) -> LabellingProgress:
         yes = self._values.count("1")
         no = self._values.count("0")
-        return Progress(yes, no, len(self.samples) - yes - no, self._auc)
+        return LabellingProgress(yes, no, len(self.samples) - yes - no, self._auc)
 
     def _put(self, number: int, value: str) -> str:
         """Set the label and return the one before."""

@@ -21,7 +21,7 @@ def lock_of(table: str | os.PathLike[str]) -> Path:
 
 
 @dataclass(frozen=True)
-class Record:
+class CsvRecord:
     """One row: its cells, and the text that they were read from."""
 
     cells: list[str]
@@ -32,13 +32,13 @@ class Record:
     """In the file, counted from 1: the last one where a cell has line breaks."""
     delimiter: str = ","
 
-    def padded(self, count: int) -> "Record":
+    def padded(self, count: int) -> "CsvRecord":
         """With at least ``count`` cells; an empty line stays one."""
         missing = max(count - len(self.cells), 0) if self.cells else 0
         text = self.text + self.delimiter * missing
         return replace(self, cells=[*self.cells, *[""] * missing], text=text)
 
-    def with_cell(self, index: int, value: str) -> "Record":
+    def with_cell(self, index: int, value: str) -> "CsvRecord":
         cells = [*self.cells, *[""] * (index + 1 - len(self.cells))]
         cells[index] = value
         buffer = io.StringIO()
@@ -111,7 +111,7 @@ class Table:
         self.head = head
         self.rows = rows
 
-    def _write(self, head: Record, rows: list[Record]) -> None:
+    def _write(self, head: CsvRecord, rows: list[CsvRecord]) -> None:
         mark = codecs.BOM_UTF8 if self._bytes.startswith(codecs.BOM_UTF8) else b""
         data = mark + "".join(record.text + record.ending for record in [head, *rows]).encode()
         place = Path(os.path.realpath(self.path))  # what a link points to is replaced, not the link
@@ -128,7 +128,7 @@ class Table:
         self._bytes = data
 
 
-def _records(text: str) -> Iterator[Record]:
+def _records(text: str) -> Iterator[CsvRecord]:
     pending: list[str] = []
 
     def lines() -> Iterator[str]:
@@ -142,4 +142,4 @@ def _records(text: str) -> Iterator[Record]:
         whole = "".join(pending)
         pending.clear()
         bare = whole.rstrip("\r\n")
-        yield Record(cells, bare, whole[len(bare) :], reader.line_num, delimiter)
+        yield CsvRecord(cells, bare, whole[len(bare) :], reader.line_num, delimiter)

@@ -13,7 +13,8 @@ from torch import Tensor
 from latentedit.errors import ArgumentError, NotFoundError
 from latentedit.inversion.options import InversionOptions
 from latentedit.inversion.projector import Projector
-from latentedit.photo.landmarks import available
+from latentedit.latent.spaces import S, space_of
+from latentedit.photo.landmarks import has_landmarks
 
 FileName = str | os.PathLike[str]
 
@@ -71,7 +72,7 @@ class AlbumOptions:
             raise ArgumentError.of("tune_steps", "at least 0", self.tune_steps)
         if self.batch is not None and self.batch < 1:
             raise ArgumentError.of("batch", "at least 1", self.batch)
-        if self.tune_steps and self.inversion.space == "s":
+        if self.tune_steps and space_of(self.inversion.space) is S:
             raise ArgumentError('tune_steps needs the space "w" or "w+"', argument="tune_steps")
 
     @property
@@ -109,7 +110,7 @@ def resume_facts(options: AlbumOptions, projector: Projector) -> dict[str, Any]:
         "curvature": None if curvature is None else _weights({"factors": curvature.factors}),
         "perceptual": projector.perceptual.name,
         "framing": projector.framing,
-        "landmarks68": available(),
+        "landmarks68": has_landmarks(),
     }
 
 
@@ -142,7 +143,7 @@ def resume_facts_before(options: AlbumOptions, projector: Projector) -> dict[str
         if cropping.face_detector is None
         else os.fspath(cropping.face_detector),
         "framing": projector.framing,
-        "landmarks68": available(),
+        "landmarks68": has_landmarks(),
         "pixel_weight": search.pixel_weight,
     }
 

@@ -50,7 +50,7 @@ Crops = Callable[[Image.Image, Path], Sequence[Framed]]
 """Finds the crops to invert in a photo that is open."""
 
 
-class Onlooker(Protocol):
+class Inspector(Protocol):
     """Who looks at what an inverted photo becomes along sliders (`latentedit.photo.looking`)."""
 
     def look(self, latent: Latent) -> Look: ...
@@ -167,7 +167,7 @@ class AlbumRunner:
         options: AlbumOptions,
         *,
         crops: Crops,
-        onlooker: Onlooker | None = None,
+        onlooker: Inspector | None = None,
         listener: Listener | None = None,
     ) -> None:
         self.projector = projector

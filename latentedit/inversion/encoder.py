@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentedit.errors import ArgumentError, IncompatibleError
+from latentedit.latent.spaces import W_PLUS, space_of
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.networks.config import check_whole
 from latentedit.networks.generator import Generator
@@ -160,9 +161,10 @@ def encode(
     mean = statistics.mean.to(image.device)
     colouring = statistics.colouring.to(image.device)
 
+    per_layer = space_of(space) is W_PLUS
     u = torch.zeros(len(image), config.num_ws, config.w_dim, device=image.device)
     for _ in range(passes or config.passes):
         rendered = generator.synthesis(mean + u @ colouring)
         shared, offsets = encoder(image, rendered, u)
-        u = u + shared + (offsets if space == "w+" else 0)
+        u = u + shared + (offsets if per_layer else 0)
     return mean + u @ colouring

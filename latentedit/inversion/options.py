@@ -12,6 +12,7 @@ from latentedit.errors import ArgumentError, check_number
 from latentedit.inversion.latent_discriminator import Critic
 from latentedit.inversion.perceptual import KINDS, Perceptual
 from latentedit.inversion.preconditioner import Curvature
+from latentedit.latent.spaces import W_PLUS, S, W, space_of
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.networks.discriminator import Discriminator
 
@@ -19,6 +20,8 @@ Method = Literal["quasi-newton", "adam"]
 Start = Literal["auto", "mean", "encoder"]
 NoiseMode = Literal["optimise", "frozen", "off"]
 
+SEARCHED = (W, W_PLUS, S)
+"""Spaces that an inversion can search."""
 STEPS = {"quasi-newton": 100, "adam": 1000}
 """Default number of steps of every method."""
 PIXEL_WEIGHT = 15.0
@@ -94,7 +97,7 @@ class InversionOptions:
     """Random seed, from 0 to 2^32 - 1."""
 
     def __post_init__(self) -> None:
-        _check_choice("space", self.space, ("w", "w+", "s"))
+        _check_choice("space", self.space, tuple(space.name for space in SEARCHED))
         if self.method not in STEPS:
             raise ArgumentError.of("method", f"one of {', '.join(STEPS)}", self.method)
 
@@ -138,7 +141,7 @@ class InversionOptions:
             "noise": self.noise_weight,
             "prior": self.prior_weight,
             # In W all layers have the same w, so that the term is zero.
-            "delta": self.delta_weight if self.space != "w" else 0.0,
+            "delta": 0.0 if space_of(self.space) is W else self.delta_weight,
             "adversarial": self.adversarial_weight,
             "styles": STYLE_WEIGHT,
         }
@@ -180,7 +183,7 @@ class ProjectorSettings:
             raise ArgumentError.of("perceptual distance", kinds, self.perceptual)
 
 
-class Choices(TypedDict, total=False):
+class InversionChoices(TypedDict, total=False):
     """Further arguments of `latentedit.invert`: fields of `InversionOptions` and
     `ProjectorSettings`, and per-image ones."""
 

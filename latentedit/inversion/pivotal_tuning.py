@@ -17,7 +17,7 @@ from latentedit.errors import ArgumentError, check_number
 from latentedit.inversion.perceptual import distance
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.inversion.result import psnr
-from latentedit.latent.deltas import Deltas, compress, expand, with_deltas
+from latentedit.latent.deltas import Deltas, compress_deltas, expand_deltas, with_deltas
 from latentedit.latent.latent_file import Latent
 from latentedit.latent.w_statistics import WStatistics, sample_w
 from latentedit.networks.generator import Generator
@@ -189,8 +189,8 @@ def tune(
         }
         best = None
         for rank in (*RANKS, None):
-            stored = compress(deltas, rank)
-            deltas_kept = expand(stored)
+            stored = compress_deltas(deltas, rank)
+            deltas_kept = expand_deltas(stored)
             picture = with_deltas(generator, deltas_kept).synthesis(ws, noise=maps)
             best = stored, deltas_kept, float(psnr(picture, whole)), rank, picture
             if best[2] >= VISIBLE:

@@ -21,7 +21,7 @@ from latentedit.inversion.options import (
     PRIOR_WEIGHT,
     STEPS,
     STYLE_WEIGHT,
-    Choices,
+    InversionChoices,
     InversionOptions,
     ProjectorSettings,
     sorted_out,
@@ -486,7 +486,7 @@ def invert(
     seed: int = 0,
     progress: Progress | None = None,
     watch: Callable[[int, Tensor], None] | None = None,
-    **choices: Unpack[Choices],
+    **choices: Unpack[InversionChoices],
 ) -> Inversion:
     """Invert images: search for the w and the noise maps that reproduce them.
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentedit.errors import ArgumentError, IncompatibleError
+from latentedit.latent.spaces import W, space_of
 from latentedit.networks.config import WIDEST, check_whole
 from latentedit.networks.generator import Generator
 
@@ -244,7 +245,7 @@ def encode_published(
             ws = ws + encoder(torch.cat([photo, _small(generator.synthesis(ws))], dim=1))
         else:
             ws = encoder.latent_avg + encoder(photo)
-    if space == "w":
+    if space_of(space) is W:
         one = ws[:, :1] if encoder.config.offsets else ws.mean(dim=1, keepdim=True)
         ws = one.expand(-1, generator.num_ws, -1)
     return ws.contiguous()

@@ -105,12 +105,14 @@ class Verdict:
         was seen."""
         ends = self.look.safe
         most = (-AMOUNTS[-1], AMOUNTS[-1])
-        near = [f"{name} {in_words(pair)}" for name, pair in ends.items() if tuple(pair) != most]
+        near = [
+            f"{name} {range_in_words(pair)}" for name, pair in ends.items() if tuple(pair) != most
+        ]
         if not ends:
             return ""
         if not near:
-            return f"every slider leaves it whole {in_words(most)} sigmas"
-        others = f"; the others {in_words(most)}" if len(near) < len(ends) else ""
+            return f"every slider leaves it whole {range_in_words(most)} sigmas"
+        others = f"; the others {range_in_words(most)}" if len(near) < len(ends) else ""
         return f"sliders leave it whole within these sigmas: {', '.join(near)}{others}"
 
     def facts(self) -> dict[str, Any]:
@@ -127,7 +129,7 @@ class Verdict:
         }
 
 
-def in_words(ends: tuple[float, float]) -> str:
+def range_in_words(ends: tuple[float, float]) -> str:
     """A range of amounts."""
     return f"{ends[0]:g} to {ends[1]:g}"
 

@@ -151,7 +151,7 @@ def check_things(
             raise FormatError(f"more than {most} {what}, or the same ones again and again")
 
 
-def check_finite(root: Any, name: str = "", *, but: str | None = None) -> None:
+def check_finite_json(root: Any, name: str = "", *, but: str | None = None) -> None:
     """Raise `Error` by the name of a number in what was read from JSON or TOML that is infinite, or
     none at all.
 
@@ -161,10 +161,10 @@ def check_finite(root: Any, name: str = "", *, but: str | None = None) -> None:
     if isinstance(root, dict):
         for key, value in root.items():
             if key != but:
-                check_finite(value, f"{name}.{key}" if name else key)
+                check_finite_json(value, f"{name}.{key}" if name else key)
     elif isinstance(root, list):
         for number, value in enumerate(root):
-            check_finite(value, f"{name}[{number}]")
+            check_finite_json(value, f"{name}[{number}]")
     elif isinstance(root, int | float) and not isinstance(root, bool) and not is_number(root):
         raise FormatError(f"{shown(name)} is {quoted(root)}, expected a finite number")
 
@@ -221,7 +221,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     file_size(path, TEXT)
     try:
         value = parse_json(Path(path).read_bytes())
-        check_finite(value)
+        check_finite_json(value)
         return value
     except Error as error:
         raise error.at(path) from error
@@ -241,7 +241,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise FormatError(f"a TOML file with a line of more than {2 * NESTED} dots", path=path)
         table = tomllib.loads(text)
         check_things(table, NESTED)
-        check_finite(table)
+        check_finite_json(table)
     except RecursionError as error:
         raise FormatError(f"TOML nested more than {NESTED} deep", path=path) from error
     except Error as error:

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from latentedit.errors import Error, FormatError, quoted, shown
-from latentedit.io.budget import ENTRIES, TEXT, check_finite, file_size, parse_json
+from latentedit.io.budget import ENTRIES, TEXT, check_finite_json, file_size, parse_json
 from latentedit.io.files import is_picture
 
 HEADER = "latentedit"
@@ -65,7 +65,7 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
 
     try:
         # a figure may be undefined, and nothing is computed from it
-        check_finite(header, but="report")
+        check_finite_json(header, but="report")
     except Error as error:
         raise error.at(path) from error
 

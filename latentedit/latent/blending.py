@@ -16,7 +16,7 @@ from latentedit.networks.generator import Generator
 from latentedit.networks.stylegan3 import AliasFreeSynthesis
 
 Stored = dict[str, Tensor]
-"""The change of a tuned generator, as `latentedit.latent.deltas.compress` returns it."""
+"""The change of a tuned generator, as `latentedit.latent.deltas.compress_deltas` returns it."""
 
 
 def interpolated(generator: Generator, a: Latent, b: Latent, t: float) -> Latent:
@@ -85,7 +85,7 @@ def _maps(generator: Generator, latent: Latent) -> list[Tensor]:
 def _weighted(a: Stored, share_a: float, b: Stored, share_b: float) -> Stored:
     """Return the weighted sum of two changes; products stay products and their ranks add up, so
     that the sum is exact."""
-    from latentedit.latent.deltas import expand
+    from latentedit.latent.deltas import expand_deltas
 
     if not a and not b:
         return {}
@@ -104,7 +104,7 @@ def _weighted(a: Stored, share_a: float, b: Stored, share_b: float) -> Stored:
             )
             found[f"{name}/v"] = torch.cat([part[f"{name}/v"].float() for part, _ in parts])
         else:
-            wholes = [expand(part)[name] * share for part, share in parts]
+            wholes = [expand_deltas(part)[name] * share for part, share in parts]
             found[name] = torch.stack(wholes).sum(dim=0)
     return found
 

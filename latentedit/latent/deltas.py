@@ -14,7 +14,7 @@ Deltas = dict[str, Tensor]
 """Differences of the synthesis network's parameters, by name, in float32."""
 
 
-def compress(deltas: Deltas, rank: int | None) -> dict[str, Tensor]:
+def compress_deltas(deltas: Deltas, rank: int | None) -> dict[str, Tensor]:
     """``deltas`` for a file: matrices as products of rank ``rank`` where those are smaller, all in
     half precision.
 
@@ -33,8 +33,10 @@ def compress(deltas: Deltas, rank: int | None) -> dict[str, Tensor]:
     return stored
 
 
-def expand(stored: dict[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> Deltas:
-    """The differences in float32 of what `compress` gave.
+def expand_deltas(
+    stored: dict[str, Tensor], parameters: Mapping[str, Tensor] | None = None
+) -> Deltas:
+    """The differences in float32 of what `compress_deltas` gave.
 
     Args:
         parameters: that they belong to. A small file can hold factors of a product that no memory

@@ -54,8 +54,8 @@ class Latent:
     source: dict[str, str] | None = None
     """Name and SHA-256 of the photo; only stored on request."""
     tuned: dict[str, Tensor] = field(default_factory=dict)
-    """Change of the generator for this photo, compressed by `latentedit.latent.deltas.compress`;
-    empty without tuning."""
+    """Change of the generator for this photo,
+    as `latentedit.latent.deltas.compress_deltas` returns it; empty without tuning."""
     styles: list[Tensor] = field(default_factory=list)
     """Offsets ``[1, I]`` to add to the styles computed from ``ws``, in order of use; empty except
     in the space "s"."""
@@ -109,10 +109,10 @@ class Latent:
         device = generator.device
         noise: Noise = "const" if self.noise is None else [map_.to(device) for map_ in self.noise]
         if self.tuned:
-            from latentedit.latent.deltas import expand, with_deltas
+            from latentedit.latent.deltas import expand_deltas, with_deltas
 
             generator = with_deltas(
-                generator, expand(self.tuned, dict(generator.synthesis.named_parameters()))
+                generator, expand_deltas(self.tuned, dict(generator.synthesis.named_parameters()))
             )
         return render(
             generator,

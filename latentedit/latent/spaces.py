@@ -15,15 +15,13 @@ import torch
 from torch import Tensor
 
 from latentedit.errors import ArgumentError
-from latentedit.latent.editing import Movable, edit, edit_styles, score, style_score
+from latentedit.latent.layers import Layers, layer_range
+from latentedit.latent.steps import Movable, move_rows, move_styles, score, style_score
 from latentedit.latent.w_statistics import SAMPLES, sample_w, sample_z, style_statistics
 from latentedit.networks.generator import Generator
 
 CHUNK = 1000
 """Samples whose styles are computed at a time; all of 10,000 would take gigabytes."""
-
-Layers = tuple[int, int] | None
-"""First and last layer, or None for all."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ class _Z(Space):
     has_layers = False
 
     def coordinates(self, generator: Generator, layers: Layers = None) -> Coordinates:
-        first, last = _checked(generator, layers)
+        first, last = layer_range(layers, generator.num_ws)
         if layers:
             raise ArgumentError("a direction in z edits all layers")
         return Coordinates(
@@ -199,14 +197,14 @@ class _Linear(Space):
         amount: float,
         layers: str | Layers = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        return edit(latents, direction, amount, layers), list(styles)
+        return move_rows(latents, direction, amount, layers), list(styles)
 
 
 class _W(_Linear):
     name = "w"
 
     def coordinates(self, generator: Generator, layers: Layers = None) -> Coordinates:
-        first, last = _checked(generator, layers)
+        first, last = layer_range(layers, generator.num_ws)
         return Coordinates(
             first, last, (generator.w_dim,), torch.ones(generator.w_dim, dtype=torch.bool)
         )
@@ -223,7 +221,7 @@ class _WPlus(_Linear):
     per_layer = True
 
     def coordinates(self, generator: Generator, layers: Layers = None) -> Coordinates:
-        first, last = _checked(generator, layers)
+        first, last = layer_range(layers, generator.num_ws)
         shape = (generator.num_ws, generator.w_dim)
         seen = torch.zeros(shape, dtype=torch.bool)
         seen[first : last + 1] = True
@@ -238,7 +236,7 @@ class _S(Space):
     has_scale = True
 
     def coordinates(self, generator: Generator, layers: Layers = None) -> Coordinates:
-        first, last = _checked(generator, layers)
+        first, last = layer_range(layers, generator.num_ws)
         _, std = style_statistics(generator)
         inside = [
             torch.full((size,), first <= row <= last)
@@ -282,7 +280,7 @@ class _S(Space):
         amount: float,
         layers: str | Layers = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        return latents, edit_styles(generator, styles, direction, amount, layers)
+        return latents, move_styles(generator, styles, direction, amount, layers)
 
     def score(
         self,
@@ -330,13 +328,3 @@ def space_of_latent(ws: Tensor, styles: Sequence[Tensor]) -> Space:
 def moved_z(z: Tensor, direction: Movable, amount: float) -> Tensor:
     """Return ``z [N, z_dim]`` moved by ``amount`` sigmas along a direction in Z."""
     return z + amount * direction.sigma * direction.vector.to(z)
-
-
-def _checked(generator: Generator, layers: Layers) -> tuple[int, int]:
-    first, last = layers or (0, generator.num_ws - 1)
-    if not 0 <= first <= last < generator.num_ws:
-        raise ArgumentError(
-            f"layers {first}-{last} lie outside this network, whose layers are "
-            f"0-{generator.num_ws - 1}"
-        )
-    return first, last

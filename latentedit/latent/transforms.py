@@ -10,7 +10,7 @@ from torch import Tensor
 from latentedit.errors import ArgumentError, IncompatibleError
 from latentedit.latent.latent_file import Latent
 from latentedit.networks.generator import Generator
-from latentedit.networks.stylegan3 import AliasFreeSynthesis, moved
+from latentedit.networks.stylegan3 import AliasFreeSynthesis, moved_input
 
 FARTHEST = 10.0
 MOST_TURNED = 3600.0
@@ -77,7 +77,7 @@ def transform_offsets(
     if not offsets:
         offsets = [torch.zeros_like(style) for style in own]
     before = own[0] + offsets[0].to(own[0].device)
-    offsets[0] = moved(before, transform.x, transform.y, transform.degrees) - own[0]
+    offsets[0] = moved_input(before, transform.x, transform.y, transform.degrees) - own[0]
     return offsets
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from latentedit.errors import ArgumentError
 from latentedit.inversion.perceptual import LpipsDistance, Perceptual, StlpipsDistance, distance
+from latentedit.latent.spaces import W, Z, space_of
 from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.networks.generator import Generator
 
@@ -50,7 +51,8 @@ def perceptual_path_length(
         sampling: "full" samples the whole path, "end" only its start.
         crop: measure only the face, in FFHQ's framing.
     """
-    if space not in ("z", "w") or sampling not in ("full", "end"):
+    between = space_of(space)
+    if between not in (Z, W) or sampling not in ("full", "end"):
         raise ArgumentError(
             f'space must be "z" or "w" and sampling "full" or "end", got {space!r} and {sampling!r}'
         )
@@ -63,7 +65,7 @@ def perceptual_path_length(
         t = torch.rand(n, 1, generator=torch.Generator().manual_seed(seed + start)).to(z.device)
         t = t if sampling == "full" else torch.zeros_like(t)
         pair = []
-        if space == "w":
+        if between is W:
             w0, w1 = (generator.mapping.map(part, labels) for part in z.split(n))
             pair = [w0.lerp(w1, t), w0.lerp(w1, t + EPSILON)]
         else:

@@ -52,7 +52,7 @@ class Cost:
     """What the projector would use: "lpips", or "discriminator", "stlpips" or both with a "+"."""
 
 
-def estimate(model: Model, device: torch.device) -> Cost:
+def estimate_cost(model: Model, device: torch.device) -> Cost:
     """Counts the work on the meta device, which computes nothing, and times one convolution; good
     to a factor of two."""
     own = model.generator
@@ -63,9 +63,9 @@ def estimate(model: Model, device: torch.device) -> Cost:
     g.requires_grad_(False)
     weights = sum(p.numel() for p in own.parameters()) * 4
     with torch.no_grad():
-        render, _, largest = measure(lambda: g.synthesis(ws))
+        render, _, largest = count_work(lambda: g.synthesis(ws))
     ws.requires_grad_()
-    step, kept, _ = measure(lambda: g.synthesis(ws, noise=noise))
+    step, kept, _ = count_work(lambda: g.synthesis(ws, noise=noise))
     kinds = _kinds(model)
     parts = [_judge(kind, model) for kind in kinds]
     judged, judged_kept, judged_weights = (sum(values) for values in zip(*parts, strict=True))
@@ -94,7 +94,7 @@ def photos_at_once(model: Model, device: torch.device, usual: int) -> int:
     if device.type != "cuda":
         return usual
     free, _ = torch.cuda.mem_get_info(device)
-    return fitting(free / 1e9, estimate(model, device).step_gb)
+    return fitting(free / 1e9, estimate_cost(model, device).step_gb)
 
 
 def fitting(free_gb: float, photo_gb: float) -> int:
@@ -129,7 +129,7 @@ def _discriminator(model: Model) -> tuple[float, float, float]:
             1, config.channels, config.resolution, config.resolution, requires_grad=True
         )
     d.requires_grad_(False)
-    flop, kept, _ = measure(lambda: DiscriminatorDistance(d).features(image))
+    flop, kept, _ = count_work(lambda: DiscriminatorDistance(d).features(image))
     return flop, kept, sum(p.numel() for p in d.parameters()) * 4
 
 
@@ -165,7 +165,7 @@ def _lpips(resolution: int) -> tuple[float, float, float]:
     return flop, kept, weights
 
 
-def measure(run: Callable[[], object]) -> tuple[float, float, float]:
+def count_work(run: Callable[[], object]) -> tuple[float, float, float]:
     """FLOP, bytes kept for a backward pass, and the bytes of the largest convolution's input and
     output."""
     kept: dict[int, Tensor] = {}

@@ -25,7 +25,7 @@ STRIP = 2**22
 """Samples of the higher rate in a strip: 16 MB in float32."""
 
 
-class Resampling(NamedTuple):
+class ActivationPlan(NamedTuple):
     """What `filtered_activation` does, but for picture and filters."""
 
     up: int
@@ -50,7 +50,7 @@ class Resampling(NamedTuple):
 
 
 def filtered_activation(
-    x: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, plan: Resampling
+    x: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, plan: ActivationPlan
 ) -> Tensor:
     """Upsample, ``clamp(lrelu(x) * gain)``, downsample; differentiable to any order in ``x``.
 
@@ -66,7 +66,11 @@ def filtered_activation(
 class _Forward(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, plan: Resampling
+        ctx: Any,
+        x: Tensor,
+        up_filter: Tensor | None,
+        down_filter: Tensor | None,
+        plan: ActivationPlan,
     ) -> Tensor:
         ctx.save_for_backward(x, up_filter, down_filter)
         ctx.plan = plan
@@ -83,7 +87,12 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+        ctx: Any,
+        gradient: Tensor,
+        x: Tensor,
+        up_filter: Any,
+        down_filter: Any,
+        plan: ActivationPlan,
     ) -> Tensor:
         ctx.save_for_backward(x, up_filter, down_filter)
         ctx.plan = plan
@@ -100,7 +109,7 @@ class _Tangent(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, change: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+        ctx: Any, change: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: ActivationPlan
     ) -> Tensor:
         ctx.save_for_backward(x, up_filter, down_filter)
         ctx.plan = plan
@@ -112,14 +121,14 @@ class _Tangent(torch.autograd.Function):
         return adjoint, None, None, None, None
 
 
-def _activate(u: Tensor, plan: Resampling) -> Tensor:
+def _activate(u: Tensor, plan: ActivationPlan) -> Tensor:
     """In place, and without the gain, which is in the filter that follows."""
     if plan.slope != 1:
         u = F.leaky_relu_(u, plan.slope)
     return u if plan.clamp is None else u.clamp_(-plan.clamp / plan.gain, plan.clamp / plan.gain)
 
 
-def _times_slope(v: Tensor, u: Tensor, plan: Resampling) -> Tensor:
+def _times_slope(v: Tensor, u: Tensor, plan: ActivationPlan) -> Tensor:
     """``v`` times the slope that `_activate` has at ``u``."""
     if plan.slope != 1:
         v = torch.ops.aten.leaky_relu_backward(v, u, plan.slope, False)
@@ -130,7 +139,7 @@ def _times_slope(v: Tensor, u: Tensor, plan: Resampling) -> Tensor:
 
 
 def _forward(
-    x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: Resampling
+    x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: ActivationPlan
 ) -> Tensor:
     """The operation, or with a ``change`` of x that of its result."""
     if x.device.type in ("cpu", "meta"):
@@ -139,7 +148,7 @@ def _forward(
 
 
 def forward_whole(
-    x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: Resampling
+    x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: ActivationPlan
 ) -> Tensor:
     """The same for whole pictures, of operations that are quick on other devices."""
     up, down = _wholes(x, up_filter, down_filter, plan)
@@ -149,7 +158,7 @@ def forward_whole(
 
 
 def _adjoint(
-    gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+    gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: ActivationPlan
 ) -> Tensor:
     if x.device.type in ("cpu", "meta"):
         return _adjoint_in_phases(gradient, x, up_filter, down_filter, plan)
@@ -157,7 +166,7 @@ def _adjoint(
 
 
 def adjoint_whole(
-    gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+    gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: ActivationPlan
 ) -> Tensor:
     """The gradient in ``x`` for that of the result, for whole pictures."""
     (up, there), (down, back) = _wholes(x, up_filter, down_filter, plan)
@@ -167,7 +176,7 @@ def adjoint_whole(
 
 
 def _wholes(
-    x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+    x: Tensor, up_filter: Any, down_filter: Any, plan: ActivationPlan
 ) -> list[tuple[Tensor, ops.Geometry]]:
     """Filters and geometries of the two linear steps, for whole pictures on other devices."""
     before, after = plan.padding
@@ -190,7 +199,7 @@ class Link(NamedTuple):
         return Link(self.target, self.source, -self.offset - len(self.taps) + 1, self.taps.flip(0))
 
 
-def _upwards(filter: Tensor, plan: Resampling) -> list[Link]:
+def _upwards(filter: Tensor, plan: ActivationPlan) -> list[Link]:
     """From samples to the phases of the higher rate, of which number p has places p, p + up, p + 2
     up ..."""
     taps = filter.flip(0) * plan.up
@@ -204,7 +213,7 @@ def _upwards(filter: Tensor, plan: Resampling) -> list[Link]:
     return links
 
 
-def _downwards(taps: Tensor, plan: Resampling) -> list[Link]:
+def _downwards(taps: Tensor, plan: ActivationPlan) -> list[Link]:
     """From those phases to the ``up / down`` phases of the result."""
     links = []
     for target in range(plan.up // plan.down):
@@ -285,7 +294,7 @@ Phases = dict[int, dict[int, Tensor]]
 class _Grid:
     """The linear steps of a strip, for rows and columns of the lower rate (those of the input)."""
 
-    def __init__(self, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling) -> None:
+    def __init__(self, x: Tensor, up_filter: Any, down_filter: Any, plan: ActivationPlan) -> None:
         one = x.new_ones(1)
         self.plan = plan
         self.both = down_filter is not None and down_filter.ndim == 2
@@ -387,7 +396,7 @@ def _turned(phases: Phases) -> Phases:
     return {c: {r: line[c] for r, line in phases.items()} for c in columns}
 
 
-def _strips(x: Tensor, height: int, plan: Resampling) -> list[tuple[int, int]]:
+def _strips(x: Tensor, height: int, plan: ActivationPlan) -> list[tuple[int, int]]:
     """Ranges of ``height`` rows of the lower rate, each of about `STRIP` samples of the higher
     one."""
     if x.device.type == "meta":
@@ -397,7 +406,7 @@ def _strips(x: Tensor, height: int, plan: Resampling) -> list[tuple[int, int]]:
 
 
 def _forward_in_phases(
-    x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: Resampling
+    x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: ActivationPlan
 ) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
     change = None if change is None else change.contiguous(memory_format=torch.channels_last)
@@ -426,7 +435,7 @@ def _forward_in_phases(
 
 
 def _adjoint_in_phases(
-    gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: Resampling
+    gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: ActivationPlan
 ) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
     grid = _Grid(x, up_filter, down_filter, plan)

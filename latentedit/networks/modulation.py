@@ -175,7 +175,9 @@ def _fused_layer(
     x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=up)
     geometry = Geometry(1, 1, _margins(kernel.shape[-1], up, filter), up**2, True)
     x = x.contiguous(memory_format=torch.channels_last)
-    return fused.resample(x, filter, geometry.size(x.shape[2:], filter), geometry.fused(), layer)
+    return fused.fir_resample(
+        x, filter, geometry.size(x.shape[2:], filter), geometry.fused(), layer
+    )
 
 
 class _Layer(torch.autograd.Function):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from latentedit.errors import ArgumentError
 from latentedit.networks.alias_free import FilteredLayer, filtered_layers
 from latentedit.networks.config import DTYPES, GeneratorConfig, Precision
-from latentedit.networks.filtered_activation import Resampling, filtered_activation
+from latentedit.networks.filtered_activation import ActivationPlan, filtered_activation
 from latentedit.networks.layers import LRELU_GAIN, LRELU_SLOPE, FullyConnected, full, normal
 from latentedit.networks.noise import Noise, noise_maps
 from latentedit.runtime.devices import exact_rendering
@@ -111,10 +111,10 @@ class AliasFreeLayer(nn.Module):
         self.register_buffer("down_filter", self.design.down_filter(), persistent=False)
 
     @property
-    def resampling(self) -> Resampling:
+    def resampling(self) -> ActivationPlan:
         design = self.design
         slope, gain = (1.0, 1.0) if design.rgb else (LRELU_SLOPE, LRELU_GAIN)
-        return Resampling(design.up, design.down, design.padding, slope, gain, self.clamp)
+        return ActivationPlan(design.up, design.down, design.padding, slope, gain, self.clamp)
 
     def forward(self, x: Tensor, styles: Tensor) -> Tensor:
         """``styles`` ``[N, I]`` (S space) float32; the dtype of ``x`` is that of the
@@ -235,7 +235,7 @@ class AliasFreeSynthesis(nn.Module):
             return image
 
 
-def moved(styles: Tensor, x: float = 0.0, y: float = 0.0, degrees: float = 0.0) -> Tensor:
+def moved_input(styles: Tensor, x: float = 0.0, y: float = 0.0, degrees: float = 0.0) -> Tensor:
     """The input's ``styles [N, 4]`` for a picture that is turned about its middle and then moved.
 
     Args:
@@ -253,5 +253,5 @@ def moved(styles: Tensor, x: float = 0.0, y: float = 0.0, degrees: float = 0.0) 
     turned = torch.stack([cosine * c - sine * s, sine * c + cosine * s], dim=1)
     left = across - shift[0], down - shift[1]
     back = torch.stack([c * left[0] + s * left[1], -s * left[0] + c * left[1]], dim=1)
-    moved: Tensor = torch.cat([turned, back], dim=1) * length
-    return moved
+    found: Tensor = torch.cat([turned, back], dim=1) * length
+    return found

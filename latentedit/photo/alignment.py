@@ -14,7 +14,7 @@ from latentedit.io.images import to_tensor
 from latentedit.photo.face import Face
 from latentedit.photo.faces import WAYS, find_faces
 from latentedit.photo.haar import SMALLEST_FACE
-from latentedit.photo.landmarks import EXTRA, available
+from latentedit.photo.landmarks import EXTRA, has_landmarks
 
 Quad = list[list[float]]
 """Corners of a crop in source pixels: upper left, upper right, lower right, lower left."""
@@ -103,10 +103,10 @@ def faces_for(
     if not faces:
         given = ", or ".join(text for way, text in WAYS.items() if way in ways)
         advice = f"add {given}" if given else "use another photo"
-        more = "" if detector or available() else f"; {EXTRA} finds more faces"
+        more = "" if detector or has_landmarks() else f"; {EXTRA} finds more faces"
         limit = (
             ""
-            if detector or available()
+            if detector or has_landmarks()
             else f" of at least {SMALLEST_FACE:.0%} of the shorter side"
         )
         raise NotFoundError(f"no face found{limit}", path=name, advice=f"{advice}{more}")

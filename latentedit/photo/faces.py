@@ -9,7 +9,7 @@ from PIL import Image
 from latentedit.errors import spelled
 from latentedit.photo.face import Face
 from latentedit.photo.haar import find_by_cascade, seen_by_cascades
-from latentedit.photo.landmarks import EXTRA, available, centres, detects, find_landmarks
+from latentedit.photo.landmarks import EXTRA, centres, detects, find_landmarks, has_landmarks
 from latentedit.photo.yunet import find_by_yunet
 
 _MORE_EXACT = f"{EXTRA} aligns by 68 landmarks"
@@ -39,7 +39,7 @@ def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = Non
     """
     if detector is not None:
         return find_by_yunet(image, detector)
-    if not available():
+    if not has_landmarks():
         return find_by_cascade(image)
     faces = find_by_landmarks(image)
     if faces:
@@ -51,7 +51,7 @@ def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = Non
 def sees_face(image: Image.Image) -> bool:
     """Whether there is a face in a crop: by dlib's detector where it is at hand, else by two of
     OpenCV's cascades."""
-    if available():
+    if has_landmarks():
         return detects(image)
     return seen_by_cascades(image)
 
@@ -73,7 +73,7 @@ def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
         return []
     given = spelled(" or ".join(f"`{way}`" for way in ("landmarks", "crop") if way in ways))
     way = f"check the crop, or add {given}" if given else "check the crop"
-    if not available():
+    if not has_landmarks():
         way = f"check the crop; {_MORE_EXACT}"
     return [f"{doubt}; {way}"]
 
@@ -91,7 +91,7 @@ def warning_of_several(doubts: Mapping[str, Sequence[str]], total: int) -> str:
         return ""
     shown = [f"{name} ({', '.join(reasons)})" for name, reasons in list(doubtful.items())[:NAMED]]
     more = ["..."] if len(doubtful) > NAMED else []
-    way = "check these crops" + ("" if available() else f"; {_MORE_EXACT}")
+    way = "check these crops" + ("" if has_landmarks() else f"; {_MORE_EXACT}")
     return (
         f"the faces of {len(doubtful)} of {total} images may be framed wrongly: "
         f"{', '.join([*shown, *more])}; {way}"

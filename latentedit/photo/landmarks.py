@@ -54,7 +54,7 @@ def _predictor_file() -> Path | None:
     return None
 
 
-def available() -> bool:
+def has_landmarks() -> bool:
     """Whether the extra is installed: dlib and the file of its predictor."""
     return importlib.util.find_spec("dlib") is not None and _predictor_file() is not None
 

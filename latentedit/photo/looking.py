@@ -10,15 +10,15 @@ from torch import Tensor
 from latentedit.inversion.domain import Domain
 from latentedit.inversion.verdict import AMOUNTS, WHOLE, Look
 from latentedit.io.images import to_pil
-from latentedit.latent.deltas import expand, with_deltas
-from latentedit.latent.editing import Movable
+from latentedit.latent.deltas import expand_deltas, with_deltas
 from latentedit.latent.latent_file import Latent, render
 from latentedit.latent.spaces import Z, space_of
+from latentedit.latent.steps import Movable
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
 from latentedit.networks.noise import Noise
 from latentedit.photo.faces import sees_face
-from latentedit.photo.landmarks import available
+from latentedit.photo.landmarks import has_landmarks
 
 TOGETHER = 24 * 128**2
 """Pixels of the pictures that are drawn at once."""
@@ -79,7 +79,7 @@ class Onlooker:
         def seen(picture: Tensor) -> bool:
             # The cascades take longer than the drawing: without the faster finder the discriminator
             # decides alone.
-            return not face or not available() or sees_face(to_pil(picture[None]))
+            return not face or not has_landmarks() or sees_face(to_pil(picture[None]))
 
         ends = [(name, sign) for name in self._movable() for sign in (-1.0, 1.0)]
         reached = _farthest(ends, whole)
@@ -130,7 +130,7 @@ class _Scene:
         styles = [offset.to(device) for offset in latent.styles]
         if latent.tuned:
             generator = with_deltas(
-                generator, expand(latent.tuned, dict(generator.synthesis.named_parameters()))
+                generator, expand_deltas(latent.tuned, dict(generator.synthesis.named_parameters()))
             )
         return cls(generator, replace(latent, ws=ws, styles=styles), noise)
 

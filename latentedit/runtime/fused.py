@@ -71,7 +71,7 @@ INTERPRETED = False
 @functools.cache
 def _works(device: torch.device) -> bool:
     try:
-        resample(
+        fir_resample(
             torch.ones(1, 1, 2, 2, device=device),
             torch.ones(1, device=device),
             (2, 2),
@@ -90,7 +90,7 @@ def _kernels() -> Any:
     return importlib.import_module("latentedit.runtime.triton_kernels")
 
 
-def resample(
+def fir_resample(
     x: Tensor,
     taps: Tensor,
     size: Sequence[int],
@@ -151,7 +151,7 @@ def resample(
 
 def pointwise(x: Tensor, layer: Layer) -> Tensor:
     """``layer`` of channels_last ``x [N, C, H, W]``. Without gradient."""
-    return resample(
+    return fir_resample(
         x.contiguous(memory_format=torch.channels_last),
         _one(x.device),
         x.shape[2:],

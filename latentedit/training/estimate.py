@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from latentedit.model.cost import convolution_rate, measure
+from latentedit.model.cost import convolution_rate, count_work
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.runtime.devices import auto_precision
@@ -29,7 +29,7 @@ class Estimate:
         return 1e6 / self.images_per_second / 3600
 
 
-def estimate(
+def estimate_training(
     config: TrainingConfig,
     shape: tuple[int, ...],
     c_dim: int,
@@ -55,8 +55,8 @@ def estimate(
         images = torch.empty(n, *shape)
         labels = torch.empty(n, c_dim)
 
-    flop_g, kept_g = (amount / n for amount in measure(lambda: g.synthesis(ws, noise=noise))[:2])
-    flop_d, kept_d = (amount / n for amount in measure(lambda: d(images, labels))[:2])
+    flop_g, kept_g = (amount / n for amount in count_work(lambda: g.synthesis(ws, noise=noise))[:2])
+    flop_d, kept_d = (amount / n for amount in count_work(lambda: d(images, labels))[:2])
     # Passes over a picture: forward 1, backward 2 (1 where weights need none), double backward 3
     # forwards more.
     path = 0.5 / config.path_interval * 6 if config.path_weight else 0

@@ -4,7 +4,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -123,18 +123,27 @@ class Preparation:
         return picture, (left, top, left + side, top + side)
 
 
+@dataclass
+class Skipped:
+    """What `prepared` yields no image for, and why."""
+
+    others: list[str] = field(default_factory=list)
+    """Sentences about files that are no images, by their endings."""
+    images: list[str] = field(default_factory=list)
+    """What is wrong with each image that cannot be used."""
+
+
 def prepared(
     path: str | os.PathLike[str],
     preparation: Preparation,
-    skipped: list[str],
+    skipped: Skipped,
     sources: dict[str, str] | None = None,
     *,
     renderings: bool = True,
     doubts: dict[str, Sequence[str]] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[str, Image.Image]]:
-    """Yield (name, square) for every image of a folder or zip; the reasons for skipped ones are
-    added to ``skipped``.
+    """Yield (name, square) for every image of a folder or zip; ``skipped`` gets the others.
 
     ``sources`` maps every yielded name to the name of its file. Without ``renderings``, images that
     latentedit rendered are skipped. ``doubts`` gets the doubts about the framing of faces, by the
@@ -145,7 +154,7 @@ def prepared(
         Error: the folder or zip does not exist, or has no images.
     """
     source = PictureSource(Path(path))
-    skipped += unread(source.others)
+    skipped.others += unread(source.others)
     names = [name for name in sorted(source.names) if name.lower().endswith(EXTENSIONS)]
     if not names:
         raise NotFoundError(f"no images ({', '.join(EXTENSIONS)}) in it", path=path)
@@ -163,7 +172,8 @@ def prepared(
                     )
                 picture = preparation.square(file, name, doubts)
         except Error as error:
-            skipped.append(str(error))
+            # The text, as an error keeps its traceback, and with it open files.
+            skipped.images.append(str(error))
             continue
         stored = _free(portable(name), taken)
         taken.add(stored.casefold())

@@ -75,7 +75,7 @@ KEYS = (
 )
 
 
-def build(studio: Studio, session: Session) -> None:
+def build_pages(studio: Studio, session: Session) -> None:
     """Register the studio's page and end points with NiceGUI."""
     files = Files()
     shared = {"discovery": Discovery(session)}

@@ -4,7 +4,7 @@ from typing import Any
 
 from latentedit.studio.discovery import FACES, LEAST, Discovery
 from latentedit.studio.sliders import Slider
-from latentedit.studio.web.labelling import question
+from latentedit.studio.web.labelling import question_form
 from latentedit.studio.web.tags import Field, Tag, button, calls, hint, icon, text_field
 from latentedit.studio.web.view import View
 
@@ -143,7 +143,7 @@ class DiscoverPart:
             self.report.show(False)
             self.question.clear()
             with self.question:
-                question()
+                question_form()
             self.question.show(True)
             self._list()
             view.js("label.open", False)
@@ -193,7 +193,7 @@ class DiscoverPart:
                     icon("check")
                     Tag("p", text="Better than chance on answers that the fit did not see.")
             with Tag("table"):
-                for name, value in facts_of(slider):
+                for name, value in report_lines(slider):
                     with Tag("tr"):
                         Tag("td", text=name)
                         Tag("td", text=value)
@@ -256,7 +256,7 @@ class DiscoverPart:
         self.view.toast(f"{slider.title} is among your sliders now.")
 
 
-def facts_of(slider: Slider) -> list[tuple[str, str]]:
+def report_lines(slider: Slider) -> list[tuple[str, str]]:
     """Return the figures of a fitted slider's report, as a person reads them."""
     report = slider.direction.report
     found = []

@@ -18,7 +18,7 @@ STYLES = (
 )
 
 
-def question() -> None:
+def question_form() -> None:
     """Draw the question; the page's script fills it, and sends the answers."""
     with Tag("div", "part question", data_label="true"):
         Tag("h1", id="question", aria_live="polite", text="…")
@@ -61,7 +61,7 @@ def question() -> None:
         Tag("p", "soft", "", id="label-message", role="status")
 
 
-def build(studio: Studio, desk: Desk) -> None:
+def build_labelling(studio: Studio, desk: Desk) -> None:
     """Register the page of ``directions label``, and its end points."""
     app.add_static_files("/static", STATIC, max_cache_age=60)
     end_points(app, lambda: desk, studio.finish)
@@ -79,6 +79,6 @@ def build(studio: Studio, desk: Desk) -> None:
                 theme = sign_button("theme", "Colours").classes("theme")
                 theme.on("click", js_handler="() => studio.nextTheme()")
             with Tag("main", "main wide"), Tag("div", "stage"):
-                question()
+                question_form()
         Tag("div", "toasts", id="toasts")
         client.on_connect(lambda: client.run_javascript("studio.paint(); studio.label.open(true)"))

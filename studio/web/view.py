@@ -13,7 +13,7 @@ from latentedit.errors import Error
 from latentedit.studio.session import Session
 
 
-class Part(Protocol):
+class PagePart(Protocol):
     """A page of the studio: what is in the middle, and what is in the panel beside it."""
 
     def refresh(self, what: str) -> None:
@@ -31,7 +31,7 @@ class View:
         self.client = client
         self.files = files
         self.shared = shared
-        self.parts: list[Part] = []
+        self.parts: list[PagePart] = []
         self.loop = asyncio.get_running_loop()
         self.goto: Callable[[str], None] = lambda mode: None
         self.seen = 0
