@@ -139,8 +139,8 @@ def framing_option(function: F) -> F:
 
 def transform_option(function: F) -> F:
     text = (
-        "Turn the image DEGREES anticlockwise, then move it right by X and down by Y, in sides. "
-        "StyleGAN3 only."
+        "Turn the image DEGREES anticlockwise, then move it right by X and down by Y, in fractions "
+        "of its side. StyleGAN3 only."
     )
     return click.option("--transform", metavar="X,Y,DEGREES", help=text)(function)
 

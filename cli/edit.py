@@ -47,9 +47,8 @@ if TYPE_CHECKING:
 @click.option(
     "--hold",
     metavar="NAME,...",
-    help="Sliders whose scores must not change, while those of --set change by exactly their "
-    "amounts. One that is in both"
-    " changes by exactly its own.",
+    help="Sliders whose scores must not change. The scores of --set then change by exactly their "
+    "amounts, also for sliders in both options.",
 )
 @click.option(
     "--sweep",
@@ -107,11 +106,11 @@ def edit(
     NAME is a direction file, one of your own directions (LATENTEDIT_DIRECTIONS, or
     ~/.latentedit/directions), or a bundled direction; "latentedit directions list" shows them.
     LAYERS is a range such as 0-3, or coarse, middle, fine. Directions in style space change the
-    latent's style offsets. A warning tells if an AMOUNT is larger than the safe amounts in the
-    latent.
+    latent's style offsets. A warning appears if an AMOUNT is larger than the safe amounts that
+    the latent file stores.
 
-    In a folder, the image has the name of LATENT. It becomes NAME-edited next to LATENT, or if it
-    would replace an image of yours.
+    In a folder, the image has the name of LATENT. If the folder is that of LATENT, or an image of
+    yours has this name, it becomes NAME-edited.
 
     \b
     Example:

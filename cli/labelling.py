@@ -120,8 +120,8 @@ def label(table: str, column: str, order: str, seed: int, port: int, no_browser:
     """Label the samples of CSV by hand, on a web page that only this machine can open.
 
     CSV needs a "file" column with latent files or photos. A "picture" column names other images to
-    show. Every answer is saved at once, so the Done button, Ctrl-C or a power failure lose nothing.
-    Run the same command again to continue.
+    show. Every answer is saved at once: Ctrl-C or a power failure loses nothing. Run the same
+    command again to continue.
 
     \b
     Example:

@@ -215,8 +215,9 @@ def _write(latent: "Latent", model: "Model", out: str, note: Sequence[str]) -> N
 def mix(
     first: str, second: str, layers: str, model_name: str | None, out: str, force: bool, device: str
 ) -> None:
-    """Combine LATENT with some layers of OTHER (style mixing). Noise maps and generator tuning of
-    these layers come along.
+    """Combine LATENT with some layers of OTHER (style mixing).
+
+    The noise maps and the generator tuning of these layers come from OTHER too.
 
     \b
     Example:

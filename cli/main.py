@@ -127,7 +127,7 @@ class Lazy(Forgiving):
 )
 @click.version_option(None, "-V", "--version", package_name="latentedit", prog_name="latentedit")
 @click.option(
-    "-v", "--verbose", is_flag=True, help="Log what happens on stderr; errors with their traceback."
+    "-v", "--verbose", is_flag=True, help="Log every step to stderr, and the traceback of errors."
 )
 @click.option(
     "-q",
@@ -145,8 +145,7 @@ def main(context: click.Context, verbose: bool, quiet: bool, threads: int | None
     """Invert photos into a StyleGAN2 generator, edit them with attribute sliders, create sliders,
     and train generators.
 
-    Options of all commands stand before the command: "latentedit --quiet invert me.jpg --out
-    latents".
+    The options below come before the command: "latentedit --quiet invert me.jpg --out latents".
 
     \b
     Example:

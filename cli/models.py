@@ -192,8 +192,9 @@ def convert(source: str, target: str, layout: str, framing: str | None) -> None:
     .safetensors or .pt file.
 
     The fingerprint stays the same, so latents and directions work with both files. A .safetensors
-    file stores --framing. What a layout has no place for is listed. Rosinality's has no clamp of
-    activations; how much that changes is measured on random images.
+    file stores --framing. The command lists what the layout cannot store. Rosinality's layout
+    cannot store the clamp of activations; the command measures on random images how much that
+    changes.
 
     \b
     Example:

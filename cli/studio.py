@@ -49,9 +49,9 @@ def studio(
     """Open the studio: a photo or a face with its sliders, on a web page that only this machine can
     open.
 
-    PHOTO is inverted on the page, LATENT is opened as it is; without either the page asks. The
-    session is written after every change into the folder of --out, and offered again the next time.
-    Nothing else is written but what you save.
+    The page inverts PHOTO, or shows LATENT; without either, it asks for a photo. The session is
+    saved in the --out folder after every change, and you can continue it the next time. Apart from
+    that, only what you save is written.
 
     \b
     Example:
