@@ -106,6 +106,7 @@ def balanced_rows(
     shares = kept.sum(axis=0) / kept.sum()
     random = np.random.default_rng(seed)
     rows: list[int] = []
+
     for stratum in np.flatnonzero(whole):
         for number in range(len(classes)):
             inside = np.flatnonzero((strata == stratum) & (place == number))

@@ -27,6 +27,7 @@ def doubts_about(report: Mapping[str, Any]) -> list[str]:
                 or interval[0] > chance
             ):
                 continue
+
             people = report.get(f"{prefix}groups")
             count, unit = (
                 (people, "people") if people else (report.get(f"{prefix}samples") or 0, "labels")

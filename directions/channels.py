@@ -128,6 +128,7 @@ def style_channels(
     own = fingerprint(generator)
     found = []
     starts = np.cumsum([0, *sizes])
+
     for i in order:
         channel = shortlist[i]
         layer = int(owner[shortlist[i]])
@@ -179,6 +180,7 @@ def screen(
     random = torch.Generator().manual_seed(seed)
     energy = torch.zeros(len(std), GRID, GRID, dtype=torch.float64)
     done = 0
+
     for batch in w.split(BATCH):
         with torch.no_grad():
             own = generator.synthesis.styles(batch[:, None].expand(-1, generator.num_ws, -1))
@@ -220,6 +222,7 @@ def _measure(
     sizes = [size for _, size in generator.synthesis.style_layers]
     starts = np.cumsum([0, *sizes])
     done = 0
+
     for start in range(0, len(w), BATCH):
         ws = w[start : start + BATCH, None].expand(-1, generator.num_ws, -1)
         c = None if labels is None else labels[start : start + BATCH]
@@ -237,6 +240,7 @@ def _measure(
                     realism[index] += float((discriminator(ends[-1], c) - base).sum()) / (
                         2 * len(w)
                     )
+
             change = ((ends[1] - ends[0]) / (2 * amount)).square().mean(dim=1, keepdim=True)
             places = F.avg_pool2d(change, change.shape[-1] // GRID).sum(dim=(0, 1))
             energy[index] += places.cpu().double() / len(w)

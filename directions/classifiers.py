@@ -45,6 +45,7 @@ class OnnxClassifier:
             raise ArgumentError.of("preparation", f"one of {', '.join(PREPARATIONS)}", prepare)
         if channels not in (1, 3):
             raise ArgumentError(f"a classifier takes images of 1 or 3 channels, got {channels}")
+
         self.path = path
         self.output = output
         self.size = size

@@ -101,6 +101,7 @@ def conditioned(
     mean = sample_w(generator).mean(dim=0).cpu()[None, None].expand(1, generator.num_ws, -1)
     before = float(direction.score(mean)) / direction.sigma
     undecided = replace(direction, vector=vector, sigma=sigma, intercept=0.0, step=None)
+
     if direction.step is not None:
         # Only the direction's own layers move, so that what the others would have held counts for
         # nothing.

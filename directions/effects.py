@@ -49,12 +49,14 @@ def question(judge: Judge, head: str, yes: str | None = None, no: str | None = N
         raise ArgumentError(
             f"this classifier has the attributes {', '.join(judge.heads)}; not {head}"
         )
+
     classes = judge.heads[head]
     for one in (yes, no):
         if one is not None and one not in classes:
             raise ArgumentError(
                 f"{head} of this classifier has the classes {', '.join(classes)}; not {one}"
             )
+
     if len(classes) == 2:
         sign = -1.0 if yes == classes[0] else 1.0
         return lambda images: sign * judge(images)[head]
@@ -63,6 +65,7 @@ def question(judge: Judge, head: str, yes: str | None = None, no: str | None = N
             f"{head} of this classifier has the classes {', '.join(classes)}; choose one, such "
             f"as {head}:{classes[-1]}"
         )
+
     here = classes.index(yes)
     if no is not None:
         there = classes.index(no)
@@ -94,6 +97,7 @@ def moved_pictures(
             part, offsets = space.move(generator, part, offsets, direction, amount)
             offsets = [offset.to(part) for offset in offsets]
         pictures.append(render(generator, part, noise, offsets).cpu())
+
     return torch.cat(pictures)
 
 
@@ -173,6 +177,7 @@ class Effect:
                 f"{a:+g}": {name: round(share, 3) for name, share in self.side_effects(a).items()}
                 for a in ends
             }
+
         if self.domain is not None:
             facts["whole"] = list(self.whole() or ())
         if self.recognised is not None:
@@ -204,6 +209,7 @@ def measure_effect(
     ordered = tuple(sorted({0.0, *map(float, amounts)}))
     domain = Domain.of(generator, discriminator) if discriminator is not None else None
     scores, side, away, features = [], {name: [] for name in others or {}}, [], []  # type: ignore[var-annotated]
+
     for number, amount in enumerate(ordered):
         pictures = moved_pictures(generator, direction, ws, amount)
         scores.append(judge(pictures).double().numpy())
@@ -220,8 +226,10 @@ def measure_effect(
                 )
             )
             features.append(pooled_features(discriminator, pictures))
+
         if progress:
             progress(number + 1, len(ordered))
+
     return Effect(
         ordered,
         np.stack(scores),
@@ -267,4 +275,5 @@ def effect_of_layers(
                 for p in ws.split(BATCH)
             ]
             found.append(round(mean(torch.cat(parts)) - zero, 4))
+
     return found

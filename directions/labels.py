@@ -56,6 +56,7 @@ class LabelTable:
                 f"the labels of the {len(rows)} files that can be used are all the same; a "
                 "direction needs two classes"
             )
+
         groups = [self.groups[i] for i in rows] if self.groups else None
         others = {name: [texts[i] for i in rows] for name, texts in self.others.items()}
         return LabelTable([self.paths[i] for i in rows], values, groups, others)
@@ -160,6 +161,7 @@ def read_texts(
         if column is not None or group is not None:
             raise ArgumentError("a folder of sub-folders has neither columns nor groups", path=path)
         return _from_folders(path)
+
     if column is None:
         raise ArgumentError(
             "the column of the labels is not named", path=path, advice="name it with `column`"
@@ -185,16 +187,19 @@ def read_texts(
     others: dict[str, list[str]] = {
         name: [] for name in names if name not in (file_column, column, group)
     }
+
     for number, row in enumerate(rows, start=2):
         text = row.get(column, "").strip()
         member = row.get(group, "") if group else ""
         if not text or text.lower() == "nan" or member in left_out:
             continue
+
         sample = path.parent / row.get(file_column, "")
         if not os.path.isfile(sample):  # as Windows writes it
             sample = path.parent / row.get(file_column, "").replace("\\", "/")
         if not os.path.isfile(sample):
             raise NotFoundError(f"no such file {sample}", path=path, line=number)
+
         if sample in seen:
             if seen[sample] != text:
                 raise FormatError(
@@ -203,6 +208,7 @@ def read_texts(
                     line=number,
                 )
             continue
+
         seen[sample] = text
         outputs.given(sample)
         paths.append(sample)
@@ -229,6 +235,7 @@ def _from_folders(path: Path) -> TextLabels:
         inside = listing(folder, ENDINGS)
         found += [(sample, folder.name) for sample in inside.files]
         left_out += [f"{folder}: {line}" for line in inside.lines(recursive=False)]
+
     for sample, _ in found:
         outputs.given(sample)
 
@@ -264,6 +271,7 @@ def _value(
                 f"{attribute} is {text!r}, which is not in the order {', '.join(order)}"
             )
         return float(order.index(text))
+
     if text in yes:
         return 1.0
     if text in no:

@@ -80,6 +80,7 @@ def moments(
     done = 0
     mean = torch.zeros(generator.w_dim, dtype=torch.float64)
     scatter = torch.zeros(generator.w_dim, generator.w_dim, dtype=torch.float64)
+
     for w in w_chunks(generator, samples, seed, chunk):
         x = w.cpu().double()
         own = x.mean(dim=0)

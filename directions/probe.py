@@ -261,6 +261,7 @@ def fit_classes(
             if classes
             else "there are no labels"
         )
+
     found = {}
     for one in classes:
         values = [np.nan if not label else float(label == one) for label in labels]
@@ -268,6 +269,7 @@ def fit_classes(
         found[one] = fit_probe(
             samples, generator, ProbeOptions(**choices), name=f"{name}-{one}", provenance=provenance
         )
+
     return found
 
 
@@ -280,12 +282,14 @@ def _confident(values: Array, share: float) -> tuple[Array, Array] | None:
         raise DataError(
             "a confident share needs scores; labels of two classes have no most confident samples"
         )
+
     count = int(len(values) * share / 2)
     if count < 2:
         raise DataError(
             f"a confident share of {share} leaves {count} of {len(values)} samples at either "
             "end; at least 2 are needed"
         )
+
     order = np.argsort(values, kind="stable")
     return np.concatenate([order[:count], order[-count:]]), np.repeat([0.0, 1.0], count)
 

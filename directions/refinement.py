@@ -87,6 +87,7 @@ class PhotoScores:
         self.both = len(ends) == 2
         self.classifiers = []
         wanted = [*ends, *others]
+
         for images, labels in wanted:
             if set(np.unique(labels)) != {0.0, 1.0}:
                 raise DataError(
@@ -143,6 +144,7 @@ def refine(
             f"only directions in W and W+ can be refined; {direction.name} is in the space "
             f"{direction.space}"
         )
+
     device = generator.device
     random = torch.Generator().manual_seed(options.seed)
     steps = options.steps
@@ -159,6 +161,7 @@ def refine(
     rate = RATE * float(whitened.norm()) / moved.numel() ** 0.5
     optimiser = torch.optim.Adam([moved], lr=rate, betas=(0.9, 0.99))
     w = sample_w(generator, steps * batch, options.seed + 17)
+
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = rate * (1 - step / steps)
         origin = w[step * batch : (step + 1) * batch, None].repeat(1, generator.num_ws, 1)
@@ -191,10 +194,12 @@ def refine(
                 real = discriminator(before)
             lost = [real - discriminator(part) for part in pictures.chunk(2)]
             loss = loss + options.real * sum(F.softplus(part).mean() for part in lost)
+
         (moved.grad,) = torch.autograd.grad(loss, moved)  # of the networks' parameters none
         optimiser.step()
         if progress:
             progress(step + 1, steps)
+
     with torch.no_grad():
         found = of_one_sigma(rows * (moved @ colouring), direction).cpu()
     longer = float((found.to(device) @ whitening).norm() / whitened.norm())

@@ -31,6 +31,7 @@ def _in_folder(folder: Path, fingerprint: str | None) -> dict[str, Path]:
             continue  # a folder may hold other files
         if fingerprint is None or header.get("fingerprint") == fingerprint:
             found[path.stem] = path
+
     return found
 
 

@@ -83,6 +83,7 @@ def _card(direction: Direction) -> str:
         "",
     ]
     facts: list[tuple[str, str]] = []
+
     for prefix, what in (("", "probe"), ("photo_", "photo classifier")):
         for key, figure in (("auc", "AUC"), ("r2", "R2"), ("r", "correlation")):
             if f"{prefix}{key}" in r:
@@ -139,6 +140,7 @@ def _card(direction: Direction) -> str:
                     f"{share:+.1%}",
                 )
             )
+
         for amount, shares in effect.get("side_effects", {}).items():
             changed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
             facts.append((f"side effects at {amount} sigmas", changed))
@@ -170,6 +172,7 @@ def _card(direction: Direction) -> str:
             + ".",
             "",
         ]
+
     return "\n".join(lines)
 
 
@@ -198,6 +201,7 @@ def _plot(direction: Direction) -> Image.Image:
     figure = Figure(figsize=(4.2 * max(len(panels), 1), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(direction.name)
+
     for place, kind in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
         if kind == "effect":
@@ -211,6 +215,7 @@ def _plot(direction: Direction) -> Image.Image:
                     color="tab:grey",
                     label="identity preserved",
                 )
+
             if effect.get("whole"):
                 axes.axvspan(*effect["whole"], alpha=0.12, color="tab:green", label="in-domain")
             if effect.get("whole") or effect.get("recognised"):

@@ -114,9 +114,11 @@ def sweep_sheet(
         raise ArgumentError(
             "a contact sheet needs at least one direction, one amount and one image to start from"
         )
+
     captions = [f"{amount:+.1f}" for amount in amounts]
     rows = []
     done = 0
+
     for direction in directions:
         for line in [[base] for base in bases] if len(directions) == 1 else [bases]:
             pictures = []
@@ -131,6 +133,7 @@ def sweep_sheet(
                     if progress:
                         progress(done, len(directions) * len(bases) * len(amounts))
             rows.append(contact_sheet.Row(title(direction), pictures, captions * len(line)))
+
     return contact_sheet.sheet(rows)
 
 

@@ -177,6 +177,7 @@ def log_odds(classifiers: Sequence[PhotoClassifier], images: Tensor) -> Tensor:
             for a in (scaler.mean_, scaler.scale_, regression.coef_)
         )
         columns.append(((x - mean) / scale) @ weights + float(regression.intercept_[0]))
+
     return torch.stack(columns, dim=1)
 
 
@@ -293,6 +294,7 @@ def fit_from_scores(
         halves = np.where(np.isnan(found), np.nan, found > np.nanmedian(found))
         scored = replace(scored, labels=halves)
         answers = True
+
     share = 1.0 if answers or probe.kind == "ridge" else 2 * confident
     return fit_probe(
         scored, generator, replace(probe, confident=share), name=name, provenance=provenance
@@ -340,6 +342,7 @@ def from_photos(
         done(len(batch))
         parts.append(classifier.score(pictures))
         done(len(batch))
+
     scores, distances = (np.concatenate(column) for column in zip(*parts, strict=True))
     near = np.argsort(distances, kind="stable")[: max(4, int(len(w) * options.typical))]
 
@@ -434,13 +437,16 @@ def inverted_photos(
     )
     options = InversionOptions(space, "adam", steps, pixel_weight=1.0, seed=seed)
     found = []
+
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
         result = projector.invert(batch, options)
         if result.interrupted:
             # A direction of searches that were cut off would be a worse one.
             raise KeyboardInterrupt
+
         found.append(result.ws)
         if progress:
             progress(start + len(batch), len(images))
+
     return torch.cat(found)

@@ -81,6 +81,7 @@ def _resampled(
     ]
     measures = [_weighted_auc(y, s) if binary else _weighted_r2(y, s) for y, s, _, _ in parts]
     found = []
+
     for _ in range(RESAMPLED):
         values = []
         for (_, _, inside, place), measure in zip(parts, measures, strict=True):
@@ -136,6 +137,7 @@ def learning_curve(
     )
     rng = np.random.default_rng(0)
     curve = []
+
     for share in CURVE:
         counts = []
         values = []
@@ -148,6 +150,7 @@ def learning_curve(
                     continue
                 if len(rows) < 2:
                     continue
+
                 (scores,) = predictions(estimator, x, labels, [(rows, test)], binary)
                 counts.append(len(rows))
                 values.append(figure(labels[test], scores, binary))
@@ -188,11 +191,13 @@ def stability(
     rng = np.random.default_rng(0)
     whole = np.ravel(clone(estimator).fit(x, labels).coef_)
     angles = []
+
     for _ in range(draws):
         drawn = rng.choice(everyone, len(everyone))
         rows = _rows_of(members, drawn)
         if len(np.unique(labels[rows])) < 2:
             continue
+
         other = np.ravel(clone(estimator).fit(x[rows], labels[rows]).coef_)
         cosine = whole @ other / (np.linalg.norm(whole) * np.linalg.norm(other) or 1.0)
         angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
@@ -213,6 +218,7 @@ def by_layer(
             figure(labels[test], one, binary) for (_, test), one in zip(folds, scores, strict=True)
         ]
         found.append(round(float(np.mean(values)), 4))
+
     return found
 
 

@@ -158,6 +158,7 @@ def _summed(x: Tensor, taps: Tensor, geometry: Geometry) -> Tensor:
         if x.is_contiguous(memory_format=torch.channels_last)
         else torch.contiguous_format
     )
+
     # Of the axes the one first that leaves less to the other.
     if geometry.up > geometry.down:
         x = _sum_along(x, 3, weights, geometry, x0, width, form)
@@ -183,6 +184,7 @@ def _sum_along(
     shape = list(x.shape)
     shape[dim] = size
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
+
     for phase in range(min(up, size)):
         # Of the outputs at phase, phase + up, ... number t is a sum over what lies at start + down
         # t, one start a tap.
@@ -195,6 +197,7 @@ def _sum_along(
             last = min((x.shape[dim] - 1 - start) // down, count - 1)
             if beside or last < first:
                 continue
+
             place = outputs.narrow(dim, first, last - first + 1)
             low = start + down * first
             shifted = x[(slice(None),) * dim + (slice(low, low + down * (last - first) + 1, down),)]
@@ -205,6 +208,7 @@ def _sum_along(
                 empty = False
             else:
                 place.addcmul_(shifted, tap)
+
         if empty:
             outputs.zero_()
 
@@ -221,6 +225,7 @@ def _depthwise(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
 
     kernel = (filter.flip(0, 1) if geometry.flip else filter) * geometry.gain
     channels = x.shape[1]
+
     # [C, 1, kh, kw]
     weight = kernel.to(device=x.device, dtype=x.dtype)[None, None].expand(channels, 1, -1, -1)
     if up > 1:

@@ -73,6 +73,7 @@ def write_samples(
                     sample_z(seed + i, generator.z_dim).to(generator.device), c, psi
                 )
                 image = generator.synthesis(ws).cpu()
+
             settings = {"seed": seed + i, "psi": psi} | (
                 {} if c is None else {"class": int(c.argmax())}
             )
@@ -85,6 +86,7 @@ def write_samples(
                 shown.append(_small(image))
             if progress is not None:
                 progress(i + 1, count)
+
         save_image(
             sheet([_row(shown, first) for first in range(0, len(shown), ROW)]), place / SHEET
         )
@@ -105,12 +107,14 @@ def _check(count: int, seed: int, attributes: Sequence[str]) -> None:
             f"the seeds of {count} samples must be below 2^32 and not negative, got {seed} for "
             "the first"
         )
+
     for name in attributes:
         if not NAME.fullmatch(name) or name in (FILE, PICTURE):
             raise ArgumentError(
                 f"an attribute's name has letters, digits, - and _, and is not {FILE} or "
                 f"{PICTURE}; got {name!r}"
             )
+
     if len(set(attributes)) < len(attributes):
         raise ArgumentError(f"an attribute is named twice: {', '.join(attributes)}")
 

@@ -107,6 +107,7 @@ class Labelling:
         self._auc: float | None = None
         self._order = list(range(len(self.samples)))
         self._x: Array | None = None
+
         if order == "uncertain":
             paths = [sample.path for sample in self.samples]
             self._x = (latent_features if self.latents else photo_features)(paths, progress)
@@ -143,6 +144,7 @@ class Labelling:
             raise NotFoundError(f"has no row for {file!r}", path=self._table.path)
         if value not in VALUES:
             raise ArgumentError(f"an answer is 1, 0 or empty, got {value!r}")
+
         number = self._numbers[file]
         before = self._put(number, value)
         self._past.append((number, before))
@@ -265,6 +267,7 @@ def _picture(table: Table, path: Path, named: str, line: int) -> Path:
                 f"no such image {table.path.parent / named}", path=table.path, line=line
             )
         return table.path.parent / named
+
     if path.suffix.lower() in EXTENSIONS:
         return path
 

@@ -65,8 +65,10 @@ class Table:
             kind = NotFoundError if isinstance(error, FileNotFoundError) else FormatError
             reason = getattr(error, "strerror", None) or error
             raise kind(f"not a readable CSV file ({reason})", path=self.path) from error
+
         if not records or not records[0].cells:
             raise FormatError("the first line must name the columns, it is empty", path=self.path)
+
         self.head = records[0]
         self.rows = records[1:]
 
@@ -106,6 +108,7 @@ class Table:
             index = len(self.columns)
             head = head.with_cell(index, column)
             rows = [record.padded(index + 1) for record in rows]
+
         rows[row] = rows[row].with_cell(index, value)
         self._write(head, rows)
         self.head = head
@@ -119,11 +122,13 @@ class Table:
             unchanged = place.read_bytes() == self._bytes
         except OSError as error:
             raise OutputError(f"{error.strerror or error}", path=self.path) from error
+
         if not unchanged:
             raise OutputError(
                 "another program has changed this file; start the command again, nothing is lost",
                 path=self.path,
             )
+
         write_bytes(place, data, in_place=True)
         self._bytes = data
 

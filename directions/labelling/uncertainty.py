@@ -38,6 +38,7 @@ def latent_features(paths: Sequence[Path], progress: Report | None = None) -> Ar
                 f"belongs to the generator {latent.fingerprint[:12]}, {paths[0]} to {first[:12]}",
                 path=path,
             )
+
         rows.append(latent.ws[0].double().mean(dim=0).numpy())
         if progress is not None:
             progress(i + 1, len(paths))
@@ -55,6 +56,7 @@ def photo_features(paths: Sequence[Path], progress: Report | None = None) -> Arr
         rows.append((pixels - pixels.mean()) / max(float(pixels.std()), 1.0))
         if progress is not None:
             progress(i + 1, len(paths))
+
     x = np.stack(rows)
     left, sizes, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
     return _scaled((left * sizes)[:, :COMPONENTS])

@@ -179,6 +179,7 @@ class Index:
             os.fsync(handle)
         finally:
             os.close(handle)
+
         if new:
             sync_folder(self.path.parent)
 
@@ -227,6 +228,7 @@ class Names:
             for file in files
         ):
             return False
+
         folder = self.index.path.parent
         return all(is_free(folder / file) for file in files) and not self.index.of_another(
             files[0], photo, found

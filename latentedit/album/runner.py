@@ -265,6 +265,7 @@ class AlbumRunner:
             jobs.append(
                 _Job(photo, name, whole, target, warnings + remarks(picture, quad, target), own)
             )
+
         return jobs
 
     def _is_done(self, name: str, own: str, before: str) -> bool:
@@ -484,4 +485,5 @@ class AlbumRunner:
         except Error as error:
             # Told and not raised, as the failures of photos are to be told too.
             problem = str(error)
+
         self.listener.overview(drawn, self.done, seconds, problem)

@@ -35,6 +35,7 @@ def read_arrays(path: str | os.PathLike[str]) -> Any:
     size = file_size(path)
     if is_picture(path):
         raise FormatError("an image, not an array of numbers", path=path)
+
     if path.suffix == ".pt":
         found = read_torch(path)
         try:
@@ -42,6 +43,7 @@ def read_arrays(path: str | os.PathLike[str]) -> Any:
         except Error as error:
             raise error.at(path) from error
         return _plain(found)
+
     if path.suffix not in ENDINGS:
         raise FormatError(f"arrays are read from {', '.join(ENDINGS)}", path=path)
 
@@ -115,6 +117,7 @@ def numbers(
             f"{array.dtype if isinstance(array, np.ndarray) else quoted(array)}",
             path=path,
         )
+
     with np.errstate(over="ignore"):
         found = array.astype(kind)
     # Not before, as a number can be too large for the kind. A NaN is both the lowest and the

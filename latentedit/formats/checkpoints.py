@@ -51,6 +51,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
         )
     if is_published(found):
         return _load_with_encoder(path, found)
+
     parts = {
         name: found[name]
         for name in ("generator_smooth", "generator")
@@ -61,6 +62,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
         if len(parts) == 2:
             model.raw_generator = load_genforce(path, parts["generator"]).generator
         return model
+
     if is_genforce(found):
         return load_genforce(path, found)
     if is_plain(found):
@@ -83,6 +85,7 @@ def _load_with_encoder(path: str | os.PathLike[str], found: dict[str, Any]) -> M
             " encoder",
             path=path,
         )
+
     model = load_rosinality(path, decoder)
     model.encoder = published_encoder(path, found, model.generator.mapping.w_avg)
     model.provenance = {"layout": f"{model.encoder.config.kind} encoder with its decoder"}
@@ -103,15 +106,18 @@ def load_published_encoder(path: str | os.PathLike[str], model: Model) -> None:
             f"{listed(found)}",
             path=path,
         )
+
     generator = model.generator
     encoder = published_encoder(path, found, generator.mapping.w_avg.cpu())
     expected, actual = (generator.num_ws, generator.w_dim), tuple(encoder.latent_avg.shape)
+
     if actual != expected:
         reason = (
             f"this encoder predicts {actual[0]} x {actual[1]} numbers, the generator takes "
             f"{expected[0]} x {expected[1]}"
         )
         raise IncompatibleError(reason, path=path, expected=expected, actual=actual)
+
     model.encoder = encoder.eval().requires_grad_(False).to(generator.device)
 
 
@@ -162,6 +168,7 @@ def save_plain(path: str | os.PathLike[str], model: Model) -> None:
             document[name]._metadata[""]["config"] = {
                 k: list(v) if isinstance(v, tuple) else v for k, v in options
             }
+
     buffer = io.BytesIO()
     torch.save(document, buffer)
     write_bytes(path, buffer.getvalue())
@@ -199,6 +206,7 @@ def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
                     )
                     options = known | _taps(path, found[name])
                     notes.append(UNSAID)
+
                 config = GeneratorConfig(**options)
                 averaged = "mapping.w_avg" in state
                 if not averaged:
@@ -207,6 +215,7 @@ def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
                 if not averaged:
                     missing.measure_average(generators[name])
                     notes.append(missing.AVERAGE)
+
         if "G_ema" not in generators:
             generators["G_ema"] = generators.pop("G")
         model = Model(
@@ -225,6 +234,7 @@ def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
             model.discriminator = with_weights(
                 build_discriminator, DiscriminatorConfig(**options), state, path
             )
+
     return model
 
 

@@ -81,6 +81,7 @@ def clamp_effects(
     ):
         effect_d = ClampEffect(discriminator.config.conv_clamp)
         effect_d.watch(free_d)
+
     for index in range(SAMPLES if effect or effect_d else 0):
         label = torch.tensor([index % max(generator.c_dim, 1)])
         c = one_hot(label, generator.c_dim).to(generator.device) if generator.c_dim else None
@@ -96,8 +97,10 @@ def clamp_effects(
                 effect_d.change = max(
                     effect_d.change, float((logits - discriminator(image, c)).abs().max())
                 )
+
         if progress:
             progress(index + 1, SAMPLES)
+
     return effect, effect_d
 
 
@@ -110,6 +113,7 @@ def told(effect: ClampEffect, what: str, unit: str, scale: float = 1.0) -> str:
             f"{start}, which changes nothing in {on}: the largest of their activations is "
             f"{effect.largest:.3g}"
         )
+
     share = f"{100 * effect.beyond / effect.count:.2g} %"
     return (
         f"{start}; {share} of the activations of {on} go beyond it, and the {unit} change by up to "

@@ -24,6 +24,7 @@ def find_model(name: str | os.PathLike[str], *, verified: bool = True) -> Path:
         return bundled
     if os.path.isdir(text):
         raise FormatError("a folder, not a model file", path=text)
+
     if not os.path.isfile(text):
         from latentedit.formats import zoo
 
@@ -38,6 +39,7 @@ def find_model(name: str | os.PathLike[str], *, verified: bool = True) -> Path:
                 "(latentedit/bundled at version 0.1.0)",
                 path=text,
             )
+
         bundled_ones = bundled_names()
         names = [*bundled_ones, *zoo.catalogue()]
         otherwise = (
@@ -45,4 +47,5 @@ def find_model(name: str | os.PathLike[str], *, verified: bool = True) -> Path:
             "ones"
         )
         raise NotFoundError("no such model file", path=text, advice=meant(text, names, otherwise))
+
     return Path(text)

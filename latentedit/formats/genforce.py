@@ -40,6 +40,7 @@ def _under_older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if layer and int(layer[1]) % 2 == 0 and 4 * 2 ** (int(layer[1]) // 2) >= FUSED_FROM:
             tensor = tensor.flip(2, 3)  # stored for a transposed convolution
         found[name] = tensor
+
     return found
 
 

@@ -25,6 +25,7 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
             path=path,
             advice=f'invert it first: "latentedit invert {path} --out latents"',
         )
+
     if Path(path).suffix in ENDINGS[1:]:
         from latentedit.formats.projections import load_projection
 

@@ -66,6 +66,7 @@ def _read(path: Path) -> Model:
         start = file.read(64)
     if not start:
         raise FormatError("the file is empty", path=path)
+
     if start[8:9] == b"{" and start[4:8] == bytes(4):  # how safetensors begins
         header, tensors = read_tensors(path, FORMAT, VERSION)
         return build_native(path, header, tensors)
@@ -73,16 +74,20 @@ def _read(path: Path) -> Model:
         raise FormatError("an image, not a model file", path=path)
     if start.lstrip()[:1] == b"<":
         raise FormatError("a web page, not a network; the download went wrong", path=path)
+
     if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and LEGACY in start):
         from latentedit.formats.checkpoints import load_checkpoint
 
         return load_checkpoint(path)
+
     if start[:1] == b"\x80" or path.suffix.lower() == ".pkl":
         from latentedit.formats.nvidia import load_nvidia
 
         return load_nvidia(path)
+
     if path.suffix.lower() in (".pt", ".pth"):
         raise FormatError("not a file of weights, or damaged", path=path)
+
     header, tensors = read_tensors(path, FORMAT, VERSION)
     return build_native(path, header, tensors)
 
@@ -97,6 +102,7 @@ def _check_facts(model: Model) -> None:
         isinstance(shares, list) and all(is_number(share, 1e15) and share >= 0 for share in shares)
     ):
         raise FormatError("the header's label_frequencies must be a list of numbers")
+
     names = model.provenance.get("label_names")
     if names is not None and not (
         isinstance(names, list) and all(isinstance(name, str | int) for name in names)
@@ -114,6 +120,7 @@ def _published_framing(name: str | os.PathLike[str]) -> dict[str, Any] | None:
     entry = zoo.catalogue().get(os.fspath(name))
     if entry is None or entry.framing is None:
         return None
+
     from latentedit.photo.framing import FRAMINGS
 
     return FRAMINGS[entry.framing]

@@ -39,6 +39,7 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
             f"read ({error})"
         )
         raise FormatError(text, path=path) from error
+
     if isinstance(data, TensorflowNetwork) or (
         isinstance(data, tuple | list)
         and data
@@ -50,16 +51,19 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
             return load_tensorflow(
                 path, (data,) if isinstance(data, TensorflowNetwork) else tuple(data)
             )
+
     if not isinstance(data, dict) or not isinstance(data.get("G_ema"), Record):
         raise FormatError(
             "expected a network pickle of NVIDIA's PyTorch layout with a G_ema in it", path=path
         )
+
     with complete(path, "recorded network"):
         generator = _generator(data["G_ema"], path)
         raw = _generator(data["G"], path) if isinstance(data.get("G"), Record) else None
         discriminator = (
             _discriminator(data["D"], path) if isinstance(data.get("D"), Record) else None
         )
+
     provenance = {"source": Path(path).name, "layout": "NVIDIA PyTorch pickle"}
     return Model(generator, discriminator, None, provenance, str(path), raw_generator=raw)
 
@@ -123,6 +127,7 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
         raise FormatError(
             f"{kind}; only StyleGAN, StyleGAN2 and StyleGAN3 generators can be read", path=path
         )
+
     blocks = _blocks(synthesis["_modules"])
     resolution = max(blocks)
     layer = blocks[resolution]["_modules"]["conv1"]
@@ -153,12 +158,14 @@ def _kind(record: Record) -> str:
     layers = list(synthesis["_modules"]) if isinstance(synthesis, Record) else []
     if {"superresolution", "renderer", "backbone"} & set(parts):
         return "an EG3D generator"
+
     if any(isinstance(name, str) and name.startswith("L0_") for name in layers):
         labels = mapping["_modules"] if isinstance(mapping, Record) else {}
         # StyleGAN-XL embeds classes by features of another network, and grows by a generator within
         # a generator.
         larger = "embed_proj" in labels or record.class_name == "SuperresGenerator"
         return "a StyleGAN-XL generator" if larger else "a StyleGAN3 generator"
+
     return (
         f"a network of class {shown(record.class_name)}" if record.class_name else "another network"
     )

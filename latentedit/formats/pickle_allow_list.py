@@ -210,8 +210,10 @@ class RestrictedUnpickler(pickle.Unpickler):
             raise FormatError(
                 f"the pickle asks for {asked}, which is not among the names that are safe to read"
             )
+
         if found is not TensorflowNetwork:
             return found
+
         # one of its own, as a pickle may try to change the classes that it is given
         if self.network is None:
             self.network = type("TensorflowNetwork", (TensorflowNetwork,), {"__slots__": ()})

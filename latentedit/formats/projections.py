@@ -37,6 +37,7 @@ def load_projections(path: str | os.PathLike[str]) -> list[tuple[str, Latent]]:
     """
     found = read_arrays(path)
     stem = Path(path).stem
+
     # as its older versions wrote it
     if isinstance(found, dict) and isinstance(found.get("noises"), list):
         noises = found.pop("noises")

@@ -96,6 +96,7 @@ def _kind(path: str | os.PathLike[str], state: dict[str, Tensor], options: dict[
         raise FormatError(
             "an encoder with another backbone than IR-SE-50; it cannot be represented", path=path
         )
+
     named = options.get("encoder_type")
     kind = TYPES.get(named) if isinstance(named, str) else None
     if named is not None and kind is None:
@@ -106,6 +107,7 @@ def _kind(path: str | os.PathLike[str], state: dict[str, Tensor], options: dict[
         raise FormatError(
             "the checkpoint's opts do not say encoder_type, which tells pSp from e4e", path=path
         )
+
     channels = 6 if kind.startswith("restyle") else 3
     if iterative != kind.startswith("restyle") or first.shape[1] != channels:
         text = (
@@ -113,6 +115,7 @@ def _kind(path: str | os.PathLike[str], state: dict[str, Tensor], options: dict[
             f"{first.shape[1]}"
         )
         raise FormatError(f"{text}, or has other layers; it cannot be represented", path=path)
+
     return kind
 
 
@@ -131,6 +134,7 @@ def _average(
     own = average if own is None else own
     if not isinstance(own, Tensor):
         raise FormatError("no latent_avg, to which the encoder's answers are relative", path=path)
+
     rows = own.reshape(-1, own.shape[-1])
     if rows.shape not in ((1, config.w_dim), (config.num_ws, config.w_dim)):
         raise FormatError.of_shape(

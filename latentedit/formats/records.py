@@ -24,6 +24,7 @@ def record_tensors(record: Record) -> dict[str, Tensor]:
             for name, value in module.get(group, {}).items():
                 if isinstance(value, Held) and isinstance(value.value, Tensor):
                     found[f"{prefix}{word(name)}"] = value.value
+
     return found
 
 

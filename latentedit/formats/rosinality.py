@@ -157,6 +157,7 @@ def _generator_config(path: str | os.PathLike[str], state: dict[str, Tensor]) ->
             raise FormatError(
                 f"{blocks} blocks and {depth} mapping layers are no network of this kind", path=path
             )
+
         resolution = 4 * 2**blocks
         widths = {4: state["conv1.conv.weight"].shape[1]}
         for index in range(int(math.log2(resolution)) - 2):

@@ -19,6 +19,7 @@ def fingerprint_of(name: str | os.PathLike[str]) -> str:
         stated = read_header(path, *MODEL).get("fingerprint")
     except Error:
         stated = None  # a file of another tool, or a damaged one, of which reading it says more
+
     if isinstance(stated, str):
         return stated
 

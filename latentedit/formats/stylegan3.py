@@ -79,6 +79,7 @@ def stylegan3_generator(record: Record, path: str | os.PathLike[str]) -> Generat
             "represented",
             path=path,
         )
+
     for design in designs:
         _check_layer(modules[design.name], design, config, path)
     return with_weights(Generator, config, without_filters(record_tensors(record)), path)
@@ -115,6 +116,7 @@ def _check_layer(
                 "represented",
                 path=path,
             )
+
     for name, own in (("up_filter", design.up_filter()), ("down_filter", design.down_filter())):
         held = layer["_buffers"].get(name)
         _check_filter(
@@ -128,6 +130,7 @@ def _check_filter(found: Any, own: Tensor | None, name: str, path: str | os.Path
         same = found.shape == own.shape and bool(
             (found.float() - own).abs().max() <= SAME * own.abs().max()
         )
+
     if not same:
         raise FormatError(
             f"{name} is another filter than the published design; it cannot be represented",

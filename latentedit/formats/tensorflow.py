@@ -103,6 +103,7 @@ def _variables(network: TensorflowNetwork) -> dict[str, np.ndarray[Any, Any]]:
                 found[f"{prefix}/{name}" if prefix else name] = (
                     value.value if isinstance(value, Array) else np.asarray(value)
                 )
+
     return found
 
 
@@ -143,6 +144,7 @@ def _check_kind(path: str | os.PathLike[str], name: str, value: Any, usual: Any)
         value if several and isinstance(value, tuple | list) and len(value) <= LONGEST else [value]
     )
     words = ("auto",) if usual == "auto" else ()
+
     for part in parts:
         plain = (
             part is None or part in words
@@ -169,6 +171,7 @@ def _label_options(
     names = [name for name in EMBEDDINGS if name in given]
     if not names:
         raise FormatError("a network with labels, but without their embedding", path=path)
+
     width = given[names[0]].shape[-1]
     if width != int(settings["dlatent_size"]):
         raise FormatError(
@@ -190,6 +193,7 @@ def _embedding(
             "mapping.embed.weight": given["mapping/LabelEmbed/weight"].T,
             "mapping.embed.bias": given["mapping/LabelEmbed/bias"],
         }
+
     # In 2019 it had neither a gain, which ours divides by the root of the number of labels, nor a
     # bias.
     weight = given["mapping/LabelConcat/weight"].T * np.sqrt(np.float32(config.c_dim))
@@ -329,6 +333,7 @@ def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> 
                 ours[f"b{r}.{name}.bias"] = given[f"{r}x{r}/{other}/bias"]
             if architecture == "resnet" and r > 4:
                 ours[f"b{r}.skip.weight"] = _conv(given[f"{r}x{r}/Skip/weight"])
+
         ours |= {
             "b4.fc.weight": given["4x4/Dense0/weight"].T,
             "b4.fc.bias": given["4x4/Dense0/bias"],
@@ -400,6 +405,7 @@ def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -
             raise FormatError(
                 "only networks with an RGB output at every resolution can be represented", path=path
             )
+
         config = GeneratorConfig(
             resolution=finest,
             channels=int(settings["num_channels"]),
@@ -424,6 +430,7 @@ def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -
             ours[f"mapping.fc{layer}.bias"] = given[f"mapping/Dense{layer}/bias"] / np.float32(
                 LRELU_GAIN
             )
+
         for index, r in enumerate(blocks):
             for number, other in enumerate(("Const", "Conv") if r == 4 else ("Conv0_up", "Conv1")):
                 here = f"synthesis.b{r}.conv{number}"
@@ -478,6 +485,7 @@ def _first_discriminator(path: str | os.PathLike[str], network: TensorflowNetwor
                 ours[f"b{r}.{name}.bias"] = given[f"{r}x{r}/{other}/bias"] / gain
             ours[f"b{r}.fromrgb.weight"] = _conv(given[f"FromRGB_lod{index}/weight"])
             ours[f"b{r}.fromrgb.bias"] = given[f"FromRGB_lod{index}/bias"] / gain
+
         ours |= {
             "b4.fc.weight": given["4x4/Dense0/weight"].T,
             "b4.fc.bias": given["4x4/Dense0/bias"] / gain,

@@ -157,6 +157,7 @@ def encode(
     sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)
     if (config.resolution, config.channels, config.num_ws, config.w_dim) != sizes:
         raise IncompatibleError("this encoder was trained for a generator of a different size")
+
     statistics = statistics or WStatistics.of(generator)
     mean = statistics.mean.to(image.device)
     colouring = statistics.colouring.to(image.device)

@@ -32,6 +32,7 @@ class Critic:
 
         # Streams of its own, so that the caller's random numbers stay as they are.
         draws = torch.Generator().manual_seed(seed)
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers = [
@@ -54,6 +55,7 @@ class Critic:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+
         self.network.requires_grad_(False)
 
     def penalty(self, u: Tensor) -> Tensor:

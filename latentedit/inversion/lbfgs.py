@@ -63,6 +63,7 @@ class QuasiNewton:
         usable = usable & (product > 1e-8 * step.norm(dim=1) * change.norm(dim=1)) & (product > 0)
         if not bool(usable.any()):
             return
+
         inverse = torch.where(usable, 1 / product.where(usable, torch.ones_like(product)), 0.0)
         self.pairs.append((step, change, inverse))
         self.pairs = self.pairs[-self.memory :]

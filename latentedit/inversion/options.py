@@ -226,8 +226,10 @@ def sorted_out(choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any],
         ["start", "mask"],
     ):
         homes.append({name: left.pop(name) for name in names if name in left})
+
     if left:
         raise TypeError(f"invert() got an unexpected keyword argument {next(iter(left))!r}")
+
     options, settings, given = homes
     return options, settings, given
 

@@ -119,6 +119,7 @@ class LpipsDistance:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision's notes on its own renamed arguments
             network = lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
+
         # The package would leave reading its own weights to torch's loader.
         linear = read_weights(Path(lpips.__file__).parent / "weights" / "v0.1" / "vgg.pth")
         network.load_state_dict(linear, strict=False)
@@ -127,6 +128,7 @@ class LpipsDistance:
             # slice2.5.weight: features.5.weight
             wanted = {name: f"features.{name.split('.', 1)[1]}" for name in own}
             network.net.load_state_dict({name: state[source] for name, source in wanted.items()})
+
         self.network: nn.Module = (
             network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
         )
@@ -276,6 +278,7 @@ def choose(
         raise ArgumentError.of(
             "perceptual distance", f"{', '.join(KINDS[:-1])} or {KINDS[-1]}", kind
         )
+
     file = Path(weights) if weights is not None else hub_cache()
     if kind == "lpips" or (kind == "auto" and (weights is not None or os.path.isfile(file))):
         if not os.path.isfile(file):
@@ -288,6 +291,7 @@ def choose(
 
     if kind == "stlpips":
         return StlpipsDistance(device=device), "perceptual distance: ST-LPIPS (AlexNet)"
+
     own = "features of the model's own discriminator"
     why = f"no {VGG_FILE} in the torch hub cache"
     if kind == "auto" and stlpips_file() is not None:
@@ -314,6 +318,7 @@ def choose(
             "this model file has no discriminator to compare images with",
             advice=f"give {VGG_FILE} with `perceptual_weights`, or {ADVICE}",
         )
+
     reason = (
         f" ({why}; {ADVICE} adds a distance learned from human judgements)"
         if kind == "auto"
@@ -341,6 +346,7 @@ class _ShiftTolerant(nn.Module):
         super().__init__()
         self.pooled = 3 if network == "alex" else 2
         self.stages: list[list[str]] = []
+
         for number in range(1, 6):
             start = f"net.slice{number}."
             layers = sorted(
@@ -349,6 +355,7 @@ class _ShiftTolerant(nn.Module):
             self.stages.append([f"{start}{layer}".replace(".", "_") for layer in layers])
             lin = state[f"lin{number - 1}.model.1.weight"]
             self.register_buffer(f"lin{number}", lin.sqrt())
+
         for name, tensor in state.items():
             if name.startswith("net."):
                 kept = (
@@ -357,6 +364,7 @@ class _ShiftTolerant(nn.Module):
                     else tensor
                 )
                 self.register_buffer(name.replace(".", "_"), kept)
+
         self.register_buffer("shift", state["scaling_layer.shift"])
         self.register_buffer("scale", state["scaling_layer.scale"])
         self.joined = network == "alex"
@@ -388,6 +396,7 @@ class _ShiftTolerant(nn.Module):
         x = (image - get("shift")) / get("scale")
         x = x.contiguous(memory_format=torch.channels_last)
         parts = []
+
         for number, layers in enumerate(self.stages, 1):
             if self.joined and number == 1:
                 x = self._first(x)
@@ -403,11 +412,13 @@ class _ShiftTolerant(nn.Module):
                     x = F.conv2d(
                         x, weight, get(f"{layer}_bias"), padding=weight.shape[2] // 2
                     ).relu()
+
             length = x.square().sum(dim=1, keepdim=True)
             scale = get(f"lin{number}") / (x.shape[2] * x.shape[3]) ** 0.5
             unit = x * ((length + 1e-20).sqrt() + 1e-10).reciprocal() * scale
             # In the order of memory, which the distance does not ask about.
             parts.append(unit.permute(0, 2, 3, 1).flatten(1))
+
         return torch.cat(parts, dim=1)
 
     def _first(self, x: Tensor) -> Tensor:
@@ -430,6 +441,7 @@ class _ShiftTolerant(nn.Module):
                 corner = F.conv2d(x[:, :, -12:, -12:], get("corner"))
                 column = torch.cat([column, corner], dim=2)
             found = torch.cat([found, column], dim=3)
+
         found = (found + get("net_slice1_0_bias")[:, None, None]).relu()
         return F.pad(found, (1, 1 - int(last_column), 1, 1 - int(last_row)), mode="replicate")
 

@@ -116,6 +116,7 @@ def tune(
             f"the generator is tuned to one image at a time, got {len(image)} images and "
             f"{len(ws)} latents"
         )
+
     device = generator.device
     image = image.to(device)
     ws = ws.to(device)
@@ -143,6 +144,7 @@ def tune(
             (weights * (rendered - image).square()).mean(),
         ]
         total = terms[0] + loss.pixel_weight * terms[1]
+
         if options.locality_weight:
             with torch.no_grad():
                 before = generator.synthesis(near, noise=maps)
@@ -152,6 +154,7 @@ def tune(
                 (distance(features[1:], features[:1]) + (after - before).square().mean()).sum()
             )
             total = total + options.locality_weight * terms[2]
+
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         return torch.stack(terms).detach(), *gradients
 
@@ -195,6 +198,7 @@ def tune(
             best = stored, deltas_kept, float(psnr(picture, whole)), rank, picture
             if best[2] >= VISIBLE:
                 break
+
         assert best is not None
 
         def figures(picture: Tensor) -> dict[str, float]:

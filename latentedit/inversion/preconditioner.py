@@ -97,6 +97,7 @@ class Curvature:
         focus = None if loss.focus is None else loss.focus.to(device)
         draws = torch.Generator().manual_seed(seed)
         gradients = []
+
         for start in range(0, probes, batch):
             count = min(batch, probes - start)
             u = (PSI * sample_rows(generator, statistics, count, draws)).requires_grad_()

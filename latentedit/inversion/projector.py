@@ -325,6 +325,7 @@ class Projector:
             if not search.history:
                 raise
             settings["interrupted"] = True
+
         return self._result(search, settings)
 
     def tune(
@@ -346,6 +347,7 @@ class Projector:
             raise ArgumentError.of_shape(
                 "image", f"[N, {', '.join(map(str, expected))}]", images.shape
             )
+
         count = len(images)
         sides = expected[1:]
 
@@ -359,6 +361,7 @@ class Projector:
             raise ArgumentError.of_shape(
                 "focus", f"[1, 1, {sides[0]}, {sides[1]}]", self.focus.shape
             )
+
         rows = (count, generator.num_ws, generator.w_dim)
         if start is not None and start.shape != rows:
             raise ArgumentError.of_shape("start", f"{list(rows)}", start.shape)
@@ -473,6 +476,7 @@ def _run(
             search.quasi_newton(first, curvature, seed, psi, tell)
         else:
             search.adam(first, seed, psi, tell)
+
     if detailed:
         search.details(steps - first, with_noise, teller(first * (options.restarts + 1)))
 

@@ -106,6 +106,7 @@ class _Residual(nn.Module):
             self.shortcut_layer = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), _Norm(outputs)
             )
+
         self.res_layer = nn.Sequential(
             _Norm(inputs),
             nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
@@ -149,6 +150,7 @@ class _ToStyle(nn.Module):
                 nn.Conv2d(DEEP if index == 0 else width, width, 3, stride=2, padding=1),
                 nn.LeakyReLU(),
             ]
+
         self.convs = nn.Sequential(*layers)
         self.linear = _Linear(width)
 
@@ -176,6 +178,7 @@ class PublishedEncoder(nn.Module):
                 _Residual(before if i == 0 else after, after, 2 if i == 0 else 1)
                 for i in range(count)
             ]
+
         self.body = nn.Sequential(*blocks)
         self.styles = nn.ModuleList(
             _ToStyle(self._side(row), config.w_dim) for row in range(config.num_ws)
@@ -201,6 +204,7 @@ class PublishedEncoder(nn.Module):
             x = block(x)
             if number in (FINE, MIDDLE, COARSE):
                 kept[number] = x
+
         features = {16: kept[COARSE]}
         if not self.config.iterative:
             features[32] = _above(features[16], self.latlayer1(kept[MIDDLE]))
@@ -238,6 +242,7 @@ def encode_published(
             f"{takes}"
         )
         raise IncompatibleError(reason, expected=expected, actual=actual)
+
     photo = F.interpolate(image, size=(SIDE, SIDE), mode="bilinear", antialias=True)  # as PIL does
     ws = encoder.latent_avg.expand(len(image), -1, -1)
     for _ in range(encoder.config.passes):
@@ -245,6 +250,7 @@ def encode_published(
             ws = ws + encoder(torch.cat([photo, _small(generator.synthesis(ws))], dim=1))
         else:
             ws = encoder.latent_avg + encoder(photo)
+
     if space_of(space) is W:
         one = ws[:, :1] if encoder.config.offsets else ws.mean(dim=1, keepdim=True)
         ws = one.expand(-1, generator.num_ws, -1)

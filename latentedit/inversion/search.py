@@ -165,6 +165,7 @@ class Search:
         evaluation = Replayed(evaluate, self.graphs)
         nothing = torch.zeros_like(w)
         self._begin()
+
         try:
             for step in range(steps):
                 t = step / steps
@@ -263,8 +264,10 @@ class Search:
 
         evaluation = Replayed(evaluate, self.graphs)
         self._begin()
+
         # The noise regulariser has had no part in the best loss until now.
         self.best_loss = torch.full_like(self.best_loss, torch.inf)
+
         try:
             for step in range(steps):
                 loss, terms, *gradients = evaluation(*searched)
@@ -274,6 +277,7 @@ class Search:
                         free, gradients, moments, strict=True
                     ):
                         _adam_step(tensor, gradient, mean, square, step, rate * (1 - step / steps))
+
                 if with_noise:
                     self.graphs.run("whiten", lambda: whiten([map_.data for map_ in maps], SWEEPS))
 
@@ -367,6 +371,7 @@ class Search:
         else:
             rendered = synthesis(noisy.expand(-1, self.generator.num_ws, -1), noise=maps)
             styles = zero
+
         self.rendered = rendered.detach()
 
         difference = rendered - self.image
@@ -374,6 +379,7 @@ class Search:
             # What does not count is taken from the picture itself, so that no distance can see it.
             difference = difference * self.mask
             rendered = self.image + difference
+
         squared = difference.square()
 
         spread = (w - w.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(

@@ -112,6 +112,7 @@ class Verdict:
             return ""
         if not near:
             return f"every slider leaves it whole {range_in_words(most)} sigmas"
+
         others = f"; the others {range_in_words(most)}" if len(near) < len(ends) else ""
         return f"sliders leave it whole within these sigmas: {', '.join(near)}{others}"
 
@@ -146,6 +147,7 @@ def judge(distances: Mapping[str, float], look: Look | None = None) -> Verdict:
     numbers = [value for value in (*distances.values(), look.domain) if value is not None]
     if not all(math.isfinite(value) for value in numbers):
         return Verdict({"likeness": Part(POOR, "the search gave values that are no numbers")}, look)
+
     parts = {
         "likeness": _likeness(distances),
         "w": _place(distances),

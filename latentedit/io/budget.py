@@ -132,6 +132,7 @@ def check_things(
                 continue
             if id(child) in above:
                 raise FormatError("a container that holds itself")
+
             if id(child) not in done:
                 enter(child)
                 break
@@ -267,6 +268,7 @@ class _Directory(io.BufferedReader):
             raise FormatError(
                 f"an archive with a directory of {size} bytes, expected at most {self.most}"
             )
+
         data = super().read(size if size is None else min(size, self.whole))
         if (
             self.most is not None
@@ -314,6 +316,7 @@ def opened_zip(
         # so many bytes would be allocated
         if any(member.compress_size > size for member in members):
             raise FormatError("an archive with a member that is larger than the file")
+
         most = REPEATED * size + UNPACKED
         if whole and sum(member.file_size for member in members) > most:
             raise FormatError(f"an archive that unpacks to more than {most} bytes")

@@ -38,6 +38,7 @@ def sheet(rows: Sequence[Row], cell: int = CELL) -> Image.Image:
     canvas = Image.new("RGB", (max(width, longest), sum(heights) + MARGIN), "white")
     draw = ImageDraw.Draw(canvas)
     top = MARGIN
+
     for row, line, height in zip(rows, cells, heights, strict=True):
         y = top
         left = MARGIN
@@ -55,6 +56,7 @@ def sheet(rows: Sequence[Row], cell: int = CELL) -> Image.Image:
                 )
             canvas.paste(shown.convert("RGB"), (left, y + (TEXT if row.captions else 0) + 2))
             left += shown.width + MARGIN
+
         top += height
 
     return canvas

@@ -92,6 +92,7 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     temporary: Path | None = None
     held = -1
+
     try:
         make_folder(path.parent)
         sweep(path.parent)
@@ -105,6 +106,7 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 with open(os.path.join(folder, name), "rb+") as file:
                     os.fsync(file.fileno())
             sync_folder(Path(folder))
+
         os.chmod(temporary, 0o777 & ~_umask())
         if path.exists():
             path.rmdir()

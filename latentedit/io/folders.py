@@ -62,6 +62,7 @@ def listing(
             found.leave("rendered by latentedit; name such a file itself to include it", name)
         else:
             found.files.append(path)
+
     return found
 
 
@@ -152,4 +153,5 @@ def _told_apart(group: Sequence[Path]) -> list[str]:
     ):
         if len({name.casefold() for name in names}) == len(names):
             return names
+
     return [f"{where}-{name}" for where, name in zip(folder, ending, strict=True)]

@@ -38,8 +38,10 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
                     f"a header of {length} bytes, expected at most {max(min(size - 8, TEXT), 0)}"
                 )
             table = parse_json(file.read(length))
+
         if not isinstance(table, dict) or len(table) > ENTRIES:
             raise FormatError(f"a header of more than {ENTRIES} tensors, or of none")
+
         metadata = table.get("__metadata__") or {}
         text = metadata.get(HEADER, "{}") if isinstance(metadata, dict) else None
         header = parse_json(text) if isinstance(text, str) else None
@@ -56,6 +58,7 @@ def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[s
         raise FormatError(
             f"expected a {kind} file, found {named}", path=path, expected=kind, actual=named
         )
+
     if type(header.get("version")) is not int or header["version"] > version:
         raise FormatError(
             f"written in format version {quoted(header.get('version'))}, this latentedit reads "

@@ -220,6 +220,7 @@ def open_reduced(source: str | os.PathLike[str]) -> tuple[Image.Image, int]:
                 and found <= REDUCED**2 * most
             ):
                 factor = next(f for f in (1, 2, REDUCED) if found <= f**2 * most)
+
             if factor > 1:
                 file.draft(None, (width // factor, height // factor))
             _check_size(file, name)
@@ -233,6 +234,7 @@ def _upright(image: Image.Image, name: str, background: tuple[int, int, int]) ->
             f"{SMALLEST}",
             path=name,
         )
+
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
@@ -285,6 +287,7 @@ def _on_background(image: Image.Image, background: tuple[int, int, int]) -> Imag
         part = part.convert("RGBA")
         ground = Image.new("RGBA", part.size, (*background, 255))
         found.paste(Image.alpha_composite(ground, part).convert("RGB"), box[:2])
+
     return _kept_info(found, image)
 
 
@@ -340,6 +343,7 @@ def check_picture(path: str | os.PathLike[str]) -> str:
         raise ArgumentError(
             f"the name of an image must end in one of {', '.join(WRITTEN)}", path=path
         )
+
     if outputs.in_force():
         outputs.check(path)
         if is_foreign(path):
@@ -348,6 +352,7 @@ def check_picture(path: str | os.PathLike[str]) -> str:
                 "or remove that file",
                 path=path,
             )
+
     return kind
 
 
@@ -468,6 +473,7 @@ def save_image(
     kind = check_picture(path)
     picture = to_pil(image) if isinstance(image, Tensor) else image
     options: dict[str, Any] = {}
+
     if kind == "PNG":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text("Description", note)
@@ -500,4 +506,5 @@ def write_picture(
             f"cannot write {path}: {kind} does not take {picture.width} x {picture.height} "
             f"pixels ({error})"
         ) from error
+
     write_bytes(path, buffer.getvalue())

@@ -40,6 +40,7 @@ def alone(lock: str | os.PathLike[str], what: str | os.PathLike[str]) -> Iterato
     path = Path(lock)
     folder_is_new = not path.parent.exists()
     handle = _taken(path, what)
+
     try:
         yield
     finally:

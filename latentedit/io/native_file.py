@@ -54,6 +54,7 @@ def read_tensors(
         KeyError,
     ) as error:
         raise FormatError(f"not a {kind} file, or damaged ({reason(error)})", path=path) from error
+
     for name, tensor in tensors.items():
         check_numbers(path, name, tensor)
     return header, tensors

@@ -177,6 +177,7 @@ def try_onnx(
     )
     if known in _tried:
         return
+
     check_onnx(path)
     _try(path, shape, outputs or {})
     _tried.add(known)
@@ -296,9 +297,11 @@ class _Reader:
                 raise FormatError(
                     f"a field of {length} bytes where {message.end - self._at} are left"
                 )
+
             inner = MESSAGES[message.kind].get(number)
             if inner is not None:
                 return self._entered(inner, self._at + length)
+
             self._block(message, number, length)
             self._at += length
         elif wire in (LONG, SHORT):
@@ -400,6 +403,7 @@ class _Reader:
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
+
             shift += 7
             if shift > 63:
                 raise FormatError("a number of more than 64 bits")

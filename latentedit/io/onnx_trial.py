@@ -27,6 +27,7 @@ def limit(seconds: float, memory: int | None = None) -> None:
         import resource
     except ImportError:  # Windows
         return
+
     limits = [(resource.RLIMIT_CPU, sum(os.times()[:2]), seconds)]
     limits += [] if memory is None else [(resource.RLIMIT_AS, _addresses(), memory)]
     for what, taken, more in limits:
@@ -35,6 +36,7 @@ def limit(seconds: float, memory: int | None = None) -> None:
         resource.setrlimit(
             what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
         )
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 

@@ -84,6 +84,7 @@ def check_program(
     marks: list[int] = []
     memo: dict[int, Shape] = {}
     work = read = 0
+
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         name = opcode.name
         if name in refused:
@@ -100,6 +101,7 @@ def check_program(
             and abs(argument) > largest
         ):
             raise FormatError("a number far larger than the file")
+
         if isinstance(argument, bytes | bytearray | str):
             read += len(argument)
         if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
@@ -108,6 +110,7 @@ def check_program(
                 raise FormatError(f"a reference to the object number {str(place)[:20]} of {count}")
             memo[place] = stack[-1]
             continue
+
         before = list(opcode.stack_before)
         taken: list[Shape] = []
         if name == "MARK":
@@ -121,8 +124,10 @@ def check_program(
             taken = stack[start:]
             del stack[start:]
             before = before[: before.index(pickletools.markobject)]
+
         if len(before) > len(stack) - (marks[-1] if marks else 0):
             raise FormatError("an instruction without its objects")
+
         for _ in before:
             taken.insert(0, stack.pop())
         if name in ("GET", "BINGET", "LONG_BINGET"):
@@ -148,6 +153,7 @@ def check_program(
                 1 + sum(shape[1] for shape in taken),
                 given,
             )
+
         if made[0] > DEEPEST:
             raise FormatError(f"containers nested more than {DEEPEST} deep")
         if made[1] > WIDEST and name not in FILLING:

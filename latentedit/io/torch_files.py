@@ -192,6 +192,7 @@ class _Reader(pickle.Unpickler):
             return self.options
         if (module, name) in BUILDERS:
             return Builder(partial(BUILDERS[module, name], self.budget))
+
         if (module, name) not in NAMES:
             asked = shown(f"{module[:60]}.{name[:60]}")
             if _is_of_a_program(module, name):
@@ -214,6 +215,7 @@ class _Reader(pickle.Unpickler):
             or any(part is not None for part in pid[5:])
         ):
             raise FormatError("a reference to something other than a storage")
+
         kind = pid[1]
         key = pid[2]
         count = pid[4]
@@ -224,10 +226,12 @@ class _Reader(pickle.Unpickler):
             or count < 0
         ):
             raise FormatError("a reference to something other than a storage")
+
         if key not in self.storages:
             self.storages[key] = Storage(
                 kind.dtype, count, self.numbers(key, count * kind.dtype.itemsize)
             )
+
         found = self.storages[key]
         if (found.dtype, found.count) != (kind.dtype, count):
             raise FormatError("one storage with numbers of two kinds")
@@ -267,6 +271,7 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
                     mapped: Any = view
                     found = _read_older(mapped, size, budget)
+
         check_things(found)
         budget.check_bytes(found, held_bytes)
         return _plain(found, {})
@@ -308,6 +313,7 @@ def _read_archive(path: str | os.PathLike[str], budget: Budget) -> Any:
             raise FormatError("not an archive of torch's")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
             raise FormatError("an archive with compressed members, which torch never writes")
+
         prefix = program.removesuffix("data.pkl")
         if f"{prefix}byteorder" in members and archive.read(f"{prefix}byteorder") != b"little":
             raise FormatError("numbers whose high bytes come first")

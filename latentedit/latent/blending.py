@@ -93,6 +93,7 @@ def _weighted(a: Stored, share_a: float, b: Stored, share_b: float) -> Stored:
         return _scaled(b, share_b)
     if share_b == 0 or not b:
         return _scaled(a, share_a)
+
     names = {name.removesuffix("/u") for name in {*a, *b} if not name.endswith("/v")}
     found: Stored = {}
     for name in sorted(names):
@@ -106,6 +107,7 @@ def _weighted(a: Stored, share_a: float, b: Stored, share_b: float) -> Stored:
         else:
             wholes = [expand_deltas(part)[name] * share for part, share in parts]
             found[name] = torch.stack(wholes).sum(dim=0)
+
     return found
 
 
@@ -130,6 +132,7 @@ def _rows_of_parameters(generator: Generator) -> dict[str, int]:
     rows: dict[str, int] = {}
     row = 0
     blocks: list[Any] = list(generator.synthesis.blocks)
+
     for block_of, resolution in zip(blocks, generator.config.block_resolutions, strict=True):
         block = f"b{resolution}"
         first = row
@@ -139,6 +142,7 @@ def _rows_of_parameters(generator: Generator) -> dict[str, int]:
             row += 1
         rows[f"{block}.const"] = rows[f"{block}.skip"] = first
         rows[f"{block}.torgb"] = min(row, generator.num_ws - 1)
+
     return rows
 
 

@@ -30,6 +30,7 @@ def compress_deltas(deltas: Deltas, rank: int | None) -> dict[str, Tensor]:
             stored[f"{name}/v"] = (v[:rank] * root[:, None]).reshape(-1, *delta.shape[1:]).half()
         else:
             stored[name] = delta.half()
+
     return stored
 
 
@@ -82,4 +83,5 @@ def with_deltas(generator: Generator, deltas: Deltas) -> Generator:
                 f"the latent's tuned difference does not fit this generator ({shown(name)})"
             )
         parameters[name].data += delta.to(moved.device)
+
     return moved

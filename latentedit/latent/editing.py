@@ -70,6 +70,7 @@ def edit_holding(
             "these directions cannot be edited and held at the same time: they are linearly "
             "dependent"
         )
+
     missing = wanted - gradients @ step.flatten()
     correction = gradients.T @ torch.linalg.solve(gradients @ gradients.T, missing)
     return torch.add(ws, (step + correction.reshape(step.shape)).to(ws))

@@ -89,11 +89,13 @@ class Latent:
                 f"this latent has {rows} x {width} numbers, the generator takes "
                 f"{generator.num_ws} x {generator.w_dim}"
             )
+
         shapes = [tuple(map_.shape) for map_ in self.noise or []]
         if shapes and shapes != generator.synthesis.noise_shapes:
             raise IncompatibleError(
                 "the sizes of this latent's noise maps do not match the generator"
             )
+
         sizes = [size for _, size in generator.synthesis.style_layers]
         if self.styles and [offset.shape[-1] for offset in self.styles] != sizes:
             raise IncompatibleError("this latent's style offsets do not fit the generator")
@@ -114,6 +116,7 @@ class Latent:
             generator = with_deltas(
                 generator, expand_deltas(self.tuned, dict(generator.synthesis.named_parameters()))
             )
+
         return render(
             generator,
             self.rows(generator.num_ws).to(device),
@@ -138,6 +141,7 @@ def render(
     own = generator.synthesis.styles(ws)
     if [s.shape[1] for s in own] != [offset.shape[-1] for offset in styles]:
         raise IncompatibleError("this latent's style offsets do not fit the generator")
+
     moved: Tensor = generator.synthesis.synthesize(
         [s + o for s, o in zip(own, styles, strict=True)], noise=noise
     )
@@ -175,6 +179,7 @@ def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
         raise ArgumentError.of_shape(
             "ws", "[1, num_ws, w_dim], as a latent file holds one latent", latent.ws.shape
         )
+
     check_writable(path, latent)
     tensors = {"ws": latent.ws.float()}
     for index, map_ in enumerate(latent.noise or []):
@@ -217,6 +222,7 @@ def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
         raise FormatError.of("a latent's space", "w, w+ or s", header["space"], path=path)
     if not all(is_number(value) for value in (header.get("distances") or {}).values()):
         raise FormatError("a latent file's distances must be numbers", path=path)
+
     edits = (header.get("settings") or {}).get("edits", [])
     if not isinstance(edits, list) or not all(isinstance(edit, str) for edit in edits):
         raise FormatError(
@@ -224,9 +230,11 @@ def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
         )
     if not all(isinstance(text, str) for text in (header.get("source") or {}).values()):
         raise FormatError("a latent file's source must be a name and a checksum", path=path)
+
     crop = header.get("crop")
     if crop is not None and not _is_quad(crop):
         raise FormatError("a latent file's crop must be four corners of two numbers", path=path)
+
     safe = header.get("safe") or {}
     if len(safe) > MOST_SLIDERS or not all(_are_ends(ends) for ends in safe.values()):
         raise FormatError(

@@ -27,6 +27,7 @@ def parse_layers(text: str, num_ws: int) -> tuple[int, int]:
             raise ArgumentError.of("layers", expected, text, advice=meant(text, NAMED_LAYERS))
         first = int(parts[0])
         last = int(parts[-1])
+
     if first > last:
         raise ArgumentError(f"layers go from low to high: write {last}-{first} instead of {text}")
     if last >= num_ws:

@@ -53,6 +53,7 @@ def on_rows(ws: Tensor, direction: Movable, added: Tensor, layers: str | Layers 
         raise IncompatibleError(
             f"direction of shape {list(added.shape)} does not fit ws of shape {list(ws.shape)}"
         )
+
     first, last = layer_range(layers if layers is not None else direction.layers, ws.shape[1])
     mask = torch.zeros(ws.shape[1], 1, dtype=ws.dtype, device=ws.device)
     mask[first : last + 1] = 1
@@ -84,6 +85,7 @@ def _style_step(generator: Generator, direction: Movable, layers: str | Layers =
         raise ArgumentError(
             "a direction without the standard deviations of the channels cannot move styles"
         )
+
     layers_of = generator.synthesis.style_layers
     channels = sum(size for _, size in layers_of)
     if direction.vector.shape != (channels,):
@@ -91,6 +93,7 @@ def _style_step(generator: Generator, direction: Movable, layers: str | Layers =
             f"direction of shape {list(direction.vector.shape)} does not fit a generator of "
             f"{channels} style channels"
         )
+
     first, last = layer_range(layers if layers is not None else direction.layers, generator.num_ws)
     moved = torch.cat([torch.full((size,), float(first <= row <= last)) for row, size in layers_of])
     return moved * direction.vector * direction.scale

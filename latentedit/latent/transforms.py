@@ -72,6 +72,7 @@ def transform_offsets(
             "only StyleGAN3 networks can turn and move their pictures; this one has a constant "
             "input"
         )
+
     offsets = list(styles or [])
     own = generator.synthesis.styles(ws.to(generator.device))
     if not offsets:

@@ -72,6 +72,7 @@ def kid(
     size = min(len(real), len(fake), SUBSET_SIZE)
     subsets = 1 if size == len(real) == len(fake) else SUBSETS
     module = import_with_torchvision("torchmetrics.image.kid")
+
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the metric will store all features
         torch.manual_seed(seed)
@@ -88,6 +89,7 @@ def kid(
             total += float(metric.compute()[0])
             if progress:
                 progress(1)
+
         return total / subsets
 
 

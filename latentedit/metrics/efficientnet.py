@@ -94,6 +94,7 @@ class EfficientNetLite0(nn.Module):
 
         x = F.relu6(self._convolve("stem", x, 2))
         number = 0
+
         for count, first in STAGES:
             for repeat in range(count):
                 before = x

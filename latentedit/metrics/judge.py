@@ -122,10 +122,12 @@ def load_judge(path: str | os.PathLike[str]) -> Judge:
             name: t.shape for name, t in expected.items()
         }:
             raise FormatError("the tensors do not match the classifier in the header", path=path)
+
         weights = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
         for name, tensor in weights.items():
             check_numbers(path, name, tensor)
         judge.load_state_dict(weights, assign=True)
+
     return judge.eval().requires_grad_(False)
 
 
@@ -140,6 +142,7 @@ def _built(header: Mapping[str, Any]) -> Judge:
     heads = header["heads"]
     _check_whole(1, WIDEST, channels=channels, resolution=resolution, reduction=reduction)
     _check_whole(1, 64, fields=fields)
+
     if layers is not None:
         if not isinstance(layers, list) or not 1 <= len(layers) <= 100:
             raise FormatError(f"a classifier has 1 to 100 layers, found {quoted(layers)}")

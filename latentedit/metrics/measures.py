@@ -60,14 +60,17 @@ def measure(
             "a generator cannot be measured with the discriminator its training started from; "
             "name another network"
         )
+
     expected = (generator.channels, generator.resolution, generator.resolution)
     if data.shape != expected:
         raise IncompatibleError(
             f"the model generates images of shape {expected}, the training set has {data.shape}"
         )
+
     real = of_pictures(features, data, mirror=mirror, progress=progress)
     fake = of_generator(features, generator, count, seed, progress)
     found: dict[str, float] = {}
+
     for name in metrics:
         if name == "kid":
             found["kid"] = kid(real, fake, seed, progress)
@@ -75,6 +78,7 @@ def measure(
             found["fid"] = fid(real, fake)
         else:
             found["precision"], found["recall"] = precision_recall(real, fake)
+
     return found
 
 
@@ -109,6 +113,7 @@ def separability_of(
     generator = model.generator
     z = sample_z(seed, generator.z_dim, count).to(generator.device)
     parts: dict[str, list[Tensor]] = {}
+
     with torch.no_grad():
         w = generator.mapping.map(z, random_labels(generator, seed, count))
         for some in w.split(BATCH):
@@ -124,6 +129,7 @@ def separability_of(
                     )
             if progress:
                 progress(len(some))
+
     scores = {name: torch.cat(values) for name, values in parts.items()}
     scores = {
         name: odds
@@ -155,6 +161,7 @@ def inversion_of(
     options = InversionOptions("w", "adam", steps, pixel_weight=1.0, seed=seed)
     projector = Projector(model, settings)
     found: dict[str, list[float]] = {}
+
     for start in range(0, len(pictures), BATCH):
         rows = range(start, min(start + BATCH, len(pictures)))
         result = projector.invert(
@@ -167,6 +174,7 @@ def inversion_of(
         for distances in result.distances:
             for name, value in distances.items():
                 found.setdefault(name, []).append(value)
+
     return {f"inversion_{name}": statistics.median(values) for name, values in found.items()}
 
 
@@ -214,6 +222,7 @@ def measure_of(
     distances = [name for name in metrics if name in METRICS]
     others = [name for name in metrics if name in OTHERS]
     check_metrics([name for name in metrics if name not in OTHERS])
+
     # Of precision, more is better: the best snapshot is not kept by it.
     distances.sort(key=lambda name: name == "precision")
     if distances[0] == "precision":
@@ -222,6 +231,7 @@ def measure_of(
         raise ArgumentError(
             "inversion needs images that were not used for training", advice="add `held_out`"
         )
+
     network = load_features(features, device)
     judge = load_judge(features).to(device) if "separability" in others else None
     of_pictures(network, data, mirror=mirror)
@@ -244,6 +254,7 @@ def measure_of(
                 held_out.read(rows), held_out.labels[rows], [held_out.names[i] for i in rows]
             )
             figures.update(inversion_of(model, some, 100))
+
         return {f"metric/{name}": value for name, value in figures.items()}
 
     return found

@@ -73,6 +73,7 @@ def perceptual_path_length(
                 generator.mapping.map(slerp(z[:n], z[n:], t + step), labels)
                 for step in (0.0, EPSILON)
             ]
+
         images = [generator.synthesis(w[:, None].expand(-1, generator.num_ws, -1)) for w in pair]
         if crop:
             size = generator.resolution
@@ -89,6 +90,7 @@ def perceptual_path_length(
                     F.interpolate(image, (size, size), mode="bilinear", align_corners=False)
                     for image in images
                 ]
+
         a, b = (perceptual.features(image) for image in images)
         found.append(distance(a, b).cpu() / EPSILON**2)
 

@@ -49,6 +49,7 @@ def linear_separability(
 
     x = latents.detach().cpu().numpy().astype(np.float64)
     entropies = {}
+
     for name, values in scores.items():
         odds = values.detach().cpu().numpy().astype(np.float64)
         if odds.shape != (len(x),):
@@ -59,6 +60,7 @@ def linear_separability(
             raise DataError(
                 f"the classifier gives all images the same answer for {name!r}; nothing to separate"
             )
+
         scaled = StandardScaler().fit_transform(x[chosen])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

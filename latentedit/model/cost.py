@@ -60,6 +60,7 @@ def estimate_cost(model: Model, device: torch.device) -> Cost:
         g = Generator(own.config)
         ws = torch.empty(1, g.num_ws, g.w_dim)
         noise = [torch.empty(shape, requires_grad=True) for shape in g.synthesis.noise_shapes]
+
     g.requires_grad_(False)
     weights = sum(p.numel() for p in own.parameters()) * 4
     with torch.no_grad():
@@ -128,6 +129,7 @@ def _discriminator(model: Model) -> tuple[float, float, float]:
         image = torch.empty(
             1, config.channels, config.resolution, config.resolution, requires_grad=True
         )
+
     d.requires_grad_(False)
     flop, kept, _ = count_work(lambda: DiscriminatorDistance(d).features(image))
     return flop, kept, sum(p.numel() for p in d.parameters()) * 4
@@ -145,6 +147,7 @@ def _stlpips(resolution: int) -> tuple[float, float, float]:
         # After the ReLU, the largest of neighbours, the unit vectors.
         kept += 3 * 4 * outputs * pixels
         weights += 4 * kernel**2 * inputs * outputs
+
     return flop, kept, weights
 
 
@@ -162,6 +165,7 @@ def _lpips(resolution: int) -> tuple[float, float, float]:
             weights += 4 * 9 * inputs * channels
             inputs = channels
         side //= 2
+
     return flop, kept, weights
 
 

@@ -73,11 +73,13 @@ def save_model(path: str | os.PathLike[str], model: Model, *, half: bool = False
         tensors.update(
             {f"{prefix}/{name}": tensor for name, tensor in network.state_dict().items()}
         )
+
     if half:
         tensors = {
             name: tensor.half() if _is_halved(name, tensor) else tensor
             for name, tensor in tensors.items()
         }
+
     tensors |= _encoder_tensors(model)
     header: dict[str, Any] = {
         "generator": model.generator.config.as_dict(),
@@ -125,6 +127,7 @@ def load_encoder(path: str | os.PathLike[str], model: Model) -> None:
         found = fingerprint_in(path, header)
         reason = f"this encoder belongs to the generator {found[:12]}, the model is {own[:12]}"
         raise IncompatibleError(reason, path=path, expected=found, actual=own)
+
     with complete(path, "model"):
         _take_encoder(model, header, tensors, path)
 
@@ -139,6 +142,7 @@ def _take_encoder(
     sizes = (generator.resolution, generator.channels, generator.num_ws, generator.w_dim)
     if (config.resolution, config.channels, config.num_ws, config.w_dim) != sizes:
         raise IncompatibleError("the encoder does not fit the generator", path=path)
+
     model.encoder = with_weights(Encoder, config, parts, path)
     if factors is not None:
         if (
@@ -155,6 +159,7 @@ def build_native(path: Path, header: dict[str, Any], tensors: dict[str, Tensor])
         raise FormatError(
             "contains only an encoder, not a model", path=path, advice="give it with `encoder`"
         )
+
     with complete(path, "model"):
         generator = with_weights(
             Generator,
@@ -179,6 +184,7 @@ def build_native(path: Path, header: dict[str, Any], tensors: dict[str, Tensor])
         )
         if header.get("encoder"):
             _take_encoder(model, header, tensors, path)
+
     return model
 
 

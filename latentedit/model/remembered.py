@@ -35,6 +35,7 @@ def networks() -> dict[str, Path]:
     except (Error, OSError) as error:
         LOG.debug("the list of networks cannot be read: %s", error)
         return {}
+
     if not isinstance(kept, dict):
         return {}
     return {key: Path(value) for key, value in kept.items() if isinstance(value, str)}
@@ -47,6 +48,7 @@ def remember(fingerprint: str, path: str | os.PathLike[str]) -> None:
     place = Path(os.path.abspath(path))
     if list(known.items())[-1:] == [(fingerprint, place)]:
         return
+
     known.pop(fingerprint, None)
     known[fingerprint] = place
     kept = {key: str(value) for key, value in list(known.items())[-MOST:]}

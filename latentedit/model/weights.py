@@ -56,6 +56,7 @@ def with_weights(
                 "represented",
                 path=path,
             )
+
         tensor = tensors[name]
         if tensor.shape != expected[name].shape:
             shapes = f"{list(tensor.shape)}, expected {list(expected[name].shape)}"
@@ -73,11 +74,13 @@ def with_weights(
             raise FormatError(
                 f"{name_of_kind} tensor {name} claims more numbers than the file holds", path=path
             )
+
     storages = {
         t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()
     }
     if sum(t.numel() * 4 for t in tensors.values()) > 4 * sum(storages.values()) + SLACK:
         raise FormatError(f"the {name_of_kind}'s tensors share the same numbers", path=path)
+
     # Copies, as networks of one file may share tensors.
     weights = {
         name: tensor.detach().to(torch.float32, copy=True).contiguous()
@@ -88,6 +91,7 @@ def with_weights(
     network.load_state_dict(weights, assign=True)
     if isinstance(config, EncoderConfig | PublishedEncoderConfig):
         return network
+
     filter = fir_taps(config.resample_filter or (1,))  # in no file
     for module in network.modules():
         if "resample_filter" in module._buffers:

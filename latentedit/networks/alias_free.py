@@ -120,6 +120,7 @@ def filtered_layers(config: GeneratorConfig) -> list[FilteredLayer]:
         raise ArgumentError(
             "generator config: alias_free has frequencies or widths that no network can have"
         )
+
     layers = []
     for index in range(options.layers + 1):
         before = max(index - 1, 0)
@@ -146,6 +147,7 @@ def filtered_layers(config: GeneratorConfig) -> list[FilteredLayer]:
                 options.radial,
             )
         )
+
     return layers
 
 
@@ -175,6 +177,7 @@ def lowpass(
         radius = np.hypot(*np.meshgrid(time, time))
         argument = torch.from_numpy(2 * np.pi * cutoff * np.maximum(radius, 1e-12 / rate))
         kernel = (torch.special.bessel_j1(argument) / argument).numpy() * np.outer(window, window)
+
     # A list, as an array stays on the CPU whatever the device is.
     return torch.tensor((kernel / kernel.sum()).tolist(), dtype=torch.float32)
 

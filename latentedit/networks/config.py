@@ -135,6 +135,7 @@ class GeneratorConfig:
             )
         if self.architecture == "stylegan1" and self.conv_clamp is not None:
             raise ArgumentError("generator config: the first StyleGAN has no clamped activations")
+
         check_clamp(self.conv_clamp)
         check_widths(self.resolution, self.channel_base, self.channel_widths)
         self._check_alias_free()
@@ -142,6 +143,7 @@ class GeneratorConfig:
             raise ArgumentError.of(
                 "generator config: joint_labels", "true or false", self.joint_labels
             )
+
         object.__setattr__(self, "channel_widths", tuple(self.channel_widths))
         object.__setattr__(
             self, "resample_filter", usual_taps(self.architecture, self.resample_filter)
@@ -156,8 +158,10 @@ class GeneratorConfig:
                 raise ArgumentError(
                     f"generator config: alias_free has the unknown entry {quoted(unknown[0])}"
                 )
+
             layers = AliasFree(**layers)
             object.__setattr__(self, "alias_free", layers)
+
         if (self.architecture == "stylegan3") != isinstance(layers, AliasFree):
             raise ArgumentError(
                 'generator config: alias_free belongs to the architecture "stylegan3", and to no '
@@ -267,6 +271,7 @@ def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:
         raise ArgumentError(
             f"a resampling filter has at most {LONGEST} taps, all numbers; got {len(taps)}"
         )
+
     largest = max(abs(tap) for tap in taps)
     if largest > 1e6 or abs(sum(taps)) <= 1e-6 * largest:  # it is divided by its sum
         raise ArgumentError("a resampling filter has taps of at most 1e6 whose sum is not 0")

@@ -156,6 +156,7 @@ class DiscriminatorBlock(nn.Module):
             image = (
                 downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
             )
+
         assert x is not None
         if self.architecture == "resnet":
             skip = self.skip(x, gain=math.sqrt(0.5))
@@ -235,6 +236,7 @@ class Discriminator(nn.Module):
                 num_layers=config.mapping_layers,
                 track_average=False,
             )
+
         self.b4 = DiscriminatorEpilogue(
             config, self.cmap_dim or (config.c_dim if config.label_logits else 0) or 1
         )
@@ -284,6 +286,7 @@ class Discriminator(nn.Module):
                     "c", f"one-hot labels of shape [{len(logits)}, {self.config.c_dim}]", str(shape)
                 )
             logits = (logits * full(c)).sum(dim=1, keepdim=True)
+
         return logits
 
 
@@ -306,6 +309,7 @@ class GrowingDiscriminator(Discriminator, Growing):
         ]
         x = blocks[first].fromrgb(image.to(types[first]))
         features = []
+
         for index, block in enumerate(self.blocks[first:], start=first):
             x = block(x.to(types[index]))
             share = level - index
@@ -313,6 +317,7 @@ class GrowingDiscriminator(Discriminator, Growing):
                 coarser = blocks[index + 1].fromrgb(shrink(image).to(types[index + 1]))
                 x = torch.lerp(x.to(coarser.dtype), coarser, share)
             features.append(x)
+
         return features or [x], None
 
 

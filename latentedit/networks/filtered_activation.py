@@ -210,6 +210,7 @@ def _upwards(filter: Tensor, plan: ActivationPlan) -> list[Link]:
             links.append(
                 Link(0, phase, (phase + first - plan.padding[0]) // plan.up, taps[first :: plan.up])
             )
+
     return links
 
 
@@ -228,6 +229,7 @@ def _downwards(taps: Tensor, plan: ActivationPlan) -> list[Link]:
                         taps[first :: plan.up],
                     )
                 )
+
     return links
 
 
@@ -284,6 +286,7 @@ def _along(
         taps = F.pad(link.taps, (before, high - low - (end - first) + 1 - before - len(link.taps)))
         part = _depthwise(near[link.source], taps[:, None] if dim == 2 else taps[None])
         found[link.target] = found[link.target].add_(part) if link.target in found else part
+
     return {phase: Piece(picture, first) for phase, picture in found.items()}
 
 
@@ -357,6 +360,7 @@ class _Grid:
         links = [turn(link) for link in _downwards(places, self.plan)]
         near: Phases = {}
         (top, bottom), (left, right) = _reach(links, *rows), _reach(links, *columns)
+
         for r, line in sources.items():
             near[r] = {
                 c: _window(
@@ -364,6 +368,7 @@ class _Grid:
                 )
                 for c, x in line.items()
             }
+
         found: Phases = {}
         for down in links:
             for across in links:
@@ -379,6 +384,7 @@ class _Grid:
                 line[across.target] = (
                     line[across.target].add_(part) if across.target in line else part
                 )
+
         return found
 
 
@@ -416,6 +422,7 @@ def _forward_in_phases(
     tall, columns = -(-height // phases), (0, -(-width // phases))
     shape, form = (*x.shape[:2], tall * phases, columns[1] * phases), torch.channels_last
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
+
     for rows in _strips(x, tall, plan):
         needed = _reach(grid.down, *rows), _reach(grid.down, *columns)
         u = grid.raised(x, *needed)
@@ -427,10 +434,12 @@ def _forward_in_phases(
                     if moved is None
                     else _times_slope(moved[r][c], line[c], plan)
                 )
+
         lowered = grid.lowered(u, (needed[0][0], needed[1][0]), rows, columns)
         for r, line in lowered.items():
             for c, part in line.items():
                 y[:, :, rows[0] * phases + r : rows[1] * phases : phases, c::phases] = part
+
     return y[:, :, :height, :width]
 
 
@@ -449,6 +458,7 @@ def _adjoint_in_phases(
     }
     back, columns = [link.reverse() for link in grid.up], (0, x.shape[3])
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
     for rows in _strips(x, x.shape[2], plan):
         needed = _reach(back, *rows), _reach(back, *columns)
         u = grid.raised(x, *needed)
@@ -459,4 +469,5 @@ def _adjoint_in_phases(
         y[:, :, rows[0] : rows[1]] = grid.raised_adjoint(
             v, (needed[0][0], needed[1][0]), rows, columns
         )
+
     return y

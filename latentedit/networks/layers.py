@@ -130,10 +130,12 @@ class Conv2d(nn.Module):
         bias = None if self.bias is None else (self.bias * scale).to(x.dtype)
         if is_differentiated_twice() and prefers_own_gradients(x.device):
             return self._differentiable(x, weight, bias, gain)
+
         fast = self.activation and bias is not None and fused.available(x)
         added = None if fast else bias
         k = weight.shape[-1]
         f = self.resample_filter.shape[-1]
+
         if self.down > 1 and k == 1:
             x = F.conv2d(downsample2d(x, self.resample_filter, self.down), weight, added)
         elif self.down > 1:
@@ -169,6 +171,7 @@ class Conv2d(nn.Module):
             x = convolution(x, weight, Form(self.down))
         else:
             x = convolution(x, weight, Form(padding=self.padding))
+
         if bias is not None:
             x = x + bias[:, None, None]
         if self.up > 1:

@@ -45,6 +45,7 @@ class MappingNetwork(nn.Module):
                 f"fc{index}",
                 FullyConnected(inputs, w_dim, activation=True, lr_multiplier=lr_multiplier),
             )
+
         if track_average:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -58,6 +59,7 @@ class MappingNetwork(nn.Module):
                     f"{None if z is None else list(z.shape)}"
                 )
             parts.append(full(z))
+
         if self.c_dim:
             if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
                 expected = f"one-hot labels of shape [N, {self.c_dim}]"
@@ -65,6 +67,7 @@ class MappingNetwork(nn.Module):
                 reason = f"this network is conditional: c must be {expected}, got {found}"
                 raise ArgumentError(reason, argument="c", expected=expected, actual=found)
             parts.append(self.embed(full(c)))
+
         # In the networks of 2019, z and the label's embedding are normalised as one vector.
         parts = [torch.cat(parts, dim=1)] if self.joint_labels else parts
         x = torch.cat([normalize_2nd_moment(part) for part in parts], dim=1)

@@ -64,11 +64,13 @@ def modulated_layer(
             weight.abs().amax(dim=(1, 2, 3), keepdim=True) * weight[0].numel() ** 0.5
         )
         styles = styles / styles.abs().amax(dim=1, keepdim=True)
+
     after = demodulation(weight, styles) * gain
     noise = None if noise is None else noise.to(x.dtype)
     bias = bias.to(x.dtype)
     if is_differentiated_twice():
         return _composed(x, weight, styles, after, noise, bias, up, filter)
+
     result: Tensor = _Layer.apply(x, weight, styles, after, noise, bias, up, filter)  # type: ignore[no-untyped-call]
     return result
 
@@ -114,6 +116,7 @@ def _composed(
     else:
         x = convolution(x, weight.transpose(0, 1), Form(up, transposed=True))
         x = upfirdn2d(x, filter, padding=_margins(weight.shape[-1], up, filter), gain=up**2)
+
     x = x * after.to(x.dtype)[:, :, None, None] + bias[:, None, None]
     return F.leaky_relu(x if noise is None else x + noise, LRELU_SLOPE)
 
@@ -136,6 +139,7 @@ def _plain_layer(
     else:
         y = convolve(x * before.to(x.dtype)[:, :, None, None], weight.to(x.dtype), up, filter)
         y *= after.to(x.dtype)[:, :, None, None]
+
     if len(x) > 1 or up > 1:
         y += bias[:, None, None]
     if noise is not None:
@@ -170,8 +174,10 @@ def _fused_layer(
         layer = fused.Layer(after, bias, noise, LRELU_SLOPE)
         kernel = weight.to(x.dtype)
         x = fused.pointwise(x, fused.Layer(before))
+
     if up == 1:
         return fused.pointwise(F.conv2d(x, kernel, padding=kernel.shape[-1] // 2), layer)
+
     x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=up)
     geometry = Geometry(1, 1, _margins(kernel.shape[-1], up, filter), up**2, True)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -224,6 +230,7 @@ class _Layer(torch.autograd.Function):
                 None,
                 None,
             )
+
         x, weight, before, after, noise, bias = inputs
         to_x, to_weight, to_before, to_after, to_noise, to_bias = ctx.needs_input_grad[:6]
         if x.is_contiguous(memory_format=torch.channels_last):
@@ -231,6 +238,7 @@ class _Layer(torch.autograd.Function):
         fast = _fusing(y, filter)
         one = len(x) == 1
         for_noise = for_after = for_bias = None
+
         if fast:
             layer = fused.Layer(None if one else after, None, noise, LRELU_SLOPE)
             parts = fused.gradients(gradient, y, layer, to_noise)
@@ -243,6 +251,7 @@ class _Layer(torch.autograd.Function):
         else:
             g = torch.ops.aten.leaky_relu_backward(gradient, y, LRELU_SLOPE, True)
             for_noise = _like(g.sum(dim=1, keepdim=True), noise) if to_noise else None
+
         if not fast and (to_after or to_bias):
             over_map = _sums(g)
             for_bias = over_map.sum(dim=0).to(bias.dtype)
@@ -251,8 +260,10 @@ class _Layer(torch.autograd.Function):
             if noise is not None:
                 for_after = for_after - _sums(g * noise)
             for_after = for_after / after
+
         if not (to_x or to_weight or to_before):
             return None, None, None, for_after, for_noise, for_bias, None, None
+
         if not fast and not one:
             g = g * after.to(g.dtype)[:, :, None, None]
         if ctx.up > 1:
@@ -260,18 +271,21 @@ class _Layer(torch.autograd.Function):
             g = filter_adjoint(
                 g, filter, side, _margins(weight.shape[-1], ctx.up, filter), gain=ctx.up**2
             )
+
         scaled = x if one or not to_weight else _times(x, before, fast)
         kernel = _folded(weight, before, after) if one else weight
         for_x, for_weight = _convolution_gradients(
             g, scaled, kernel.to(x.dtype), ctx.up, to_x or to_before, to_weight
         )
         for_before = None
+
         if fast and not one and to_x:
             parts = fused.gradients(for_x, x, fused.Layer(before))
             for_x = parts.scaled
             for_before = parts.product
         elif to_before:
             for_before = _sums(for_x * x)
+
         if one:
             if for_before is not None:
                 for_before = for_before / _nonzero(before)
@@ -279,6 +293,7 @@ class _Layer(torch.autograd.Function):
                 for_weight = _folded(for_weight, before, after)
         elif to_x and not fast:
             for_x = for_x * before.to(x.dtype)[:, :, None, None]
+
         return (
             for_x if to_x else None,
             for_weight,

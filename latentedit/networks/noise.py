@@ -29,6 +29,7 @@ def noise_maps(noise: Noise, constants: Sequence[Tensor], batch: int) -> list[Te
         if noise == "random":
             return [torch.randn(batch, 1, *map_.shape, device=map_.device) for map_ in constants]
         raise ArgumentError.of("noise", '"const", "random", "none" or a list of maps', noise)
+
     if len(noise) != len(constants):
         raise ArgumentError(
             f"expected {len(constants)} noise maps, coarse to fine, got {len(noise)}"

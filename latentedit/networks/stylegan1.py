@@ -74,6 +74,7 @@ class AdaINLayer(nn.Module):
                 upfirdn2d(x, self.resample_filter, padding=self.resample_filter.shape[-1] // 2)
                 + bias[:, None, None]
             )
+
         if noise is not None:
             x = x + (noise * self.noise_strength[:, None, None]).to(x.dtype)
         return adain(F.leaky_relu(x, LRELU_SLOPE, inplace=not torch.is_grad_enabled()), styles)
@@ -88,6 +89,7 @@ class AdaINBlock(nn.Module):
         out = config.features(resolution)
         w_dim = config.w_dim
         taps = config.resample_filter
+
         if resolution == 4:
             self.const = nn.Parameter(torch.ones(out, 4, 4))
             self.conv0 = AdaINLayer(None, out, w_dim, resolution, resample_filter=taps)
@@ -95,6 +97,7 @@ class AdaINBlock(nn.Module):
             self.conv0 = AdaINLayer(
                 config.features(resolution // 2), out, w_dim, resolution, up=2, resample_filter=taps
             )
+
         self.conv1 = AdaINLayer(out, out, w_dim, resolution, resample_filter=taps)
         self.torgb = Conv2d(out, config.channels, 1)
 
@@ -188,6 +191,7 @@ class AdaINSynthesis(Growing):
         blocks = self.blocks[: len(self.blocks) - whole]
         x: Tensor | None = None
         coarser: Tensor | None = None
+
         for index, block in enumerate(blocks):
             coarser = x
             rows = slice(2 * index, 2 * index + 2)
@@ -197,6 +201,7 @@ class AdaINSynthesis(Growing):
                 maps[rows],
                 block_dtype(precision, block.resolution, block.conv1.weight.dtype),
             )
+
         assert x is not None
         image = full(blocks[-1].torgb(x))
         if share and coarser is not None:

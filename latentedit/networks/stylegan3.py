@@ -64,10 +64,12 @@ class FourierInput(nn.Module):
         shift = torch.stack([one, zero, -across, zero, one, -down, zero, zero, one], dim=1).reshape(
             -1, 3, 3
         )
+
         # [N, 3, 3], from places in the picture to those in the field of sines
         places = turn @ shift @ self.transform
         phases = self.phases + (self.freqs @ places[:, :2, 2:]).squeeze(2)  # [N, C]
         freqs = self.freqs @ places[:, :2, :2]  # [N, C, 2]
+
         # What a transform moves beyond the band would alias, so it fades.
         beyond = (freqs.norm(dim=2) - self.bandwidth) / (self.rate / 2 - self.bandwidth)
         amplitudes = (1 - beyond).clamp(0, 1)  # [N, C]
@@ -150,6 +152,7 @@ class AliasFreeLayer(nn.Module):
             )
             y = y if after is None else y * after.to(x.dtype)[:, :, None, None]
             return y + bias[:, None, None]
+
         # On CPUs the factors cost less inside the weights of one convolution a picture than on
         # activations.
         results = []
@@ -159,6 +162,7 @@ class AliasFreeLayer(nn.Module):
             weight = weight.to(x.dtype).contiguous(memory_format=torch.channels_last)
             one = x[index : index + 1].contiguous(memory_format=torch.channels_last)
             results.append(F.conv2d(one, weight, bias, padding=padding))
+
         return results[0] if len(results) == 1 else torch.cat(results)
 
 
@@ -230,6 +234,7 @@ class AliasFreeSynthesis(nn.Module):
                     and layer.design.out_rate * REDUCED >= self.config.resolution
                 )
                 x = layer(x.to(DTYPES[precision] if high else layer.weight.dtype), style)
+
             assert self.config.alias_free is not None
             image: Tensor = full(x).contiguous() * self.config.alias_free.output_scale
             return image

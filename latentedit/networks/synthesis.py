@@ -60,6 +60,7 @@ class SynthesisLayer(nn.Module):
         )
         if self.clamp is None:
             return x
+
         limit = self.clamp * gain
         return x.clamp(-limit, limit) if torch.is_grad_enabled() else x.clamp_(-limit, limit)
 
@@ -129,12 +130,14 @@ class SynthesisBlock(nn.Module):
             "clamp": config.conv_clamp,
             "resample_filter": config.resample_filter,
         }
+
         if first:
             self.const = nn.Parameter(normal(out, 4, 4))
         else:
             self.conv0 = SynthesisLayer(
                 config.features(resolution // 2), out, config.w_dim, resolution, up=2, **layer
             )
+
         self.conv1 = SynthesisLayer(out, out, config.w_dim, resolution, **layer)
         if last or config.architecture == "skip":
             self.torgb = ToRGB(out, config.channels, config.w_dim, clamp=config.conv_clamp)
@@ -142,6 +145,7 @@ class SynthesisBlock(nn.Module):
             inputs = config.features(resolution // 2)
             doubled = Resampling(up=2, taps=config.resample_filter)
             self.skip = Conv2d(inputs, out, 1, bias=False, resampling=doubled)
+
         self.register_buffer("resample_filter", fir_taps(config.resample_filter), persistent=False)
 
     @property
@@ -195,10 +199,12 @@ class SynthesisBlock(nn.Module):
         half = self.resolution // 2
         taps = self.resample_filter.shape[-1]
         before = (taps + 1) // 2 - 1
+
         # rows of x that a strip's margin would be wrong without
         halo = (max(before + 2, taps - before) + 1) // 2
         features = None
         pictures = []
+
         for top in range(0, self.resolution, self.strip):
             low = max(top // 2 - halo, 0)
             high = min((top + self.strip) // 2 + halo, half)
@@ -217,9 +223,11 @@ class SynthesisBlock(nn.Module):
                 features = torch.empty(
                     1, part.shape[1], side, side, dtype=dtype, device=x.device, memory_format=form
                 )
+
             features[:, :, top : top + self.strip] = part[:, :, rows]
             if picture is not None:
                 pictures.append(picture[:, :, rows])
+
         assert features is not None
         return features, torch.cat(pictures, dim=2) if pictures else None
 
@@ -242,6 +250,7 @@ class SynthesisBlock(nn.Module):
             x = skip + self.conv1(x, styles[1], noise[1], gain=math.sqrt(0.5))
         else:
             x = self.conv1(self.conv0(x, styles[0], noise[0]), styles[1], noise[1])
+
         if image is not None:
             image = upsample2d(image, self.resample_filter)
         if self.has_rgb:
@@ -296,6 +305,7 @@ class SynthesisNetwork(nn.Module):
             )
             found += [(row + index, len(affine.bias)) for index, affine in enumerate(affines)]
             row += len(block.convs)
+
         return found
 
     def styles(self, ws: Tensor) -> list[Tensor]:
@@ -311,6 +321,7 @@ class SynthesisNetwork(nn.Module):
                 row += 1
             if block.has_rgb:
                 styles.append(block.torgb.affine(ws[:, row]))
+
         return styles
 
     def forward(self, ws: Tensor, noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
@@ -364,11 +375,13 @@ class SynthesisNetwork(nn.Module):
                         )
                     )
                 return torch.cat(pictures)
+
             convs = len(block.convs)
             count = len(block.convs) + block.has_rgb
             dtype = block_dtype(precision, block.resolution, block.conv1.weight.dtype)
             x, image = block(x, image, styles[:count], maps[:convs], dtype)
             styles = styles[count:]
             maps = maps[convs:]
+
         assert image is not None
         return image.contiguous()

@@ -57,6 +57,7 @@ def quad_from_face(face: Face, framing: dict[str, Any]) -> Quad:
         complex(bx, by) - complex(ax, ay)
     )
     down = complex(*face.mouth) - eyes if face.mouth is not None else across * usual
+
     # Half the square, along the eyes: the mean of their direction and of that at right angles to
     # the mouth's.
     half = across - 1j * down

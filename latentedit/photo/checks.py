@@ -46,6 +46,7 @@ def remarks(photo: Image.Image, quad: Quad, crop: Tensor) -> list[str]:
     brightness = (crop.mean(dim=1) + 1) / 2
     mean = float(brightness.mean())
     spread = float(brightness.std())
+
     if mean < DARK:
         found.append(f"too dark: mean brightness {mean:.0%}")
     elif mean > BRIGHT:

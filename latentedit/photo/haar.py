@@ -123,6 +123,7 @@ def _cascade_boxes(
     least = int(smallest * min(work.shape))
 
     groups: list[list[tuple[float, float, float, str]]] = []
+
     for name, beside in CASCADES.items():
         for x, y, w, h in _cascade(name).detectMultiScale(
             work, 1.1, beside, minSize=(least, least)
@@ -161,6 +162,7 @@ def _face_in(grey: Any, box: Sequence[float]) -> Face:
     around = (x - width / 2, y - width / 2, width, width)
 
     pair = _find_eyes(grey, centre, side + 0j)
+
     if pair is None:
         left, right = (centre + side * eye for eye in EYES_IN_SQUARE)
         return Face(
@@ -219,10 +221,12 @@ def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, com
     patch = cv2.warpAffine(smooth, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
     top = int(0.2 * size)
     bottom = int(0.72 * size)
+
     # not equalised: the eye cascades find more in the brightness as it is
     patch = patch[top:bottom]
 
     groups: list[list[tuple[complex, str]]] = []
+
     for name in ("eye", "eye_tree_eyeglasses"):
         least = int(0.07 * size)
         most = int(0.3 * size)
@@ -243,6 +247,7 @@ def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, com
         (sum(place for place, _ in group) / len(group), len({name for _, name in group}))
         for group in groups
     ]
+
     for left, left_seen in places:
         for right, right_seen in places:
             if right.real - left.real < 0.1:

@@ -67,6 +67,7 @@ def _tools() -> tuple[Any, Any, Any]:
         raise NotFoundError(
             f"68 landmarks need dlib and its predictor, which are not installed: {EXTRA}"
         )
+
     import dlib
 
     try:
@@ -99,6 +100,7 @@ def find_landmarks(image: Image.Image) -> list[Landmarks]:
             return [
                 _landmarks(pixels, box) for box in sorted(boxes, key=lambda box: box[0] - box[2])
             ]
+
     return []
 
 

@@ -74,6 +74,7 @@ class Onlooker:
                     d <= WHOLE and seen(picture)
                     for d, picture in zip(distances, pictures, strict=True)
                 ]
+
             return found
 
         def seen(picture: Tensor) -> bool:
@@ -107,6 +108,7 @@ class Onlooker:
             )
             rows.append(ws)
             styles.append(offsets)
+
         return scene.draw(rows, styles)
 
 
@@ -164,4 +166,5 @@ def _farthest(
             bound = below if yes else above
             bound[end] = index
         tried = {end: (below[end] + above[end]) // 2 for end in ends if above[end] - below[end] > 1}
+
     return {end: AMOUNTS[index] if index >= 0 else 0.0 for end, index in below.items()}

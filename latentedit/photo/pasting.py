@@ -118,6 +118,7 @@ def paste_back(
     source = np.array([[0, 0], [size, 0], [size, size]], dtype=np.float32) - 0.5
     transform = cv2.getAffineTransform(source, (corners[:3] - 0.5).astype(np.float32))
     drawn = np.asarray(picture).astype(np.float32)
+
     if before is not None:
         if (before.size, before.mode) != (picture.size, picture.mode):
             raise IncompatibleError(
@@ -140,6 +141,7 @@ def paste_back(
     mode = "RGB" if "RGB" in (photo.mode, picture.mode) else "L"
     whole = np.array(photo.convert(mode))
     base = whole[top:bottom, left:right]
+
     if picture.mode == "L" and mode == "RGB":
         parts = cv2.cvtColor(base, cv2.COLOR_RGB2YCrCb)
         parts[..., 0] = _mixed(parts[..., 0], new, share, add=before is not None)

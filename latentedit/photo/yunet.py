@@ -34,6 +34,7 @@ def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Fac
         else pixels
     )
     check_yunet(model, work.shape[1], work.shape[0])
+
     try:
         with silent():
             found = cv2.FaceDetectorYN.create(

@@ -31,6 +31,7 @@ def resolve_device(name: str = "auto") -> torch.device:
             torch.__version__,
         )
         return torch.device(found)
+
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).tolist()  # "meta" is a device too, which computes nothing
@@ -38,6 +39,7 @@ def resolve_device(name: str = "auto") -> torch.device:
         raise NotFoundError(
             f"device {quoted(name)} is not available here ({reason(error)})"
         ) from error
+
     return device
 
 

@@ -81,6 +81,7 @@ def _works(device: torch.device) -> bool:
     except Exception as error:
         LOG.info("no Triton kernels on %s: %s", device, str(error).splitlines()[:1])
         return False
+
     return True
 
 

@@ -48,6 +48,7 @@ def fir(
     across_x = place // depth
     channel = place - across_x * depth
     total = tl.zeros([BLOCK], dtype=tl.float32)
+
     for i in tl.static_range(TAPS):
         up_y = across_y * DOWN + i - top
         from_y = up_y // UP
@@ -130,6 +131,7 @@ def layer_gradients(
                 tl.float32
             )
             noisy += tl.sum(g * map_[:, None], axis=0)
+
         if TO_NOISE:
             tl.store(over_channels + picture * positions + place, tl.sum(g, axis=1), mask=there)
         if FACTORS:

@@ -371,6 +371,7 @@ class AugmentPipe(nn.Module):
             gains = gains * t / (power * t.square()).sum(dim=1, keepdim=True).sqrt()
 
         n, c, h, w = images.shape
+
         # [N * C, 1, k]
         taps = (
             (gains @ self.bands.to(gains.dtype))
@@ -445,6 +446,7 @@ def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
         dtype=inverse.dtype,
     )
     hit = inverse[:, :2] @ corners  # [N, 2, 4]
+
     # [2]: x, y
     low = (-hit).amax(dim=(0, 2))
     high = hit.amax(dim=(0, 2))
@@ -452,6 +454,7 @@ def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
     limit = torch.tensor([w - 1, w - 1, h - 1, h - 1], device=images.device)
     x0, x1, y0, y1 = (int(m) for m in excess.clamp(min=0).minimum(limit).ceil().tolist())
     images = F.pad(images, [x0, x1, y0, y1], mode="reflect")
+
     # One picture a channel: depthwise filtering of few wide-channel pictures is far faster than of
     # many narrow ones.
     planes = images.reshape(1, n * c, *images.shape[2:]).contiguous(
@@ -486,6 +489,7 @@ def _grid(
         # transformation.
         moved = c + (a + b) / 4 + offset - 0.25
         rows.append(torch.stack([a * across, b * down, moved], dim=1) * (4 / side))
+
     theta = torch.stack(rows, dim=1).to(images.dtype)  # [N, 2, 3]
     return F.affine_grid(theta, [len(theta), images.shape[1], *out], align_corners=False)
 
@@ -517,6 +521,7 @@ def _recolor(images: Tensor, color: Tensor) -> Tensor:
         # a grey picture is an RGB one of equal channels
         row = color[:, :3].mean(dim=1, keepdim=True)
         flat = flat * row[:, :, :3].sum(dim=2, keepdim=True) + row[:, :, 3:]
+
     return flat.reshape(images.shape)
 
 

@@ -47,6 +47,7 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:
                 and all(_is_figure(value) for value in record.values())
             ):
                 records.append(record)
+
     return records
 
 
@@ -71,12 +72,14 @@ def save_curves(log: str | os.PathLike[str], path: str | os.PathLike[str]) -> No
     figure = Figure(figsize=(12, 2.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots(rows, 3, squeeze=False)
+
     for axis, (title, lines) in zip(axes.flat, panels, strict=False):
         for name, label in lines.items():
             points = [(record["kimg"], record[name]) for record in records if name in record]
             if points:
                 x, y = zip(*_averaged(points), strict=True)
                 axis.plot(x, y, label=label, marker="." if len(points) < 40 else None, linewidth=1)
+
         axis.set_title(title, fontsize=9, parse_math=False)
         axis.tick_params(labelsize=7)
         axis.set_xlabel("thousands of images", fontsize=7)

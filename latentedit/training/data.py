@@ -128,10 +128,12 @@ class PictureSet:
                         f"no label {name!r}; labels are "
                         f"{', '.join(self.label_names or known) or 'missing'}"
                     )
+
             a = known[one]
             b = known[other]
             if int(self.swap[a]) != a or int(self.swap[b]) != b:
                 raise ArgumentError(f"label {one!r} or {other!r} is in more than one pair")
+
             self.swap[a] = b
             self.swap[b] = a
 
@@ -175,6 +177,7 @@ class PictureSet:
                 order = np.random.default_rng([seed, epoch]).permutation(period)
                 self._orders = dict([*list(self._orders.items())[-1:], (key, order)])
             found.append(int(order[index]))
+
         return found
 
     def batch(self, positions: Iterable[int], seed: int, mirror: bool) -> tuple[Tensor, Tensor]:
@@ -270,6 +273,7 @@ class PictureSource:
         self.path = path
         self._local = threading.local()
         self._top = ""
+
         if os.path.isdir(path):
             found = [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()]
         elif os.path.isfile(path):
@@ -317,6 +321,7 @@ class PictureSource:
             raise FormatError(
                 f"not a readable zip file ({reason(error)})", path=self.path
             ) from error
+
         archive: zipfile.ZipFile = self._local.archive
         return archive
 
@@ -362,6 +367,7 @@ class PictureSource:
                 else self._archive().getinfo(self._top + name).CRC
             )
             digest.update(f"{name} {crc}\n".encode("utf-8", "surrogateescape"))
+
         digest.update(labels.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
 
@@ -397,6 +403,7 @@ class PictureSource:
             size = self._archive().getinfo(self._top + LABELS).file_size
         else:
             size = os.path.getsize(self.path / LABELS)
+
         if size > TEXT + LABEL * pictures:
             raise FormatError(
                 f"{LABELS} has {size} bytes, expected at most {TEXT + LABEL * pictures}",
@@ -505,18 +512,21 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
                 path=path,
             )
         return torch.nn.functional.one_hot(torch.tensor(rows), count).float(), label_names
+
     if all(isinstance(row, list) for row in rows):
         lengths = sorted({len(row) for row in rows})
         if len(lengths) > 1:
             raise FormatError(
                 f"{LABELS} has labels of unequal length ({lengths[0]} and {lengths[-1]})", path=path
             )
+
         try:
             vectors = torch.tensor(rows, dtype=torch.float32)
         except (ValueError, TypeError, OverflowError, RuntimeError) as error:
             raise FormatError(
                 f"{LABELS} has labels that are not numbers ({reason(error)})", path=path
             ) from error
+
         if vectors.ndim != 2 or not bool(vectors.isfinite().all()):
             raise FormatError(f"{LABELS} has labels that are no finite numbers", path=path)
         return vectors, []
@@ -560,6 +570,7 @@ def write_pictures(
                     "as there are",
                     path=path,
                 )
+
             buffer = io.BytesIO()
             picture.save(buffer, "PNG", icc_profile=None)
             write(name, buffer.getvalue())
@@ -615,6 +626,7 @@ def _check_replaceable(path: Path) -> None:
             ours = archive.comment == WRITTEN_BY
     except Exception:  # whatever it is, it is no data set of ours
         ours = False
+
     if not ours:
         raise OutputError(
             "already exists, and latentedit did not write it; give the output another name, or "

@@ -102,6 +102,7 @@ def join_world(device: str = "cpu") -> World:
             f"WORLD_SIZE is set, but not {', '.join(n for n in names if n not in given)}; start "
             "with torchrun"
         )
+
     try:
         rank = int(os.environ["RANK"])
         size = int(os.environ["WORLD_SIZE"])
@@ -116,4 +117,5 @@ def join_world(device: str = "cpu") -> World:
         raise ArgumentError(
             f"cannot join the other processes ({str(error).splitlines()[0]})"
         ) from error
+
     return World(rank, size, local_rank)

@@ -140,6 +140,7 @@ class EncoderTrainer:
         dim = self.encoder.config.w_dim
         synthesis = partial(self.generator.synthesis, precision=self.precision)
         shapes = self.generator.synthesis.noise_shapes
+
         with torch.no_grad():
             known = sample_rows(
                 self.generator, self.statistics, own, draws, *(() if plus else (0.0, 0.0))
@@ -163,6 +164,7 @@ class EncoderTrainer:
         u = torch.zeros(self.batch, rows, dim, device=self.device)
         terms: dict[str, float] = {}
         space = "w+" if plus else "w"
+
         for number in range(self.encoder.config.passes):
             shared, offsets = self.encoder(image, rendered, u)
             u = u + shared + (offsets if plus else 0)
@@ -177,6 +179,7 @@ class EncoderTrainer:
                 apart = distance(self.perceptual.features(drawn), target)
                 loss = loss + (apart + (drawn - image[own:]).square().mean(dim=(1, 2, 3))).sum()
                 terms[f"{space} {number} photos"] = float(apart.detach().mean())
+
             (loss / self.batch).backward()
             u = u.detach()
             if number + 1 < self.encoder.config.passes:
@@ -228,9 +231,11 @@ class EncoderTrainer:
             self.generator
         ):
             raise IncompatibleError("the training state belongs to another encoder")
+
         step = state["step"]
         if type(step) is not int or not 0 <= step < 2**53:
             raise FormatError.of("the training state's step", "a whole number of at least 0", step)
+
         self.curvature = _curvature(state, self.encoder.config)
         restore_network(self.encoder, state, "encoder")
         restore_network(self.averaged, state, "averaged")

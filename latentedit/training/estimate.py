@@ -57,6 +57,7 @@ def estimate_training(
 
     flop_g, kept_g = (amount / n for amount in count_work(lambda: g.synthesis(ws, noise=noise))[:2])
     flop_d, kept_d = (amount / n for amount in count_work(lambda: d(images, labels))[:2])
+
     # Passes over a picture: forward 1, backward 2 (1 where weights need none), double backward 3
     # forwards more.
     path = 0.5 / config.path_interval * 6 if config.path_weight else 0

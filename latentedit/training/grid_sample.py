@@ -90,6 +90,7 @@ def _gathered(images: Tensor, grid: Tensor) -> Tensor:
     top = y.detach().floor()
     planes = images.flatten(2)  # [N, C, H * W]
     total = images.new_zeros(n, channels, *grid.shape[1:3])
+
     for column, across in ((left, left + 1 - x), (left + 1, x - left)):
         for row, down in ((top, top + 1 - y), (top + 1, y - top)):
             inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)

@@ -151,6 +151,7 @@ def train(
                 "took over "
                 + " and ".join(f"{share:.0%} of the {name}" for name, share in shares.items())
             )
+
         trainer.agree()
         run = (
             _Folder(out, trainer, framing, options.provenance or {}, held_out, options.measure)
@@ -169,6 +170,7 @@ def train(
     next_snapshot = (
         (trainer.images_seen // int(config.snapshot_kimg * 1000) + 1) * config.snapshot_kimg * 1000
     )
+
     with (
         held,
         _interruptible() as interrupted,
@@ -201,8 +203,10 @@ def train(
                         report(figures)
                 except Error as error:
                     failure = error
+
             if world.any(failure is not None, trainer.device):
                 raise failure or FormatError("the first process stopped; its message says why")
+
             if due:
                 next_snapshot += config.snapshot_kimg * 1000
             if stop:
@@ -272,6 +276,7 @@ class _Folder:
             rows = _spaced(len(self.held_out))
             unseen = trainer.coarsened(from_uint8(self.held_out.read(rows)))
             figures["logits_held_out"] = trainer.logits(unseen, self._held_out_labels()[rows])
+
         figures["logits_generated"] = trainer.logits(
             self.fakes[:PROBED], self.grid_c[:PROBED].cpu()
         )
@@ -331,6 +336,7 @@ class _Folder:
                 save_model(self.out / "model-best.safetensors", model)
                 write_bytes(path, json.dumps(before).encode())
                 self.best = before
+
         return before.get("kimg")
 
 

@@ -40,6 +40,7 @@ def philox(counter: Counter, key: tuple[int, int]) -> Tensor:
         c3 = one & MASK
         k0 = (k0 + WEYL[0]) & MASK
         k1 = (k1 + WEYL[1]) & MASK
+
     return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), dim=-1)
 
 

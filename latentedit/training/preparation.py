@@ -106,8 +106,10 @@ class Preparation:
                     path=name,
                 )
             return picture, (left, top, left + side, top + side)
+
         if width != height and self.fit == "skip":
             raise DataError(f"is {width} x {height}, not square", path=name)
+
         if width != height and self.fit == "pad":
             side = max(width, height)
             before = ((side - height) // 2, (side - width) // 2)
@@ -175,6 +177,7 @@ def prepared(
             # The text, as an error keeps its traceback, and with it open files.
             skipped.images.append(str(error))
             continue
+
         stored = _free(portable(name), taken)
         taken.add(stored.casefold())
         if sources is not None:
@@ -221,6 +224,7 @@ def class_labels(
             )
         table = _csv_labels(Path(labels), column, root)
         return table.get
+
     if column is not None:
         raise ArgumentError("a column needs a CSV file of labels", advice="give it with `labels`")
 
@@ -255,11 +259,13 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     source = PictureSource(root)
     known = set(source.names)
+
     for number, row in enumerate(rows, start=2):
         name = row.get("file", "")
         label = row.get(column, "").strip()
         if not label:
             continue
+
         beside = table.parent / name
         # as Windows writes it, or a shell completes it
         if not os.path.isfile(beside) and name not in known:
@@ -271,6 +277,7 @@ def _csv_labels(table: Path, column: str, root: Path) -> dict[str, str]:
             and beside.resolve().is_relative_to(root.resolve())
         ):
             name = beside.resolve().relative_to(root.resolve()).as_posix()
+
         if name not in known:
             raise NotFoundError(f"no such file {name} in {root}", path=table, line=number)
         if found.setdefault(name, label) != label:

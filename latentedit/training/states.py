@@ -31,6 +31,7 @@ def restore_network(network: nn.Module, state: Mapping[str, Any], name: str) -> 
             f"the run's networks are of another shape (the training state's {name} has other "
             "tensors)"
         )
+
     for key, tensor in own.items():
         check_like(tensors[key], tensor, f"{name}/{key}")
     # A plain dictionary, as one of torch's carries versions of its layout that a file can set.
@@ -48,6 +49,7 @@ def check_like(found: Any, own: Tensor, name: str) -> None:
             f"the run's networks are of another shape (the training state's {shown(name)} has "
             f"{shapes})"
         )
+
     if found.dtype != own.dtype:
         raise FormatError(
             f"the training state's {shown(name)} is of {found.dtype}, expected {own.dtype}"

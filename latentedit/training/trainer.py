@@ -86,6 +86,7 @@ class Trainer:
                 "StyleGAN3 networks are read, rendered and inverted, but not trained; choose "
                 "another architecture"
             )
+
         clamp = {"conv_clamp": 256.0} if config.precision == "fp16" else {}
         try:
             self.g = Generator(GeneratorConfig(**{**clamp, **config.generator, **shape})).to(
@@ -96,6 +97,7 @@ class Trainer:
             ).to(self.device)
         except TypeError as error:
             raise FormatError(f"training configuration: {error}") from error
+
         self._check_growing()
         self.rounds = self._rounds()
         self.g.requires_grad_(False)
@@ -188,6 +190,7 @@ class Trainer:
                 f"a batch of {batch} is not a multiple of a micro-batch of {at_once} on {world} "
                 "processes"
             )
+
         count = batch // at_once
         group = self.d.config.mbstd_group_size if self.d.config.mbstd_channels else 1
         if count > 1 and at_once % min(group, batch):
@@ -195,6 +198,7 @@ class Trainer:
                 f"a micro-batch of {at_once} is not a multiple of the minibatch-deviation group "
                 f"of {group}"
             )
+
         mine = range(self.world.rank * count // world, (self.world.rank + 1) * count // world)
         return [range(index, batch, count) for index in mine]
 
@@ -240,6 +244,7 @@ class Trainer:
                 "StyleGAN3 networks are read, rendered and inverted, but not trained",
                 path=model.path,
             )
+
         sources: list[tuple[str, nn.Module, nn.Module | None]] = [
             ("raw generator", self.g, model.raw_generator or model.generator),
             ("generator", self.g_ema, model.generator),
@@ -264,6 +269,7 @@ class Trainer:
                 )
             for key in fitting:
                 ours.state_dict()[key].copy_(theirs[key])
+
         self.started_from = fingerprint(model.generator)
         del shares["raw generator"]
         return shares
@@ -324,6 +330,7 @@ class Trainer:
         batch = self.config.batch
         sums: dict[str, Tensor] = {}
         self._sums["main"] = sums
+
         with (
             self._training(self.g_parameters, self.g_optimizer),
             self._training(self.d_parameters, self.d_optimizer),
@@ -362,6 +369,7 @@ class Trainer:
         names = "path_length", "path_penalty"
         sums = {name: torch.zeros([], device=self.device) for name in names}
         self._sums["path"] = sums
+
         with self._training(self.g_parameters, self.g_optimizer):
             for samples in self.rounds:
                 part = range(samples.start, count, samples.step)
@@ -404,6 +412,7 @@ class Trainer:
         labels = self.feed.labels[draws.integers(self.feed.period)].to(self.dtype)
         w = g.mapping.map(draws.normal(g.z_dim), labels)
         ws = w[:, None].expand(-1, g.num_ws, -1)
+
         if config.style_mixing:
             other = g.mapping.map(draws.normal(g.z_dim), labels)[:, None]
             used = (
@@ -415,6 +424,7 @@ class Trainer:
             mixed = draws.uniform(1) < config.style_mixing
             second = mixed & (torch.arange(g.num_ws, device=self.device) >= crossing)  # [N, num_ws]
             ws = torch.where(second[:, :, None], other, ws)
+
         noise = draws.maps([shape[1:] for shape in g.synthesis.noise_shapes])
         images = g.synthesis(ws, noise=noise, precision=self.precision)
         return images, ws if keep_rows else w, labels
@@ -442,6 +452,7 @@ class Trainer:
             for parameter in parameters:
                 if parameter.grad is not None:
                     torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
+
         optimizer.step()
 
     @torch.no_grad()
@@ -459,6 +470,7 @@ class Trainer:
                 sums["path_length"].to(self.path_mean.dtype), self.config.path_decay
             )
             sums["path_length"] = self.path_mean.clone()
+
         sign = sums.pop("sign").float()
         self.signs += torch.stack(
             [sign * self.config.batch, torch.full_like(sign, self.config.batch)]
@@ -552,13 +564,16 @@ class Trainer:
                 f"the training state has version {quoted(state.get('version'))}, expected "
                 f"{STATE_VERSION}"
             )
+
         missing = self.state().keys() - state.keys() - {"started_from"}
         if missing:
             raise FormatError(f"incomplete training state: {sorted(missing)[0]} is missing")
+
         ours = self.config.as_dict()
         theirs = state["config"]
         if not isinstance(theirs, dict):
             raise FormatError.of("the training state's config", "options by name", theirs)
+
         different = [
             name
             for name in ours
@@ -571,8 +586,10 @@ class Trainer:
             raise IncompatibleError(
                 f"the run was started with other options: {changes}", advice=CHANGED
             )
+
         if state["data"] != self.data.digest() and not accept_changes:
             raise IncompatibleError("the run was started with other data", advice=CHANGED)
+
         self._check_counters(state)
         for name in ("g", "d", "g_ema"):
             restore_network(getattr(self, name), state, name)
@@ -596,11 +613,13 @@ class Trainer:
             check_like(state["p"], self.augment.p, "p")
             if not 0 <= float(state["p"]) <= 1:
                 raise FormatError.of("the training state's p", "a probability", float(state["p"]))
+
         for name in ("images_seen", "steps"):
             if type(state[name]) is not int or not 0 <= state[name] < 2**53:
                 raise FormatError.of(
                     f"the training state's {name}", "a whole number of at least 0", state[name]
                 )
+
         if not isinstance(state["seconds"], int | float) or not 0 <= state["seconds"] < 2**53:
             raise FormatError.of(
                 "the training state's seconds", "a number of at least 0", state["seconds"]
