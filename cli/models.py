@@ -186,26 +186,36 @@ def model() -> None:
     show_default=True,
     help="Layout of a .pt: rosinality's checkpoint, or a state_dict with NVIDIA's names.",
 )
+@click.option(
+    "--loader",
+    type=click.Choice(["stylegan2-ada", "stylegan3"]),
+    help="NVIDIA's code that a .pkl is for (default: stylegan2-ada, for a StyleGAN3 network "
+    "stylegan3). Stylegan3's code loads StyleGAN2 networks too.",
+)
 @framing_option
-def convert(source: str, target: str, layout: str, framing: str | None) -> None:
+def convert(source: str, target: str, layout: str, loader: str | None, framing: str | None) -> None:
     """Convert the model IN (a bundled name, or a file of any supported format) to OUT, a
-    .safetensors or .pt file.
+    .safetensors, .pt or .pkl file.
 
     The fingerprint stays the same, so latents and directions work with both files. A .safetensors
     file stores --framing. The command lists what the layout cannot store. Rosinality's layout
     cannot store the clamp of activations; the command measures on random images how much that
-    changes.
+    changes. A .pkl is a network pickle that NVIDIA's own programs load. It contains no source code.
 
     \b
     Example:
       latentedit model convert stylegan2-ffhq.pt ffhq.safetensors
+      latentedit model convert ffhq.safetensors ffhq.pkl --loader stylegan3
     """
     from latentedit.formats.checkpoints import save_plain
+    from latentedit.formats.nvidia_writer import Code, save_nvidia
     from latentedit.formats.rosinality import save_rosinality
     from latentedit.inversion.published_encoder import PublishedEncoder
     from latentedit.model.native import save_model
     from latentedit.networks.fingerprint import fingerprint
 
+    if loader is not None and not target.endswith(".pkl"):
+        raise ArgumentError(f"{target}: --loader is for a .pkl as OUT")
     found = read_model(source, "cpu", framing)
     if target.endswith(".safetensors"):
         save_model(target, found)
@@ -222,8 +232,11 @@ def convert(source: str, target: str, layout: str, framing: str | None) -> None:
                 left_out = save_rosinality(target, found, progress)
             for what in left_out:
                 log.warn(f"left out: {what}")
+    elif target.endswith(".pkl"):
+        for what in save_nvidia(target, found, cast(Code | None, loader)):
+            log.warn(what)
     else:
-        raise ArgumentError(f"{target}: OUT must end in .safetensors or .pt")
+        raise ArgumentError(f"{target}: OUT must end in .safetensors, .pt or .pkl")
     click.echo(f"fingerprint {fingerprint(found.generator)}")
     say_written(target)
 

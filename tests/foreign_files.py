@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentedit.directions import Direction
 from latentedit.formats.checkpoints import save_plain
+from latentedit.formats.nvidia_writer import save_nvidia
 from latentedit.formats.rosinality import save_rosinality
 from latentedit.inversion.encoder import Encoder, EncoderConfig
 from latentedit.inversion.preconditioner import Curvature
@@ -379,6 +380,7 @@ def seeds(folder: Path, network: Any) -> dict[str, tuple[Path, str]]:
     save_model(folder / "native.safetensors", replace(model, encoder=encoder, curvature=curvature))
     save_rosinality(folder / "rosinality.pt", model)
     save_plain(folder / "plain.pt", model)
+    save_nvidia(folder / "written.pkl", model)
     torch.save(genforce_state(), folder / "genforce.pth")
     torch.save(
         torch.load(folder / "rosinality.pt", weights_only=True),

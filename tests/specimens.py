@@ -204,6 +204,7 @@ MODELS = (
     "genforce.pth",
     "legacy.pt",
     "nvidia.pkl",
+    "written.pkl",
     "tensorflow.pkl",
 )
 PICTURES = (

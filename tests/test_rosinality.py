@@ -139,7 +139,7 @@ def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
     save_model(tmp_path / "grey.safetensors", Model(tiny_generator(), tiny_discriminator()))
     line = complaint("model", "convert", tmp_path / "grey.safetensors", tmp_path / "x.pt")
     assert "rosinality's layout has no place for 1 channels" in line
-    assert "OUT must end in .safetensors or .pt" in complaint(
+    assert "OUT must end in .safetensors, .pt or .pkl" in complaint(
         "model", "convert", tmp_path / "grey.safetensors", tmp_path / "x.onnx"
     )
     slow = Model(tiny_generator(channels=3, mapping_lr_multiplier=0.5))

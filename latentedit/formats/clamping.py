@@ -49,6 +49,7 @@ class ClampEffect:
             self.beyond += int((size > self.limit).sum())
             self.count += size.numel()
 
+        module: Any
         for module in network.modules():
             if getattr(module, "clamp", None) is not None:
                 module.clamp = None

@@ -44,6 +44,43 @@ class Record(dict[str, Any]):
     __setstate__ = Sealed.__setstate__
 
 
+class PlainRecord(Record):
+    """A module whose class is named in the loader's own source, as `latentedit.formats.nvidia_writer` writes it."""
+
+    __slots__ = ()
+    kind = ""
+
+    def __new__(cls) -> "PlainRecord":
+        made = super().__new__(cls)
+        made.class_name = cls.kind
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise FormatError("a module without a state")
+        self.update(state)
+
+
+SOURCES = ("training.networks", "training.networks_stylegan2", "training.networks_stylegan3")
+"""Where NVIDIA's code has its networks: of stylegan2-ada-pytorch, and two of stylegan3 ..."""
+MODULES = (
+    "Conv2dLayer",
+    "Discriminator",
+    "DiscriminatorBlock",
+    "DiscriminatorEpilogue",
+    "FullyConnectedLayer",
+    "Generator",
+    "MappingNetwork",
+    "MinibatchStdLayer",
+    "SynthesisBlock",
+    "SynthesisInput",
+    "SynthesisLayer",
+    "SynthesisNetwork",
+    "ToRGBLayer",
+)
+"""... and their classes."""
+
+
 def _record(meta: Any) -> Record:
     if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
         raise FormatError("a persistent object without a state")
@@ -200,10 +237,15 @@ class RestrictedUnpickler(pickle.Unpickler):
     def __init__(self, stream: Any, budget: Budget) -> None:
         super().__init__(stream, encoding="latin1")
         self.budget = budget
+        self.modules: dict[tuple[str, str], type[PlainRecord]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in COUNTED:
             return Builder(partial(COUNTED[module, name], self.budget))
+        # Classes of its own, as a pickle may try to change those that it is given.
+        if module in SOURCES and name in MODULES:
+            own = type(name, (PlainRecord,), {"__slots__": (), "kind": name})
+            return self.modules.setdefault((module, name), own)
         found = ALLOWED.get((module, name))
         if found is None:
             asked = shown(f"{module[:60]}.{name[:60]}")
