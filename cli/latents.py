@@ -164,6 +164,58 @@ def export(source: str, out: str) -> None:
     say_written(out)
 
 
+@latent.command()
+@click.argument("sources", nargs=-1, required=True, metavar="LATENT...")
+@model_option(None)
+@click.option("--out", type=click.Path(), required=True, help="Model file (.safetensors) to write.")
+@click.option(
+    "--latents",
+    "folder",
+    type=click.Path(),
+    help="Folder for the latents that go with the model (default: the folder of --out).",
+)
+@click.option("--force", is_flag=True, help="Accept latents of another generator.")
+def bake(
+    sources: tuple[str, ...], model_name: str | None, out: str, folder: str | None, force: bool
+) -> None:
+    """Write a model file whose generator has the tuned difference of LATENT in its weights.
+
+    Every LATENT is written again as NAME-baked.safetensors, without the difference. With the new
+    model it renders exactly the same image. Several latents must share one difference, as "invert
+    --tune --together" makes them. The model can be converted to the other layouts, which have no
+    place for differences.
+
+    \b
+    Example:
+      latentedit latent bake latents/me.safetensors --out me-model.safetensors
+      latentedit model convert me-model.safetensors me.pkl
+    """
+    from latentedit.formats.load_latent import load_latent
+    from latentedit.io.folders import distinct
+    from latentedit.latent.latent_file import save_latent
+    from latentedit.model.baking import bake as baked
+    from latentedit.model.baking import check_tuned
+    from latentedit.model.native import save_model
+    from latentedit.networks.fingerprint import fingerprint
+
+    if not out.endswith(".safetensors"):
+        raise ArgumentError(f"{out}: --out must end in .safetensors; convert the model afterwards")
+    paths = [Path(source) for source in dict.fromkeys(sources)]
+    found = [load_latent(path) for path in paths]
+    model = model_for(found[0], model_name, "cpu", force)
+    for path, one in zip(paths, found, strict=True):
+        check_tuned(one, path)
+    made, latents = baked(model, found, force=force)
+    names = distinct(paths)
+    save_model(out, made)
+    say_written(out)
+    for path, one in zip(paths, latents, strict=True):
+        place = Path(folder or Path(out).parent) / f"{names[path]}-baked.safetensors"
+        save_latent(place, one)
+        say_written(place)
+    click.echo(f"fingerprint {fingerprint(made.generator)}")
+
+
 def _pair(
     first: str, second: str, model_name: str | None, device: str, force: bool
 ) -> tuple["Latent", "Latent", "Model"]:

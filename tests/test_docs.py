@@ -216,7 +216,10 @@ def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ):
         assert (tmp_path / name).is_file(), name
     own = fingerprint(generator)
-    for name in ("ffhq.safetensors", "ffhq-rosinality.pt", "ffhq-plain.pt", "framed.safetensors"):
+    for name in (
+        *("ffhq.safetensors", "ffhq-rosinality.pt", "ffhq-plain.pt", "framed.safetensors"),
+        *("ffhq-nvidia.pkl", "ffhq-nvidia3.pkl"),
+    ):
         assert fingerprint(load_generator(tmp_path / name)) == own, name
 
 

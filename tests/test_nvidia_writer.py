@@ -1,12 +1,12 @@
 """Pickles for NVIDIA's loaders: what is in them, and that they are read again.
 
-That NVIDIA's own code loads them and renders the same pictures was measured with that code (docs/networks.md says how).
+That NVIDIA's own code loads them and renders the same pictures was measured with that code
+(docs/networks.md says how).
 """
 
 import pickle
 import pickletools
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -64,7 +64,7 @@ def test_what_is_written_is_read_again(tmp_path: Path, file: str, code: Code) ->
 def test_the_program_names_classes_and_tensors_alone(tmp_path: Path, file: str, code: Code) -> None:
     save_nvidia(tmp_path / "x.pkl", load_model(REFERENCE / file), code)
     program = list(pickletools.genops((tmp_path / "x.pkl").read_bytes()))
-    names = {argument for opcode, argument, _ in program if opcode.name == "GLOBAL"}
+    names = {str(argument) for opcode, argument, _ in program if opcode.name == "GLOBAL"}
     tensors = {
         "collections OrderedDict",
         "torch._utils _rebuild_tensor_v2",
@@ -88,13 +88,15 @@ def test_the_program_names_classes_and_tensors_alone(tmp_path: Path, file: str, 
         *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BINFLOAT", "BINUNICODE", "BINBYTES"),
         *("EMPTY_DICT", "SETITEMS", "EMPTY_LIST", "APPENDS", "EMPTY_TUPLE", "TUPLE"),
     }
-    words = " ".join(argument for opcode, argument, _ in program if opcode.name == "BINUNICODE")
+    words = " ".join(
+        str(argument) for opcode, argument, _ in program if opcode.name == "BINUNICODE"
+    )
     assert "module_src" not in words
     assert "import" not in words
 
 
 @pytest.fixture
-def their_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def their_modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Stand-ins for the classes of NVIDIA's code: modules without a ``forward``."""
     package = ModuleType("training")
     monkeypatch.setitem(sys.modules, "training", package)
@@ -105,7 +107,7 @@ def their_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
             found[f"{source}.{name}"] = type(name, (nn.Module,), {"__module__": source})
             setattr(module, name, found[f"{source}.{name}"])
         monkeypatch.setitem(sys.modules, source, module)
-    yield found
+    return found
 
 
 @pytest.mark.parametrize(("file", "code"), FILES)
@@ -154,7 +156,8 @@ def test_without_a_discriminator_there_is_a_fresh_one(tmp_path: Path) -> None:
     generator = tiny_generator(channels=3, c_dim=2)
     first = save_nvidia(tmp_path / "one.pkl", Model(generator))
     assert first == [
-        "their loader asks for a discriminator, and there is none to write; the file gets an untrained"
+        "their loader asks for a discriminator, and there is none to write; the file gets an "
+        "untrained"
         " one (random weights of seed 0)"
     ]
     torch.rand(1)

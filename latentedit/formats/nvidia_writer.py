@@ -1,8 +1,10 @@
-"""Networks as pickles that NVIDIA's code loads (``legacy.load_network_pkl`` of stylegan2-ada-pytorch and stylegan3).
+"""Networks as pickles that NVIDIA's code loads (``legacy.load_network_pkl`` of
+stylegan2-ada-pytorch and stylegan3).
 
-NVIDIA's own pickles carry the source code of their modules, which a loader executes. Those written here hold none: every module
-names its class in the loader's own source (``training.networks.Generator``), with its attributes, tensors and the arguments that
-it is constructed from.
+NVIDIA's own pickles carry the source code of their modules, which a loader executes. Those written
+here hold none: every module names its class in the loader's own source
+(``training.networks.Generator``), with its attributes, tensors and the arguments that it is
+constructed from.
 """
 
 import math
@@ -39,14 +41,17 @@ def save_nvidia(path: str | os.PathLike[str], model: Model, code: Code | None = 
     """Write ``model`` as a network pickle; reading it again keeps the fingerprint.
 
     Args:
-        code: whose loader the file is for. None means stylegan3's for StyleGAN3 networks, and stylegan2-ada-pytorch's for
-            StyleGAN2 networks, which stylegan3's loads under other names.
+        code: whose loader the file is for. None means stylegan3's for StyleGAN3 networks, and
+            stylegan2-ada-pytorch's for StyleGAN2 networks, which stylegan3's loads under other
+            names.
 
     Returns:
-        What was left out or added, a line each. The loaders ask for a discriminator; a model without one gets a fresh one.
+        What was left out or added, a line each. The loaders ask for a discriminator; a model
+            without one gets a fresh one.
 
     Raises:
-        Error: a network that their code cannot construct (the first StyleGAN, irregular widths, jointly normalised labels).
+        Error: a network that their code cannot construct (the first StyleGAN, irregular widths,
+            jointly normalised labels).
     """
     config = model.generator.config
     alias_free = config.alias_free is not None
@@ -278,8 +283,10 @@ class _StyleGAN2:
         return self.modules.module("SynthesisNetwork", attributes, {}, {}, parts)
 
     def block(self, resolution: int) -> Instance:
-        config, prefix = self.config, f"synthesis.b{resolution}"
-        first, last = resolution == 4, resolution == config.resolution
+        config = self.config
+        prefix = f"synthesis.b{resolution}"
+        first = resolution == 4
+        last = resolution == config.resolution
         inputs = 0 if first else config.features(resolution // 2)
         outputs = config.features(resolution)
         parts = {} if first else {"conv0": self.layer(f"{prefix}.conv0", resolution, up=2)}
@@ -454,8 +461,10 @@ class _Discriminator:
         return self.modules.module("Discriminator", attributes, {}, {}, parts)
 
     def block(self, resolution: int) -> Instance:
-        config, prefix = self.config, f"b{resolution}"
-        inside, outputs = config.features(resolution), config.features(resolution // 2)
+        config = self.config
+        prefix = f"b{resolution}"
+        inside = config.features(resolution)
+        outputs = config.features(resolution // 2)
         first = resolution == config.resolution
         usual: Arguments = {"activation": "lrelu", "clamp": config.conv_clamp}
         parts = {}
@@ -531,7 +540,8 @@ class _StyleGAN3:
         self.modules = _Modules(network, "networks_stylegan3")
 
     def generator(self) -> Instance:
-        config, free = self.config, self.config.alias_free
+        config = self.config
+        free = self.config.alias_free
         assert free is not None
         sizes = {"z_dim": config.z_dim, "c_dim": config.c_dim, "w_dim": config.w_dim}
         picture = {"img_resolution": config.resolution, "img_channels": config.channels}
@@ -617,7 +627,8 @@ class _StyleGAN3:
         )
 
     def layer(self, design: FilteredLayer) -> Instance:
-        prefix, config = f"synthesis.{design.name}", self.config
+        prefix = f"synthesis.{design.name}"
+        config = self.config
         given = {
             "w_dim": config.w_dim,
             "is_torgb": design.rgb,

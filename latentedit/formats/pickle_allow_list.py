@@ -45,7 +45,8 @@ class Record(dict[str, Any]):
 
 
 class PlainRecord(Record):
-    """A module whose class is named in the loader's own source, as `latentedit.formats.nvidia_writer` writes it."""
+    """A module whose class is named in the loader's own source, as
+    `latentedit.formats.nvidia_writer` writes it."""
 
     __slots__ = ()
     kind = ""

@@ -1,4 +1,5 @@
-"""Writing pickles of plain values, tensors, and objects of classes that are not here: instruction by instruction.
+"""Writing pickles of plain values, tensors, and objects of classes that are not here: instruction
+by instruction.
 
 Python's own pickler can only name what it can import. The programs written here use protocol 3.
 """
@@ -30,7 +31,8 @@ class Name:
 
 @dataclass
 class Instance:
-    """An object that the reader makes of its class ``kind`` without calling ``__init__``, and gives ``state``."""
+    """An object that the reader makes of its class ``kind`` without calling ``__init__``, and gives
+    ``state``."""
 
     kind: Name
     state: Mapping[str, Any] = field(default_factory=dict)
@@ -43,7 +45,8 @@ STORAGE = Name("torch.storage", "_load_from_bytes")
 
 
 def write_pickle(stream: BinaryIO, value: Any) -> None:
-    """Write ``value``: None, booleans, numbers, words, bytes, lists, tuples, dictionaries, tensors (float32), `Instance`s.
+    """Write ``value``: None, booleans, numbers, words, bytes, lists, tuples, dictionaries, tensors
+    (float32), `Instance`s.
 
     An `Instance` that occurs twice is written once. An ``nn.Parameter`` stays one.
 
@@ -137,8 +140,11 @@ class _Writer:
         self.name(TENSOR)
         self.put(b"(")
         self.call(STORAGE, _storage(plain))
-        for part in (0, tuple(plain.shape), plain.stride(), False, OrderedDict()):
-            self.write(part)
+        self.write(0)
+        self.write(tuple(plain.shape))
+        self.write(plain.stride())
+        self.write(False)
+        self.write(OrderedDict())
         self.put(b"tR")
 
 

@@ -68,6 +68,11 @@ def expand_deltas(
     return deltas
 
 
+def same_difference(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
+    """Whether two differences, as files store them, are the same numbers."""
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
 @torch.no_grad()
 def with_deltas(generator: Generator, deltas: Deltas) -> Generator:
     """A copy of ``generator`` moved by ``deltas``.
