@@ -153,13 +153,17 @@ def face_options(function: F) -> F:
     )
     function = click.option("--landmarks", metavar="AX,AY,BX,BY,MX,MY", help=marks)(function)
     return click.option(
-        "--face-detector", metavar="FILE", help="YuNet model (.onnx) that finds faces."
+        "--face-detector",
+        metavar="FILE",
+        help='YuNet model (.onnx), or yunet after "latentedit model fetch yunet".',
     )(function)
 
 
 def perceptual_options(function: F) -> F:
     function = click.option(
-        "--perceptual-weights", metavar="FILE", help="LPIPS weights: vgg16-397923af.pth."
+        "--perceptual-weights",
+        metavar="FILE",
+        help='LPIPS weights (default: those that "latentedit model fetch vgg16" downloaded).',
     )(function)
     kinds = click.Choice(["auto", "lpips", "stlpips", "discriminator"])
     text = (

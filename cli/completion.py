@@ -26,8 +26,9 @@ def models(_: str) -> list[str]:
 def downloads(_: str) -> list[str]:
     """Everything that ``model fetch`` knows."""
     from latentedit.formats.zoo import catalogue
+    from latentedit.io.weights import WEIGHTS
 
-    return list(catalogue())
+    return [*catalogue(), *WEIGHTS]
 
 
 def sliders(_: str) -> list[str]:

@@ -48,7 +48,7 @@ from latentedit.errors import ArgumentError, meant
 @click.option(
     "--inception-weights",
     type=click.Path(),
-    help="Inception weights, if they are not in torch hub's cache.",
+    help='Inception weights (default: those of "latentedit model fetch inception").',
 )
 @click.option(
     "--count",

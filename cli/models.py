@@ -244,7 +244,8 @@ def convert(source: str, target: str, layout: str, loader: str | None, framing: 
 @model.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def zoo(as_json: bool) -> None:
-    """List published networks with their resolution, licence and (if known) size.
+    """List published networks with their resolution, licence and (if known) size, then auxiliary
+    weights.
 
     Only "latentedit model fetch" downloads anything.
 
@@ -257,14 +258,13 @@ def zoo(as_json: bool) -> None:
     from itertools import groupby
 
     from latentedit.formats.zoo import catalogue
+    from latentedit.io.weights import WEIGHTS
 
     entries = list(catalogue().values())
     if as_json:
-        click.echo(
-            json.dumps(
-                [{**asdict(entry), "here": entry.path.is_file()} for entry in entries], indent=2
-            )
-        )
+        everything = [*entries, *WEIGHTS.values()]
+        facts = [{**asdict(entry), "here": entry.path.is_file()} for entry in everything]
+        click.echo(json.dumps(facts, indent=2))
         return
     for (source, licence), group in groupby(
         entries, key=lambda entry: (entry.source, entry.licence)
@@ -277,17 +277,26 @@ def zoo(as_json: bool) -> None:
             click.echo(
                 f"  {entry.name:36} {entry.resolution:>5} px  {size:7} {', '.join(notes)}".rstrip()
             )
+    click.echo("auxiliary weights")
+    for weights in WEIGHTS.values():
+        here = ", here" if weights.path.is_file() else ""
+        size = f"{max(weights.bytes / 1e6, 0.1):.{0 if weights.bytes > 1e6 else 1}f} MB"
+        click.echo(f"  {weights.name:36} {size:>8}  {weights.use}{here}")
+        click.echo(f"    licence: {weights.licence}")
 
 
 @model.command()
 @click.argument("name")
 @click.option(
     "--sha256",
-    help="Expected checksum (default: the checksum of the first download, which is recorded).",
+    help="Expected checksum (default: the published one, or that of the first download, which is"
+    " recorded).",
 )
 def fetch(name: str, sha256: str | None) -> None:
-    """Download the published network NAME to the cache folder. NAME then works wherever a model is
-    expected.
+    """Download the published network or the auxiliary weights NAME to the cache folder.
+
+    The NAME of a network then works wherever a model is expected. Auxiliary weights are found by
+    what needs them: vgg16 (LPIPS), inception (FID), yunet (--face-detector yunet), clip.
 
     Run the same command again to resume an interrupted download. The folder is LATENTEDIT_CACHE, or
     latentedit in the user's cache folder.
@@ -295,16 +304,21 @@ def fetch(name: str, sha256: str | None) -> None:
     \b
     Example:
       latentedit model fetch ada-ffhq
+      latentedit model fetch vgg16
     """
     from latentedit.formats.zoo import catalogue
-    from latentedit.formats.zoo import fetch as run
+    from latentedit.io.download import Download, checksum
+    from latentedit.io.download import fetch as run
+    from latentedit.io.weights import WEIGHTS, Weights
 
-    entries = catalogue()
+    entries: dict[str, Download] = {**catalogue(), **WEIGHTS}
     if name not in entries:
         advice = meant(name, entries, '"latentedit model zoo" lists the names')
         raise NotFoundError("unknown published network", path=name, advice=advice)
     entry = entries[name]
     click.echo(f"from {entry.address}\nlicence: {entry.licence}")
+    if isinstance(entry, Weights):
+        click.echo(f"size: {entry.bytes:,} bytes\nSHA-256: {entry.sha256} ({entry.digest})")
     bars: list[Any] = []
     with ExitStack() as stack:
 
@@ -316,6 +330,8 @@ def fetch(name: str, sha256: str | None) -> None:
         path, new = run(entry, sha256, progress)
     if new:
         say_written(path)
+        if not isinstance(entry, Weights):
+            click.echo(f"SHA-256: {checksum(path)} ({'as given' if sha256 else 'recorded'})")
     else:
         click.echo(f"already downloaded, checksum correct: {path}")
 

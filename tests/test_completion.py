@@ -13,6 +13,7 @@ from latentedit.cli.completion import WORDS
 from latentedit.cli.main import COMMANDS, main
 from latentedit.directions.registry import shipped
 from latentedit.formats.zoo import catalogue
+from latentedit.io.weights import WEIGHTS
 from tests.helpers import commands
 
 
@@ -51,7 +52,7 @@ def test_names_or_files() -> None:
     assert asked("invert me.jpg --model f")["faces128"] == "plain"
     assert asked("directions show smi") == {"smile": "plain", "smi": "file"}
     assert asked("invert m") == {"m": "file"}
-    assert set(asked("model fetch ")) == set(catalogue())
+    assert set(asked("model fetch ")) == {*catalogue(), *WEIGHTS}
     assert set(asked("edit a.safetensors --set ")) == {f"{name}=" for name in shipped()}
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentedit.inversion.perceptual import VGG_FILE
 from latentedit.inversion.projector import STEPS
 from latentedit.io.images import load_image
+from latentedit.io.weights import VGG16
 from latentedit.model.cost import AT_ONCE, estimate_cost, fitting, photos_at_once
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
@@ -74,7 +74,7 @@ def test_shift_tolerant_lpips_where_it_is_installed(monkeypatch: pytest.MonkeyPa
 
 def test_backbone_in_the_cache_is_what_would_be_used(tmp_path: Path) -> None:
     (tmp_path / "hub" / "hub" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "hub" / "hub" / "checkpoints" / VGG_FILE).write_bytes(b"")
+    (tmp_path / "hub" / "hub" / "checkpoints" / VGG16.file).write_bytes(b"")
     model = Model(tiny_generator(), tiny_discriminator())
     assert estimate_cost(model, torch.device("cpu")).perceptual == "lpips"
 

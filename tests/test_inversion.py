@@ -168,7 +168,7 @@ def test_choice_of_distance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     discriminator = tiny_discriminator()
     measure, line = choose("auto", discriminator)
     assert measure.name == "discriminator"
-    assert "no vgg16-397923af.pth" in line
+    assert 'no vgg16-397923af.pth, which "latentedit model fetch vgg16" downloads' in line
     assert 'pip install "latentedit[perceptual]" adds a distance' in line
     assert "pip" not in choose("discriminator", discriminator)[1]
     with pytest.raises(
@@ -179,10 +179,12 @@ def test_choice_of_distance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         choose("l2", discriminator)
     with pytest.raises(
         Error,
-        match=r"needs vgg16-397923af.pth \(528 MB\), which latentedit does not download; put it at",
+        match=r'needs vgg16-397923af.pth; "latentedit model fetch vgg16" downloads it \(528 MB\)',
     ):
         choose("lpips", discriminator)
-    with pytest.raises(Error, match="has no discriminator"):
+    with pytest.raises(Error, match="gone.pth: no such file; LPIPS needs it; .*fetch vgg16"):
+        choose("auto", discriminator, tmp_path / "gone.pth")
+    with pytest.raises(Error, match="has no discriminator.*fetch vgg16"):
         choose("auto", None)
     wrong = tmp_path / "weights.pth"
     wrong.write_bytes(b"something else")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentedit.errors import Error
 from latentedit.inversion.perceptual import choose
+from latentedit.io.weights import INCEPTION
 from latentedit.latent.w_statistics import sample_z
 from latentedit.metrics import (
     Features,
@@ -32,7 +33,6 @@ from latentedit.metrics import (
     save_judge,
 )
 from latentedit.metrics.efficientnet import EfficientNetLite0, weights_file
-from latentedit.metrics.features import INCEPTION_FILE
 from latentedit.metrics.path_length import slerp
 from latentedit.metrics.separability import conditional_entropy
 from latentedit.model.model import Model
@@ -290,10 +290,10 @@ def test_inception_is_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(
         Error,
-        match=rf"need {INCEPTION_FILE} \(91 MB\), which latentedit does not download; put it at "
-        r".*features",
+        match=rf'need {INCEPTION.file}; "latentedit model fetch inception" downloads it '
+        r"\(91 MB\); or give another network with features",
     ):
         load_features("inception")
-    (tmp_path / INCEPTION_FILE).write_bytes(b"another")
+    (tmp_path / INCEPTION.file).write_bytes(b"another")
     with pytest.raises(Error, match=r"is 6726825d[0-9a-f]{56}; the file is damaged or another"):
-        inception_features(tmp_path / INCEPTION_FILE)
+        inception_features(tmp_path / INCEPTION.file)

@@ -1,7 +1,9 @@
 """The download of published networks, against a server on this machine."""
 
+import hashlib
 import http.server
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from latentedit.errors import Error
 from latentedit.formats import zoo
 from latentedit.formats.load_model import load_model
-from latentedit.formats.zoo import Entry, catalogue, checksum, fetch
+from latentedit.formats.zoo import Entry, catalogue
+from latentedit.io import download
+from latentedit.io.download import checksum, fetch
+from latentedit.io.weights import WEIGHTS, YUNET, Weights, by_name
+from latentedit.photo.faces import find_faces
 from tests.helpers import complaint, works
 from tests.reference_nets import REFERENCE
 
@@ -212,8 +219,8 @@ def test_what_a_server_can_answer(
         fetch(catalogue()["nowhere"])
     with pytest.raises(Error, match="cannot be downloaded automatically: put the file from"):
         fetch(catalogue()["manual"])
-    monkeypatch.setattr(zoo, "LARGEST", 1000)
-    with pytest.raises(Error, match="more than any published network"):
+    monkeypatch.setattr(download, "LARGEST", 1000)
+    with pytest.raises(Error, match="more than any published file"):
         fetch(entry)
     assert left(entry) == []
     entry.path.parent.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +237,7 @@ def test_killed_between_the_transfer_and_its_end(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("latentedit.formats.zoo.checksum", killed)
+        patch.setattr("latentedit.io.download.checksum", killed)
         fetch(entry)
     assert "net.pkl.part" in left(entry)
     fetch(entry)
@@ -261,7 +268,7 @@ def test_redirects(entry: Entry, server: Server, address: str, message: str) -> 
 @pytest.mark.parametrize("size", [0, 500])
 def test_too_little_to_be_a_network(entry: Entry, server: Server, size: int) -> None:
     server.data = bytes(size)
-    with pytest.raises(Error, match=f"the server sent {size} bytes, which is not a network"):
+    with pytest.raises(Error, match=f"the server sent {size} bytes, which is not the file"):
         fetch(entry)
     assert not entry.path.exists()
 
@@ -288,3 +295,72 @@ def test_the_list() -> None:
     assert entries["ada-ffhq"].address.endswith("/stylegan2-ada-pytorch/pretrained/ffhq.pkl")
     assert "ada-ffhq" in works("model", "zoo", "--json").stdout
     assert "unknown published network" in complaint("model", "fetch", "faces128")
+
+
+@pytest.fixture
+def weights(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
+    """YuNet's entry, with what the local server has."""
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
+    sha256 = checksum(NETWORK)
+    found = replace(YUNET, address=server.address, sha256=sha256, bytes=len(server.data))
+    monkeypatch.setitem(WEIGHTS, "yunet", found)
+    return found
+
+
+def test_auxiliary_weights_are_fetched_and_verified(weights: Weights, server: Server) -> None:
+    assert by_name("yunet") is None
+    with pytest.raises(Error, match=r'no such face detector; "latentedit model fetch yunet"'):
+        find_faces(Image.new("RGB", (64, 64)), "yunet")
+    assert server.requests == []
+
+    shown = works("model", "fetch", "yunet").stdout
+    for fact in (weights.address, "licence: MIT", "size: 225,398 bytes", weights.sha256):
+        assert fact in shown
+    assert f"wrote {weights.path}" in shown
+    assert weights.path.parent.name == "weights"
+    assert by_name("yunet") == weights.path
+    assert "checksum correct" in works("model", "fetch", "yunet").stdout
+    assert len(server.requests) == 1
+    with pytest.raises(Error, match="not a YuNet face detector"):  # as it is a network for faces
+        find_faces(Image.new("RGB", (64, 64)), "yunet")
+
+    weights.path.write_bytes(b"changed")
+    with pytest.raises(Error, match=r"differs from the one published\); delete it and download it"):
+        by_name("yunet")
+
+
+def test_auxiliary_weights_are_resumed(weights: Weights, server: Server) -> None:
+    server.breaks_after = 100_000
+    assert "run the command again to resume" in complaint("model", "fetch", "yunet")
+    server.breaks_after = None
+    works("model", "fetch", "yunet")
+    assert server.requests == [None, "bytes=100000-"]
+    assert weights.path.read_bytes() == server.data
+
+
+@pytest.mark.parametrize("change", ["size", "contents"])
+def test_other_weights_are_refused(weights: Weights, server: Server, change: str) -> None:
+    server.data = server.data[:-1] if change == "size" else server.data[::-1]
+    expected = "sent 225,397 bytes, expected 225,398" if change == "size" else "nothing was kept"
+    assert expected in complaint("model", "fetch", "yunet")
+    assert not weights.path.exists()
+    works("model", "fetch", "yunet", "--sha256", hashlib.sha256(server.data).hexdigest())
+
+
+def test_the_auxiliary_weights() -> None:
+    assert set(WEIGHTS) == {"vgg16", "inception", "yunet", "clip"}
+    assert not set(WEIGHTS) & set(catalogue())
+    for name, entry in WEIGHTS.items():
+        assert entry.address.startswith("https://"), name
+        assert entry.address.endswith(entry.file), name
+        assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256), name
+        assert min(len(entry.licence), len(entry.source), len(entry.use), len(entry.digest)) > 2
+        assert f'"latentedit model fetch {name}" downloads it (' in entry.advice
+    for name in ("vgg16", "inception"):  # whose names carry the first digits
+        assert WEIGHTS[name].sha256[:8] in WEIGHTS[name].file
+    assert WEIGHTS["clip"].sha256 in WEIGHTS["clip"].address
+    listed = works("model", "zoo").stdout
+    assert all(f"  {name} " in listed for name in WEIGHTS)
+    assert {"vgg16", "ada-ffhq"} <= {
+        one["name"] for one in json.loads(works("model", "zoo", "--json").stdout)
+    }

@@ -1,74 +1,30 @@
-"""Published networks: their addresses, licences, and download on request.
+"""Published networks: their addresses and licences. `latentedit.io.download` fetches them.
 
-Naming a network does not download it. The publishers give no checksums, so the checksum of the
-first download is recorded next to the file and compared whenever the file is used. A checksum given
-by the user is compared before the file is kept.
+Naming a network does not download it.
 """
 
-import hashlib
-import http.client
-import json
-import os
-import ssl
 import tomllib
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from latentedit.errors import (
-    ArgumentError,
-    DownloadError,
-    Error,
-    FormatError,
-    NotFoundError,
-    OutputError,
-)
-from latentedit.io.budget import read_json
-from latentedit.io.files import cache_folder, write_bytes
-from latentedit.io.locks import alone
+from latentedit.errors import NotFoundError
+from latentedit.io.download import Download, how, verify
 
 CATALOGUE = Path(__file__).parent / "zoo.toml"
-CHUNK = 1 << 20
-TIMEOUT = 30
-"""Timeout of the server, in seconds."""
-SMALLEST = 100_000
-LARGEST = 4 << 30
-
-Progress = Callable[[int, int | None], None]
 
 
-@dataclass(frozen=True)
-class Entry:
+@dataclass(frozen=True, kw_only=True)
+class Entry(Download):
     """A published network."""
 
-    name: str
-    file: str
-    """Name in the cache folder."""
-    address: str
     resolution: int
     architecture: str
-    licence: str
-    source: str
-    """Where the publisher states the licence."""
     labels: int = 0
     megabytes: int | None = None
     """Size of the file, if known."""
     framing: str | None = None
     """Framing of its images: a name in `latentedit.photo.framing.FRAMINGS`."""
-    by_hand: bool = False
-    """Whether only a browser can download from the address."""
-
-    @property
-    def path(self) -> Path:
-        return cache_folder() / "models" / self.file
-
-    @property
-    def record(self) -> Path:
-        """Path of the record of the downloaded file."""
-        return self.path.with_name(f"{self.path.name}.json")
+    folder: str = "models"
 
 
 def catalogue() -> dict[str, Entry]:
@@ -85,13 +41,14 @@ def catalogue() -> dict[str, Entry]:
                 else f"{network['name']}{Path(file).suffix}"
             )
             entries[network["name"]] = Entry(file=name, address=address, **network, **facts)
-
     return entries
 
 
 def find(name: str, *, verified: bool = True) -> Path | None:
-    """Return the file of the network ``name`` in the cache, with its checksum verified; None if the
-    name is unknown.
+    """Return the file of the network ``name`` in the cache; None if the name is unknown.
+
+    Args:
+        verified: compare its checksum, which takes a second.
 
     Raises:
         Error: the file is not downloaded yet, or has changed since.
@@ -103,246 +60,6 @@ def find(name: str, *, verified: bool = True) -> Path | None:
         raise NotFoundError(
             f"{name} is a published network that is not on this machine: {how(entry)}"
         )
-
-    recorded = _recorded(entry) if verified else None
-    if recorded is not None and recorded != checksum(entry.path):
-        raise FormatError(
-            f"not the file that was downloaded (its SHA-256 differs from the one recorded then);"
-            f" delete it and download it again: latentedit model fetch {name}",
-            path=entry.path,
-        )
-
+    if verified:
+        verify(entry)
     return entry.path
-
-
-def how(entry: Entry) -> str:
-    """Return a sentence that says how to get the file."""
-    if entry.by_hand:
-        return f"{_put(entry)} (only a browser can download it)"
-    return f'"latentedit model fetch {entry.name}" downloads it; without a network, {_put(entry)}'
-
-
-def _put(entry: Entry) -> str:
-    return f"put the file from {entry.address} at {entry.path}"
-
-
-def checksum(path: Path) -> str:
-    """Compute the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _recorded(entry: Entry) -> str | None:
-    try:
-        value = read_json(entry.record)["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return value if isinstance(value, str) else None
-
-
-def fetch(
-    entry: Entry, sha256: str | None = None, progress: Progress | None = None
-) -> tuple[Path, bool]:
-    """Download a network to the cache, or resume an interrupted download.
-
-    Args:
-        sha256: expected checksum; without one, that of the first download is recorded.
-        progress: called with the number of downloaded bytes and of all bytes, if the server states
-            it.
-
-    Returns:
-        The file, and whether it was downloaded now.
-
-    Raises:
-        Error: the server cannot be reached, the download was interrupted (run again to resume), the
-            server sent another file, the checksum is wrong, or another process is downloading the
-            file.
-    """
-    expected = sha256.lower() if sha256 else None
-    if expected is not None and (len(expected) != 64 or set(expected) - set("0123456789abcdef")):
-        raise ArgumentError(f"a SHA-256 has 64 hexadecimal digits, got {sha256!r}")
-    if entry.path.is_file():
-        found = checksum(entry.path)
-        wanted = expected or _recorded(entry)
-        if wanted is not None and wanted != found:
-            raise FormatError(
-                f"its SHA-256 is {found}, expected {wanted}; delete it and download it again",
-                path=entry.path,
-            )
-
-        _write_record(entry, found, entry.path.stat().st_size)
-        return entry.path, False
-
-    if entry.by_hand:
-        raise NotFoundError(f"{entry.name} cannot be downloaded automatically: {how(entry)}")
-
-    part = _part(entry)
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with alone(part.with_name(f"{part.name}.lock"), part):  # two would append to one file
-            _transfer(entry, part, progress)
-            found = checksum(part)
-            if expected is not None and found != expected:
-                part.unlink()
-                _notes(part).unlink(missing_ok=True)
-                raise DownloadError(
-                    f"its SHA-256 is {found}, expected {expected}; nothing was kept",
-                    path=entry.address,
-                )
-
-            _write_record(entry, found, part.stat().st_size)
-            os.replace(part, entry.path)
-            _notes(part).unlink(missing_ok=True)
-    except ssl.SSLError as error:
-        raise DownloadError(
-            f"the connection is not secure, or was interrupted ({error.reason})", path=entry.address
-        ) from error
-    except urllib.error.HTTPError as error:
-        raise DownloadError(
-            f"the server answers {error.code} {error.reason}; {_put(entry)}", path=entry.address
-        ) from error
-    except urllib.error.URLError as error:
-        raise DownloadError(
-            f"{entry.address} cannot be reached ({error.reason}); {_put(entry)}"
-        ) from error
-    except http.client.HTTPException as error:
-        raise DownloadError(
-            f"an invalid response ({type(error).__name__}); run the command again to resume",
-            path=entry.address,
-        ) from error
-    except (TimeoutError, ConnectionError) as error:
-        raise DownloadError(
-            f"the download was interrupted ({error}); run the command again to resume",
-            path=entry.address,
-        ) from error
-    except OSError as error:
-        raise OutputError.refused(part, error) from error
-    except ValueError as error:
-        if isinstance(error, Error):
-            raise
-        raise DownloadError(
-            f"redirected to an invalid address ({error})", path=entry.address
-        ) from error
-
-    return entry.path, True
-
-
-def _write_record(entry: Entry, found: str, size: int) -> None:
-    facts = {**asdict(entry), "sha256": found, "bytes": size}
-    write_bytes(entry.record, json.dumps(facts, indent=2).encode())
-
-
-def _part(entry: Entry) -> Path:
-    return entry.path.with_name(f"{entry.path.name}.part")
-
-
-def _notes(part: Path) -> Path:
-    """Beside an unfinished download: the server's mark of the version that it is of."""
-    return part.with_name(f"{part.name}.json")
-
-
-def _transfer(entry: Entry, part: Path, progress: Progress | None) -> None:
-    there = part.stat().st_size if part.is_file() else 0
-    version = _version(part)
-    headers = {"User-Agent": "latentedit"}
-    if there and version:
-        headers |= {"Range": f"bytes={there}-", "If-Range": version}
-
-    request = urllib.request.Request(entry.address, headers=headers)
-    try:
-        opened = urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code != 416 or not there:
-            raise
-        error.close()
-        if error.headers.get("Content-Range") == f"bytes */{there}":
-            return  # all of it is there, and only the last step was missing
-
-        part.unlink()
-        _transfer(entry, part, progress)
-        return
-
-    with opened as answer:
-        if answer.headers.get_content_type() == "text/html":
-            raise DownloadError(
-                f"the server sent a web page instead of the file; {_put(entry)}", path=entry.address
-            )
-
-        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
-            f"bytes {there}-"
-        )
-        if answer.status == 206 and not resumed:
-            raise DownloadError(
-                f"the server sent another part of the file than asked for; delete {part}",
-                path=entry.address,
-            )
-
-        length = answer.headers.get("Content-Length")
-        start = there if resumed else 0
-        total = start + int(length) if length and length.isdecimal() else None
-        if total is not None and total < SMALLEST:
-            raise DownloadError(
-                f"the server sent {total} bytes, which is not a network; {_put(entry)}",
-                path=entry.address,
-            )
-        if total is not None and total > LARGEST:
-            raise DownloadError(
-                f"{total / 2**30:.0f} GiB, more than any published network", path=entry.address
-            )
-
-        mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-        if mark and not mark.startswith("W/"):
-            write_bytes(_notes(part), json.dumps({"version": mark}).encode())
-        else:
-            _notes(part).unlink(missing_ok=True)
-        count = start
-        with open(part, "ab" if resumed else "wb") as file:
-            while chunk := answer.read(CHUNK):
-                file.write(chunk)
-                count += len(chunk)
-                if count > LARGEST:
-                    raise DownloadError(
-                        f"more than {LARGEST >> 30} GiB, which no published network has",
-                        path=entry.address,
-                    )
-                if progress:
-                    progress(count, total)
-            file.flush()
-            os.fsync(file.fileno())
-
-    if total is None and count < SMALLEST:
-        part.unlink()
-        raise DownloadError(
-            f"the server sent {count} bytes, which is not a network; {_put(entry)}",
-            path=entry.address,
-        )
-
-    if total is not None and count != total:
-        raise DownloadError(
-            f"the download was interrupted after {count:,} of {total:,} bytes; run the command "
-            "again to resume",
-            path=entry.address,
-        )
-
-
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect from https to anything else, nor from http to other kinds of
-    addresses."""
-
-    def redirect_request(
-        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> Any:
-        allowed = ("https://",) if req.full_url.startswith("https://") else ("https://", "http://")
-        if not newurl.startswith(allowed):
-            raise DownloadError(
-                f"{req.full_url}: the server redirects to {newurl[:100]}, which is not allowed"
-            )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _version(part: Path) -> str | None:
-    try:
-        found: Any = read_json(_notes(part))["version"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, str) and "\n" not in found else None

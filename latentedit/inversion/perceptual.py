@@ -22,16 +22,11 @@ from latentedit.inversion.face_weights import at_size
 from latentedit.io.budget import file_size
 from latentedit.io.native_file import check_numbers
 from latentedit.io.torch_files import read_state
+from latentedit.io.weights import VGG16, fetched
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.layers import full
 from latentedit.runtime.torchvision_stubs import import_with_torchvision
 
-VGG_FILE = "vgg16-397923af.pth"
-VGG_BYTES = 553_433_881
-VGG_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
-"""Size and checksum of the backbone's weights. The publisher's name for them carries the first
-digits, which are too few: another file with those takes minutes to find.
-"""
 LPIPS_SIZE = 256
 """Larger images are reduced to this side before LPIPS, as in the published projector."""
 STLPIPS_PACKAGE = "stlpips_pytorch"
@@ -240,9 +235,10 @@ class CombinedDistance:
         return torch.cat([part.features(image) * weight**0.5 for part, weight in self.parts], dim=1)
 
 
-def hub_cache() -> Path:
-    """Where torch hub, and so ``lpips``, would put the backbone."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
+def backbone() -> Path | None:
+    """The file of LPIPS's backbone that latentedit or torch hub (and so ``lpips``) downloaded; None
+    without one."""
+    return fetched(VGG16, Path(torch.hub.get_dir()) / "checkpoints" / VGG16.file)
 
 
 def stlpips_file(network: str = "alex") -> Path | None:
@@ -278,22 +274,20 @@ def choose(
         raise ArgumentError.of(
             "perceptual distance", f"{', '.join(KINDS[:-1])} or {KINDS[-1]}", kind
         )
-
-    file = Path(weights) if weights is not None else hub_cache()
-    if kind == "lpips" or (kind == "auto" and (weights is not None or os.path.isfile(file))):
+    file = Path(weights) if weights is not None else backbone()
+    if kind == "lpips" or (kind == "auto" and file is not None):
+        if file is None:
+            advice = f"{VGG16.advice}, or name it with `perceptual_weights`"
+            raise NotFoundError(f"LPIPS needs {VGG16.file}", advice=advice)
         if not os.path.isfile(file):
-            raise NotFoundError(
-                f"LPIPS needs {VGG_FILE} ({VGG_BYTES / 2**20:.0f} MB), which latentedit does not "
-                "download",
-                advice=f"put it at {file}, or name it with `perceptual_weights`",
-            )
+            raise NotFoundError("no such file; LPIPS needs it", path=file, advice=VGG16.advice)
         return LpipsDistance(file, device), f"perceptual distance: LPIPS (VGG) with {file}"
 
     if kind == "stlpips":
         return StlpipsDistance(device=device), "perceptual distance: ST-LPIPS (AlexNet)"
 
     own = "features of the model's own discriminator"
-    why = f"no {VGG_FILE} in the torch hub cache"
+    why = f'no {VGG16.file}, which "latentedit model fetch vgg16" downloads'
     if kind == "auto" and stlpips_file() is not None:
         stlpips = StlpipsDistance(device=device)
         if discriminator is None:
@@ -316,7 +310,7 @@ def choose(
     if discriminator is None:
         raise NotFoundError(
             "this model file has no discriminator to compare images with",
-            advice=f"give {VGG_FILE} with `perceptual_weights`, or {ADVICE}",
+            advice=f"{VGG16.downloaded(VGG16.file)}, or {ADVICE}",
         )
 
     reason = (
@@ -499,7 +493,7 @@ def _read_stlpips(network: str) -> dict[str, Tensor]:
 
 
 def _read_backbone(path: Path) -> dict[str, Tensor]:
-    check_sha256(path, VGG_SHA256, VGG_FILE)
+    check_sha256(path, VGG16.sha256, VGG16.file)
     return read_weights(path)
 
 

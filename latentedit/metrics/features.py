@@ -20,6 +20,7 @@ from latentedit.formats.load_model import load_model
 from latentedit.inversion.perceptual import check_sha256, read_weights
 from latentedit.io.files import cache_folder, replacing
 from latentedit.io.images import from_uint8, to_uint8
+from latentedit.io.weights import INCEPTION, fetched
 from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.metrics.efficientnet import EfficientNetLite0, weights_file
 from latentedit.metrics.judge import Judge, load_judge
@@ -32,10 +33,6 @@ from latentedit.training.data import PictureSet
 
 Progress = Callable[[int], None]
 
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_MB = 91
-INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""SHA-256 of torch-fidelity's file, whose name contains the first digits."""
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """SHA-256 of the weights in the package."""
@@ -62,26 +59,22 @@ def inception_features(
     """The Inception network of FID and KID (2048 features), from torch-fidelity.
 
     Args:
-        weights: the file (default: the one in torch hub's cache). Nothing is downloaded.
+        weights: the file (default: the one that latentedit or torch hub downloaded). Nothing is
+            downloaded.
 
     Raises:
         Error: the file is missing, or is not the published one.
     """
-    file = (
-        Path(weights)
-        if weights is not None
-        else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-    )
-    if not os.path.isfile(file):
+    hub = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION.file
+    file = Path(weights) if weights is not None else fetched(INCEPTION, hub)
+    if file is None or not os.path.isfile(file):
         raise NotFoundError(
-            f"FID, KID and precision with Inception need {INCEPTION_FILE} ({INCEPTION_MB} MB), "
-            "which latentedit does not"
-            " download",
-            advice=f"put it at {file}, or give another network with `features`, such as "
+            f"FID, KID and precision with Inception need {file or INCEPTION.file}",
+            advice=f"{INCEPTION.advice}; or give another network with `features`, such as "
             f"{EFFICIENTNET}",
         )
 
-    check_sha256(file, INCEPTION_SHA256, INCEPTION_FILE)
+    check_sha256(file, INCEPTION.sha256, INCEPTION.file)
     network = _inception(read_weights(file)).eval().to(device)
 
     def function(images: Tensor) -> Tensor:
@@ -91,7 +84,7 @@ def inception_features(
         )[0]
         return features
 
-    return Features(function, "inception", INCEPTION_SHA256)
+    return Features(function, "inception", INCEPTION.sha256)
 
 
 def _inception(state: dict[str, Tensor]) -> torch.nn.Module:

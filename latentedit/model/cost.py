@@ -16,7 +16,7 @@ from latentedit.inversion.perceptual import (
     LPIPS_SIZE,
     STLPIPS_LEAST,
     DiscriminatorDistance,
-    hub_cache,
+    backbone,
     stlpips_file,
 )
 from latentedit.model.model import Model
@@ -105,7 +105,7 @@ def fitting(free_gb: float, photo_gb: float) -> int:
 def _kinds(model: Model) -> list[str]:
     """What `latentedit.inversion.perceptual.choose` adds up for "auto"; LPIPS where it would find
     nothing."""
-    if hub_cache().is_file():
+    if backbone() is not None:
         return ["lpips"]
     found = ["discriminator"] * (model.discriminator is not None) + ["stlpips"] * (
         stlpips_file() is not None

@@ -30,9 +30,9 @@ def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = Non
 
     Args:
         detector: the file of a YuNet network (``face_detection_yunet_*.onnx`` of OpenCV's model
-            zoo), which also finds rotated faces and mouths. None uses dlib's 68 landmarks if
-            ``latentedit[faces]`` is installed, and OpenCV's Haar cascades if it is not, or if dlib
-            finds nothing.
+            zoo), or "yunet" for the downloaded one, which also finds rotated faces and mouths.
+            None uses dlib's 68 landmarks if ``latentedit[faces]`` is installed, and OpenCV's Haar
+            cascades if it is not, or if dlib finds nothing.
 
     Raises:
         Error: the detector cannot be read.

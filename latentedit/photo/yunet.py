@@ -8,10 +8,10 @@ from PIL import Image
 
 from latentedit.errors import Error, FormatError, NotFoundError
 from latentedit.io.onnx import silent, try_onnx
+from latentedit.io.weights import YUNET, by_name
 from latentedit.photo.face import Face
 from latentedit.photo.haar import DETECTION_SIDE
 
-YUNET = "face_detection_yunet_2023mar.onnx of OpenCV's model zoo"
 YUNET_STRIDES = (8, 16, 32)
 YUNET_OUTPUTS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 """What it gives for each square of so many pixels: numbers, by the names of outputs."""
@@ -20,11 +20,16 @@ YUNET_OUTPUTS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Face]:
     """Find faces with the network in the file ``model``, largest first.
 
+    Args:
+        model: a file, or "yunet" for the one that ``latentedit model fetch yunet`` downloaded.
+
     Raises:
         Error: no such file, or no YuNet network that OpenCV can read.
     """
+    model = by_name(os.fspath(model)) or model
     if not os.path.isfile(model):
-        raise NotFoundError(f"no such file; a YuNet model is {YUNET}", path=model)
+        advice = f"{YUNET.downloaded('YuNet')}, then `face_detector={YUNET.name}`"
+        raise NotFoundError("no such face detector", path=model, advice=advice)
 
     pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
     scale = min(1.0, 2 * DETECTION_SIDE / max(image.size))
@@ -78,5 +83,5 @@ def check_yunet(model: str | os.PathLike[str], width: int, height: int) -> None:
     try:
         try_onnx(model, (3, padded[0], padded[1]), outputs)
     except Error as error:
-        what = f"not a YuNet face detector that this OpenCV can read, such as {YUNET}"
-        raise FormatError(f"{what} ({error.reason})", path=model) from error
+        what = "not a YuNet face detector that this OpenCV can read"
+        raise FormatError(f"{what} ({error.reason})", path=model, advice=YUNET.advice) from error
