@@ -42,6 +42,7 @@ def telling_columns(labels: LabelTable) -> list[tuple[str, float]]:
         values, place = np.unique(texts, return_inverse=True)
         if len(y) < FEWEST or not 2 <= len(values) <= MOST_VALUES or len(np.unique(y)) < 2:
             continue
+        # The column's values are scored on samples that they were not counted on.
         half = np.random.default_rng(0).permutation(len(y)) % 2 == 0
         aucs = [_guessed(y, place, learnt) for learnt in (half, ~half)]
         auc = float(np.mean(aucs))
@@ -56,6 +57,7 @@ def _guessed(y: Any, place: Any, learnt: Any) -> float:
     half."""
     size = place.max() + 1
     sums = np.bincount(place[learnt], y[learnt], size)
+    # One imaginary sample of the mean label, so that a value seen once is not taken for certain.
     guesses = (sums + y[learnt].mean()) / (np.bincount(place[learnt], minlength=size) + 1)
     if len(np.unique(y[~learnt])) < 2:
         return 0.5
@@ -95,6 +97,7 @@ def balanced_rows(
     classes, place = np.unique(labels.values, return_inverse=True)
     table = np.zeros((strata.max() + 1, len(classes)), dtype=int)
     np.add.at(table, (strata, place), 1)
+    # Only where both labels occur can a weight separate the label from the column.
     whole = (table > 0).all(axis=1)
     if not whole.any():
         raise DataError(

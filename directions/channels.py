@@ -77,12 +77,10 @@ def style_channels(
 
     Returns:
         Directions in the space "s" named ``s-LL-CCC`` by style layer and channel. Reports contain
-            ``effect``, the root mean
-        square change of the image (in [-1, 1]) for one standard deviation; ``locality``, the share
-            of the squared change inside
-        the quarter of the 8 x 8 places where it is largest (1: local, 0.25: everywhere); and
-            ``place``, row and column of its
-        centre in fractions of the image.
+        ``effect``, the root mean square change of the image (in [-1, 1]) for one standard
+        deviation; ``locality``, the share of the squared change inside the quarter of the 8 x 8
+        places where it is largest (1: local, 0.25: everywhere); and ``place``, row and column of
+        its centre in fractions of the image.
 
     Raises:
         Error: too many channels, no samples, layers outside the network, or a discriminator of a
@@ -99,6 +97,7 @@ def style_channels(
     )
     samples = sampling.samples
     seed = sampling.seed
+    # Truncated images have a common layout: eyes and mouths are in the same places.
     w = torch.lerp(generator.mapping.w_avg, sample_w(generator, samples, seed), sampling.psi)
     screened = w[:SCREENED]
     passes = -(-len(screened) // BATCH) * GRID**2
@@ -109,8 +108,10 @@ def style_channels(
         if progress:
             progress(done, total)
 
+    # Rendering each of thousands of channels would take hours; derivatives rank them in minutes.
     worth = _worth(screen(generator, screened, std, seed=seed, progress=step)) * alive
     best = worth.argsort(descending=True, stable=True)
+    # More than are wanted, as derivatives only tell about small amounts.
     shortlist = best[alive[best]][:chosen].tolist()
     labels = random_labels(generator, seed, samples)
     energy, realism = _measure(

@@ -28,6 +28,7 @@ def leakage(directions: Sequence[Direction], num_ws: int, w_dim: int) -> Tensor:
     direction i by one sigma."""
     ws = torch.zeros(1, num_ws, w_dim)
     _linear(directions)
+    # Scores are linear in ws: what an edit does to them is a scalar product.
     steps = torch.stack([step_of(ws, d) for d in directions]).flatten(1).double()
     gradients = (
         torch.stack([gradient_of_score(ws, d) / d.sigma for d in directions]).flatten(1).double()
@@ -86,10 +87,13 @@ def conditioned(
     if space is W_PLUS:
         constraints[:, first : last + 1] = moved
 
+    # An orthonormal basis, as the directions to keep may be correlated or dependent; projecting
+    # them away one by one would not keep all of them.
     basis = torch.linalg.svd(constraints.flatten(1), full_matrices=False)
     rows = basis.Vh[1e-6 * basis.S.max().clamp(min=1e-12) < basis.S]
     old = direction.vector.double().flatten()
     new = old - rows.T @ (rows @ old)
+    # Scaled back to length 1, a rest this small would be rounding noise.
     if float(new.norm()) < 1e-3:
         raise DataError(
             f"nothing of {direction.name} is left if {', '.join(d.name for d in keep)} must not "
@@ -99,6 +103,8 @@ def conditioned(
     vector = unit(new).reshape(direction.vector.shape)
     sigma = measure_sigma(vector, generator)
     mean = sample_w(generator).mean(dim=0).cpu()[None, None].expand(1, generator.num_ws, -1)
+    # Sigma changes with the vector, so the distance from the mean is kept in sigmas and not in raw
+    # units.
     before = float(direction.score(mean)) / direction.sigma
     undecided = replace(direction, vector=vector, sigma=sigma, intercept=0.0, step=None)
 

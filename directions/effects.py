@@ -207,6 +207,7 @@ def measure_effect(
         discriminator: the generator's, to measure the in-domain range and identity preservation.
     """
     ordered = tuple(sorted({0.0, *map(float, amounts)}))
+    # Measured on the same generator, so that 1 means the same for every network.
     domain = Domain.of(generator, discriminator) if discriminator is not None else None
     scores, side, away, features = [], {name: [] for name in others or {}}, [], []  # type: ignore[var-annotated]
 
@@ -242,6 +243,8 @@ def measure_effect(
 def _recognised(features: Sequence[np.ndarray[Any, Any]], zero: int) -> np.ndarray[Any, Any]:
     """Return, for features ``[N, features]`` at every amount, the share closest to their own at the
     amount number ``zero``."""
+    # Unit vectors of standardised features: a scalar product is a cosine, which brightness alone
+    # does not change.
     space = make_pipeline(StandardScaler(), Normalizer()).fit(features[zero])
     own = space.transform(features[zero])
     return np.array(

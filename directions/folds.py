@@ -22,6 +22,8 @@ def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tu
         if count < 2:
             raise DataError(f"cross-validation by group needs at least 2 groups, got {count}")
         parts = min(FOLDS, count)
+        # A person's photos resemble one another. Split over train and test, they would measure how
+        # well the probe recognises the person.
         by_group = (
             StratifiedGroupKFold(parts, shuffle=True, random_state=0)
             if binary
@@ -51,6 +53,7 @@ def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tu
             raise DataError("no fold has two samples; larger groups, or none, are needed")
         return wide
 
+    # AUC is undefined for a fold with a single class.
     both = [
         (train, test)
         for train, test in folds

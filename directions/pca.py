@@ -42,10 +42,8 @@ def principal_components(
 
     Returns:
         Directions ``pc-00``, ``pc-01``, ... by decreasing variance. The largest absolute entry of
-            each is positive, and the
-        score is 0 at the mean w. Reports contain ``explained``, the share of the variance of w, and
-            ``cumulative``, the share
-        of all components so far.
+        each is positive, and the score is 0 at the mean w. Reports contain ``explained``, the share
+        of the variance of w, and ``cumulative``, the share of all components so far.
 
     Raises:
         Error: too many components for w or for the samples, or layers outside the network.
@@ -53,6 +51,7 @@ def principal_components(
     check_count(generator, count, generator.w_dim, "dimensions of w", layers)
     if samples <= count:
         raise DataError(f"{count} components need more than {count} samples, got {samples}")
+    # Mean and scatter are all that principal components need, and both can be added up.
     mean, scatter = moments(generator, samples, seed, progress=progress)
     values, vectors = _eigenvectors(scatter)
     shares = (values / values.sum()).tolist()
@@ -84,6 +83,7 @@ def moments(
     for w in w_chunks(generator, samples, seed, chunk):
         x = w.cpu().double()
         own = x.mean(dim=0)
+        # Centred before squaring: float64 would otherwise spend its digits on the mean.
         x -= own
         total = done + len(x)
         gap = own - mean

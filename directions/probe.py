@@ -181,9 +181,12 @@ def fit_probe(
             "confident samples"
         )
 
+    # One factor for all coordinates: the strength of the regularisation then means the same for
+    # every network, and the probe's normal keeps its direction.
     scale = float(np.sqrt(x.var(axis=0).mean())) or 1.0
     estimator = probe(kind, options.strength, options.balanced)
     if len(x) > MANY:
+        # Half the memory, and the estimators work in the type that they get.
         x = x.astype(np.float32)
         if kind == "logistic" and x.shape[1] <= WIDE:
             estimator.set_params(solver="newton-cholesky")
@@ -191,6 +194,8 @@ def fit_probe(
     x = x / scale
     two = binary and kind != "ridge"
 
+    # Quality is measured by cross-validation with probes of their own; the direction is fitted to
+    # all samples.
     report: dict[str, Any] = {
         "probe": kind,
         "strength": options.strength,
@@ -210,12 +215,14 @@ def fit_probe(
     if options.examine and space.per_layer and at.last > at.first:
         alone = by_layer(estimator, x, values, members, two, at.last + 1 - at.first)
         report["layers_alone"] = alone
+        # An AUC of 0.5 is chance; R2 starts at 0.
         told = [max(value - 0.5 * two, 0.0) for value in alone]
         if any(told):
             report["telling_layers"] = [at.first + row for row in propose_layers(told)]
 
     report.update(samples.facts)
 
+    # A clone: the estimators of the folds must not leave their state in it.
     fitted = clone(estimator).fit(x, values)
     weights = torch.from_numpy(np.asarray(fitted.coef_, dtype=np.float64).reshape(-1) / scale)
     norm = float(weights.norm())
@@ -265,6 +272,7 @@ def fit_classes(
     found = {}
     for one in classes:
         values = [np.nan if not label else float(label == one) for label in labels]
+        # One against all others: classes need no order.
         samples = LabelledLatents(ws, np.array(values), groups)
         found[one] = fit_probe(
             samples, generator, ProbeOptions(**choices), name=f"{name}-{one}", provenance=provenance
@@ -290,6 +298,7 @@ def _confident(values: Array, share: float) -> tuple[Array, Array] | None:
             "end; at least 2 are needed"
         )
 
+    # Stable, so that equal scores are chosen in the same order everywhere.
     order = np.argsort(values, kind="stable")
     return np.concatenate([order[:count], order[-count:]]), np.repeat([0.0, 1.0], count)
 

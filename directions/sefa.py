@@ -28,10 +28,8 @@ def factorised(generator: Generator, count: int = 20, *, layers: Layers = None) 
 
     Returns:
         Directions ``sefa-00``, ``sefa-01``, ... by decreasing eigenvalue; signs and scores as in
-            `principal_components`.
-        Reports contain ``eigenvalue``, the sum of squared changes over the channels for a step of
-            length 1, and ``share``, its
-        share of the total.
+        `principal_components`. Reports contain ``eigenvalue``, the sum of squared changes over the
+        channels for a step of length 1, and ``share``, its share of the total.
 
     Raises:
         Error: more directions than w has dimensions, or layers outside the network.
@@ -40,6 +38,7 @@ def factorised(generator: Generator, count: int = 20, *, layers: Layers = None) 
     affines = generator.synthesis.affines[first : last + 1]
     weights = torch.cat([affine.weight.detach().cpu().double() for affine in affines])
     rows = F.normalize(weights, dim=1)  # a row of zeros stays one
+    # The largest eigenvectors of A^T A maximise |A n| over unit vectors n (SeFa, eq. 8).
     values, vectors = _eigenvectors(rows.T @ rows)
     reports = [
         {"eigenvalue": float(value), "share": float(value / values.sum())}

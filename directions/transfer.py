@@ -87,6 +87,7 @@ def mirrored(
     members = list(groups) if groups is not None else list(range(len(images)))
     if mirror == "none":
         return images, labels, members
+    # Exchanges the two labels, and reverses numbers within their range.
     opposite = labels.min() + labels.max() - labels if mirror == "swap" else labels
     return torch.cat([images, images.flip(3)]), np.concatenate([labels, opposite]), members * 2
 
@@ -125,7 +126,11 @@ class PhotoClassifier:
             else Ridge(alpha=1e3)
         )
         self.estimator = make_pipeline(StandardScaler(), regression)
+        # Features of the model's own discriminator: no other network, and it knows what the model
+        # can draw.
         x = pooled_features(discriminator, images, done)
+        # Distances between features of thousands of dimensions are all alike; the strongest
+        # components tell images apart.
         components = min(COMPONENTS, *x.shape)
         self.space = make_pipeline(
             StandardScaler(), PCA(components, whiten=True, random_state=0)
@@ -335,6 +340,8 @@ def from_photos(
     )
     reached = work
 
+    # The classifier transfers its knowledge of photos to images whose w is known exactly, so that
+    # no inversion is needed.
     w = sample_w(generator, options.samples, options.seed)
     parts = []
     for batch in w.split(BATCH):
@@ -344,6 +351,7 @@ def from_photos(
         done(len(batch))
 
     scores, distances = (np.concatenate(column) for column in zip(*parts, strict=True))
+    # A classifier is only reliable for images like those that it was trained on.
     near = np.argsort(distances, kind="stable")[: max(4, int(len(w) * options.typical))]
 
     facts = {

@@ -29,6 +29,8 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
         Error: another kind of file or of network.
     """
     try:
+        # Pickles are read by an allow list; what is refused may still be a network whose kind can
+        # be named.
         data = read_pickle(path)
     except Error as error:
         kind = _mentioned(path)
@@ -59,6 +61,7 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
 
     with complete(path, "recorded network"):
         generator = _generator(data["G_ema"], path)
+        # G, without the average: training goes on from it.
         raw = _generator(data["G"], path) if isinstance(data.get("G"), Record) else None
         discriminator = (
             _discriminator(data["D"], path) if isinstance(data.get("D"), Record) else None
@@ -132,7 +135,10 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
     resolution = max(blocks)
     layer = blocks[resolution]["_modules"]["conv1"]
     _check_layers(path, blocks)
+    # The file records how the network was built, but its tensors decide: derived projects changed
+    # one and not the other.
     tensors = record_tensors(record)
+    # Widths are read from the tensors, as many networks do not follow the usual formula.
     widths = {r: tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
     config = GeneratorConfig(
         resolution=resolution,
@@ -217,6 +223,8 @@ def _taps(block: Record, path: str | os.PathLike[str]) -> tuple[float, ...]:
     """The separable taps, smallest 1, of the block's resampling filter."""
     filter = block["_buffers"]["resample_filter"].value
     row = filter if filter.ndim == 1 else filter.sum(dim=0)
+    # Files hold the normalised square filter; the configuration holds its taps with a smallest one
+    # of 1, whatever its gain.
     taps = row / row.abs().min()
     if filter.ndim == 2 and not torch.allclose(
         filter, torch.outer(row, row) / row.sum(), atol=1e-6

@@ -14,6 +14,7 @@ from latentedit.errors import FormatError, listed
 from latentedit.formats.arrays import ENDINGS, numbers, read_arrays
 from latentedit.io.files import write_bytes
 from latentedit.latent.latent_file import Latent
+from latentedit.latent.spaces import space_of_latent
 
 __all__ = ["ENDINGS", "load_projection", "load_projections", "lost", "save_projection"]
 
@@ -115,7 +116,7 @@ def lost(latent: Latent) -> list[str]:
 
 
 def _latent(ws: Tensor, noise: list[Tensor] | None = None) -> Latent:
-    space = "w" if bool((ws == ws[:, :1]).all()) else "w+"
+    space = space_of_latent(ws, []).name
     return Latent(ws, noise, "", space)
 
 

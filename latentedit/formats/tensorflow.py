@@ -66,6 +66,7 @@ def load_tensorflow(path: str | os.PathLike[str], networks: tuple[TensorflowNetw
     by_kind = {
         kind: network for kind, network in zip(("G", "D", "Gs"), networks, strict=False) if network
     }
+    # Gs is the average that the published images are rendered with.
     average = by_kind.get("Gs") or by_kind.get("G")
     if average is None:
         raise FormatError("no generator in this network pickle", path=path)
@@ -115,6 +116,7 @@ def _settings(
     if kind not in built and not built.startswith(kind[0]):
         raise FormatError(f"expected a {kind}, found a network built by {built}", path=path)
 
+    # Settings of the whole network win over those of its parts.
     given = dict(network.get("static_kwargs") or {})
     for component in (network.get("components") or {}).values():
         given = {**dict(component.get("static_kwargs") or {}), **given}
@@ -251,6 +253,7 @@ def _generator(path: str | os.PathLike[str], network: TensorflowNetwork) -> Gene
             resample_filter=_taps(settings),
             **width_options(widths),
         )
+        # TensorFlow stores matrices as [in, out] and kernels as [k, k, in, out].
         ours: dict[str, np.ndarray[Any, Any]] = {
             "mapping.w_avg": given["dlatent_avg"],
             "synthesis.b4.const": given["synthesis/4x4/Const/const"][0],
@@ -370,6 +373,7 @@ def _projection(
     }
     # Their learning rate multiplier is another one than ours, which the weights make up for.
     given_rate = settings["mapping_lrmul"]
+    # Effective weights are stored weights times the multiplier, so that the product stays the same.
     factor = np.float32(float(given_rate) / LABEL_RATE)
     for layer in range(config.mapping_layers):
         ours[f"mapping.fc{layer}.weight"] = given[f"Mapping{layer}/weight"].T * factor
@@ -446,6 +450,7 @@ def _first_generator(path: str | os.PathLike[str], network: TensorflowNetwork) -
                     f"{here}.affine.weight": given[f"{there}/StyleMod/weight"].T,
                     f"{here}.affine.bias": given[f"{there}/StyleMod/bias"],
                 }
+            # Their levels of detail count from the finest, our blocks from the coarsest.
             there = f"synthesis/ToRGB_lod{len(blocks) - 1 - index}"
             ours[f"synthesis.b{r}.torgb.weight"] = _conv(given[f"{there}/weight"])
             ours[f"synthesis.b{r}.torgb.bias"] = given[f"{there}/bias"]

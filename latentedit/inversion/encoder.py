@@ -79,6 +79,8 @@ class _Halving(nn.Module):
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
         with torch.no_grad():
+            # A block starts close to its skip connection, which lets a deep encoder train without
+            # normalisation.
             self.second.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,6 +111,8 @@ class Encoder(nn.Module):
         self.offsets = nn.Linear(config.hidden, config.num_ws * config.w_dim)
         with torch.no_grad():
             for layer in (self.shared, self.offsets):
+                # The first steps are small, so that the first renderings resemble the mean image
+                # and not noise.
                 layer.weight.mul_(0.1)
 
     def forward(self, image: Tensor, rendered: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,9 +123,13 @@ class Encoder(nn.Module):
             image, rendered: ``[N, C, resolution, resolution]`` in [-1, 1].
             u: ``[N, num_ws, w_dim]``, the whitened w of ``rendered``.
         """
+        # The difference says what is left to correct (ReStyle); the image itself is needed in the
+        # first pass, which renders the mean.
         x = torch.cat([image, image - rendered], dim=1)
         if x.shape[-1] > LARGEST:
             x = F.interpolate(x, size=(LARGEST, LARGEST), mode="area")
+        # 2 x 2 pixels become channels: full detail enters at a quarter of the cost of a convolution
+        # at full size.
         x = self.stem(F.pixel_unshuffle(x, 2))
         for block in self.blocks:
             x = block(x)

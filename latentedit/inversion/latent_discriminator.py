@@ -27,6 +27,8 @@ class Critic:
 
     def __init__(self, generator: Generator, statistics: WStatistics, seed: int = 0) -> None:
         device = generator.device
+        # Whitened, real and normal w have the same mean and covariance: the network has to learn
+        # what lies beyond these.
         real = (sample_w(generator) - statistics.mean.to(device)) @ statistics.whitening.to(device)
         dim = real.shape[1]
 
@@ -48,9 +50,12 @@ class Critic:
         for _ in range(STEPS):
             ours = real[torch.randint(len(real), (BATCH,), generator=draws).to(device)]
             low, high = SPREADS
+            # Several widths, so that the logit also falls for w that are too typical, and for those
+            # far out.
             spread = low + (high - low) * torch.rand(BATCH, 1, generator=draws)
             others = (spread * torch.randn(BATCH, dim, generator=draws)).to(device)
 
+            # The logistic loss of StyleGAN's own discriminator.
             loss = F.softplus(-self.network(ours)).mean() + F.softplus(self.network(others)).mean()
             optimiser.zero_grad()
             loss.backward()

@@ -42,15 +42,19 @@ class QuasiNewton:
         slope = (step * self.gradient).sum(dim=1)
         finite = torch.isfinite(loss) & torch.isfinite(gradient).all(dim=1)
         accepted = finite & (loss <= self.loss + DECREASE * slope)
+        # Points that were refused teach the curvature as well as others do.
         usable = finite & torch.isfinite(self.loss)
         self._learn(step, torch.where(usable[:, None], gradient - self.gradient, 0.0), usable)
 
+        # Backtracking without more evaluations in one step: the halved step is the next one.
         self.length = torch.where(accepted, torch.ones_like(self.length), self.length / 2)
         self.best = torch.where(accepted[:, None], self.point, self.best)
         self.loss = torch.where(accepted, loss, self.loss)
         self.gradient = torch.where(accepted[:, None], gradient, self.gradient)
 
         direction = self._direction()
+        # Old pairs can be wrong where the loss is not convex; then the gradient is the safe
+        # direction.
         uphill = (direction * self.gradient).sum(dim=1) >= 0
         direction = torch.where(uphill[:, None], -self.gradient, direction)
 
@@ -60,7 +64,9 @@ class QuasiNewton:
 
     def _learn(self, step: Tensor, change: Tensor, usable: Tensor) -> None:
         product = (step * change).sum(dim=1)
+        # A pair of negative curvature would make the estimated matrix indefinite.
         usable = usable & (product > 1e-8 * step.norm(dim=1) * change.norm(dim=1)) & (product > 0)
+        # The only number of a step that is read from the device.
         if not bool(usable.any()):
             return
 

@@ -26,6 +26,8 @@ def _autocorrelations(maps: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
     """The pixels of every level and, in both directions, the squares ``[N, K]`` of the K maps, and
     means of larger ones, that have its size.
     """
+    # Maps of one size and the averages of larger maps are handled together, which takes a few
+    # operations per level instead of a few per map.
     size = max(map_.shape[-1] for map_ in maps)
     level = None
     while True:
@@ -36,6 +38,7 @@ def _autocorrelations(maps: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
             break
         level = torch.cat(same, dim=1)
         for axis in (2, 3):
+            # Cyclic shifts, as in the published code: a border would need its own weight.
             yield size**2, (level * level.roll(1, dims=axis)).mean(dim=(2, 3)).square()
         size //= 2
 
@@ -50,6 +53,7 @@ def whiten(maps: list[Tensor], sweeps: int) -> None:
     for _ in range(sweeps):
         leaves = [map_.detach().requires_grad_() for map_ in maps]
         with torch.enable_grad():
+            # Each term is weighted so that the step along its gradient removes half of it.
             total = torch.stack(
                 [size / 8 * squared.sum() for size, squared in _autocorrelations(leaves)]
             ).sum()

@@ -130,6 +130,7 @@ def tune(
         parameter.requires_grad_(True)
     optimiser = torch.optim.Adam(parameters, lr=options.learning_rate)
 
+    # Pivotal tuning, Roich et al. 2021: w stays, the weights move.
     scale = WStatistics.of(generator).std
     weights = torch.ones(1, device=device) if loss.focus is None else loss.focus.to(device)
     with torch.no_grad():
@@ -145,6 +146,8 @@ def tune(
         ]
         total = terms[0] + loss.pixel_weight * terms[1]
 
+        # Locality regularisation (section 3.3): images of other w must not change, so that edits
+        # still lead where they did.
         if options.locality_weight:
             with torch.no_grad():
                 before = generator.synthesis(near, noise=maps)
@@ -174,6 +177,7 @@ def tune(
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
             optimiser.step()
+            # Freed and not zeroed: the gradients are as large as the network.
             optimiser.zero_grad(set_to_none=True)
             # Else those of the next step would be made beside them.
             del gradients, gradient
@@ -191,6 +195,8 @@ def tune(
             name: (p - own[name]).detach().cpu() for name, p in tuned.synthesis.named_parameters()
         }
         best = None
+        # A tuned network has the size of the network. The change is close to low rank, as all of it
+        # serves one image.
         for rank in (*RANKS, None):
             stored = compress_deltas(deltas, rank)
             deltas_kept = expand_deltas(stored)

@@ -100,10 +100,12 @@ class Curvature:
 
         for start in range(0, probes, batch):
             count = min(batch, probes - start)
+            # Truncated, as photos lie nearer to the mean than random w do.
             u = (PSI * sample_rows(generator, statistics, count, draws)).requires_grad_()
             image = generator.synthesis(mean + u @ colouring)
 
             features = loss.perceptual.features(image)
+            # Hutchinson's estimator: one backward pass of a random combination of all residuals.
             projected = (features * _signs(features, draws)).sum()
             weighted = image if focus is None else image * focus.sqrt()
             projected = (
@@ -116,7 +118,10 @@ class Curvature:
             if progress:
                 progress(start + count)
 
+        # The squares of singular values are the curvatures, and float32 would lose the small ones.
         stacked = torch.cat(gradients).double() / probes**0.5
+        # The probes number far fewer than the coordinates of W+, so their products have a low rank:
+        # the factors hold all that was measured.
         _, strength, directions = torch.linalg.svd(stacked, full_matrices=False)
         factors = strength[:RANK, None] * directions[:RANK]
         return cls(factors.float().reshape(len(factors), generator.num_ws, generator.w_dim))
@@ -166,8 +171,10 @@ class Curvature:
             rows: 1 for W, num_ws for W+.
             prior: weight of the mean square of u in the loss.
         """
+        # A step in W moves all layers alike, so the derivatives of the layers add up.
         factors = self.factors.flatten(1) if rows > 1 else self.factors.sum(dim=1)
         _, strength, directions = torch.linalg.svd(factors.double(), full_matrices=False)
+        # 2, as the second derivative of a square.
         curvature = 2 * strength.square()
         least = float(DAMPING * curvature.sum()) + 2 * prior / factors.shape[1]
         return Scaling(directions.float(), (curvature + least).rsqrt().float(), least**-0.5)
@@ -199,6 +206,8 @@ class Scaling:
 
 def cached_file(fingerprint: str, loss: ReconstructionLoss) -> Path:
     """Where `Curvature.cached` keeps what it measured."""
+    # Everything that the measurement depends on is in the name, so a cached file never has to be
+    # invalidated.
     parts = [fingerprint[:32], loss.perceptual.name, f"{loss.pixel_weight:g}"]
     if loss.focus is not None:
         parts.append(hashlib.sha256(loss.focus.cpu().numpy().tobytes()).hexdigest()[:8])

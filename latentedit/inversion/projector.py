@@ -189,6 +189,7 @@ class Projector:
         discriminator."""
         if self.discriminator is None:
             return None
+        # Measuring takes as long as hundreds of steps, and gives the same for every image.
         if self.settings.cache:
             return Domain.cached(self.generator, self.discriminator, self.fingerprint)
         return Domain.of(self.generator, self.discriminator)
@@ -294,6 +295,7 @@ class Projector:
         """
         options = options or InversionOptions()
         if not self.generator.synthesis.noise_shapes:  # StyleGAN3 has no noise inputs to search
+            # Not an error: the same options then work with networks of all kinds.
             options = replace(options, noise="frozen")
         self._check_shapes(images, start, mask)
         images = images.to(self.device)
@@ -314,6 +316,8 @@ class Projector:
         )
         curvature = self.curvature(options.pixel_weight) if options.needs_preconditioner else None
         settings = self._described(options)
+        # Distances of masked or focused searches do not compare with others, so the latent file
+        # says it.
         settings |= {"masked": True} if mask is not None else {}
         settings |= {"focus": "face"} if self.focus is not None else {}
         settings |= {"started_from": "given w"} if start is not None else {}
@@ -322,6 +326,7 @@ class Projector:
             with tf32(True, self.device):
                 _run(search, options, curvature, on_step)
         except (KeyboardInterrupt, _Stopped):
+            # Before the first step there is no result to keep.
             if not search.history:
                 raise
             settings["interrupted"] = True

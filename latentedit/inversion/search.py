@@ -109,6 +109,7 @@ class Search:
         self.mask = None if mask is None else mask.to(self.device)
         self.focus = None if loss.focus is None else loss.focus.to(self.device)
         with torch.no_grad():
+            # The target does not change, so its features are computed once and not in every step.
             self.target = self.perceptual.features(image)
         self.mean = statistics.mean.to(self.device)
         self.whitening = statistics.whitening.to(self.device)
@@ -150,6 +151,8 @@ class Search:
                 self.device
             )
 
+        # The noise on w widens the search at first: without it, Adam settles in the nearest
+        # minimum.
         w = self._start(seed, psi).requires_grad_()
         maps = self._maps(draw)
         searched = [w, *maps] if self.noise == "optimise" else [w]
@@ -200,12 +203,16 @@ class Search:
     ) -> None:
         """Quasi-Newton steps on w alone, in coordinates scaled by ``curvature``; noise is the
         generator's own, or off."""
+        # The prior's own curvature is known exactly (it is quadratic in whitened w), and keeps the
+        # scaling finite along directions that images do not depend on.
         scaling = curvature.scaling(self.rows, self.weights["prior"]).to(self.device)
         maps = self._fixed_maps()
         first = (self._start(seed, psi) - self.mean) @ self.whitening
         minimiser = QuasiNewton(scaling.inverse(first.flatten(1)))
 
         def evaluate(point: Tensor) -> tuple[Tensor, ...]:
+            # Gradients are taken in the scaled coordinates, so that the minimiser sees a loss whose
+            # curvature is about 1 in every direction.
             v = point.detach().requires_grad_()
             w = self.mean + scaling(v).reshape(self.n, self.rows, -1) @ self.colouring
             terms = self._terms(w, w, maps)
@@ -237,6 +244,8 @@ class Search:
         drown.
         """
         w = self.best_w
+        # w stays fixed from here on. Maps and w together would move likeness out of w into the
+        # noise, where sliders cannot reach it.
         maps = [map_.clone() for map_ in self.best_maps]
         if with_noise:
             maps = [map_[:1].clone() for map_ in self._fixed_maps()]
@@ -276,6 +285,8 @@ class Search:
                     for (tensor, rate), gradient, (mean, square) in zip(
                         free, gradients, moments, strict=True
                     ):
+                        # The rate falls to 0, as the last step must not leave the minimum that the
+                        # others found.
                         _adam_step(tensor, gradient, mean, square, step, rate * (1 - step / steps))
 
                 if with_noise:
@@ -312,6 +323,7 @@ class Search:
         patience = self.options.patience
         if patience is None:
             return False
+        # A search that only creeps counts as stalled.
         better = loss < self._run_best * (1 - PLATEAU)
         self._run_best = torch.minimum(self._run_best, loss)
         self._since = 0 if bool(better.any()) else self._since + 1
@@ -319,6 +331,7 @@ class Search:
 
     def _log(self, step: int, terms: Tensor, tell: Tell) -> None:
         """Remember and report ``terms [7, N]``, by one copy to the host."""
+        # All terms in one copy: every copy waits for the device.
         values = terms.to("cpu", copy=True)
         for name, value in zip(TERMS, values, strict=True):
             self.history.setdefault(name, []).append(value)
@@ -385,6 +398,8 @@ class Search:
         spread = (w - w.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(
             dim=1
         ) / self.statistics.std**2
+        # In whitened coordinates all directions of w are equally likely, so the squared length is a
+        # Mahalanobis distance.
         u = (w - self.mean) @ self.whitening
         return {
             "perceptual": distance(self.perceptual.features(rendered), self.target),
@@ -408,6 +423,8 @@ class Search:
         ]
         if len(self.best) != len(now):
             self.best = [tensor.clone() for tensor in now]
+        # Chosen by `where` and not by indexing, which would ask the device how many images are
+        # better.
         better = loss < self.best_loss
         self.best_loss = torch.where(better, loss, self.best_loss)
         for best, tensor in zip(self.best, now, strict=True):

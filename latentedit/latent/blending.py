@@ -12,6 +12,7 @@ from torch import Tensor
 from latentedit.errors import IncompatibleError
 from latentedit.latent import editing
 from latentedit.latent.latent_file import Latent
+from latentedit.latent.spaces import space_of_latent
 from latentedit.networks.generator import Generator
 from latentedit.networks.stylegan3 import AliasFreeSynthesis
 
@@ -71,7 +72,7 @@ def _check(a: Latent, b: Latent) -> None:
 def _neutral(latent: Latent, ws: Tensor) -> Latent:
     """Return the latent with other ``ws``, and without seed, search settings and distances, which
     belong to the w before."""
-    space = "w" if bool((ws == ws[:, :1]).all()) else "w+"
+    space = space_of_latent(ws, []).name
     kept = {name: value for name, value in latent.settings.items() if name == "edits"}
     return replace(latent, ws=ws, space=space, settings=kept, distances={}, safe=None)
 
@@ -100,6 +101,7 @@ def _weighted(a: Stored, share_a: float, b: Stored, share_b: float) -> Stored:
         both = [(_part(stored, name), share) for stored, share in ((a, share_a), (b, share_b))]
         parts = [(part, share) for part, share in both if part]
         if all(f"{name}/u" in part for part, _ in parts):
+            # [u1 u2] [v1; v2] = u1 v1 + u2 v2.
             found[f"{name}/u"] = torch.cat(
                 [part[f"{name}/u"].float() * share for part, share in parts], dim=1
             )
@@ -140,6 +142,7 @@ def _rows_of_parameters(generator: Generator) -> dict[str, int]:
         for name in ("conv0", "conv1")[2 - len(list(block_of.convs)) :]:
             rows[f"{block}.{name}"] = row
             row += 1
+        # Parameters without a w of their own go with the first layer of their block.
         rows[f"{block}.const"] = rows[f"{block}.skip"] = first
         rows[f"{block}.torgb"] = min(row, generator.num_ws - 1)
 

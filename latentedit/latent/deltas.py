@@ -25,6 +25,8 @@ def compress_deltas(deltas: Deltas, rank: int | None) -> dict[str, Tensor]:
         rows = delta.flatten(1) if delta.ndim > 1 else None
         if rank is not None and rows is not None and rank * sum(rows.shape) < rows.numel():
             u, s, v = torch.linalg.svd(rows, full_matrices=False)
+            # The singular values are shared between the factors, so that neither leaves the range
+            # of half precision.
             root = s[:rank].sqrt()
             stored[f"{name}/u"] = (u[:, :rank] * root).half()
             stored[f"{name}/v"] = (v[:rank] * root[:, None]).reshape(-1, *delta.shape[1:]).half()
@@ -53,6 +55,8 @@ def expand_deltas(
         if not name.endswith("/u"):
             deltas[name] = tensor.float()
             continue
+        # Shapes are compared before the product is computed: from a hostile file it could have any
+        # size.
         base = name.removesuffix("/u")
         v = stored.get(f"{base}/v")
         if v is None or tensor.ndim != 2 or v.ndim < 2 or tensor.shape[1] != v.shape[0]:

@@ -63,6 +63,8 @@ def edit_holding(
     wanted = torch.tensor(
         [amount * d.sigma for d, amount, _ in moves] + [0.0] * len(held), dtype=torch.float64
     )
+    # Correlations and not products of gradients: the limit must not depend on the lengths of
+    # directions.
     lengths = gradients.norm(dim=1)
     correlations = gradients @ gradients.T / lengths[:, None] / lengths
     if float(torch.linalg.eigvalsh(correlations)[0]) < 1e-6:

@@ -224,6 +224,8 @@ class _WPlus(_Linear):
         first, last = layer_range(layers, generator.num_ws)
         shape = (generator.num_ws, generator.w_dim)
         seen = torch.zeros(shape, dtype=torch.bool)
+        # The vector covers all layers in any case, so that an edit may be limited to other layers
+        # later.
         seen[first : last + 1] = True
         return Coordinates(first, last, shape, seen.flatten())
 

@@ -33,6 +33,8 @@ class Movable(Protocol):
 def row_step(ws: Tensor, direction: Movable, layers: str | Layers = None) -> Tensor:
     """Return ``[num_ws, w_dim]``: what an edit by one sigma adds to ws; zero in layers that it does
     not change."""
+    # A refined direction has another step per layer, of which one sigma is the same change of the
+    # score.
     own = direction.sigma * direction.vector if direction.step is None else direction.step
     return on_rows(ws, direction, own, layers)
 
@@ -72,6 +74,7 @@ def move_styles(
     step = amount * direction.sigma * _style_step(generator, direction, layers)
     sizes = [size for _, size in generator.synthesis.style_layers]
     steps = step.split(sizes)
+    # An edit of a latent without offsets begins with zeros, which need not be added.
     if not styles:
         return [part[None].clone() for part in steps]
     if [offset.shape[-1] for offset in styles] != sizes:

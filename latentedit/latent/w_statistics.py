@@ -35,6 +35,7 @@ def random_labels(
     """
     if not generator.c_dim:
         return None
+    # Rare classes would otherwise have as much weight in the statistics as common ones.
     shares = np.array(generator.label_frequencies or [1.0] * generator.c_dim)
     random = np.random.RandomState(seed) if isinstance(seed, int) else seed
     drawn = random.choice(generator.c_dim, size=count, p=shares / shares.sum())
@@ -85,6 +86,8 @@ class WStatistics:
         mean = w.mean(dim=0)
         centred = (w - mean).numpy()
         values, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred / len(w))
+        # Directions that w never takes have no variance; without a floor, whitening would divide by
+        # 0.
         scale = np.sqrt(np.maximum(values, values.max() * 1e-9))
         # Symmetric roots, as they do not depend on the order and signs of the eigenvectors.
         whitening = torch.from_numpy((vectors / scale @ vectors.T).astype(np.float32))
@@ -116,11 +119,13 @@ def style_statistics(generator: Generator) -> tuple[Tensor, Tensor]:
     squares = torch.zeros(())
     for w in sample_w(generator).split(1000):
         styles = generator.synthesis.styles(w[:, None].expand(-1, generator.num_ws, -1))
+        # Sums of squares of thousands of values lose too much in float32.
         values = torch.cat(styles, dim=1).cpu().double()
         count += len(values)
         total = total + values.sum(dim=0)
         squares = squares + values.square().sum(dim=0)
 
     mean = total / count
+    # The difference of two close numbers may fall below 0 by rounding.
     variance = (squares / count - mean.square()).clamp(min=0)
     return mean.float(), variance.sqrt().float()

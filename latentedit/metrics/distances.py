@@ -53,6 +53,7 @@ def fid(real: Tensor, fake: Tensor) -> float:
     """Compute the Fréchet distance of two Gaussians fitted to the features (Heusel et al. 2017);
     too high for few images."""
     _check(real, fake)
+    # Features come from outside, so that the metric downloads no network.
     metric = import_with_torchvision("torchmetrics.image.fid").FrechetInceptionDistance(
         feature=_Identity(real.shape[1])
     )
@@ -69,6 +70,8 @@ def kid(
     all images at once if both sets are that small. ``progress`` is called after every subset.
     """
     _check(real, fake)
+    # Subsets as in the KID paper: the estimate is unbiased for any size, and a subset fits into
+    # memory.
     size = min(len(real), len(fake), SUBSET_SIZE)
     subsets = 1 if size == len(real) == len(fake) else SUBSETS
     module = import_with_torchvision("torchmetrics.image.kid")

@@ -53,6 +53,7 @@ def measure(
     """
     check_metrics(metrics)
     generator = model.generator
+    # A generator is trained to please that discriminator, so its features would flatter it.
     if features.belongs_to is not None and features.belongs_to == model.provenance.get(
         "started_from"
     ):
@@ -123,6 +124,7 @@ def separability_of(
                     parts.setdefault(name, []).append(values)
                     continue
                 for index, label in enumerate(judge.heads[name]):
+                    # Log odds of one class against all others.
                     others = [i for i in range(values.shape[1]) if i != index]
                     parts.setdefault(f"{name}={label}", []).append(
                         values[:, index] - values[:, others].logsumexp(dim=1)

@@ -61,12 +61,15 @@ def perceptual_path_length(
     for start in range(0, count, batch):
         n = min(batch, count - start)
         z = sample_z(seed + start, generator.z_dim, 2 * n).to(generator.device)
+        # Both ends of a path have the same label: the distance is to measure the path in w, not a
+        # change of class.
         labels = random_labels(generator, seed + start, n)
         t = torch.rand(n, 1, generator=torch.Generator().manual_seed(seed + start)).to(z.device)
         t = t if sampling == "full" else torch.zeros_like(t)
         pair = []
         if between is W:
             w0, w1 = (generator.mapping.map(part, labels) for part in z.split(n))
+            # In w the path is a line, in z an arc, along which z stays normal.
             pair = [w0.lerp(w1, t), w0.lerp(w1, t + EPSILON)]
         else:
             pair = [

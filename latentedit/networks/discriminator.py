@@ -117,8 +117,11 @@ def minibatch_std(x: Tensor, group_size: int, channels: int = 1) -> Tensor:
     """
     n, c, h, w = x.shape
     group = next(g for g in range(min(group_size, n), 0, -1) if n % g == 0)
+    # Groups are strided, not consecutive, as in the published code; another order would change
+    # logits.
     y = full(x).reshape(group, n // group, channels, c // channels, h, w)
     y = (y - y.mean(dim=0)).square().mean(dim=0)
+    # The small number keeps the gradient of the root finite for groups of equal images.
     y = (y + 1e-8).sqrt().mean(dim=(2, 3, 4))  # [N / group, channels]
     y = y[:, :, None, None].repeat(group, 1, h, w).to(x.dtype)
     return torch.cat([x, y], dim=1)
@@ -135,6 +138,8 @@ class DiscriminatorBlock(nn.Module):
         inside = config.features(resolution)
         out = config.features(resolution // 2)
         conv: dict[str, Any] = {"activation": True, "clamp": config.conv_clamp}
+        # Downsampling has the generator's low-pass filter, so that neither network can tell images
+        # by aliasing alone.
         halved = Resampling(down=2, taps=config.resample_filter)
         if resolution == config.resolution or config.architecture == "skip":
             self.fromrgb = Conv2d(config.channels, inside, 1, **conv)
@@ -160,6 +165,7 @@ class DiscriminatorBlock(nn.Module):
         assert x is not None
         if self.architecture == "resnet":
             skip = self.skip(x, gain=math.sqrt(0.5))
+            # As in the generator, sqrt(0.5) keeps the variance of a sum of two branches.
             return skip + self.conv1(self.conv0(x), gain=math.sqrt(0.5)), image
         return self.conv1(self.conv0(x)), image
 
@@ -184,6 +190,8 @@ class GrowingBlock(nn.Module):
             self.conv0(x), self.resample_filter, padding=self.resample_filter.shape[-1] // 2
         )
         assert self.conv1.bias is not None
+        # Convolving and then averaging 2 x 2 is one strided convolution; the 4 makes a mean of the
+        # sum.
         kernel = with_box(self.conv1.weight * (self.conv1.weight_gain * LRELU_GAIN / 4)).to(x.dtype)
         x = F.conv2d(x, kernel, (self.conv1.bias * LRELU_GAIN).to(x.dtype), stride=2, padding=1)
         return F.leaky_relu(x, LRELU_SLOPE)
@@ -206,6 +214,8 @@ class DiscriminatorEpilogue(nn.Module):
         self.out = FullyConnected(width, outputs)
 
     def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
+        # The last layers decide about small differences between images, for which half precision is
+        # too coarse.
         x = full(x)
         if image is not None:
             x = x + self.fromrgb(image)
@@ -278,6 +288,8 @@ class Discriminator(nn.Module):
         logits: Tensor = self.b4(features[-1], remaining)
         if self.cmap_dim:
             label = self.mapping(None, c)
+            # Projection discriminator (Miyato and Koyama 2018), normalised so that logits do not
+            # grow with its width.
             logits = (logits * label).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
         elif self.config.c_dim:
             if c is None or c.shape != logits.shape:
@@ -285,6 +297,8 @@ class Discriminator(nn.Module):
                 raise ArgumentError.of(
                     "c", f"one-hot labels of shape [{len(logits)}, {self.config.c_dim}]", str(shape)
                 )
+            # One logit per class, of which that of the image's own class counts, as in the networks
+            # of 2019.
             logits = (logits * full(c)).sum(dim=1, keepdim=True)
 
         return logits
@@ -313,6 +327,8 @@ class GrowingDiscriminator(Discriminator, Growing):
         for index, block in enumerate(self.blocks[first:], start=first):
             x = block(x.to(types[index]))
             share = level - index
+            # While a resolution fades in, its features are mixed with those of the halved image
+            # (Karras et al. 2018, figure 2).
             if 0 < share < 1:
                 coarser = blocks[index + 1].fromrgb(shrink(image).to(types[index + 1]))
                 x = torch.lerp(x.to(coarser.dtype), coarser, share)

@@ -37,6 +37,8 @@ def normal(*shape: int, std: float = 1.0) -> Tensor:
 def activate(x: Tensor, gain: float = 1.0, clamp: float | None = None) -> Tensor:
     """Leaky ReLU of slope 0.2, times sqrt(2) ``gain`` so that the variance is kept, clamped to
     ``±clamp * gain``."""
+    # The published gain is exactly sqrt(2), without the factor sqrt(1 + 0.2^2) that would keep the
+    # variance for this slope.
     x = F.leaky_relu(x, LRELU_SLOPE) * (LRELU_GAIN * gain)
     return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
 
@@ -67,6 +69,8 @@ class FullyConnected(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = activation
+        # Adam's steps have the same length for every weight. Weights that are large and scaled down
+        # when they are used therefore learn slowly.
         self.weight = nn.Parameter(normal(out_features, in_features, std=1 / lr_multiplier))
         self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_multiplier))
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
@@ -128,6 +132,8 @@ class Conv2d(nn.Module):
         scale = gain * (LRELU_GAIN if self.activation else 1.0)
         weight = (self.weight * (self.weight_gain * scale)).to(x.dtype)
         bias = None if self.bias is None else (self.bias * scale).to(x.dtype)
+        # R1 and path length differentiate a gradient, for which PyTorch's own form of a convolution
+        # is slow.
         if is_differentiated_twice() and prefers_own_gradients(x.device):
             return self._differentiable(x, weight, bias, gain)
 
@@ -137,8 +143,11 @@ class Conv2d(nn.Module):
         f = self.resample_filter.shape[-1]
 
         if self.down > 1 and k == 1:
+            # A 1 x 1 convolution commutes with the filter; downsampling first leaves a quarter of
+            # the pixels.
             x = F.conv2d(downsample2d(x, self.resample_filter, self.down), weight, added)
         elif self.down > 1:
+            # The filter's and the kernel's padding are added up, so that the image is padded once.
             before = self.padding + (f - self.down + 1) // 2
             after = self.padding + (f - self.down) // 2
             x = upfirdn2d(x, self.resample_filter, padding=(before, after, before, after))

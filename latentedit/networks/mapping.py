@@ -39,10 +39,13 @@ class MappingNetwork(nn.Module):
         if c_dim:
             self.embed = FullyConnected(c_dim, w_dim)
         for index in range(num_layers):
+            # The first layer sees z and the label's embedding side by side.
             inputs = z_dim + (w_dim if c_dim else 0) if index == 0 else w_dim
             setattr(
                 self,
                 f"fc{index}",
+                # A hundredth of the learning rate: eight layers in a row are unstable at the full
+                # one (StyleGAN, appendix C).
                 FullyConnected(inputs, w_dim, activation=True, lr_multiplier=lr_multiplier),
             )
 
@@ -88,6 +91,7 @@ class MappingNetwork(nn.Module):
         w = self.map(z, c)
         if self.num_ws is None:
             return w
+        # A view: layers share the memory of w until somebody writes to one of them.
         ws = w[:, None].expand(-1, self.num_ws, -1)  # [N, num_ws, w_dim]
         return truncate(ws, self.w_avg, truncation_psi, truncation_cutoff)
 

@@ -27,6 +27,8 @@ from latentedit.runtime import fused
 def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
     """``1 / sqrt(sum_ik (s_i w_oik)^2 + 1e-8)`` (StyleGAN2, eq. 3), weight ``[O, I, k, k]``, styles
     ``[N, I]``: ``[N, O]``."""
+    # Styles do not depend on the position within the kernel, so its squares are added up first: one
+    # small matrix product instead of a weight per image.
     energy = weight.square().sum(dim=(2, 3))  # [O, I]
     return (styles.square() @ energy.t() + 1e-8).rsqrt()
 
@@ -68,6 +70,7 @@ def modulated_layer(
     after = demodulation(weight, styles) * gain
     noise = None if noise is None else noise.to(x.dtype)
     bias = bias.to(x.dtype)
+    # The hand-written gradient cannot be differentiated again; path length needs that.
     if is_differentiated_twice():
         return _composed(x, weight, styles, after, noise, bias, up, filter)
 
@@ -83,6 +86,8 @@ def convolve(
     k = weight.shape[-1]
     if up == 1:
         return F.conv2d(x, weight, bias, padding=k // 2)
+    # Three quarters of an image with inserted zeros would be multiplied in vain; the transposed
+    # convolution skips them.
     x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=up)  # [N, O, H * up + k - up, ...]
     return upfirdn2d(x, filter, padding=_margins(k, up, filter), gain=up**2)
 
@@ -138,6 +143,7 @@ def _plain_layer(
         )
     else:
         y = convolve(x * before.to(x.dtype)[:, :, None, None], weight.to(x.dtype), up, filter)
+        # In place: without gradients, nobody else holds these activations.
         y *= after.to(x.dtype)[:, :, None, None]
 
     if len(x) > 1 or up > 1:
@@ -210,6 +216,8 @@ class _Layer(torch.autograd.Function):
             y = _fused_layer(x, weight, before, after, noise, bias, up, filter)
         else:
             y = _plain_layer(x, weight, before, after, noise, bias, up, filter)
+        # No intermediate result: activations are what training at high resolutions runs out of
+        # memory for.
         ctx.save_for_backward(x, weight, before, after, noise, bias, filter, y)
         ctx.up = up
         return y
@@ -218,7 +226,8 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, filter, y = ctx.saved_tensors
         if torch.is_grad_enabled():
-            # Of names of their own, as what one input owes to another must not count twice.
+            # Alias the inputs so that gradients are not counted twice: `after` is itself computed
+            # from the weight and the styles.
             x, weight, before, after, noise, bias = inputs = [
                 None if t is None else t.view_as(t) for t in inputs
             ]
@@ -233,6 +242,7 @@ class _Layer(torch.autograd.Function):
 
         x, weight, before, after, noise, bias = inputs
         to_x, to_weight, to_before, to_after, to_noise, to_bias = ctx.needs_input_grad[:6]
+        # A gradient in another order of memory would be copied by every operation that follows.
         if x.is_contiguous(memory_format=torch.channels_last):
             gradient = gradient.contiguous(memory_format=torch.channels_last)
         fast = _fusing(y, filter)
@@ -247,6 +257,8 @@ class _Layer(torch.autograd.Function):
                 _like(parts.noise, noise).to(noise.dtype) if parts.noise is not None else None
             )
             for_bias = parts.before.sum(dim=0).to(bias.dtype)
+            # The convolution's output is not stored: it is (value before the activation - bias -
+            # noise) / after.
             for_after = (parts.product - parts.before * bias - parts.noisy) / after
         else:
             g = torch.ops.aten.leaky_relu_backward(gradient, y, LRELU_SLOPE, True)

@@ -28,6 +28,7 @@ class Growing(nn.Module):
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
+        # A level from a file is read once, here; later nothing asks the device for it.
         level = float(self.lod)
         if not level < 16:
             raise ArgumentError(f"a level of detail of {level}")

@@ -21,6 +21,7 @@ def adain(x: Tensor, styles: Tensor) -> Tensor:
     """Every map of ``x [N, C, H, W]`` to mean 0 and variance 1, then times 1 + the first half of
     ``styles [N, 2 C]`` plus the second (StyleGAN, eq. 1; the 1 as in the published code).
     """
+    # Variances of thousands of pixels overflow or vanish in half precision.
     wide = full(x)
     variance, mean = torch.var_mean(wide, dim=(2, 3), correction=0)  # [N, C]
     scale, shift = styles.chunk(2, dim=1)
@@ -50,7 +51,9 @@ class AdaINLayer(nn.Module):
         super().__init__()
         self.resolution = resolution
         self.up = up
+        # Scales and shifts of instance normalisation; scales are stored without the 1.
         self.affine = FullyConnected(w_dim, 2 * out_channels)
+        # The first layer works on the constant, which has the right width already.
         if in_channels is not None:
             self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
             self.weight_gain = LRELU_GAIN / math.sqrt(in_channels * 9)
@@ -68,6 +71,8 @@ class AdaINLayer(nn.Module):
         elif self.up == 1:
             x = F.conv2d(x, (self.weight * self.weight_gain).to(x.dtype), bias, padding=1)
         else:
+            # Doubling by repetition followed by a convolution is one transposed convolution with a
+            # wider kernel.
             kernel = with_box((self.weight * self.weight_gain).flip(2, 3)).to(x.dtype)
             x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2, padding=1)
             x = (
@@ -203,6 +208,8 @@ class AdaINSynthesis(Growing):
             )
 
         assert x is not None
+        # Only the finest ToRGB draws: unlike StyleGAN2, the coarser ones are used while the network
+        # grows.
         image = full(blocks[-1].torgb(x))
         if share and coarser is not None:
             image = torch.lerp(image, enlarge(full(blocks[-2].torgb(coarser))), share)

@@ -42,8 +42,11 @@ class SynthesisLayer(nn.Module):
         self.resolution = resolution
         self.up = up
         self.clamp = clamp
+        # Styles start at 1, so that an untrained network neither damps nor amplifies its features
+        # (StyleGAN, appendix C).
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
+        # One strength per layer, from 0: the network learns how much noise it can use.
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("noise_const", normal(resolution, resolution))
@@ -52,6 +55,8 @@ class SynthesisLayer(nn.Module):
     def forward(self, x: Tensor, styles: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
         """``styles`` ``[N, I]`` (S space), ``noise`` None or ``[1 or N, 1, H up, W up]``, both
         float32."""
+        # The activation's gain is applied to noise and bias before it: leaky ReLU is positively
+        # homogeneous, so one multiplication of the activations is saved.
         scale = LRELU_GAIN * gain
         noise = None if noise is None else noise * (self.noise_strength * scale)
         filter = self.resample_filter
@@ -61,6 +66,8 @@ class SynthesisLayer(nn.Module):
         if self.clamp is None:
             return x
 
+        # Networks trained in half precision saw activations clamped here, and draw other images
+        # without it.
         limit = self.clamp * gain
         return x.clamp(-limit, limit) if torch.is_grad_enabled() else x.clamp_(-limit, limit)
 
@@ -77,6 +84,8 @@ class ToRGB(nn.Module):
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(normal(out_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(out_channels))
+        # Equalised learning rate: weights are stored with variance 1 and scaled at run time (Karras
+        # et al. 2018, section 4.1).
         self.weight_gain = 1 / math.sqrt(in_channels)
 
     def forward(self, x: Tensor, styles: Tensor) -> Tensor:
@@ -141,6 +150,8 @@ class SynthesisBlock(nn.Module):
         self.conv1 = SynthesisLayer(out, out, config.w_dim, resolution, **layer)
         if last or config.architecture == "skip":
             self.torgb = ToRGB(out, config.channels, config.w_dim, clamp=config.conv_clamp)
+        # Figure 7c: a residual generator has one ToRGB at the end, and a 1 x 1 convolution around
+        # every block.
         if not first and config.architecture == "resnet":
             inputs = config.features(resolution // 2)
             doubled = Resampling(up=2, taps=config.resample_filter)
@@ -174,6 +185,8 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """``x [N, I, r / 2, r / 2]`` and the picture so far to those of resolution r; the coarsest
         block starts with None."""
+        # Strips pay off only where one image would leave the processor's cache, and gradients would
+        # have to be summed over the overlaps.
         alone = (
             x is not None and len(x) == 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
         )
@@ -208,6 +221,8 @@ class SynthesisBlock(nn.Module):
         for top in range(0, self.resolution, self.strip):
             low = max(top // 2 - halo, 0)
             high = min((top + self.strip) // 2 + halo, half)
+            # The margins of a strip are computed twice and cut off, which costs less than
+            # exchanging them between strips.
             maps = [m if m is None else m[:, :, 2 * low : 2 * high] for m in noise]
             part, picture = self._whole(
                 x[:, :, low:high],
@@ -245,6 +260,7 @@ class SynthesisBlock(nn.Module):
         if self.resolution == 4:
             x = self.conv1(x, styles[0], noise[0])
         elif self.architecture == "resnet":
+            # Both branches have variance 1; the factor keeps their sum there (figure 7c).
             skip = self.skip(x, gain=math.sqrt(0.5))
             x = self.conv0(x, styles[0], noise[0])
             x = skip + self.conv1(x, styles[1], noise[1], gain=math.sqrt(0.5))
@@ -252,6 +268,8 @@ class SynthesisBlock(nn.Module):
             x = self.conv1(self.conv0(x, styles[0], noise[0]), styles[1], noise[1])
 
         if image is not None:
+            # Output skips (figure 7b): every resolution adds its contribution to the upsampled
+            # image.
             image = upsample2d(image, self.resample_filter)
         if self.has_rgb:
             rgb = self.torgb(x, styles[-1])
@@ -320,6 +338,8 @@ class SynthesisNetwork(nn.Module):
                 styles.append(conv.affine(ws[:, row]))
                 row += 1
             if block.has_rgb:
+                # `row` has already moved on: a ToRGB uses the w of the next block's first
+                # convolution.
                 styles.append(block.torgb.affine(ws[:, row]))
 
         return styles

@@ -86,6 +86,8 @@ def find_by_cascade(image: Image.Image) -> list[Face]:
     """Finds faces by the Haar cascades of OpenCV; those that one cascade alone sees come last, else
     the largest first."""
     grey = np.asarray(image.convert("L"))
+    # Small faces are looked for only if no face is certain, as the second look takes longer and
+    # finds more that is none.
     boxes = _cascade_boxes(grey, *LOOKS[0])
     if all(seen == 1 for *_, seen in boxes):  # none, or one around a smaller face
         nearer = _cascade_boxes(grey, *LOOKS[1])
@@ -119,6 +121,7 @@ def _cascade_boxes(
         return []  # enlarged, a picture shows nothing new
 
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    # The cascades were trained on evenly lit faces.
     work = cv2.equalizeHist(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=method))
     least = int(smallest * min(work.shape))
 
@@ -217,6 +220,7 @@ def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, com
     target = np.array([[0, 0], [size, 0], [size, size]]) - 0.5
     transform = cv2.getAffineTransform(source.astype(np.float32), target.astype(np.float32))
     shrinks = abs(along) / size
+    # warpAffine reads single pixels; without a blur, a large photo would alias in the small patch.
     smooth = cv2.GaussianBlur(grey, (0, 0), 0.4 * shrinks) if shrinks > 2 else grey
     patch = cv2.warpAffine(smooth, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
     top = int(0.2 * size)

@@ -95,6 +95,8 @@ def find_landmarks(image: Image.Image) -> list[Landmarks]:
         if scale == tried:
             break
         tried = scale
+        # dlib's detector finds faces of 80 pixels and more, so the photo's size decides what it
+        # finds.
         boxes = [box / scale for box in _boxes(_resized(pixels, scale))]
         if boxes:
             return [
@@ -152,6 +154,7 @@ def _landmarks(pixels: Any, box: NDArray[np.float64]) -> Landmarks:
         shape = predictor(part, dlib.rectangle(*(round(float(value)) for value in moved)))
         predicted.append([(point.x, point.y) for point in shape.parts()])
 
+    # dlib counts from the centre of the first pixel, we count from its corner.
     points: Landmarks = (np.mean(predicted, axis=0) + 0.5) / scale + [left, top]
     return points
 

@@ -24,6 +24,8 @@ def steer(p: Tensor, r_t: Tensor, target: float, batch: int, kimg: float) -> Non
         batch: pictures a training step.
         kimg: thousands of pictures in which p can move from 0 to 1.
     """
+    # A fixed step towards the target, whatever the distance from it: r_t is too noisy for a
+    # proportional one.
     step = batch * ADA_INTERVAL / (kimg * 1000)
     beyond = r_t - target
     p.add_(torch.copysign(torch.full_like(beyond, step), beyond)).clamp_(0, 1)

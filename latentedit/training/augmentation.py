@@ -273,6 +273,8 @@ class AugmentPipe(nn.Module):
         inverse = None
         steps: list[Tensor] = []
         if self.xflip:
+            # Half of the images that the augmentation falls on are flipped: that keeps it
+            # invertible for the generator (appendix B.1).
             flip = draw.gate((draw.uniform() * 2).floor(), 0.0, self.xflip * p)
             steps.append(_scale(1 - 2 * flip, torch.ones_like(flip)))
 
@@ -281,12 +283,14 @@ class AugmentPipe(nn.Module):
             steps.append(_rotate(math.pi / 2 * turns))
 
         if self.xint:
+            # Whole pixels, so that nothing is resampled.
             shift = draw.gate((draw.uniform(2) * 2 - 1) * XINT_MAX, 0.0, self.xint * p)
             steps.append(
                 _translate(-(shift[:, 0] * width).round(), -(shift[:, 1] * height).round())
             )
 
         if self.scale:
+            # Lognormal: doubling and halving are equally likely.
             factor = draw.gate(torch.exp2(draw.normal() * SCALE_STD), 1.0, self.scale * p)
             steps.append(_scale(1 / factor, 1 / factor))
 
@@ -327,6 +331,7 @@ class AugmentPipe(nn.Module):
 
         p = self.p
         identity = torch.eye(4, device=draw.device, dtype=draw.dtype)
+        # The grey axis, about which hue turns and along which brightness moves.
         ramp = identity[:3].sum(dim=0)  # 1 1 1 0
         along = torch.outer(ramp, ramp) / 3
         steps: list[Tensor] = []

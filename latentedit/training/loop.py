@@ -167,6 +167,7 @@ def train(
     started = reported = time.monotonic()
     seconds_before = trainer.seconds
     images_before = trainer.images_seen
+    # The next multiple, so that a resumed run has its snapshots at the same places.
     next_snapshot = (
         (trainer.images_seen // int(config.snapshot_kimg * 1000) + 1) * config.snapshot_kimg * 1000
     )
@@ -181,10 +182,13 @@ def train(
             now = time.monotonic()
             trainer.seconds = seconds_before + now - started
             late = options.max_minutes is not None and now - started > options.max_minutes * 60
+            # All processes stop after the same step, or the others would wait for one that has
+            # left.
             stop = world.any(interrupted.is_set() or late, trainer.device)
             done = trainer.images_seen >= config.kimg * 1000
             due = stop or done or trainer.images_seen >= next_snapshot
             failure: Error | None = None
+            # Once a second: reading figures waits for the device.
             if run is not None and (now - reported > 1 or due):
                 reported = now
                 try:
@@ -192,6 +196,7 @@ def train(
                         trainer, (trainer.images_seen - images_before) / (now - started)
                     )
                     figures["loading_images_per_second"] = loading
+                    # Before the snapshot: weights that are not finite must not replace good ones.
                     trainer.check_finite()
                     if due:
                         run.snapshot()
@@ -202,6 +207,7 @@ def train(
                     if report:
                         report(figures)
                 except Error as error:
+                    # Told to the other processes first; raised at once, they would wait for ever.
                     failure = error
 
             if world.any(failure is not None, trainer.device):
@@ -298,6 +304,8 @@ class _Folder:
 
     @torch.no_grad()
     def _pictures(self) -> torch.Tensor:
+        # One image at a time: at high resolutions the grid does not fit into memory beside the
+        # training.
         pairs = zip(self.grid_z, self.grid_c, strict=True)
         return torch.cat([self.trainer.g_ema(z[None], c[None]).cpu() for z, c in pairs])
 

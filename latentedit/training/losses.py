@@ -29,5 +29,6 @@ def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
     ``images [N, C, H, W]`` must require gradients and have led to ``logits``; the result can be
     differentiated again.
     """
+    # The sum has the gradients of all images at once, as no logit depends on another's image.
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3))

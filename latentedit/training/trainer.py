@@ -87,6 +87,7 @@ class Trainer:
                 "another architecture"
             )
 
+        # Half precision ends at 65,504; activations are clamped as in StyleGAN2-ADA.
         clamp = {"conv_clamp": 256.0} if config.precision == "fp16" else {}
         try:
             self.g = Generator(GeneratorConfig(**{**clamp, **config.generator, **shape})).to(
@@ -100,8 +101,12 @@ class Trainer:
 
         self._check_growing()
         self.rounds = self._rounds()
+        # Gradients are switched on for the network of a pass only, so that none are computed in
+        # vain.
         self.g.requires_grad_(False)
         self.d.requires_grad_(False)
+        # Images are rendered with the average of the weights, which varies less from step to step
+        # (Karras et al. 2018).
         self.g_ema = copy.deepcopy(self.g).eval()
         self.g_ema.label_frequencies = data.label_frequencies(config.mirror)
         self.augment = (
@@ -164,6 +169,7 @@ class Trainer:
         for network in (self.g.synthesis, self.g_ema.synthesis, self.d):
             if isinstance(network, Growing):
                 network.set_lod(lod)
+        # Adam's moments belong to the gradients of other networks then.
         if (math.floor(lod), math.ceil(lod)) != (math.floor(before), math.ceil(before)):
             self.g_optimizer.state.clear()
             self.d_optimizer.state.clear()
@@ -219,6 +225,8 @@ class Trainer:
 
     def _optimizer(self, parameters: list[nn.Parameter], interval: int) -> torch.optim.Adam:
         ratio = _lazy_ratio(interval)
+        # Lazy regularisation (StyleGAN2, appendix B): the passes of the regulariser count as
+        # additional updates, so rate and memory are scaled to match.
         rate, betas = self.config.learning_rate * ratio, (0.0, 0.99**ratio)
         return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=1e-8, **self._adam_form())
 
@@ -253,6 +261,8 @@ class Trainer:
         shares = {}
         for name, ours, source in sources:
             theirs = source.state_dict() if source else {}
+            # Names and shapes decide, and not the architecture: a network of another resolution
+            # gives its coarse blocks.
             fitting = {
                 key
                 for key, t in ours.state_dict().items()
@@ -261,6 +271,7 @@ class Trainer:
             parameters = dict(ours.named_parameters())
             fitted = sum(p.numel() for key, p in parameters.items() if key in fitting)
             shares[name] = fitted / sum(p.numel() for p in parameters.values())
+            # With so little in common the run would start from scratch, which the user should know.
             if name == "raw generator" and shares[name] < 0.1:
                 raise IncompatibleError(
                     f"{model.path or 'the model'}: only {shares[name]:.0%} of the generator's "
@@ -285,6 +296,8 @@ class Trainer:
         self._grow()
         self.load()
         passes: dict[str, Callable[[], None]] = {"main": lambda: self._main_pass(self.real())}
+        # Lazy: the regularisers change slowly, and computing them every 4th and 16th step costs
+        # little quality.
         if config.path_weight and self.steps % config.path_interval == 0:
             passes["path"] = self._path_pass
         if config.r1_gamma and self.steps % config.r1_interval == 0:
@@ -340,6 +353,7 @@ class Trainer:
                 fake, ws, fake_labels = self.generate(draws)
                 fake_logits = self.judge(fake, fake_labels, draws)
                 loss = generator_loss(fake_logits).sum() / batch
+                # The graph is kept: the discriminator's loss uses the same images and logits.
                 loss.backward(inputs=self.g_parameters, retain_graph=True)
                 _add(sums, "loss_g", loss)
                 _add(sums, "w", ws.sum(dim=0) / batch)
