@@ -122,7 +122,7 @@ class Witness:
     quick: PortraitJudge
     generator: Generator
     digest: bytes
-    """Of the judge's file."""
+    """SHA-256 of the classifier's file."""
 
     def look(self, ws: Tensor, direction: Direction | None, amount: float, described: int) -> Looks:
         """What is seen of ``ws`` moved; kept by the content of all."""
@@ -156,7 +156,7 @@ class Witness:
 
 
 def first(looks: Looks, count: int) -> Looks:
-    """Of the first ``count`` pictures."""
+    """Return the looks of the first ``count`` images."""
     return Looks(
         {name: values[:count] for name, values in looks.logits.items()},
         {name: values[:count] for name, values in looks.measures.items()},

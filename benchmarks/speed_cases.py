@@ -32,7 +32,7 @@ class Case:
     bare: Callable[[], float] | None = None
     """... as this says."""
     limit: float | None = None
-    """Of the ratio to them, or of the seconds where they are not timed."""
+    """Target for the ratio to them, or for the seconds if they are not timed."""
     rounds: int = 3
 
 

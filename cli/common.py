@@ -74,7 +74,7 @@ class Finite(click.FloatRange):
 
 SEED = click.IntRange(0, 2**32 - 1)
 MOST = 10_000_000
-"""Of steps, pictures and the like; far larger numbers overflow in libraries."""
+"""Largest number of steps, images and the like; far larger numbers overflow in libraries."""
 PSI = Finite(-5, 5)
 """Outside this range images are meaningless; negative values show the opposite face."""
 WEIGHT = Finite(0, 1e6)

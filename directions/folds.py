@@ -33,7 +33,7 @@ def splits(labels: Array, groups: Sequence[Any] | None, binary: bool) -> list[tu
             warnings.simplefilter("ignore")  # that a class has fewer samples than there are folds
             folds = list(by_group.split(labels, labels, list(groups)))
     else:
-        # Of numbers, every fold needs two to have a spread.
+        # With numbers as labels, every fold needs two samples to have a spread.
         smallest = int(np.bincount(labels.astype(int)).min()) if binary else len(labels) // 2
         if smallest < 2:
             needed = (

@@ -159,7 +159,7 @@ def _summed(x: Tensor, taps: Tensor, geometry: Geometry) -> Tensor:
         else torch.contiguous_format
     )
 
-    # Of the axes the one first that leaves less to the other.
+    # The axis whose filter leaves fewer pixels for the other comes first.
     if geometry.up > geometry.down:
         x = _sum_along(x, 3, weights, geometry, x0, width, form)
         return _sum_along(x, 2, factors, geometry, y0, height, form)
@@ -186,7 +186,7 @@ def _sum_along(
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=form)
 
     for phase in range(min(up, size)):
-        # Of the outputs at phase, phase + up, ... number t is a sum over what lies at start + down
+        # Output number t of those at phase, phase + up, ... is a sum over what lies at start + down
         # t, one start a tap.
         outputs = y[(slice(None),) * dim + (slice(phase, None, up),)]
         count = outputs.shape[dim]

@@ -164,7 +164,7 @@ class Answers:
         return torch.stack(columns, dim=1)
 
     def value(self, name: str, guided: Tensor, pixels: Tensor) -> Tensor:
-        """Of the slider ``name``: log odds, or a number; ``[N]``."""
+        """Return the value of the slider ``name``, ``[N]``: log odds, or a number."""
         if name in PIXELS:
             return pixels[:, list(PIXELS).index(name)]
         if name == "smile":  # 0 is the neutral face of the London pairs, 1 their smile

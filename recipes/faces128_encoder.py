@@ -41,7 +41,7 @@ from latentedit.training.encoders import (
 PASSES = 2
 PROBES = 256
 WEIGHT = 5.0
-"""Of either mean square of pixels."""
+"""Weight of both mean squared differences of pixels."""
 
 
 class Pixels:

@@ -405,7 +405,8 @@ def agreement(looks: Looks, rows: Rows) -> dict[str, Any]:
 
 
 def pairs_of(looks: Looks, rows: Rows) -> dict[str, Any]:
-    """Of neutral and smiling photographs of people: is the smile told, and the person kept?"""
+    """Check on neutral and smiling photos of people that the smile is recognised and the person
+    kept."""
     places: dict[str, dict[str, int]] = {"neutral": {}, "smiling": {}}
     for i, row in enumerate(rows):
         if row["expression"]:

@@ -27,8 +27,9 @@ class Crop:
     """A square in a photo, in pixels of the photo."""
 
     x: float
-    """Of the centre."""
+    """Horizontal position of the centre."""
     y: float
+    """Vertical position of the centre."""
     side: float
     angle: float = 0.0
     """Degrees, clockwise."""

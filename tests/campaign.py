@@ -35,7 +35,7 @@ from tests.watching import FAULTS, Outcome, in_children  # noqa: E402
 
 PARTS = ("files", "arguments", "kills", "disk", "descriptors")
 SHARES = {"files": 0.5, "arguments": 0.2, "kills": 0.2, "disk": 0.05, "descriptors": 0.05}
-"""Of the time."""
+"""Share of the time that each part gets."""
 PER_FILE = {"files": 1.0, "arguments": 0.1, "kills": 0.02, "disk": 0.02, "descriptors": 0.02}
 """Items for each mutated file, where their number is given instead of the time."""
 SHOWN = 200
@@ -111,7 +111,7 @@ class Case:
     name: str
     """What was tried, for people: a kind of file, a command."""
     arguments: list[str]
-    """Of the command, with {file}, {good}, {out}, {folder}; empty where a file is read in
+    """Arguments of the command, with {file}, {good}, {out}, {folder}; empty where a file is read in
     Python."""
     extra: dict[str, Any] = field(default_factory=dict)
 

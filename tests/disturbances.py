@@ -60,7 +60,7 @@ class Running(Part):
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self._whole: dict[str, tuple[float, dict[str, bytes]]] = {}
-        """Of a job that nothing happens to: its seconds, and what it writes."""
+        """Seconds of every undisturbed job, and the files that it writes."""
 
     def case(self, number: int) -> Case:
         job = JOBS[number % len(JOBS)]

@@ -34,7 +34,7 @@ from latentedit.formats.projections import load_projections
 MEMORY = 300 << 20
 """Bytes that reading may take beyond those of the program itself."""
 SECONDS, WAIT = 5, 600
-"""Of the processor's time a file, and by the clock, as a busy machine lets it wait."""
+"""Seconds of processor time per file, and by the clock, as a busy machine is slower."""
 READERS: dict[str, Callable[[Path], Any]] = {
     "model": load_model,
     "latent": load_latent,

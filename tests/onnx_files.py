@@ -30,7 +30,7 @@ def tensor(name: str, shape: Sequence[int], data: bytes, kind: int = 1) -> bytes
 
 
 def floats(name: str, shape: Sequence[int], values: Sequence[float] | None = None) -> bytes:
-    """Of the ``values``, or random ones."""
+    """Return a tensor of the ``values``, or of random ones."""
     draws = Random(name)
     count = math.prod(shape)
     return tensor(

@@ -237,7 +237,7 @@ def test_a_busy_machine_makes_nothing_stuck(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_time_of_a_group_is_that_of_all_in_it(tmp_path: Path) -> None:
-    """Of a process, of one that it waits for and of one that it waited for."""
+    """The time includes a child that the process waits for, and one that has ended."""
     reading, writing = os.pipe()
 
     def compute(seconds: float) -> None:

@@ -314,7 +314,7 @@ class Once:
 def test_a_search_step_stays_on_the_device(
     device: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of everything that can be searched with; what lies on the host fails on the meta device."""
+    """Every kind of search is tried; a tensor on the host fails on the meta device."""
     monkeypatch.setattr("latentedit.inversion.search.Replayed", Once)
     generator, discriminator = tiny_generator(), tiny_discriminator()
     statistics = WStatistics.of(generator)

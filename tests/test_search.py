@@ -39,7 +39,8 @@ class Loss:
 
 
 class Quadratic(Loss):
-    """Of N problems with their own minima and second derivatives between 1 and 100."""
+    """Quadratic losses of N problems with their own minima and second derivatives between 1 and
+    100."""
 
     def __init__(self, n: int = 3, size: int = 12) -> None:
         torch.manual_seed(0)

@@ -42,7 +42,7 @@ FOUND = {
     "w_distance": 0.8,
     "w_percentile": 1.0,
 }
-"""Of a good inversion."""
+"""Distances of a good inversion."""
 SEEN = Look(0.7, True, {"smile": (-3.0, 3.0), "turn": (-2.25, 3.0)})
 TUNED_AND_BROKEN = Look(0.9, True, dict.fromkeys(("smile", "turn", "beard"), (0.0, 0.0)))
 
@@ -105,8 +105,8 @@ def test_some_sliders_break_it() -> None:
 
 
 def test_it_says_only_what_it_can() -> None:
-    """Of a model without discriminator, or without sliders, and of a latent that was never compared
-    with a photo."""
+    """Parts are missing for a model without discriminator or sliders, and for a latent never
+    compared with a photo."""
     blind = judge(FOUND)
     assert blind.level == "good"
     assert "sliders mean what they say" not in str(blind)
@@ -165,7 +165,7 @@ class ByBrightness(Domain):
 
 
 def onlooker(limit: float) -> Onlooker:
-    """Of a grey network whose pictures count as whole up to a brightness."""
+    """Return the onlooker of a grey network whose images are in-domain up to a brightness."""
     generator = tiny_generator()
     own = fingerprint(generator)
     vectors = torch.eye(12)[:2]

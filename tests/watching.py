@@ -32,10 +32,9 @@ exception that is no `Error` escapes; a message is not one line for a terminal; 
 is taken that cannot be right; a file is lost, half-written or left behind.
 """
 SECONDS, GRACE, PRESSED = 5.0, 5.0, 3
-"""Of processor time for an item, as a busy machine takes longer by the clock; where Ctrl-C may end
-it, the seconds after each, and how often it is pressed: a search that is interrupted still draws
-what it has found.
-"""
+"""Seconds of processor time for an item, as a busy machine takes longer by the clock; where Ctrl-C
+may end it, the seconds after each, and how often it is pressed: a search that is interrupted still
+draws what it has found. """
 STILL, TRACE, WAIT = 180.0, 0.1, 3600.0
 """By the clock, an item is stuck after so many seconds in which it computes less than so many, or
 after so many whatever it does: other work on the machine makes it wait, but hardly for a tenth of a
@@ -44,7 +43,7 @@ second in three minutes.
 MEMORY = 300 << 20
 """Bytes above what the process had before."""
 ROOM = 3 << 30
-"""Of addresses, so that what asks for too much does not take it from the machine."""
+"""Bytes of address space, so that excessive requests fail and do not exhaust the machine."""
 RUNS = (
     "os.system",
     "os.exec",
@@ -401,7 +400,7 @@ def group_time(group: int) -> float:
 
 
 current: list[Watch] = []
-"""Of this child."""
+"""The watch of this child process."""
 
 
 def _batch(item: Item, numbers: Sequence[int], writing: int, own: Sequence[Path]) -> None:

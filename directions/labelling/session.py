@@ -55,7 +55,7 @@ class LabellingProgress:
     no: int
     left: int
     auc: float | None
-    """Of the probe on held-out answers at its last fit; None where it is not known
+    """AUC of the probe on held-out answers at its last fit; None where it is not known
     (`uncertainty.accuracy`)."""
 
 

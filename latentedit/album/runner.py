@@ -62,10 +62,10 @@ class Finished:
 
     photo: Path
     name: str
-    """Of its files in the album, without their endings."""
+    """Name of its files in the album, without ending."""
     latent: Latent
     distances: dict[str, float]
-    """Of the search; those after tuning are in the latent."""
+    """Distances after the search; those after tuning are in the latent."""
     verdict: Verdict
     remarks: list[str]
     """Warnings about the photo and its crop."""

@@ -165,7 +165,7 @@ def _weight(state: dict[str, Tensor], layer: str) -> Tensor:
 
 
 def _taps(path: str | os.PathLike[str], state: dict[str, Tensor]) -> tuple[float, ...]:
-    """Of the blur, which must be the same in all layers."""
+    """Return the taps of the blur, which must be the same in all layers."""
     kernels = [tensor[0, 0] for name, tensor in state.items() if name.endswith("blur.kernel")]
     if not kernels:
         return (1.0,)

@@ -31,7 +31,7 @@ USUAL_TAPS = (1.0, 3.0, 3.0, 1.0)
 SEPARABLE = 8
 """Number of taps from which NVIDIA's code keeps a filter as one row."""
 AVERAGE_DECAY = 0.998
-"""Of the running mean of w, while their code trains on."""
+"""Decay of the running mean of w, for training that continues with their code."""
 WHOLE_BATCH = 1 << 30
 
 Arguments = dict[str, Any]

@@ -57,7 +57,7 @@ def number(value: Any) -> float:
 
 
 def side(value: Any) -> int:
-    """Of a square, recorded as one number or as two equal ones."""
+    """Return the side of a square, recorded as one number or as two equal ones."""
     if isinstance(value, Array):
         value = value.value.tolist()
     if not isinstance(value, list | tuple):

@@ -93,7 +93,8 @@ def load_tensorflow(path: str | os.PathLike[str], networks: tuple[TensorflowNetw
 
 
 def _variables(network: TensorflowNetwork) -> dict[str, np.ndarray[Any, Any]]:
-    """Of the network and its components, whose names come first."""
+    """Return the variables of the network and of its components, with the component's name
+    first."""
     found: dict[str, np.ndarray[Any, Any]] = {}
     for prefix, part in (("", network), *(network.get("components") or {}).items()):
         if not isinstance(part, TensorflowNetwork) or not isinstance(prefix, str):
@@ -161,7 +162,7 @@ def _check_kind(path: str | os.PathLike[str], name: str, value: Any, usual: Any)
 
 
 EMBEDDINGS = ("mapping/LabelConcat/weight", "mapping/LabelEmbed/weight")
-"""Of labels, in networks of 2019 and of 2020."""
+"""Names of the label embedding in networks of 2019 and of 2020."""
 
 
 def _label_options(

@@ -27,9 +27,9 @@ class Domain:
     """The distribution of a model's random images in the features of its discriminator."""
 
     mean: Tensor
-    """Of the features, ``[K]``."""
+    """Mean of the features, ``[K]``."""
     std: Tensor
-    """Of every feature, ``[K]``."""
+    """Standard deviation of every feature, ``[K]``."""
     usual: float
     """Distance that 95 % of the model's random images do not reach."""
 
@@ -76,12 +76,13 @@ class Domain:
 
     @torch.no_grad()
     def distance(self, discriminator: Discriminator, image: Tensor) -> float:
-        """Of ``image [1, C, H, W]``; 1 is as far as the farthest of the model's own pictures."""
+        """Return the distance of ``image [1, C, H, W]``; 1 is that of the farthest of the model's
+        own images."""
         return self.distances(discriminator, image)[0]
 
     @torch.no_grad()
     def distances(self, discriminator: Discriminator, images: Tensor) -> list[float]:
-        """Of every picture of ``images [N, C, H, W]``."""
+        """Return the distance of every image of ``images [N, C, H, W]``."""
         return [
             _distance(row, self.mean, self.std) / self.usual
             for row in _pooled(discriminator, images)

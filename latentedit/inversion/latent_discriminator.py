@@ -17,7 +17,7 @@ from latentedit.networks.generator import Generator
 STEPS = 300
 BATCH = 256
 WIDTH = 256
-"""Of the two hidden layers."""
+"""Width of the two hidden layers."""
 SPREADS = (0.7, 1.6)
 """Smallest and largest width of the normal w, in standard deviations of the real ones."""
 

@@ -140,8 +140,8 @@ class LpipsDistance:
         return torch.cat(parts, dim=1)
 
     def _activations(self, x: Tensor) -> list[Tensor]:
-        """Of the backbone, in float32 or wider; gradients in half precision are kept from vanishing
-        by a factor."""
+        """Return the backbone's activations, in float32 or wider; gradients in half precision are
+        kept from vanishing by a factor."""
         network: Any = self.network
         if self.dtype != torch.float16:
             return [full(y) for y in network.net(x.to(self.dtype))]

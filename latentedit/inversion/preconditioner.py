@@ -69,7 +69,8 @@ def sample_rows(
 
 @dataclass(frozen=True)
 class Curvature:
-    """Of perceptual plus pixel distance, in whitened coordinates (`WStatistics.colouring`)."""
+    """The curvature of perceptual plus pixel distance, in whitened coordinates
+    (`WStatistics.colouring`)."""
 
     factors: Tensor
     """``[R, num_ws, w_dim]``; the sum of their outer products is the mean of J^T J."""

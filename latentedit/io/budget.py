@@ -23,9 +23,10 @@ ENTRIES = 20_000
 """Tensors of a file, or members of an archive; the state of a large network's training has some two
 thousand."""
 INSTRUCTIONS = 500_000
-"""Of all pickles in a file; official networks have some ten thousand."""
+"""Largest number of instructions of all pickles in a file; official networks have about ten
+thousand."""
 SECONDS = 5.0
-"""Of the processor's time, in which instructions are checked."""
+"""Processor time within which the instructions must be checked."""
 THINGS = 1_000_000
 """What the contents of a file hold when they are written out; 64 letters count as one."""
 DEEPEST = 500

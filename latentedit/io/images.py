@@ -45,7 +45,7 @@ EXTENSIONS = (
     *((".avif",) if features.check("avif") else ()),
     *(HEIC if importlib.util.find_spec("pillow_heif") else ()),
 )
-"""Of the files in a folder that are read as pictures."""
+"""Endings of the files in a folder that are read as images."""
 WRITTEN = {
     ".png": "PNG",
     ".jpg": "JPEG",

@@ -31,7 +31,7 @@ DEEPEST = 30
 NODES = 20_000
 """Operations of a network; the largest classifiers have some thousand."""
 NUMBERS = 1 << 26
-"""Of what a network is said to take or give."""
+"""Largest number of values in an input or output that a network declares."""
 ROOM = 300 << 20
 COPIES = 4
 PER_PIXEL = 1 << 10
@@ -111,7 +111,7 @@ class _Message:
     varints: dict[int, list[int]] = field(default_factory=dict)
     """The first varints of each field."""
     product: int = 1
-    """Of a shape: the numbers that an array of it has, as far as it says."""
+    """For a shape: the number of values in an array of it, as far as its dimensions are known."""
 
 
 def check_onnx(path: str | os.PathLike[str]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 SECONDS = 5
 RATE = 16 << 20
-"""Of processor time to open one, and the bytes of a file that are read in a second."""
+"""Processor time to open a network, and the bytes of a file that count as one second more."""
 SPEED = 1_000_000_000
 """Computations a second at least."""
 

@@ -33,7 +33,7 @@ no licence to copy it."""
 CALLS = ("REDUCE", "NEWOBJ", "NEWOBJ_EX")
 INTEGERS = ("INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4")
 Shape = tuple[int, int, int]
-"""Of an object: its depth, the things and the bytes in it when it is written out."""
+"""Depth of an object, and the number of things and of bytes in it when it is written out."""
 FILLING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
 
 

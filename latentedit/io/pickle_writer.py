@@ -62,7 +62,7 @@ class _Writer:
     def __init__(self, stream: BinaryIO) -> None:
         self.put = stream.write
         self.places: dict[int, int] = {}
-        """Of the instances that were written, in the table of objects."""
+        """Places in the table of objects of the instances that were written."""
 
     def write(self, value: Any) -> None:
         if value is None:

@@ -42,7 +42,7 @@ KINDS = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
 }
-"""Of the numbers in a storage, by the name of its class."""
+"""Type of the numbers in a storage, by the name of its class."""
 
 
 class Held(Sealed):

@@ -225,7 +225,7 @@ def measure_of(
     others = [name for name in metrics if name in OTHERS]
     check_metrics([name for name in metrics if name not in OTHERS])
 
-    # Of precision, more is better: the best snapshot is not kept by it.
+    # The best snapshot is the one with the lowest value, and precision is better if it is higher.
     distances.sort(key=lambda name: name == "precision")
     if distances[0] == "precision":
         raise ArgumentError("the best snapshot is kept by kid or fid; name one of them as well")

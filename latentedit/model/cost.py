@@ -37,14 +37,14 @@ several times."""
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one picture."""
+    """The estimated cost of rendering and inverting one image."""
 
     render_gflop: float
     render_gb: float
     """Weights and the largest activations."""
     render_seconds: float
     step_gflop: float
-    """Of one step of the projector."""
+    """Billions of operations of one step of the projector."""
     step_gb: float
     """Weights, and what is kept for the backward pass."""
     step_seconds: float

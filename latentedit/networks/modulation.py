@@ -93,8 +93,8 @@ def convolve(
 
 
 def _margins(k: int, up: int, filter: Tensor) -> Padding:
-    """Of the picture that ``filter`` runs over after a transposed convolution by ``k x k``
-    weights."""
+    """Return the margins of the image that ``filter`` runs over after a transposed convolution by
+    ``k x k`` weights."""
     f = filter.shape[-1]
     before = (f + up - 1) // 2 - (k - 1) + k // 2
     after = (f - up) // 2 - (k - up) + k // 2
@@ -352,8 +352,8 @@ def _like(x: Tensor, other: Tensor) -> Tensor:
 def _convolution_gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, up: int, to_x: bool, to_weight: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Of `convolve` without its filter, in ``x`` and in ``weight [O, I, k, k]``, as far as they are
-    wanted."""
+    """Return the gradients of `convolve` without its filter, in ``x`` and in ``weight [O, I, k,
+    k]``, as far as they are wanted."""
     pad = 0 if up > 1 else weight.shape[-1] // 2
     kernel = weight.transpose(0, 1) if up > 1 else weight
     for_x, for_weight, _ = torch.ops.aten.convolution_backward(

@@ -17,7 +17,8 @@ DETECTION_SIDE = 480
 
 
 LONGEST_SIDE = 8 * DETECTION_SIDE
-"""Of what is looked at, so that a narrow strip is not enlarged without end."""
+"""Longest side of the image that is searched, so that a narrow strip is not enlarged without
+limit."""
 
 
 LOOKS = ((1, 0.12), (2, 0.06))

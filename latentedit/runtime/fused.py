@@ -50,7 +50,7 @@ class Layer(NamedTuple):
     noise: Tensor | None = None
     """``[1 or N, 1, H, W]``."""
     slope: float = 1.0
-    """Of the leaky ReLU for negative numbers; 1 is none."""
+    """Slope of the leaky ReLU for negative numbers; 1 means no activation."""
 
 
 def available(x: Tensor) -> bool:

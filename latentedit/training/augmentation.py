@@ -273,8 +273,8 @@ class AugmentPipe(nn.Module):
         inverse = None
         steps: list[Tensor] = []
         if self.xflip:
-            # Half of the images that the augmentation falls on are flipped: that keeps it
-            # invertible for the generator (appendix B.1).
+            # Where the augmentation falls, flipped and not flipped are equally likely, as in the
+            # published pipeline; below p = 1 upright images stay the more frequent ones.
             flip = draw.gate((draw.uniform() * 2).floor(), 0.0, self.xflip * p)
             steps.append(_scale(1 - 2 * flip, torch.ones_like(flip)))
 

@@ -28,11 +28,11 @@ from latentedit.training.data import PictureSet
 from latentedit.training.states import check_finite, restore_network, restore_optimiser
 
 W_WEIGHT = 0.1
-"""Of the mean squared error of w in whitened coordinates, where w is known."""
+"""Weight of the mean squared error of w in whitened coordinates, where w is known."""
 PRIOR_WEIGHT = 0.01
-"""As the projector's."""
+"""Weight of the squared distance of w from its mean, as in the projector."""
 PHOTO_SHARE = 0.25
-"""Of every batch, where there are photographs."""
+"""Share of photos in every batch, if there are photos."""
 AVERAGED = 0.998
 """The shipped weights are an exponential moving average of this decay."""
 

@@ -9,7 +9,7 @@ from latentedit.io.images import from_uint8
 from latentedit.training.data import PictureSet
 
 SHARE = 0.25
-"""Of a GPU's free memory that a data set may take, to be kept there as bytes."""
+"""Share of a GPU's free memory that a training set may take, to be kept there as bytes."""
 
 
 class Feed:

@@ -57,7 +57,7 @@ class Streams:
         step = step.long()
         self.step = step & MASK, (step >> 32) & MASK
         self.position = 0
-        """Of the next word."""
+        """Position of the next word."""
         self._made = range(0)
         self._words = torch.empty(0)
 

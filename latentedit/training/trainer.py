@@ -422,7 +422,8 @@ class Trainer:
         """
         g = self.g
         config = self.config
-        # Of the pictures as they are shown, so that labels alone do not tell generated from real.
+        # Labels are drawn from those of the shown images, so that labels alone do not tell
+        # generated images from real ones.
         labels = self.feed.labels[draws.integers(self.feed.period)].to(self.dtype)
         w = g.mapping.map(draws.normal(g.z_dim), labels)
         ws = w[:, None].expand(-1, g.num_ws, -1)
