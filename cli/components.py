@@ -366,8 +366,8 @@ def _rows(layers: str | None, generator: "Generator") -> tuple[int, int] | None:
 
 def _look(amounts: str, seeds: str) -> tuple[list[float], list[int]]:
     """Amounts and seeds of a sheet."""
-    from latentedit.cli.models import parse_seeds
     from latentedit.cli.moves import parse_amounts
+    from latentedit.cli.sample import parse_seeds
 
     numbers = parse_seeds(seeds)
     if len(numbers) > 20:

@@ -16,17 +16,19 @@ from latentedit.cli.common import (
     megapixels_option,
     model_option,
     recursive_option,
-    rendering_bar,
     say,
-    say_video,
     say_written,
     transform_option,
 )
 from latentedit.cli.looks import Limits, onlooker_of
 from latentedit.cli.moves import Move, direction_for, model_for, parse_move, parse_sweep
-from latentedit.errors import ArgumentError, DataError
+from latentedit.cli.moving import Timing, is_video, video_options, write_video
+from latentedit.cli.sweeping import Pasted, Scene, check_grid, images_of, sheet_of, together
+from latentedit.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from latentedit.directions import Direction
     from latentedit.latent.latent_file import Latent
     from latentedit.networks.generator import Generator
@@ -56,8 +58,10 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="NAME=FROM:TO:COUNT",
     help="Write a strip of images, or a video if --out is .mp4, .webm or .gif. A second --sweep "
-    "makes a grid.",
+    "makes a grid; in a video, all"
+    " sliders move together. COUNT can be left out in videos.",
 )
+@video_options(("back", "none"))
 @transform_option
 @click.option(
     "--paste-back",
@@ -92,6 +96,9 @@ def edit(
     sets: tuple[str, ...],
     hold: str | None,
     sweeps: tuple[str, ...],
+    fps: float | None,
+    seconds: float | None,
+    loop: str | None,
     transform: str | None,
     photo: str | None,
     difference: bool,
@@ -118,6 +125,10 @@ def edit(
       latentedit edit latents/me.safetensors --set glasses=:1.5 --hold turn,smile --out held.png
       latentedit edit latents/me.safetensors --sweep turn=-3:3:7 --out strip.png
       latentedit edit latents/me.safetensors --sweep turn=-2:2:5 --sweep smile=0:2:3 --out grid.png
+      latentedit edit latents/me.safetensors --sweep turn=-2:2 --sweep smile=0:2 --seconds 4 --out
+          both.mp4
+      latentedit edit latents/me.safetensors --sweep smile=-1:2 --paste-back me.jpg --seconds 3
+          --out me-smiling.mp4
       latentedit edit latent-of-stylegan3.safetensors --model stylegan3-t.pkl --transform 0.1,0,-15
           --out turned.png
       latentedit edit latents/me.safetensors --set turn=1 --paste-back me.jpg --out me-turned.jpg
@@ -125,19 +136,18 @@ def edit(
     from latentedit.directions.sweeps import check_holdable, move_latent
     from latentedit.formats.load_latent import ENDINGS as LATENTS
     from latentedit.formats.load_latent import load_latent
-    from latentedit.io import contact_sheet
     from latentedit.io.folders import distinct
-    from latentedit.io.images import open_image, own_path, save_image, to_pil
-    from latentedit.io.video import ENDINGS, save_video, there_and_back
+    from latentedit.io.images import own_path, save_image
     from latentedit.latent.editing import edit_holding
     from latentedit.latent.latent_file import save_latent
     from latentedit.latent.spaces import space_of_latent
     from latentedit.latent.transforms import Transform, transformed
-    from latentedit.photo.pasting import check_belongs, paste_back, save_like
+    from latentedit.photo.pasting import save_like
 
     moves = [parse_move(text) for text in sets]
     swept = [parse_sweep(text) for text in sweeps]
-    turn = Transform.parse(transform) if transform else None
+    turn = Transform.parse(transform) if transform is not None else None
+    timing = Timing(fps, seconds, loop)
     if not moves and not swept and photo is None and turn is None:
         raise ArgumentError(
             "nothing to do: add at least one --set NAME=AMOUNT or --sweep NAME=FROM:TO:COUNT"
@@ -151,23 +161,29 @@ def edit(
         raise ArgumentError(f"{len(files)} latents need a folder as --out, got {out}")
     if swept and target.suffix == ".safetensors":
         raise ArgumentError("--sweep writes an image; give --out an image name")
-    if len(swept) > 2:
-        raise ArgumentError(f"a grid takes two --sweep, got {len(swept)}")
-    if target.suffix in ENDINGS and len(swept) != 1:
-        raise ArgumentError("a video needs exactly one --sweep NAME=FROM:TO:COUNT")
+    moving = is_video(target)
+    if moving and not swept:
+        raise ArgumentError("a video needs at least one --sweep NAME=FROM:TO:COUNT")
+    timing.check(target)
+    if not moving:
+        check_grid(swept)
     if hold and not moves and not swept:
         raise ArgumentError("--hold needs --set or --sweep")
     if difference and photo is None:
         raise ArgumentError("--difference needs --paste-back")
-    if photo is not None and (several or swept or target.suffix in ("", ".safetensors")):
-        raise ArgumentError("--paste-back needs one latent, no --sweep, and an image as --out")
+    if photo is not None and (several or target.suffix in ("", ".safetensors")):
+        raise ArgumentError("--paste-back needs one latent, and an image or a video as --out")
+    images = images_of(swept, timing) if moving else 0
 
     def work(path: Path) -> None:
         latent = load_latent(path)
         model = model_for(latent, model_name, device, force)
         generator = model.generator
-        unedited = latent.render(generator) if photo is not None else None
-        before = replace(latent)
+        scene = Scene(generator)
+        if photo is not None:
+            scene = Scene.of(
+                generator, latent, Pasted(photo, feather, difference, force, bool(swept))
+            )
         limits = Limits(latent)
         named = functools.cache(lambda name: direction_for(name, model, force))
         held = {name: named(name) for name in hold.split(",")} if hold else {}
@@ -189,10 +205,14 @@ def edit(
                 limits.count(*move)
             return replace(latent, ws=edit_holding(latent.ws, amounts, still))
 
+        def swept_to(steps: list[Move]) -> "Image.Image":
+            return scene.draw(turned(moved(latent, steps, limits.branch())))
+
+        def turned(latent: "Latent") -> "Latent":
+            return latent if turn is None else transformed(generator, latent, turn)
+
         if moves:
             latent = moved(latent, moves, limits)
-        if turn is not None:
-            latent = transformed(generator, latent, turn)
         place = target
         if not target.suffix:
             # Next to the latent, NAME.png is the image that the inversion rendered.
@@ -200,27 +220,13 @@ def edit(
             place = own_path(
                 target / f"{names[path]}{'-edited' if beside else ''}.png", "edited", theirs
             )
-        if swept:
-            *outer, (name, amounts) = swept
-            down = [[Move(outer[0][0], amount, None)] for amount in outer[0][1]] if outer else [[]]
-            rows = []
-            labels = [f"{amount:+.1f}" for amount in amounts]
-            with rendering_bar(len(down) * len(amounts)) as rendered:
-                for start in down:
-                    pictures = []
-                    for amount in amounts:
-                        step = [*start, Move(name, amount, None)]
-                        pictures.append(moved(latent, step, limits.branch()).render(generator))
-                        rendered()
-                    title = ", ".join(
-                        [path.stem, *(f"{Path(m.name).stem} {m.amount:+.1f}" for m in start)]
-                    )
-                    rows.append(contact_sheet.Row(f"{title}: {Path(name).stem}", pictures, labels))
-            if place.suffix in ENDINGS:
-                say_video(save_video(place, there_and_back(rows[0].pictures), fps=12), place)
-            else:
-                save_image(contact_sheet.sheet(rows), place)
+        if moving:
+            steps = together(swept, images)
+            write_video(place, images, lambda number: swept_to(steps[number]), timing)
+        elif swept:
+            save_image(sheet_of(swept, swept_to, path.stem), place)
         elif place.suffix == ".safetensors":
+            latent = turned(latent)
             done = [
                 *sets,
                 *([f"holding {hold}"] if hold else []),
@@ -236,22 +242,9 @@ def edit(
             onlooker_of(model).look(latent).put_into(latent)
             save_latent(place, latent)
         elif photo is not None:
-            assert unedited is not None
-            picture = open_image(photo)
-            if not force:
-                _check_source(before, photo)
-                check_belongs(picture, before, unedited, photo)
-            drawn = to_pil(latent.render(generator))
-            pasted = paste_back(
-                picture,
-                drawn,
-                _crop_of(latent),
-                feather=feather,
-                before=to_pil(unedited) if difference else None,
-            )
-            save_like(pasted, place, photo)
+            save_like(scene.draw(turned(latent)), place, photo)
         else:
-            save_image(latent.render(generator), place)
+            save_image(scene.draw(turned(latent)), place)
         for line in limits.lines():
             say(f"{path.name}: {line}", err=True)
         say_written(place)
@@ -270,24 +263,3 @@ def _amount(generator: "Generator", latent: "Latent", direction: "Direction", st
         step.amount
         - float(direction.score(latent.ws, generator, latent.styles)[0]) / direction.sigma
     )
-
-
-def _crop_of(latent: "Latent") -> list[list[float]]:
-    if latent.crop is None:
-        raise DataError(
-            "this latent has no crop position; --paste-back needs a latent made by latentedit "
-            "invert"
-        )
-    return latent.crop
-
-
-def _check_source(latent: "Latent", photo: str) -> None:
-    """Raise `Error` if the latent remembers its source and ``photo`` is another file."""
-    from latentedit.latent.latent_file import describe_source
-
-    _crop_of(latent)
-    if latent.source and latent.source.get("sha256") != describe_source(photo)["sha256"]:
-        raise ArgumentError(
-            f"{photo}: not the photo that this latent was made from "
-            f"({latent.source.get('name')}); use --force to paste anyway"
-        )

@@ -1,4 +1,4 @@
-"""``mix``, ``interpolate`` and latents of other tools."""
+"""``mix`` and latents of other tools."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,6 @@ from latentedit.cli.common import (
     model_option,
     read_model,
     recursive_option,
-    rendering_bar,
-    say_video,
     say_written,
 )
 from latentedit.cli.groups import Forgiving
@@ -216,25 +214,30 @@ def bake(
     click.echo(f"fingerprint {fingerprint(made.generator)}")
 
 
-def _pair(
-    first: str, second: str, model_name: str | None, device: str, force: bool
-) -> tuple["Latent", "Latent", "Model"]:
+def read_together(
+    files: Sequence[str], model_name: str | None, device: str, force: bool
+) -> tuple[list["Latent"], "Model"]:
+    """Return the latents in ``files``, one w per layer each, and their generator's model.
+
+    Raises:
+        Error: latents of different generators, or with style offsets.
+    """
     from latentedit.formats.load_latent import load_latent
     from latentedit.networks.fingerprint import fingerprint
 
-    a = load_latent(first)
-    b = load_latent(second)
-    model = model_for(a, model_name, device, force)
-    b.check_generator(fingerprint(model.generator), model.path, force=force)
-    b.check_shapes(model.generator)
-    b.ws = b.rows(model.generator.num_ws)
-    if a.styles or b.styles:
-        raise ArgumentError(
-            f"{first if a.styles else second}: has style offsets, which only fit its own w; "
-            "invert with --space w or w+"
-        )
+    found = [load_latent(file) for file in files]
+    model = model_for(found[0], model_name, device, force)
+    own = fingerprint(model.generator)
+    for file, latent in zip(files, found, strict=True):
+        latent.check_generator(own, model.path, force=force)
+        latent.check_shapes(model.generator)
+        latent.ws = latent.rows(model.generator.num_ws)
+        if latent.styles:
+            raise ArgumentError(
+                f"{file}: has style offsets, which only fit its own w; invert with --space w or w+"
+            )
 
-    return a, b, model
+    return found, model
 
 
 def _write(latent: "Latent", model: "Model", out: str, note: Sequence[str]) -> None:
@@ -278,56 +281,6 @@ def mix(
     from latentedit.latent.blending import mixed
     from latentedit.latent.layers import parse_layers
 
-    a, b, model = _pair(first, second, model_name, device, force)
+    (a, b), model = read_together([first, second], model_name, device, force)
     latent = mixed(model.generator, a, b, parse_layers(layers, model.generator.num_ws))
     _write(latent, model, out, [f"mixed {layers} of {Path(second).name}"])
-
-
-@click.command()
-@click.argument("first", metavar="LATENT")
-@click.argument("second", metavar="OTHER")
-@click.option(
-    "--count", default=7, show_default=True, type=click.IntRange(2, 50), help="Number of images."
-)
-@model_option(None)
-@click.option(
-    "--out",
-    type=click.Path(),
-    required=True,
-    help="Image (a strip), or video (.mp4, .webm or .gif).",
-)
-@click.option("--force", is_flag=True, help="Accept latents of another generator.")
-@device_option
-def interpolate(
-    first: str, second: str, count: int, model_name: str | None, out: str, force: bool, device: str
-) -> None:
-    """Interpolate linearly from LATENT to OTHER, including noise maps and tuned generators.
-
-    \b
-    Example:
-      latentedit interpolate me.safetensors you.safetensors --out strip.png
-      latentedit interpolate me.safetensors you.safetensors --count 24 --out me-to-you.mp4
-    """
-    from latentedit.io import contact_sheet
-    from latentedit.io.images import save_image
-    from latentedit.io.video import ENDINGS, save_video, there_and_back
-    from latentedit.latent.blending import interpolated
-
-    a, b, model = _pair(first, second, model_name, device, force)
-    shares = [index / (count - 1) for index in range(count)]
-    pictures = []
-    with rendering_bar(count) as rendered:
-        for share in shares:
-            pictures.append(interpolated(model.generator, a, b, share).render(model.generator))
-            rendered()
-    if Path(out).suffix in ENDINGS:
-        say_video(save_video(out, there_and_back(pictures), fps=12), out)
-    else:
-        row = contact_sheet.Row(
-            f"{Path(first).stem} to {Path(second).stem}",
-            pictures,
-            [f"{share:.2f}" for share in shares],
-        )
-        save_image(contact_sheet.sheet([row]), out)
-
-    say_written(out)

@@ -1,4 +1,4 @@
-"""``sample`` and ``model``: random images of a generator, and facts about it."""
+"""``model``: facts about models, and their files."""
 
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
@@ -7,168 +7,20 @@ import click
 
 from latentedit.cli import log
 from latentedit.cli.common import (
-    MOST,
-    PSI,
     device_option,
     framing_option,
     lazy_bar,
     print_facts,
     progress_bar,
     read_model,
-    rendering_bar,
     say_written,
-    transform_option,
 )
 from latentedit.cli.groups import Forgiving
-from latentedit.errors import ArgumentError, NotFoundError, listed, meant
+from latentedit.errors import ArgumentError, NotFoundError, meant
 
 if TYPE_CHECKING:
     from latentedit.model.cost import Cost
     from latentedit.model.model import Model
-
-
-def parse_seeds(text: str) -> list[int]:
-    """``"0-3,85"`` as a list of seeds."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ArgumentError(f"--seeds takes numbers and ranges such as 0-15,85, got {text!r}")
-        if dash and int(first) > int(last):
-            raise ArgumentError(
-                f"--seeds takes ranges from small to large: write {last}-{first} instead of "
-                f"{part.strip()}"
-            )
-        seeds += range(int(first), min(int(last or first), int(first) + 10_000) + 1)
-    if not 1 <= len(seeds) <= 10_000 or max(seeds) >= 2**32:
-        raise ArgumentError(f"--seeds takes 1 to 10000 numbers below 2^32, got {text!r}")
-    return seeds
-
-
-def class_number(model: "Model", label: str | None) -> int | None:
-    """Return the label that ``--class`` names, by its number or by its name in the training set."""
-    names = [str(name) for name in model.provenance.get("label_names", [])]
-    count = model.generator.c_dim
-    if not count:
-        if label is not None:
-            raise ArgumentError("--class needs a conditional model; this one has no labels")
-        return None
-    if label in names:
-        return names.index(str(label))
-    if label is None or not label.isdecimal() or int(label) >= count:
-        known = f" ({listed(names)})" if names else ""
-        raise ArgumentError(f"this model is conditional: --class must be 0 to {count - 1}{known}")
-    return int(label)
-
-
-@click.command()
-@click.argument("model_name", metavar="MODEL")
-@click.option(
-    "--seeds",
-    default="0-15",
-    show_default=True,
-    help="Seeds of z; numbered as in the galleries of the official networks.",
-)
-@click.option(
-    "--psi",
-    default=0.7,
-    show_default=True,
-    type=PSI,
-    help="Truncation: 1 means none, smaller values give more typical images.",
-)
-@click.option(
-    "--cutoff",
-    type=click.IntRange(0, MOST),
-    help="Truncate only this many layers, from the first (the first StyleGAN's gallery: 8).",
-)
-@click.option("--class", "label", help="Label for a conditional model: number or name.")
-@click.option(
-    "--noise",
-    type=click.Choice(["const", "random", "none"]),
-    default="const",
-    show_default=True,
-    help="Noise maps: the model's own, random, or none.",
-)
-@transform_option
-@click.option(
-    "--out",
-    type=click.Path(),
-    required=True,
-    help="Image (a grid of all seeds), or latent (.safetensors) of one seed.",
-)
-@device_option
-def sample(
-    model_name: str,
-    seeds: str,
-    psi: float,
-    cutoff: int | None,
-    label: str | None,
-    noise: str,
-    transform: str | None,
-    out: str,
-    device: str,
-) -> None:
-    """Generate random images with MODEL (a bundled name or a file).
-
-    \b
-    Example:
-      latentedit sample faces128 --seeds 0-31 --psi 0.8 --out grid.png
-      latentedit sample stylegan3-r.pkl --seeds 0-7 --transform 0.1,0,15 --out turned.png
-    """
-    import torch
-
-    from latentedit.io.images import grid, save_image
-    from latentedit.latent.latent_file import Latent, render, save_latent
-    from latentedit.latent.transforms import Transform, transform_offsets
-    from latentedit.latent.w_statistics import one_hot, sample_z
-    from latentedit.networks.fingerprint import fingerprint
-    from latentedit.networks.noise import Noise
-
-    numbers = parse_seeds(seeds)
-    wanted = Transform.parse(transform) if transform else None
-    found = read_model(model_name, device)
-    generator = found.generator
-    if cutoff is not None and cutoff > generator.num_ws:
-        raise ArgumentError(
-            f"--cutoff takes 0 to {generator.num_ws}, the number of layers of this network; got "
-            f"{cutoff}"
-        )
-    number = class_number(found, label)
-    c = (
-        one_hot(torch.tensor([number]), generator.c_dim).to(generator.device)
-        if number is not None
-        else None
-    )
-    pictures = []
-    with torch.no_grad(), rendering_bar(len(numbers)) as rendered:
-        for seed in numbers:
-            ws = generator.mapping(
-                sample_z(seed, generator.z_dim).to(generator.device), c, psi, cutoff
-            )
-            offsets = transform_offsets(generator, ws, wanted) if wanted else []
-            pictures.append(render(generator, ws, cast(Noise, noise), offsets).cpu())
-            rendered()
-        if out.endswith(".safetensors"):
-            if len(numbers) > 1:
-                raise ArgumentError(
-                    "a latent file holds one latent; give one seed, or an image as --out"
-                )
-            settings = {
-                "seed": numbers[0],
-                "psi": psi,
-                "cutoff": cutoff,
-                "class": label,
-                "transform": transform,
-            }
-            settings = {name: value for name, value in settings.items() if value is not None}
-            space = "s" if offsets else "w" if cutoff is None or psi == 1 else "w+"
-            latent = Latent(ws.cpu(), None, fingerprint(generator), space, None, settings)
-            latent.styles = [offset.cpu() for offset in offsets]
-            save_latent(out, latent)
-            say_written(out)
-            return
-    save_image(grid(torch.cat(pictures), min(8, len(numbers))), out)
-    say_written(out)
 
 
 @click.group(cls=Forgiving)

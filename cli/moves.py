@@ -45,14 +45,30 @@ def _bad(text: str) -> Move:
     )
 
 
-def parse_sweep(text: str) -> tuple[str, list[float]]:
-    """Parse ``"NAME=FROM:TO:COUNT"`` into the name and the amounts."""
+@dataclass(frozen=True)
+class Sweep:
+    """One ``--sweep NAME=FROM:TO[:COUNT]``."""
+
+    name: str
+    start: float
+    stop: float
+    count: int | None
+
+    def amounts(self, count: int) -> list[float]:
+        """Return ``count`` amounts at even distances, the first and the last as given."""
+        return [self.start + (self.stop - self.start) * i / (count - 1) for i in range(count)]
+
+
+def parse_sweep(text: str) -> Sweep:
     name, _, rest = text.rpartition("=")
+    form = "--sweep takes NAME=FROM:TO:COUNT"
     if not name:
-        raise ArgumentError(
-            f"--sweep takes NAME=FROM:TO:COUNT with a COUNT of 2 to 50, got {text!r}"
-        )
-    return name, parse_amounts(rest, "--sweep takes NAME=FROM:TO:COUNT")
+        raise ArgumentError(f"{form} with a COUNT of 2 to 50, got {text!r}")
+    if rest.count(":") == 1:
+        start, stop = parse_amounts(f"{rest}:2", form)
+        return Sweep(name, start, stop, None)
+    amounts = parse_amounts(rest, form)
+    return Sweep(name, amounts[0], amounts[-1], len(amounts))
 
 
 def parse_amounts(text: str, form: str) -> list[float]:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from latentedit.cli.models import parse_seeds
-from latentedit.cli.moves import Move, parse_move, parse_sweep
+from latentedit.cli.moves import Move, Sweep, parse_move, parse_sweep
+from latentedit.cli.sample import parse_seeds
 from latentedit.directions import Direction, load_direction
 from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
@@ -508,13 +508,17 @@ def test_sample_of_a_class(tmp_path: Path, tiny_file: Path) -> None:
     }
     into = ["--out", tmp_path / "x.safetensors"]
     assert "--class must be 0 to 1 (left, right)" in complaint(
-        "sample", path, "--class", "up", *into
+        "sample", path, "--class", "up", "--seeds", "1", *into
     )
-    assert "--class must be 0 to 1 (left, right)" in complaint("sample", path, *into)
+    assert "--class must be 0 to 1 (left, right)" in complaint(
+        "sample", path, "--seeds", "1", *into
+    )
     assert "a latent file holds one latent" in complaint(
         "sample", path, "--class", "0", "--seeds", "0-1", *into
     )
-    assert "this one has no labels" in complaint("sample", tiny_file, "--class", "0", *into)
+    assert "this one has no labels" in complaint(
+        "sample", tiny_file, "--class", "0", "--seeds", "1", *into
+    )
 
 
 def test_demo(tmp_path: Path, faces128: Model) -> None:
@@ -527,12 +531,13 @@ def test_demo(tmp_path: Path, faces128: Model) -> None:
 def test_parsing() -> None:
     assert parse_move("turn=-1.5@0-3") == Move("turn", -1.5, "0-3")
     assert parse_move("a=b/c.safetensors=2") == Move("a=b/c.safetensors", 2.0, None)
-    assert parse_sweep("turn=-3:3:3") == ("turn", [-3.0, 0.0, 3.0])
+    assert parse_sweep("turn=-3:3:3") == Sweep("turn", -3.0, 3.0, 3)
+    assert parse_sweep("turn=-3:3:3").amounts(3) == [-3.0, 0.0, 3.0]
     assert parse_seeds("1,3-5") == [1, 3, 4, 5]
     for text in ("turn", "=3", "turn=x", "turn="):
         with pytest.raises(Error, match="--set takes NAME=AMOUNT"):
             parse_move(text)
-    for text in ("turn=1:2", "turn=1:2:1", "1:2:3", "turn=a:b:3"):
+    for text in ("turn=1", "turn=1:2:1", "1:2:3", "turn=a:b:3"):
         with pytest.raises(Error, match="--sweep takes NAME=FROM:TO:COUNT"):
             parse_sweep(text)
     for text in ("a", "3-", "5-3", ""):

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from latentedit.cli.common import Finite, check_quad, parse_numbers, quad_of, quads_of
-from latentedit.cli.models import parse_seeds
 from latentedit.cli.moves import parse_move, parse_sweep
+from latentedit.cli.sample import parse_seeds
 from latentedit.directions import Direction, load_direction
 from latentedit.errors import Error, check_number, quoted
 from latentedit.formats.load_latent import load_latent

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from latentedit.errors import Error
 from latentedit.inversion.result import psnr
-from latentedit.io.images import to_pil
+from latentedit.io.images import open_image, to_pil
 from latentedit.latent.latent_file import Latent
 from latentedit.latent.w_statistics import sample_z
 from latentedit.photo.alignment import crop, crop_tensor, quad_of_window
-from latentedit.photo.pasting import check_belongs, fade, paste_back, save_like
+from latentedit.photo.pasting import check_belongs, fade, paste_back, reduced, save_like
 from tests.helpers import tiny_generator
 
 TILTED = [[40.0, 20.0], [100.0, 35.0], [85.0, 95.0], [25.0, 80.0]]
@@ -155,3 +155,61 @@ def test_another_photo_is_refused() -> None:
                 Error, match=r"other.png: the photo does not show the latent's image .*force=True"
             ):
                 check_belongs(other, latent, rendered, "other.png")
+
+
+def test_transparency_and_colour_profile_are_kept(tmp_path: Path) -> None:
+    """Over white, the written photo is what was pasted, and where nothing was pasted its bytes are
+    those of before."""
+    pixels = np.dstack(
+        [np.asarray(photo()), np.tile(np.arange(150, dtype=np.uint8) // 2 + 150, (120, 1))]
+    )
+    pixels[:10, :, 3] = 0
+    original = Image.fromarray(pixels, "RGBA")
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("me.png", "me.webp", "me.tif"):
+        original.save(
+            tmp_path / name,
+            icc_profile=profile,
+            exif=exif,
+            **({"lossless": True, "exact": True} if name == "me.webp" else {}),
+        )
+        upright = original.transpose(Image.Transpose.ROTATE_270)
+        white = open_image(tmp_path / name)
+        assert white.size == (120, 150)
+        patch = Image.new("RGB", (32, 32), (200, 180, 150))
+        pasted = paste_back(white, patch, quad_of_window(40, 50, 32), feather=0.0)
+        save_like(pasted, tmp_path / "out.png", tmp_path / name)
+        with Image.open(tmp_path / "out.png") as file:
+            found = np.asarray(file.convert("RGBA"))
+            assert file.mode == "RGBA"
+            assert file.getexif()[0x0112] == 1
+            assert file.info["icc_profile"] == profile
+        before = np.asarray(upright)
+        assert np.array_equal(found[..., 3], before[..., 3])
+        assert np.array_equal(found[:50], before[:50])
+        over_white = np.asarray(open_image(tmp_path / "out.png")).astype(int)
+        assert np.abs(over_white - np.asarray(pasted)).max() <= 1
+        save_like(pasted, tmp_path / "out.jpg", tmp_path / name)
+        with Image.open(tmp_path / "out.jpg") as file:
+            assert file.mode == "RGB"
+            assert file.info["icc_profile"] == profile
+
+
+def test_a_profile_of_other_colours_is_left_out(tmp_path: Path) -> None:
+    """A grey profile does not describe a photo that got colours."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[16:20] = b"GRAY"
+    photo("L").save(tmp_path / "me.png", icc_profile=bytes(profile))
+    for mode, kept in (("L", True), ("RGB", False)):
+        save_like(photo(mode), tmp_path / "out.png", tmp_path / "me.png")
+        with Image.open(tmp_path / "out.png") as file:
+            assert ("icc_profile" in file.info) == kept
+
+
+def test_a_reduced_photo_keeps_its_crop() -> None:
+    small, quad = reduced(photo(), TILTED, 75)
+    assert small.size == (75, 60)
+    assert quad == [[20.0, 10.0], [50.0, 17.5], [42.5, 47.5], [12.5, 40.0]]
+    assert reduced(photo(), TILTED, 150)[1] is TILTED

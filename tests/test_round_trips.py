@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from latentedit.album.index import COLUMNS, Index
-from latentedit.cli.models import parse_seeds
 from latentedit.cli.moves import Move, parse_move
+from latentedit.cli.sample import parse_seeds
 from latentedit.directions.direction import Direction, read_direction, save_direction, unit
 from latentedit.directions.labelling.table import Table
 from latentedit.formats.load_latent import load_latent

@@ -1,5 +1,7 @@
 """Videos can be read again, and show what was put into them."""
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -98,9 +100,88 @@ def test_of_a_slider_and_of_a_search(tmp_path: Path, tiny_file: Path) -> None:
     works(*search, "--video")
     assert len(means(tmp_path / "out" / "me.mp4")) == 12 + 24  # every step, and the result held
     move = ("--set", f"{tmp_path / 'x.safetensors'}=1", "--out", tmp_path / "y.mp4")
-    assert "a video needs exactly one --sweep" in complaint(
+    assert "a video needs at least one --sweep" in complaint(
         "edit", tmp_path / "a.safetensors", "--model", tiny_file, *move
     )
+
+
+def test_two_sliders_at_once_in_the_photo(
+    tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, row in (("x", 0), ("y", 1)):
+        np.save(f"{name}.npy", np.eye(12)[row])
+        works(
+            "directions",
+            "import",
+            f"{name}.npy",
+            "--model",
+            tiny_file,
+            "--out",
+            f"{name}.safetensors",
+        )
+    y, x = np.mgrid[0:60, 0:80]
+    Image.fromarray((128 + 100 * np.sin(x / 13) * np.cos(y / 14)).astype(np.uint8)).save("me.png")
+    works(
+        "invert",
+        "me.png",
+        "--crop",
+        "10,8,40",
+        "--model",
+        tiny_file,
+        "--steps",
+        "4",
+        "--out",
+        "out",
+    )
+    latent = ("out/me.safetensors", "--model", tiny_file)
+    paste = ("--paste-back", "me.png", "--force")
+    both = ("--sweep", "x.safetensors=-3:3", "--sweep", "y.safetensors=0:3")
+    timed = ("--seconds", "1", "--fps", "10", "--loop", "none")
+    works("edit", *latent, *both, *timed, *paste, "--out", "both.gif")
+    assert len(means(Path("both.gif"))) == 10
+    # The last image is that of both sliders at their ends, in the photo.
+    ends = ("--set", "x.safetensors=3", "--set", "y.safetensors=3")
+    works("edit", *latent, *ends, *paste, "--out", "end.png")
+    with Image.open("both.gif") as file, Image.open("end.png") as end:
+        file.seek(9)
+        assert end.size == (80, 60)
+        shown = np.asarray(file.convert("L").resize(end.size, Image.Resampling.BOX)).astype(int)
+        assert np.abs(shown - np.asarray(end.convert("L"))).mean() < 4
+    works("edit", *latent, "--sweep", "x.safetensors=-3:3:3", *paste, "--out", "strip.png")
+    with Image.open("strip.png") as strip:
+        assert strip.width > 3 * 128
+    for words, message in (
+        (both, "needs a COUNT (:7) in an image"),
+        (("--sweep", "x.safetensors=0:3:5", "--seconds", "2"), "--seconds belongs to a video"),
+    ):
+        assert message in complaint("edit", *latent, *words, "--out", "z.png")
+    unequal = ("--sweep", "x.safetensors=0:3:5", "--sweep", "y.safetensors=0:3:4")
+    assert "need the same COUNT, got 4 and 5" in complaint(
+        "edit", *latent, *unequal, "--out", "z.gif"
+    )
+
+
+def test_pictures_are_taken_one_by_one(tmp_path: Path) -> None:
+    """A long video does not have to fit into memory; times of a gif add up to its length."""
+    alive: list[int] = []
+
+    def pictures() -> Iterator[Image.Image]:
+        for number in range(30):
+            picture = Image.new("RGB", (64, 64), (8 * number, 0, 0))
+            weakref.finalize(picture, alive.remove, number)
+            alive.append(number)
+            assert len(alive) < 5
+            yield picture
+
+    save_video(tmp_path / "a.webm", pictures(), fps=30)
+    save_video(tmp_path / "a.gif", frames(30), fps=24)
+    with Image.open(tmp_path / "a.gif") as file:
+        total = 0
+        for number in range(file.n_frames):  # type: ignore[attr-defined]
+            file.seek(number)
+            total += file.info["duration"]
+    assert total == 1250
 
 
 def test_a_video_that_browsers_may_not_play_is_told(

@@ -19,8 +19,8 @@ class Row:
     """One row of a sheet."""
 
     title: str
-    pictures: Sequence[Tensor]
-    """Each ``[C, H, W]`` or ``[1, C, H, W]`` in [-1, 1]."""
+    pictures: Sequence[Tensor | Image.Image]
+    """Each a PIL image, or ``[C, H, W]`` or ``[1, C, H, W]`` in [-1, 1]."""
     captions: Sequence[str] = ()
 
 
@@ -62,8 +62,8 @@ def sheet(rows: Sequence[Row], cell: int = CELL) -> Image.Image:
     return canvas
 
 
-def _enlarged(picture: Tensor, cell: int) -> Image.Image:
-    image = to_pil(picture)
+def _enlarged(picture: Tensor | Image.Image, cell: int) -> Image.Image:
+    image = to_pil(picture) if isinstance(picture, Tensor) else picture
     if image.width >= cell:
         return image
     return image.resize((cell, round(image.height * cell / image.width)), Image.Resampling.BICUBIC)

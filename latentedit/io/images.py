@@ -277,6 +277,11 @@ def _from_deep(image: Image.Image) -> Image.Image:
     return _kept_info(Image.fromarray(found, "L"), image)
 
 
+def on_white(image: Image.Image) -> Image.Image:
+    """``image`` as `open_image` shows it: transparent pixels on white."""
+    return _on_background(image, (255, 255, 255))
+
+
 def _on_background(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     found = Image.new("RGB", image.size)
     for box in _strips(image):

@@ -1,7 +1,9 @@
 """Moving pictures: a search, or a slider, as .mp4, .webm or .gif."""
 
+import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,24 @@ LEAST = 256
 
 
 def save_video(
-    path: str | os.PathLike[str], pictures: Iterable[Tensor], fps: float = 24.0
+    path: str | os.PathLike[str],
+    pictures: Iterable[Tensor | Image.Image],
+    fps: float = 24.0,
+    *,
+    repeat: bool = True,
 ) -> str | None:
-    """Write ``pictures``, each ``[C, H, W]`` or ``[1, C, H, W]`` in [-1, 1] and all of one size, as
-    a video.
+    """Write ``pictures``, all of one size, as a video; they are taken one by one, so that any
+    number of them can be written.
 
     .mp4 is written as H.264 where PyAV is installed (``pip install 'latentedit[video]'``), which
     browsers play, else by OpenCV as MPEG-4 part 2, which they may not; .webm as VP8 and .gif
     everywhere.
+
+    Args:
+        pictures: PIL images, or tensors ``[C, H, W]`` or ``[1, C, H, W]`` in [-1, 1].
+        fps: pictures a second; a .gif has whole hundredths of a second, which are distributed so
+            that the sum is right.
+        repeat: whether a .gif begins anew at its end; the other formats leave this to the player.
 
     Returns:
         What the user should know of the file; None where it plays everywhere.
@@ -47,20 +59,21 @@ def save_video(
     if suffix == ".gif":
         check_picture(path)
 
-    frames = [_frame(picture) for picture in pictures]
-    if not frames:
+    frames = _frames(pictures, path)
+    first = next(frames, None)
+    if first is None:
         raise ArgumentError("there are no images for a video", path=path)
-    if len({frame.size for frame in frames}) > 1:
-        raise ArgumentError("all images of a video must have the same size", path=path)
+    everything = itertools.chain([first], frames)
 
     with replacing(path) as temporary:
         if suffix == ".gif":
-            said = {"duration": round(1000 / fps), "loop": 0, "comment": EDITED.encode()}
-            frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], **said)
+            timed = _timed(everything, fps)
+            said = {"comment": EDITED.encode(), **({"loop": 0} if repeat else {})}
+            next(timed).save(temporary, "GIF", save_all=True, append_images=timed, **said)
         elif suffix == ".webm":
-            _by_opencv(temporary, frames, fps, "VP80")
-        elif not _by_pyav(temporary, frames, fps):
-            _by_opencv(temporary, frames, fps, "mp4v")
+            _by_opencv(temporary, everything, fps, "VP80", first.size)
+        elif not _by_pyav(temporary, everything, fps, first.size):
+            _by_opencv(temporary, everything, fps, "mp4v", first.size)
             return OLD
 
     return None
@@ -72,15 +85,36 @@ def there_and_back(pictures: Sequence[Tensor]) -> list[Tensor]:
     return [*pictures, *reversed(pictures[1:-1])]
 
 
-def _frame(picture: Tensor) -> Image.Image:
-    image = to_pil(picture).convert("RGB")
+def _frames(
+    pictures: Iterable[Tensor | Image.Image], path: str | os.PathLike[str]
+) -> Iterator[Image.Image]:
+    size = None
+    for picture in pictures:
+        frame = _frame(picture)
+        if frame.size != (size or frame.size):
+            raise ArgumentError("all images of a video must have the same size", path=path)
+        size = frame.size
+        yield frame
+
+
+def _frame(picture: Tensor | Image.Image) -> Image.Image:
+    image = (to_pil(picture) if isinstance(picture, Tensor) else picture).convert("RGB")
     factor = -(-LEAST // min(image.size))
     width = image.width * factor
     height = image.height * factor
     return image.resize((width, height), Image.Resampling.BICUBIC) if factor > 1 else image
 
 
-def _by_pyav(path: Path, frames: list[Image.Image], fps: float) -> bool:
+def _timed(frames: Iterable[Image.Image], fps: float) -> Iterator[Image.Image]:
+    """Give every frame its milliseconds; players take less than two hundredths of a second for
+    ten."""
+    for number, frame in enumerate(frames):
+        hundredths = round(100 * (number + 1) / fps) - round(100 * number / fps)
+        frame.info["duration"] = 10 * max(hundredths, 2)
+        yield frame
+
+
+def _by_pyav(path: Path, frames: Iterable[Image.Image], fps: float, size: tuple[int, int]) -> bool:
     try:
         import av
     except ImportError:
@@ -88,9 +122,8 @@ def _by_pyav(path: Path, frames: list[Image.Image], fps: float) -> bool:
 
     container: Any = av.open(os.fspath(path), "w")
     try:
-        stream = container.add_stream("libx264", rate=round(fps))
-        # H.264 wants even sides
-        stream.width, stream.height = (side // 2 * 2 for side in frames[0].size)
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.width, stream.height = (side // 2 * 2 for side in size)  # H.264 wants even sides
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "18"}
         for frame in frames:
@@ -105,11 +138,15 @@ def _by_pyav(path: Path, frames: list[Image.Image], fps: float) -> bool:
     return True
 
 
-def _by_opencv(path: Path, frames: list[Image.Image], fps: float, codec: str) -> None:
+def _by_opencv(
+    path: Path, frames: Iterable[Image.Image], fps: float, codec: str, size: tuple[int, int]
+) -> None:
     fourcc = cv2.VideoWriter_fourcc(*codec)  # type: ignore[attr-defined]
-    writer = cv2.VideoWriter(os.fspath(path), fourcc, fps, frames[0].size)
+    writer = cv2.VideoWriter(os.fspath(path), fourcc, fps, size)
     if not writer.isOpened():
         raise OutputError("OpenCV cannot write videos here; use .gif", path=path)
-    for frame in frames:
-        writer.write(np.ascontiguousarray(np.asarray(frame)[:, :, ::-1]))
-    writer.release()
+    try:
+        for frame in frames:
+            writer.write(np.ascontiguousarray(np.asarray(frame)[:, :, ::-1]))
+    finally:
+        writer.release()

@@ -6,12 +6,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from latentedit.errors import ArgumentError, IncompatibleError
 from latentedit.inversion.result import psnr
-from latentedit.io.images import EDITED, check_picture, opened, write_picture
+from latentedit.io.images import EDITED, check_picture, on_white, opened, transparent, write_picture
 from latentedit.latent.latent_file import Latent
 from latentedit.photo.alignment import Quad, crop_tensor
 
@@ -23,6 +23,8 @@ EXIF_IFD = 0x8769
 ORIENTATION = 0x0112
 DESCRIPTION = 0x010E
 
+WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
+"""Formats that have transparency."""
 
 FARTHER = 3.0
 """Largest decrease of the PSNR between photo and latent, in dB; saving a copy of the photo again
@@ -156,6 +158,18 @@ def paste_back(
     return Image.fromarray(whole)
 
 
+def reduced(photo: Image.Image, quad: Quad, longest: int) -> tuple[Image.Image, Quad]:
+    """Return ``photo`` with a longer side of at most ``longest`` pixels, and ``quad`` in its
+    pixels."""
+    factor = longest / max(photo.size)
+    if factor >= 1:
+        return photo, quad
+    width, height = (max(round(side * factor), 1) for side in photo.size)
+    along = width / photo.width, height / photo.height
+    small = photo.resize((width, height), Image.Resampling.LANCZOS)
+    return small, [[x * along[0], y * along[1]] for x, y in quad]
+
+
 def _inside(corners: Any, width: int, height: int) -> Any:
     """Return whether the centre of every pixel lies in the square of ``corners``:
     ``[height, width]`` bool."""
@@ -179,7 +193,13 @@ def save_like(
     """Write ``picture`` upright, with the EXIF data of the file ``photo`` and a description that
     says that it is edited.
 
-    The position, the thumbnail and the maker's notes of the photo are left out.
+    The position, the thumbnail and the maker's notes of the photo are left out. Its colour profile
+    is kept, and so is its transparency, if the format of ``path`` has any: over white, the picture
+    looks as it was given.
+
+    Args:
+        picture: the photo on white, as `latentedit.io.images.open_image` returns it, with something
+            pasted into it.
 
     Raises:
         Error: ``photo`` cannot be read, the ending is unknown, or the file cannot be written.
@@ -187,8 +207,14 @@ def save_like(
     kind = check_picture(path)
     with opened(photo, os.fspath(photo)) as file:
         exif = file.getexif()
-        profile = file.info.get("icc_profile") if file.mode == picture.mode else None
         inner = dict(exif.get_ifd(EXIF_IFD))
+        profile = file.info.get("icc_profile")
+        original = _whole(file) if kind in WITH_ALPHA and transparent(file) else None
+
+    if original is not None:
+        picture = _transparent_again(picture, original)
+    if not _fits(profile, picture.mode):
+        profile = None
 
     kept = Image.Exif()
     for tag, value in exif.items():
@@ -210,3 +236,37 @@ def save_like(
         options = {"comment": EDITED.encode()} if kind == "GIF" else {}
 
     write_picture(picture, path, kind, options)
+
+
+def _whole(file: Image.Image) -> Image.Image:
+    """Return the picture in ``file`` upright as "RGBA"."""
+    file.load()
+    return (ImageOps.exif_transpose(file) or file).convert("RGBA")
+
+
+def _transparent_again(picture: Image.Image, original: Image.Image) -> Image.Image:
+    """Return "RGBA" that over white is ``picture``, with the transparency of ``original``, whose
+    pixels stay where they can.
+
+    A colour c of opacity a is seen over white as a c + (1 - a); this is solved for c where
+    ``picture`` has changed.
+    """
+    if picture.size != original.size:
+        return picture
+    pixels = np.array(original)
+    opacity = pixels[..., 3:].astype(np.float32) / 255
+    shown = np.asarray(picture.convert("RGB"))
+    before = np.asarray(on_white(original))
+    under = (shown - 255 * (1 - opacity)) / opacity.clip(min=1e-6)
+    changed = (shown != before) & (opacity > 0)
+    pixels[..., :3] = np.where(changed, under.round().clip(0, 255), pixels[..., :3]).astype(
+        np.uint8
+    )
+    return Image.fromarray(pixels, "RGBA")
+
+
+def _fits(profile: bytes | None, mode: str) -> bool:
+    """Return whether an ICC ``profile`` describes pictures of ``mode``, by the colour space in its
+    header (ICC.1, 7.2.6)."""
+    space = {"L": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}.get(mode)
+    return profile is not None and profile[16:20] == space
