@@ -138,7 +138,7 @@ def test_what_is_refused(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.Mo
     model = ("--model", tiny_file)
     for words, message in (
         ((), "give latent files or --seeds"),
-        (("a.safetensors", "--seeds", "1,2"), "give latent files or --seeds, not both"),
+        ((tiny_file, "--seeds", "1,2"), "give latent files or --seeds, not both"),
         (("--seeds", "1"), "a path needs at least 2 seeds, got 1"),
         (("a.safetensors", "b.safetensors", "--path", "z"), "--path z needs --seeds"),
         (("a.safetensors", "b.safetensors", "--psi", "1"), "--psi needs --seeds"),
