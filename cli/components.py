@@ -20,6 +20,7 @@ from latentedit.cli.common import (
     say_written,
     seed_option,
 )
+from latentedit.cli.sample import class_option, generator_of
 from latentedit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def folder_option(function: F) -> F:
     help="Number of random w.",
 )
 @click.option("--layers", help="Layers that the directions edit: 0-3, coarse, middle or fine.")
+@class_option
 @model_option()
 @look_options("-3:3:7")
 @folder_option
@@ -87,6 +89,7 @@ def pca(
     count: int,
     samples: int,
     layers: str | None,
+    label: str | None,
     model_name: str,
     amounts: str,
     seeds: str,
@@ -107,7 +110,7 @@ def pca(
     from latentedit.directions import principal_components
 
     look = _look(amounts, seeds)
-    generator = read_model(model_name, device).generator
+    generator = generator_of(read_model(model_name, device), label)
     with progress_bar(samples, "sampling", "w", scale=True) as bar:
         found = principal_components(
             generator,
@@ -297,6 +300,7 @@ def name(
     "--latent", "latent_file", metavar="FILE", help="Latent to start from, instead of random ones."
 )
 @click.option("--hold", metavar="NAME,...", help="Directions whose scores must not change.")
+@class_option
 @model_option(None)
 @look_options("-3:3:7")
 @click.option("--out", type=click.Path(), required=True, help="Image to write.")
@@ -306,6 +310,7 @@ def sheet(
     names: tuple[str, ...],
     latent_file: str | None,
     hold: str | None,
+    label: str | None,
     model_name: str | None,
     amounts: str,
     seeds: str,
@@ -326,6 +331,8 @@ def sheet(
     from latentedit.io.images import save_image
 
     steps, numbers = _look(amounts, seeds)
+    if latent_file and label is not None:
+        raise ArgumentError("--class goes with random faces, not with --latent")
     latent = load_latent(latent_file) if latent_file else None
     model = (
         model_for(latent, model_name, device, force)
@@ -337,7 +344,7 @@ def sheet(
     count = len(directions) * len(steps) * (1 if latent is not None else len(numbers))
     with rendering_bar(count) as rendered:
         picture = sweep_sheet(
-            model.generator,
+            generator_of(model, label),
             directions,
             steps,
             seeds=numbers,

@@ -25,6 +25,7 @@ from latentedit.cli.common import (
     seed_option,
 )
 from latentedit.cli.looks import onlooker_of
+from latentedit.cli.sample import class_number
 from latentedit.errors import ArgumentError, Interrupted, NotFoundError
 
 if TYPE_CHECKING:
@@ -133,6 +134,12 @@ LARGE = 256
 @crop_options
 @face_options
 @framing_option
+@click.option(
+    "--class",
+    "label",
+    help="Label of the photos, for a conditional model: number or name. The search then stays near"
+    " the faces with this label.",
+)
 @perceptual_options
 @click.option(
     "--batch",
@@ -179,6 +186,7 @@ def invert(
     landmarks: str | None,
     face_detector: str | None,
     framing: str | None,
+    label: str | None,
     perceptual: str,
     perceptual_weights: str | None,
     batch: int | None,
@@ -233,7 +241,8 @@ def invert(
     )
 
     model = read_model(model_name, device, framing)
-    projector = Projector(model, ProjectorSettings(perceptual, perceptual_weights))
+    number = None if label is None else class_number(model, label)
+    projector = Projector(model, ProjectorSettings(perceptual, perceptual_weights, label=number))
     log.remark(projector.perceptual_line)
     if encoder_file:
         add_encoder(encoder_file, model)

@@ -18,6 +18,7 @@ from latentedit.cli.common import (
     say_written,
     seed_option,
 )
+from latentedit.cli.sample import class_option, generator_of
 from latentedit.errors import DataError, Interrupted
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     type=SEED,
     help="Seed of the first sample; the others count up.",
 )
+@class_option
 @model_option()
 @click.option(
     "--out", type=click.Path(), required=True, help="Folder for images, latents and labels.csv."
@@ -63,6 +65,7 @@ def sample(
     attributes: tuple[str, ...],
     psi: float,
     seed: int,
+    label: str | None,
     model_name: str,
     out: str,
     device: str,
@@ -78,7 +81,7 @@ def sample(
     from latentedit.directions.labelling.samples import write_samples
     from latentedit.networks.fingerprint import fingerprint
 
-    generator = read_model(model_name, device).generator
+    generator = generator_of(read_model(model_name, device), label)
     with progress_bar(count, "rendering", "image") as bar:
         table = write_samples(
             generator,

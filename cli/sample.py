@@ -1,7 +1,8 @@
 """``sample``: random images of a generator."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from latentedit.latent.latent_file import Latent
     from latentedit.latent.transforms import Transform
     from latentedit.model.model import Model
+    from latentedit.networks.generator import Generator
     from latentedit.networks.noise import Noise
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -71,6 +75,20 @@ def label_of(model: "Model", label: str | None) -> "Tensor | None":
     if number is None:
         return None
     return one_hot(torch.tensor([number]), model.generator.c_dim).to(model.generator.device)
+
+
+def class_option(function: F) -> F:
+    text = "Random faces of this label only, for a conditional model: number or name."
+    return click.option("--class", "label", help=text)(function)
+
+
+def generator_of(model: "Model", label: str | None) -> "Generator":
+    """Return the generator of ``model``, all of whose random faces have the label that ``--class``
+    names; with all labels if it is not given."""
+    from latentedit.latent.w_statistics import of_class
+
+    number = None if label is None else class_number(model, label)
+    return model.generator if number is None else of_class(model.generator, number)
 
 
 @click.command()

@@ -521,6 +521,36 @@ def test_sample_of_a_class(tmp_path: Path, tiny_file: Path) -> None:
     )
 
 
+def test_photos_of_a_class(
+    tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    provenance = {"label_names": ["left", "right"]}
+    model = Model(tiny_generator(c_dim=2), tiny_discriminator(), provenance=provenance)
+    save_model("two.safetensors", model)
+    Image.new("L", (16, 16), 90).save("me.png")
+    invert = ("invert", "me.png", "--aligned", "--steps", "2", "--model", "two.safetensors")
+    for label in ("left", "right"):
+        works(*invert, "--class", label, "--out", label)
+    found = [load_latent(f"{label}/me.safetensors") for label in ("left", "right")]
+    assert [latent.settings["class"] for latent in found] == [0, 1]
+    assert not torch.equal(found[0].ws, found[1].ws)
+    # Of the same photo, another class is another inversion.
+    assert "already done" in works(*invert, "--class", "right", "--out", "right").stderr
+    assert "already done" not in works(*invert, "--class", "left", "--out", "right").stderr
+    assert "--class must be 0 to 1 (left, right)" in complaint(
+        *invert, "--class", "2", "--out", "x"
+    )
+    plain = ("invert", "me.png", "--aligned", "--steps", "2", "--model", tiny_file)
+    assert "this one has no labels" in complaint(*plain, "--class", "0", "--out", "x")
+    model_option = ("--model", "two.safetensors")
+    drawn = ("directions", "sample", "--count", "2", *model_option)
+    for label in ("left", "right"):
+        works(*drawn, "--class", label, "--out", f"drawn-{label}")
+    pictures = [Path(f"drawn-{label}/0000.png").read_bytes() for label in ("left", "right")]
+    assert pictures[0] != pictures[1]
+
+
 def test_demo(tmp_path: Path, faces128: Model) -> None:
     works("demo", "--out", tmp_path, "--steps", "2")
     names = {p.name for p in tmp_path.iterdir()}

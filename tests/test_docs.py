@@ -169,6 +169,7 @@ def test_train_your_own(tmp_path: Path) -> None:
 def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(REFERENCE / "nvidia_32_torch.pkl", tmp_path / "ffhq.pkl")
     shutil.copy(REFERENCE / "stylegan3_t_32.pkl", tmp_path / "stylegan3-t.pkl")
+    shutil.copy(REFERENCE / "stylegan3_r_32.pkl", tmp_path / "labelled.pkl")
     torch.save(checkpoint(), tmp_path / "e4e.pt")
     generator = load_generator(tmp_path / "ffhq.pkl")
     rows, width = generator.num_ws, generator.w_dim

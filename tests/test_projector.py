@@ -14,10 +14,13 @@ import latentedit
 from latentedit.errors import Error
 from latentedit.inversion.encoder import Encoder, EncoderConfig
 from latentedit.inversion.options import InversionChoices, InversionOptions, ProjectorSettings
+from latentedit.inversion.perceptual import DiscriminatorDistance
 from latentedit.inversion.pivotal_tuning import TuningOptions
 from latentedit.inversion.preconditioner import Curvature
 from latentedit.inversion.projector import Projector, SearchStep, invert
+from latentedit.latent.w_statistics import sample_z
 from latentedit.model.model import Model
+from latentedit.networks.fingerprint import fingerprint
 from latentedit.photo.framing import FRAMINGS
 from tests.helpers import tiny_discriminator, tiny_generator
 
@@ -264,3 +267,32 @@ def test_restarts_with_the_largest_seed(image: Tensor) -> None:
         generator, image, steps=2, restarts=1, seed=2**32 - 1, curvature=curvature, **options
     )
     assert len(found.history["pixel"]) == 4
+
+
+def test_a_label_restricts_what_the_search_knows_of_the_model() -> None:
+    """The mean, where searches begin, and the prior are those of the faces with this label."""
+    generator = tiny_generator(c_dim=3)
+    with torch.no_grad():  # labels far apart
+        generator.mapping.embed.weight.mul_(3)
+    label = torch.eye(3)[1:2].expand(500, -1)
+    expected = generator.mapping.map(sample_z(7, 12, 500), label).mean(dim=0)
+    means = []
+    for number in (None, 0, 1):
+        settings = ProjectorSettings(
+            DiscriminatorDistance(tiny_discriminator()), label=number, cache=False
+        )
+        projector = Projector(generator, settings)
+        means.append(projector.statistics.mean)
+        assert projector.fingerprint == fingerprint(generator)
+    away = [float((mean - expected).norm()) for mean in means]
+    assert away[2] < 0.2 * min(away[:2])
+    assert generator.label_frequencies is None
+
+    found = projector.invert(torch.zeros(1, 1, 16, 16), InversionOptions(steps=2))
+    assert found.settings["class"] == 1
+    assert projector.measured.startswith("class1-")
+    for number, message in ((3, "label must be from 0 to 2"), (-1, "label must be from 0 to 2")):
+        with pytest.raises(Error, match=message):
+            Projector(generator, ProjectorSettings(label=number))
+    with pytest.raises(Error, match="this network has no labels"):
+        Projector(tiny_generator(), ProjectorSettings(label=0))

@@ -99,7 +99,9 @@ def resume_facts(options: AlbumOptions, projector: Projector) -> dict[str, Any]:
     encoder = projector.encoder if projector.starts_from_encoder(options.inversion) else None
     curvature = projector.given_curvature
     discriminator = projector.discriminator
+    label = projector.settings.label
     return {
+        **({} if label is None else {"label": label}),
         "inversion": inversion,
         "cropping": cropping,
         "tune_steps": options.tune_steps,

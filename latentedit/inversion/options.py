@@ -173,6 +173,9 @@ class ProjectorSettings:
     measured, which takes as long as 64 steps."""
     critic: Critic | None = None
     """The latent discriminator; None trains one when a search needs it, which takes seconds."""
+    label: int | None = None
+    """Number of a label of a labelled network: the mean, the prior and what is measured of the
+    model are those of its random faces with this label. None for those with all labels."""
     cache: bool = True
     """Whether what is measured of a model is kept in the user's cache folder, as the commands
     do."""
@@ -206,6 +209,7 @@ class InversionChoices(TypedDict, total=False):
     statistics: WStatistics | None
     curvature: Curvature | None
     critic: Critic | None
+    label: int | None
     cache: bool
     start: Tensor | None
     mask: Tensor | None

@@ -35,7 +35,7 @@ from latentedit.inversion.result import Inversion, psnr
 from latentedit.inversion.search import FIRST_PART, RESTART_PSI, Search
 from latentedit.latent.latent_file import render
 from latentedit.latent.spaces import space_of
-from latentedit.latent.w_statistics import WStatistics
+from latentedit.latent.w_statistics import WStatistics, of_class
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
@@ -117,7 +117,9 @@ class Projector:
     ) -> None:
         self.settings = settings or ProjectorSettings()
         self.model: Model | None = None if isinstance(model, Generator) else model
-        self.generator: Generator = model if isinstance(model, Generator) else model.generator
+        generator = model if isinstance(model, Generator) else model.generator
+        label = self.settings.label
+        self.generator: Generator = generator if label is None else of_class(generator, label)
         self._curvatures: dict[float, Curvature] = {}
 
     @property
@@ -145,6 +147,12 @@ class Projector:
     def fingerprint(self) -> str:
         """The fingerprint of the generator."""
         return fingerprint(self.generator)
+
+    @property
+    def measured(self) -> str:
+        """What stands for the generator in the names of cached measurements."""
+        label = self.settings.label
+        return self.fingerprint if label is None else f"class{label}-{self.fingerprint}"
 
     @cached_property
     def statistics(self) -> WStatistics:
@@ -191,7 +199,7 @@ class Projector:
             return None
         # Measuring takes as long as hundreds of steps, and gives the same for every image.
         if self.settings.cache:
-            return Domain.cached(self.generator, self.discriminator, self.fingerprint)
+            return Domain.cached(self.generator, self.discriminator, self.measured)
         return Domain.of(self.generator, self.discriminator)
 
     def loss(self, pixel_weight: float = PIXEL_WEIGHT) -> ReconstructionLoss:
@@ -203,9 +211,7 @@ class Projector:
         """Whether `curvature` is at hand, so that it need not be measured."""
         if self.given_curvature is not None or pixel_weight in self._curvatures:
             return True
-        return (
-            self.settings.cache and cached_file(self.fingerprint, self.loss(pixel_weight)).is_file()
-        )
+        return self.settings.cache and cached_file(self.measured, self.loss(pixel_weight)).is_file()
 
     def curvature(
         self, pixel_weight: float = PIXEL_WEIGHT, progress: Callable[[int], None] | None = None
@@ -230,7 +236,8 @@ class Projector:
         neither has one."""
         if self.settings.curvature is not None or self.model is None:
             return self.settings.curvature
-        return self.model.curvature
+        # The model's own is in the coordinates of all labels together.
+        return self.model.curvature if self.settings.label is None else None
 
     def _measured_curvature(
         self, pixel_weight: float, progress: Callable[[int], None] | None
@@ -238,7 +245,7 @@ class Projector:
         loss = self.loss(pixel_weight)
         if self.settings.cache:
             return Curvature.cached(
-                self.generator, loss, self.statistics, self.fingerprint, progress=progress
+                self.generator, loss, self.statistics, self.measured, progress=progress
             )
         with tf32(True, self.device):
             return Curvature.of(self.generator, loss, self.statistics, progress=progress)
@@ -319,6 +326,8 @@ class Projector:
         # Distances of masked or focused searches do not compare with others, so the latent file
         # says it.
         settings |= {"masked": True} if mask is not None else {}
+        label = self.settings.label
+        settings |= {"class": label} if label is not None else {}
         settings |= {"focus": "face"} if self.focus is not None else {}
         settings |= {"started_from": "given w"} if start is not None else {}
 

@@ -1,5 +1,6 @@
 """Statistics of a generator's random w: the mean, spread and covariance of 10,000 of them."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentedit.errors import ArgumentError
 from latentedit.networks.generator import Generator
 
 SAMPLES = 10_000
@@ -22,6 +24,22 @@ def sample_z(seed: int, z_dim: int, count: int = 1) -> Tensor:
 
 def one_hot(classes: Tensor, c_dim: int) -> Tensor:
     return torch.nn.functional.one_hot(classes, c_dim).float()
+
+
+def of_class(generator: Generator, label: int) -> Generator:
+    """``generator``, sharing its weights, as if all its random faces had the label number
+    ``label``.
+
+    Raises:
+        Error: a network without labels, or a number that none has.
+    """
+    if not generator.c_dim:
+        raise ArgumentError("this network has no labels", argument="label", actual=label)
+    if not 0 <= label < generator.c_dim:
+        raise ArgumentError.of("label", f"from 0 to {generator.c_dim - 1}", label)
+    found = copy.copy(generator)
+    found.label_frequencies = [float(number == label) for number in range(generator.c_dim)]
+    return found
 
 
 def random_labels(
