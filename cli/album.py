@@ -117,7 +117,7 @@ class Told(Listener):
 
 
 def facts_of(face: Finished) -> dict[str, Any]:
-    """What ``--json`` prints of a face."""
+    """Return what ``--json`` prints of a face."""
     facts = {"photo": str(face.photo), "latent": f"{face.name}.safetensors", **face.distances}
     facts |= {"seconds": round(face.seconds, 1)}
     facts |= {

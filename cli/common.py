@@ -53,8 +53,8 @@ def folder_option(text: str, default: str | None = None) -> Callable[[F], F]:
 
 
 def is_typed(name: str) -> bool:
-    """Whether the user typed the option that the running command calls ``name``, as opposed to a
-    default."""
+    """Return whether the user typed the option that the running command calls ``name``, as opposed
+    to a default."""
     context = click.get_current_context(silent=True)
     return context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
@@ -226,7 +226,7 @@ def blamed(key: str, parameter: str, value: str) -> Iterator[None]:
 
 
 def parse_numbers(text: str, count: int, what: str) -> list[float]:
-    """``"30,22,64"`` as ``count`` numbers."""
+    """Return ``"30,22,64"`` as ``count`` numbers."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:

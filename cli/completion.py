@@ -32,7 +32,7 @@ def downloads(_: str) -> list[str]:
 
 
 def sliders(_: str) -> list[str]:
-    """The user's own directions and the bundled ones."""
+    """Return the user's own directions and the bundled ones."""
     from latentedit.directions.registry import own_directions, shipped
 
     return sorted({*own_directions(), *shipped()})

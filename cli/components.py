@@ -34,7 +34,7 @@ without glasses."""
 
 
 def look_options(amounts: str) -> Callable[[F], F]:
-    """What the sheet of sweeps shows, by default ``amounts``."""
+    """Return what the sheet of sweeps shows, by default ``amounts``."""
 
     def add(function: F) -> F:
         function = click.option(

@@ -24,7 +24,7 @@ def config() -> None:
 
 
 def _rows() -> list[dict[str, Any]]:
-    """What counts for every setting, and where it comes from."""
+    """Return what counts for every setting, and where it comes from."""
     rows = []
     for key, setting in defaults.SETTINGS.items():
         found = defaults.find(key)

@@ -60,7 +60,7 @@ class Limits:
             self._moved[name] = direction, before + amount
 
     def lines(self) -> list[str]:
-        """A sentence for every slider and way that a picture was moved too far."""
+        """Return a sentence for every slider and way that a picture was moved too far."""
         farthest: dict[tuple[str, bool], tuple[Direction, float]] = {}
         for picture in self._branches or [self]:
             for name, (direction, amount) in picture._moved.items():

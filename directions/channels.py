@@ -216,8 +216,8 @@ def _measure(
     discriminator: Discriminator | None,
     progress: Callable[[int], None],
 ) -> tuple[Tensor, list[float]]:
-    """What `screen` estimates, of some ``channels`` (index and layer), by rendering; and the mean
-    change of the logits."""
+    """Return what `screen` estimates, of some ``channels`` (index and layer), by rendering; and the
+    mean change of the logits."""
     energy = torch.zeros(len(channels), GRID, GRID, dtype=torch.float64)
     realism = [0.0] * len(channels)
     sizes = [size for _, size in generator.synthesis.style_layers]

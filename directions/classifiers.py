@@ -54,7 +54,7 @@ class OnnxClassifier:
         self.network = read_onnx(path, (channels, size, size))
 
     def __call__(self, images: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """``[N]``."""
+        """Return ``[N]``."""
         x = F.interpolate(
             images.float(),
             size=(self.size, self.size),

@@ -231,7 +231,7 @@ def renamed(
 
 
 def unit(vector: Tensor) -> Tensor:
-    """``vector`` scaled to Frobenius norm 1, float32."""
+    """Return ``vector`` scaled to Frobenius norm 1, float32."""
     norm = float(vector.double().norm())
     if not norm > 0:
         raise DataError("the probe found no direction: all its weights are zero")

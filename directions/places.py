@@ -47,8 +47,8 @@ class Places:
 def places(
     generator: Generator, direction: Direction, framing: Mapping[str, Any] | None
 ) -> Places | None:
-    """What ``direction`` changes in random pictures, by area; None where ``framing`` does not say
-    where faces are."""
+    """Return what ``direction`` changes in random pictures, by area; None where ``framing`` does
+    not say where faces are."""
     face = within_face(framing, generator.resolution)
     head = within_face(framing, generator.resolution, AROUND)
     if face is None or head is None or not face.any() or head.all():

@@ -208,8 +208,8 @@ def refine(
 
 
 def of_one_sigma(step: Tensor, direction: Direction) -> Tensor:
-    """``step [num_ws, w_dim]`` and so much of the direction's vector that the score moves by one
-    sigma."""
+    """Return ``step [num_ws, w_dim]`` and so much of the direction's vector that the score moves by
+    one sigma."""
     vector = direction.vector.to(step)
     first, last = direction.layers or (0, len(step) - 1)
     own = torch.zeros_like(step)

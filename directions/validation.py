@@ -74,7 +74,8 @@ def _resampled(
     binary: bool,
     rng: np.random.Generator,
 ) -> list[float]:
-    """The mean over folds, of samples or groups drawn again with replacement within every fold."""
+    """Return the mean over folds, of samples or groups drawn again with replacement within every
+    fold."""
     parts = [
         (labels[test], s, *np.unique(members[test], return_inverse=True))
         for (_, test), s in zip(folds, scores, strict=True)

@@ -55,12 +55,12 @@ def spelling(spell: Callable[[str, str], str]) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """``text`` without what would move a terminal's cursor or change its colours."""
+    """Return ``text`` without what would move a terminal's cursor or change its colours."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def quoted(value: object) -> str:
-    """A value from a file as a message shows it: `QUOTED` printable letters at most.
+    """Return a value from a file as a message shows it: `QUOTED` printable letters at most.
 
     Containers are shown by their kind alone, as lists within one another can have a text that never
     ends.
@@ -75,13 +75,13 @@ def quoted(value: object) -> str:
 
 
 def shown(text: str) -> str:
-    """A name from a file as a message shows it without quotation marks: `QUOTED` printable letters
-    at most."""
+    """Return a name from a file as a message shows it without quotation marks: `QUOTED` printable
+    letters at most."""
     return printable(text) if len(text) <= QUOTED else f"{printable(text[: QUOTED - 3])}..."
 
 
 def listed(names: Iterable[object]) -> str:
-    """The words among ``names`` from a file, as far as `QUOTED` printable letters go."""
+    """Return the words among ``names`` from a file, as far as `QUOTED` printable letters go."""
     text = ""
     for name in names:
         if isinstance(name, str):
@@ -92,7 +92,7 @@ def listed(names: Iterable[object]) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library said, which may hold anything from a file."""
+    """Return the first line of what a library said, which may hold anything from a file."""
     lines = str(error)[: 10 * QUOTED].strip().splitlines()
     return printable(lines[0][:QUOTED]) if lines else type(error).__name__
 
@@ -272,8 +272,8 @@ def _told(value: object) -> str:
 
 
 def is_number(value: object, most: float = 1e300) -> bool:
-    """Whether ``value`` is a finite number of at most ``most`` on either side of 0, and neither
-    true nor false.
+    """Return whether ``value`` is a finite number of at most ``most`` on either side of 0, and
+    neither true nor false.
 
     A whole number from a file can be larger than any float: comparing it is safe, and converting it
     is not.

@@ -101,7 +101,7 @@ class Geometry(NamedTuple):
     flip: bool
 
     def fused(self) -> fused.FirGeometry:
-        """The same for the Triton kernel, which is told the size of its output."""
+        """Return the same for the Triton kernel, which is told the size of its output."""
         left, _, top, _ = self.padding
         return fused.FirGeometry(self.up, self.down, top, left, self.gain, self.flip)
 
@@ -254,7 +254,7 @@ def _spread(x: Tensor, weight: Tensor, up: int, padding: Padding) -> Tensor:
 
 
 def _padded(x: Tensor, sides: Padding) -> Tensor:
-    """``x`` with zeros added, or cropped where a side is negative."""
+    """Return ``x`` with zeros added, or cropped where a side is negative."""
     if not any(sides):
         return x
     if min(sides) >= 0 or max(sides) <= 0:
@@ -293,8 +293,8 @@ class _UpFirDn2d(torch.autograd.Function):
 def filter_adjoint(
     gradient: Tensor, filter: Tensor, size: Sequence[int], padding: Padding, gain: float = 1.0
 ) -> Tensor:
-    """The gradient of ``upfirdn2d(x, filter, padding=padding, gain=gain)`` in
-    ``x [N, C, *size]``."""
+    """Return the gradient of ``upfirdn2d(x, filter, padding=padding, gain=gain)`` in ``x [N, C,
+    *size]``."""
     geometry = Geometry(1, 1, padding, gain, True)
     return _upfirdn2d(gradient, filter, geometry.reverse(filter, size, gradient.shape[2:]))
 

@@ -196,8 +196,8 @@ class Intake:
             self._tell("search")
 
     def can_refine(self, face: OpenFace | None) -> bool:
-        """Whether ``face`` comes from a photo that is still there, so that a search can go on from
-        it."""
+        """Return whether ``face`` comes from a photo that is still there, so that a search can go
+        on from it."""
         return bool(
             face
             and face.photo

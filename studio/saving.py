@@ -79,7 +79,7 @@ def suggested_name(session: Session) -> str:
 
 
 def _short(path: Path) -> str:
-    """``path`` as it can be typed here: relative where that is shorter."""
+    """Return ``path`` as it can be typed here: relative where that is shorter."""
     try:
         relative = os.path.relpath(path)
     except ValueError:  # another drive

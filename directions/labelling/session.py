@@ -117,13 +117,13 @@ class Labelling:
             self._fit()
 
     def next(self) -> Sample | None:
-        """Which sample to ask about; the same one until something is answered. None when every
-        sample has a label."""
+        """Return which sample to ask about; the same one until something is answered. None when
+        every sample has a label."""
         return next(iter(self.upcoming(1)), None)
 
     def upcoming(self, count: int) -> list[Sample]:
-        """The next samples as far as they are known now: what was undone, those in order, those
-        skipped."""
+        """Return the next samples as far as they are known now: what was undone, those in order,
+        those skipped."""
         later = set(self._skipped)
         queue = [
             *reversed(self._again),
@@ -259,8 +259,8 @@ def _samples(table: Table) -> list[Sample]:
 
 
 def _picture(table: Table, path: Path, named: str, line: int) -> Path:
-    """What to show of ``path``: the picture named, the file itself, or the picture of the same name
-    beside it."""
+    """Return what to show of ``path``: the picture named, the file itself, or the picture of the
+    same name beside it."""
     if named:
         if not os.path.isfile(table.path.parent / named):
             raise NotFoundError(

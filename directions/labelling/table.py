@@ -14,8 +14,8 @@ from latentedit.io.files import is_picture, write_bytes
 
 
 def lock_of(table: str | os.PathLike[str]) -> Path:
-    """What whoever changes ``table`` holds (`latentedit.io.locks.alone`): the same for all links to
-    one file."""
+    """Return what whoever changes ``table`` holds (`latentedit.io.locks.alone`): the same for all
+    links to one file."""
     place = Path(os.path.realpath(table))
     return place.with_name(f"{place.name}.lock")
 
@@ -77,7 +77,7 @@ class Table:
         return self.head.cells
 
     def index(self, column: str) -> int | None:
-        """Where ``column`` is; None where there is none.
+        """Return where ``column`` is; None where there is none.
 
         Raises:
             Error: it is there twice.

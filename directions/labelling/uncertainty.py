@@ -23,7 +23,7 @@ STRENGTH = 0.1
 
 
 def latent_features(paths: Sequence[Path], progress: Report | None = None) -> Array:
-    """``[n, w_dim]``: the mean row of every latent file's ws, of mean 0 and mean square 1.
+    """Return ``[n, w_dim]``: the mean row of every latent file's ws, of mean 0 and mean square 1.
 
     Raises:
         Error: a latent that cannot be read, or of another generator than the first one.
@@ -47,8 +47,8 @@ def latent_features(paths: Sequence[Path], progress: Report | None = None) -> Ar
 
 
 def photo_features(paths: Sequence[Path], progress: Report | None = None) -> Array:
-    """``[n, up to 32]``: the main components of small grey pictures, each of mean 0 and deviation 1
-    before."""
+    """Return ``[n, up to 32]``: the main components of small grey pictures, each of mean 0 and
+    deviation 1 before."""
     rows = []
     for i, path in enumerate(paths):
         grey = open_image(path).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -69,7 +69,7 @@ def _scaled(x: Array) -> Array:
 
 
 def ranking(x: Array, labels: Array) -> list[int]:
-    """Every sample, the most uncertain first: ordered by the distance from the boundary of a
+    """Return every sample, the most uncertain first: ordered by the distance from the boundary of a
     shrunken logistic regression, which is the order of the distance of the probability from 0.5.
 
     Args:

@@ -46,7 +46,7 @@ def key(photo: str | os.PathLike[str], settings: dict[str, Any]) -> str:
 
 
 def keys(photo: str | os.PathLike[str], *settings: dict[str, Any]) -> list[str]:
-    """The `key` of ``photo`` with each of ``settings``; the photo is read once."""
+    """Return the `key` of ``photo`` with each of ``settings``; the photo is read once."""
     with open(photo, "rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     content = digest.hexdigest()[:16]
@@ -60,8 +60,8 @@ def keys(photo: str | os.PathLike[str], *settings: dict[str, Any]) -> list[str]:
 
 
 def share(items: Sequence[Path]) -> list[Path]:
-    """The items that fall to this process, by the variables that torchrun sets (RANK, WORLD_SIZE);
-    all of them without."""
+    """Return the items that fall to this process, by the variables that torchrun sets (RANK,
+    WORLD_SIZE); all of them without."""
     try:
         rank = int(os.environ.get("RANK", "0"))
         world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -117,7 +117,7 @@ class Index:
             }
 
     def has(self, latent: str, found: str) -> bool:
-        """Whether the latent of that name was made of a photo and with settings of the key
+        """Return whether the latent of that name was made of a photo and with settings of the key
         ``found``, and is there."""
         row = self.rows.get(_plain(latent))
         if row is None or row["status"] != "ok" or not os.path.isfile(self.path.parent / latent):
@@ -126,15 +126,15 @@ class Index:
         return row["key"] in (found, found[16:])
 
     def of_another(self, latent: str, photo: str | os.PathLike[str], found: str) -> bool:
-        """Whether the latent of that name belongs to another photo: one of another place and, by
-        its key, other content."""
+        """Return whether the latent of that name belongs to another photo: one of another place
+        and, by its key, other content."""
         row = self.rows.get(_plain(latent))
         if row is None or row["photo"] in (self.place(photo), _plain(os.fspath(photo))):
             return False
         return not found or len(row["key"]) != 32 or row["key"][:16] != found[:16]
 
     def place(self, photo: str | os.PathLike[str]) -> str:
-        """How ``photo`` is named in the index."""
+        """Return how ``photo`` is named in the index."""
         try:
             found = os.path.relpath(photo, self.path.parent)
         except ValueError:  # another drive
@@ -210,8 +210,8 @@ class Names:
             self._reserve(base, base)
 
     def of(self, photo: Path, suffix: str = "", found: str = "") -> str:
-        """The name for ``photo`` with ``suffix`` at its end; ``found`` is its `key`, "" where it
-        cannot be read."""
+        """Return the name for ``photo`` with ``suffix`` at its end; ``found`` is its `key`, ""
+        where it cannot be read."""
         base = self.bases[photo]
         number = 0
         name = f"{base}{suffix}"
@@ -245,8 +245,8 @@ def _last_byte(handle: int, size: int) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """``text`` with escapes for bytes of a file name that are not UTF-8, and for line breaks and
-    the like."""
+    """Return ``text`` with escapes for bytes of a file name that are not UTF-8, and for line breaks
+    and the like."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 

@@ -117,8 +117,8 @@ def resume_facts(options: AlbumOptions, projector: Projector) -> dict[str, Any]:
 
 
 def resume_facts_before(options: AlbumOptions, projector: Projector) -> dict[str, Any]:
-    """The same as albums of 0.1.0 and of early versions of 0.2.0 have it: files by their names
-    alone."""
+    """Return the same as albums of 0.1.0 and of early versions of 0.2.0 have it: files by their
+    names alone."""
     search = options.inversion
     cropping = options.cropping
     return {
@@ -151,7 +151,7 @@ def resume_facts_before(options: AlbumOptions, projector: Projector) -> dict[str
 
 
 def _content(name: FileName | None) -> str | None:
-    """The SHA-256 of a file.
+    """Return the SHA-256 of a file.
 
     Raises:
         Error: the file cannot be read.
@@ -166,7 +166,7 @@ def _content(name: FileName | None) -> str | None:
 
 
 def _weights(tensors: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of tensors and their names."""
+    """Return the SHA-256 of tensors and their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {list(tensor.shape)}".encode())

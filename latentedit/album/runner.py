@@ -269,8 +269,8 @@ class AlbumRunner:
         return jobs
 
     def _is_done(self, name: str, own: str, before: str) -> bool:
-        """Whether the latent of that name was made of the same photo, with the same options and
-        contents of files."""
+        """Return whether the latent of that name was made of the same photo, with the same options
+        and contents of files."""
         latent = f"{name}.safetensors"
         if self._index.has(latent, own):
             return True

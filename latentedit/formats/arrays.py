@@ -25,8 +25,8 @@ Array = np.ndarray[Any, Any]
 
 
 def read_arrays(path: str | os.PathLike[str]) -> Any:
-    """The contents of such a file, tensors (those saved on a GPU too) as numpy arrays: an array, or
-    what a ``.pt`` holds.
+    """Return the contents of such a file, tensors (those saved on a GPU too) as numpy arrays: an
+    array, or what a ``.pt`` holds.
 
     Raises:
         Error: no such file, damaged, too large, or anything that is not data.
@@ -68,8 +68,8 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
 
 
 def _array(file: BinaryIO, size: int) -> Array:
-    """The array of a ``.npy`` of ``size`` bytes; no more than those are allocated, whatever it
-    says."""
+    """Return the array of a ``.npy`` of ``size`` bytes; no more than those are allocated, whatever
+    it says."""
     version = np.lib.format.read_magic(file)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -95,7 +95,7 @@ def _array(file: BinaryIO, size: int) -> Array:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` with arrays in place of its tensors; they share their numbers."""
+    """Return ``value`` with arrays in place of its tensors; they share their numbers."""
     if isinstance(value, Tensor):
         return (
             value.float() if value.dtype.itemsize == 2 and value.is_floating_point() else value
@@ -110,7 +110,7 @@ def _plain(value: Any) -> Any:
 def numbers(
     path: str | os.PathLike[str], array: Any, kind: type[np.floating[Any]] = np.float64
 ) -> Array:
-    """``array`` as floats of that ``kind`` if it is one of finite numbers; else `Error`."""
+    """Return ``array`` as floats of that ``kind`` if it is one of finite numbers; else `Error`."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise FormatError(
             "expected numbers, found "

@@ -32,7 +32,7 @@ UNSAID = (
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Model:
-    """A ``.pt`` or ``.pth`` in one of the layouts that are known: rosinality's, genforce's,
+    """Return a ``.pt`` or ``.pth`` in one of the layouts that are known: rosinality's, genforce's,
     NVIDIA's names, or a published encoder with its decoder.
 
     Raises:
@@ -73,8 +73,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
 
 
 def _load_with_encoder(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
-    """The decoder of a published encoder, which is a network in rosinality's layout, with the
-    encoder."""
+    """Return the decoder of a published encoder, which is a network in rosinality's layout, with
+    the encoder."""
     from latentedit.formats.rosinality import load_rosinality
 
     decoder = decoder_of(found)
@@ -126,7 +126,8 @@ WRAPPERS = ("module.", "_orig_mod.")
 
 
 def unwrapped(found: dict[str, Any]) -> dict[str, Any]:
-    """``found`` without the wrappers' prefixes, in it and in the dictionaries one level down."""
+    """Return ``found`` without the wrappers' prefixes, in it and in the dictionaries one level
+    down."""
     inside = {
         name: _bare(value) if isinstance(value, dict) else value for name, value in found.items()
     }
@@ -142,7 +143,7 @@ def _bare(state: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _like(state: dict[Any, Any], bare: dict[Any, Any]) -> dict[Any, Any]:
-    """``bare`` with what torch keeps beside a ``state_dict``, where `save_plain` puts the
+    """Return ``bare`` with what torch keeps beside a ``state_dict``, where `save_plain` puts the
     architecture."""
     metadata = getattr(state, "_metadata", None)
     if metadata is None:
@@ -175,7 +176,7 @@ def save_plain(path: str | os.PathLike[str], model: Model) -> None:
 
 
 def is_plain(state: Any) -> bool:
-    """Whether ``state`` is the ``state_dict`` of a generator under NVIDIA's names."""
+    """Return whether ``state`` is the ``state_dict`` of a generator under NVIDIA's names."""
     stylegan2 = isinstance(state, dict) and {"synthesis.b4.const", "mapping.fc0.weight"} <= set(
         state
     )
@@ -183,7 +184,7 @@ def is_plain(state: Any) -> bool:
 
 
 def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
-    """The networks of ``{"G_ema": state_dict, "G": ..., "D": ...}``.
+    """Return the networks of ``{"G_ema": state_dict, "G": ..., "D": ...}``.
 
     Where `save_plain` has not written it, the architecture is taken from the shapes, and what they
     do not tell (clamping, the mapping's learning rate) is as published.
@@ -239,7 +240,7 @@ def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
 
 
 def _recorded(state: Any) -> dict[str, Any]:
-    """The architecture that `save_plain` put beside the tensors."""
+    """Return the architecture that `save_plain` put beside the tensors."""
     metadata = getattr(state, "_metadata", None)
     root = metadata.get("") if isinstance(metadata, dict) else None
     config = root.get("config") if isinstance(root, dict) else None
@@ -251,7 +252,7 @@ def _recorded(state: Any) -> dict[str, Any]:
 
 
 def _weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors without the filters, which NVIDIA's code lists among the buffers."""
+    """Return the tensors without the filters, which NVIDIA's code lists among the buffers."""
     tensors = {
         name: tensor
         for name, tensor in state.items()
@@ -261,8 +262,8 @@ def _weights(state: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _taps(path: str | os.PathLike[str], state: dict[str, Any]) -> dict[str, Any]:
-    """The option for the resampling filter that NVIDIA's code lists among the buffers; none where
-    it is not there.
+    """Return the option for the resampling filter that NVIDIA's code lists among the buffers; none
+    where it is not there.
 
     Raises:
         Error: layers with different filters, or one that is not separable.

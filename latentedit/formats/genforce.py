@@ -29,7 +29,7 @@ def is_genforce(found: Any) -> bool:
 
 
 def _under_older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names of genforce's later code (2020) as those of InterFaceGAN's (2019)."""
+    """Return the names of genforce's later code (2020) as those of InterFaceGAN's (2019)."""
     if "synthesis.layer0.const" not in state:
         return state
     found = {}
@@ -58,7 +58,7 @@ LATER_NAMES = (
 
 
 def load_genforce(path: str | os.PathLike[str], state: dict[str, Any]) -> Model:
-    """The generator in ``state``, the contents of such a file.
+    """Return the generator in ``state``, the contents of such a file.
 
     Raises:
         Error: an incomplete network, or a variant that cannot be represented.
@@ -157,8 +157,8 @@ def _generator(path: str | os.PathLike[str], state: dict[str, Tensor]) -> Genera
 
 
 def _weight(state: dict[str, Tensor], layer: str) -> Tensor:
-    """``[O, I, 3, 3]``; the fused form is stored as ``[3, 3, I, O]`` and turned by its transposed
-    convolution."""
+    """Return ``[O, I, 3, 3]``; the fused form is stored as ``[3, 3, I, O]`` and turned by its
+    transposed convolution."""
     if f"{layer}.conv.weight" in state:
         return state[f"{layer}.conv.weight"]
     return state[f"{layer}.weight"].permute(3, 2, 0, 1).flip(2, 3)

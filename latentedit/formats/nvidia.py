@@ -22,8 +22,8 @@ from latentedit.networks.generator import Generator, GeneratorConfig
 
 
 def load_nvidia(path: str | os.PathLike[str]) -> Model:
-    """A network file of NVIDIA's as a `Model`: StyleGAN2 or StyleGAN3 in the PyTorch layout, or an
-    older network in the TensorFlow one.
+    """Return a network file of NVIDIA's as a `Model`: StyleGAN2 or StyleGAN3 in the PyTorch layout,
+    or an older network in the TensorFlow one.
 
     Raises:
         Error: another kind of file or of network.
@@ -108,7 +108,7 @@ def _check_layers(path: str | os.PathLike[str], blocks: dict[int, Record]) -> No
 
 
 def _blocks(modules: dict[str, Any]) -> dict[int, Record]:
-    """The blocks of a network by their resolutions."""
+    """Return the blocks of a network by their resolutions."""
     found = {}
     for name, block in modules.items():
         if isinstance(block, Record) and re.fullmatch(r"b\d{1,5}", name):
@@ -157,7 +157,7 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
 
 
 def _kind(record: Record) -> str:
-    """What a generator is that is not a StyleGAN2, as far as its modules tell."""
+    """Return what a generator is that is not a StyleGAN2, as far as its modules tell."""
     parts = record["_modules"]
     synthesis = parts.get("synthesis")
     mapping = parts.get("mapping")
@@ -220,7 +220,7 @@ def _clamp(layer: Record) -> float | None:
 
 
 def _taps(block: Record, path: str | os.PathLike[str]) -> tuple[float, ...]:
-    """The separable taps, smallest 1, of the block's resampling filter."""
+    """Return the separable taps, smallest 1, of the block's resampling filter."""
     filter = block["_buffers"]["resample_filter"].value
     row = filter if filter.ndim == 1 else filter.sum(dim=0)
     # Files hold the normalised square filter; the configuration holds its taps with a smallest one

@@ -106,7 +106,7 @@ def _problem(config: DiscriminatorConfig) -> str | None:
 
 
 def _fresh(config: GeneratorConfig) -> Discriminator:
-    """An untrained discriminator that goes with a generator."""
+    """Return an untrained discriminator that goes with a generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Discriminator(
@@ -152,7 +152,7 @@ class _Modules:
         )
 
     def own(self, prefix: str, *names: str) -> dict[str, Tensor]:
-        """The tensors ``prefix.name``, by name."""
+        """Return the tensors ``prefix.name``, by name."""
         return {name: self.state[f"{prefix}.{name}"] for name in names}
 
     def linear(
@@ -185,7 +185,7 @@ class _Modules:
         )
 
     def affine(self, prefix: str) -> dict[str, Instance]:
-        """The affine layer w -> style of the layer ``prefix``."""
+        """Return the affine layer w -> style of the layer ``prefix``."""
         return {"affine": self.linear(f"{prefix}.affine", initial={"bias_init": 1})}
 
     def mapping(
@@ -377,7 +377,7 @@ def _plain_convolution(
     clamp: float | None = None,
     taps: tuple[float, ...] = USUAL_TAPS,
 ) -> Instance:
-    """A ``Conv2dLayer``."""
+    """Return a ``Conv2dLayer``."""
     names = [name for name in ("weight", "bias") if f"{prefix}.{name}" in modules.state]
     parameters = modules.own(prefix, *names)
     outputs, inputs, side = parameters["weight"].shape[:3]

@@ -267,7 +267,7 @@ class RestrictedUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
-    """The contents of a pickle as plain data, which can be walked through and printed.
+    """Return the contents of a pickle as plain data, which can be walked through and printed.
 
     Raises:
         Error: too large, damaged, or asking for a name that is not allowed.

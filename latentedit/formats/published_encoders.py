@@ -25,7 +25,7 @@ PASSES = 5
 
 
 def is_published(found: Any) -> bool:
-    """Whether ``found`` are the contents of such a checkpoint."""
+    """Return whether ``found`` are the contents of such a checkpoint."""
     state = found.get("state_dict") if isinstance(found, dict) else None
     return isinstance(state, dict) and any(
         isinstance(name, str) and name.startswith("encoder.") for name in state
@@ -33,7 +33,7 @@ def is_published(found: Any) -> bool:
 
 
 def decoder_of(found: dict[str, Any]) -> dict[str, Any] | None:
-    """The decoder as a checkpoint of rosinality's, or None where there is none."""
+    """Return the decoder as a checkpoint of rosinality's, or None where there is none."""
     decoder = _part(found["state_dict"], "decoder.")
     if not decoder:
         return None
@@ -54,7 +54,7 @@ def _part(state: dict[Any, Any], prefix: str) -> dict[str, Any]:
 def published_encoder(
     path: str | os.PathLike[str], found: dict[str, Any], average: Tensor | None
 ) -> PublishedEncoder:
-    """The encoder in ``found``, the contents of such a checkpoint.
+    """Return the encoder in ``found``, the contents of such a checkpoint.
 
     Args:
         average: the mean w ``[w_dim]`` of the generator, for a checkpoint that does not hold it;
@@ -126,8 +126,8 @@ def _average(
     config: PublishedEncoderConfig,
     average: Tensor | None,
 ) -> Tensor:
-    """What answers are relative to, ``[num_ws, w_dim]``; zero where the options say that they are w
-    themselves."""
+    """Return what answers are relative to, ``[num_ws, w_dim]``; zero where the options say that
+    they are w themselves."""
     if not options.get("start_from_latent_avg", True):
         return torch.zeros(config.num_ws, config.w_dim)
     own = found.get("latent_avg", average)

@@ -36,20 +36,20 @@ def _modules(record: Record, prefix: str) -> Iterator[tuple[str, Record]]:
 
 
 def word(value: Any) -> str:
-    """A text, of which 100 letters count."""
+    """Return a text, of which 100 letters count."""
     if not isinstance(value, str):
         raise FormatError(f"{quoted(value)} where a word was expected")
     return value[:100]
 
 
 def whole(value: Any) -> int:
-    """A number, rounded towards 0."""
+    """Return a number, rounded towards 0."""
     return int(number(value))
 
 
 def number(value: Any) -> float:
-    """A finite number of at most 2^53. A word is none, as one of a million digits is a number
-    too."""
+    """Return a finite number of at most 2^53. A word is none, as one of a million digits is a
+    number too."""
     plain = value.item() if isinstance(value, np.number | np.bool_) else value
     if not isinstance(plain, int | float) or not abs(plain) <= 2**53:
         raise FormatError(f"{quoted(plain)} where a number was expected")

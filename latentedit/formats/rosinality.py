@@ -28,8 +28,8 @@ RESAMPLE = (1, 3, 3, 1)
 
 
 def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
-    """The checkpoint ``found`` in the file ``path`` as a `Model`: ``g_ema``, and ``g`` and ``d``
-    where they are there.
+    """Return the checkpoint ``found`` in the file ``path`` as a `Model`: ``g_ema``, and ``g`` and
+    ``d`` where they are there.
 
     Raises:
         Error: another kind of checkpoint, or an architecture that cannot be represented.
@@ -254,7 +254,7 @@ def _generator(
 
 
 def _discriminator_config(g: GeneratorConfig) -> DiscriminatorConfig:
-    """The one discriminator that goes with a generator in this layout."""
+    """Return the one discriminator that goes with a generator in this layout."""
     return DiscriminatorConfig(
         g.resolution,
         g.channels,

@@ -21,7 +21,7 @@ to its largest tap."""
 
 
 def stylegan3_generator(record: Record, path: str | os.PathLike[str]) -> Generator:
-    """The generator that ``record`` is.
+    """Return the generator that ``record`` is.
 
     Raises:
         Error: layers that do not follow from the design in `latentedit.networks.alias_free`, or
@@ -147,8 +147,8 @@ def without_filters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def options_of(path: str | os.PathLike[str], state: dict[str, Tensor]) -> dict[str, Any]:
-    """The options of a `GeneratorConfig` for a ``state_dict`` of a network of the published design
-    (T or R).
+    """Return the options of a `GeneratorConfig` for a ``state_dict`` of a network of the published
+    design (T or R).
 
     Raises:
         Error: names of layers that no network of that design has.
@@ -199,5 +199,6 @@ def options_of(path: str | os.PathLike[str], state: dict[str, Tensor]) -> dict[s
 
 
 def is_stylegan3(state: Any) -> bool:
-    """Whether ``state`` is the ``state_dict`` of a StyleGAN3 generator under NVIDIA's names."""
+    """Return whether ``state`` is the ``state_dict`` of a StyleGAN3 generator under NVIDIA's
+    names."""
     return isinstance(state, dict) and {"synthesis.input.freqs", "mapping.fc0.weight"} <= set(state)

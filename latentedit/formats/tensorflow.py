@@ -188,7 +188,7 @@ def _label_options(
 def _embedding(
     config: GeneratorConfig, given: dict[str, np.ndarray[Any, Any]]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """The tensors of a generator's label embedding."""
+    """Return the tensors of a generator's label embedding."""
     if not config.c_dim:
         return {}
     if not config.joint_labels:
@@ -365,7 +365,7 @@ def _projection_options(
 def _projection(
     config: DiscriminatorConfig, settings: dict[str, Any], given: dict[str, np.ndarray[Any, Any]]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """The tensors of a discriminator's label embedding."""
+    """Return the tensors of a discriminator's label embedding."""
     if not config.c_dim or config.label_logits:
         return {}
     ours = {
@@ -383,8 +383,8 @@ def _projection(
 
 
 def _fused(settings: dict[str, Any], resolution: int) -> bool:
-    """Whether the layer between ``resolution`` and half of it was built in the fused form, whose
-    kernels are turned."""
+    """Return whether the layer between ``resolution`` and half of it was built in the fused form,
+    whose kernels are turned."""
     fused = settings["fused_scale"]
     return bool(resolution >= 128 if fused == "auto" else fused)
 

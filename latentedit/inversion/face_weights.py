@@ -40,15 +40,15 @@ def face_weights(
 
 
 def within_face(framing: Mapping[str, Any] | None, size: int, times: float = 1.0) -> Tensor | None:
-    """Which pixels ``[size, size]`` lie in that ellipse, or in one ``times`` as large; None where
-    no framing is known."""
+    """Return which pixels ``[size, size]`` lie in that ellipse, or in one ``times`` as large; None
+    where no framing is known."""
     axes = _axes(framing, size)
     return None if axes is None else axes[0] ** 2 + axes[1] ** 2 <= times**2
 
 
 def _axes(framing: Mapping[str, Any] | None, size: int) -> tuple[Tensor, Tensor] | None:
-    """How far every pixel ``[size, size]`` lies from the middle of the face, across and along, in
-    half axes of its ellipse."""
+    """Return how far every pixel ``[size, size]`` lies from the middle of the face, across and
+    along, in half axes of its ellipse."""
     if not framing or "eyes" not in framing:
         return None
     (ax, ay), (bx, by) = framing["eyes"]

@@ -78,8 +78,8 @@ class QuasiNewton:
         )
 
     def _direction(self) -> Tensor:
-        """The two-loop recursion: minus the estimated inverse of the second derivatives times the
-        gradient."""
+        """Return the direction of the two-loop recursion: minus the estimated inverse of the second
+        derivatives times the gradient."""
         q = self.gradient
         factors = []
         for step, change, inverse in reversed(self.pairs):

@@ -46,7 +46,7 @@ class Perceptual(Protocol):
     name: str
 
     def features(self, image: Tensor) -> Tensor:
-        """``[N, K]``; the squared Euclidean distance of two rows is the distance of the
+        """Return ``[N, K]``; the squared Euclidean distance of two rows is the distance of the
         pictures."""
 
 
@@ -151,7 +151,7 @@ class LpipsDistance:
 
 
 def _scaled_gradient(x: Tensor, factor: float) -> Tensor:
-    """``x``, whose gradient is multiplied by ``factor``."""
+    """Return ``x``, whose gradient is multiplied by ``factor``."""
     result: Tensor = _ScaledGradient.apply(x, factor)  # type: ignore[no-untyped-call]
     return result
 
@@ -231,18 +231,20 @@ class CombinedDistance:
         files."""
 
     def features(self, image: Tensor) -> Tensor:
-        """Those of the parts side by side, ``[N, K_1 + ...]``, scaled with the weights' roots."""
+        """Return those of the parts side by side, ``[N, K_1 + ...]``, scaled with the weights'
+        roots."""
         return torch.cat([part.features(image) * weight**0.5 for part, weight in self.parts], dim=1)
 
 
 def backbone() -> Path | None:
-    """The file of LPIPS's backbone that latentedit or torch hub (and so ``lpips``) downloaded; None
-    without one."""
+    """Return the file of LPIPS's backbone that latentedit or torch hub (and so ``lpips``)
+    downloaded; None without one."""
     return fetched(VGG16, Path(torch.hub.get_dir()) / "checkpoints" / VGG16.file)
 
 
 def stlpips_file(network: str = "alex") -> Path | None:
-    """The weights of ST-LPIPS in the installed package, or None without it; nothing is imported."""
+    """Return the weights of ST-LPIPS in the installed package, or None without it; nothing is
+    imported."""
     spec = importlib.util.find_spec(STLPIPS_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -458,7 +460,8 @@ class _Inside(torch.autograd.Function):
 
 
 def _in_colour(image: Tensor) -> Tensor:
-    """What the LPIPS networks look at: three channels, no more than `LPIPS_SIZE` pixels a side."""
+    """Return what the LPIPS networks look at: three channels, no more than `LPIPS_SIZE` pixels a
+    side."""
     if image.shape[1] == 1:
         image = image.expand(-1, 3, -1, -1)
     if image.shape[-1] > LPIPS_SIZE:
@@ -512,7 +515,7 @@ def check_sha256(path: Path, expected: str, name: str) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in a published file of weights, all of finite numbers."""
+    """Return the tensors in a published file of weights, all of finite numbers."""
     found = {
         name: tensor for name, tensor in read_state(path).items() if isinstance(tensor, Tensor)
     }

@@ -138,7 +138,7 @@ def tune(
         first = generator.synthesis(ws, noise=maps)
 
     def evaluate(near: Tensor) -> tuple[Tensor, ...]:
-        """The terms of the loss, and its gradients."""
+        """Return the terms of the loss, and its gradients."""
         rendered = tuned.synthesis(ws, noise=maps)
         terms = [
             distance(perceptual.features(rendered), target).sum(),
@@ -162,7 +162,7 @@ def tune(
         return torch.stack(terms).detach(), *gradients
 
     def nearby(step: int) -> Tensor:
-        """A w some way from the pivot towards a random one, where edits go."""
+        """Return a w some way from the pivot towards a random one, where edits go."""
         if not options.locality_weight:
             return ws
         towards = sample_w(generator, 1, (options.seed + 1 + step) % 2**32)[:, None] - ws

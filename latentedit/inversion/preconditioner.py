@@ -206,7 +206,7 @@ class Scaling:
 
 
 def cached_file(fingerprint: str, loss: ReconstructionLoss) -> Path:
-    """Where `Curvature.cached` keeps what it measured."""
+    """Return where `Curvature.cached` keeps what it measured."""
     # Everything that the measurement depends on is in the name, so a cached file never has to be
     # invalidated.
     parts = [fingerprint[:32], loss.perceptual.name, f"{loss.pixel_weight:g}"]

@@ -203,12 +203,12 @@ class Projector:
         return Domain.of(self.generator, self.discriminator)
 
     def loss(self, pixel_weight: float = PIXEL_WEIGHT) -> ReconstructionLoss:
-        """The loss between an image and its rendering, with everything but the prior and the noise
-        regulariser."""
+        """Return the loss between an image and its rendering, with everything but the prior and the
+        noise regulariser."""
         return ReconstructionLoss(self.perceptual, pixel_weight, self.focus)
 
     def has_curvature(self, pixel_weight: float = PIXEL_WEIGHT) -> bool:
-        """Whether `curvature` is at hand, so that it need not be measured."""
+        """Return whether `curvature` is at hand, so that it need not be measured."""
         if self.given_curvature is not None or pixel_weight in self._curvatures:
             return True
         return self.settings.cache and cached_file(self.measured, self.loss(pixel_weight)).is_file()
@@ -216,8 +216,8 @@ class Projector:
     def curvature(
         self, pixel_weight: float = PIXEL_WEIGHT, progress: Callable[[int], None] | None = None
     ) -> Curvature:
-        """The Gauss-Newton preconditioner: that of the settings, of the model, of the cache folder,
-        or one measured now.
+        """Return the Gauss-Newton preconditioner: that of the settings, of the model, of the cache
+        folder, or one measured now.
 
         Args:
             pixel_weight: that of the search.
@@ -251,7 +251,7 @@ class Projector:
             return Curvature.of(self.generator, loss, self.statistics, progress=progress)
 
     def starts_from_encoder(self, options: InversionOptions) -> bool:
-        """Whether a search begins with the encoder's output, unless it is given a starting
+        """Return whether a search begins with the encoder's output, unless it is given a starting
         point."""
         if options.init == "auto":
             # The published projector begins at the mean.
@@ -381,7 +381,7 @@ class Projector:
             raise ArgumentError.of_shape("start", f"{list(rows)}", start.shape)
 
     def _described(self, options: InversionOptions) -> dict[str, Any]:
-        """What latent files say of a search."""
+        """Return what latent files say of a search."""
         of_adam = {"learning_rate": options.learning_rate, "initial_noise": options.initial_noise}
         return {
             "space": options.space,

@@ -258,5 +258,5 @@ def encode_published(
 
 
 def _small(image: Tensor) -> Tensor:
-    """A rendering as ReStyle shows it to its encoder: means of pixels."""
+    """Return a rendering as ReStyle shows it to its encoder: means of pixels."""
     return F.adaptive_avg_pool2d(image, (SIDE, SIDE))

@@ -43,7 +43,7 @@ class Inversion:
         return bool(self.settings.get("interrupted"))
 
     def verdict(self, index: int = 0, look: Look | None = None) -> Verdict:
-        """How far edits of this latent can be trusted; the better known if someone looked
+        """Return how far edits of this latent can be trusted; the better known if someone looked
         (`latentedit.photo.looking`)."""
         return judge(self.distances[index], look)
 

@@ -302,8 +302,8 @@ class Search:
                 self._remember(self._loss(self._terms(w, w, maps, offsets)), w, maps, offsets)
 
     def _start(self, seed: int, psi: float) -> Tensor:
-        """``[N, rows, w_dim]``: where the search begins, or ``psi`` of the way from the mean w to a
-        random one."""
+        """Return ``[N, rows, w_dim]``: where the search begins, or ``psi`` of the way from the mean
+        w to a random one."""
         w = self.mean.repeat(self.n, self.rows, 1)
         if psi:
             return torch.lerp(
@@ -319,7 +319,7 @@ class Search:
         self._since = 0
 
     def _stalled(self, loss: Tensor) -> bool:
-        """Whether no image has improved for as many steps as the options' patience."""
+        """Return whether no image has improved for as many steps as the options' patience."""
         patience = self.options.patience
         if patience is None:
             return False
@@ -372,8 +372,8 @@ class Search:
     def _terms(
         self, noisy: Tensor, w: Tensor, maps: list[Tensor], offsets: list[Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """The parts of the loss, ``[N]`` each; rendered from ``noisy``, judged by where ``w``
-        lies."""
+        """Return the parts of the loss, ``[N]`` each; rendered from ``noisy``, judged by where
+        ``w`` lies."""
         synthesis = self.generator.synthesis
         zero = torch.zeros(self.n, device=self.device)
         if offsets:
@@ -432,5 +432,5 @@ class Search:
 
 
 def _rows(terms: dict[str, Tensor]) -> Tensor:
-    """``[7, N]``."""
+    """Return ``[7, N]``."""
     return torch.stack([terms[name] for name in TERMS]).detach()

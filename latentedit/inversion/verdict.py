@@ -90,7 +90,7 @@ class Verdict:
         return max((part.level for part in self.parts.values()), key=LEVELS.index)
 
     def __str__(self) -> str:
-        """The level in words, and the parts that it comes from."""
+        """Return the level in words, and the parts that it comes from."""
         level = self.level
         telling = ", ".join(part.words for part in self.parts.values() if part.level == level)
         told = [f"{LEADS[level]}: {telling}" if level in LEADS else telling]
@@ -101,8 +101,8 @@ class Verdict:
         return "; ".join([*told, self.note] if self.note else told)
 
     def limits(self) -> str:
-        """How far every slider was seen to leave the picture whole, in a sentence; "" where nothing
-        was seen."""
+        """Return how far every slider was seen to leave the picture whole, in a sentence; "" where
+        nothing was seen."""
         ends = self.look.safe
         most = (-AMOUNTS[-1], AMOUNTS[-1])
         near = [
@@ -117,7 +117,7 @@ class Verdict:
         return f"sliders leave it whole within these sigmas: {', '.join(near)}{others}"
 
     def facts(self) -> dict[str, Any]:
-        """The same for programs."""
+        """Return the same for programs."""
         return {
             "level": self.level,
             "parts": {
@@ -131,7 +131,7 @@ class Verdict:
 
 
 def range_in_words(ends: tuple[float, float]) -> str:
-    """A range of amounts."""
+    """Return a range of amounts."""
     return f"{ends[0]:g} to {ends[1]:g}"
 
 

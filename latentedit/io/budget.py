@@ -186,8 +186,8 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def parse_json(text: str | bytes, most: int = TEXT, things: int = THINGS) -> Any:
-    """The value that a JSON text of at most ``most`` bytes stands for, with at most about as many
-    ``things`` in it.
+    """Return the value that a JSON text of at most ``most`` bytes stands for, with at most about as
+    many ``things`` in it.
 
     Raises:
         Error: too long, too many, too deep, or not JSON.
@@ -218,8 +218,8 @@ def _counted(text: str | bytes, sign: str) -> int:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value in a JSON file; errors as `parse_json`, and for numbers that are not finite, by the
-    file's name."""
+    """Return the value in a JSON file; errors as `parse_json`, and for numbers that are not finite,
+    by the file's name."""
     file_size(path, TEXT)
     try:
         value = parse_json(Path(path).read_bytes())
@@ -230,7 +230,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The table in a TOML file.
+    """Return the table in a TOML file.
 
     Raises:
         Error: too long, too deep, not TOML, or with a number that is not finite.

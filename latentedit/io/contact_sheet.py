@@ -25,8 +25,8 @@ class Row:
 
 
 def sheet(rows: Sequence[Row], cell: int = CELL) -> Image.Image:
-    """A white sheet with ``rows`` below one another; pictures below ``cell`` pixels are enlarged to
-    it."""
+    """Return a white sheet with ``rows`` below one another; pictures below ``cell`` pixels are
+    enlarged to it."""
     cells = [[_enlarged(picture, cell) for picture in row.pictures] for row in rows]
     width = max(sum(one.width + MARGIN for one in line) for line in cells) + MARGIN
     heights = [

@@ -31,8 +31,8 @@ def read_csv(
 
 
 def csv_delimiter(head: str, column: str = "file") -> str:
-    """What separates the cells of a CSV whose first line is ``head``: the one that makes ``column``
-    a cell of its own.
+    """Return what separates the cells of a CSV whose first line is ``head``: the one that makes
+    ``column`` a cell of its own.
 
     Spreadsheets write semicolons where the comma is the decimal sign, and some programs tabs.
     """

@@ -221,7 +221,7 @@ LARGEST_TABLE = 2**26
 def read_text(
     path: str | os.PathLike[str], most: int = LARGEST_TABLE, what: str = "CSV file"
 ) -> str:
-    """The text of a file in UTF-8, with or without a byte-order mark.
+    """Return the text of a file in UTF-8, with or without a byte-order mark.
 
     Raises:
         Error: no such file, more than ``most`` bytes, or not UTF-8.
@@ -253,8 +253,8 @@ def _umask() -> int:
 
 
 def cache_folder() -> Path:
-    """Where features of data sets and published networks are kept: LATENTEDIT_CACHE, or latentedit
-    in the user's cache."""
+    """Return where features of data sets and published networks are kept: LATENTEDIT_CACHE, or
+    latentedit in the user's cache."""
     named = os.environ.get("LATENTEDIT_CACHE")
     return (
         Path(named)
@@ -282,7 +282,7 @@ SAFETENSORS = b"{"
 
 
 def is_picture(path: str | os.PathLike[str]) -> bool:
-    """Whether the file ``path`` begins as pictures do, whatever it is called."""
+    """Return whether the file ``path`` begins as pictures do, whatever it is called."""
     with open(path, "rb") as file:
         start = file.read(16)
     if start[8:9] == SAFETENSORS:
@@ -291,6 +291,6 @@ def is_picture(path: str | os.PathLike[str]) -> bool:
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """Whether the file ``path`` begins as safetensors files do."""
+    """Return whether the file ``path`` begins as safetensors files do."""
     with open(path, "rb") as file:
         return file.read(9)[8:] == SAFETENSORS

@@ -24,7 +24,8 @@ class Listing:
         self.left_out.setdefault(reason, []).append(name)
 
     def lines(self, *, recursive: bool = True) -> list[str]:
-        """A sentence a reason; advice on sub-folders only where the caller can be ``recursive``."""
+        """Return a sentence a reason; advice on sub-folders only where the caller can be
+        ``recursive``."""
         lines = []
         for reason, names in self.left_out.items():
             lines.append(
@@ -35,7 +36,7 @@ class Listing:
         return lines
 
     def deeper(self) -> list[str]:
-        """The sentence about sub-folders, if any were left out."""
+        """Return the sentence about sub-folders, if any were left out."""
         return [
             _sentence(reason, names)
             for reason, names in self.left_out.items()
@@ -46,7 +47,7 @@ class Listing:
 def listing(
     folder: Path, endings: Sequence[str], *, recursive: bool = False, photos: bool = False
 ) -> Listing:
-    """The files in ``folder`` that have one of ``endings``; hidden ones, and those in hidden
+    """Return the files in ``folder`` that have one of ``endings``; hidden ones, and those in hidden
     folders, count as not there.
 
     Args:
@@ -89,8 +90,8 @@ def _visible(folder: Path, found: Listing, recursive: bool) -> Iterator[Path]:
 
 
 def hidden(name: str) -> bool:
-    """Whether a part of a relative name begins with a dot, or is where macOS puts its own files in
-    a zip."""
+    """Return whether a part of a relative name begins with a dot, or is where macOS puts its own
+    files in a zip."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
@@ -115,8 +116,8 @@ def _sentence(reason: str, names: Sequence[str]) -> str:
 
 
 def distinct(files: Sequence[Path]) -> dict[Path, str]:
-    """A name for what comes of every file, each another one, also where upper and lower case are
-    the same.
+    """Return a name for what comes of every file, each another one, also where upper and lower case
+    are the same.
 
     It is the file's name without its ending; where several files share that, the first of these
     that tells all of them apart: with the ending (``a-jpg``), with the folder before it

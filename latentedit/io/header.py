@@ -21,7 +21,7 @@ DIRECTION = "latentedit-direction", 1
 
 
 def read_header(path: str | os.PathLike[str], kind: str, version: int) -> dict[str, Any]:
-    """The JSON header of a native file.
+    """Return the JSON header of a native file.
 
     Raises:
         Error: the file is missing, damaged, of another kind or written by a newer version.

@@ -83,7 +83,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def megapixels() -> float:
-    """The most millions of pixels that a picture may have."""
+    """Return the most millions of pixels that a picture may have."""
     text = os.environ.get("LATENTEDIT_MEGAPIXELS", "")
     try:
         found = float(text) if text else MEGAPIXELS
@@ -179,7 +179,7 @@ def _check_size(image: Image.Image, name: str) -> None:
 def open_image(
     source: Source, background: tuple[int, int, int] = (255, 255, 255), name: str = "picture"
 ) -> Image.Image:
-    """A picture as PIL "RGB" or "L", upright, 8-bit.
+    """Return a picture as PIL "RGB" or "L", upright, 8-bit.
 
     EXIF rotation is applied; 16-bit grey is scaled; palettes and CMYK are converted; transparency
     is laid on ``background``. ``name`` is what messages call a source that is no file.
@@ -242,7 +242,7 @@ def _upright(image: Image.Image, name: str, background: tuple[int, int, int]) ->
 
 
 def transparent(image: Image.Image) -> bool:
-    """Whether pixels of ``image`` may be transparent."""
+    """Return whether pixels of ``image`` may be transparent."""
     return image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info
 
 
@@ -304,7 +304,8 @@ def _kept_info(image: Image.Image, source: Image.Image) -> Image.Image:
 
 
 def note_of(path: str | os.PathLike[str]) -> str:
-    """What the picture in ``path`` says of itself; "" where it says nothing or is no picture."""
+    """Return what the picture in ``path`` says of itself; "" where it says nothing or is no
+    picture."""
     try:
         with _header(path) as image:
             return note_in(image)
@@ -313,7 +314,7 @@ def note_of(path: str | os.PathLike[str]) -> str:
 
 
 def note_in(image: Image.Image) -> str:
-    """What a picture that was `opened` says of itself; "" where it says nothing."""
+    """Return what a picture that was `opened` says of itself; "" where it says nothing."""
     found = image.info.get("Description") or image.info.get("comment") or ""
     # A PNG without such an entry would be decoded for it.
     if not found and (image.format != "PNG" or "exif" in image.info):
@@ -322,14 +323,14 @@ def note_in(image: Image.Image) -> str:
 
 
 def is_rendering(path: str | os.PathLike[str]) -> bool:
-    """Whether the picture in ``path`` was rendered here and is no photograph; .bmp, .ppm and videos
-    do not say so."""
+    """Return whether the picture in ``path`` was rendered here and is no photograph; .bmp, .ppm and
+    videos do not say so."""
     return note_of(path).startswith(EDITED)
 
 
 def is_foreign(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is at ``path`` that does not say that latentedit wrote it; empty files count
-    as none."""
+    """Return whether a file is at ``path`` that does not say that latentedit wrote it; empty files
+    count as none."""
     place = Path(path)
     return (
         os.path.isfile(place) and place.stat().st_size > 0 and not note_of(place).startswith(_OURS)
@@ -337,7 +338,7 @@ def is_foreign(path: str | os.PathLike[str]) -> bool:
 
 
 def check_picture(path: str | os.PathLike[str]) -> str:
-    """The format that a picture is written in as ``path``.
+    """Return the format that a picture is written in as ``path``.
 
     Raises:
         Error: unknown ending; or, while a command runs, an input or a picture that latentedit did
@@ -362,14 +363,14 @@ def check_picture(path: str | os.PathLike[str]) -> str:
 
 
 def is_free(path: Path) -> bool:
-    """Whether a command may write to ``path``, of a name that it chose itself."""
+    """Return whether a command may write to ``path``, of a name that it chose itself."""
     if not outputs.in_force():
         return True
     return not outputs.is_given(path) and not (path.suffix.lower() in WRITTEN and is_foreign(path))
 
 
 def own_path(path: Path, what: str, others: Container[str] = ()) -> Path:
-    """``path``, or where an input or a picture of other origin is there, NAME-``what``,
+    """Return ``path``, or where an input or a picture of other origin is there, NAME-``what``,
     NAME-``what``-2, ... beside it.
 
     ``others`` are names of files, in small letters, that such a second choice must not have.
@@ -385,7 +386,7 @@ def own_path(path: Path, what: str, others: Container[str] = ()) -> Path:
 
 
 def load_image(source: Source, size: int | None = None, channels: int = 3) -> Tensor:
-    """A picture as float ``[1, channels, H, W]`` in [-1, 1].
+    """Return a picture as float ``[1, channels, H, W]`` in [-1, 1].
 
     Args:
         source: a path, a PIL image, or a uint8 array ``[H, W]`` or ``[H, W, 3]``.
@@ -408,8 +409,8 @@ def load_image(source: Source, size: int | None = None, channels: int = 3) -> Te
 
 
 def resample(image: Image.Image, box: Sequence[float], size: int) -> Image.Image:
-    """The rectangle ``box`` (left, top, right, bottom; in pixels, inside the picture) at ``size`` x
-    ``size``."""
+    """Return the rectangle ``box`` (left, top, right, bottom; in pixels, inside the picture) at
+    ``size`` x ``size``."""
     left, top, right, bottom = box
     if (right - left, bottom - top) == (size, size) and all(float(v).is_integer() for v in box):
         return image.crop((int(left), int(top), int(right), int(bottom)))
@@ -449,8 +450,8 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """``[N, C, H, W]`` as one picture ``[C, rows * H, columns * W]``, row by row; missing cells are
-    white."""
+    """Return ``[N, C, H, W]`` as one picture ``[C, rows * H, columns * W]``, row by row; missing
+    cells are white."""
     n, c, h, w = images.shape
     rows = -(-n // columns)
     cells = torch.ones(rows * columns, c, h, w)

@@ -138,8 +138,8 @@ def read_onnx(
     shape: tuple[int, int, int],
     outputs: Mapping[str, int] | None = None,
 ) -> Any:
-    """The network in the file ``path``, as OpenCV's `cv2.dnn.Net`, after a trial in a process of
-    its own.
+    """Return the network in the file ``path``, as OpenCV's `cv2.dnn.Net`, after a trial in a
+    process of its own.
 
     Args:
         shape: C, H, W of the pictures that it will be given, by `run`.
@@ -190,7 +190,7 @@ _tried: set[Any] = set()
 def trial(
     path: str | os.PathLike[str], shape: tuple[int, int, int], outputs: Mapping[str, int]
 ) -> list[str]:
-    """The command line of a trial, with what the network may take."""
+    """Return the command line of a trial, with what the network may take."""
     pixels = shape[1] * shape[2]
     size = os.path.getsize(path)
     computed = min(COMPUTED, max(SIMPLEST, size)) * max(pixels, 4096)
@@ -227,8 +227,8 @@ def _try(
 
 
 def run(path: str | os.PathLike[str], network: Any, picture: Any) -> Any:
-    """What the ``network`` from ``path`` gives for a ``picture`` float32 [1, C, H, W] of the shape
-    that it was read for."""
+    """Return what the ``network`` from ``path`` gives for a ``picture`` float32 [1, C, H, W] of the
+    shape that it was read for."""
     with silent():
         try:
             network.setInput(picture)
@@ -240,7 +240,7 @@ def run(path: str | os.PathLike[str], network: Any, picture: Any) -> Any:
 
 
 def why(text: str) -> str:
-    """What OpenCV says of a failure, without the places in its source."""
+    """Return what OpenCV says of a failure, without the places in its source."""
     return reason(ValueError(" ".join(PLACE.sub("", text).split()) or "no reason given"))
 
 
@@ -353,7 +353,7 @@ class _Reader:
             self._count(message, field_number, length)
 
     def _packed(self, item: int, length: int) -> int:
-        """How many numbers are in a row of so many bytes."""
+        """Return how many numbers are in a row of so many bytes."""
         if item:
             if length % item:
                 raise FormatError(f"a row of {length} bytes of numbers of {item}")

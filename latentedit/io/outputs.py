@@ -54,7 +54,7 @@ def guarded() -> Iterator[None]:
 
 
 def in_force() -> bool:
-    """Whether a command runs, as opposed to a program of the user's own."""
+    """Return whether a command runs, as opposed to a program of the user's own."""
     return bool(_guards)
 
 
@@ -67,7 +67,7 @@ def given(path: Place) -> None:
 
 
 def is_given(path: Place) -> bool:
-    """Whether ``path`` is one of the inputs, by whatever name or link."""
+    """Return whether ``path`` is one of the inputs, by whatever name or link."""
     identity = _identity(Path(path)) if _guards else None
     return identity is not None and any(guard.holds(identity) for guard in _guards)
 

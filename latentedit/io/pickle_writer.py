@@ -149,7 +149,7 @@ class _Writer:
 
 
 def _storage(tensor: Tensor) -> bytes:
-    """The numbers of ``tensor`` in torch's older format, as its storages are pickled."""
+    """Return the numbers of ``tensor`` in torch's older format, as its storages are pickled."""
     system = {
         "protocol_version": PROTOCOL,
         "little_endian": True,

@@ -93,7 +93,7 @@ class Options(dict[str, Any]):
 def build_tensor(
     budget: Budget, storage: Any, offset: Any, size: Any, stride: Any, *_: Any
 ) -> Held:
-    """A view of ``storage`` that has no more numbers than that."""
+    """Return a view of ``storage`` that has no more numbers than that."""
     if not isinstance(storage, Storage):
         raise FormatError("a tensor without a storage")
     if not isinstance(size, tuple) or not isinstance(stride, tuple):
@@ -130,7 +130,7 @@ def _build_from_type(budget: Budget, function: Any, kind: Any, arguments: Any, *
 
 
 def same_tensor(data: Any, *_: Any) -> Held:
-    """What makes a parameter of a tensor."""
+    """Return what makes a parameter of a tensor."""
     if not isinstance(data, Held):
         raise FormatError("a parameter that is not a tensor")
     return data
@@ -239,7 +239,7 @@ class _Reader(pickle.Unpickler):
 
 
 def _is_of_a_program(module: str, name: str) -> bool:
-    """Whether a pickle that asks for ``name`` holds an object of some program, as
+    """Return whether a pickle that asks for ``name`` holds an object of some program, as
     ``torch.save(network)`` writes it."""
     package = module.partition(".")[0]
     known = package in sys.stdlib_module_names or package in ("", "__builtin__", "torch", "numpy")
@@ -249,8 +249,8 @@ def _is_of_a_program(module: str, name: str) -> bool:
 
 
 def read_torch(path: str | os.PathLike[str]) -> Any:
-    """The contents of a file of torch's: dictionaries, lists, words, numbers, and tensors on the
-    CPU.
+    """Return the contents of a file of torch's: dictionaries, lists, words, numbers, and tensors on
+    the CPU.
 
     No tensor repeats numbers, and all together have no more than a few times the bytes of the file.
 
@@ -292,7 +292,8 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_storage(data: bytes, budget: Budget) -> Storage:
-    """The storage that ``data`` is in the older layout, as NVIDIA's pickles have them within."""
+    """Return the storage that ``data`` is in the older layout, as NVIDIA's pickles have them
+    within."""
     found = _read_older(io.BytesIO(data), len(data), budget)
     if not isinstance(found, Storage):
         raise FormatError("a tensor storage that holds something else")
@@ -391,7 +392,7 @@ def _fill(numbers: Tensor, data: bytes) -> None:
 
 
 def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """``value`` with tensors in place of what stood for them while it was read."""
+    """Return ``value`` with tensors in place of what stood for them while it was read."""
     if isinstance(value, Held):
         return value.value
     if isinstance(value, str | int | float | bytes | None):

@@ -80,7 +80,7 @@ def save_video(
 
 
 def there_and_back(pictures: Sequence[Tensor]) -> list[Tensor]:
-    """``pictures`` forwards and then backwards, so that the video can be repeated without a
+    """Return ``pictures`` forwards and then backwards, so that the video can be repeated without a
     jump."""
     return [*pictures, *reversed(pictures[1:-1])]
 

@@ -15,8 +15,8 @@ Deltas = dict[str, Tensor]
 
 
 def compress_deltas(deltas: Deltas, rank: int | None) -> dict[str, Tensor]:
-    """``deltas`` for a file: matrices as products of rank ``rank`` where those are smaller, all in
-    half precision.
+    """Return ``deltas`` for a file: matrices as products of rank ``rank`` where those are smaller,
+    all in half precision.
 
     A convolution's weight ``[O, I, k, k]`` counts as a matrix ``[O, I k k]``.
     """
@@ -39,7 +39,7 @@ def compress_deltas(deltas: Deltas, rank: int | None) -> dict[str, Tensor]:
 def expand_deltas(
     stored: dict[str, Tensor], parameters: Mapping[str, Tensor] | None = None
 ) -> Deltas:
-    """The differences in float32 of what `compress_deltas` gave.
+    """Return the differences in float32 of what `compress_deltas` gave.
 
     Args:
         parameters: that they belong to. A small file can hold factors of a product that no memory
@@ -73,13 +73,13 @@ def expand_deltas(
 
 
 def same_difference(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
-    """Whether two differences, as files store them, are the same numbers."""
+    """Return whether two differences, as files store them, are the same numbers."""
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 @torch.no_grad()
 def with_deltas(generator: Generator, deltas: Deltas) -> Generator:
-    """A copy of ``generator`` moved by ``deltas``.
+    """Return a copy of ``generator`` moved by ``deltas``.
 
     Raises:
         Error: differences of parameters that it does not have, or of other shapes.

@@ -244,7 +244,7 @@ def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
 
 
 def safe_in(header: dict[str, Any]) -> dict[str, tuple[float, float]] | None:
-    """The safe amounts of a checked header; None in files of before there were any."""
+    """Return the safe amounts of a checked header; None in files of before there were any."""
     found = header.get("safe")
     return (
         None

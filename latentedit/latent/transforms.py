@@ -83,7 +83,7 @@ def transform_offsets(
 
 
 def transformed(generator: Generator, latent: Latent, transform: Transform) -> Latent:
-    """``latent`` with its picture turned and moved; see `transform_offsets`."""
+    """Return ``latent`` with its picture turned and moved; see `transform_offsets`."""
     ws = latent.rows(generator.num_ws)
     offsets = transform_offsets(generator, ws, transform, latent.styles)
     return replace(latent, ws=ws, space="s", styles=[offset.cpu() for offset in offsets])

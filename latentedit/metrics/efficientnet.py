@@ -28,7 +28,7 @@ STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
 
 
 def weights_file() -> Path | None:
-    """The weights in the installed package, or None without it; nothing is imported."""
+    """Return the weights in the installed package, or None without it; nothing is imported."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -72,7 +72,8 @@ class EfficientNetLite0(nn.Module):
         self.register_buffer(f"{name}_bias", bias)
 
     def _convolve(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
-        """A convolution padded as by TensorFlow, so that the side is divided by ``stride``."""
+        """Return a convolution padded as by TensorFlow, so that the side is divided by
+        ``stride``."""
         weight = self.get_buffer(f"{name}_weight")
         bias = self.get_buffer(f"{name}_bias")
         groups = x.shape[1] // weight.shape[1]

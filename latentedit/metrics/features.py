@@ -56,7 +56,7 @@ class Features:
 def inception_features(
     weights: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
 ) -> Features:
-    """The Inception network of FID and KID (2048 features), from torch-fidelity.
+    """Return the Inception network of FID and KID (2048 features), from torch-fidelity.
 
     Args:
         weights: the file (default: the one that latentedit or torch hub downloaded). Nothing is
@@ -102,7 +102,7 @@ def _inception(state: dict[str, Tensor]) -> torch.nn.Module:
 
 
 def efficientnet_features(device: str | torch.device = "cpu") -> Features:
-    """The 1280 features of EfficientNet-Lite0, an ImageNet classifier.
+    """Return the 1280 features of EfficientNet-Lite0, an ImageNet classifier.
 
     It replaces Inception if its weights are not available. Its figures can be compared with one
     another, but not with Inception's.

@@ -22,7 +22,7 @@ these names."""
 
 
 def bundled_file(name: str) -> Path | None:
-    """The file of the bundled model ``name``; None where that is none."""
+    """Return the file of the bundled model ``name``; None where that is none."""
     if os.sep in name or name.endswith((".safetensors", ".pkl", ".pt", ".pth")):
         return None
     file = BUNDLED / f"{LATEST.get(name, name)}.safetensors"

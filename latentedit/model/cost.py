@@ -90,7 +90,7 @@ ROOM = 0.5
 
 
 def photos_at_once(model: Model, device: torch.device, usual: int) -> int:
-    """How many photos to search together: as many as fit on a GPU, which a few leave idle;
+    """Return how many photos to search together: as many as fit on a GPU, which a few leave idle;
     ``usual`` elsewhere."""
     if device.type != "cuda":
         return usual
@@ -103,8 +103,8 @@ def fitting(free_gb: float, photo_gb: float) -> int:
 
 
 def _kinds(model: Model) -> list[str]:
-    """What `latentedit.inversion.perceptual.choose` adds up for "auto"; LPIPS where it would find
-    nothing."""
+    """Return what `latentedit.inversion.perceptual.choose` adds up for "auto"; LPIPS where it would
+    find nothing."""
     if backbone() is not None:
         return ["lpips"]
     found = ["discriminator"] * (model.discriminator is not None) + ["stlpips"] * (

@@ -17,7 +17,7 @@ MOST = 200
 
 
 def data_folder() -> Path:
-    """Where the list is kept: LATENTEDIT_DATA, or latentedit in the user's data folder."""
+    """Return where the list is kept: LATENTEDIT_DATA, or latentedit in the user's data folder."""
     named = os.environ.get("LATENTEDIT_DATA")
     return Path(named) if named else platformdirs.user_data_path("latentedit", appauthor=False)
 

@@ -31,8 +31,8 @@ def with_weights(
     tensors: Mapping[str, Tensor],
     path: str | os.PathLike[str],
 ) -> Network:
-    """The network ``kind(config)`` filled with ``tensors``; the names and shapes must be exactly
-    its own.
+    """Return the network ``kind(config)`` filled with ``tensors``; the names and shapes must be
+    exactly its own.
 
     Nothing is allocated before names and shapes are known to fit, whatever sizes a file's header
     speaks of.

@@ -75,11 +75,11 @@ class FilteredLayer:
         return before, total - before
 
     def up_filter(self) -> Tensor | None:
-        """``[up_taps]``."""
+        """Return ``[up_taps]``."""
         return lowpass(self.up_taps, self.in_cutoff, 2 * self.in_width, self.rate)
 
     def down_filter(self) -> Tensor | None:
-        """``[down_taps]``, or ``[down_taps, down_taps]`` if it is radial."""
+        """Return ``[down_taps]``, or ``[down_taps, down_taps]`` if it is radial."""
         radial = self.radial and not self.critical
         return lowpass(
             self.down_taps, self.out_cutoff, 2 * self.out_width, self.rate, radial=radial
@@ -87,7 +87,8 @@ class FilteredLayer:
 
 
 def filtered_layers(config: GeneratorConfig) -> list[FilteredLayer]:
-    """The layers of ``config.alias_free``, from the first to the output: ``layers + 1`` of them.
+    """Return the layers of ``config.alias_free``, from the first to the output: ``layers + 1`` of
+    them.
 
     Cutoffs and stopbands grow geometrically until the layers are sampled critically (appendix F,
     eq. 5 to 8).
@@ -154,8 +155,8 @@ def filtered_layers(config: GeneratorConfig) -> list[FilteredLayer]:
 def lowpass(
     taps: int, cutoff: float, width: float, rate: float, *, radial: bool = False
 ) -> Tensor | None:
-    """A windowed ideal low-pass filter, float32 of sum 1, or None for a single tap (Karras et al.
-    2021, appendix C).
+    """Return a windowed ideal low-pass filter, float32 of sum 1, or None for a single tap (Karras
+    et al. 2021, appendix C).
 
     Args:
         cutoff: half of the amplitude passes at this frequency.
@@ -183,8 +184,8 @@ def lowpass(
 
 
 def _kaiser_beta(taps: int, width: float) -> float:
-    """The window's parameter for ``taps`` and a transition band of ``width``, as a share of half
-    the sampling rate."""
+    """Return the window's parameter for ``taps`` and a transition band of ``width``, as a share of
+    half the sampling rate."""
     attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # dB
     if attenuation > 50:
         return 0.1102 * (attenuation - 8.7)

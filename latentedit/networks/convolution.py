@@ -29,7 +29,7 @@ def differentiated_twice() -> Iterator[None]:
 
 
 def is_differentiated_twice() -> bool:
-    """Whether the caller runs inside `differentiated_twice`."""
+    """Return whether the caller runs inside `differentiated_twice`."""
     return _twice.get()
 
 
@@ -49,7 +49,8 @@ class Form(NamedTuple):
     output_padding: tuple[int, int] = (0, 0)
 
     def reverse(self, size: tuple[int, int], out: tuple[int, int], kernel: int) -> "Form":
-        """The form of the gradient in the input, from pictures of size ``out`` back to ``size``."""
+        """Return the form of the gradient in the input, from pictures of size ``out`` back to
+        ``size``."""
         if self.transposed:
             return Form(self.stride, self.padding)
 

@@ -338,5 +338,5 @@ class GrowingDiscriminator(Discriminator, Growing):
 
 
 def build_discriminator(config: DiscriminatorConfig) -> Discriminator:
-    """The network that ``config`` describes."""
+    """Return the network that ``config`` describes."""
     return (GrowingDiscriminator if config.architecture == "stylegan1" else Discriminator)(config)

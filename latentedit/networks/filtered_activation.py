@@ -129,7 +129,7 @@ def _activate(u: Tensor, plan: ActivationPlan) -> Tensor:
 
 
 def _times_slope(v: Tensor, u: Tensor, plan: ActivationPlan) -> Tensor:
-    """``v`` times the slope that `_activate` has at ``u``."""
+    """Return ``v`` times the slope that `_activate` has at ``u``."""
     if plan.slope != 1:
         v = torch.ops.aten.leaky_relu_backward(v, u, plan.slope, False)
     if plan.clamp is not None:
@@ -141,7 +141,7 @@ def _times_slope(v: Tensor, u: Tensor, plan: ActivationPlan) -> Tensor:
 def _forward(
     x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: ActivationPlan
 ) -> Tensor:
-    """The operation, or with a ``change`` of x that of its result."""
+    """Return the operation, or with a ``change`` of x that of its result."""
     if x.device.type in ("cpu", "meta"):
         return _forward_in_phases(x, change, up_filter, down_filter, plan)
     return forward_whole(x, change, up_filter, down_filter, plan)
@@ -150,7 +150,7 @@ def _forward(
 def forward_whole(
     x: Tensor, change: Tensor | None, up_filter: Any, down_filter: Any, plan: ActivationPlan
 ) -> Tensor:
-    """The same for whole pictures, of operations that are quick on other devices."""
+    """Return the same for whole pictures, of operations that are quick on other devices."""
     up, down = _wholes(x, up_filter, down_filter, plan)
     u = ops._upfirdn2d(x, *up)
     u = _activate(u, plan) if change is None else _times_slope(ops._upfirdn2d(change, *up), u, plan)
@@ -168,7 +168,7 @@ def _adjoint(
 def adjoint_whole(
     gradient: Tensor, x: Tensor, up_filter: Any, down_filter: Any, plan: ActivationPlan
 ) -> Tensor:
-    """The gradient in ``x`` for that of the result, for whole pictures."""
+    """Return the gradient in ``x`` for that of the result, for whole pictures."""
     (up, there), (down, back) = _wholes(x, up_filter, down_filter, plan)
     u = ops._upfirdn2d(x, up, there)
     v = ops._upfirdn2d(gradient, down, back.reverse(down, u.shape[2:], gradient.shape[2:]))
@@ -258,7 +258,7 @@ def _window(piece: Piece, dim: int, first: int, end: int) -> Tensor:
 
 
 def _reach(links: list[Link], first: int, end: int) -> tuple[int, int]:
-    """The places of sources that places ``first`` to ``end`` of targets need."""
+    """Return the places of sources that places ``first`` to ``end`` of targets need."""
     low = min(link.offset for link in links)
     return first + low, end - 1 + max(link.offset + len(link.taps) for link in links)
 
@@ -310,7 +310,7 @@ class _Grid:
         self.down = _downwards(self.down_filter[0] if self.both else self.down_filter, plan)
 
     def raised(self, x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Phases:
-        """The upsampled picture."""
+        """Return the upsampled picture."""
         tall = _along(self.up, {0: Piece(x, 0)}, 2, *rows)
         return {
             r: _pictures(_along(self.up, {0: Piece(piece.picture, 0)}, 3, *columns))
@@ -327,7 +327,7 @@ class _Grid:
     def lowered(
         self, u: Phases, start: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
     ) -> Phases:
-        """The downsampled picture."""
+        """Return the downsampled picture."""
         if self.both:
             return self._both(u, start, rows, columns, lambda link: link)
         wide = {r: _pictures(_along(self.down, _pieces(u[r], start[1]), 3, *columns)) for r in u}
@@ -355,7 +355,7 @@ class _Grid:
         columns: tuple[int, int],
         turn: Callable[[Link], Link],
     ) -> Phases:
-        """A filter that is not separable, along both axes at once."""
+        """Return a filter that is not separable, along both axes at once."""
         places = self.down_filter.new_tensor(range(len(self.down_filter)), dtype=torch.long)
         links = [turn(link) for link in _downwards(places, self.plan)]
         near: Phases = {}

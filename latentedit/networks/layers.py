@@ -44,7 +44,7 @@ def activate(x: Tensor, gain: float = 1.0, clamp: float | None = None) -> Tensor
 
 
 def normalize_2nd_moment(x: Tensor) -> Tensor:
-    """``[N, D]`` scaled so that the mean square of every row is 1."""
+    """Return ``[N, D]`` scaled so that the mean square of every row is 1."""
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
@@ -167,7 +167,7 @@ class Conv2d(nn.Module):
     def _differentiable(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, gain: float
     ) -> Tensor:
-        """The same by a convolution whose gradients of gradients are quick, and nothing in
+        """Return the same by a convolution whose gradients of gradients are quick, and nothing in
         place."""
         k = weight.shape[-1]
         f = self.resample_filter.shape[-1]

@@ -25,8 +25,8 @@ from latentedit.runtime import fused
 
 
 def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
-    """``1 / sqrt(sum_ik (s_i w_oik)^2 + 1e-8)`` (StyleGAN2, eq. 3), weight ``[O, I, k, k]``, styles
-    ``[N, I]``: ``[N, O]``."""
+    """Return ``1 / sqrt(sum_ik (s_i w_oik)^2 + 1e-8)`` (StyleGAN2, eq. 3), weight ``[O, I, k, k]``,
+    styles ``[N, I]``: ``[N, O]``."""
     # Styles do not depend on the position within the kernel, so its squares are added up first: one
     # small matrix product instead of a weight per image.
     energy = weight.square().sum(dim=(2, 3))  # [O, I]
@@ -44,8 +44,8 @@ def modulated_layer(
     filter: Tensor,
     gain: float = 1.0,
 ) -> Tensor:
-    """``lrelu(demodulated convolution * gain + noise + bias)`` of slope 0.2; differentiable to any
-    order.
+    """Return ``lrelu(demodulated convolution * gain + noise + bias)`` of slope 0.2; differentiable
+    to any order.
 
     Args:
         x: ``[N, I, H, W]``, its dtype is that of the computation.
@@ -154,7 +154,7 @@ def _plain_layer(
 
 
 def _fusing(x: Tensor, filter: Tensor) -> bool:
-    """Whether the pointwise part of a layer, and its filter, run as one kernel."""
+    """Return whether the pointwise part of a layer, and its filter, run as one kernel."""
     return (
         filter.ndim == 1
         and x.is_contiguous(memory_format=torch.channels_last)
@@ -319,7 +319,7 @@ class _Layer(torch.autograd.Function):
 
 
 def _times(x: Tensor, factors: Tensor, fast: bool) -> Tensor:
-    """``x [N, C, H, W]`` times ``factors [N, C]``."""
+    """Return ``x [N, C, H, W]`` times ``factors [N, C]``."""
     return (
         fused.pointwise(x, fused.Layer(factors))
         if fast
@@ -328,13 +328,13 @@ def _times(x: Tensor, factors: Tensor, fast: bool) -> Tensor:
 
 
 def _nonzero(x: Tensor) -> Tensor:
-    """``x`` with a number too small to matter for every 0, so that what was multiplied by it can be
-    divided by it."""
+    """Return ``x`` with a number too small to matter for every 0, so that what was multiplied by it
+    can be divided by it."""
     return torch.where(x == 0, torch.full_like(x, 1e-12), x)
 
 
 def _folded(weight: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """``weight [O, I, k, k]`` with the factors ``before [1, I]`` and ``after [1, O]`` of one
+    """Return ``weight [O, I, k, k]`` with the factors ``before [1, I]`` and ``after [1, O]`` of one
     picture inside."""
     return weight * (after.t() * _nonzero(before))[:, :, None, None]
 
@@ -345,7 +345,7 @@ def _sums(x: Tensor) -> Tensor:
 
 
 def _like(x: Tensor, other: Tensor) -> Tensor:
-    """The gradient of ``other``, which was broadcast over the batch if its own is 1."""
+    """Return the gradient of ``other``, which was broadcast over the batch if its own is 1."""
     return x if len(x) == len(other) else x.sum(dim=0, keepdim=True)
 
 

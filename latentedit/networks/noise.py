@@ -12,7 +12,7 @@ Noise = Literal["const", "random", "none"] | Sequence[Tensor]
 
 
 def noise_maps(noise: Noise, constants: Sequence[Tensor], batch: int) -> list[Tensor | None]:
-    """The maps that ``noise`` stands for, one a noise input, coarse to fine, each None or
+    """Return the maps that ``noise`` stands for, one a noise input, coarse to fine, each None or
     ``[1 or batch, 1, r, r]``.
 
     Args:

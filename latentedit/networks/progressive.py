@@ -36,7 +36,7 @@ class Growing(nn.Module):
 
 
 def enlarge(image: Tensor, factor: int = 2) -> Tensor:
-    """Every pixel repeated ``factor`` times along both axes."""
+    """Return every pixel repeated ``factor`` times along both axes."""
     return image if factor == 1 else F.interpolate(image, scale_factor=factor, mode="nearest")
 
 
@@ -57,7 +57,7 @@ def with_lod(image: Tensor, lod: float) -> Tensor:
 
 
 def with_box(weight: Tensor) -> Tensor:
-    """``[O, I, k, k]`` convolved with a 2 x 2 box of ones: ``[O, I, k + 1, k + 1]``.
+    """Return ``[O, I, k, k]`` convolved with a 2 x 2 box of ones: ``[O, I, k + 1, k + 1]``.
 
     Doubling by repetition and then convolving, or convolving and then adding 2 x 2, is one strided
     convolution with this kernel (Karras et al. 2018 call it fused; the result is the same up to

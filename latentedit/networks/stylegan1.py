@@ -18,7 +18,7 @@ from latentedit.runtime.devices import exact_rendering
 
 
 def adain(x: Tensor, styles: Tensor) -> Tensor:
-    """Every map of ``x [N, C, H, W]`` to mean 0 and variance 1, then times 1 + the first half of
+    """Bring every map of ``x [N, C, H, W]`` to mean 0 and variance 1, times 1 + the first half of
     ``styles [N, 2 C]`` plus the second (StyleGAN, eq. 1; the 1 as in the published code).
     """
     # Variances of thousands of pixels overflow or vanish in half precision.

@@ -52,7 +52,7 @@ class FourierInput(nn.Module):
             self.affine.bias.data[0] = 1
 
     def forward(self, styles: Tensor) -> Tensor:
-        """``[N, C, size, size]``."""
+        """Return ``[N, C, size, size]``."""
         cosine, sine, across, down = (styles / styles[:, :2].norm(dim=1, keepdim=True)).unbind(
             dim=1
         )
@@ -126,10 +126,9 @@ class AliasFreeLayer(nn.Module):
         return filtered_activation(x, self.up_filter, self.down_filter, self.resampling)
 
     def _factors(self, styles: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What multiplies inputs ``[N, I]`` and outputs ``[N, O]`` of the convolution (StyleGAN2,
-        eq. 1 to 3), with the input scaled to a mean square of 1 on average over the training
-        (appendix F, magnitude averages).
-        """
+        """Return what multiplies inputs ``[N, I]`` and outputs ``[N, O]`` of the convolution
+        (StyleGAN2, eq. 1 to 3), with the input scaled to a mean square of 1 on average over the
+        training (appendix F, magnitude averages)."""
         scale = self.magnitude_ema.rsqrt()
         if self.design.rgb:
             return styles * (scale / math.sqrt(self.design.inputs)), None
@@ -142,8 +141,8 @@ class AliasFreeLayer(nn.Module):
         return styles * scale, after
 
     def _convolve(self, x: Tensor, before: Tensor, after: Tensor | None) -> Tensor:
-        """A full convolution, whose result is larger than its input by ``kernel - 1``, and the
-        bias."""
+        """Return a full convolution, whose result is larger than its input by ``kernel - 1``, and
+        the bias."""
         padding = self.design.kernel - 1
         bias = self.bias.to(x.dtype)
         if len(x) > 1 and x.device.type != "cpu":
@@ -241,7 +240,8 @@ class AliasFreeSynthesis(nn.Module):
 
 
 def moved_input(styles: Tensor, x: float = 0.0, y: float = 0.0, degrees: float = 0.0) -> Tensor:
-    """The input's ``styles [N, 4]`` for a picture that is turned about its middle and then moved.
+    """Return the input's ``styles [N, 4]`` for a picture that is turned about its middle and then
+    moved.
 
     Args:
         x, y: shift to the right and down, as a share of the picture.

@@ -100,7 +100,7 @@ class ToRGB(nn.Module):
 
 
 def _pixelwise(weight: Tensor, x: Tensor) -> Tensor:
-    """``weight [N, C, I]`` times channels_last ``x [N, I, H, W]`` without moving ``x``:
+    """Return ``weight [N, C, I]`` times channels_last ``x [N, I, H, W]`` without moving ``x``:
     ``[N, C, H * W]``."""
     result: Tensor = _Product.apply(x.permute(0, 2, 3, 1).flatten(1, 2), weight)  # type: ignore[no-untyped-call]
     return result.transpose(1, 2)

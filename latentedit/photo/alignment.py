@@ -21,7 +21,7 @@ Quad = list[list[float]]
 
 
 def quad_of_window(left: float, top: float, size: float) -> Quad:
-    """An upright square."""
+    """Return an upright square."""
     return [[left, top], [left + size, top], [left + size, top + size], [left, top + size]]
 
 

@@ -49,8 +49,8 @@ def find_faces(image: Image.Image, detector: str | os.PathLike[str] | None = Non
 
 
 def sees_face(image: Image.Image) -> bool:
-    """Whether there is a face in a crop: by dlib's detector where it is at hand, else by two of
-    OpenCV's cascades."""
+    """Return whether there is a face in a crop: by dlib's detector where it is at hand, else by two
+    of OpenCV's cascades."""
     if has_landmarks():
         return detects(image)
     return seen_by_cascades(image)

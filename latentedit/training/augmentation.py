@@ -105,7 +105,8 @@ class _Draw:
         self.dtype = full(images[:0]).dtype
 
     def gate(self, value: Tensor, neutral: float, probability: float | Tensor) -> Tensor:
-        """``value`` of the pictures that the augmentation falls on, ``neutral`` for the others."""
+        """Return ``value`` of the pictures that the augmentation falls on, ``neutral`` for the
+        others."""
         if self.percentile is not None:
             return value
         on = self.source.uniform() < probability
@@ -130,7 +131,7 @@ class _Draw:
 
 
 def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
-    """``[N, r, c]`` from nested rows of numbers and ``[N]`` tensors."""
+    """Return ``[N, r, c]`` from nested rows of numbers and ``[N]`` tensors."""
     whole = [
         torch.stack([v if isinstance(v, Tensor) else torch.full_like(like, v) for v in row], dim=-1)
         for row in rows
@@ -477,7 +478,7 @@ def _warp(images: Tensor, inverse: Tensor, filter: Tensor) -> Tensor:
 def _grid(
     inverse: Tensor, out: tuple[int, int], images: Tensor, shift: tuple[float, float]
 ) -> Tensor:
-    """Where to sample doubled ``images [N, C, H, W]`` for doubled pictures of size ``out``,
+    """Return where to sample doubled ``images [N, C, H, W]`` for doubled pictures of size ``out``,
     ``[N, *out, 2]``.
 
     Args:
@@ -507,8 +508,8 @@ def _mirrored(side: int, device: torch.device) -> Tensor:
 
 
 def _reflected(x: Tensor, pad: int) -> Tensor:
-    """``x`` with ``pad`` mirrored pixels on every side, also where they are more than the picture
-    has."""
+    """Return ``x`` with ``pad`` mirrored pixels on every side, also where they are more than the
+    picture has."""
     while pad:
         step = min(pad, min(x.shape[2:]) - 1)
         x = F.pad(x, [step] * 4, mode="reflect")

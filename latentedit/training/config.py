@@ -160,7 +160,7 @@ class TrainingConfig:
         return max(math.log2(resolution / self.grow_from) - sizes - fade, 0.0)
 
     def changed(self, **options: Any) -> "TrainingConfig":
-        """A copy with ``options`` that are not None."""
+        """Return a copy with ``options`` that are not None."""
         return replace(
             self, **{name: value for name, value in options.items() if value is not None}
         )

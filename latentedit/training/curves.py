@@ -32,8 +32,8 @@ LINE = 1 << 16
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The records of a ``log.jsonl``, all with their ``kimg``; lines that were cut off or hold
-    anything else are left out."""
+    """Return the records of a ``log.jsonl``, all with their ``kimg``; lines that were cut off or
+    hold anything else are left out."""
     records = []
     with open(path, "rb") as file:
         while line := file.readline(LINE):
@@ -52,7 +52,8 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:
 
 
 def _is_figure(value: Any) -> bool:
-    """Whether ``value`` is a number that can be drawn; of one that is not finite nothing is."""
+    """Return whether ``value`` is a number that can be drawn; of one that is not finite nothing
+    is."""
     return isinstance(value, int | float) and abs(value) <= 1e300
 
 

@@ -326,7 +326,7 @@ class PictureSource:
         return archive
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file.
+        """Return the bytes of one file.
 
         Raises:
             Error: it cannot be read, or is larger than any picture.
@@ -372,8 +372,8 @@ class PictureSource:
         return digest.hexdigest()
 
     def labels(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The ``dataset.json``, {} where there is none, and its labels by the names of the pictures
-        here.
+        """Return the ``dataset.json``, {} where there is none, and its labels by the names of the
+        pictures here.
 
         Backslashes and ``./`` in its names are matched, and the top folder.
 
@@ -394,8 +394,8 @@ class PictureSource:
             ) from error
 
     def _label_text(self) -> tuple[bytes, int]:
-        """The ``dataset.json``, and how many things may be in it: both may be the larger, the more
-        pictures there are."""
+        """Return the ``dataset.json``, and how many things may be in it: both may be the larger,
+        the more pictures there are."""
         pictures = len(self.names)
         # in a zip a name needs few bytes where no picture is behind it
         if os.path.isfile(self.path):
@@ -412,8 +412,8 @@ class PictureSource:
         return self.read(LABELS), THINGS + NUMBERS * pictures
 
     def plain(self, name: str) -> str:
-        """``name`` as a table of labels has it, with the separators of `names` and without the top
-        folder."""
+        """Return ``name`` as a table of labels has it, with the separators of `names` and without
+        the top folder."""
         found = PurePosixPath(name.replace("\\", "/")).as_posix()
         return found.removeprefix(self._top) if self._top else found
 
@@ -423,8 +423,8 @@ def _is_labels(name: str) -> bool:
 
 
 def _common_top(names: Sequence[str]) -> str:
-    """``"photos/"`` where all ``names`` begin with it, and further folders or a ``dataset.json``
-    are beneath it."""
+    """Return ``"photos/"`` where all ``names`` begin with it, and further folders or a
+    ``dataset.json`` are beneath it."""
     tops = {name.partition("/")[0] for name in names}
     if len(tops) != 1 or not all("/" in name for name in names):
         return ""
@@ -537,8 +537,8 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
 
 
 def portable(name: str) -> str:
-    """``name`` without what is refused or cannot be stored elsewhere: backslashes, a drive, letters
-    that are not printable."""
+    """Return ``name`` without what is refused or cannot be stored elsewhere: backslashes, a drive,
+    letters that are not printable."""
     found = "".join(letter if letter.isprintable() and letter != "\\" else "_" for letter in name)
     return f"{found[0]}_{found[2:]}" if DRIVE.match(found) else found
 

@@ -29,19 +29,19 @@ class World:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """``tensor`` summed over the processes, in place."""
+        """Return ``tensor`` summed over the processes, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether ``flag`` is set in any of the processes."""
+        """Return whether ``flag`` is set in any of the processes."""
         return (
             flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
         )
 
     def same(self, values: Tensor) -> bool:
-        """Whether ``values`` are equal in all of the processes."""
+        """Return whether ``values`` are equal in all of the processes."""
         if self.size == 1:
             return True
         bounds = torch.cat([values, -values])
@@ -75,8 +75,8 @@ class World:
 
 
 def backend(processes: int, gpus: int) -> str:
-    """What connects as many ``processes`` of one machine: NCCL where each has a GPU of its own,
-    else gloo.
+    """Return what connects as many ``processes`` of one machine: NCCL where each has a GPU of its
+    own, else gloo.
 
     NCCL refuses two processes on one GPU. Gloo adds up tensors of GPUs too, by way of the host.
     """

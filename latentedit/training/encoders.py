@@ -294,8 +294,8 @@ def train_encoder(
 
 
 def saved_curvature(state: str | os.PathLike[str]) -> Curvature | None:
-    """What a training that goes on from the file ``state`` measured at its beginning; None where
-    there is no such file."""
+    """Return what a training that goes on from the file ``state`` measured at its beginning; None
+    where there is no such file."""
     if not Path(state).is_file():
         return None
     with _explaining(state):

@@ -58,8 +58,8 @@ class Feed:
                 _send(self.data.batch(positions, self.seed, self.mirror)[0], self._pictures[index])
 
     def pictures(self, index: int) -> tuple[Tensor, Tensor]:
-        """Those of round ``index``, ``[N, C, H, W]`` in [-1, 1], and their labels
-        ``[N, c_dim]``."""
+        """Return those of round ``index``, ``[N, C, H, W]`` in [-1, 1], and their labels ``[N,
+        c_dim]``."""
         rows = self._rows[index]
         if self.pixels is None:
             return self._pictures[index], self.labels[rows]
@@ -76,7 +76,7 @@ def _send(source: Tensor, target: Tensor) -> None:
 
 
 def _fits(data: PictureSet, device: torch.device) -> bool:
-    """Whether the set lies in memory, and may lie in that of the device."""
+    """Return whether the set lies in memory, and may lie in that of the device."""
     if data.pixels.shape[1:] != data.shape:
         return False
     if device.type != "cuda":

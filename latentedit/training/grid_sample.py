@@ -82,7 +82,7 @@ class _Spread(torch.autograd.Function):
 
 
 def _gathered(images: Tensor, grid: Tensor) -> Tensor:
-    """The same of operations that PyTorch differentiates to any order in both arguments."""
+    """Return the same of operations that PyTorch differentiates to any order in both arguments."""
     n, channels, height, width = images.shape
     x = (grid[..., 0] + 1) * (width / 2) - 0.5  # [N, h, w]
     y = (grid[..., 1] + 1) * (height / 2) - 0.5

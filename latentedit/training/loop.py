@@ -268,8 +268,8 @@ class _Folder:
         return self.trainer.model(self.framing, self.provenance)
 
     def figures(self) -> dict[str, float]:
-        """What is logged at a snapshot only: discriminator outputs without augmentation, and the
-        measures."""
+        """Return what is logged at a snapshot only: discriminator outputs without augmentation, and
+        the measures."""
         trainer = self.trainer
         data = self.trainer.data
         rows = _spaced(len(data))
@@ -349,7 +349,7 @@ class _Folder:
 
 
 def _read_best(path: Path) -> dict[str, Any]:
-    """Which snapshot was the best so far; empty where there was none.
+    """Return which snapshot was the best so far; empty where there was none.
 
     Raises:
         Error: damaged. Found before any training, as it would end a run at its next snapshot.
@@ -462,7 +462,7 @@ def _log(out: Path | None, tensorboard: bool) -> Iterator[Callable[[dict[str, fl
 
 
 def _load_state(path: Path) -> dict[str, Any]:
-    """The training state in a file, on the CPU."""
+    """Return the training state in a file, on the CPU."""
     try:
         state = read_state(path)
     except Error as error:

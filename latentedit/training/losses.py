@@ -13,13 +13,13 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
 
 
 def fake_loss(fake_logits: Tensor) -> Tensor:
-    """The discriminator's, of generated pictures: -log(1 - sigmoid(D(G(z)))),
+    """Return the discriminator's loss on generated images: -log(1 - sigmoid(D(G(z)))),
     ``[N, 1] -> [N, 1]``."""
     return F.softplus(fake_logits)
 
 
 def real_loss(real_logits: Tensor) -> Tensor:
-    """The discriminator's, of real pictures: -log sigmoid(D(x)), ``[N, 1] -> [N, 1]``."""
+    """Return the discriminator's loss on real images: -log sigmoid(D(x)), ``[N, 1] -> [N, 1]``."""
     return F.softplus(-real_logits)
 
 

@@ -45,7 +45,7 @@ def philox(counter: Counter, key: tuple[int, int]) -> Tensor:
 
 
 def _mixed(product: Tensor, word: Tensor, key: int) -> Tensor:
-    """The upper half of ``product``, mixed with a word and the key; the shift fills up with
+    """Return the upper half of ``product``, mixed with a word and the key; the shift fills up with
     signs."""
     mixed = (product >> 32) ^ word
     return mixed.bitwise_xor_(key).bitwise_and_(MASK)

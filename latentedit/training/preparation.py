@@ -64,7 +64,7 @@ class Preparation:
     def square(
         self, picture: Image.Image, name: str, doubts: dict[str, Sequence[str]] | None = None
     ) -> Image.Image:
-        """The square of ``picture``, "L" or "RGB", ``size`` pixels a side.
+        """Return the square of ``picture``, "L" or "RGB", ``size`` pixels a side.
 
         Args:
             doubts: where doubts about the framing of the face are added, under ``name``.
@@ -188,8 +188,8 @@ def prepared(
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """The name of a PNG that is not taken: a.png, a.jpg.png for an a.jpg beside it, a.jpg-2.png
-    ..."""
+    """Return the name of a PNG that is not taken: a.png, a.jpg.png for an a.jpg beside it,
+    a.jpg-2.png ..."""
     found = str(PurePosixPath(name).with_suffix(".png"))
     number = 1
     while found.casefold() in taken:

@@ -20,11 +20,11 @@ class Draws(Protocol):
     """A source of random numbers for a batch of N pictures."""
 
     def normal(self, *shape: int) -> Tensor:
-        """``[N, *shape]``, standard normal."""
+        """Return ``[N, *shape]``, standard normal."""
         ...
 
     def uniform(self, *shape: int) -> Tensor:
-        """``[N, *shape]``, in [0, 1)."""
+        """Return ``[N, *shape]``, in [0, 1)."""
         ...
 
 
@@ -73,7 +73,7 @@ class Streams:
         return to_uniform(self._next(math.prod(shape)), self.dtype).reshape(len(self), *shape)
 
     def integers(self, limit: int) -> Tensor:
-        """``[N]``, 0 to ``limit`` - 1."""
+        """Return ``[N]``, 0 to ``limit`` - 1."""
         return below(self._next(1)[:, 0], limit)
 
     def maps(self, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -86,7 +86,7 @@ class Streams:
         ]
 
     def _next(self, count: int) -> Tensor:
-        """The next ``count`` words of every picture, ``[N, count]``."""
+        """Return the next ``count`` words of every picture, ``[N, count]``."""
         start = self.position
         self.position += count
         if count > AHEAD // 2:

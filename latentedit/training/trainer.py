@@ -177,7 +177,7 @@ class Trainer:
             self.figures["lod"] = torch.tensor(lod)
 
     def _rounds(self) -> list[range]:
-        """The pictures of a batch that this process handles, a range for every round of
+        """Return the pictures of a batch that this process handles, a range for every round of
         accumulation.
 
         Picture n of the batch goes to round n mod R. Every minibatch-deviation group then lies
@@ -231,8 +231,8 @@ class Trainer:
         return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=1e-8, **self._adam_form())
 
     def _adam_form(self) -> dict[str, bool]:
-        """How Adam is computed here: in one kernel, and in a graph with the count of its steps on
-        the device."""
+        """Return how Adam is computed here: in one kernel, and in a graph with the count of its
+        steps on the device."""
         return {"fused": True, "capturable": self.device.type == "cuda"}
 
     def start_from(self, model: Model) -> dict[str, float]:

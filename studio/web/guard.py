@@ -153,7 +153,7 @@ class Guard:
             raise RefusedError(403, "Only the studio's own page can send this.")
 
     def _is_entrance(self, scope: Scope) -> bool:
-        """Whether the request shows the secret in its address.
+        """Return whether the request shows the secret in its address.
 
         Raises:
             RefusedError: it shows a wrong one.
@@ -241,7 +241,7 @@ def _same(given: str, secret: str) -> bool:
 
 
 def _counted(receive: Receive, limit: int) -> Receive:
-    """``receive`` that fails once a body without a stated length is too long."""
+    """Return ``receive`` that fails once a body without a stated length is too long."""
     taken = 0
 
     async def counted() -> Message:
@@ -256,7 +256,8 @@ def _counted(receive: Receive, limit: int) -> Receive:
 
 
 def _dressed(send: Send, nonce: str, host: str) -> Send:
-    """``send`` that adds the headers of every answer, and the nonce to the scripts in the page."""
+    """Return ``send`` that adds the headers of every answer, and the nonce to the scripts in the
+    page."""
     started: Message = {}
     page = bytearray()
 

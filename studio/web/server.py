@@ -65,8 +65,8 @@ def most_strangers() -> int:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record is more than that there is no descriptor for a connection, which waits a
-    second then."""
+    """Return whether a record is more than that there is no descriptor for a connection, which
+    waits a second then."""
     return "out of system resource" not in record.getMessage()
 
 

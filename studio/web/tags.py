@@ -66,7 +66,7 @@ def _attributes(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def icon(name: str) -> Tag:
-    """A drawn sign, silent for screen readers."""
+    """Return a drawn sign, silent for screen readers."""
     return Tag("span", f"icon icon-{name}", aria_hidden="true")
 
 
@@ -78,7 +78,7 @@ def button(
     sign: str = "",
     **attributes: Any,
 ) -> Tag:
-    """A button with a text, and a sign before it."""
+    """Return a button with a text, and a sign before it."""
     made = Tag("button", f"button {kind}".strip(), type="button", **attributes)
     with made:
         if sign:
@@ -90,7 +90,7 @@ def button(
 
 
 def calls(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """A handler that calls ``function`` with ``arguments``, and what the event brings after
+    """Return a handler that calls ``function`` with ``arguments``, and what the event brings after
     them."""
     return functools.partial(function, *arguments)
 
@@ -98,7 +98,7 @@ def calls(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
 def sign_button(
     sign: str, label: str, handler: Callable[[], Any] | None = None, **attributes: Any
 ) -> Tag:
-    """A button that shows a sign alone; ``label`` is its name."""
+    """Return a button that shows a sign alone; ``label`` is its name."""
     attributes.setdefault("title", label)
     made = Tag("button", "sign", type="button", aria_label=label, **attributes)
     with made:
@@ -109,7 +109,7 @@ def sign_button(
 
 
 def hint(text: str) -> Tag:
-    """A small, quiet sentence."""
+    """Return a small, quiet sentence."""
     return Tag("p", "soft small", text)
 
 
@@ -146,7 +146,7 @@ class Field:
 
 
 def text_field(title: str, handler: Callable[[Any], None], **attributes: Any) -> Field:
-    """A line of text."""
+    """Return a line of text."""
     return Field(
         title,
         handler,
@@ -166,7 +166,7 @@ def range_field(
     value: float,
     **options: Any,
 ) -> Field:
-    """A plain slider."""
+    """Return a plain slider."""
     options.setdefault("event", "input")
     options.setdefault("step", "0.01")
     return Field(
@@ -202,7 +202,7 @@ def choices(
 
 
 def command_box(place: str, rows: int) -> Tag:
-    """A command line that can be copied."""
+    """Return a command line that can be copied."""
     Tag("h3", text="The same on the command line")
     box = Tag(
         "textarea",

@@ -121,7 +121,7 @@ class View:
                 then(found)
 
     async def done(self, work: Callable[[], Any]) -> Any:
-        """The result of ``work`` in a thread; `Failed`, after a message, where it raises an
+        """Return the result of ``work`` in a thread; `Failed`, after a message, where it raises an
         `Error`."""
         try:
             return await run.io_bound(work)
@@ -133,7 +133,8 @@ class View:
             return Failed()
 
     def attempt(self, work: Callable[[], Any]) -> Any:
-        """The result of quick ``work``; `Failed`, after a message, where it raises an `Error`."""
+        """Return the result of quick ``work``; `Failed`, after a message, where it raises an
+        `Error`."""
         try:
             return work()
         except Error as error:
@@ -166,7 +167,7 @@ class Files:
 
 
 def data_url(data: bytes, kind: str = "image/jpeg") -> str:
-    """A picture as text for ``src``."""
+    """Return a picture as text for ``src``."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
