@@ -8,7 +8,7 @@ import torch
 from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_model
-from latentedit.latent.deltas import compress
+from latentedit.latent.deltas import compress_deltas
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.model.baking import bake
 from latentedit.model.model import Model
@@ -20,7 +20,7 @@ from tests.helpers import complaint, tiny_generator, works
 def tuned(generator: Generator, seed: int = 0, rank: int | None = 2) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
     parameters = generator.synthesis.named_parameters()
-    return compress({name: 0.1 * torch.randn_like(p) for name, p in parameters}, rank)
+    return compress_deltas({name: 0.1 * torch.randn_like(p) for name, p in parameters}, rank)
 
 
 def latent(generator: Generator, seed: int, stored: dict[str, torch.Tensor]) -> Latent:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from latentedit.errors import ArgumentError, IncompatibleError
-from latentedit.latent.deltas import expand, same_difference, with_deltas
+from latentedit.latent.deltas import expand_deltas, same_difference, with_deltas
 from latentedit.latent.latent_file import Latent
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
@@ -47,7 +47,7 @@ def bake(
             )
 
     parameters = dict(model.generator.synthesis.named_parameters())
-    generator = with_deltas(model.generator, expand(latents[0].tuned, parameters))
+    generator = with_deltas(model.generator, expand_deltas(latents[0].tuned, parameters))
     baked = fingerprint(generator)
     provenance = {**model.provenance, "baked": {"generator": own, "latents": len(latents)}}
     made = replace(
