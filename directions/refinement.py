@@ -25,6 +25,7 @@ from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.generator import Generator
 
 RATE = 0.05
+"""Learning rate of Adam."""
 AMOUNT = 2.0
 """Amount, in sigmas, at which images are evaluated."""
 MARGIN = 1.0
@@ -47,7 +48,7 @@ class RefineOptions:
     """Options of `refine`: the optimiser, and the weights of penalties."""
 
     steps: int = 150
-    """Learning rate of Adam."""
+    """Optimisation steps."""
     batch: int = 12
     """Images per step, each edited in both directions."""
     hold: float = 1.0
@@ -154,6 +155,7 @@ def refine(
     whitening = statistics.whitening.to(device)
     rows = torch.zeros(generator.num_ws, 1, device=device)
     first, last = direction.layers or (0, generator.num_ws - 1)
+    # Only the direction's own layers may move.
     rows[first : last + 1] = 1
     start = direction.step if direction.step is not None else direction.sigma * direction.vector
     whitened = (rows * start.to(device)) @ whitening

@@ -48,6 +48,7 @@ def key(photo: str | os.PathLike[str], settings: dict[str, Any]) -> str:
 def keys(photo: str | os.PathLike[str], *settings: dict[str, Any]) -> list[str]:
     """Return the `key` of ``photo`` with each of ``settings``; the photo is read once."""
     with open(photo, "rb") as file:
+        # The content and not the name or the time: photos are renamed and copied.
         digest = hashlib.file_digest(file, "sha256")
     content = digest.hexdigest()[:16]
 
@@ -171,6 +172,8 @@ class Index:
             if size == 0:
                 writer.writerow(self._columns)
             writer.writerow(cells)
+            # A process that was killed may have left half a row, to which this one must not be
+            # joined.
             data = (b"" if ended else b"\n") + buffer.getvalue().encode()
             if os.write(handle, data) < len(data):
                 # A full disk takes a part of it, which would spoil the next row.

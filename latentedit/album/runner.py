@@ -221,6 +221,7 @@ class AlbumRunner:
         def prepare(photo: Path) -> list[_Job]:
             return self._prepare(photo, names, several)
 
+        # One writer: rows of the index keep the order of the photos.
         with ThreadPoolExecutor(1) as writer, ahead(photos, prepare, self._together) as following:
             self._writer = writer
             for photo in photos:
@@ -310,6 +311,7 @@ class AlbumRunner:
         started = time.monotonic()
         frames: list[Tensor] = []
         try:
+            # If a batch fails as a whole, all its photos have failed; the next batch may succeed.
             result = self._search(jobs, frames)
         except Error as error:
             for job in jobs:
@@ -362,6 +364,7 @@ class AlbumRunner:
             shown = self._tuned(job, result, number, latent)
 
         latent.crop = job.quad
+        # After Ctrl-C nothing more is rendered: the user wants the program to end.
         look = None if result.interrupted or self.onlooker is None else self.onlooker.look(latent)
         verdict = judge(latent.distances, look)
         if look is not None:
@@ -422,6 +425,7 @@ class AlbumRunner:
             pictures = [*pictures, found.shown]
             captions = [*captions, "tuned"]
         save_image(sheet([Row(photo.name, pictures, captions)]), written[2])
+        # In [-1, 1]: no difference is black.
         difference = (found.target - found.shown).abs() * 2 - 1
         self._rows.append(Row(photo.name, [*pictures, difference], [*captions, "difference"]))
 

@@ -55,6 +55,7 @@ class Budget:
             "bytes": REPEATED * size + SLACK,
         }
         self._left = dict(self._limits)
+        # Processor time of this thread: a busy machine must not make a good file look hostile.
         self._until = time.thread_time() + SECONDS
 
     def take(self, what: str, amount: int = 1) -> None:
@@ -85,6 +86,7 @@ def file_size(path: str | os.PathLike[str], most: int = LARGEST) -> int:
     """
     if not os.path.isfile(path):  # also where no system has such names
         raise NotFoundError("no such file", path=path)
+    # Before anything is read: a sparse file of terabytes takes no space on a disk.
     size = os.path.getsize(path)
     if size > most:
         raise FormatError(f"has {size} bytes, expected at most {most}", path=path)
@@ -112,6 +114,8 @@ def check_things(
         most: of ``what``, of which every container counts as one and everything else as ``weigh``
             says.
     """
+    # Iterative, with a stack of its own: recursion would end in the crash that this check is to
+    # prevent.
     done: dict[int, tuple[int, int]] = {}  # weight and depth by identity
     above: set[int] = set()
     path: list[tuple[Any, Any, list[int]]] = []
@@ -203,6 +207,8 @@ def parse_json(text: str | bytes, most: int = TEXT, things: int = THINGS) -> Any
         raise FormatError(f"a JSON text of more than {things} values")
 
     try:
+        # Python's parser is recursive in C; the text was counted before, and the depth is checked
+        # after.
         value = json.loads(text)
     except RecursionError as error:
         raise FormatError(f"JSON nested more than {NESTED} deep") from error

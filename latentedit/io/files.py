@@ -54,6 +54,7 @@ def replacing(path: str | os.PathLike[str], *, in_place: bool = False) -> Iterat
     try:
         make_folder(path.parent)
         sweep(path.parent)
+        # In the same folder: renaming across file systems is a copy, which can be interrupted.
         held, name = tempfile.mkstemp(
             prefix=_prefix(path.stem), suffix=path.suffix, dir=path.parent
         )
@@ -61,7 +62,10 @@ def replacing(path: str | os.PathLike[str], *, in_place: bool = False) -> Iterat
         temporary = Path(name)
         yield temporary
         with open(temporary, "rb+") as file:
+            # Without it, a power cut after the renaming could leave an empty file under the right
+            # name.
             os.fsync(file.fileno())
+        # mkstemp makes files for the user alone, which results in a shared folder should not be.
         os.chmod(temporary, 0o666 & ~_umask())
         if os.name == "nt":  # where an open file cannot be renamed
             os.close(held)
@@ -190,6 +194,7 @@ def _abandoned(entry: os.DirEntry[str]) -> bool:
         return False
 
     try:
+        # A process number can be in use again, so the lock decides and not the number alone.
         handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
@@ -229,6 +234,7 @@ def read_text(
     path = Path(path)
     try:
         with open(path, "rb") as file:
+            # One byte more than allowed tells that there is more, without reading it.
             data = file.read(most + 1)
         if is_picture(path):
             raise FormatError(f"an image, not a {what}", path=path)

@@ -72,6 +72,7 @@ def _taken(path: Path, what: str | os.PathLike[str]) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, flags, 0o666)
             owner = _owner(handle, path)
+            # Non-blocking: the user is told who holds the lock, instead of waiting without a word.
             if not _locked(handle):
                 raise OutputError(
                     f"{owner} is working on it; wait for it or stop it (lock {path.name})",
@@ -106,6 +107,7 @@ def _locked(handle: int) -> bool:
         else:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        # A file system without locks must not forbid the work altogether.
         if error.errno in UNSUPPORTED:
             return True
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):

@@ -90,6 +90,8 @@ def check(path: Place) -> None:
 
 def _identity(path: Path) -> Identity | None:
     try:
+        # Device and number of the file: links, relative names and upper case must not hide an
+        # input.
         facts = os.stat(path)
     except (OSError, ValueError):
         return None

@@ -56,6 +56,7 @@ def estimate_cost(model: Model, device: torch.device) -> Cost:
     """Counts the work on the meta device, which computes nothing, and times one convolution; good
     to a factor of two."""
     own = model.generator
+    # On the meta device nothing is computed or allocated: the shapes alone tell the work.
     with torch.device("meta"):
         g = Generator(own.config)
         ws = torch.empty(1, g.num_ws, g.w_dim)
@@ -183,6 +184,7 @@ def count_work(run: Callable[[], object]) -> tuple[float, float, float]:
     largest = _Largest()
     with largest, FlopCounterMode(display=False) as counter, hooks:
         run()
+    # By storage: several tensors may be views of the same memory.
     storages = {
         tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
         for tensor in kept.values()
@@ -220,5 +222,6 @@ def convolution_rate(device: torch.device) -> float:
         return time.perf_counter() - started
 
     with torch.no_grad():
+        # The first calls choose an algorithm and start threads.
         timed(3)
         return 20 * flop / timed(20)

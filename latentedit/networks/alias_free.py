@@ -105,7 +105,10 @@ def filtered_layers(config: GeneratorConfig) -> list[FilteredLayer]:
         options.first_stopband
         * (last_cutoff * options.last_stopband / options.first_stopband) ** share
     )
+    # The lowest power of two that the stopband allows (Nyquist), as up- and downsampling work by
+    # whole factors.
     rates = np.exp2(np.ceil(np.log2(np.minimum(2 * stopbands, config.resolution)))).astype(int)
+    # Where the rate leaves room, the transition band uses it: wider bands need shorter filters.
     widths = np.maximum(stopbands, rates / 2) - cutoffs
     sizes = rates + 2 * options.margin
     sizes[-2:] = config.resolution
@@ -186,6 +189,7 @@ def lowpass(
 def _kaiser_beta(taps: int, width: float) -> float:
     """Return the window's parameter for ``taps`` and a transition band of ``width``, as a share of
     half the sampling rate."""
+    # Kaiser's empirical formulas, here from the number of taps to the attenuation that it reaches.
     attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # dB
     if attenuation > 50:
         return 0.1102 * (attenuation - 8.7)

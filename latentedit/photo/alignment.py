@@ -61,6 +61,8 @@ def quad_from_face(face: Face, framing: dict[str, Any]) -> Quad:
     # Half the square, along the eyes: the mean of their direction and of that at right angles to
     # the mouth's.
     half = across - 1j * down
+    # The constants are those of FFHQ's alignment: twice the distance of the eyes, or 1.8 times that
+    # from eyes to mouth.
     half *= max(2.0 * abs(across), 1.8 * abs(down)) / abs(half)
     centre = eyes + 0.1 * down
     corners = [centre + half * turn for turn in (-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j)]
@@ -154,9 +156,11 @@ def crop(image: Image.Image, quad: Quad, size: int) -> Image.Image:
         raise ArgumentError(f"the crop is {side:.2f} pixels wide; at least 1 is needed")
 
     left, top = corners[0]
+    # Pixels are taken as they are, so that a crop that was written here is read again without loss.
     if _is_window(corners, image) and side == size:
         return image.crop((int(left), int(top), int(left) + size, int(top) + size))
 
+    # warpAffine reads single pixels: shrinking in one step would alias.
     factor = max(1, int(np.ceil(side / size)))  # sample densely, then average
     fine = size * factor
     target = np.array([[0, 0], [fine, 0], [fine, fine]], dtype=np.float32) - 0.5

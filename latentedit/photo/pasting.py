@@ -42,6 +42,8 @@ def check_belongs(photo: Image.Image, latent: Latent, rendered: Tensor, name: st
     if latent.crop is None:
         return
 
+    # The latent file says how similar the two were; a much lower value means another photo or a
+    # photo that has changed.
     expected = latent.distances.get("psnr_tuned", latent.distances.get("psnr"))
     here = crop_tensor(photo, latent.crop, rendered.shape[3], rendered.shape[1])
     if expected is not None:
@@ -69,6 +71,7 @@ def fade(size: int, feather: float = FEATHER) -> Any:
     of the side."""
     position = (np.arange(size) + 0.5) / size
     edge = np.clip(np.minimum(position, 1 - position) / max(feather, 1e-6), 0, 1)
+    # Smoothstep: a linear fade has visible kinks at both ends.
     smooth = edge * edge * (3 - 2 * edge)
     return np.minimum.outer(smooth, smooth).astype(np.float32)
 
@@ -145,6 +148,7 @@ def paste_back(
     base = whole[top:bottom, left:right]
 
     if picture.mode == "L" and mode == "RGB":
+        # A grey model knows nothing of colour, so the photo's own stays.
         parts = cv2.cvtColor(base, cv2.COLOR_RGB2YCrCb)
         parts[..., 0] = _mixed(parts[..., 0], new, share, add=before is not None)
         result = cv2.cvtColor(parts, cv2.COLOR_YCrCb2RGB)

@@ -32,6 +32,7 @@ class Graphs:
         if not self.active:
             work()
         elif name in self._captured:
+            # Capturing runs nothing, so the captured work is replayed once for its result.
             self._captured[name].replay()
         elif name in self._met:
             self._captured[name] = self._capture(work)
@@ -83,6 +84,8 @@ class Replayed:
         if not self._inputs:
             self._inputs = [tensor.detach().clone() for tensor in inputs]
         for own, given in zip(self._inputs, inputs, strict=True):
+            # Graphs read from fixed addresses: inputs are copied to where the captured kernels
+            # look.
             own.copy_(given.detach())
         self.graphs.run(self, self._work)
         return self._results

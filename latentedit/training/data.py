@@ -454,6 +454,7 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
 
     labels, label_names = _read_labels(source, names)
     first = _decode(source, names[0])
+    # Decoding takes longer than training at small sizes, so what fits into memory is decoded once.
     if len(names) * first.nbytes > in_memory:
         return StoredPictureSet(source, names, first.shape, labels, label_names)
 
@@ -598,7 +599,10 @@ def write_pictures(
             replacing(path) as temporary,
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
         ):
+            # The mark by which a later run knows that it may replace this file.
             archive.comment = WRITTEN_BY
+            # ZipInfo without a time: equal images make equal files, whose digest identifies the
+            # training set.
             fill(lambda name, data: archive.writestr(zipfile.ZipInfo(name), data))
     else:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):

@@ -128,6 +128,7 @@ class EncoderTrainer:
         nothing has to be differentiated but the encoder; photographs are compared as pictures.
         Returns both distances after every pass.
         """
+        # One network serves both spaces: in W all layers have the same w.
         plus = self.step_number % 2 == 1
         draws = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step_number)
         real = (
@@ -152,6 +153,7 @@ class EncoderTrainer:
             if real:
                 image = torch.cat([image, self._photographs(real, draws)])
             target = self.perceptual.features(image[own:]) if real else torch.empty(0)
+            # The first pass starts from the mean image, as an inversion does.
             rendered = synthesis(self.mean.expand(1, rows, -1)).expand_as(image)
 
         for group in self.optimiser.param_groups:
