@@ -11,6 +11,7 @@ which have a parameter per option, are counted apart; GPU kernels are not counte
 import argparse
 import ast
 import io
+import itertools
 import tokenize
 from collections import Counter
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ class Source:
     code: int = 0
     """Lines with code on them, docstrings excluded."""
     comments: int = 0
+    explained: int = 0
+    """Texts under constants and fields, which other projects write as comments beside them."""
     inside: int = 0
     """Lines inside functions, docstrings excluded."""
     blank_inside: int = 0
@@ -106,12 +109,33 @@ def docstring_lines(tree: ast.Module) -> set[int]:
     return found
 
 
+def explanations(tree: ast.Module) -> int:
+    """Return the number of texts that stand under an assignment: of constants, fields and
+    attributes."""
+    count = 0
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for before, text in itertools.pairwise(body if isinstance(body, list) else []):
+            count += isinstance(before, ast.Assign | ast.AnnAssign) and is_text(text)
+    return count
+
+
+def is_text(node: ast.AST) -> bool:
+    """Return whether a statement is nothing but a text."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
 def read(path: Path) -> Source:
     """Count what is in a file."""
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     found = Source(path, text.splitlines())
     documented = docstring_lines(tree)
+    found.explained = explanations(tree)
 
     comments = {
         t.start[0]
@@ -208,6 +232,9 @@ def main() -> None:
         f"({max((count for _, count in callbacks), default=0)})",
         "parallel assignments per 1,000 lines": f"{1000 * parallel / lines:.1f}",
         "comments per 100 code lines": f"{100 * sum(one.comments for one in found) / code:.1f}",
+        "the same with texts under constants and fields": (
+            f"{100 * sum(one.comments + one.explained for one in found) / code:.1f}"
+        ),
         "blank lines inside functions": f"{sum(one.blank_inside for one in found) / inside:.1%}",
         "95th percentile of line width; most": f"{widths[int(0.95 * len(widths))]}; {widths[-1]}",
         "error types; errors without a type": f"{len(kinds)}; {sum(one.untyped for one in found)}",
