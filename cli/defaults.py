@@ -159,7 +159,7 @@ def check_key(key: str, path: Path | None = None) -> None:
     """Raise `Error` for a name that is none of `SETTINGS`."""
     if key not in SETTINGS:
         raise FormatError(
-            f"{quoted(key)} is no setting; settings are {', '.join(SETTINGS)}",
+            f"{quoted(key)} is not a setting; settings are {', '.join(SETTINGS)}",
             path=path,
             argument=key,
         )

@@ -539,7 +539,7 @@ def test_latents_and_directions_that_are_not_finite(
         assert f"tensor {name} has values that are not finite numbers" in line
     for array in (np.full((1, 4, 4), value), np.full((1, 4, 4), 1e300)):
         np.savez(tmp_path / "x.npz", w=array)
-        assert "has values that are no numbers" in refused(load_latent, tmp_path / "x.npz")
+        assert "has values that are not numbers" in refused(load_latent, tmp_path / "x.npz")
     for name, header in (("intercept", {"intercept": value}), ("sigma", {"sigma": value})):
         line = refused(load_direction, direction_file(tmp_path / "d.safetensors", **header))
         assert f"{name} is {value}, expected a finite number" in line

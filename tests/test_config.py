@@ -115,7 +115,7 @@ def test_the_file_keeps_its_comments(own_place: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("modle = 1", "'modle' is no setting; settings are model, "),
+        ("modle = 1", "'modle' is not a setting; settings are model, "),
         ("threads = 0", "threads must be a whole number from 1 to 4096, got 0"),
         ("threads = true", "threads must be a whole number from 1 to 4096, got True"),
         ('device = "tpu"', "device must be auto, cpu, cuda, cuda:N or mps, got 'tpu'"),
@@ -252,5 +252,5 @@ def test_settings_are_documented() -> None:
     page = (Path(__file__).parent.parent / "docs" / "defaults.md").read_text()
     for key in defaults.SETTINGS:
         assert f"| `{key}` | `LATENTEDIT_{key.upper()}` |" in page, key
-    with pytest.raises(Error, match="is no setting"):
+    with pytest.raises(Error, match="is not a setting"):
         defaults.check_key("colour")

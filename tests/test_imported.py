@@ -71,8 +71,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     cases: list[tuple[str, Any, str]] = [
         ("a.npy", np.ones(5), r"has shape \[5\]; this generator takes \[12\] or \[6, 12\]"),
         ("b.npy", np.ones((4, 12)), r"has shape \[4, 12\]"),
-        ("c.npy", np.zeros(12), "the direction is zero|values that are no numbers"),
-        ("d.npy", np.full(12, np.nan), "the direction is zero|values that are no numbers"),
+        ("c.npy", np.zeros(12), "the direction is zero|values that are not numbers"),
+        ("d.npy", np.full(12, np.nan), "the direction is zero|values that are not numbers"),
         ("e.npy", np.array(["x"] * 12), "expected numbers"),
     ]
     for name, array, message in cases:

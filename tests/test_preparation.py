@@ -544,10 +544,10 @@ def test_labels_from_a_file_are_not_believed(tmp_path: Path) -> None:
             "has the label 30000000, but only 2 different ones",
         ),
         ([["0.png", 10**400], ["1.png", 0]], "has the label a number of 1329 bits"),
-        ([["0.png", [1.0, float("nan")]], ["1.png", [0, 1]]], "no finite numbers"),
-        ([["0.png", [1.0, float("inf")]], ["1.png", [0, 1]]], "no finite numbers"),
+        ([["0.png", [1.0, float("nan")]], ["1.png", [0, 1]]], "not finite numbers"),
+        ([["0.png", [1.0, float("inf")]], ["1.png", [0, 1]]], "not finite numbers"),
         ([["0.png", [10**400]], ["1.png", [1]]], "labels that are not numbers"),
-        ([["0.png", [[1]]], ["1.png", [[1]]]], "no finite numbers"),
+        ([["0.png", [[1]]], ["1.png", [[1]]]], "not finite numbers"),
     ):
         (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
         with pytest.raises(Error, match=message) as caught:

@@ -147,7 +147,7 @@ def test_what_is_refused(tmp_path: Path, tiny_file: Path) -> None:
     assert "expected latents under the name w, or a single array; it has a, b" in message(
         "a.npz", {"a": np.ones(1), "b": np.ones(1)}
     )
-    assert "has values that are no numbers" in message("b.npy", np.full((1, 6, 12), np.nan))
+    assert "has values that are not numbers" in message("b.npy", np.full((1, 6, 12), np.nan))
     assert "found [1, 1, 6, 12]" in message("c.npy", np.zeros((1, 1, 6, 12)))
     assert "expected numbers, found <U1" in message("d.npy", np.array(["a"]))
     noise = [torch.zeros(1, 1, 3, 3)]

@@ -124,5 +124,5 @@ def numbers(
     # highest.
     lowest, highest = (found.min(), found.max()) if found.size else (0.0, 0.0)
     if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise FormatError("has values that are no numbers", path=path)
+        raise FormatError("has values that are not numbers", path=path)
     return found

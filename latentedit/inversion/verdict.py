@@ -146,7 +146,9 @@ def judge(distances: Mapping[str, float], look: Look | None = None) -> Verdict:
     look = look or Look()
     numbers = [value for value in (*distances.values(), look.domain) if value is not None]
     if not all(math.isfinite(value) for value in numbers):
-        return Verdict({"likeness": Part(POOR, "the search gave values that are no numbers")}, look)
+        return Verdict(
+            {"likeness": Part(POOR, "the search gave values that are not numbers")}, look
+        )
 
     parts = {
         "likeness": _likeness(distances),

@@ -529,7 +529,7 @@ def _read_labels(source: PictureSource, names: list[str]) -> tuple[Tensor, list[
             ) from error
 
         if vectors.ndim != 2 or not bool(vectors.isfinite().all()):
-            raise FormatError(f"{LABELS} has labels that are no finite numbers", path=path)
+            raise FormatError(f"{LABELS} has labels that are not finite numbers", path=path)
         return vectors, []
 
     raise FormatError(
