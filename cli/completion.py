@@ -24,7 +24,7 @@ def models(_: str) -> list[str]:
 
 
 def downloads(_: str) -> list[str]:
-    """Everything that ``model fetch`` knows."""
+    """Return everything that ``model fetch`` knows."""
     from latentedit.formats.zoo import catalogue
     from latentedit.io.weights import WEIGHTS
 

@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def parse_seeds(text: str) -> list[int]:
-    """``"0-3,85"`` as a list of seeds."""
+    """Return ``"0-3,85"`` as a list of seeds."""
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")

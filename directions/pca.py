@@ -70,8 +70,8 @@ def moments(
     chunk: int = CHUNK,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean ``[w_dim]`` and scatter matrix ``[w_dim, w_dim]`` (sum of outer products about the mean)
-    of random w, float64.
+    """Return the mean ``[w_dim]`` and scatter matrix ``[w_dim, w_dim]`` (sum of outer products
+    about the mean) of random w, float64.
 
     Chunks are merged by the pairwise update of Chan, Golub and LeVeque (1983), which loses nothing
     to cancellation where the mean is large.

@@ -132,8 +132,8 @@ def _weighted_r2(labels: Array, scores: Array) -> Callable[[Array], float | None
 def learning_curve(
     estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, binary: bool
 ) -> list[tuple[int, float]]:
-    """Number of labels and held-out AUC (R2), for shares of the labels, or of the groups, of every
-    fold's training part."""
+    """Return the number of labels and held-out AUC (R2), for shares of the labels, or of the
+    groups, of every fold's training part."""
     folds = splits(labels, groups, binary)
     members = (
         np.unique(list(groups), return_inverse=True)[1]
@@ -186,8 +186,8 @@ def gain_of_doubling(curve: Sequence[tuple[int, float]]) -> float | None:
 def stability(
     estimator: Any, x: Array, labels: Array, groups: Sequence[Any] | None, draws: int = 20
 ) -> float:
-    """Mean angle in degrees between the weights from all samples and from samples (groups) drawn
-    with replacement."""
+    """Return the mean angle in degrees between the weights from all samples and from samples
+    (groups) drawn with replacement."""
     members = (
         np.unique(list(groups), return_inverse=True)[1]
         if groups is not None

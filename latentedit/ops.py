@@ -106,7 +106,7 @@ class Geometry(NamedTuple):
         return fused.FirGeometry(self.up, self.down, top, left, self.gain, self.flip)
 
     def size(self, size: Sequence[int], filter: Tensor) -> tuple[int, int]:
-        """Height and width of the output for those of the input."""
+        """Return the height and width of the output for those of the input."""
         x0, x1, y0, y1 = self.padding
         kh, kw = _extent(filter)
         height, width = size
@@ -147,8 +147,8 @@ def _upfirdn2d(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _summed(x: Tensor, taps: Tensor, geometry: Geometry) -> Tensor:
-    """Sums of shifted pictures, an axis after the other; without a gradient, as `_UpFirDn2d` has
-    it."""
+    """Return sums of shifted pictures, an axis after the other; without a gradient, as `_UpFirDn2d`
+    has it."""
     x0, _, y0, _ = geometry.padding
     height, width = geometry.size(x.shape[2:], taps)
     weights = taps.to(device=x.device, dtype=x.dtype)

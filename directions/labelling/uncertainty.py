@@ -82,7 +82,8 @@ def ranking(x: Array, labels: Array) -> list[int]:
 
 
 def accuracy(x: Array, labels: Array) -> float | None:
-    """Mean ROC AUC of five held-out parts of the labelled samples; None below five of each class.
+    """Return the mean ROC AUC of five held-out parts of the labelled samples; None below five of
+    each class.
 
     Where uncertain samples were asked first these are the hard ones, and random ones would be told
     apart better.

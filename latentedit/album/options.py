@@ -83,7 +83,8 @@ class AlbumOptions:
 
 
 def resume_facts(options: AlbumOptions, projector: Projector) -> dict[str, Any]:
-    """Everything but the photo that decides what becomes of it, for `latentedit.album.index.keys`.
+    """Return everything but the photo that decides what becomes of it, for
+    `latentedit.album.index.keys`.
 
     Files stand by their SHA-256, and the parts of the model by that of their weights, so that a
     changed file of the same name makes a photo be done anew, and a renamed file of the same content

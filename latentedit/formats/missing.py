@@ -24,7 +24,7 @@ NOISE = (
 
 
 def drawn_noise(shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Random maps of these shapes, the same ones every time and everywhere."""
+    """Return random maps of these shapes, the same ones every time and everywhere."""
     draws = np.random.RandomState(NOISE_SEED)
     return [torch.from_numpy(draws.randn(*shape).astype(np.float32)) for shape in shapes]
 

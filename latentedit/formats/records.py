@@ -15,7 +15,7 @@ MOST = 10_000
 
 
 def record_tensors(record: Record) -> dict[str, Tensor]:
-    """Parameters and buffers under their full names."""
+    """Return the parameters and buffers under their full names."""
     found: dict[str, Tensor] = {}
     for count, (prefix, module) in enumerate(_modules(record, "")):
         if count > MOST:  # the same modules within one another, again and again

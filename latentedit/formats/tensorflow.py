@@ -168,7 +168,7 @@ EMBEDDINGS = ("mapping/LabelConcat/weight", "mapping/LabelEmbed/weight")
 def _label_options(
     path: str | os.PathLike[str], settings: dict[str, Any], given: dict[str, np.ndarray[Any, Any]]
 ) -> dict[str, Any]:
-    """Options of a generator with labels."""
+    """Return the options of a generator with labels."""
     if not settings["label_size"]:
         return {}
     names = [name for name in EMBEDDINGS if name in given]
@@ -351,8 +351,8 @@ def _discriminator(path: str | os.PathLike[str], network: TensorflowNetwork) -> 
 def _projection_options(
     settings: dict[str, Any], given: dict[str, np.ndarray[Any, Any]]
 ) -> dict[str, Any]:
-    """Options of a discriminator with labels: those of 2019 have a logit for each, those of 2020
-    project on an embedding."""
+    """Return the options of a discriminator with labels: those of 2019 have a logit for each, those
+    of 2020 project on an embedding."""
     if not settings["label_size"]:
         return {}
     options: dict[str, Any] = {"c_dim": int(settings["label_size"])}

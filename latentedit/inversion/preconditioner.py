@@ -49,9 +49,8 @@ def sample_rows(
     mixed: float = MIXED,
     offset: float = OFFSET,
 ) -> Tensor:
-    """Whitened W+ ``[count, num_ws, w_dim]`` as inversions have them: some change to another w at a
-    random layer, and rows deviate by up to ``offset``.
-    """
+    """Return whitened W+ ``[count, num_ws, w_dim]`` as inversions have them: some change to another
+    w at a random layer, and rows deviate by up to ``offset``."""
     device = generator.device
     rows = generator.num_ws
     seed = int(torch.randint(2**31 - 1, (), generator=draws))
@@ -162,11 +161,12 @@ class Curvature:
         return measured
 
     def distance(self, step: Tensor) -> Tensor:
-        """Predicted distance of the pictures of u and u + ``step [N, num_ws, w_dim]``: ``[N]``."""
+        """Return the predicted distance of the pictures of u and u + ``step [N, num_ws, w_dim]``:
+        ``[N]``."""
         return (step.flatten(1) @ self.factors.to(step.device).flatten(1).T).square().sum(dim=1)
 
     def scaling(self, rows: int, prior: float) -> "Scaling":
-        """Coordinates in which the loss is about as steep in every direction.
+        """Return coordinates in which the loss is about as steep in every direction.
 
         Args:
             rows: 1 for W, num_ws for W+.

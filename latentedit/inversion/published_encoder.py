@@ -189,8 +189,8 @@ class PublishedEncoder(nn.Module):
         self.register_buffer("latent_avg", torch.zeros(config.num_ws, config.w_dim))
 
     def _side(self, row: int) -> int:
-        """Side of the features that the w of layer ``row`` comes from; ReStyle has the coarse ones
-        alone."""
+        """Return the side of the features that the w of layer ``row`` comes from; ReStyle has the
+        coarse ones alone."""
         if self.config.iterative or row < MIDDLE_FROM:
             return 16
         return 32 if row < FINE_FROM else 64

@@ -79,7 +79,7 @@ class Budget:
 
 
 def file_size(path: str | os.PathLike[str], most: int = LARGEST) -> int:
-    """Size of the file ``path`` in bytes.
+    """Return the size of the file ``path`` in bytes.
 
     Raises:
         Error: no such file, or one of more than ``most`` bytes.

@@ -96,7 +96,7 @@ def hidden(name: str) -> bool:
 
 
 def unread(names: Iterable[str]) -> list[str]:
-    """Sentences about files that are no pictures, by their endings."""
+    """Return sentences about files that are no pictures, by their endings."""
     found = Listing([])
     for name in names:
         found.leave(_kind(name), name)

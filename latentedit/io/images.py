@@ -278,7 +278,7 @@ def _from_deep(image: Image.Image) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """``image`` as `open_image` shows it: transparent pixels on white."""
+    """Return ``image`` as `open_image` shows it: transparent pixels on white."""
     return _on_background(image, (255, 255, 255))
 
 

@@ -41,8 +41,8 @@ class Course:
             raise ArgumentError.of("kind", f"one of {', '.join(KINDS)}", self.kind)
 
     def positions(self, points: int) -> Tensor:
-        """Where the images are, ``[count]`` float64: the whole part of a position is the number of
-        the point before it.
+        """Return where the images are, ``[count]`` float64: the whole part of a position is the
+        number of the point before it.
 
         Raises:
             Error: fewer than two points.
@@ -82,7 +82,7 @@ def spline_shares(positions: Tensor, points: int, *, closed: bool) -> Tensor:
 
 
 def arc(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """The point at ``share`` of the arc from ``a`` to ``b [z_dim]``, at even angular speed
+    """Return the point at ``share`` of the arc from ``a`` to ``b [z_dim]``, at even angular speed
     (Shoemake 1985).
 
     The length changes evenly too. Where a and b point in the same or in opposite directions, it is

@@ -27,7 +27,7 @@ def one_hot(classes: Tensor, c_dim: int) -> Tensor:
 
 
 def of_class(generator: Generator, label: int) -> Generator:
-    """``generator``, sharing its weights, as if all its random faces had the label number
+    """Return ``generator``, sharing its weights, as if all its random faces had the label number
     ``label``.
 
     Raises:

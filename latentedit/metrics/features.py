@@ -138,7 +138,8 @@ def efficientnet_features(device: str | torch.device = "cpu") -> Features:
 def discriminator_features(
     discriminator: Discriminator, digest: str, belongs_to: str | None = None
 ) -> Features:
-    """Features of a discriminator: its last block's activations, averaged over 2 x 2 fields."""
+    """Return the features of a discriminator: its last block's activations, averaged over 2 x 2
+    fields."""
 
     def function(images: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(discriminator.features(images)[-1], 2).flatten(1)
@@ -147,7 +148,7 @@ def discriminator_features(
 
 
 def judge_features(judge: Judge, digest: str) -> Features:
-    """Features of an attribute classifier, see `Judge.features`."""
+    """Return the features of an attribute classifier, see `Judge.features`."""
     return Features(judge.features, "judge", digest)
 
 

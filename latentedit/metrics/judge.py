@@ -65,7 +65,7 @@ class Judge(nn.Module):
         return [1 if len(classes) == 2 else len(classes) for classes in self.heads.values()]
 
     def features(self, image: Tensor) -> Tensor:
-        """Activations before the linear layer, ``[N, num_features]``."""
+        """Return the activations before the linear layer, ``[N, num_features]``."""
         expected = (self.channels, self.resolution, self.resolution)
         if image.ndim != 4 or image.shape[1:] != expected:
             raise ArgumentError(

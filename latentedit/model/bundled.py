@@ -30,7 +30,7 @@ def bundled_file(name: str) -> Path | None:
 
 
 def bundled_names() -> list[str]:
-    """Names that `bundled_file` knows, with and without a version."""
+    """Return the names that `bundled_file` knows, with and without a version."""
     return sorted([*LATEST, *(path.stem for path in _files())])
 
 
@@ -39,7 +39,7 @@ def _files() -> list[Path]:
 
 
 def bundled_with(own: str) -> str | None:
-    """Name of the bundled model whose generator has the fingerprint ``own``."""
+    """Return the name of the bundled model whose generator has the fingerprint ``own``."""
     for path in _files():
         if read_header(path, *MODEL).get("fingerprint") == own:
             return path.stem

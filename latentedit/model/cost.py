@@ -115,7 +115,7 @@ def _kinds(model: Model) -> list[str]:
 
 
 def _judge(kind: str, model: Model) -> tuple[float, float, float]:
-    """FLOP, bytes kept and bytes of weights of a distance."""
+    """Return FLOP, bytes kept and bytes of weights of a distance."""
     if kind == "discriminator":
         return _discriminator(model)
     resolution = model.generator.resolution
@@ -137,7 +137,7 @@ def _discriminator(model: Model) -> tuple[float, float, float]:
 
 
 def _stlpips(resolution: int) -> tuple[float, float, float]:
-    """FLOP, bytes kept and bytes of weights of the convolutions of ST-LPIPS with AlexNet."""
+    """Return FLOP, bytes kept and bytes of weights of the convolutions of ST-LPIPS with AlexNet."""
     side = min(max(resolution, STLPIPS_LEAST), LPIPS_SIZE)
     flop = 0.0
     kept = 0.0
@@ -153,7 +153,7 @@ def _stlpips(resolution: int) -> tuple[float, float, float]:
 
 
 def _lpips(resolution: int) -> tuple[float, float, float]:
-    """FLOP, bytes kept and bytes of weights of VGG-16's convolutions."""
+    """Return FLOP, bytes kept and bytes of weights of VGG-16's convolutions."""
     side = min(resolution, LPIPS_SIZE)
     inputs = 3
     flop = 0.0
@@ -171,8 +171,8 @@ def _lpips(resolution: int) -> tuple[float, float, float]:
 
 
 def count_work(run: Callable[[], object]) -> tuple[float, float, float]:
-    """FLOP, bytes kept for a backward pass, and the bytes of the largest convolution's input and
-    output."""
+    """Return FLOP, bytes kept for a backward pass, and the bytes of the largest convolution's input
+    and output."""
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ class _Largest(TorchDispatchMode):
 
 
 def convolution_rate(device: torch.device) -> float:
-    """FLOP a second of a bare convolution on ``device``."""
+    """Return FLOP a second of a bare convolution on ``device``."""
     x = torch.randn(8, 64, 32, 32, device=device).to(memory_format=torch.channels_last)
     weight = torch.randn(64, 64, 3, 3, device=device)
     flop = 2 * x.numel() * 64 * 9

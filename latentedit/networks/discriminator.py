@@ -259,7 +259,8 @@ class Discriminator(nn.Module):
         return [getattr(self, f"b{resolution}") for resolution in self.config.block_resolutions]
 
     def features(self, image: Tensor, precision: Precision = "fp32") -> list[Tensor]:
-        """Activations after every block, fine to coarse, for use as a perceptual distance."""
+        """Return the activations after every block, fine to coarse, for use as a perceptual
+        distance."""
         return self._trunk(image, precision)[0]
 
     def _check(self, image: Tensor) -> None:

@@ -39,12 +39,12 @@ class ActivationPlan(NamedTuple):
     clamp: float | None
 
     def high(self, size: int, filter: Tensor | None) -> int:
-        """Samples of the higher rate that ``size`` samples become."""
+        """Return the samples of the higher rate that ``size`` samples become."""
         taps = 1 if filter is None else filter.shape[0]
         return size * self.up + sum(self.padding) - taps + 1
 
     def low(self, high: int, filter: Tensor | None) -> int:
-        """Samples that are left of ``high`` ones."""
+        """Return the samples that are left of ``high`` ones."""
         taps = 1 if filter is None else filter.shape[0]
         return (high - taps) // self.down + 1
 
@@ -178,7 +178,8 @@ def adjoint_whole(
 def _wholes(
     x: Tensor, up_filter: Any, down_filter: Any, plan: ActivationPlan
 ) -> list[tuple[Tensor, ops.Geometry]]:
-    """Filters and geometries of the two linear steps, for whole pictures on other devices."""
+    """Return the filters and geometries of the two linear steps, for whole pictures on other
+    devices."""
     before, after = plan.padding
     up = ops.Geometry(plan.up, 1, (before, after, before, after), plan.up**2, True)
     down = ops.Geometry(1, plan.down, (0, 0, 0, 0), plan.gain, True)
@@ -242,7 +243,7 @@ class Piece(NamedTuple):
 
 
 def _window(piece: Piece, dim: int, first: int, end: int) -> Tensor:
-    """Places ``first`` to ``end`` along ``dim``, with zeros where there are none."""
+    """Return the places ``first`` to ``end`` along ``dim``, with zeros where there are none."""
     x = piece.picture
     first = first - piece.start
     end = end - piece.start
@@ -275,7 +276,7 @@ def _depthwise(x: Tensor, kernel: Tensor) -> Tensor:
 def _along(
     links: list[Link], sources: dict[int, Piece], dim: int, first: int, end: int
 ) -> dict[int, Piece]:
-    """Places ``first`` to ``end`` of the targets along ``dim``."""
+    """Return the places ``first`` to ``end`` of the targets along ``dim``."""
     low, high = _reach(links, first, end)
     near = {phase: _window(piece, dim, low, high) for phase, piece in sources.items()}
     found: dict[int, Tensor] = {}
@@ -403,8 +404,8 @@ def _turned(phases: Phases) -> Phases:
 
 
 def _strips(x: Tensor, height: int, plan: ActivationPlan) -> list[tuple[int, int]]:
-    """Ranges of ``height`` rows of the lower rate, each of about `STRIP` samples of the higher
-    one."""
+    """Return ranges of ``height`` rows of the lower rate, each of about `STRIP` samples of the
+    higher one."""
     if x.device.type == "meta":
         return [(0, height)]
     rows = max(STRIP // (x.shape[0] * x.shape[1] * plan.up**2 * x.shape[3]), 8)

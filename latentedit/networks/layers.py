@@ -28,8 +28,8 @@ def full(x: Tensor) -> Tensor:
 
 
 def normal(*shape: int, std: float = 1.0) -> Tensor:
-    """Random numbers for initial weights; on the meta device nothing, as even asking it for some
-    loads torch's compiler."""
+    """Return random numbers for initial weights; on the meta device nothing, as even asking it for
+    some loads torch's compiler."""
     weights = torch.empty(shape)
     return weights if weights.is_meta else weights.normal_(0, std)
 

@@ -41,13 +41,13 @@ def enlarge(image: Tensor, factor: int = 2) -> Tensor:
 
 
 def shrink(image: Tensor, factor: int = 2) -> Tensor:
-    """Means of ``factor`` x ``factor`` pixels."""
+    """Return means of ``factor`` x ``factor`` pixels."""
     return image if factor == 1 else F.avg_pool2d(image, factor)
 
 
 def with_lod(image: Tensor, lod: float) -> Tensor:
-    """Real pictures ``[N, C, H, W]`` with the detail that a generator at ``lod`` has, at the same
-    size."""
+    """Return real pictures ``[N, C, H, W]`` with the detail that a generator at ``lod`` has, at the
+    same size."""
     whole = int(lod)
     share = lod - int(lod)
     image = shrink(image, 2**whole)

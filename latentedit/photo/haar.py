@@ -113,8 +113,8 @@ def seen_by_cascades(image: Image.Image) -> bool:
 def _cascade_boxes(
     grey: Any, larger: int, smallest: float
 ) -> list[tuple[float, float, float, int]]:
-    """Horizontal and vertical centre and width of the boxes around faces, and how many cascades see
-    each; see `LOOKS`."""
+    """Return the horizontal and vertical centre and width of the boxes around faces, and how many
+    cascades see each; see `LOOKS`."""
     scale = min(larger * DETECTION_SIDE / min(grey.shape), LONGEST_SIDE / max(grey.shape))
     if min(grey.shape) * scale < DETECTION_SIDE / 10:
         return []  # a strip too narrow for a face
@@ -266,8 +266,8 @@ def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, com
 
 
 def _strangeness(left: complex, right: complex) -> float:
-    """Squared spreads by which a pair differs from the eyes of an average face, in sides of the
-    square about its centre."""
+    """Return the squared spreads by which a pair differs from the eyes of an average face, in sides
+    of the square about its centre."""
     usual_left, usual_right = EYES_IN_SQUARE
     size = np.log(abs(right - left) / abs(usual_right - usual_left)) / PAIR_SPREAD["size"]
     angle = np.degrees(np.angle(right - left)) / PAIR_SPREAD["degrees"]

@@ -121,7 +121,7 @@ def _resized(pixels: Any, scale: float) -> Any:
 
 
 def _boxes(pixels: Any) -> list[NDArray[np.float64]]:
-    """Left, top, right and bottom of every face."""
+    """Return the left, top, right and bottom of every face."""
     _, detector, _ = _tools()
     found = [(box.left(), box.top(), box.right(), box.bottom()) for box in detector(pixels, 0)]
     return [np.array(box, dtype=np.float64) for box in found]

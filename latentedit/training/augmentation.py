@@ -501,8 +501,8 @@ def _grid(
 
 
 def _mirrored(side: int, device: torch.device) -> Tensor:
-    """Positions in a picture of ``side`` pixels, those of its reflections before and after it
-    included."""
+    """Return the positions in a picture of ``side`` pixels, those of its reflections before and
+    after it included."""
     reach = torch.arange(1 - side, 2 * side - 1, device=device)
     return side - 1 - (side - 1 - reach.abs()).abs()
 

@@ -155,8 +155,8 @@ class PictureSet:
         ]
 
     def labels_at(self, rows: Tensor, mirror: bool) -> Tensor:
-        """Labels ``[N, c_dim]`` of ``rows [N]`` of the set, or with ``mirror`` of the set and its
-        mirrored pictures."""
+        """Return the labels ``[N, c_dim]`` of ``rows [N]`` of the set, or with ``mirror`` of the
+        set and its mirrored pictures."""
         labels = self.labels[rows % len(self)]
         return (
             torch.where((rows >= len(self))[:, None], labels[:, self.swap], labels)

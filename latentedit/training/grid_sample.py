@@ -18,7 +18,8 @@ ZEROS = 0
 
 
 def grid_sample(images: Tensor, grid: Tensor) -> Tensor:
-    """Values of ``images`` at the positions ``grid``, interpolated bilinearly; 0 outside.
+    """Return the values of ``images`` at the positions ``grid``, interpolated bilinearly; 0
+    outside.
 
     It is ``torch.nn.functional.grid_sample(images, grid, align_corners=False)``, differentiable to
     any order in ``images``, and in ``grid`` wherever that requires gradients.

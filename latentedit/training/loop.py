@@ -291,7 +291,7 @@ class _Folder:
         return figures
 
     def _held_out_labels(self) -> torch.Tensor:
-        """Labels of the held-out pictures, numbered as the training set numbers them."""
+        """Return the labels of the held-out pictures, numbered as the training set numbers them."""
         assert self.held_out is not None
         held = self.held_out
         data = self.trainer.data
@@ -405,7 +405,8 @@ def thin(out: Path, interval: float, best: str | None = None) -> None:
 
 
 def loading_rate(data: PictureSet, batch: int = 32) -> float:
-    """Pictures a second that the data alone gives, over half a second or 1024 pictures."""
+    """Return the pictures a second that the data alone gives, over half a second or 1024
+    pictures."""
     started = time.monotonic()
     count = 0
     while count < 1024 and time.monotonic() - started < 0.5:

@@ -24,7 +24,8 @@ def real_loss(real_logits: Tensor) -> Tensor:
 
 
 def r1_penalty(images: Tensor, logits: Tensor) -> Tensor:
-    """Squared gradient norm |dD/dx|^2 of every picture (Mescheder et al. 2018, eq. 9): ``[N]``.
+    """Return the squared gradient norm |dD/dx|^2 of every picture (Mescheder et al. 2018, eq. 9):
+    ``[N]``.
 
     ``images [N, C, H, W]`` must require gradients and have led to ``logits``; the result can be
     differentiated again.

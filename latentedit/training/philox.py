@@ -57,7 +57,8 @@ def to_uniform(words: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def to_normal(words: Tensor, dtype: torch.dtype) -> Tensor:
-    """Standard normal numbers ``[..., n]`` of words ``[..., n]``, n even (Box and Muller 1958)."""
+    """Return the standard normal numbers ``[..., n]`` of words ``[..., n]``, n even (Box and Muller
+    1958)."""
     first, second = words.chunk(2, dim=-1)
     # In (0, 1], as zero has no logarithm.
     radius = ((first >> 8) + 1).to(dtype).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()

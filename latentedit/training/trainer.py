@@ -209,8 +209,8 @@ class Trainer:
         return [range(index, batch, count) for index in mine]
 
     def _frozen(self) -> list[nn.Parameter]:
-        """Parameters of the first ``freeze_d`` discriminator layers, counted from the picture (Mo
-        et al. 2020, FreezeD)."""
+        """Return the parameters of the first ``freeze_d`` discriminator layers, counted from the
+        picture (Mo et al. 2020, FreezeD)."""
         layers = [
             getattr(block, name)
             for block in self.d.blocks
@@ -317,7 +317,7 @@ class Trainer:
         self.feed.load(self.images_seen)
 
     def real(self) -> list[tuple[Tensor, Tensor]]:
-        """Pictures and labels of every round."""
+        """Return the pictures and labels of every round."""
         found = []
         for index in range(len(self.rounds)):
             images, labels = self.feed.pictures(index)
@@ -325,7 +325,7 @@ class Trainer:
         return found
 
     def coarsened(self, images: Tensor) -> Tensor:
-        """Real pictures with the detail that the networks have grown to."""
+        """Return real pictures with the detail that the networks have grown to."""
         lod = self.d.level if isinstance(self.d, Growing) else 0.0
         return with_lod(images, lod) if lod else images
 
@@ -519,8 +519,8 @@ class Trainer:
 
     @torch.no_grad()
     def logits(self, images: Tensor, labels: Tensor) -> float:
-        """Mean output of the discriminator for pictures as they are, without augmentation, in whole
-        deviation groups."""
+        """Return the mean output of the discriminator for pictures as they are, without
+        augmentation, in whole deviation groups."""
         group = max(self.d.config.mbstd_group_size if self.d.config.mbstd_channels else 1, 1)
         count = len(images) // group * group if len(images) >= group else len(images)
         size = max(group, 16 // group * group)
@@ -548,7 +548,7 @@ class Trainer:
             )
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on exactly; plain values and tensors only."""
+        """Return everything needed to go on exactly; plain values and tensors only."""
         return {
             "version": STATE_VERSION,
             "config": self.config.as_dict(),
@@ -696,8 +696,8 @@ def _option(value: Any) -> str:
 
 
 def _spread(images: Tensor) -> Tensor:
-    """Standard deviation over the pictures of a batch, averaged over pixels: near 0 where a
-    generator has collapsed."""
+    """Return the standard deviation over the pictures of a batch, averaged over pixels: near 0
+    where a generator has collapsed."""
     return images.detach().float().std(dim=0, correction=0).mean()
 
 
