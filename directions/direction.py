@@ -106,6 +106,10 @@ class Direction:
                 "a direction's layers must be two whole numbers, the first and the last layer"
             )
 
+    def __repr__(self) -> str:
+        layers = "" if self.layers is None else f", layers {self.layers[0]}-{self.layers[1]}"
+        return f"Direction({self.name!r}, {self.space}{layers}, sigma {self.sigma:.3g})"
+
     def score(
         self, ws: Tensor, generator: Generator | None = None, styles: Sequence[Tensor] = ()
     ) -> Tensor:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentedit.errors import Error, NotFoundError, OutputError, meant
+from latentedit.errors import Error, NotFoundError, OutputError, meant, path_text
 from latentedit.io.header import DIRECTION, read_header
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def find_direction(name: str | os.PathLike[str], fingerprint: str | None = None)
     Raises:
         Error: not found; the message lists the known names.
     """
-    text = os.fspath(name)
+    text = path_text(name, "a name or a path of a direction")
     if os.path.isfile(text):
         return Path(text)
     own = own_directions(fingerprint)

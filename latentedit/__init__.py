@@ -5,7 +5,7 @@ The public names load on first use, so that ``import latentedit`` (and ``latente
 import torch.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from latentedit.formats.load_latent import load_latent
     from latentedit.formats.load_model import load_discriminator, load_generator, load_model
     from latentedit.inversion.options import InversionOptions, ProjectorSettings
-    from latentedit.inversion.projector import Projector, invert
+    from latentedit.inversion.projector import Projector
     from latentedit.io.images import load_image, save_image
     from latentedit.latent.editing import edit, interpolate, mix
     from latentedit.latent.latent_file import Latent, save_latent
@@ -36,13 +36,16 @@ if TYPE_CHECKING:
     from latentedit.model.native import save_model
     from latentedit.networks.fingerprint import fingerprint
     from latentedit.networks.generator import Generator, GeneratorConfig
+    from latentedit.notebook import Face, Photo, invert
+
+    __version__: str
 
 _ATTRIBUTES = {
     "directions": ["Direction", "load_direction"],
     "formats.load_latent": ["load_latent"],
     "formats.load_model": ["load_discriminator", "load_generator", "load_model"],
     "inversion.options": ["InversionOptions", "ProjectorSettings"],
-    "inversion.projector": ["Projector", "invert"],
+    "inversion.projector": ["Projector"],
     "io.images": ["load_image", "save_image"],
     "latent.editing": ["edit", "interpolate", "mix"],
     "latent.latent_file": ["Latent", "save_latent"],
@@ -50,6 +53,7 @@ _ATTRIBUTES = {
     "model.native": ["save_model"],
     "networks.fingerprint": ["fingerprint"],
     "networks.generator": ["Generator", "GeneratorConfig"],
+    "notebook": ["Face", "Photo", "invert"],
 }
 
 __all__ = [
@@ -59,6 +63,7 @@ __all__ = [
     "DivergedError",
     "DownloadError",
     "Error",
+    "Face",
     "FormatError",
     "Generator",
     "GeneratorConfig",
@@ -69,6 +74,7 @@ __all__ = [
     "Model",
     "NotFoundError",
     "OutputError",
+    "Photo",
     "Projector",
     "ProjectorSettings",
     "directions",
@@ -91,9 +97,17 @@ __all__ = [
     "training",
 ]
 
-__getattr__, _, _ = lazy_loader.attach(
+_load, _, _ = lazy_loader.attach(
     __name__, ["directions", "metrics", "ops", "training"], _ATTRIBUTES
 )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("latentedit")
+    return _load(name)
 
 
 def __dir__() -> list[str]:

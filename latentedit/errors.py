@@ -117,6 +117,14 @@ def meant(word: str, known: Iterable[str], otherwise: str = "") -> str:
     return f"did you mean {found}?{rest}"
 
 
+def path_text(path: object, what: str) -> str:
+    """Return a path as a text; raise `ArgumentError`, which says ``what`` is expected, if it is
+    none."""
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError.of("the argument", what, path)
+    return os.fspath(path)
+
+
 class Error(ValueError):
     """A file, an argument or an option is not what was expected.
 

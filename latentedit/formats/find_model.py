@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from latentedit.errors import FormatError, NotFoundError, meant
+from latentedit.errors import FormatError, NotFoundError, meant, path_text
 from latentedit.model.bundled import RETIRED, bundled_file, bundled_names
 
 
@@ -18,7 +18,7 @@ def find_model(name: str | os.PathLike[str], *, verified: bool = True) -> Path:
         Error: no such model, one that no longer ships or is not downloaded yet, or a file that has
             changed.
     """
-    text = os.fspath(name)
+    text = path_text(name, "a name or a path of a model")
     bundled = bundled_file(text)
     if bundled is not None:
         return bundled

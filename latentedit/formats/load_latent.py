@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from latentedit.errors import FormatError
+from latentedit.errors import FormatError, path_text
 from latentedit.io.files import is_picture
 from latentedit.io.native_file import read_tensors
 from latentedit.latent.latent_file import FORMAT, VERSION, Latent, _check_header, _floats, safe_in
@@ -19,6 +19,7 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
     Raises:
         Error: the file does not exist, is damaged, or is another kind of file.
     """
+    path_text(path, "a path of a latent file")
     if os.path.isfile(path) and is_picture(path):
         raise FormatError(
             "a photo, not a latent",

@@ -122,6 +122,9 @@ class Projector:
         self.generator: Generator = generator if label is None else of_class(generator, label)
         self._curvatures: dict[float, Curvature] = {}
 
+    def __repr__(self) -> str:
+        return f"Projector({self.model or self.generator!r})"
+
     @property
     def device(self) -> torch.device:
         return self.generator.device

@@ -36,6 +36,13 @@ class Inversion:
     """Offsets ``[N, I]`` to add to the styles computed from ``ws``, in the space "s"; empty in
     other spaces."""
 
+    def __repr__(self) -> str:
+        found = [f"{one['psnr']:.1f}" for one in self.distances[:3] if "psnr" in one]
+        more = ", ..." if len(self.distances) > 3 else ""
+        reached = f", PSNR {', '.join(found)}{more} dB" if found else ""
+        count = f"{len(self.ws)} image{'s' if len(self.ws) > 1 else ''}"
+        return f"Inversion({count}, {self.space}{reached})"
+
     @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C or `SearchStep.stop` ended the search early; the latents are the best

@@ -69,6 +69,8 @@ CUT = "Cut by latentedit from a photograph."
 _OURS = (EDITED, CUT)
 DESCRIPTION = ExifTags.Base.ImageDescription
 
+PICTURES = "a path, a PIL image, or a uint8 array [H, W] or [H, W, 3]"
+"""What pictures are read from, for messages."""
 Source = str | os.PathLike[str] | np.ndarray[Any, Any] | Image.Image
 
 
@@ -191,6 +193,10 @@ def open_image(
     if isinstance(source, str | os.PathLike):
         with opened(source, os.fspath(source)) as file:
             return _upright(file, os.fspath(source), background)
+    if not isinstance(source, np.ndarray | Image.Image):
+        raise ArgumentError.of(name, PICTURES, source)
+    if isinstance(source, np.ndarray) and source.dtype.kind == "f":
+        raise ArgumentError(f"{name} must be {PICTURES}, got an array of {source.dtype}")
     with _readable(name):
         return _upright(
             Image.fromarray(source) if isinstance(source, np.ndarray) else source, name, background

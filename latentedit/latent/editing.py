@@ -27,6 +27,8 @@ def edit(ws: Tensor, direction: Movable, amount: float, layers: str | Layers = N
     Raises:
         Error: shapes that do not fit the network, or layers outside it.
     """
+    if not isinstance(ws, Tensor):
+        raise ArgumentError.of("ws", "a tensor [N, num_ws, w_dim]", ws)
     _check_linear(direction)
     return move_rows(ws, direction, amount, layers)
 

@@ -63,6 +63,12 @@ class Latent:
     """Sliders that ship for the generator, and the lowest and highest amount in sigmas at which the
     picture was seen to stay one of its own; None where nobody looked."""
 
+    def __repr__(self) -> str:
+        rows, width = self.ws.shape[-2:]
+        edits = self.settings.get("edits") or []
+        edited = f", {len(edits)} edits" if edits else ""
+        return f"Latent({self.space}, {rows} x {width}, {self.fingerprint[:12]}{edited})"
+
     def check_generator(self, own: str, name: str, *, force: bool | None = None) -> None:
         """Raise `Error` unless ``own`` is the fingerprint of this latent's generator, or ``force``
         is set.

@@ -2,6 +2,7 @@
 describes the file)."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from latentedit.inversion.encoder import Encoder
@@ -32,3 +33,9 @@ class Model:
     """The Gauss-Newton preconditioner, measured when the encoder was trained."""
     notes: list[str] = field(default_factory=list)
     """Messages to the user about parts that are missing in the file, and their replacements."""
+
+    def __repr__(self) -> str:
+        parts = {"discriminator": self.discriminator, "encoder": self.encoder}
+        also = "".join(f", {name}" for name, part in parts.items() if part is not None)
+        name = repr(Path(self.path).name) if self.path else self.generator.config.kind
+        return f"Model({name}, {self.generator.resolution} px{also})"

@@ -251,6 +251,9 @@ class Discriminator(nn.Module):
             config, self.cmap_dim or (config.c_dim if config.label_logits else 0) or 1
         )
 
+    def __repr__(self) -> str:
+        return f"Discriminator({self.config.resolution} px)"
+
     def _block(self, resolution: int) -> nn.Module:
         return DiscriminatorBlock(self.config, resolution)
 

@@ -37,6 +37,10 @@ class Generator(nn.Module):
             joint_labels=config.joint_labels,
         )
 
+    def __repr__(self) -> str:
+        config = self.config
+        return f"Generator({config.kind}, {config.resolution} px, {self.num_ws} x {config.w_dim})"
+
     @property
     def resolution(self) -> int:
         return self.config.resolution
