@@ -20,6 +20,7 @@ from tests.mutations import variant
 from tests.specimens import KINDS, Kind
 from tests.watching import Outcome, command, current, judged, refusal
 
+STUDIO = ".studio"
 LOG = "run/log.jsonl"
 SPOKEN_FOR = ("report", "settings", "distances", "provenance", "source", "label_names")
 """What is kept as it was found, whatever it is."""
@@ -133,6 +134,7 @@ def overwritten(place: Place, changed: list[Path]) -> Outcome | None:
 
 
 def left_behind(folder: Path) -> Outcome | None:
-    """Temporary files that nobody removes."""
-    found = sorted({re.sub(r"-[a-z0-9_]{8}\b", "-*", path.name) for path in folder.rglob(".*")})
+    """Temporary files that nobody removes; the studio's own folder is there to be found again."""
+    hidden = [path.name for path in folder.rglob(".*") if path.name != STUDIO]
+    found = sorted({re.sub(r"-[a-z0-9_]{8}\b", "-*", name) for name in hidden})
     return Outcome("lost", f"left behind: {', '.join(found[:5])}") if found else None
