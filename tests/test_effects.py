@@ -1,6 +1,7 @@
 """What a judge sees of an edit, reports, and labels from anywhere."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from latentedit.directions.effects import Effect, moved_pictures
 from latentedit.directions.report import compared
 from latentedit.errors import Error
 from latentedit.latent.editing import edit
-from latentedit.latent.latent_file import Latent, save_latent
+from latentedit.latent.latent_file import Latent, render, save_latent
 from latentedit.latent.w_statistics import sample_w, sample_z, style_statistics
 from latentedit.metrics import Judge, save_judge
 from latentedit.model.model import Model
@@ -40,16 +41,15 @@ NUM, DIM = GENERATOR.num_ws, GENERATOR.w_dim
 WS = sample_w(GENERATOR, 24, seed=2)[:, None].expand(-1, NUM, -1)
 
 
+@cache
+def middle() -> float:
+    """Return the mean brightness of the images of `WS`."""
+    with torch.no_grad():
+        return float(render(GENERATOR, WS).mean())
+
+
 def brightness(images: torch.Tensor) -> torch.Tensor:
-    return images.mean(dim=(1, 2, 3)) - MIDDLE
-
-
-MIDDLE = 0.0
-MIDDLE = float(
-    moved_pictures(
-        GENERATOR, fit_from_scores(brightness, generator=GENERATOR, name="x", samples=100), WS, 0.0
-    ).mean()
-)
+    return images.mean(dim=(1, 2, 3)) - middle()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ and thumbnail."""
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,11 +170,12 @@ def test_transparency_and_colour_profile_are_kept(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for name in ("me.png", "me.webp"):
+        lossless: Any = {"lossless": True, "exact": True} if name == "me.webp" else {}
         original.save(
             tmp_path / name,
             icc_profile=profile,
             exif=exif,
-            **({"lossless": True, "exact": True} if name == "me.webp" else {}),
+            **lossless,
         )
         upright = original.transpose(Image.Transpose.ROTATE_270)
         white = open_image(tmp_path / name)

@@ -1,6 +1,7 @@
 """Rosinality's layout against its own numbers, there and back."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,10 @@ from tests.reference_nets import REFERENCE, arrays, relative_error
 
 FILE = REFERENCE / "rosinality_32.pt"
 DATA = arrays("rosinality_32.npz")
-DOCUMENT = torch.load(FILE, weights_only=True)
+
+
+def document() -> Any:
+    return torch.load(FILE, weights_only=True)
 
 
 def test_matches_its_own_numbers() -> None:
@@ -69,7 +73,9 @@ def test_what_is_missing_is_measured_or_drawn_and_told(tmp_path: Path) -> None:
     """Rosinality's own trainer writes no running mean, its older versions no noise maps: neither
     becomes zero."""
     state = {
-        name: tensor for name, tensor in DOCUMENT["g_ema"].items() if not name.startswith("noises.")
+        name: tensor
+        for name, tensor in document()["g_ema"].items()
+        if not name.startswith("noises.")
     }
     torch.save({"g_ema": state}, tmp_path / "old.pt")
     result = works("model", "convert", tmp_path / "old.pt", tmp_path / "new.safetensors")
