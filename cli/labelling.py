@@ -82,6 +82,7 @@ def sample(
     from latentedit.networks.fingerprint import fingerprint
 
     generator = generator_of(read_model(model_name, device), label)
+
     with progress_bar(count, "rendering", "image") as bar:
         table = write_samples(
             generator,
@@ -93,6 +94,7 @@ def sample(
             attributes=attributes,
             progress=lambda done, _: bar.update(done - bar.n),
         )
+
     say_written(table)
     click.echo(
         f"next: latentedit directions label {shlex.quote(str(table))} --column "
@@ -141,12 +143,14 @@ def label(table: str, column: str, order: str, seed: int, port: int, no_browser:
                 "you want to change"
             )
         interrupted = _ask(labelling, port, not no_browser)
+
     reached = labelling.progress()
     click.echo(f"{column}: {reached.yes} yes, {reached.no} no, {reached.left} left")
     if min(reached.yes, reached.no) >= 2:
         click.echo(f"next: {fit_command(labelling, table)}")
     else:
         click.echo("a direction needs at least 2 of each; run the same command again to continue")
+
     if interrupted:
         raise Interrupted(f"interrupted; all answers are saved in {table}")
 
@@ -208,4 +212,5 @@ def fit_command(labelling: "Labelling", table: str) -> str:
             "--model",
             bundled_with(load_latent(labelling.samples[0].path).fingerprint) or "MODEL",
         ]
+
     return shlex.join([*words, "--out", str(Path(f"{name}.safetensors"))])

@@ -129,6 +129,7 @@ def metrics(
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in (*METRICS, *OTHERS)]
+
     if unknown or not wanted:
         known = (*METRICS, *OTHERS)
         advice = meant(unknown[0], known) if unknown else ""
@@ -151,6 +152,7 @@ def metrics(
     model = read_model(model_name, device)
     found: dict[str, list[float]] = {}
     notes: dict[str, str] = {}
+
     if compared and data is not None:
         pictures = load_pictures(data)
         network = load_features(features, model.generator.device, inception_weights)

@@ -68,6 +68,7 @@ def convert(source: str, target: str, layout: str, loader: str | None, framing: 
 
     if loader is not None and not target.endswith(".pkl"):
         raise ArgumentError(f"{target}: --loader is for a .pkl as OUT")
+
     found = read_model(source, "cpu", framing)
     if target.endswith(".safetensors"):
         save_model(target, found)
@@ -89,6 +90,7 @@ def convert(source: str, target: str, layout: str, loader: str | None, framing: 
             log.warn(what)
     else:
         raise ArgumentError(f"{target}: OUT must end in .safetensors, .pt or .pkl")
+
     click.echo(f"fingerprint {fingerprint(found.generator)}")
     say_written(target)
 
@@ -118,6 +120,7 @@ def zoo(as_json: bool) -> None:
         facts = [{**asdict(entry), "here": entry.path.is_file()} for entry in everything]
         click.echo(json.dumps(facts, indent=2))
         return
+
     for (source, licence), group in groupby(
         entries, key=lambda entry: (entry.source, entry.licence)
     ):
@@ -129,6 +132,7 @@ def zoo(as_json: bool) -> None:
             click.echo(
                 f"  {entry.name:36} {entry.resolution:>5} px  {size:7} {', '.join(notes)}".rstrip()
             )
+
     click.echo("auxiliary weights")
     for weights in WEIGHTS.values():
         here = ", here" if weights.path.is_file() else ""
@@ -180,6 +184,7 @@ def fetch(name: str, sha256: str | None) -> None:
             bars[0].update(there - bars[0].n)
 
         path, new = run(entry, sha256, progress)
+
     if new:
         say_written(path)
         if not isinstance(entry, Weights):
@@ -275,6 +280,7 @@ def _draw(found: "Model", seeds: list[int], picture: str) -> None:
 
     generator = found.generator
     pictures = []
+
     with torch.no_grad():
         for index, seed in enumerate(seeds):
             c = (
@@ -286,5 +292,6 @@ def _draw(found: "Model", seeds: list[int], picture: str) -> None:
             )
             ws = generator.mapping(sample_z(seed, generator.z_dim).to(generator.device), c, 0.7)
             pictures.append(generator.synthesis(ws).cpu())
+
     save_image(grid(torch.cat(pictures), 8), picture)
     say_written(picture)

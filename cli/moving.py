@@ -65,6 +65,7 @@ class Timing:
         names = [name for name, value in given.items() if value is not None]
         if is_video(out) or not names:
             return
+
         from latentedit.io.video import ENDINGS
 
         verb = "belongs" if len(names) == 1 else "belong"
@@ -97,6 +98,7 @@ class Timing:
             raise ArgumentError(
                 f"--seconds and {form} both say how many images there are; leave out one of them"
             )
+
         frames = round(self.seconds * self.rate)
         count = frames // 2 + 1 if self.way == "back" else frames
         if not 2 <= count <= MOST_IMAGES:
@@ -130,6 +132,7 @@ def write_video(
 
     order = timing.order(count)
     remembered = _remembered(draw, count)
+
     with progress_bar(len(order), Path(out).name, unit="image") as bar:
 
         def shown(number: int) -> "Image.Image":
@@ -140,6 +143,7 @@ def write_video(
         note = save_video(
             out, (shown(number) for number in order), timing.rate, repeat=timing.way != "none"
         )
+
     say_video(note, out)
 
 

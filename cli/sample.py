@@ -43,6 +43,7 @@ def parse_seeds(text: str) -> list[int]:
                 f"{part.strip()}"
             )
         seeds += range(int(first), min(int(last or first), int(first) + 10_000) + 1)
+
     if not 1 <= len(seeds) <= 10_000 or max(seeds) >= 2**32:
         raise ArgumentError(f"--seeds takes 1 to 10000 numbers below 2^32, got {text!r}")
     return seeds
@@ -56,8 +57,10 @@ def class_number(model: "Model", label: str | None) -> int | None:
         if label is not None:
             raise ArgumentError("--class needs a conditional model; this one has no labels")
         return None
+
     if label in names:
         return names.index(str(label))
+
     if label is None or not label.isdecimal() or int(label) >= count:
         known = f" ({listed(names)})" if names else ""
         raise ArgumentError(f"this model is conditional: --class must be 0 to {count - 1}{known}")
@@ -169,6 +172,7 @@ def sample(
         raise ArgumentError(
             "a latent file holds one latent; give one seed, --each --latents, or an image as --out"
         )
+
     if not each and not alone:
         check_picture(out)
 
@@ -186,6 +190,7 @@ def sample(
         save_latent(out, draws.latent(numbers[0]))
         say_written(out)
         return
+
     pictures = []
     with rendering_bar(len(numbers)) as rendered:
         for seed in numbers:
@@ -199,6 +204,7 @@ def sample(
             save_image(picture, place)
             if latents:
                 save_latent(place.with_suffix(".safetensors"), latent)
+
     if each:
         say(f"wrote {len(numbers)} images{' and latents' if latents else ''} into {out}")
         return
@@ -234,6 +240,7 @@ class _Draws:
             z = sample_z(seed, generator.z_dim).to(generator.device)
             ws = generator.mapping(z, self.c, psi, cutoff)
             offsets = transform_offsets(generator, ws, self.turn) if self.turn else []
+
         space = "s" if offsets else "w" if cutoff is None or psi == 1 else "w+"
         found = Latent(
             ws.cpu(), None, self.fingerprint, space, None, {"seed": seed, **self.settings}

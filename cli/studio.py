@@ -66,6 +66,7 @@ def studio(
 
     if source is not None and not Path(source).is_file():
         raise NotFoundError("no such file", path=source)
+
     photo = source if source is not None and is_picture(source) else None
     latent = load_latent(source) if source is not None and photo is None else None
     if latent is not None and latent.fingerprint and not is_typed("model_name"):
@@ -114,4 +115,5 @@ def _serve(session: "Session", port: int, browser: bool) -> None:
                 webbrowser.open(stack.enter_context(doorway(page.address)))
 
         page.run(ready)
+
     log.remark("the session is kept; run the same command again to go on")

@@ -59,6 +59,7 @@ class Scene:
                 "this latent has no crop position; --paste-back needs a latent made by "
                 "latentedit invert"
             )
+
         photo = open_image(pasted.photo)
         unedited = latent.render(generator)
         if not pasted.force:
@@ -132,6 +133,7 @@ def sheet_of(
     )
     rows = []
     captions = [f"{amount:+.1f}" for amount in across]
+
     with rendering_bar(len(down) * len(across)) as rendered:
         for start in down:
             pictures = []
@@ -141,6 +143,7 @@ def sheet_of(
             title = ", ".join([name, *(f"{Path(m.name).stem} {m.amount:+.1f}" for m in start)])
             row = contact_sheet.Row(f"{title}: {Path(inner.name).stem}", pictures, captions)
             rows.append(row)
+
     return contact_sheet.sheet(rows)
 
 

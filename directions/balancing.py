@@ -97,6 +97,7 @@ def balanced_rows(
     classes, place = np.unique(labels.values, return_inverse=True)
     table = np.zeros((strata.max() + 1, len(classes)), dtype=int)
     np.add.at(table, (strata, place), 1)
+
     # Only where both labels occur can a weight separate the label from the column.
     whole = (table > 0).all(axis=1)
     if not whole.any():

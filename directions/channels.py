@@ -97,6 +97,7 @@ def style_channels(
     )
     samples = sampling.samples
     seed = sampling.seed
+
     # Truncated images have a common layout: eyes and mouths are in the same places.
     w = torch.lerp(generator.mapping.w_avg, sample_w(generator, samples, seed), sampling.psi)
     screened = w[:SCREENED]
@@ -111,6 +112,7 @@ def style_channels(
     # Rendering each of thousands of channels would take hours; derivatives rank them in minutes.
     worth = _worth(screen(generator, screened, std, seed=seed, progress=step)) * alive
     best = worth.argsort(descending=True, stable=True)
+
     # More than are wanted, as derivatives only tell about small amounts.
     shortlist = best[alive[best]][:chosen].tolist()
     labels = random_labels(generator, seed, samples)

@@ -93,6 +93,7 @@ def conditioned(
     rows = basis.Vh[1e-6 * basis.S.max().clamp(min=1e-12) < basis.S]
     old = direction.vector.double().flatten()
     new = old - rows.T @ (rows @ old)
+
     # Scaled back to length 1, a rest this small would be rounding noise.
     if float(new.norm()) < 1e-3:
         raise DataError(
@@ -103,6 +104,7 @@ def conditioned(
     vector = unit(new).reshape(direction.vector.shape)
     sigma = measure_sigma(vector, generator)
     mean = sample_w(generator).mean(dim=0).cpu()[None, None].expand(1, generator.num_ws, -1)
+
     # Sigma changes with the vector, so the distance from the mean is kept in sigmas and not in raw
     # units.
     before = float(direction.score(mean)) / direction.sigma

@@ -38,6 +38,7 @@ def factorised(generator: Generator, count: int = 20, *, layers: Layers = None) 
     affines = generator.synthesis.affines[first : last + 1]
     weights = torch.cat([affine.weight.detach().cpu().double() for affine in affines])
     rows = F.normalize(weights, dim=1)  # a row of zeros stays one
+
     # The largest eigenvectors of A^T A maximise |A n| over unit vectors n (SeFa, eq. 8).
     values, vectors = _eigenvectors(rows.T @ rows)
     reports = [

@@ -37,6 +37,7 @@ def quality(
     scores = predictions(estimator, x, labels, folds, binary, fitted_one)
     each = [figure(labels[test], s, binary) for (_, test), s in zip(folds, scores, strict=True)]
     rng = np.random.default_rng(0)
+
     # What a probe reaches with meaningless labels shows how much of its quality is chance.
     shuffled = rng.permutation(labels)
     lost = [
@@ -50,12 +51,14 @@ def quality(
             lost, predictions(estimator, x, shuffled, lost, binary, fitted_one), strict=True
         )
     ]
+
     # Whole groups are drawn, as the samples of one person are not independent.
     members = (
         np.unique(list(groups), return_inverse=True)[1]
         if groups is not None
         else np.arange(len(labels))
     )
+
     # The held-out scores are resampled and not the training: 200 more fits would take minutes.
     low, high = np.quantile(
         _resampled(labels, folds, scores, members, binary, rng) or [float(np.mean(each))],
@@ -178,6 +181,7 @@ def gain_of_doubling(curve: Sequence[tuple[int, float]]) -> float | None:
         return None
     if high <= low:
         return None  # more labels did not help here; that says nothing of still more
+
     # The last two points need not lie a factor of two apart.
     factor = max((1 - high) / (1 - low), 0.0) ** (np.log(2) / np.log(after / before))
     return round(max(float((1 - high) * (1 - factor)), 0.0), 4)
@@ -239,6 +243,7 @@ def propose_layers(effects: Sequence[float], share: float = 0.9) -> tuple[int, i
     values = np.maximum(values if values.sum() >= 0 else -values, 0)
     if not values.sum() > 0:
         raise DataError("no layer has any effect")
+
     # Shortest first: fewer layers have fewer side effects.
     for length in range(1, len(values) + 1):
         for first in range(len(values) - length + 1):

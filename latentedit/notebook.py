@@ -412,6 +412,7 @@ def _checked_crop(crop: Any, image: Image.Image) -> tuple[float, float, float]:
         left, top, size = (float(number) for number in crop)
     except (TypeError, ValueError) as error:
         raise ArgumentError.of("crop", expected, crop) from error
+
     inside = left < image.width and top < image.height and left + size > 0 and top + size > 0
     if not (1 <= size <= 3 * max(image.size) and inside):
         raise ArgumentError.of("crop", expected, (left, top, size))

@@ -72,6 +72,7 @@ class Discovery:
         folder = self.folder(name)
         table = folder / LABELS
         model = self.session.model
+
         if not table.is_file():
             write_samples(
                 model.generator,
@@ -83,11 +84,13 @@ class Discovery:
                 attributes=[name],
                 progress=report,
             )
+
         self.leave()
         with ExitStack() as stack:
             stack.enter_context(labelled_alone(table))
             desk = Desk(Labelling(table, name))
             self._held = stack.pop_all()
+
         self.desk = desk
         self.name = name
         return desk
@@ -120,12 +123,14 @@ class Discovery:
         session = self.session
         if desk is None:
             raise ArgumentError("label some faces first")
+
         state = desk.state()
         if min(state["yes"], state["no"]) < LEAST:
             raise DataError(
                 f"a slider needs at least {LEAST} faces of each kind; there are {state['yes']} "
                 f"yes and {state['no']} no"
             )
+
         generator = session.model.generator
         labels = read_labels(self.folder(name) / LABELS, name)
         latents = [load_latent(path) for path in labels.paths]
@@ -161,6 +166,7 @@ class Discovery:
         known = self.session.sliders
         if direction.name in known and known[direction.name].group not in ("Yours", "Unnamed"):
             raise ArgumentError(f"a bundled slider is called {direction.name}; choose another name")
+
         place = free_file(folder, direction.name, ".safetensors")
         name = place.stem
         if name != direction.name:
@@ -185,6 +191,7 @@ class Discovery:
             found = factorised(generator, COMPONENTS)
         else:
             raise ArgumentError(f"components are of pca or sefa, got {kind!r}")
+
         folder = self.session.keeper.hidden / UNNAMED
         sliders = []
         for direction in found:
@@ -192,6 +199,7 @@ class Discovery:
             if not place.is_file():
                 direction.save(place)
             sliders.append(slider_of(direction, file=place, group="Unnamed", by_name=False))
+
         for slider in sliders:
             self.session.add_slider(slider, quiet=True)
         self.session.tell("sliders")

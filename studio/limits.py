@@ -52,6 +52,7 @@ class Limits:
 
         if face.latent.safe is not None:
             return False
+
         shipped = {
             name: s.direction for name, s in sliders.items() if s.group not in ("Yours", "Unnamed")
         }

@@ -150,6 +150,7 @@ class Newest(Generic[J]):
                 self._changed.wait_for(lambda: self._waiting is not None or self._closed)
                 if self._closed or self._waiting is None:
                     return
+
                 job = self._waiting.job
                 self._waiting = None
                 self._busy = True

@@ -155,6 +155,7 @@ class PhotoSearch:
             tuning = projector.tune(self.target, result.ws, result.noise, chosen, tuned)
         except StoppedError:
             return latent
+
         tuning.put_into(latent)
         return latent
 

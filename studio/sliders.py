@@ -108,6 +108,7 @@ def reported_range(direction: Direction) -> tuple[float, float] | None:
         or not all(isinstance(end, int | float) for end in whole)
     ):
         return None
+
     low, high = (float(min(max(end, -1000), 1000)) for end in whole)
     return (low, high) if low <= 0 <= high else None
 
@@ -137,6 +138,7 @@ def sliders_of(fingerprint: str, *folders: tuple[Path, str]) -> dict[str, Slider
             and not (name in found and group == "Unnamed")
         ):
             found[name] = slider_of(direction, name=name, file=file, group=group, by_name=by_name)
+
     return in_order(found)
 
 

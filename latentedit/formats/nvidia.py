@@ -135,9 +135,11 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
     resolution = max(blocks)
     layer = blocks[resolution]["_modules"]["conv1"]
     _check_layers(path, blocks)
+
     # The file records how the network was built, but its tensors decide: derived projects changed
     # one and not the other.
     tensors = record_tensors(record)
+
     # Widths are read from the tensors, as many networks do not follow the usual formula.
     widths = {r: tensors[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
     config = GeneratorConfig(

@@ -57,6 +57,7 @@ def save_nvidia(path: str | os.PathLike[str], model: Model, code: Code | None = 
     alias_free = config.alias_free is not None
     if alias_free and code == "stylegan2-ada":
         raise ArgumentError("the code of stylegan2-ada-pytorch has no StyleGAN3 networks")
+
     for wrong, what in (
         (config.architecture == "stylegan1", "the first StyleGAN"),
         (bool(config.channel_widths), "numbers of feature maps that follow no rule"),
@@ -68,6 +69,7 @@ def save_nvidia(path: str | os.PathLike[str], model: Model, code: Code | None = 
     code = code or ("stylegan3" if alias_free else "stylegan2-ada")
     notes = []
     discriminator = model.discriminator
+
     if discriminator is not None:
         problem = _problem(discriminator.config)
         if problem:
@@ -75,6 +77,7 @@ def save_nvidia(path: str | os.PathLike[str], model: Model, code: Code | None = 
                 f"left out: the discriminator, as NVIDIA's pickles have no place for {problem}"
             )
             discriminator = None
+
     if discriminator is None:
         notes.append(
             "their loader asks for a discriminator, and there is none to write;"
@@ -205,6 +208,7 @@ class _Modules:
             parts["embed"] = self.linear(f"{prefix}.embed")
         else:
             attributes["embed"] = None
+
         given = {**sizes, "num_layers": count, "lr_multiplier": multiplier}
         buffers: dict[str, Tensor | None] = (
             {"w_avg": self.state[f"{prefix}.w_avg"]} if averaged else {}
@@ -253,6 +257,7 @@ class _StyleGAN2:
             config.mapping_lr_multiplier,
             True,
         )
+
         # stylegan3's code takes the options of the synthesis one by one.
         inner = options if self.code == "stylegan3" else {"synthesis_kwargs": options}
         attributes = {
@@ -336,6 +341,7 @@ class _StyleGAN2:
             "activation": "lrelu",
             "conv_clamp": self.config.conv_clamp,
         }
+
         # Their layers without upsampling have the usual filter, which they do not use.
         taps = self.taps if up > 1 else USUAL_TAPS
         buffers: dict[str, Tensor | None] = {
@@ -452,6 +458,7 @@ class _Discriminator:
             parts["mapping"] = self.modules.mapping(
                 "mapping", sizes, config.mapping_layers, 0.01, False
             )
+
         attributes = {
             **given,
             "img_resolution_log2": config.resolution.bit_length() - 1,
@@ -478,6 +485,7 @@ class _Discriminator:
             parts["skip"] = _plain_convolution(
                 self.modules, f"{prefix}.skip", down=2, taps=self.taps
             )
+
         given = {
             "in_channels": 0 if first else inside,
             "resolution": resolution,
@@ -523,6 +531,7 @@ class _Discriminator:
             )
         else:
             attributes["mbstd"] = None
+
         parts["conv"] = _plain_convolution(
             self.modules, "b4.conv", activation="lrelu", clamp=config.conv_clamp
         )

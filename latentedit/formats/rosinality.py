@@ -45,6 +45,7 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
 
     assert isinstance(state, dict)
     config = _generator_config(path, state)
+
     # The mean w is beside the network there, and not in it.
     average = found.get("latent_avg")
     if not isinstance(average, Tensor | None):

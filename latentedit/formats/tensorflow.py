@@ -374,6 +374,7 @@ def _projection(
     }
     # Their learning rate multiplier is another one than ours, which the weights make up for.
     given_rate = settings["mapping_lrmul"]
+
     # Effective weights are stored weights times the multiplier, so that the product stays the same.
     factor = np.float32(float(given_rate) / LABEL_RATE)
     for layer in range(config.mapping_layers):

@@ -41,6 +41,7 @@ def catalogue() -> dict[str, Entry]:
                 else f"{network['name']}{Path(file).suffix}"
             )
             entries[network["name"]] = Entry(file=name, address=address, **network, **facts)
+
     return entries
 
 
@@ -60,6 +61,7 @@ def find(name: str, *, verified: bool = True) -> Path | None:
         raise NotFoundError(
             f"{name} is a published network that is not on this machine: {how(entry)}"
         )
+
     if verified:
         verify(entry)
     return entry.path

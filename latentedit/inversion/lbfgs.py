@@ -42,6 +42,7 @@ class QuasiNewton:
         slope = (step * self.gradient).sum(dim=1)
         finite = torch.isfinite(loss) & torch.isfinite(gradient).all(dim=1)
         accepted = finite & (loss <= self.loss + DECREASE * slope)
+
         # Points that were refused teach the curvature as well as others do.
         usable = finite & torch.isfinite(self.loss)
         self._learn(step, torch.where(usable[:, None], gradient - self.gradient, 0.0), usable)
@@ -53,6 +54,7 @@ class QuasiNewton:
         self.gradient = torch.where(accepted[:, None], gradient, self.gradient)
 
         direction = self._direction()
+
         # Old pairs can be wrong where the loss is not convex; then the gradient is the safe
         # direction.
         uphill = (direction * self.gradient).sum(dim=1) >= 0
@@ -66,6 +68,7 @@ class QuasiNewton:
         product = (step * change).sum(dim=1)
         # A pair of negative curvature would make the estimated matrix indefinite.
         usable = usable & (product > 1e-8 * step.norm(dim=1) * change.norm(dim=1)) & (product > 0)
+
         # The only number of a step that is read from the device.
         if not bool(usable.any()):
             return

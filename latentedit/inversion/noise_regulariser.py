@@ -57,6 +57,7 @@ def whiten(maps: list[Tensor], sweeps: int) -> None:
             total = torch.stack(
                 [size / 8 * squared.sum() for size, squared in _autocorrelations(leaves)]
             ).sum()
+
         gradients = torch.autograd.grad(total, leaves)
         with torch.no_grad():
             for map_, gradient in zip(maps, gradients, strict=True):

@@ -276,6 +276,7 @@ def choose(
         raise ArgumentError.of(
             "perceptual distance", f"{', '.join(KINDS[:-1])} or {KINDS[-1]}", kind
         )
+
     file = Path(weights) if weights is not None else backbone()
     if kind == "lpips" or (kind == "auto" and file is not None):
         if file is None:

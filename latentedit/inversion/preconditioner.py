@@ -120,6 +120,7 @@ class Curvature:
 
         # The squares of singular values are the curvatures, and float32 would lose the small ones.
         stacked = torch.cat(gradients).double() / probes**0.5
+
         # The probes number far fewer than the coordinates of W+, so their products have a low rank:
         # the factors hold all that was measured.
         _, strength, directions = torch.linalg.svd(stacked, full_matrices=False)

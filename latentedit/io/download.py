@@ -136,8 +136,10 @@ def fetch(
                 f"its SHA-256 is {found}, expected {wanted}; delete it and download it again",
                 path=entry.path,
             )
+
         _write_record(entry, found, entry.path.stat().st_size)
         return entry.path, False
+
     if entry.by_hand:
         raise NotFoundError(f"{entry.name} cannot be downloaded automatically: {how(entry)}")
 
@@ -155,6 +157,7 @@ def fetch(
                     f"its SHA-256 is {found}, expected {expected}; nothing was kept",
                     path=entry.address,
                 )
+
             _write_record(entry, found, part.stat().st_size)
             os.replace(part, entry.path)
             _notes(part).unlink(missing_ok=True)
@@ -222,6 +225,7 @@ def _transfer(entry: Download, part: Path, progress: Progress | None, size: int 
         error.close()
         if error.headers.get("Content-Range") == f"bytes */{there}":
             return  # all of it is there, and only the last step was missing
+
         part.unlink()
         _transfer(entry, part, progress, size)
         return
@@ -231,6 +235,7 @@ def _transfer(entry: Download, part: Path, progress: Progress | None, size: int 
             raise DownloadError(
                 f"the server sent a web page instead of the file; {_put(entry)}", path=entry.address
             )
+
         resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
             f"bytes {there}-"
         )
@@ -239,6 +244,7 @@ def _transfer(entry: Download, part: Path, progress: Progress | None, size: int 
                 f"the server sent another part of the file than asked for; delete {part}",
                 path=entry.address,
             )
+
         length = answer.headers.get("Content-Length")
         start = there if resumed else 0
         total = start + int(length) if length and length.isdecimal() else None
@@ -256,6 +262,7 @@ def _transfer(entry: Download, part: Path, progress: Progress | None, size: int 
             raise DownloadError(
                 f"{total / 2**30:.0f} GiB, more than any published file", path=entry.address
             )
+
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         if mark and not mark.startswith("W/"):
             write_bytes(_notes(part), json.dumps({"version": mark}).encode())
@@ -282,6 +289,7 @@ def _transfer(entry: Download, part: Path, progress: Progress | None, size: int 
             f"the server sent {count} bytes, which is not the file; {_put(entry)}",
             path=entry.address,
         )
+
     if total is not None and count != total:
         raise DownloadError(
             f"the download was interrupted after {count:,} of {total:,} bytes; run the command "

@@ -136,6 +136,7 @@ class _Writer:
             self.write(OrderedDict())
             self.put(b"tR")
             return
+
         plain = value.detach().to("cpu", torch.float32).contiguous()
         self.name(TENSOR)
         self.put(b"(")

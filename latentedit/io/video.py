@@ -63,6 +63,7 @@ def save_video(
     first = next(frames, None)
     if first is None:
         raise ArgumentError("there are no images for a video", path=path)
+
     everything = itertools.chain([first], frames)
 
     with replacing(path) as temporary:

@@ -65,6 +65,7 @@ def edit_holding(
     wanted = torch.tensor(
         [amount * d.sigma for d, amount, _ in moves] + [0.0] * len(held), dtype=torch.float64
     )
+
     # Correlations and not products of gradients: the limit must not depend on the lengths of
     # directions.
     lengths = gradients.norm(dim=1)

@@ -94,6 +94,7 @@ def arc(a: Tensor, b: Tensor, share: float) -> Tensor:
     angle = torch.acos((one @ two).clamp(-1, 1))
     if not STRAIGHT < float(angle) < torch.pi - STRAIGHT:
         return torch.lerp(a, b, share)
+
     direction = (torch.sin((1 - share) * angle) * one + torch.sin(share * angle) * two) / torch.sin(
         angle
     )
@@ -117,6 +118,7 @@ def through_latents(generator: Generator, latents: Sequence[Latent], course: Cou
         raise ArgumentError(
             "a path in z goes through random faces: a latent file has no z", argument="kind"
         )
+
     count = len(latents)
     positions = course.positions(count)
     curve: Tensor | None = None
@@ -162,6 +164,7 @@ def through_seeds(generator: Generator, seeds: Seeds, course: Course) -> Walk:
 
     if course.kind not in IN_Z:
         return through_latents(generator, [mapped(z) for z in corners], course)
+
     positions = course.positions(len(corners))
     between = arc if course.kind == "spherical" else torch.lerp
 

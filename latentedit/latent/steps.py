@@ -74,6 +74,7 @@ def move_styles(
     step = amount * direction.sigma * _style_step(generator, direction, layers)
     sizes = [size for _, size in generator.synthesis.style_layers]
     steps = step.split(sizes)
+
     # An edit of a latent without offsets begins with zeros, which need not be added.
     if not styles:
         return [part[None].clone() for part in steps]

@@ -135,6 +135,7 @@ def style_statistics(generator: Generator) -> tuple[Tensor, Tensor]:
     count = 0
     total = torch.zeros(())
     squares = torch.zeros(())
+
     for w in sample_w(generator).split(1000):
         styles = generator.synthesis.styles(w[:, None].expand(-1, generator.num_ws, -1))
         # Sums of squares of thousands of values lose too much in float32.
@@ -144,6 +145,7 @@ def style_statistics(generator: Generator) -> tuple[Tensor, Tensor]:
         squares = squares + values.square().sum(dim=0)
 
     mean = total / count
+
     # The difference of two close numbers may fall below 0 by rounding.
     variance = (squares / count - mean.square()).clamp(min=0)
     return mean.float(), variance.sqrt().float()

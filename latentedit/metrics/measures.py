@@ -53,6 +53,7 @@ def measure(
     """
     check_metrics(metrics)
     generator = model.generator
+
     # A generator is trained to please that discriminator, so its features would flatter it.
     if features.belongs_to is not None and features.belongs_to == model.provenance.get(
         "started_from"

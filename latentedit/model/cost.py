@@ -159,6 +159,7 @@ def _lpips(resolution: int) -> tuple[float, float, float]:
     flop = 0.0
     kept = 0.0
     weights = 0.0
+
     for count, channels in VGG_BLOCKS:
         for _ in range(count):
             flop += 2 * 9 * inputs * channels * side**2
@@ -184,6 +185,7 @@ def count_work(run: Callable[[], object]) -> tuple[float, float, float]:
     largest = _Largest()
     with largest, FlopCounterMode(display=False) as counter, hooks:
         run()
+
     # By storage: several tensors may be views of the same memory.
     storages = {
         tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()

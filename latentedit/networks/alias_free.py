@@ -105,9 +105,11 @@ def filtered_layers(config: GeneratorConfig) -> list[FilteredLayer]:
         options.first_stopband
         * (last_cutoff * options.last_stopband / options.first_stopband) ** share
     )
+
     # The lowest power of two that the stopband allows (Nyquist), as up- and downsampling work by
     # whole factors.
     rates = np.exp2(np.ceil(np.log2(np.minimum(2 * stopbands, config.resolution)))).astype(int)
+
     # Where the rate leaves room, the transition band uses it: wider bands need shorter filters.
     widths = np.maximum(stopbands, rates / 2) - cutoffs
     sizes = rates + 2 * options.margin

@@ -23,6 +23,7 @@ class Generator(nn.Module):
         self.config = config
         self.label_frequencies: list[float] | None = None
         """Share of the training images with each label, if known."""
+
         # Three classes with the same methods; a common base class would have nothing in it.
         self.synthesis: Any = _synthesis(config)
         """A `SynthesisNetwork`, `AdaINSynthesis` or `AliasFreeSynthesis`; all have ``num_ws``,

@@ -132,6 +132,7 @@ class Conv2d(nn.Module):
         scale = gain * (LRELU_GAIN if self.activation else 1.0)
         weight = (self.weight * (self.weight_gain * scale)).to(x.dtype)
         bias = None if self.bias is None else (self.bias * scale).to(x.dtype)
+
         # R1 and path length differentiate a gradient, for which PyTorch's own form of a convolution
         # is slow.
         if is_differentiated_twice() and prefers_own_gradients(x.device):

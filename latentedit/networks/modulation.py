@@ -70,6 +70,7 @@ def modulated_layer(
     after = demodulation(weight, styles) * gain
     noise = None if noise is None else noise.to(x.dtype)
     bias = bias.to(x.dtype)
+
     # The hand-written gradient cannot be differentiated again; path length needs that.
     if is_differentiated_twice():
         return _composed(x, weight, styles, after, noise, bias, up, filter)
@@ -216,6 +217,7 @@ class _Layer(torch.autograd.Function):
             y = _fused_layer(x, weight, before, after, noise, bias, up, filter)
         else:
             y = _plain_layer(x, weight, before, after, noise, bias, up, filter)
+
         # No intermediate result: activations are what training at high resolutions runs out of
         # memory for.
         ctx.save_for_backward(x, weight, before, after, noise, bias, filter, y)
@@ -242,6 +244,7 @@ class _Layer(torch.autograd.Function):
 
         x, weight, before, after, noise, bias = inputs
         to_x, to_weight, to_before, to_after, to_noise, to_bias = ctx.needs_input_grad[:6]
+
         # A gradient in another order of memory would be copied by every operation that follows.
         if x.is_contiguous(memory_format=torch.channels_last):
             gradient = gradient.contiguous(memory_format=torch.channels_last)

@@ -87,6 +87,7 @@ class Replayed:
             # Graphs read from fixed addresses: inputs are copied to where the captured kernels
             # look.
             own.copy_(given.detach())
+
         self.graphs.run(self, self._work)
         return self._results
 

@@ -332,6 +332,7 @@ class AugmentPipe(nn.Module):
 
         p = self.p
         identity = torch.eye(4, device=draw.device, dtype=draw.dtype)
+
         # The grey axis, about which hue turns and along which brightness moves.
         ramp = identity[:3].sum(dim=0)  # 1 1 1 0
         along = torch.outer(ramp, ramp) / 3

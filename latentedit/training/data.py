@@ -454,6 +454,7 @@ def load_pictures(path: str | os.PathLike[str], in_memory: int = IN_MEMORY) -> P
 
     labels, label_names = _read_labels(source, names)
     first = _decode(source, names[0])
+
     # Decoding takes longer than training at small sizes, so what fits into memory is decoded once.
     if len(names) * first.nbytes > in_memory:
         return StoredPictureSet(source, names, first.shape, labels, label_names)

@@ -167,6 +167,7 @@ def train(
     started = reported = time.monotonic()
     seconds_before = trainer.seconds
     images_before = trainer.images_seen
+
     # The next multiple, so that a resumed run has its snapshots at the same places.
     next_snapshot = (
         (trainer.images_seen // int(config.snapshot_kimg * 1000) + 1) * config.snapshot_kimg * 1000

@@ -101,10 +101,12 @@ class Trainer:
 
         self._check_growing()
         self.rounds = self._rounds()
+
         # Gradients are switched on for the network of a pass only, so that none are computed in
         # vain.
         self.g.requires_grad_(False)
         self.d.requires_grad_(False)
+
         # Images are rendered with the average of the weights, which varies less from step to step
         # (Karras et al. 2018).
         self.g_ema = copy.deepcopy(self.g).eval()
@@ -169,6 +171,7 @@ class Trainer:
         for network in (self.g.synthesis, self.g_ema.synthesis, self.d):
             if isinstance(network, Growing):
                 network.set_lod(lod)
+
         # Adam's moments belong to the gradients of other networks then.
         if (math.floor(lod), math.ceil(lod)) != (math.floor(before), math.ceil(before)):
             self.g_optimizer.state.clear()
@@ -296,6 +299,7 @@ class Trainer:
         self._grow()
         self.load()
         passes: dict[str, Callable[[], None]] = {"main": lambda: self._main_pass(self.real())}
+
         # Lazy: the regularisers change slowly, and computing them every 4th and 16th step costs
         # little quality.
         if config.path_weight and self.steps % config.path_interval == 0:

@@ -24,6 +24,7 @@ class DiscoverPart:
         self.attribute = ""
         self.new_name = ""
         self._listed: list[str] = []
+
         with stage:
             self.stage = Tag("div", "part")
             with self.stage:
@@ -33,6 +34,7 @@ class DiscoverPart:
                     Tag("p", text=INVITATION)
                 self.question = Tag("div", hidden=True, style="display:contents")
                 self.report = Tag("div", hidden=True)
+
         with panel:
             self.panel = Tag("section", "part", aria_label="Discover")
             with self.panel:
@@ -74,6 +76,7 @@ class DiscoverPart:
                         lambda: self._components("sefa"),
                         title="Eigenvectors of the styles",
                     )
+
                 self.names = Tag("div", "choices", hidden=True)
                 with self.names:
                     self.which = Field("Component", self._which, tag="select", id="component")
@@ -85,6 +88,7 @@ class DiscoverPart:
                             lambda: view.start(self.discovery.drop_components),
                             kind="quiet",
                         )
+
         self.chosen = ""
 
     def show(self, on: bool) -> None:
@@ -179,6 +183,7 @@ class DiscoverPart:
         self.question.show(False)
         self.report.clear()
         self.report.show(True)
+
         with (
             self.report,
             Tag("div", "report-card", style="max-width:38rem;margin:auto;background:var(--card)"),
@@ -197,6 +202,7 @@ class DiscoverPart:
                     with Tag("tr"):
                         Tag("td", text=name)
                         Tag("td", text=value)
+
             with Tag("div", "row"):
                 button("Try it", lambda: self.view.goto("edit"), kind="primary")
                 button("Label more", self._again, kind="quiet")
@@ -272,6 +278,7 @@ def report_lines(slider: Slider) -> list[tuple[str, str]]:
             )
             if isinstance(report.get(f"{key}_shuffled"), int | float):
                 found.append(("The same with shuffled answers", f"{report[f'{key}_shuffled']:.2f}"))
+
     if report.get("samples"):
         found.append(("Answers", str(report["samples"])))
     if isinstance(report.get("angle"), int | float):
@@ -285,6 +292,7 @@ def report_lines(slider: Slider) -> list[tuple[str, str]]:
                 ", ".join(f"{name} {leaks[name]:+.1f}" for name in moved[:5]),
             )
         )
+
     return found
 
 

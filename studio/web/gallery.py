@@ -18,6 +18,7 @@ class GalleryPart:
         self.psi = 0.7
         self._drawn: tuple[int, float] | None = None
         self._run = 0
+
         with stage:
             self.stage = Tag("div", "part")
             with self.stage:
@@ -25,6 +26,7 @@ class GalleryPart:
                     Tag("h2", text="Random faces")
                     self.busy = Tag("span", "busy", "Drawing …", hidden=True, role="status")
                 self.tiles = Tag("div", "tiles")
+
         with panel:
             self.panel = Tag("section", "part", aria_label="Gallery")
             with self.panel:
@@ -47,6 +49,7 @@ class GalleryPart:
                     )
                     variety.box.classes("grow")
                     self.psi_text = variety.title
+
                 hint("Small: typical faces, few faults. 1: as varied as the training photos.")
                 with Tag("div", "row"):
                     button("Previous", lambda: self._turn(-COUNT))
@@ -105,6 +108,7 @@ class GalleryPart:
                     Tag("img", src=data_url(data), alt="")
                     Tag("span", "caption", str(seed), aria_hidden="true")
                 tile.click(lambda: self._open(seed, psi))
+
             self._next(run, number + 1)
 
         self.view.start(draw, place)

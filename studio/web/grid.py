@@ -32,6 +32,7 @@ class GridPart:
         self.rows: list[list[Tensor]] = []
         self._run = 0
         self._names: tuple[str, ...] = ()
+
         with stage:
             self.stage = Tag("div", "part")
             with self.stage:
@@ -44,6 +45,7 @@ class GridPart:
                         "then draw.",
                     )
                 self.table = Tag("div", "table", hidden=True)
+
         with panel:
             self.panel = Tag("section", "part", aria_label="Grid")
             with self.panel:
@@ -60,6 +62,7 @@ class GridPart:
                             "step": step,
                         }
                         Field(label, calls(self._set, name), **facts)
+
                 self.go = button("Draw", self._draw, kind="primary large", sign="grid")
                 self.bar = Tag("progress", max="100", value="0", aria_label="Drawing", hidden=True)
                 self.saves = Tag("div", "row", hidden=True)
@@ -106,6 +109,7 @@ class GridPart:
             value = float(text)
         except (TypeError, ValueError):
             return
+
         setattr(
             self,
             name,
@@ -160,6 +164,7 @@ class GridPart:
             f"max-width:calc((100dvh - 9rem) * {columns} / {max(len(rows), 1)} + 3rem)"
         )
         self.table.show(True)
+
         with self.table:
             Tag(
                 "p",

@@ -144,6 +144,7 @@ class Guard:
         must = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         if (must and len(origins) != 1) or any(origin != f"http://{host}" for origin in origins):
             raise RefusedError(403, "Only the studio's own page can send this.")
+
         site = headers.get("sec-fetch-site", ["none"])[0]
         opening = (
             headers.get("sec-fetch-mode", [""])[0] == "navigate"
@@ -164,6 +165,7 @@ class Guard:
             or scope["path"].rstrip("/") != self.place
         ):
             return False
+
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("key")
         if given is None:
             return False

@@ -35,6 +35,7 @@ class MixPart:
             self.stage = Tag("div", "part")
             with self.stage, Tag("div", "viewer"), Tag("div", "frame"):
                 self.image = Tag("img", alt="The mixture of both faces")
+
         with panel:
             self.panel = Tag("section", "part", aria_label="Mix")
             with self.panel:
@@ -47,6 +48,7 @@ class MixPart:
                         text="Open a second face: another photo, or one of the gallery. They all "
                         "show up here.",
                     )
+
                 self.tiles = Tag("div", "tiles")
                 choices("mix", "Way of mixing", WAYS, self.way, self._way)
                 share = range_field("Share of the other face: 50 %", self._share, 0, 1, 0.5)
@@ -61,6 +63,7 @@ class MixPart:
                         "Save the way as GIF", lambda: self._save(".gif"), title="There and back"
                     )
                     self.mp4 = button("MP4", lambda: self._save(".mp4"), title="The same as a film")
+
                 self.busy = Tag("span", "busy", "Drawing …", hidden=True, role="status")
 
     def show(self, on: bool) -> None:
@@ -152,6 +155,7 @@ class MixPart:
         pair = self._pair()
         if pair is None:
             return
+
         share = self.share if self.way == "share" else None
         layers = self.layers
         name = f"{pair[0].name}-{pair[1].name}"[:60]
@@ -167,6 +171,7 @@ class MixPart:
         pair = self._pair()
         if pair is None:
             return
+
         self.busy.show(True)
 
         def save() -> tuple[Path, str]:

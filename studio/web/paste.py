@@ -23,6 +23,7 @@ class PastePart:
         self.difference = True
         self.pasting: Pasting | None = None
         self._wanted = 0
+
         with stage:
             self.stage = Tag("div", "part")
             with self.stage:
@@ -31,6 +32,7 @@ class PastePart:
                     icon("paste")
                     self.why = Tag("p", text="")
                 self.image = Tag("img", "big", alt="The photo with the edited face", hidden=True)
+
         with panel:
             self.panel = Tag("section", "part", aria_label="Paste back")
             with self.panel:
@@ -54,6 +56,7 @@ class PastePart:
                         text="The photo keeps its own sharpness: only what the sliders moved is "
                         "added.",
                     )
+
                 with Tag("div", "row"):
                     self.save = button("Save the photo", self._save, kind="primary", sign="save")
                 self.command = command_box("paste-command", 5)
@@ -129,6 +132,7 @@ class PastePart:
         difference = self.difference
         if pasting is None:
             return
+
         name = f"{suggested_name(self.view.session)}-in-photo"
 
         def save() -> Path:

@@ -82,8 +82,10 @@ async def _body(request: Request) -> dict[str, Any] | Response:
         data = await request.body()
     except ClientDisconnect:  # the guard has cut it
         return too_long
+
     if len(data) > LARGEST_ANSWER:
         return too_long
+
     try:
         body = parse_json(data, LARGEST_ANSWER)
     except Error:

@@ -46,6 +46,7 @@ def listening(port: int) -> socket.socket:
         raise OutputError(
             f"cannot listen on port {port}: {getattr(error, 'strerror', None) or error}"
         ) from error
+
     return found
 
 
@@ -59,6 +60,7 @@ def most_strangers() -> int:
         taken = len(os.listdir("/dev/fd"))
     except (ImportError, OSError):  # Windows has no such limit
         return STRANGERS
+
     if most == resource.RLIM_INFINITY:
         return STRANGERS
     return min(max((most - taken - WAITING) // 2, FEWEST), STRANGERS)
@@ -173,6 +175,7 @@ class Studio:
             return True
         finally:
             self._socket.close()
+
         return False
 
     def close(self) -> None:

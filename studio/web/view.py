@@ -77,6 +77,7 @@ class View:
             self._marks()
         elif what == "trouble":
             self.toast(self.session.trouble, "bad")
+
         with self.client:
             for part in self.parts:
                 part.refresh(what)
