@@ -4,6 +4,8 @@ Only what users call is used here, so that the same file times an earlier checko
 (`speed.py --package`).
 """
 
+import csv
+import os
 import subprocess
 import sys
 import tempfile
@@ -277,6 +279,58 @@ def probe(kind: str) -> Case:
     )
 
 
+PHOTOS = 2000
+"""Photographs that `fitting_photos` takes."""
+
+
+def fitting_photos() -> Case:
+    """``latentedit directions fit`` from 2,000 labelled photographs, with nothing in the cache.
+
+    The portraits of ``../shared``, or the demo's portrait so often; every other one of these is
+    darker, and labelled so.
+    """
+    folder = Path(tempfile.mkdtemp())
+    rows = [("file", "label", "person"), *(_portraits() or _darkened(folder))]
+    with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+    line = [sys.executable, "-m", "latentedit.cli.main", "directions", "fit"]
+    line += [str(folder / "labels.csv"), "--column", "label", "--group", "person", "--aligned"]
+    line += ["--out", str(folder / "found.safetensors")]
+
+    def work() -> None:
+        with tempfile.TemporaryDirectory() as cache:
+            variables = {**os.environ, "LATENTEDIT_CACHE": cache}
+            subprocess.run(line, check=True, capture_output=True, env=variables)
+
+    return Case([(1, work)], convolutions=False, limit=90.0, rounds=1)
+
+
+def _portraits() -> list[tuple[str, str, str]]:
+    """File, whether it shows glasses, and person; empty where ``../shared`` is missing."""
+    portraits = Path(__file__).parents[2] / "shared" / "data" / "portraits"
+    if not portraits.is_dir():
+        return []
+    with open(portraits / "train.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["glasses"]][:PHOTOS]
+    return [(str(portraits / "train" / row["file"]), row["glasses"], row["person"]) for row in rows]
+
+
+def _darkened(folder: Path) -> list[tuple[str, str, str]]:
+    from PIL import Image
+
+    from latentedit.cli.demo import portrait
+
+    image = np.asarray(Image.open(portrait()).convert("RGB").resize((128, 128)))
+    rows = []
+    for number in range(PHOTOS):
+        grain = np.random.default_rng(number).normal(0, 8, image.shape) - 20 * (number % 2)
+        path = folder / f"{number}.png"
+        Image.fromarray((image + grain).clip(0, 255).astype(np.uint8)).save(path)
+        rows.append((str(path), str(number % 2), str(number)))
+    return rows
+
+
 def principal_components() -> Case:
     """PCA of a million w of 512 dimensions, drawing them included."""
     from latentedit.directions import principal_components as run
@@ -314,4 +368,5 @@ CASES: dict[str, Callable[[], Case]] = {
     "probe-ridge-100k": lambda: probe("ridge"),
     "probe-logistic-100k": lambda: probe("logistic"),
     "pca-1M": principal_components,
+    "fit-2000-photos": fitting_photos,
 }

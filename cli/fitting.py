@@ -144,10 +144,8 @@ def label_options(function: Any) -> Any:
 @click.option("--layers", help="Layers to analyse and to edit: 0-3, coarse, middle or fine.")
 @click.option(
     "--samples",
-    default=6000,
-    show_default=True,
     type=click.IntRange(100, MOST),
-    help="Number of random images to score.",
+    help="Number of random images to score.  [default: 1000 for photos, 6000 for --classifier]",
 )
 @click.option(
     "--steps",
@@ -184,7 +182,7 @@ def fit(
     prepare: str,
     grey: bool,
     layers: str | None,
-    samples: int,
+    samples: int | None,
     steps: int,
     crop: str | None,
     aligned: bool,
@@ -313,7 +311,7 @@ class _Asked:
     aligned: bool
     method: str
     mirror: str
-    samples: int
+    samples: int | None
     steps: int
     confident: float | None
     common: dict[str, Any]
@@ -324,17 +322,18 @@ def _from_classifier(
     classifier: "OnnxClassifier", facts: dict[str, Any], name: str, asked: _Asked
 ) -> "Direction":
     from latentedit.directions import fit_from_scores
+    from latentedit.directions.transfer import SCORED_W
     from latentedit.latent.spaces import S, W, space_of
 
     if space_of(asked.common["space"]) not in (W, S):
         raise ArgumentError("a classifier scores random images in w; --space must be w or s here")
     share: dict[str, Any] = {"confident": asked.confident} if asked.confident is not None else {}
-    with progress_bar(asked.samples, "rendering", "image") as bar:
+    with progress_bar(asked.samples or SCORED_W, "rendering", "image") as bar:
         return fit_from_scores(
             classifier,
             generator=asked.model.generator,
             name=name,
-            samples=asked.samples,
+            samples=asked.samples or SCORED_W,
             provenance=facts,
             progress=lambda done, _: bar.update(done - bar.n),
             **share,
@@ -560,7 +559,9 @@ def _from_photos(images: "Tensor", labels: "LabelTable", name: str, asked: _Aske
         )
         if not transfer:
             return fit_from_inversions(photos, steps=asked.steps, **shared)
-        options = TransferOptions(samples=asked.samples)
+        options = TransferOptions()
+        if asked.samples:
+            options = replace(options, samples=asked.samples)
         if asked.confident is not None:
             options = replace(options, confident=asked.confident)
         return fit_from_photos(photos, options=options, **shared)

@@ -151,10 +151,13 @@ def refine(
         ends.append(labelled(asked, negative, swapped(negative, positive)))
 
     stay = [labelled(texts, values) for texts in others for values in _answers(texts)]
-    with progress_bar(len(ends) + len(stay), "training classifiers", "classifier") as bar:
-        scores = PhotoScores(
-            model.discriminator, ends, stay, lambda done, _: bar.update(done - bar.n)
-        )
+    with progress_bar(None, "training classifiers", "image") as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        scores = PhotoScores(model.discriminator, ends, stay, report)
 
     with progress_bar(steps, "refining", "step") as bar:
         found = refined(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from latentedit.directions.labelled_latents import LabelledLatents
     from latentedit.directions.labels import LabelTable, read_labels
     from latentedit.directions.pca import principal_components
+    from latentedit.directions.photo_classifier import PhotoClassifier, log_odds
     from latentedit.directions.probe import ProbeOptions, fit, fit_classes, fit_probe
     from latentedit.directions.refinement import PhotoScores, RefineOptions, refine
     from latentedit.directions.registry import find_direction, load_direction, shipped
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from latentedit.directions.sweeps import sweep_sheet
     from latentedit.directions.transfer import (
         LabelledPhotos,
-        PhotoClassifier,
         TransferOptions,
         fit_from_inversions,
         fit_from_photos,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         from_photos,
         from_scores,
         inverted_photos,
-        log_odds,
     )
     from latentedit.directions.validation import propose_layers
 
@@ -48,6 +47,7 @@ _ATTRIBUTES = {
     "labelled_latents": ["LabelledLatents"],
     "labels": ["LabelTable", "read_labels"],
     "pca": ["principal_components"],
+    "photo_classifier": ["PhotoClassifier", "log_odds"],
     "probe": ["ProbeOptions", "fit", "fit_classes", "fit_probe"],
     "refinement": ["PhotoScores", "RefineOptions", "refine"],
     "registry": ["find_direction", "load_direction", "shipped"],
@@ -56,7 +56,6 @@ _ATTRIBUTES = {
     "sweeps": ["sweep_sheet"],
     "transfer": [
         "LabelledPhotos",
-        "PhotoClassifier",
         "TransferOptions",
         "fit_from_inversions",
         "fit_from_photos",
@@ -65,7 +64,6 @@ _ATTRIBUTES = {
         "from_photos",
         "from_scores",
         "inverted_photos",
-        "log_odds",
     ],
     "validation": ["propose_layers"],
 }

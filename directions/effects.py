@@ -11,7 +11,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from torch import Tensor
 
 from latentedit.directions.direction import Direction
-from latentedit.directions.transfer import pooled_features
+from latentedit.directions.photo_features import pooled_features
 from latentedit.errors import ArgumentError, NotFoundError
 from latentedit.inversion.domain import Domain
 from latentedit.latent.editing import edit
@@ -226,7 +226,7 @@ def measure_effect(
                     ]
                 )
             )
-            features.append(pooled_features(discriminator, pictures))
+            features.append(pooled_features(discriminator, pictures).astype(np.float64))
 
         if progress:
             progress(number + 1, len(ordered))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentedit.directions.direction import Direction
-from latentedit.directions.transfer import PhotoClassifier, log_odds
+from latentedit.directions.photo_classifier import PhotoClassifier, log_odds
 from latentedit.errors import ArgumentError, DataError
 from latentedit.latent.editing import gradient_of_score
 from latentedit.latent.spaces import space_of
@@ -88,6 +88,15 @@ class PhotoScores:
         self.both = len(ends) == 2
         self.classifiers = []
         wanted = [*ends, *others]
+        works = [PhotoClassifier.work(len(images), "none") for images, _ in wanted]
+        total = round(sum(works))
+        reached = 0.0
+
+        def done(share: float) -> None:
+            nonlocal reached
+            reached += share
+            if progress:
+                progress(min(round(reached), total), total)
 
         for images, labels in wanted:
             if set(np.unique(labels)) != {0.0, 1.0}:
@@ -96,11 +105,10 @@ class PhotoScores:
                     "labels of 0 and 1"
                 )
             classifier = PhotoClassifier(
-                discriminator, images, labels, mirror="none", examine=False
+                discriminator, images, labels, mirror="none", examine=False, done=done
             )
             self.classifiers.append(classifier)
-            if progress:
-                progress(len(self.classifiers), len(wanted))
+            done(sum(works[: len(self.classifiers)]) - reached)
 
     def __call__(self, images: Tensor) -> Tensor:
         found = log_odds(self.classifiers, images)

@@ -16,8 +16,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from latentedit.directions.effects import question
+from latentedit.directions.photo_features import render_all
 from latentedit.directions.probe import probe
-from latentedit.directions.transfer import render_all
 from latentedit.formats.load_model import load_model
 from latentedit.latent.w_statistics import sample_w
 from latentedit.metrics import Judge, load_judge

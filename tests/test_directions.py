@@ -22,8 +22,21 @@ from latentedit.directions import (
 )
 from latentedit.directions.direction import check_generator
 from latentedit.directions.folds import splits
-from latentedit.directions.transfer import mirrored, render_all
+from latentedit.directions.photo_classifier import Axes, log_odds, mirrored
+from latentedit.directions.photo_features import (
+    FORMAT,
+    HALF,
+    VERSION,
+    WHOLE,
+    RandomFeatures,
+    cached_file,
+    photo_features,
+    pooled_features,
+    quick_view,
+    render_all,
+)
 from latentedit.errors import Error
+from latentedit.io.native_file import read_tensors, write_tensors
 from latentedit.latent.w_statistics import sample_w
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
@@ -163,6 +176,88 @@ def test_both_ways_from_photographs_find_brightness() -> None:
         step = d.vector * d.sigma * 2
         change = render_all(GENERATOR, w + step).mean() - render_all(GENERATOR, w - step).mean()
         assert float(change) > 0.05, d.report
+
+
+def test_pooled_features_random_images_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is not what the file's name says, or damaged, is measured anew."""
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path))
+    discriminator, w = tiny_discriminator(), sample_w(GENERATOR, 40, seed=3)
+
+    def seen() -> tuple[bool, np.ndarray]:
+        random, parts = RandomFeatures(GENERATOR, discriminator, w, 3), list[float]()
+        found = np.concatenate(list(random.batches(parts.append)))
+        assert sum(parts) == 40
+        return random.kept, found
+
+    expected = pooled_features(discriminator, render_all(GENERATOR, w))
+    kept, found = seen()
+    assert not kept
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    (path,) = (tmp_path / "random").iterdir()
+    kept, found = seen()
+    assert kept
+    assert np.abs(found - expected).max() <= np.ptp(expected, axis=0).max() / 255
+
+    good = read_tensors(path, FORMAT, VERSION)[1]
+    for name, tensor in (
+        ("step", -good["step"]),
+        ("low", good["low"][1:]),
+        ("levels", good["levels"].float()),
+        ("levels", good["levels"][:30]),
+    ):
+        write_tensors(path, FORMAT, VERSION, {}, {**good, name: tensor})
+        assert not seen()[0]
+    path.write_bytes(path.read_bytes()[:500])
+    assert not seen()[0]
+    assert seen()[0]
+    assert cached_file(GENERATOR, tiny_discriminator(seed=1), 40, 3) != path
+    assert cached_file(GENERATOR, discriminator, 40, 4) != path
+    assert cached_file(GENERATOR, discriminator, 40, 3, HALF) != path
+
+
+def test_large_images_are_seen_at_half_their_size() -> None:
+    """Every block averages to 8 x 8 positions where it has so many, and gradients reach the whole
+    image."""
+    discriminator = tiny_discriminator(resolution=128, channel_base=512, channel_max=8)
+    assert quick_view(discriminator) == HALF
+    assert quick_view(tiny_discriminator()) == WHOLE
+    images = torch.randn(3, 1, 128, 128, requires_grad=True)
+    found = photo_features(discriminator, images, HALF)
+    blocks = discriminator.features(torch.nn.functional.avg_pool2d(images, 2), halved=True)
+    assert [x.shape[-1] for x in blocks] == [32, 16, 8, 4, 2]
+    assert found.shape == (3, sum(x.shape[1] * min(8, x.shape[-1]) ** 2 for x in blocks))
+    found.square().sum().backward()
+    assert images.grad is not None
+    assert bool((images.grad != 0).all())
+    with pytest.raises(Error, match=r"\[N, 1, 64, 64\], got \[3, 1, 128, 128\]"):
+        discriminator.features(images, halved=True)
+
+    labels = np.array([0.0, 1.0, 1.0])
+    classifier = PhotoClassifier(
+        discriminator, images.detach(), labels, mirror="none", examine=False, view=HALF
+    )
+    odds = log_odds([classifier], images)[:, 0].detach().numpy()
+    np.testing.assert_allclose(odds, classifier.score(images.detach())[0], atol=1e-4)
+    assert (odds > 0).tolist() == [False, True, True]
+
+
+def test_principal_axes() -> None:
+    """All of them keep distances; some are those of the largest spread; a constant feature is left
+    alone."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(60, 5)) @ rng.normal(size=(5, 90))).astype(np.float32)
+    x[:, 7] = 3.0
+    axes = Axes.of(x)
+    assert axes.vectors.shape == (5, 90)
+    np.testing.assert_allclose(axes.vectors @ axes.vectors.T, np.eye(5), atol=1e-5)
+    standard = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 1e-6, x.std(axis=0), 1)
+    np.testing.assert_allclose(axes(x) @ axes(x).T, standard @ standard.T, atol=1e-3)
+    few = Axes.of(x, most=2, rows=30)
+    assert few.vectors.shape == (2, 90)
+    assert few(x).var(axis=0).sum() > 0.9 * axes(x)[:, :2].var(axis=0).sum()
+    np.testing.assert_allclose(axes(x, 2), axes(x)[:, :2], atol=1e-5)
 
 
 def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from latentedit.directions import (
     Direction,
     LabelledPhotos,
     PhotoClassifier,
+    PhotoScores,
     RefineOptions,
     TransferOptions,
     card,
@@ -31,8 +32,8 @@ from latentedit.directions.chance import doubts_about
 from latentedit.directions.conditioning import to_keep
 from latentedit.directions.direction import renamed
 from latentedit.directions.folds import splits
+from latentedit.directions.photo_features import render_all
 from latentedit.directions.refinement import of_one_sigma
-from latentedit.directions.transfer import render_all
 from latentedit.directions.validation import gain_of_doubling, learning_curve, quality, stability
 from latentedit.errors import Error
 from latentedit.latent.editing import edit, edit_styles
@@ -481,3 +482,21 @@ def test_progress_is_shown_from_the_first_photograph_on() -> None:
     assert dones[-1] == seen[-1][1]
     steps = np.diff([0, *dones])
     assert steps.max() <= seen[0][1] / 10
+
+
+def test_progress_of_classifiers_moves_with_their_photographs() -> None:
+    """It stood still for as long as a classifier took, which is minutes for thousands of
+    photographs."""
+    images, labels = torch.randn(40, 1, 16, 16), np.tile([0.0, 1.0], 20)
+    seen: list[tuple[int, int]] = []
+    PhotoScores(
+        tiny_discriminator(),
+        [(images, labels)],
+        [(images[:30], labels[:30])],
+        lambda *now: seen.append(now),
+    )
+    dones = [done for done, _ in seen]
+    assert dones == sorted(dones)
+    assert 0 < dones[0] < seen[0][1] / 4
+    assert dones[-1] == seen[-1][1]
+    assert len(set(dones)) >= 5

@@ -261,20 +261,27 @@ class Discriminator(nn.Module):
     def blocks(self) -> list[Any]:
         return [getattr(self, f"b{resolution}") for resolution in self.config.block_resolutions]
 
-    def features(self, image: Tensor, precision: Precision = "fp32") -> list[Tensor]:
+    def features(
+        self, image: Tensor, precision: Precision = "fp32", *, halved: bool = False
+    ) -> list[Tensor]:
         """Return the activations after every block, fine to coarse, for use as a perceptual
-        distance."""
+        distance.
+
+        Args:
+            halved: ``image`` has half the resolution, so that everything in it is half as large as
+                in training.
+        """
+        self._check(image, self.config.resolution // (2 if halved else 1))
         return self._trunk(image, precision)[0]
 
-    def _check(self, image: Tensor) -> None:
-        expected = (self.config.channels, self.config.resolution, self.config.resolution)
+    def _check(self, image: Tensor, side: int) -> None:
+        expected = (self.config.channels, side, side)
         if image.ndim != 4 or image.shape[1:] != expected:
             raise ArgumentError.of_shape(
                 "image", f"[N, {', '.join(map(str, expected))}]", image.shape
             )
 
     def _trunk(self, image: Tensor, precision: Precision) -> tuple[list[Tensor], Tensor | None]:
-        self._check(image)
         x: Tensor | None = None
         remaining: Tensor | None = image.to(memory_format=torch.channels_last)
         features = []
@@ -288,6 +295,7 @@ class Discriminator(nn.Module):
     def forward(
         self, image: Tensor, c: Tensor | None = None, precision: Precision = "fp32"
     ) -> Tensor:
+        self._check(image, self.config.resolution)
         features, remaining = self._trunk(image, precision)
         logits: Tensor = self.b4(features[-1], remaining)
         if self.cmap_dim:
@@ -316,7 +324,6 @@ class GrowingDiscriminator(Discriminator, Growing):
         return GrowingBlock(self.config, resolution)
 
     def _trunk(self, image: Tensor, precision: Precision) -> tuple[list[Tensor], Tensor | None]:
-        self._check(image)
         blocks: list[Any] = [*self.blocks, self.b4]
         level = min(self.level, len(self.blocks) * 1.0)
         first = int(level)
