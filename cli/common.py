@@ -197,6 +197,7 @@ def read_model(name: str, device: str, framing: str | None = None) -> "Model":
                 f"the model file defines another framing of faces; leave out --framing {framing}"
             )
             raise IncompatibleError(reason, path=name)
+    # So that a latent finds its network again without --model.
     remember_network(model)
     return model
 

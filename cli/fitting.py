@@ -401,6 +401,7 @@ def _from_latents(labels: "LabelTable", name: str, asked: _Asked) -> "Direction"
         if space is not Z:
             found.append(latent.rows(generator.num_ws))
         elif _is_seed(latent.settings.get("seed")) and not latent.settings.get("edits"):
+            # z is stored in no file, but follows from the seed of a latent that nobody has edited.
             found.append(sample_z(latent.settings["seed"], generator.z_dim))
         else:
             raise DataError(

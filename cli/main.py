@@ -65,6 +65,7 @@ def with_guard(command: click.Command, path: tuple[str, ...]) -> click.Command:
     Args:
         path: the words that call it; shells complete its parameters by them.
     """
+    # A copy, as the command itself is also used by programs and tests that have no guard.
     found = copy.copy(command)
     found.params = completed(command, path)
     if isinstance(found, click.Group):
@@ -115,6 +116,7 @@ class Lazy(Forgiving):
             logging.getLogger(__name__).debug("where the error came from", exc_info=error)
         except OSError as error:
             named = f"{error.filename}: " if error.filename else ""
+            # A disk or a permission, and no fault of the program: one line, as for other errors.
             message = f"{named}{error.strerror or error}"
             logging.getLogger(__name__).debug("where the error came from", exc_info=error)
 

@@ -70,6 +70,7 @@ def question(judge: Judge, head: str, yes: str | None = None, no: str | None = N
     if no is not None:
         there = classes.index(no)
         return lambda images: judge(images)[head][:, here] - judge(images)[head][:, there]
+    # Log odds of one class against the sum of all others.
     others = [i for i in range(len(classes)) if i != here]
     return lambda images: (
         judge(images)[head][:, here] - judge(images)[head][:, others].logsumexp(dim=1)
@@ -129,6 +130,7 @@ class Effect:
 
         For a negative amount, it is the share of the images with the attribute that lose it.
         """
+        # A negative amount is to remove the attribute, so "without" and "with" change places.
         sign = 1.0 if amount > 0 else -1.0
         other = sign * self.scores[self._at(0.0)] <= 0
         there = sign * self.scores[self._at(amount)] > 0
@@ -149,6 +151,7 @@ class Effect:
             return None
         broken = (self.domain > WHOLE).mean(axis=1)
         zero = self._at(0.0)
+        # Compared with the unmoved images, some of which are out of domain already.
         fine = broken <= broken[zero] + MOST_BROKEN
         low = high = zero
         while low > 0 and fine[low - 1]:

@@ -96,6 +96,7 @@ class TextLabels:
             except Error as error:
                 raise error.at(path, line) from error
 
+        # None means neither yes nor no, if both were named.
         rows = [i for i, value in enumerate(values) if value is not None]
         if not rows:
             raise DataError(f"no sample has a usable label of {self.attribute!r}", path=self.source)
@@ -210,6 +211,7 @@ def read_texts(
             continue
 
         seen[sample] = text
+        # Photos are inputs of the command that reads the table: it must not write over them.
         outputs.given(sample)
         paths.append(sample)
         texts.append(text)

@@ -24,6 +24,7 @@ def command_line(session: Session, out: str = "edited.png") -> str:
     face = session.face
     if face is None:
         raise ArgumentError("open a photo or a face first")
+    # The user's own file where there is one, as the session's copy goes when the session ends.
     source = face.file or session.keeper.latent_file(face.key)
     words = ["latentedit", "edit", _short(source)]
     if bundled_with(session.fingerprint) is None:

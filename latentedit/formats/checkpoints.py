@@ -52,6 +52,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
     if is_published(found):
         return _load_with_encoder(path, found)
 
+    # Training checkpoints of genforce hold the average and the raw generator.
     parts = {
         name: found[name]
         for name in ("generator_smooth", "generator")
@@ -67,6 +68,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Model:
         return load_genforce(path, found)
     if is_plain(found):
         return load_plain(path, {"G_ema": found})
+    # Layouts are told by the names of tensors, as all of these files end in .pt or .pth.
     if is_plain(found.get("G_ema")) or is_plain(found.get("G")):
         return load_plain(path, found)
     return load_rosinality(path, found)
@@ -109,6 +111,7 @@ def load_published_encoder(path: str | os.PathLike[str], model: Model) -> None:
 
     generator = model.generator
     encoder = published_encoder(path, found, generator.mapping.w_avg.cpu())
+    # The file does not name its network, so that sizes are all that can be compared.
     expected, actual = (generator.num_ws, generator.w_dim), tuple(encoder.latent_avg.shape)
 
     if actual != expected:
@@ -166,6 +169,7 @@ def save_plain(path: str | os.PathLike[str], model: Model) -> None:
         if network is not None:
             document[name] = network.state_dict()
             options = network.config.as_dict().items()
+            # There torch's own loader leaves it alone, so that other tools still read the file.
             document[name]._metadata[""]["config"] = {
                 k: list(v) if isinstance(v, tuple) else v for k, v in options
             }
@@ -272,6 +276,7 @@ def _taps(path: str | os.PathLike[str], state: dict[str, Any]) -> dict[str, Any]
     if not filters:
         return {}
     first = filters[0]
+    # A separable filter is the outer product of its row sums, up to their total.
     row = first if first.ndim == 1 else first.sum(dim=0)
     separable = first.ndim == 1 or torch.allclose(
         first, torch.outer(row, row) / row.sum(), atol=1e-6
@@ -307,6 +312,8 @@ def _generator_options(state: dict[str, Tensor]) -> dict[str, Any]:
     depth = sum(name.startswith("mapping.fc") for name in state) // 2
     w_dim = first.shape[0]
     c_dim = state["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in state else 0
+    # Only "skip" has a ToRGB at 4 px, only "resnet" has skip convolutions, only the first StyleGAN
+    # has two layers at 4 px.
     architecture = "skip" if "synthesis.b4.torgb.weight" in state else "orig"
     if f"synthesis.b{finest}.skip.weight" in state:
         architecture = "resnet"

@@ -33,6 +33,7 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
         return load_projection(path)
 
     header, tensors = read_tensors(path, FORMAT, VERSION)
+    # Before the tensors: the header is small, and says what the tensors should be.
     _check_header(path, header)
     tensors = {name: _floats(path, name, tensor) for name, tensor in tensors.items()}
     ws = tensors.get("ws")

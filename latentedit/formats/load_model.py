@@ -35,11 +35,14 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
     with complete(path, "model"):
         model = _read(path)
         _check_facts(model)
+    # An encoder is trained later than its model, and by somebody else, so it may be a file of its
+    # own.
     beside = path.with_name(path.stem + ENCODER)
     if model.encoder is None and beside.is_file():
         load_encoder(beside, model)
     for network in (model.generator, model.discriminator, model.raw_generator, model.encoder):
         if network is not None:
+            # Weights are constants for everything but training: no gradients are stored for them.
             network.eval().requires_grad_(False).to(device)
     frequencies = model.provenance.get("label_frequencies")
     if frequencies and len(frequencies) == model.generator.c_dim and sum(frequencies):
@@ -72,6 +75,7 @@ def _read(path: Path) -> Model:
         return build_native(path, header, tensors)
     if is_picture(path):
         raise FormatError("an image, not a model file", path=path)
+    # Download links often give a page that asks for a confirmation.
     if start.lstrip()[:1] == b"<":
         raise FormatError("a web page, not a network; the download went wrong", path=path)
 

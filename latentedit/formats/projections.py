@@ -36,6 +36,7 @@ def load_projections(path: str | os.PathLike[str]) -> list[tuple[str, Latent]]:
     Raises:
         Error: another kind of file, or a damaged one.
     """
+    # The contents decide, not the ending: all of these tools write .pt or .npz.
     found = read_arrays(path)
     stem = Path(path).stem
 

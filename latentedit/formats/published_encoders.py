@@ -102,6 +102,7 @@ def _kind(path: str | os.PathLike[str], state: dict[str, Tensor], options: dict[
     if named is not None and kind is None:
         name = shown(named) if isinstance(named, str) else quoted(named)
         raise FormatError(f"an encoder of the type {name}; known are {', '.join(TYPES)}", path=path)
+    # ReStyle takes only the coarse features, and has no layers for the others.
     iterative = "latlayer1.weight" not in state
     if kind is None:
         raise FormatError(
@@ -130,6 +131,7 @@ def _average(
     they are w themselves."""
     if not options.get("start_from_latent_avg", True):
         return torch.zeros(config.num_ws, config.w_dim)
+    # Some checkpoints leave it to the decoder's file.
     own = found.get("latent_avg", average)
     own = average if own is None else own
     if not isinstance(own, Tensor):

@@ -80,6 +80,8 @@ class DiscriminatorDistance:
         self.name = "discriminator" if focus is None else "discriminator-face"
 
     def features(self, image: Tensor) -> Tensor:
+        # Equal weights for all blocks: LPIPS learned its weights from human judgements, for which
+        # this network has none.
         maps = self.discriminator.features(image)
         parts = [_unit(x) / (x.shape[2] * x.shape[3] * len(maps)) ** 0.5 for x in maps]
         if self.focus is not None:
@@ -107,6 +109,7 @@ class LpipsDistance:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
     ) -> None:
+        # Half precision doubles the speed on a GPU, and is slower than float32 on most CPUs.
         usual = torch.float16 if torch.device(device).type == "cuda" else torch.float32
         self.dtype = dtype or usual
         state = None if weights is None else _read_backbone(Path(weights))
@@ -135,6 +138,8 @@ class LpipsDistance:
         scaled = network.scaling_layer(image)
         parts = []
         for x, lin in zip(self._activations(scaled), network.lins, strict=True):
+            # The root, as features are squared when they are compared; LPIPS' weights are not
+            # negative.
             weight = lin.model[-1].weight.clamp(min=0).sqrt()  # [1, C, 1, 1]
             parts.append((_unit(x) * weight / (x.shape[2] * x.shape[3]) ** 0.5).flatten(1))
         return torch.cat(parts, dim=1)
@@ -146,6 +151,7 @@ class LpipsDistance:
         if self.dtype != torch.float16:
             return [full(y) for y in network.net(x.to(self.dtype))]
         factor = float(x.shape[2] * x.shape[3])  # as the mean over positions divides by it
+        # Gradients of means over many positions fall below the smallest half-precision number.
         x = _scaled_gradient(x, 1 / factor).to(self.dtype)
         return [_scaled_gradient(full(y), factor) for y in network.net(x)]
 
@@ -464,6 +470,7 @@ def _in_colour(image: Tensor) -> Tensor:
     """Return what the LPIPS networks look at: three channels, no more than `LPIPS_SIZE` pixels a
     side."""
     if image.shape[1] == 1:
+        # A view: the three channels share their memory.
         image = image.expand(-1, 3, -1, -1)
     if image.shape[-1] > LPIPS_SIZE:
         image = F.interpolate(image, size=(LPIPS_SIZE, LPIPS_SIZE), mode="area")
@@ -506,6 +513,7 @@ def check_sha256(path: Path, expected: str, name: str) -> None:
     its SHA-256."""
     file_size(path)
     with open(path, "rb") as file:
+        # The weights decide what a distance means, so another file must not pass under this name.
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != expected:
         raise FormatError(

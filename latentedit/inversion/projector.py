@@ -416,6 +416,7 @@ class Projector:
 
         found = torch.cat([picture(i, [m[i : i + 1] for m in maps]) for i in range(len(ws))])
         own = torch.cat([picture(i, "const") for i in range(len(ws))])
+        # The image of the mean w says what a search had to gain: the verdict compares with it.
         average = generator.synthesis(
             self.statistics.mean.to(generator.device).expand(1, generator.num_ws, -1)
         )
@@ -470,6 +471,8 @@ def _run(
     # styles.
     with_noise = options.noise == "optimise" and options.method == "quasi-newton"
     detailed = with_noise or space_of(options.space).has_scale
+    # w first and details afterwards: searched together, the noise maps would take over what w can
+    # explain.
     first = max(round(steps * FIRST_PART), 1) if detailed else steps
     total = first * (options.restarts + 1) + (steps - first if detailed else 0)
 
@@ -485,6 +488,7 @@ def _run(
         return tell
 
     for run in range(options.restarts + 1):
+        # The first search starts at the mean or where it was told to, restarts at random w.
         psi = RESTART_PSI if run else 0.0
         # Seeds go round, as NumPy's random streams take no larger ones.
         seed = (options.seed + run) % 2**32
@@ -536,6 +540,8 @@ def invert(
     chosen, parts, given = sorted_out(dict(choices))
     options = InversionOptions(space=space, steps=steps, seed=seed, **chosen)
     if isinstance(model, Generator):
+        # A generator without a file has no name that a cache could go by, and may be changed by its
+        # owner at any time.
         parts = {"cache": False, **parts}
 
     def tell(step: SearchStep) -> None:

@@ -92,6 +92,7 @@ class _Excitation(nn.Module):
         self.fc2 = nn.Conv2d(channels // 16, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        # Channels are weighted by their means over the whole image.
         share = torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3), keepdim=True)))))
         return x * share
 

@@ -72,6 +72,8 @@ class _Forward(torch.autograd.Function):
         down_filter: Tensor | None,
         plan: ActivationPlan,
     ) -> Tensor:
+        # Only the input: what the activation saw has up to 16 times its samples, and is computed
+        # again.
         ctx.save_for_backward(x, up_filter, down_filter)
         ctx.plan = plan
         return _forward(x, None, up_filter, down_filter, plan)
@@ -133,6 +135,7 @@ def _times_slope(v: Tensor, u: Tensor, plan: ActivationPlan) -> Tensor:
     if plan.slope != 1:
         v = torch.ops.aten.leaky_relu_backward(v, u, plan.slope, False)
     if plan.clamp is not None:
+        # The gain comes after the clamp here, so the limit is that of the value before the gain.
         limit = plan.clamp / plan.gain
         v = torch.ops.aten.hardtanh_backward(v, u, -limit / plan.slope, limit)
     return v
@@ -203,6 +206,7 @@ class Link(NamedTuple):
 def _upwards(filter: Tensor, plan: ActivationPlan) -> list[Link]:
     """From samples to the phases of the higher rate, of which number p has places p, p + up, p + 2
     up ..."""
+    # Zeros between samples would take 1 - 1/up of the amplitude away.
     taps = filter.flip(0) * plan.up
     links = []
     for phase in range(plan.up):
@@ -248,6 +252,7 @@ def _window(piece: Piece, dim: int, first: int, end: int) -> Tensor:
     first = first - piece.start
     end = end - piece.start
     size = x.shape[dim]
+    # Only what lies within is copied; the rest is padding.
     low = min(max(first, 0), size)
     high = max(min(end, size), 0)
     x = x.narrow(dim, low, max(high - low, 0))
@@ -305,6 +310,7 @@ class _Grid:
         up, down = (one if filter is None else filter for filter in (up_filter, down_filter))
         self.up = _upwards(up, plan)
         down = down.flip(tuple(range(down.ndim)))
+        # Applied along both axes, so that half of it (as a power) belongs to each.
         scale = plan.gain if self.both else plan.gain**0.5
         self.down_filter = down * scale
         # of rows, only offsets count
