@@ -135,7 +135,7 @@ def main() -> None:
     )
     options = parser.parse_args()
 
-    ways = {"without the extra": find_by_cascade}
+    ways: dict[str, Callable[[Image.Image], list[Face]]] = {"without the extra": find_by_cascade}
     if has_landmarks():
         ways = {"with the extra": find_faces, **ways}
     else:

@@ -63,6 +63,9 @@ class Told(Listener):
     def warned(self, photo: Path, text: str) -> None:
         log.warn(f"{photo.name}: {text}")
 
+    def noted(self, photo: Path, text: str) -> None:
+        log.remark(f"{photo.name}: {text}")
+
     def skipped(self, photo: Path, latent: str) -> None:
         log.remark(f"{photo.name}: already done")
         self._record({"photo": str(photo), "latent": latent, "status": "done before"})
@@ -80,7 +83,7 @@ class Told(Listener):
         for path in face.written:
             say_written(path)
 
-    def overview(self, drawn: Path, faces: int, seconds: float, problem: str | None) -> None:
+    def overview(self, drawn: Path, problem: str | None, faces: int, seconds: float) -> None:
         say(
             f"latentedit: {problem}" if problem else f"wrote {drawn}",
             err=bool(problem) or self.as_json,
@@ -116,6 +119,21 @@ class Told(Listener):
             )
 
 
+class Briefly(Told):
+    """Tells of an inversion in one line, as what the command is about comes after it."""
+
+    def __init__(self, projector: Projector) -> None:
+        super().__init__(projector, as_json=False)
+
+    def finished(self, face: Finished) -> None:
+        likeness = face.latent.distances.get("psnr_tuned", face.distances["psnr"])
+        took = f"inverted in {face.seconds:.0f} s, PSNR {likeness:.1f} dB"
+        log.remark(f"{face.photo.name}: {took}; {face.verdict}")
+
+    def overview(self, drawn: Path, problem: str | None, faces: int, seconds: float) -> None:
+        """There is none."""
+
+
 def facts_of(face: Finished) -> dict[str, Any]:
     """Return what ``--json`` prints of a face."""
     facts = {"photo": str(face.photo), "latent": f"{face.name}.safetensors", **face.distances}
@@ -127,6 +145,7 @@ def facts_of(face: Finished) -> dict[str, Any]:
         "verdict": str(face.verdict),
         "verdict_parts": face.verdict.facts(),
         "remarks": face.remarks,
+        "notes": list(face.notes),
     }
     facts |= {"crop": face.latent.crop, "interrupted": face.interrupted}
     return facts | {"status": "interrupted" if face.interrupted else "ok"}

@@ -1,5 +1,6 @@
 """``align``: from photographs to crops."""
 
+import json
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from latentedit.cli.common import (
     folder_option,
     found_files,
     framing_option,
+    json_option,
     megapixels_option,
     model_option,
     quads_of,
@@ -27,6 +29,7 @@ from latentedit.cli.common import (
 @framing_option
 @face_options
 @folder_option("Folder for the crops.")
+@json_option
 @recursive_option
 @megapixels_option
 @device_option
@@ -38,6 +41,7 @@ def align(
     landmarks: str | None,
     face_detector: str | None,
     out: str,
+    as_json: bool,
     recursive: bool,
     device: str,
 ) -> None:
@@ -64,14 +68,21 @@ def align(
 
     def work(path: Path) -> None:
         # Landmarks are in pixels of the photo as it is.
-        photo = open_image(path) if landmarks else open_reduced(path)[0]
-        for suffix, quad, warnings in quads_of(
+        photo, reduced = (open_image(path), 1) if landmarks else open_reduced(path)
+        for suffix, quad, warnings, notes in quads_of(
             photo, model, str(path), face, landmarks, face_detector
         ):
+            for note in notes:
+                log.remark(f"{path.name}: {note}")
             for warning in warnings:
                 log.warn(f"{path.name}: {warning}")
             target = own_path(Path(out) / f"{names[path]}{suffix}.png", "crop", theirs)
             save_image(crop(photo, quad, model.generator.resolution), target, CUT)
-            say_written(target)
+            if not as_json:
+                say_written(target)
+                continue
+            corners = [[x * reduced, y * reduced] for x, y in quad]
+            facts = {"photo": str(path), "written": str(target), "crop": corners}
+            click.echo(json.dumps(facts | {"remarks": warnings, "notes": list(notes)}))
 
     each(photos_found, work)

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from latentedit.cli import defaults, log
 from latentedit.cli.defaults import Configured, put_back
+from latentedit.cli.tables import describe
 from latentedit.errors import (
     ArgumentError,
     DataError,
@@ -22,11 +23,13 @@ from latentedit.errors import (
     NotFoundError,
     printable,
 )
+from latentedit.inversion.quality import QUALITIES, USUAL
 from latentedit.io import outputs
 from latentedit.photo.framing import Framed
 
 if TYPE_CHECKING:
     from latentedit.model.model import Model
+    from latentedit.photo.faces import Seen
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -119,6 +122,22 @@ def options_here() -> list[str]:
         return ["framing", "crop", "aligned", "landmarks", "face_detector"]
     names = (name for parameter in context.command.params for name in parameter.opts)
     return [name.removeprefix("--").replace("-", "_") for name in names]
+
+
+def quality_option(function: F) -> F:
+    text = (
+        "Usual choices: fast (30 steps on w), balanced, or best (then tune the generator to the "
+        "photo). Options that you give win."
+    )
+    return click.option(
+        "--quality",
+        cls=Configured,
+        key="quality",
+        type=click.Choice(list(QUALITIES)),
+        default=USUAL,
+        show_default=True,
+        help=text,
+    )(function)
 
 
 def crop_options(function: F) -> F:
@@ -289,7 +308,7 @@ def quads_of(
     """Return the crops around the faces that the options ask for."""
     from latentedit.photo.alignment import faces_for, nth_face, quad_from_face
     from latentedit.photo.face import Face
-    from latentedit.photo.faces import warnings_of
+    from latentedit.photo.faces import notes_on, turn_of, warnings_of
 
     framing = model.framing or {}
     if landmarks is not None:
@@ -316,14 +335,21 @@ def quads_of(
     if face != "all" and (not face.isdecimal() or int(face) < 1):
         raise ArgumentError(f"--face takes a number from 1 up, or all; got {face!r}")
     ways = options_here()
-    faces = faces_for(photo, framing, name, detector=detector, ways=ways)
+    number = 1 if face == "all" else int(face)
+    faces = faces_for(photo, framing, name, detector=detector, number=number, ways=ways)
     if face == "all":
         return [
-            Framed(f"-{n}", quad_from_face(one, framing), warnings_of(one, ways))
+            Framed(f"-{n}", quad_from_face(one, framing), warnings_of(one, ways), turn_of(one))
             for n, one in enumerate(faces, 1)
         ]
-    one = nth_face(faces, int(face), name)
-    return [Framed("", quad_from_face(one, framing), warnings_of(one, ways))]
+    one = nth_face(faces, number, name)
+    notes = notes_on(faces, number, ways)
+    return [Framed("", quad_from_face(one, framing), warnings_of(one, ways), notes)]
+
+
+def json_option(function: F) -> F:
+    text = "Print JSON, one object per line."
+    return click.option("--json", "as_json", is_flag=True, help=text)(function)
 
 
 def recursive_option(function: F) -> F:
@@ -389,20 +415,42 @@ def found_files(
 def progress_bar(
     total: int | None, what: str, unit: str = "step", scale: bool = False
 ) -> Iterator[Any]:
-    """A tqdm bar on stderr; ``bar.update(n)``. With ``--quiet`` it is not shown."""
+    """A tqdm bar on stderr; ``bar.update(n)``. With ``--quiet`` it is not shown.
+
+    Where stderr is no terminal, it is a line a minute.
+    """
     from tqdm import tqdm
 
-    hidden = {"disable": True} if log.is_quiet() else {}  # else TQDM_DISABLE counts
     with tqdm(
-        total=total,
-        desc=printable(what),
-        unit=unit,
-        unit_scale=scale,
-        dynamic_ncols=True,
-        mininterval=0.3,
-        **hidden,
+        total=total, desc=printable(what), unit=unit, unit_scale=scale, **bar_options()
     ) as bar:
         yield bar
+
+
+A_MINUTE = 60.0
+
+
+def bar_options(bar_format: str | None = None) -> dict[str, Any]:
+    """Return the options of every bar, which say how often it is drawn and what becomes of it in a
+    file.
+
+    Args:
+        bar_format: tqdm's, on a terminal.
+    """
+    hidden = {"disable": True} if log.is_quiet() else {}  # else TQDM_DISABLE counts
+    if log.is_terminal():
+        return {"dynamic_ncols": True, "mininterval": 0.3, "bar_format": bar_format, **hidden}
+    line = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt}, {elapsed} gone, {remaining} left"
+    return {
+        "file": log.Lines(),
+        "delay": A_MINUTE,
+        "mininterval": A_MINUTE,
+        "maxinterval": A_MINUTE,
+        "miniters": 1,
+        "leave": False,
+        "bar_format": (bar_format or line).replace("|{bar}|", ""),
+        **hidden,
+    }
 
 
 @contextmanager
@@ -479,21 +527,22 @@ def say_video(note: str | None, path: str | Path) -> None:
         log.remark(f"{path}: {note}")
 
 
+def say_seen(seen: "Seen", total: int) -> None:
+    """Tell what was seen of the faces in a collection of ``total`` images."""
+    for line in seen.remarks(total):
+        log.remark(line)
+    if warning := seen.warning(total):
+        log.warn(warning)
+
+
 def say_written(path: str | Path) -> None:
     say(f"wrote {path}")
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """Print ``facts``, one per line or as JSON."""
+    """Print ``facts`` in columns, or as JSON."""
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            click.echo(f"{key}:")
-            for name, item in value.items():
-                click.echo(printable(f"  {name}: {item}"))
-        else:
-            click.echo(
-                printable(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
-            )
+    for line in describe(facts):
+        click.echo(line)

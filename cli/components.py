@@ -13,6 +13,7 @@ from latentedit.cli.common import (
     F,
     Finite,
     device_option,
+    megapixels_option,
     model_option,
     progress_bar,
     read_model,
@@ -20,6 +21,7 @@ from latentedit.cli.common import (
     say_written,
     seed_option,
 )
+from latentedit.cli.photos import Inverting, Sources, photo_options
 from latentedit.cli.sample import class_option, generator_of
 from latentedit.errors import ArgumentError
 
@@ -297,7 +299,10 @@ def name(
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME|FILE...")
 @click.option(
-    "--latent", "latent_file", metavar="FILE", help="Latent to start from, instead of random ones."
+    "--latent",
+    "latent_file",
+    metavar="FILE",
+    help="Latent or photo to start from, instead of random ones.",
 )
 @click.option("--hold", metavar="NAME,...", help="Directions whose scores must not change.")
 @class_option
@@ -305,6 +310,8 @@ def name(
 @look_options("-3:3:7")
 @click.option("--out", type=click.Path(), required=True, help="Image to write.")
 @click.option("--force", is_flag=True, help="Accept a latent and directions of another generator.")
+@photo_options
+@megapixels_option
 @device_option
 def sheet(
     names: tuple[str, ...],
@@ -318,27 +325,31 @@ def sheet(
     out: str,
     force: bool,
     device: str,
+    inverting: Inverting,
 ) -> None:
     """Draw a contact sheet of directions, one per row, applied to random images or to a latent.
 
     \b
     Example:
       latentedit directions sheet smile turn --amounts -3:3:7 --out sweeps.png
+      latentedit directions sheet smile turn --latent me.jpg --out mine.png
     """
-    from latentedit.cli.moves import direction_for, model_for
+    from latentedit.cli.moves import direction_for
     from latentedit.directions import load_direction, sweep_sheet
-    from latentedit.formats.load_latent import load_latent
     from latentedit.io.images import save_image
 
     steps, numbers = _look(amounts, seeds)
     if latent_file and label is not None:
         raise ArgumentError("--class goes with random faces, not with --latent")
-    latent = load_latent(latent_file) if latent_file else None
-    model = (
-        model_for(latent, model_name, device, force)
-        if latent is not None
-        else read_model(model_name or _bundled(load_direction(names[0])), device)
-    )
+    sources = Sources(model_name, device, inverting, force=force)
+    files = [Path(latent_file)] if latent_file else []
+    sources.prepare(files)
+    opened = [sources.open(path) for path in files]
+    latent = opened[0].latent if opened else None
+    if opened:
+        model = opened[0].model
+    else:
+        model = read_model(model_name or _bundled(load_direction(names[0])), device)
     directions = [direction_for(name, model, force) for name in names]
     held = [direction_for(name, model, force) for name in hold.split(",")] if hold else []
     count = len(directions) * len(steps) * (1 if latent is not None else len(numbers))

@@ -19,7 +19,7 @@ def config() -> None:
 
     A default comes from the environment (LATENTEDIT_MODEL, LATENTEDIT_DEVICE and so on), from the
     file of defaults, or is built in, in this order. An option on the command line wins over all of
-    them.
+    them. "latentedit config show" lists every KEY.
     """
 
 
@@ -67,7 +67,7 @@ def show(as_json: bool) -> None:
 
 
 @config.command()
-@click.argument("key", type=KEY)
+@click.argument("key", type=KEY, metavar="KEY")
 def get(key: str) -> None:
     """Print the value of one default, as set or built in.
 
@@ -80,7 +80,7 @@ def get(key: str) -> None:
 
 
 @config.command("set")
-@click.argument("key", type=KEY)
+@click.argument("key", type=KEY, metavar="KEY")
 @click.argument("value")
 def set_(key: str, value: str) -> None:
     """Set a default in the file. Comments in it are kept.

@@ -12,6 +12,7 @@ from typing import Any, cast
 import click
 
 from latentedit.errors import ArgumentError, FormatError, quoted
+from latentedit.inversion.quality import QUALITIES, USUAL
 
 PREFIX = "LATENTEDIT_"
 MOST_THREADS = 4096
@@ -76,7 +77,6 @@ def _path(text: str) -> str:
     return os.path.expanduser(text)
 
 
-QUALITIES = ("fast", "balanced", "best")
 FOLDER = "the name of a folder"
 SETTINGS = {
     "model": Setting(
@@ -90,9 +90,9 @@ SETTINGS = {
     ),
     "quality": Setting(
         "Quality of inversions.",
-        ", ".join(QUALITIES[:-1]) + f" or {QUALITIES[-1]}",
+        "fast, balanced or best",
         _one_of(*QUALITIES),
-        "balanced",
+        USUAL,
     ),
     "device": Setting("Device to compute on.", "auto, cpu, cuda, cuda:N or mps", _device, "auto"),
     "threads": Setting(

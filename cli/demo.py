@@ -87,7 +87,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     from latentedit.latent.latent_file import save_latent
     from latentedit.networks.fingerprint import fingerprint
     from latentedit.photo.alignment import crop_tensor, faces_for, quad_from_face
-    from latentedit.photo.faces import warnings_of
+    from latentedit.photo.faces import notes_on, warnings_of
     from latentedit.photo.pasting import paste_back, save_like
 
     path = Path(photo) if photo else portrait()
@@ -95,7 +95,10 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     model = read_model("faces128", device)
     generator = model.generator
     picture = open_image(path)
-    face = faces_for(picture, model.framing or {}, str(path), ways=())[0]
+    faces = faces_for(picture, model.framing or {}, str(path), ways=())
+    face = faces[0]
+    for note in notes_on(faces, 1, ways=()):
+        log.remark(note)
     for warning in warnings_of(face, ways=()):
         log.warn(warning)
 

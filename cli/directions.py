@@ -1,17 +1,20 @@
 """``directions``: find, list and inspect edit directions."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from latentedit.cli import components
+from latentedit.cli import components, log
 from latentedit.cli.common import (
     MOST,
     device_option,
+    json_option,
     model_option,
     print_facts,
     read_model,
-    say,
     say_written,
 )
 from latentedit.cli.fitting import fit
@@ -19,6 +22,11 @@ from latentedit.cli.groups import Forgiving
 from latentedit.cli.labelling import label, sample
 from latentedit.cli.refining import refine
 from latentedit.cli.reports import compare, condition, report
+from latentedit.cli.tables import say_table
+
+if TYPE_CHECKING:
+    from latentedit.directions.facts import DirectionFacts
+    from latentedit.directions.meaning import Meaning
 
 
 @click.group(cls=Forgiving)
@@ -76,34 +84,64 @@ def import_command(
 
 @directions.command("list")
 @model_option(None)
-def list_command(model_name: str | None) -> None:
-    """List the available directions: your own and the bundled ones.
+@json_option
+def list_command(model_name: str | None, as_json: bool) -> None:
+    """List the sliders: your own directions and the bundled ones, with what negative and positive
+    amounts mean, and how far is safe.
 
     \b
     Example:
       latentedit directions list --model faces128
     """
     from latentedit.directions.facts import read_facts
+    from latentedit.directions.meaning import meaning_of, quality_of
     from latentedit.directions.registry import own_directions, shipped
-    from latentedit.errors import quoted
     from latentedit.formats.stated_fingerprint import fingerprint_of
 
     own = fingerprint_of(model_name) if model_name else None
-    for where, table in (("yours", own_directions(own)), ("shipped", shipped(own))):
-        for name, path in table.items():
-            direction = read_facts(path)
-            figure = next(
-                (
-                    f"{k} {quoted(direction.report[k])}"
-                    for k in ("photo_auc", "auc", "r2")
-                    if k in direction.report
-                ),
-                "",
-            )
-            say(
-                f"{name:16} {where:8} {direction.space:3} {figure}  for generator "
-                f"{direction.fingerprint[:12]}"
-            )
+    found = []
+    for where, files in (("yours", own_directions(own)), ("bundled", shipped(own))):
+        for name, path in files.items():
+            facts = read_facts(path)
+            found.append((name, where, facts, meaning_of(path, facts), quality_of(facts)))
+
+    if as_json:
+        for name, where, facts, meaning, quality in found:
+            row = {"name": name, "from": where, "space": facts.space, "quality": quality}
+            row |= asdict(meaning) | {"fingerprint": facts.fingerprint}
+            click.echo(json.dumps(row))
+        return
+    if not found:
+        click.echo("no directions for this model")
+        return
+    rows = [
+        (name, meaning.minus, meaning.plus, in_words(meaning), quality, _model_of(facts, where))
+        for name, where, facts, meaning, quality in found
+    ]
+    say_table(rows, ("slider", "minus", "plus", "safe", "quality", "for"))
+    log.remark(
+        "safe: amounts at which nearly all pictures stay in-domain; quality: how well the score "
+        "predicts held-out labels, 1 at best"
+    )
+
+
+def in_words(meaning: "Meaning") -> str:
+    """Return the safe amounts of a slider, such as "-1.5 to 2.25", or ""."""
+    if meaning.safe is None:
+        return ""
+    low, high = meaning.safe
+    return f"{low:g} to {high:g}"
+
+
+def _model_of(facts: "DirectionFacts", where: str) -> str:
+    """Return the model of a direction: bundled, a file that was used before, or its fingerprint."""
+    from latentedit.model.bundled import bundled_with
+    from latentedit.model.remembered import remembered
+
+    file = remembered(facts.fingerprint)
+    other = file.name if file is not None else f"generator {facts.fingerprint[:12]}"
+    name = bundled_with(facts.fingerprint) or other
+    return f"{name} (yours)" if where == "yours" else name
 
 
 @directions.command()

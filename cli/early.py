@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from latentedit.cli.common import blamed
 from latentedit.errors import NotFoundError
 from latentedit.formats.find_model import find_model
 
@@ -23,7 +24,8 @@ def check_inputs(command: click.Command, values: dict[str, Any]) -> None:
         value = values.get(str(parameter.name))
         called = parameter.human_readable_name
         if isinstance(value, str) and not {called, *parameter.opts}.isdisjoint(MODELS):
-            find_model(value, verified=False)
+            with blamed("model", str(parameter.name), value):
+                find_model(value, verified=False)
         elif isinstance(parameter, click.Argument) and set(called.strip("[].").split("|")) <= FILES:
             texts = value if isinstance(value, tuple) else (value,)
             if len(texts) == 1 and isinstance(texts[0], str) and not os.path.exists(texts[0]):

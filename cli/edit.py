@@ -1,6 +1,7 @@
 """``edit``: sliders, sweeps and grids, optionally pasted back into the photo."""
 
 import functools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from latentedit.cli.common import (
     device_option,
     each,
     folder_option,
-    found_files,
+    json_option,
     megapixels_option,
     model_option,
     recursive_option,
@@ -21,8 +22,9 @@ from latentedit.cli.common import (
     transform_option,
 )
 from latentedit.cli.looks import Limits, onlooker_of
-from latentedit.cli.moves import Move, direction_for, model_for, parse_move, parse_sweep
+from latentedit.cli.moves import Move, direction_for, parse_move, parse_sweep
 from latentedit.cli.moving import Timing, is_video, video_options, write_video
+from latentedit.cli.photos import Inverting, Sources, expand_sources, is_photo, photo_options
 from latentedit.cli.sweeping import Pasted, Scene, check_grid, images_of, sheet_of, together
 from latentedit.errors import ArgumentError
 
@@ -33,9 +35,12 @@ if TYPE_CHECKING:
     from latentedit.latent.latent_file import Latent
     from latentedit.networks.generator import Generator
 
+OWN = ""
+"""The photo to paste into is the one that is edited."""
+
 
 @click.command()
-@click.argument("latents", nargs=-1, required=True, metavar="LATENT...")
+@click.argument("given", nargs=-1, metavar="PHOTO|LATENT...")
 @model_option(None)
 @click.option(
     "--set",
@@ -66,8 +71,10 @@ if TYPE_CHECKING:
 @click.option(
     "--paste-back",
     "photo",
-    metavar="PHOTO",
-    help="Paste the edited crop back into the photo it came from.",
+    is_flag=False,
+    flag_value=OWN,
+    metavar="[PHOTO]",
+    help="Paste the edited crop back into the photo it came from. A latent needs the PHOTO.",
 )
 @click.option(
     "--difference",
@@ -81,17 +88,19 @@ if TYPE_CHECKING:
     type=Finite(0, 0.5),
     help="Width of the crop's faded edge, as a share of its side.",
 )
-@folder_option("Image or latent (.safetensors) to write; a folder for several latents.")
+@folder_option("Image or latent (.safetensors) to write; a folder for several.")
+@photo_options
 @click.option(
     "--force",
     is_flag=True,
     help="Accept latents and directions of another generator, and a photo that does not match.",
 )
+@json_option
 @recursive_option
 @megapixels_option
 @device_option
 def edit(
-    latents: tuple[str, ...],
+    given: tuple[str, ...],
     model_name: str | None,
     sets: tuple[str, ...],
     hold: str | None,
@@ -105,10 +114,16 @@ def edit(
     feather: float,
     out: str,
     force: bool,
+    as_json: bool,
     recursive: bool,
     device: str,
+    inverting: Inverting,
 ) -> None:
-    """Apply attribute sliders to each LATENT and write the image.
+    """Apply attribute sliders to each PHOTO or LATENT and write the image.
+
+    A PHOTO is inverted first: --quality says how well, and --face which face. Its latent is kept in
+    the cache (LATENTEDIT_CACHE), so that the next edit of it takes seconds. Use "latentedit invert"
+    to keep latents yourself, and to see how good they are.
 
     NAME is a direction file, one of your own directions (LATENTEDIT_DIRECTIONS, or
     ~/.latentedit/directions), or a bundled direction; "latentedit directions list" shows them.
@@ -116,11 +131,14 @@ def edit(
     latent's style offsets. A warning appears if an AMOUNT is larger than the safe amounts that
     the latent file stores.
 
-    In a folder, the image has the name of LATENT. If the folder is that of LATENT, or an image of
-    yours has this name, it becomes NAME-edited.
+    In a folder, the image has the name of PHOTO or LATENT. If it is the folder of that, or an image
+    of yours has this name, it becomes NAME-edited. A folder stands for the latents in it, or else
+    for its photos.
 
     \b
     Example:
+      latentedit edit me.jpg --set smile=1 --out smiling.jpg
+      latentedit edit me.jpg --set smile=1 --quality best --paste-back --out me-smiling.jpg
       latentedit edit latents/me.safetensors --set smile=1.5 --set turn=-1@coarse --out edited.png
       latentedit edit latents/me.safetensors --set glasses=:1.5 --hold turn,smile --out held.png
       latentedit edit latents/me.safetensors --sweep turn=-3:3:7 --out strip.png
@@ -134,10 +152,8 @@ def edit(
       latentedit edit latents/me.safetensors --set turn=1 --paste-back me.jpg --out me-turned.jpg
     """
     from latentedit.directions.sweeps import check_holdable, move_latent
-    from latentedit.formats.load_latent import ENDINGS as LATENTS
-    from latentedit.formats.load_latent import load_latent
     from latentedit.io.folders import distinct
-    from latentedit.io.images import own_path, save_image
+    from latentedit.io.images import WRITTEN, own_path, save_image
     from latentedit.latent.editing import edit_holding
     from latentedit.latent.latent_file import save_latent
     from latentedit.latent.spaces import space_of_latent
@@ -152,13 +168,24 @@ def edit(
         raise ArgumentError(
             "nothing to do: add at least one --set NAME=AMOUNT or --sweep NAME=FROM:TO:COUNT"
         )
-    files = found_files(latents, LATENTS, "latent files", recursive=recursive)
+    if photo and (not given or any(is_photo(Path(text)) for text in given)):
+        # An option that takes a value or not takes the photo after it.
+        given = (*given, photo)
+        photo = OWN
+    if not given:
+        raise click.UsageError("Missing argument 'PHOTO|LATENT...'.")
+    files = expand_sources(given, recursive=recursive)
     names = distinct(files)
-    theirs = {f"{name}.png".casefold() for name in names.values()}
+    own = photo == OWN
+
+    def ending(path: Path) -> str:
+        return path.suffix if own and path.suffix.lower() in WRITTEN else ".png"
+
+    theirs = {f"{name}{ending(path)}".casefold() for path, name in names.items()}
     target = Path(out)
     several = len(files) > 1
     if several and target.suffix:
-        raise ArgumentError(f"{len(files)} latents need a folder as --out, got {out}")
+        raise ArgumentError(f"{len(files)} results need a folder as --out, got {out}")
     if swept and target.suffix == ".safetensors":
         raise ArgumentError("--sweep writes an image; give --out an image name")
     moving = is_video(target)
@@ -171,18 +198,26 @@ def edit(
         raise ArgumentError("--hold needs --set or --sweep")
     if difference and photo is None:
         raise ArgumentError("--difference needs --paste-back")
-    if photo is not None and (several or target.suffix in ("", ".safetensors")):
-        raise ArgumentError("--paste-back needs one latent, and an image or a video as --out")
+    if photo is not None and target.suffix == ".safetensors":
+        raise ArgumentError("--paste-back needs an image or a video as --out")
+    if photo is not None and not own and (several or not target.suffix):
+        raise ArgumentError("--paste-back PHOTO needs one latent, and an image or a video as --out")
     images = images_of(swept, timing) if moving else 0
+    sources = Sources(model_name, device, inverting, force=force)
+    sources.prepare(files)
 
     def work(path: Path) -> None:
-        latent = load_latent(path)
-        model = model_for(latent, model_name, device, force)
+        opened = sources.open(path)
+        if own and opened.photo is None:
+            raise ArgumentError(f"{path}: a latent, which --paste-back PHOTO pastes into PHOTO")
+        into = photo if opened.photo is None or not own else str(opened.photo)
+        latent = opened.latent
+        model = opened.model
         generator = model.generator
         scene = Scene(generator)
-        if photo is not None:
+        if into is not None:
             scene = Scene.of(
-                generator, latent, Pasted(photo, feather, difference, force, bool(swept))
+                generator, latent, Pasted(into, feather, difference, force, bool(swept))
             )
         limits = Limits(latent)
         named = functools.cache(lambda name: direction_for(name, model, force))
@@ -218,7 +253,9 @@ def edit(
             # Next to the latent, NAME.png is the image that the inversion rendered.
             beside = target.resolve() == path.parent.resolve()
             place = own_path(
-                target / f"{names[path]}{'-edited' if beside else ''}.png", "edited", theirs
+                target / f"{names[path]}{'-edited' if beside else ''}{ending(path)}",
+                "edited",
+                theirs,
             )
         if moving:
             steps = together(swept, images)
@@ -241,13 +278,24 @@ def edit(
             # What was seen of sliders was seen from where the latent was before.
             onlooker_of(model).look(latent).put_into(latent)
             save_latent(place, latent)
-        elif photo is not None:
-            save_like(scene.draw(turned(latent)), place, photo)
+        elif into is not None:
+            save_like(scene.draw(turned(latent)), place, into)
         else:
             save_image(scene.draw(turned(latent)), place)
         for line in limits.lines():
             say(f"{path.name}: {line}", err=True)
-        say_written(place)
+        if not as_json:
+            say_written(place)
+            return
+        facts = {
+            "source": str(path),
+            "written": str(place),
+            "edits": [*sets, *sweeps],
+            "model": latent.fingerprint,
+            "pasted_into": into,
+            "warnings": limits.lines(),
+        }
+        click.echo(json.dumps(facts))
 
     each(files, work)
 

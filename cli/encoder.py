@@ -120,7 +120,8 @@ def train(
         def report(step: int, terms: dict[str, float]) -> None:
             bar.update(step - bar.n)
             if step % 10 == 0:
-                bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
+                texts = {name: f"{value:.3f}" for name, value in terms.items()}
+                bar.set_postfix(texts, refresh=False)
 
         model.encoder = train_encoder(trainer, state, max_minutes=max_minutes, report=report)
 

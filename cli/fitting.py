@@ -1,5 +1,6 @@
 """``directions fit``: a direction from labels or from a classifier."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from latentedit.cli.common import (
     Finite,
     crop_options,
     device_option,
+    json_option,
     megapixels_option,
     model_option,
     options_here,
@@ -19,9 +21,11 @@ from latentedit.cli.common import (
     quad_of,
     read_model,
     say,
+    say_seen,
     say_written,
 )
 from latentedit.cli.reports import kept
+from latentedit.cli.tables import describe
 from latentedit.errors import ArgumentError, DataError, Error, IncompatibleError, NotFoundError
 
 if TYPE_CHECKING:
@@ -156,6 +160,7 @@ def label_options(function: Any) -> Any:
 )
 @crop_options
 @click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
+@json_option
 @megapixels_option
 @device_option
 def fit(
@@ -187,6 +192,7 @@ def fit(
     crop: str | None,
     aligned: bool,
     out: str,
+    as_json: bool,
     device: str,
 ) -> None:
     """Fit a direction to labelled samples, or to a classifier's scores of random images.
@@ -268,15 +274,20 @@ def fit(
         if keep:
             measured = direction
             direction = kept(direction, keep, model, direction.name)
-            if direction is not measured:
+            if direction is not measured and not as_json:
                 click.echo(f"  before conditioning on {', '.join(direction.report['kept'])}:")
                 _print_report(measured)
                 click.echo("  after conditioning:")
         place = Path(out) / f"{direction.name}.safetensors" if each else Path(out)
         direction.save(place)
-        _print_report(direction)
+        if as_json:
+            row = {"name": direction.name, "space": direction.space, "written": str(place)}
+            click.echo(json.dumps(row | {"report": direction.report}))
+        else:
+            _print_report(direction)
         _tell_of_background(direction, model)
-        say_written(place)
+        if not as_json:
+            say_written(place)
         if space_of(direction.space) is Z:
             log.warn(
                 "a direction in z works on random images (directions sheet); edit cannot apply "
@@ -485,11 +496,11 @@ def read_crops(
     """
     from latentedit.io.images import open_image, open_reduced
     from latentedit.photo.alignment import crop_tensor, faces_for, quad_from_face
-    from latentedit.photo.faces import warning_of_several
+    from latentedit.photo.faces import Seen
 
     generator = model.generator
     crops = {}
-    doubts = {}
+    seen = Seen()
     wrong: list[Error] = []
     with progress_bar(len(paths), "reading", "photo") as bar:
         for path in paths:
@@ -498,9 +509,9 @@ def read_crops(
                 if crop or aligned:
                     quad = quad_of(photo, crop, aligned, str(path))
                 else:
-                    face = faces_for(photo, model.framing, str(path), ways=options_here())[0]
-                    doubts[str(path)] = face.doubts
-                    quad = quad_from_face(face, model.framing or {})
+                    faces = faces_for(photo, model.framing, str(path), ways=options_here())
+                    seen.add(str(path), faces)
+                    quad = quad_from_face(faces[0], model.framing or {})
                 crops[path] = crop_tensor(photo, quad, generator.resolution, generator.channels)
             except Error as error:
                 wrong.append(error)
@@ -515,8 +526,7 @@ def read_crops(
         log.warn(f"skipped: {problem}")
     if wrong:
         log.warn(f"skipped {len(wrong)} of {len(paths)} photos")
-    if any(doubts.values()):
-        log.warn(warning_of_several(doubts, len(crops)))
+    say_seen(seen, len(crops))
     return crops
 
 
@@ -594,8 +604,8 @@ def _tell_of_background(direction: "Direction", model: "Model") -> None:
 def _print_report(direction: "Direction") -> None:
     from latentedit.directions.chance import doubts_about
 
-    for key, value in direction.report.items():
-        if value is not None:
-            say(f"  {key}: {value}")
+    known = {key: value for key, value in direction.report.items() if value is not None}
+    for line in describe(known, indent="  "):
+        click.echo(line)
     for sentence in doubts_about(direction.report):
         say(f"  {sentence}")

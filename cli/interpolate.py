@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentedit.cli import defaults
 from latentedit.cli.common import (
     PSI,
     device_option,
+    megapixels_option,
     model_option,
     read_model,
     rendering_bar,
@@ -23,6 +25,7 @@ from latentedit.cli.moving import (
     video_options,
     write_video,
 )
+from latentedit.cli.photos import Inverting, Sources, photo_options
 from latentedit.cli.sample import label_of, parse_seeds
 from latentedit.errors import ArgumentError
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("latents", nargs=-1, metavar="[LATENT]...")
+@click.argument("latents", nargs=-1, metavar="[PHOTO|LATENT]...")
 @click.option("--seeds", help="Random faces instead of latent files, such as 3,14,15 or 0-7.")
 @click.option("--psi", type=PSI, help="With --seeds: truncation.  [default: 0.7]")
 @click.option(
@@ -59,6 +62,8 @@ if TYPE_CHECKING:
     help="Image (a strip), or video (.mp4, .webm or .gif).",
 )
 @click.option("--force", is_flag=True, help="Accept latents of another generator.")
+@photo_options
+@megapixels_option
 @device_option
 def interpolate(
     latents: tuple[str, ...],
@@ -74,14 +79,16 @@ def interpolate(
     out: str,
     force: bool,
     device: str,
+    inverting: Inverting,
 ) -> None:
-    """Go through every LATENT in turn, or through the random faces of --seeds.
+    """Go through every PHOTO or LATENT in turn, or through the random faces of --seeds.
 
-    Between latent files, noise maps and tuned generators change too. The time between two points is
-    always the same.
+    Between latents, noise maps and tuned generators change too. The time between two points is
+    always the same. Photos are inverted first, as by "latentedit edit".
 
     \b
     Example:
+      latentedit interpolate me.jpg you.jpg --out strip.png
       latentedit interpolate me.safetensors you.safetensors --out strip.png
       latentedit interpolate me.safetensors you.safetensors --count 24 --out me-to-you.mp4
       latentedit interpolate a.safetensors b.safetensors c.safetensors --path spline --loop round
@@ -115,12 +122,12 @@ def interpolate(
 
     course = Course(images, kind, closed=loop == "round")
     if numbers:
-        model = read_model(model_name or "faces128", device)
+        model = read_model(model_name or defaults.value_of("model") or "faces128", device)
         generator = model.generator
         found = Seeds(numbers, label_of(model, label), 0.7 if psi is None else psi)
         walk = through_seeds(generator, found, course)
     else:
-        files, model = read_together(latents, model_name, device, force)
+        files, model = read_together(latents, Sources(model_name, device, inverting, force=force))
         generator = model.generator
         walk = through_latents(generator, files, course)
 

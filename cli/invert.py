@@ -14,11 +14,13 @@ from latentedit.cli.common import (
     folder_option,
     found_files,
     framing_option,
+    is_typed,
     list_failures,
     megapixels_option,
     model_option,
     perceptual_options,
     progress_bar,
+    quality_option,
     read_model,
     recursive_option,
     report_failures,
@@ -27,11 +29,13 @@ from latentedit.cli.common import (
 from latentedit.cli.looks import onlooker_of
 from latentedit.cli.sample import class_number
 from latentedit.errors import ArgumentError, Interrupted, NotFoundError
+from latentedit.inversion.quality import QUALITIES
 
 if TYPE_CHECKING:
     from latentedit.inversion.options import InversionOptions
     from latentedit.inversion.projector import Projector
 
+TUNE_STEPS = 200
 LARGE = 256
 """Resolution from which the duration is estimated beforehand."""
 
@@ -40,6 +44,7 @@ LARGE = 256
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
 @model_option()
 @folder_option("Folder for latent files and images.")
+@quality_option
 @click.option(
     "--space",
     type=click.Choice(["w", "w+", "s"]),
@@ -57,7 +62,8 @@ LARGE = 256
 @click.option(
     "--steps",
     type=click.IntRange(0, MOST),
-    help="Optimisation steps (default: 100, or 1000 with adam). 0 uses the encoder's output as is.",
+    help="Optimisation steps (default: 100, or 1000 with adam; fast: 30 %). 0 uses the encoder's "
+    "output as is.",
 )
 @click.option(
     "--init",
@@ -115,16 +121,15 @@ LARGE = 256
     help="Weight of a latent discriminator, which keeps w realistic; try 0.1.",
 )
 @click.option(
-    "--tune",
-    is_flag=True,
-    help="Then tune the generator to the photo; the latent file stores the change.",
+    "--tune/--no-tune",
+    default=None,
+    help="Then tune the generator to the photo; the latent file stores the change.  [default: by "
+    "--quality]",
 )
 @click.option(
     "--tune-steps",
-    default=200,
-    show_default=True,
     type=click.IntRange(1, MOST),
-    help="Steps of --tune.",
+    help=f"Steps of --tune.  [default: {TUNE_STEPS}]",
 )
 @click.option(
     "--mask",
@@ -166,6 +171,7 @@ def invert(
     photos: tuple[str, ...],
     model_name: str,
     out: str,
+    quality: str,
     space: str,
     method: Any,
     steps: int | None,
@@ -177,8 +183,8 @@ def invert(
     prior_weight: float,
     delta_weight: float,
     adversarial_weight: float,
-    tune: bool,
-    tune_steps: int,
+    tune: bool | None,
+    tune_steps: int | None,
     mask: str | None,
     crop: str | None,
     aligned: bool,
@@ -226,6 +232,17 @@ def invert(
 
     everything = found_files(photos, EXTENSIONS, "images", recursive=recursive, photos=True)
     files = share(everything)
+    usual = QUALITIES[quality]
+    if not is_typed("space"):
+        space = usual.space
+    if not is_typed("noise"):
+        noise = usual.noise
+    if tune is None:
+        tune = usual.tune_steps > 0 and space != "s"
+    if tune_steps is None:
+        tune_steps = usual.tune_steps or TUNE_STEPS
+    if steps is None and usual.share < 1:
+        steps = usual.steps(method)
     search = InversionOptions(
         space=space,
         method=method,

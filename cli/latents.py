@@ -11,6 +11,7 @@ from latentedit.cli.common import (
     device_option,
     each,
     found_files,
+    megapixels_option,
     model_option,
     read_model,
     recursive_option,
@@ -18,6 +19,7 @@ from latentedit.cli.common import (
 )
 from latentedit.cli.groups import Forgiving
 from latentedit.cli.moves import model_for
+from latentedit.cli.photos import Inverting, Sources, is_photo, photo_options
 from latentedit.errors import ArgumentError, Error, IncompatibleError
 
 if TYPE_CHECKING:
@@ -214,24 +216,19 @@ def bake(
     click.echo(f"fingerprint {fingerprint(made.generator)}")
 
 
-def read_together(
-    files: Sequence[str], model_name: str | None, device: str, force: bool
-) -> tuple[list["Latent"], "Model"]:
-    """Return the latents in ``files``, one w per layer each, and their generator's model.
+def read_together(files: Sequence[str], sources: Sources) -> tuple[list["Latent"], "Model"]:
+    """Return the latents in ``files``, also of the photos among them, one w per layer each, and
+    their generator's model.
 
     Raises:
         Error: latents of different generators, or with style offsets.
     """
-    from latentedit.formats.load_latent import load_latent
-    from latentedit.networks.fingerprint import fingerprint
-
-    found = [load_latent(file) for file in files]
-    model = model_for(found[0], model_name, device, force)
-    own = fingerprint(model.generator)
+    paths = [Path(file) for file in files]
+    sources.prepare(paths)
+    first = sources.open(paths[0])
+    model = first.model
+    found = [first.latent, *(sources.open(path, model).latent for path in paths[1:])]
     for file, latent in zip(files, found, strict=True):
-        latent.check_generator(own, model.path, force=force)
-        latent.check_shapes(model.generator)
-        latent.ws = latent.rows(model.generator.num_ws)
         if latent.styles:
             raise ArgumentError(
                 f"{file}: has style offsets, which only fit its own w; invert with --space w or w+"
@@ -253,7 +250,7 @@ def _write(latent: "Latent", model: "Model", out: str, note: Sequence[str]) -> N
 
 
 @click.command()
-@click.argument("first", metavar="LATENT")
+@click.argument("first", metavar="PHOTO|LATENT")
 @click.argument("second", metavar="OTHER")
 @click.option(
     "--layers",
@@ -266,21 +263,35 @@ def _write(latent: "Latent", model: "Model", out: str, note: Sequence[str]) -> N
     "--out", type=click.Path(), required=True, help="Image or latent (.safetensors) to write."
 )
 @click.option("--force", is_flag=True, help="Accept latents of another generator.")
+@photo_options
+@megapixels_option
 @device_option
 def mix(
-    first: str, second: str, layers: str, model_name: str | None, out: str, force: bool, device: str
+    first: str,
+    second: str,
+    layers: str,
+    model_name: str | None,
+    out: str,
+    force: bool,
+    device: str,
+    inverting: Inverting,
 ) -> None:
     """Combine LATENT with some layers of OTHER (style mixing).
 
-    The noise maps and the generator tuning of these layers come from OTHER too.
+    The noise maps and the generator tuning of these layers come from OTHER too. Photos are inverted
+    first, as by "latentedit edit".
 
     \b
     Example:
+      latentedit mix me.jpg you.jpg --layers coarse --out mixed.png
       latentedit mix me.safetensors you.safetensors --layers coarse --out mixed.png
     """
     from latentedit.latent.blending import mixed
     from latentedit.latent.layers import parse_layers
 
-    (a, b), model = read_together([first, second], model_name, device, force)
+    sources = Sources(model_name, device, inverting, force=force)
+    (a, b), model = read_together([first, second], sources)
     latent = mixed(model.generator, a, b, parse_layers(layers, model.generator.num_ws))
-    _write(latent, model, out, [f"mixed {layers} of {Path(second).name}"])
+    # Latent files do not name photos.
+    named = "a photo" if is_photo(Path(second)) else Path(second).name
+    _write(latent, model, out, [f"mixed {layers} of {named}"])

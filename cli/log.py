@@ -2,6 +2,7 @@
 logs as it works."""
 
 import logging
+import sys
 from collections.abc import Callable
 
 import click
@@ -60,3 +61,20 @@ def warn(line: str) -> None:
 
 def is_quiet() -> bool:
     return not LOGGER.isEnabledFor(logging.INFO)
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal, where a bar can move."""
+    return sys.stderr.isatty()
+
+
+class Lines:
+    """A file for progress bars that writes each state of a bar as a line of its own on stderr."""
+
+    def write(self, text: str) -> None:
+        line = text.strip()
+        if line:
+            click.echo(printable(line), err=True)
+
+    def flush(self) -> None:
+        """Every line is flushed."""

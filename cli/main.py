@@ -114,6 +114,8 @@ class Lazy(Forgiving):
             with spelling(as_option):
                 message = str(error)
             logging.getLogger(__name__).debug("where the error came from", exc_info=error)
+        except BrokenPipeError:
+            raise  # whoever read the output has enough; click ends quietly
         except OSError as error:
             named = f"{error.filename}: " if error.filename else ""
             # A disk or a permission, and no fault of the program: one line, as for other errors.

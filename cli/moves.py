@@ -130,27 +130,37 @@ def own_model(fingerprint: str, what: str, device: str) -> "Model":
 
 
 def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "Model":
-    """Return the model that the user names, or the one that ``latent`` belongs to; checked against
-    the fingerprint.
+    """Return the model that the user names, or the one that ``latent`` belongs to, which is
+    checked (`check_model`)."""
+    model = named_model(latent, name, device)
+    check_model(latent, model, force=force)
+    return model
 
-    A latent of another tool names no generator; it gets the default that the user has set.
+
+def named_model(latent: "Latent", name: str | None, device: str) -> "Model":
+    """Return the model that the user names, or else the one that ``latent`` names.
+
+    A latent of another tool names none; it gets the default that the user has set.
+    """
+    if name is None and latent.fingerprint:
+        return own_model(latent.fingerprint, "this latent", device)
+    found = name or defaults.value_of("model")
+    if found is None:
+        raise ArgumentError("a latent of another tool does not name its generator; add --model")
+    return read_model(found, device)
+
+
+def check_model(latent: "Latent", model: "Model", *, force: bool) -> None:
+    """Have ``latent`` fit ``model``: one w per layer.
+
+    Raises:
+        Error: it belongs to another generator, or has other sizes; ``force`` accepts the first.
     """
     from latentedit.networks.fingerprint import fingerprint
 
-    if not latent.fingerprint and name is None:
-        name = defaults.value_of("model")
-        if name is None:
-            raise ArgumentError("a latent of another tool does not name its generator; add --model")
-
-    model = (
-        own_model(latent.fingerprint, "this latent", device)
-        if name is None
-        else read_model(name, device)
-    )
     latent.check_generator(fingerprint(model.generator), model.path, force=force)
     latent.check_shapes(model.generator)
     latent.ws = latent.rows(model.generator.num_ws)
-    return model
 
 
 def direction_for(name: str, model: "Model", force: bool) -> "Direction":

@@ -1,11 +1,13 @@
 """``directions report``, ``compare`` and ``condition``: the effect and the side effects of a
 direction."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentedit.cli import log
 from latentedit.cli.common import (
     MOST,
     device_option,
@@ -167,6 +169,7 @@ def report(
 @click.argument("names", metavar="NAME|FILE...", nargs=-1, required=True)
 @judge_options
 @model_option()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @device_option
 def compare(
     names: tuple[str, ...],
@@ -174,6 +177,7 @@ def compare(
     ask: str | None,
     pictures: int,
     model_name: str,
+    as_json: bool,
     device: str,
 ) -> None:
     """Compare several directions, and show how much each changes the scores of the others.
@@ -184,7 +188,7 @@ def compare(
     Example:
       latentedit directions compare smile glasses turn
     """
-    from latentedit.directions.report import compared, with_report
+    from latentedit.directions.report import compared, leakages, with_report
 
     model = read_model(model_name, device)
     directions = [own_direction(name, model) for name in names]
@@ -193,6 +197,11 @@ def compare(
             with_report(d, model.generator, effect=judged(d, model, judge, ask, pictures)[0])
             for d in directions
         ]
+    if as_json:
+        facts = [{"name": d.name, "space": d.space, "report": d.report} for d in directions]
+        changes = leakages(directions, model.generator)
+        click.echo(json.dumps({"directions": facts, "one_sigma_changes": changes}, indent=2))
+        return
     for line in compared(directions, model.generator).splitlines():
         say(line)
 
@@ -253,7 +262,7 @@ def kept(direction: "Direction", keep: str, model: "Model", name: str | None = N
         ]
         chosen = to_keep(direction, others, generator.num_ws, generator.w_dim)
         if not chosen:
-            click.echo(
+            log.remark(
                 f"{direction.name} changes no known direction by 0.2 sigmas per sigma or more: "
                 "nothing to keep"
             )

@@ -3,7 +3,7 @@
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -72,6 +72,39 @@ def say_table(rows: Sequence[Sequence[Any]], head: Sequence[str] = (), *, indent
     text = table(rows, head, indent=indent)
     if text:
         click.echo(text)
+
+
+def describe(facts: Mapping[str, Any], indent: str = "") -> list[str]:
+    """Return ``facts`` as lines: names and values side by side, what has parts of its own below its
+    name, and lists of alike things as tables."""
+    lines: list[str] = []
+    plain: list[tuple[str, Any]] = []
+
+    def flush() -> None:
+        if plain:
+            lines.extend(table(plain, indent=indent).splitlines())
+            plain.clear()
+
+    for name, value in facts.items():
+        title = printable(str(name))
+        if isinstance(value, dict) and value:
+            flush()
+            lines.append(f"{indent}{title}")
+            lines.extend(describe(value, f"{indent}{GAP}"))
+        elif _is_table(value):
+            flush()
+            lines.append(f"{indent}{title}")
+            head = list(dict.fromkeys(key for row in value for key in row))
+            rows = [[row.get(key) for key in head] for row in value]
+            lines.extend(table(rows, head, indent=f"{indent}{GAP}").splitlines())
+        else:
+            plain.append((title, value))
+    flush()
+    return lines
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def _width() -> int:

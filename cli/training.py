@@ -1,6 +1,6 @@
 """``dataset`` and ``train``."""
 
-from collections.abc import Sequence
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,15 +11,17 @@ from latentedit.cli import log
 from latentedit.cli.common import (
     SEED,
     Finite,
+    bar_options,
     device_option,
     megapixels_option,
     parse_numbers,
     progress_bar,
     read_model,
-    say,
+    say_seen,
     say_written,
 )
 from latentedit.cli.groups import Forgiving
+from latentedit.cli.tables import say_table
 from latentedit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ def dataset() -> None:
 @click.option(
     "--out", type=click.Path(), required=True, help="Training set to write: a .zip or a new folder."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @megapixels_option
 def build(
     source: str,
@@ -102,6 +105,7 @@ def build(
     column: str | None,
     renderings: bool,
     out: str,
+    as_json: bool,
 ) -> None:
     """Crop and scale the images of SOURCE (a folder or zip) to squares of one size.
 
@@ -113,7 +117,7 @@ def build(
     Example:
       latentedit dataset build photos --size 64 --crop face --out photos64.zip
     """
-    from latentedit.photo.faces import warning_of_several
+    from latentedit.photo.faces import Seen
     from latentedit.training.data import write_pictures
     from latentedit.training.preparation import Preparation, Skipped, class_labels, prepared
 
@@ -138,7 +142,7 @@ def build(
         classes.update([found] if found is not None else [])
         return found
 
-    doubts: dict[str, Sequence[str]] = {}
+    seen = Seen()
     try:
         with ExitStack() as stack:
             bars: list[Any] = []
@@ -154,7 +158,7 @@ def build(
                 skipped,
                 sources,
                 renderings=renderings,
-                doubts=doubts,
+                seen=seen,
                 progress=report,
             )
             count = write_pictures(out, pictures, label_of if given else None)
@@ -164,15 +168,19 @@ def build(
         for problem in skipped.images:
             log.warn(f"skipped {problem}")
 
-    if doubts:
-        log.warn(warning_of_several(doubts, count))
-
+    say_seen(seen, count)
     if len(classes) == 1:
         log.warn(
             f"warning: all images have the same class, {classes.pop()!r}, so the labels are useless"
         )
 
     bad = len(skipped.images)
+    if as_json:
+        facts = {"images": count, "resolution": size, "colour": colour, "skipped": skipped.images}
+        facts |= {"doubtful": {name: list(why) for name, why in seen.doubts.items()}}
+        facts |= {"several_faces": seen.several, "turned": seen.turned, "written": out}
+        click.echo(json.dumps(facts, indent=2))
+        return
     click.echo(f"{count} images of {size} x {size}, {colour}" + (f"; {bad} skipped" if bad else ""))
     say_written(out)
 
@@ -184,7 +192,8 @@ def build(
     type=click.Path(),
     help="Contact sheet to write: one row per label, or 80 evenly spaced images.",
 )
-def info(data: str, sheet: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(data: str, sheet: str | None, as_json: bool) -> None:
     """Show the size, the label balance and the loading speed of a training set (zip or folder).
 
     \b
@@ -196,16 +205,34 @@ def info(data: str, sheet: str | None) -> None:
 
     pictures = load_pictures(data)
     colour = "grey" if pictures.channels == 1 else "RGB"
-    click.echo(f"{len(pictures)} images of {pictures.resolution} x {pictures.resolution}, {colour}")
     counts = pictures.labels.sum(dim=0).int().tolist()
-    for label, count in enumerate(counts):
-        name = f" ({pictures.label_names[label]})" if pictures.label_names else ""
-        say(f"label {label}{name}: {count} images, {count / len(pictures):.1%}")
-
-    click.echo(f"loads at {loading_rate(pictures):.0f} images/s")
-    click.echo(f"sha256 {pictures.digest()}")
+    names = pictures.label_names or [""] * len(counts)
+    rate = round(loading_rate(pictures))
     if sheet:
         _contact_sheet(pictures, sheet)
+    if as_json:
+        labels = zip(names, counts, strict=True)
+        facts = {
+            "images": len(pictures),
+            "resolution": pictures.resolution,
+            "colour": colour.lower(),
+            "labels": [{"name": str(name), "images": count} for name, count in labels],
+            "images_per_second": rate,
+            "sha256": pictures.digest(),
+        }
+        click.echo(json.dumps(facts, indent=2))
+        return
+    click.echo(f"{len(pictures)} images of {pictures.resolution} x {pictures.resolution}, {colour}")
+    if counts:
+        rows = [
+            (label, name, count, f"{count / len(pictures):.1%}")
+            for label, (name, count) in enumerate(zip(names, counts, strict=True))
+        ]
+        say_table(rows, ("label", "name", "images", "share"))
+
+    click.echo(f"loads at {rate} images/s")
+    click.echo(f"sha256 {pictures.digest()}")
+    if sheet:
         say_written(sheet)
 
 
@@ -438,16 +465,8 @@ def train(
     def report(figures: dict[str, float]) -> None:
         nonlocal bar
         if bar is None:
-            hidden = {"disable": True} if log.is_quiet() else {}
-            bar = tqdm(
-                total=config.kimg,
-                initial=figures["kimg"],
-                unit="kimg",
-                dynamic_ncols=True,
-                bar_format=BAR,
-                **hidden,
-            )
-        bar.n = figures["kimg"]
+            options = bar_options(BAR)
+            bar = tqdm(total=config.kimg, initial=figures["kimg"], unit="kimg", **options)
         measured = "".join(
             f", {k.removeprefix('metric/')} {v:.4g}"
             for k, v in figures.items()
@@ -457,7 +476,9 @@ def train(
             f"{figures['images_per_second']:.0f} images/s (data alone "
             f"{figures['loading_images_per_second']:.0f})"
         )
-        bar.set_postfix_str(f"{loading}, augmentation {figures['ada_p']:.2f}{measured}")
+        said = f"{loading}, augmentation {figures['ada_p']:.2f}{measured}"
+        bar.set_postfix_str(said, refresh=False)
+        bar.update(figures["kimg"] - bar.n)
 
     try:
         model = run(

@@ -256,20 +256,30 @@ def compared(directions: Sequence[Direction], generator: Generator) -> str:
         with _named(d):
             lines.append(_row(d))
 
-    linear = [d for d in directions if space_of(d.space).linear]
-    if len(linear) > 1:
-        matrix = leakage(linear, generator.num_ws, generator.w_dim)
+    changes = leakages(directions, generator)
+    if len(changes) > 1:
         lines += [
             "",
-            "| one sigma of ... changes | " + " | ".join(d.name for d in linear) + " |",
-            "|---" * (len(linear) + 1) + "|",
+            "| one sigma of ... changes | " + " | ".join(changes) + " |",
+            "|---" * (len(changes) + 1) + "|",
         ]
-        for d, row in zip(linear, matrix, strict=True):
-            lines.append(
-                f"| {d.name} | " + " | ".join(f"{float(value):+.2f}" for value in row) + " |"
-            )
+        for name, row in changes.items():
+            lines.append(f"| {name} | " + " | ".join(f"{v:+.2f}" for v in row.values()) + " |")
 
     return "\n".join(lines) + "\n"
+
+
+def leakages(directions: Sequence[Direction], generator: Generator) -> dict[str, dict[str, float]]:
+    """Return by how many sigmas one sigma of a direction changes the scores of the others, for
+    those whose edits are linear."""
+    linear = [d for d in directions if space_of(d.space).linear]
+    if len(linear) < 2:
+        return {}
+    matrix = leakage(linear, generator.num_ws, generator.w_dim)
+    return {
+        d.name: {other.name: float(v) for other, v in zip(linear, row, strict=True)}
+        for d, row in zip(linear, matrix, strict=True)
+    }
 
 
 def _row(direction: Direction) -> str:

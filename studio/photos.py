@@ -14,7 +14,7 @@ from latentedit.io.images import open_reduced
 from latentedit.model.model import Model
 from latentedit.photo.alignment import Quad, crop, crop_tensor, quad_from_face, quad_of_window
 from latentedit.photo.checks import foreign, remarks
-from latentedit.photo.faces import doubt_about, find_faces
+from latentedit.photo.faces import find_faces, notes_on, warnings_of
 
 SHOWN = 1600
 """Pixels of the longer side of the photo as the page gets it."""
@@ -82,7 +82,7 @@ class Photo:
     faces: list[Crop] = field(default_factory=list)
     """Crops around the faces that were found, the largest first."""
     doubts: list[list[str]] = field(default_factory=list)
-    """What is doubtful about each."""
+    """What is doubtful about each, and what is good to know."""
     crop: Crop = field(default_factory=lambda: Crop(0, 0, LEAST))
 
     def quad_in_file(self) -> Quad:
@@ -104,9 +104,10 @@ def open_photo(path: str | os.PathLike[str], model: Model, name: str = "") -> Ph
     photo = Photo(Path(path), name or Path(path).stem, image, reduced)
     framing = model.framing or {}
     if "eyes" in framing:
-        for face in find_faces(image):
+        faces = find_faces(image)
+        for number, face in enumerate(faces, 1):
             photo.faces.append(Crop.of(quad_from_face(face, framing)))
-            photo.doubts.append([doubt] if (doubt := doubt_about(face)) else [])
+            photo.doubts.append([*notes_on(faces, number, ()), *warnings_of(face, ())])
     side = float(min(image.size))
     middle = Crop.of(quad_of_window((image.width - side) / 2, (image.height - side) / 2, side))
     photo.crop = photo.faces[0] if photo.faces else middle

@@ -5,8 +5,10 @@ import os
 import sys
 import tempfile
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import torch
@@ -28,6 +30,15 @@ os.environ["LATENTEDIT_CACHE"] = _cache.name
 os.environ["LATENTEDIT_DATA"] = f"{_cache.name}/data"
 os.environ["LATENTEDIT_CONFIG"] = f"{_cache.name}/config.toml"
 torch.set_num_threads(1)  # the networks here are too small to gain from more
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No network of another test is found again."""
+    before = os.environ["LATENTEDIT_DATA"]
+    os.environ["LATENTEDIT_DATA"] = str(tmp_path_factory.getbasetemp() / f"data-{uuid4().hex}")
+    yield
+    os.environ["LATENTEDIT_DATA"] = before
 
 
 @pytest.fixture(scope="session")

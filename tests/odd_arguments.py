@@ -16,6 +16,10 @@ from tests.watching import Outcome, command, current, judged
 POSITIONAL = {
     "PHOTO...": "{good}/photo.png",
     "LATENT...": "{good}/labels/00.safetensors",
+    "PHOTO|LATENT...": "{good}/labels/00.safetensors",
+    "PHOTO|LATENT": "{good}/labels/00.safetensors",
+    "KEY": "threads",
+    "VALUE": "1",
     "LATENT": "{good}/labels/00.safetensors",
     "[PHOTO|LATENT]": "{good}/labels/00.safetensors",
     "OTHER": "{good}/labels/01.safetensors",

@@ -221,7 +221,9 @@ def test_pasted_back(tmp_path: Path, tiny_file: Path) -> None:
         tmp_path / "photo.png",
     )
     assert "has no crop position" in complaint(*drawn, "--out", tmp_path / "x.png")
-    assert "--paste-back needs one latent" in complaint(*drawn, "--out", tmp_path / "x.safetensors")
+    assert "--paste-back needs an image or a video" in complaint(
+        *drawn, "--out", tmp_path / "x.safetensors"
+    )
 
 
 def test_remarks() -> None:
@@ -288,7 +290,7 @@ def test_a_folder_is_read_ahead_and_written_behind(
     threads: dict[str, set[str]] = {}
     for module, name in (
         ("album.runner", "open_reduced"),
-        ("album.runner", "save_latent"),
+        ("album.shelf", "save_latent"),
         ("inversion.projector", "Projector.invert"),
     ):
         own = attrgetter(name)(importlib.import_module(f"latentedit.{module}"))

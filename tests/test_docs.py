@@ -225,6 +225,26 @@ def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
+def test_five_commands_of_the_readme(
+    tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(hopper(), tmp_path / "me.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LATENTEDIT_QUALITY", "fast")
+    text = (ROOT / "README.md").read_text().partition("## Five commands")[2]
+    lines = text.partition("```sh\n")[2].partition("```")[0].splitlines()
+    assert len(lines) == 5
+    told = [works(*shlex.split(line)[1:]).stderr for line in lines]
+    assert "me.jpg: inverted in" in told[0]
+    assert "me.jpg: its latent is in the cache" in told[2]
+    for name in ("smiling.jpg", "strip.png", "me-edited.jpg", "latents/me.safetensors"):
+        assert (tmp_path / name).is_file(), name
+    with Image.open("me.jpg") as before, Image.open("me-edited.jpg") as after:
+        assert before.size == after.size
+
+
+@pytest.mark.slow
 def test_your_photo(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(hopper(), tmp_path / "me.jpg")
     (tmp_path / "photos").mkdir()
@@ -237,8 +257,11 @@ def test_your_photo(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPa
         if program == "torchrun":
             run_lines([line], tmp_path, {"invert": ["--steps", "3", "--model", str(stand_in)]})
         else:
+            if "--quality" in words:
+                words[words.index("--quality") + 1] = "fast"
             short = {
                 "invert": [] if "--steps" in words else ["--steps", "3"],
+                "edit": [] if words[1].startswith("latents") else ["--quality", "fast"],
                 "encoder": ["--steps", "2", "--probes", "8"],
             }
             works(

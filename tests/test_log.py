@@ -93,6 +93,7 @@ PROGRESS = """
 import sys
 from latentedit.cli import log
 from latentedit.cli.common import progress_bar
+log.is_terminal = lambda: True
 log.start(verbose=False, quiet=sys.argv[1] == "quiet")
 with progress_bar(3, "working") as bar:
     bar.update(3)
@@ -101,7 +102,8 @@ with progress_bar(3, "working") as bar:
 
 @pytest.mark.parametrize("how", ["usual", "quiet"])
 def test_quiet_shows_no_progress(how: str) -> None:
-    """In a process of its own, as tqdm reads TQDM_DISABLE when it is imported."""
+    """In a process of its own, as tqdm reads TQDM_DISABLE when it is imported. The bar is drawn as
+    on a terminal."""
     environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRESS, how],

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import logging
 import os
 import zipfile
 from pathlib import Path
@@ -137,9 +138,10 @@ def test_doubts_about_faces_are_told(
         picture(64, 64).save(tmp_path / name)
     certain = Face((16, 16, 32, 32), (24, 28), (40, 28), True)
     doubtful = dataclasses.replace(certain, doubts=("no eyes found",))
-    faces = iter([certain, certain, doubtful, doubtful] * 2)
+    head = dataclasses.replace(certain, turned=180)
+    faces = iter([[certain] * 2, [head], [doubtful], [doubtful]] * 2)
     for module in ("training.preparation", "photo.alignment"):
-        monkeypatch.setattr(f"latentedit.{module}.find_faces", lambda *_: [next(faces)])
+        monkeypatch.setattr(f"latentedit.{module}.find_faces", lambda *_: next(faces))
     monkeypatch.setattr("latentedit.photo.faces.has_landmarks", lambda: True)
     begin, end = "the faces of 2 of 4 images may be framed wrongly: ", "; check these crops"
 
@@ -147,6 +149,9 @@ def test_doubts_about_faces_are_told(
         "dataset", "build", tmp_path, "--size", 16, "--crop", "face", "--out", tmp_path / "d.zip"
     ).stderr
     assert f"{begin}odd.png (no eyes found), odd2.png (no eyes found){end}\n" in told
+    assert "1 of 4 images show several faces; the largest was taken: a.png\n" in told
+    assert "1 of 4 images are upside down or lie on their side, and were turned: b.png\n" in told
+    caplog.set_level(logging.INFO, "latentedit")
     read_crops(
         [tmp_path / name for name in names],
         Model(tiny_generator(), None, FRAMINGS["ffhq"]),
@@ -156,6 +161,9 @@ def test_doubts_about_faces_are_told(
     assert (
         f"{begin}{tmp_path}/odd.png (no eyes found), {tmp_path}/odd2.png (no eyes found){end}"
         in caplog.messages
+    )
+    assert f"1 of 4 images show several faces; the largest was taken: {tmp_path}/a.png" in (
+        caplog.messages
     )
 
 

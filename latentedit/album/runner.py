@@ -1,4 +1,4 @@
-"""The runner of an album: inverts photos into a folder of latents, images and an index.
+"""The runner of an album: inverts photos, and puts the latents on a shelf.
 
 Three photos are in work at the same time: a thread opens and crops the next ones, the calling
 thread searches, and another thread writes what was found.
@@ -19,32 +19,27 @@ from PIL import Image
 from torch import Tensor
 
 from latentedit.album.ahead import ahead
-from latentedit.album.index import Index, Names, keys
+from latentedit.album.index import keys
 from latentedit.album.options import AlbumOptions, resume_facts, resume_facts_before
+from latentedit.album.shelf import AlbumFolder, Found, Job, Shelf
 from latentedit.errors import Error, Interrupted
 from latentedit.inversion.pivotal_tuning import TuningOptions
 from latentedit.inversion.projector import Projector, SearchStep
 from latentedit.inversion.result import Inversion
 from latentedit.inversion.verdict import Look, Verdict, judge
-from latentedit.io.contact_sheet import Row, sheet
-from latentedit.io.images import load_image, open_image, open_reduced, own_path, save_image
-from latentedit.io.video import save_video
-from latentedit.latent.latent_file import Latent, describe_source, save_latent
+from latentedit.io.images import load_image, open_image, open_reduced
+from latentedit.latent.latent_file import Latent
 from latentedit.model.cost import photos_at_once
 from latentedit.photo.alignment import crop_tensor
 from latentedit.photo.checks import foreign, remarks
 from latentedit.photo.framing import Framed
 
-SHEET_ROWS = 40
-"""Rows of the contact sheet."""
 LARGE = 256
 """Resolution from which photos are searched one by one."""
 BATCH = 8
 """Photos per batch for smaller models."""
 FRAMES = 120
-"""Frames of a search in its video ..."""
-HOLD = 24
-"""... and how often the last one is repeated at the end."""
+"""Frames of a search in its video."""
 
 Crops = Callable[[Image.Image, Path], Sequence[Framed]]
 """Finds the crops to invert in a photo that is open."""
@@ -69,6 +64,8 @@ class Finished:
     verdict: Verdict
     remarks: list[str]
     """Warnings about the photo and its crop."""
+    notes: Sequence[str]
+    """What is good to know about the face, such as that there are others."""
     seconds: float
     """Share of the face in the time of its batch, with tuning and writing."""
     interrupted: bool
@@ -82,8 +79,8 @@ class Listener:
     """What an album tells of its progress; every method does nothing until a subclass says
     otherwise.
 
-    `warned` and the four around a search are called by the thread that runs the album, the others
-    by any.
+    `warned`, `noted` and the four around a search are called by the thread that runs the album,
+    the others by any.
     """
 
     def began(self, what: str, total: int | None) -> None:
@@ -101,6 +98,9 @@ class Listener:
     def warned(self, photo: Path, text: str) -> None:
         """A photo or its crop may not invert well."""
 
+    def noted(self, photo: Path, text: str) -> None:
+        """Something about a photo is good to know, such as that it shows several faces."""
+
     def skipped(self, photo: Path, latent: str) -> None:
         """A face was done before."""
 
@@ -110,51 +110,20 @@ class Listener:
     def finished(self, face: Finished) -> None:
         """A face is done."""
 
-    def overview(self, drawn: Path, faces: int, seconds: float, problem: str | None) -> None:
+    def overview(self, drawn: Path, problem: str | None, faces: int, seconds: float) -> None:
         """The album is over, ``faces`` are done: its contact sheet is ``drawn``, or there was a
         ``problem`` with it."""
 
 
-@dataclass
-class _Job:
-    """A face that waits for its turn."""
-
-    photo: Path
-    name: str
-    quad: list[list[float]]
-    target: Tensor
-    remarks: list[str]
-    key: str
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A face that was searched for and is to be written."""
-
-    job: _Job
-    latent: Latent
-    target: Tensor
-    searched: Tensor
-    """Rendered with the optimised noise, ``[1, C, H, W]``."""
-    own_noise: Tensor
-    shown: Tensor
-    """As the latent file renders."""
-    distances: dict[str, float]
-    frames: list[Tensor]
-    verdict: Verdict
-    seconds: float
-    interrupted: bool
-
-
 class AlbumRunner:
-    """Inverts photos into one folder.
+    """Inverts photos, and puts what it finds on a shelf.
 
-    For every face it writes NAME.safetensors, NAME.png, NAME-compare.png and a row of index.csv,
-    and at the end a contact sheet. A photo that fails does not hold up the others. What is done
-    already, with the same options and the same contents of all files that they name, is skipped.
+    A photo that fails does not hold up the others. What is done already, with the same options and
+    the same contents of all files that they name, is skipped.
 
     Args:
-        folder: of the album.
+        place: a folder, which becomes an album (`latentedit.album.shelf.AlbumFolder`), or another
+            shelf.
         crops: finds the crops in a photo.
         onlooker: who looks at the results along sliders; None for no one.
         listener: hears of the progress.
@@ -163,7 +132,7 @@ class AlbumRunner:
     def __init__(
         self,
         projector: Projector,
-        folder: str | os.PathLike[str],
+        place: str | os.PathLike[str] | Shelf,
         options: AlbumOptions,
         *,
         crops: Crops,
@@ -171,7 +140,7 @@ class AlbumRunner:
         listener: Listener | None = None,
     ) -> None:
         self.projector = projector
-        self.folder = Path(folder)
+        self.shelf = AlbumFolder(place, options) if isinstance(place, str | os.PathLike) else place
         self.options = options
         self.crops = crops
         self.onlooker = onlooker
@@ -189,10 +158,8 @@ class AlbumRunner:
         usual = 1 if generator.resolution >= LARGE else BATCH
         self._together = options.batch or self._at_once(usual)
 
-        self._index = Index(folder)
         self._writer: ThreadPoolExecutor | None = None
-        self._rows: list[Row] = []
-        self._waiting: list[_Job] = []
+        self._waiting: list[Job] = []
         self._written: deque[tuple[Path, Future[None]]] = deque()
 
     def run(self, photos: Sequence[Path], everything: Sequence[Path] | None = None) -> None:
@@ -202,24 +169,25 @@ class AlbumRunner:
             Interrupted: Ctrl-C ended it; what was done before is kept, and so is the best of the
                 search that was running.
         """
-        names = Names(self._index, everything or photos)
+        self.shelf.begin(everything or photos)
         began = time.monotonic()
         try:
-            self._run(photos, names)
+            self._run(photos)
         except KeyboardInterrupt as error:
             kept = f"{self.done} photos are done and kept"
             raise Interrupted(
                 f"interrupted; {kept}, run the same command again to resume"
             ) from error
         finally:
-            if len(self._rows) > 1:
-                self._overview(time.monotonic() - began)
+            overview = self.shelf.overview()
+            if overview is not None:
+                self.listener.overview(*overview, self.done, time.monotonic() - began)
 
-    def _run(self, photos: Sequence[Path], names: Names) -> None:
+    def _run(self, photos: Sequence[Path]) -> None:
         several = len(photos) > 1
 
-        def prepare(photo: Path) -> list[_Job]:
-            return self._prepare(photo, names, several)
+        def prepare(photo: Path) -> list[Job]:
+            return self._prepare(photo, several)
 
         # One writer: rows of the index keep the order of the photos.
         with ThreadPoolExecutor(1) as writer, ahead(photos, prepare, self._together) as following:
@@ -234,7 +202,7 @@ class AlbumRunner:
             self._solve()
             self._settle(len(self._written))
 
-    def _prepare(self, photo: Path, names: Names, several: bool) -> list[_Job]:
+    def _prepare(self, photo: Path, several: bool) -> list[Job]:
         """Return the faces of a photo that are still to be done; runs in another thread, so that
         the model need not wait."""
         own = ""
@@ -248,45 +216,26 @@ class AlbumRunner:
             framed = self.crops(picture, photo)
         except Error as error:
             if several:
-                # Without room for the row there may still be some for what went wrong.
+                # Without room for the note there may still be some for what went wrong.
                 with suppress(Error):
-                    failed = f"{names.of(photo, found=own)}.safetensors"
-                    self._index.add(photo, latent=failed, status="failed", remarks=str(error))
+                    self.shelf.fail(photo, own, str(error))
             raise
 
         jobs = []
         generator = self.projector.generator
-        for suffix, quad, warnings in framed:
-            name = names.of(photo, suffix, own)
-            if not self.options.again and self._is_done(name, own, before):
+        for suffix, quad, warnings, notes in framed:
+            name = self.shelf.name(photo, suffix, own)
+            if not self.options.again and self.shelf.has(name, own, before):
                 self.listener.skipped(photo, f"{name}.safetensors")
                 continue
             target = crop_tensor(picture, quad, generator.resolution, generator.channels)
             whole = [[x * reduced, y * reduced] for x, y in quad]
-            jobs.append(
-                _Job(photo, name, whole, target, warnings + remarks(picture, quad, target), own)
-            )
+            told = warnings + remarks(picture, quad, target)
+            jobs.append(Job(photo, name, whole, target, told, notes, own))
 
         return jobs
 
-    def _is_done(self, name: str, own: str, before: str) -> bool:
-        """Return whether the latent of that name was made of the same photo, with the same options
-        and contents of files."""
-        latent = f"{name}.safetensors"
-        if self._index.has(latent, own):
-            return True
-        # Rows of older versions know files by their names alone. They count unless such a file was
-        # changed since.
-        return self._index.has(latent, before) and self._unchanged_since(self.folder / latent)
-
-    def _unchanged_since(self, latent: Path) -> bool:
-        try:
-            made = latent.stat().st_mtime_ns
-            return all(file.stat().st_mtime_ns <= made for file in self.options.named_files)
-        except OSError:
-            return False
-
-    def _collect(self, jobs: list[_Job]) -> None:
+    def _collect(self, jobs: list[Job]) -> None:
         """Have ``jobs`` wait, and search as soon as enough do."""
         domain = self.projector.domain
         discriminator = self.projector.discriminator
@@ -295,6 +244,8 @@ class AlbumRunner:
                 job.remarks += foreign(
                     domain.distance(discriminator, job.target.to(self.projector.device))
                 )
+            for note in job.notes:
+                self.listener.noted(job.photo, note)
             for remark in job.remarks:
                 self.listener.warned(job.photo, remark)
             self._waiting.append(job)
@@ -335,7 +286,7 @@ class AlbumRunner:
                 "interrupted; the best result so far is kept, run the same command again to resume"
             )
 
-    def _search(self, jobs: Sequence[_Job], frames: list[Tensor]) -> Inversion:
+    def _search(self, jobs: Sequence[Job], frames: list[Tensor]) -> Inversion:
         """Search for the faces of ``jobs`` together; ``frames`` get the images of some of the
         steps."""
         options = self.options.inversion
@@ -353,8 +304,8 @@ class AlbumRunner:
             return self.projector.invert(images, options, mask=self._mask, on_step=tell)
 
     def _finish(
-        self, job: _Job, result: Inversion, number: int, seconds: float, frames: list[Tensor]
-    ) -> _Found:
+        self, job: Job, result: Inversion, number: int, seconds: float, frames: list[Tensor]
+    ) -> Found:
         """Tune the generator to a face, if that is wanted, and look at it along sliders."""
         started = time.monotonic()
         one = slice(number, number + 1)
@@ -369,7 +320,7 @@ class AlbumRunner:
         verdict = judge(latent.distances, look)
         if look is not None:
             look.put_into(latent)
-        return _Found(
+        return Found(
             job=job,
             latent=latent,
             target=job.target,
@@ -383,7 +334,7 @@ class AlbumRunner:
             interrupted=result.interrupted,
         )
 
-    def _tuned(self, job: _Job, result: Inversion, number: int, latent: Latent) -> Tensor:
+    def _tuned(self, job: Job, result: Inversion, number: int, latent: Latent) -> Tensor:
         """Put the tuned generator's change into ``latent``, and return the image; Ctrl-C leaves
         what the search found."""
         one = slice(number, number + 1)
@@ -402,56 +353,24 @@ class AlbumRunner:
             result.settings["interrupted"] = True
             return result.image[one]
 
-    def _write(self, found: _Found) -> None:
-        """Write the files of a face and its row of the index; runs in another thread."""
-        started = time.monotonic()
+    def _write(self, found: Found) -> None:
+        """Put a face on the shelf; runs in another thread."""
         job = found.job
-        photo = job.photo
-        name = job.name
-        latent = found.latent
-        latent.source = describe_source(photo) if self.options.remember_source else None
-
-        written = [
-            self.folder / f"{name}{ending}" for ending in (".safetensors", ".png", "-compare.png")
-        ]
-        save_latent(written[0], latent)
-        save_image(found.shown, written[1])
-        video = self.folder / f"{name}.mp4" if self.options.video else None
-        note = None if video is None else save_video(video, [*found.frames, *[found.shown] * HOLD])
-
-        pictures = [found.target, found.searched, found.own_noise]
-        captions = ["photo", "optimised noise", "own noise"]
-        if latent.tuned:
-            pictures = [*pictures, found.shown]
-            captions = [*captions, "tuned"]
-        save_image(sheet([Row(photo.name, pictures, captions)]), written[2])
-        # In [-1, 1]: no difference is black.
-        difference = (found.target - found.shown).abs() * 2 - 1
-        self._rows.append(Row(photo.name, [*pictures, difference], [*captions, "difference"]))
-
-        seconds = found.seconds + time.monotonic() - started
-        self._index.add(
-            photo,
-            latent=written[0].name,
-            **found.distances,
-            seconds=round(seconds, 1),
-            status="interrupted" if found.interrupted else "ok",
-            remarks="; ".join(job.remarks),
-            key=job.key,
-        )
+        kept = self.shelf.put(found)
         self.done += 1
         face = Finished(
-            photo=photo,
-            name=name,
-            latent=latent,
+            photo=job.photo,
+            name=job.name,
+            latent=found.latent,
             distances=found.distances,
             verdict=found.verdict,
             remarks=job.remarks,
-            seconds=seconds,
+            notes=job.notes,
+            seconds=kept.seconds,
             interrupted=found.interrupted,
-            written=written,
-            video=video,
-            video_note=note,
+            written=kept.written,
+            video=kept.video,
+            video_note=kept.video_note,
         )
         self.listener.finished(face)
 
@@ -459,7 +378,7 @@ class AlbumRunner:
         """Note the errors of writing the first ``count`` results that are not checked yet."""
         for photo, future in [self._written.popleft() for _ in range(count)]:
             error = future.exception()
-            if isinstance(error, Error | OSError):
+            if isinstance(error, Error | OSError) and not isinstance(error, BrokenPipeError):
                 self._fail(photo, str(error))
             elif error is not None:
                 raise error
@@ -479,15 +398,3 @@ class AlbumRunner:
     def _at_once(self, usual: int) -> int:
         model = self.projector.model
         return usual if model is None else photos_at_once(model, self.projector.device, usual)
-
-    def _overview(self, seconds: float) -> None:
-        rank = os.environ.get("RANK")
-        drawn = own_path(self.folder / (f"sheet-{rank}.png" if rank else "sheet.png"), "latentedit")
-        problem = None
-        try:
-            save_image(sheet(self._rows[:SHEET_ROWS]), drawn)
-        except Error as error:
-            # Told and not raised, as the failures of photos are to be told too.
-            problem = str(error)
-
-        self.listener.overview(drawn, self.done, seconds, problem)

@@ -75,11 +75,13 @@ def faces_for(
     name: str = "picture",
     *,
     detector: str | os.PathLike[str] | None = None,
+    number: int = 1,
     ways: Sequence[str] = ("framing", "crop", "aligned"),
 ) -> list[Face]:
     """Find the faces of ``image`` for a model of this ``framing``: at least one, the largest first.
 
     Args:
+        number: look for smaller faces until so many are found.
         ways: arguments that the user can give, such as "crop"; messages suggest no others.
 
     Raises:
@@ -102,7 +104,7 @@ def faces_for(
             "the model file does not define the framing of faces", path=name, advice=advice
         )
 
-    faces = find_faces(image, detector)
+    faces = find_faces(image, detector, number)
     if not faces:
         given = ", or ".join(text for way, text in WAYS.items() if way in ways)
         advice = f"add {given}" if given else "use another photo"
@@ -143,8 +145,8 @@ def quad_for(
     Raises:
         Error: the face was not found; the message suggests what to do.
     """
-    face = nth_face(faces_for(image, framing, name, detector=detector, ways=ways), number, name)
-    return quad_from_face(face, framing or {})
+    faces = faces_for(image, framing, name, detector=detector, number=number, ways=ways)
+    return quad_from_face(nth_face(faces, number, name), framing or {})
 
 
 def crop(image: Image.Image, quad: Quad, size: int) -> Image.Image:

@@ -1,5 +1,6 @@
 """The framing of a model: how photos are cropped for it (docs/formats.md)."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from latentedit.errors import FormatError, is_number
@@ -14,6 +15,8 @@ class Framed(NamedTuple):
     """Corners in pixels: upper left, upper right, lower right, lower left."""
     warnings: list[str]
     """Warnings about a face that may be framed wrongly."""
+    notes: Sequence[str] = ()
+    """What is good to know about the face, such as that there are others."""
 
 
 def check_framing(framing: Any) -> None:

@@ -21,10 +21,12 @@ LONGEST_SIDE = 8 * DETECTION_SIDE
 limit."""
 
 
-LOOKS = ((1, 0.12), (2, 0.06))
+LOOKS = ((1, 0.12), (2, 0.06), (4, 0.03))
 """How many times as large a picture is looked at, and the least side of a face in shorter sides of
-the picture; the second look is where the first finds none that two cascades see, because the
-smaller faces may be, the more patterns look like one.
+the picture.
+
+A closer look is where those before find none that two cascades see, because the smaller faces may
+be, the more patterns look like one. In the last look, what one cascade alone sees does not count.
 """
 
 
@@ -83,23 +85,32 @@ def _cascade(name: str) -> Any:
     return cascade
 
 
-def find_by_cascade(image: Image.Image) -> list[Face]:
-    """Finds faces by the Haar cascades of OpenCV; those that one cascade alone sees come last, else
-    the largest first."""
-    grey = np.asarray(image.convert("L"))
-    # Small faces are looked for only if no face is certain, as the second look takes longer and
-    # finds more that is none.
-    boxes = _cascade_boxes(grey, *LOOKS[0])
-    if all(seen == 1 for *_, seen in boxes):  # none, or one around a smaller face
-        nearer = _cascade_boxes(grey, *LOOKS[1])
-        boxes = nearer if not boxes or any(seen > 1 for *_, seen in nearer) else boxes
+def find_by_cascade(image: Image.Image, number: int = 1, looks: int = len(LOOKS)) -> list[Face]:
+    """Find faces by the Haar cascades of OpenCV; those that one cascade alone sees come last, else
+    the largest first.
 
-    found = [(_face_in(grey, box), box[2], seen) for *box, seen in boxes]
-    found.sort(key=lambda row: (row[2] == 1, -row[1]))
+    Args:
+        number: look closer until so many faces are found.
+        looks: how many of `LOOKS` are taken at most.
+    """
+    grey = np.asarray(image.convert("L"))
+    boxes: list[tuple[float, float, float, int]] = []
+    for nth, look in enumerate(LOOKS[:looks]):
+        found = _cascade_boxes(grey, *look)
+        sure = [box for box in found if box[3] > 1]
+        if nth == len(LOOKS) - 1:
+            found = sure
+        if sure or not boxes:
+            boxes = found
+        if sum(seen > 1 for *_, seen in boxes) >= number:
+            break
+
+    faces = [(_face_in(grey, box), box[2], seen) for *box, seen in boxes]
+    faces.sort(key=lambda row: (row[2] == 1, -row[1]))
     doubted = []
-    for face, _, seen in found:
+    for face, _, seen in faces:
         few = (f"{seen} of {len(CASCADES)} cascades see it",) if seen < len(CASCADES) else ()
-        doubted.append(replace(face, doubts=(*few, *face.doubts)))
+        doubted.append(replace(face, certain=seen > 1, doubts=(*few, *face.doubts)))
 
     return doubted
 

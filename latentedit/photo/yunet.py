@@ -1,6 +1,7 @@
 """Faces by YuNet, a network of OpenCV's model zoo."""
 
 import os
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,16 +13,20 @@ from latentedit.io.weights import YUNET, by_name
 from latentedit.photo.face import Face
 from latentedit.photo.haar import DETECTION_SIDE
 
+LONGER_SIDES = (2 * DETECTION_SIDE, 4 * DETECTION_SIDE)
+"""The longer side in pixels that photos are brought to at most; the second where the first shows
+too few faces."""
 YUNET_STRIDES = (8, 16, 32)
 YUNET_OUTPUTS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 """What it gives for each square of so many pixels: numbers, by the names of outputs."""
 
 
-def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Face]:
+def find_by_yunet(image: Image.Image, model: str | os.PathLike[str], number: int = 1) -> list[Face]:
     """Find faces with the network in the file ``model``, largest first.
 
     Args:
         model: a file, or "yunet" for the one that ``latentedit model fetch yunet`` downloaded.
+        number: look closer until so many faces are found.
 
     Raises:
         Error: no such file, or no YuNet network that OpenCV can read.
@@ -32,29 +37,37 @@ def find_by_yunet(image: Image.Image, model: str | os.PathLike[str]) -> list[Fac
         raise NotFoundError("no such face detector", path=model, advice=advice)
 
     pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
-    scale = min(1.0, 2 * DETECTION_SIDE / max(image.size))
-    work = (
-        cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        if scale < 1
-        else pixels
-    )
-    check_yunet(model, work.shape[1], work.shape[0])
+    faces: list[Face] = []
+    tried = 0.0
+    for side in LONGER_SIDES:
+        scale = min(1.0, side / max(image.size))
+        if scale == tried:
+            break
+        tried = scale
+        found = _faces_at(pixels, scale, model)
+        faces = found if len(found) >= len(faces) else faces
+        if len(faces) >= number:
+            break
+    return faces
 
+
+def _faces_at(pixels: Any, scale: float, model: str | os.PathLike[str]) -> list[Face]:
+    """Find the faces in a picture that is brought to ``scale`` times its size before."""
+    work = pixels
+    if scale < 1:
+        work = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    size = (work.shape[1], work.shape[0])
+    check_yunet(model, *size)
     try:
         with silent():
-            found = cv2.FaceDetectorYN.create(
-                os.fspath(model), "", (work.shape[1], work.shape[0])
-            ).detect(work)[1]
+            found = cv2.FaceDetectorYN.create(os.fspath(model), "", size).detect(work)[1]
     except cv2.error as error:
         raise FormatError(
             "not a YuNet face detector that this OpenCV can read", path=model
         ) from error
 
-    rows = (
-        []
-        if found is None
-        else [row for row in found if np.isfinite(row).all() and row[2] > 0 and row[3] > 0]
-    )
+    rows = [] if found is None else list(found)
+    rows = [row for row in rows if np.isfinite(row).all() and row[2] > 0 and row[3] > 0]
     faces = []
     for row in sorted(rows, key=lambda row: -float(row[2])):
         values = [float(value) / scale for value in row[:14]]

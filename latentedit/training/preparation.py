@@ -3,7 +3,7 @@
 import io
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from latentedit.io.images import (
     transparent,
 )
 from latentedit.photo.alignment import crop, quad_from_face
-from latentedit.photo.faces import find_faces
+from latentedit.photo.faces import Seen, find_faces
 from latentedit.photo.framing import FRAMINGS
 from latentedit.training.data import LABELS, PictureSource, portable
 
@@ -61,13 +61,11 @@ class Preparation:
         if self.size < 8 or self.size & (self.size - 1):
             raise ArgumentError.of("size", "a power of two of at least 8", self.size)
 
-    def square(
-        self, picture: Image.Image, name: str, doubts: dict[str, Sequence[str]] | None = None
-    ) -> Image.Image:
+    def square(self, picture: Image.Image, name: str, seen: Seen | None = None) -> Image.Image:
         """Return the square of ``picture``, "L" or "RGB", ``size`` pixels a side.
 
         Args:
-            doubts: where doubts about the framing of the face are added, under ``name``.
+            seen: where it is noted what was seen of faces, under ``name``.
 
         Raises:
             Error: no face, a rectangle outside the picture, or a kind of picture that is to be left
@@ -83,8 +81,8 @@ class Preparation:
             faces = find_faces(picture)
             if not faces:
                 raise DataError("no face found", path=name)
-            if doubts is not None and faces[0].doubts:
-                doubts[name] = faces[0].doubts
+            if seen is not None:
+                seen.add(name, faces)
             found = crop(
                 picture, quad_from_face(faces[0], self.framing or FRAMINGS["ffhq"]), self.size
             )
@@ -142,14 +140,14 @@ def prepared(
     sources: dict[str, str] | None = None,
     *,
     renderings: bool = True,
-    doubts: dict[str, Sequence[str]] | None = None,
+    seen: Seen | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[str, Image.Image]]:
     """Yield (name, square) for every image of a folder or zip; ``skipped`` gets the others.
 
     ``sources`` maps every yielded name to the name of its file. Without ``renderings``, images that
-    latentedit rendered are skipped. ``doubts`` gets the doubts about the framing of faces, by the
-    name of the file. ``progress`` is called with the number of files that were read, and of all
+    latentedit rendered are skipped. ``seen`` gets what was seen of faces, by the name of the
+    file. ``progress`` is called with the number of files that were read, and of all
     files.
 
     Raises:
@@ -172,7 +170,7 @@ def prepared(
                         path=name,
                         advice="use `renderings` to include such images",
                     )
-                picture = preparation.square(file, name, doubts)
+                picture = preparation.square(file, name, seen)
         except Error as error:
             # The text, as an error keeps its traceback, and with it open files.
             skipped.images.append(str(error))
