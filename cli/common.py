@@ -495,15 +495,19 @@ def each(items: Sequence[Path], work: Callable[[Path], None]) -> None:
     report_failures(bad, items)
 
 
+class FailedItemsError(Error):
+    """Some of the files of a command failed; the messages of several are printed before."""
+
+
 def report_failures(failures: Sequence[tuple[Path, str]], items: Sequence[Path]) -> None:
-    """Raise `Error` for the ``failures`` of a run over ``items``, each an item and a message;
+    """Raise an error for the ``failures`` of a run over ``items``, each an item and a message;
     several are listed first."""
     if not failures:
         return
     if len(items) == 1:
-        raise Error("; ".join(dict.fromkeys(message for _, message in failures)))
+        raise FailedItemsError("; ".join(dict.fromkeys(message for _, message in failures)))
     list_failures(failures)
-    raise Error(f"{len({item for item, _ in failures})} of {len(items)} failed")
+    raise FailedItemsError(f"{len({item for item, _ in failures})} of {len(items)} failed")
 
 
 def list_failures(failures: Sequence[tuple[Path, str]]) -> None:
