@@ -16,7 +16,15 @@ from latentedit.photo.alignment import crop_tensor
 from latentedit.studio.keeping import Keeper
 from latentedit.studio.open_face import OpenFace
 from latentedit.studio.painter import as_jpeg
-from latentedit.studio.photos import Crop, Photo, as_shown, open_photo, preview, remarks_on
+from latentedit.studio.photos import (
+    Crop,
+    Photo,
+    as_shown,
+    open_photo,
+    photographed,
+    preview,
+    remarks_on,
+)
 from latentedit.studio.searches import QUALITIES, STEPS, PhotoSearch, SearchProgress
 
 LARGEST_UPLOAD = 40 * 2**20
@@ -107,19 +115,19 @@ class Intake:
         """
         if len(data) > LARGEST_UPLOAD:
             raise DataError(
-                f"this photo has more than {LARGEST_UPLOAD // 2**20} MB; make it smaller first"
+                f"this file has more than {LARGEST_UPLOAD // 2**20} MB; make it smaller first"
             )
         stem, ending = os.path.splitext(os.path.basename(name.replace("\\", "/")))
         ending = ending.lower() if ending.lower() in PHOTOS else ".jpg"
 
-        place = self.keeper.add_photo(data, ending)
+        place = self.keeper.add_upload(data, ending)
         try:
             return self.open(place, stem or "photo")
         except Error as error:
             place.unlink(missing_ok=True)
             # Neither the place of the copy nor an option of the command line means anything to
             # someone who drops a file.
-            raise type(error)(f"this file: {error.reason}") from error
+            raise type(error)(f"{short_name(name)}: {error.reason}") from error
 
     def set_crop(self, crop: Crop) -> None:
         """Choose the crop by hand."""
@@ -135,6 +143,22 @@ class Intake:
     def photo_preview(self) -> bytes:
         """Return the photo as a picture for the page."""
         return as_jpeg(as_shown(self._opened()), quality=88)
+
+    def has_photo(self, face: OpenFace | None) -> bool:
+        """Return whether the photo that ``face`` was made from is still there."""
+        return bool(face and face.photo and face.latent.crop and face.photo.is_file())
+
+    def photographed(self, face: OpenFace) -> bytes:
+        """Return the face as its photo has it, in the crop of the search, for the page.
+
+        Raises:
+            Error: its photo is gone.
+        """
+        if not face.photographed:
+            if not self.has_photo(face) or face.photo is None or face.latent.crop is None:
+                raise NotFoundError("the photo of this face is not there any more")
+            face.photographed = as_jpeg(photographed(face.photo, face.latent.crop), quality=90)
+        return face.photographed
 
     def leave(self) -> None:
         """Leave the photo that is being prepared."""
@@ -198,13 +222,7 @@ class Intake:
     def can_refine(self, face: OpenFace | None) -> bool:
         """Return whether ``face`` comes from a photo that is still there, so that a search can go
         on from it."""
-        return bool(
-            face
-            and face.photo
-            and face.latent.crop
-            and face.photo.is_file()
-            and self.search is None
-        )
+        return self.has_photo(face) and self.search is None
 
     def refine(self, face: OpenFace | None) -> OpenFace | None:
         """Search on from the open face for its photo; its sliders stay where they are.
@@ -250,3 +268,10 @@ class Intake:
         if progress.image is not None:
             self.progress_image = as_jpeg(progress.image, quality=90)
         self._tell("search")
+
+
+def short_name(name: str) -> str:
+    """Return the name of an upload as messages have it: without folders, and of a length that can
+    be read."""
+    last = os.path.basename(name.replace("\\", "/")) or "this file"
+    return last if len(last) <= 40 else f"{last[:28]}…{last[-11:]}"

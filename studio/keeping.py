@@ -19,8 +19,11 @@ from latentedit.studio.history import History, State
 
 HIDDEN = ".studio"
 STATE = "session.json"
+ASIDE = re.compile(r"session-[a-z0-9]{8}\.json")
 VERSION = 1
 KEY = re.compile(r"[a-z0-9]{8}")
+MOST = 6
+"""Sessions that are kept; the oldest go first."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,19 @@ class Kept:
     history: History
     faces: dict[str, dict[str, Any]]
     """Name, photo and origin of every latent, by key."""
+    file: str = STATE
+    """Its name in the hidden folder."""
+
+    @property
+    def name(self) -> str:
+        """What the face is called that was open."""
+        return str(self.faces.get(self.history.state.face, {}).get("name", "a face"))
+
+    @property
+    def keys(self) -> set[str]:
+        """What the names of its latents and copies of photos begin with."""
+        photos = [Path(str(facts.get("photo") or "")).name for facts in self.faces.values()]
+        return set(self.faces) | {found[0] for name in photos if (found := KEY.match(name))}
 
     @property
     def when(self) -> str:
@@ -64,10 +80,10 @@ class Keeper:
         }
         write_bytes(self.hidden / STATE, json.dumps(facts).encode(), in_place=True)
 
-    def read(self) -> Kept | None:
-        """Return the session that was left; None if there is none that can be read."""
+    def read(self, file: str = STATE) -> Kept | None:
+        """Return the session in ``file``; None if there is none that can be read."""
         with suppress(Error, OSError, KeyError, TypeError, ValueError, IndexError):
-            facts = read_json(self.hidden / STATE)
+            facts = read_json(self.hidden / file)
             if facts["version"] != VERSION:
                 return None
             history = History()
@@ -76,21 +92,51 @@ class Keeper:
             if not 0 <= history.place < len(history.states):
                 return None
             faces = {key: dict(face) for key, face in facts["faces"].items() if KEY.fullmatch(key)}
-            return Kept(str(facts["fingerprint"]), float(facts["saved"]), history, faces)
+            saved = float(facts["saved"])
+            return Kept(str(facts["fingerprint"]), saved, history, faces, file)
         return None
 
-    def forget(self) -> None:
-        """Remove the session, its latents and its copies of photos."""
-        with suppress(OSError):
-            for path in self.hidden.iterdir():
-                if path.name == STATE or KEY.match(path.name):
-                    path.unlink()
+    def sessions(self) -> list[Kept]:
+        """Return the sessions that were left, the newest first."""
+        try:
+            names = [path.name for path in self.hidden.iterdir()]
+        except OSError:
+            return []
+        found = [self.read(name) for name in names if name == STATE or ASIDE.fullmatch(name)]
+        kept = [one for one in found if one is not None]
+        return sorted(kept, key=lambda one: one.saved, reverse=True)
 
-    def tidy(self, keys: set[str]) -> None:
-        """Remove latents and photos that belong to none of ``keys``."""
+    def begin(self, photo: Path | None = None) -> None:
+        """Lay the session of before aside, as a new one begins; the oldest ones go.
+
+        Args:
+            photo: the copy of a photo that the new session needs.
+        """
+        if (self.hidden / STATE).is_file():
+            os.replace(self.hidden / STATE, self.hidden / f"session-{new_key()}.json")
+        for kept in self.sessions()[MOST - 1 :]:
+            (self.hidden / kept.file).unlink(missing_ok=True)
+        self._tidy({photo.name.partition(".")[0]} if photo is not None else set())
+
+    def take(self, kept: Kept) -> None:
+        """Make ``kept`` the session that is written, and lay the other aside."""
+        if kept.file != STATE:
+            if (self.hidden / STATE).is_file():
+                os.replace(self.hidden / STATE, self.hidden / f"session-{new_key()}.json")
+            os.replace(self.hidden / kept.file, self.hidden / STATE)
+
+    def forget(self, kept: Kept) -> None:
+        """Remove a session, its latents and its copies of photos."""
+        with suppress(OSError):
+            (self.hidden / kept.file).unlink(missing_ok=True)
+        self._tidy(set())
+
+    def _tidy(self, keys: set[str]) -> None:
+        """Remove latents and photos that belong to no session and to none of ``keys``."""
+        needed = keys.union(*(kept.keys for kept in self.sessions()))
         with suppress(OSError):
             for path in self.hidden.iterdir():
-                if (found := KEY.match(path.name)) and found[0] not in keys:
+                if (found := KEY.match(path.name)) and found[0] not in needed:
                     path.unlink()
 
     def latent_file(self, key: str) -> Path:
@@ -107,8 +153,8 @@ class Keeper:
         """Read a latent; raise `Error` if it is gone or damaged."""
         return load_latent(self.latent_file(key))
 
-    def add_photo(self, data: bytes, ending: str) -> Path:
-        """Keep a copy of an upload, which only the user can read, and return its place."""
+    def add_upload(self, data: bytes, ending: str) -> Path:
+        """Keep a copy of what was uploaded, which only the user can read, and return its place."""
         place = self._place(new_key(), ending)
         self.prepare()
         handle = os.open(

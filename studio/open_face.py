@@ -23,6 +23,8 @@ class OpenFace:
     """The photo that it was made from."""
     before: bytes = b""
     """Its picture without edits, as the page gets it."""
+    photographed: bytes = b""
+    """The face as its photo has it, once a page has asked for it."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Its scores without edits, in sigmas."""
     seen: dict[str, tuple[float, float]] = field(default_factory=dict)

@@ -143,3 +143,13 @@ def as_shown(photo: Photo) -> Image.Image:
     image.info.clear()
     image.thumbnail((SHOWN, SHOWN), Image.Resampling.LANCZOS)
     return image
+
+
+def photographed(path: Path, quad: Quad, size: int = 640) -> Image.Image:
+    """Return what a photo shows in ``quad``, which is in pixels of the file.
+
+    Raises:
+        Error: the photo is gone, or is none.
+    """
+    image, reduced = open_reduced(path)
+    return crop(image, [[x / reduced, y / reduced] for x, y in quad], size)

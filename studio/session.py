@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentedit.errors import ArgumentError, Error, IncompatibleError, NotFoundError
-from latentedit.formats.load_latent import load_latent
+from latentedit.formats.load_latent import ENDINGS, load_latent
 from latentedit.inversion.verdict import Look, judge
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.latent.layers import parse_layers
@@ -21,7 +22,7 @@ from latentedit.latent.w_statistics import random_labels, sample_z
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.studio.history import History, State
-from latentedit.studio.intake import Intake
+from latentedit.studio.intake import Intake, short_name
 from latentedit.studio.keeping import Keeper, Kept
 from latentedit.studio.limits import Limits
 from latentedit.studio.open_face import OpenFace
@@ -189,6 +190,37 @@ class Session:
         latent.ws = latent.rows(self.model.generator.num_ws)
         return self.show(latent, Path(path).stem, f"from {Path(path).name}", file=Path(path))
 
+    def upload(self, data: bytes, name: str) -> OpenFace | None:
+        """Open a photo or a latent file that the browser sent.
+
+        Returns:
+            The face of a latent file; None for a photo, whose crop is to be chosen.
+
+        Raises:
+            Error: too many bytes or pixels, neither a photo nor a latent of this model, or a search
+                runs.
+        """
+        if self.intake.search is not None:
+            raise ArgumentError("a search runs; stop it first")
+        stem, ending = os.path.splitext(os.path.basename(name.replace("\\", "/")))
+        if ending.lower() not in ENDINGS:
+            self.intake.upload(data, name)
+            return None
+
+        place = self.keeper.add_upload(data, ending.lower())
+        try:
+            latent = load_latent(place)
+            self.check(latent)
+        except Error as error:
+            raise type(error)(f"{short_name(name)}: {error.reason}") from error
+        finally:
+            with suppress(OSError):  # where a file that is mapped cannot be removed, it goes later
+                place.unlink()
+        latent.ws = latent.rows(self.model.generator.num_ws)
+        if self.intake.photo is not None:
+            self.intake.leave()
+        return self.show(latent, stem or "latent", f"from {name}")
+
     def check(self, latent: Latent) -> None:
         """Raise `Error` unless ``latent`` belongs to this model."""
         latent.check_generator(self.fingerprint, self.model_name)
@@ -223,7 +255,7 @@ class Session:
         with self._lock:
             self.keeper.prepare()
             if not self.faces:  # the session of before is not gone on with
-                self.keeper.tidy({photo.name.partition(".")[0]} if photo is not None else set())
+                self.keeper.begin(photo)
             key = self.keeper.add(latent)
             face = self._known(OpenFace(key, latent, name, origin, file, photo))
             self.faces[key] = face
@@ -369,6 +401,7 @@ class Session:
             )
             faces[key] = self._known(face)
         with self._lock:
+            self.keeper.take(kept)
             self.faces = faces
             self.history = kept.history
             self.live = self.history.state

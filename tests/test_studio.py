@@ -22,7 +22,7 @@ from latentedit.model.model import Model
 from latentedit.studio.discovery import Discovery
 from latentedit.studio.history import History, Setting, State
 from latentedit.studio.intake import LARGEST_UPLOAD
-from latentedit.studio.keeping import Keeper, free_file
+from latentedit.studio.keeping import MOST, Keeper, free_file
 from latentedit.studio.making import (
     Pasting,
     amounts,
@@ -33,7 +33,7 @@ from latentedit.studio.making import (
     swept,
 )
 from latentedit.studio.painter import Newest
-from latentedit.studio.photos import Crop
+from latentedit.studio.photos import Crop, preview
 from latentedit.studio.saving import command_line, save_face, save_picture
 from latentedit.studio.searches import QUALITIES
 from latentedit.studio.session import Session
@@ -240,6 +240,76 @@ def test_a_session_is_found_again_after_a_crash(
     assert again.face.name == "someone"
     again.undo()
     assert again.state.locks == frozenset()
+
+
+def test_a_session_that_is_not_gone_on_with_is_kept(
+    session: Session, tiny_file: Path, tmp_path: Path
+) -> None:
+    session.slide("smile", 1.0)
+    session.settle()
+    expected = pixels(session)
+    keeper = Keeper(tmp_path / "out")
+    again = Session(load_model(tiny_file), str(tiny_file), keeper, live=False)
+    again.show(again.random_latent(5, 0.7), "another", "")
+    left = [kept.name for kept in keeper.sessions()]
+    assert left == ["another", "someone"]
+
+    third = Session(load_model(tiny_file), str(tiny_file), keeper, live=False)
+    third.restore(keeper.sessions()[1])
+    assert torch.equal(pixels(third), expected)
+    third.slide("smile", 2.0)
+    third.settle()
+    assert [kept.name for kept in keeper.sessions()] == ["someone", "another"]
+
+    keeper.forget(keeper.sessions()[1])
+    assert [kept.name for kept in keeper.sessions()] == ["someone"]
+    latents = [path.stem for path in keeper.hidden.glob("*.safetensors")]
+    assert set(latents) == set(keeper.sessions()[0].faces)
+
+
+def test_only_the_newest_sessions_are_kept(session: Session, tiny_file: Path) -> None:
+    keeper = session.keeper
+    for number in range(MOST + 2):
+        again = Session(load_model(tiny_file), str(tiny_file), keeper, live=False)
+        again.show(again.random_latent(number, 0.7), f"face-{number}", "")
+    names = [kept.name for kept in keeper.sessions()]
+    assert names == [f"face-{number}" for number in reversed(range(2, MOST + 2))]
+    assert len(list(keeper.hidden.glob("*.safetensors"))) == MOST
+
+
+def test_a_latent_file_is_uploaded(session: Session, tmp_path: Path) -> None:
+    latent = session.random_latent(3, 0.8)
+    save_latent(tmp_path / "mine.safetensors", latent)
+    data = (tmp_path / "mine.safetensors").read_bytes()
+    face = session.upload(data, "C:\\faces\\mine.safetensors")
+    assert face is not None
+    assert face is session.face
+    assert face.name == "mine"
+    assert face.file is None
+    assert torch.equal(face.latent.ws, latent.rows(session.model.generator.num_ws))
+    before = set(session.keeper.hidden.iterdir())
+    for bad in (b"", data[:100], b"\0" * 500):
+        with pytest.raises(Error, match="^mine.safetensors: ") as caught:
+            session.upload(bad, "mine.safetensors")
+        assert str(session.keeper.hidden) not in str(caught.value)
+    latent.fingerprint = "f" * 64
+    save_latent(tmp_path / "other.safetensors", latent)
+    with pytest.raises(Error, match="belongs to the generator"):
+        session.upload((tmp_path / "other.safetensors").read_bytes(), "other.safetensors")
+    assert set(session.keeper.hidden.iterdir()) == before
+    assert session.face is face
+
+
+def test_a_face_is_compared_with_its_photo(session: Session) -> None:
+    photo = session.intake.open(hopper())
+    face = session.intake.invert("balanced", steps=1)
+    assert face is not None
+    shown = Image.open(io.BytesIO(session.intake.photographed(face)))
+    wanted = preview(photo, shown.width)
+    difference = np.asarray(shown, float) - np.asarray(wanted, float)
+    assert np.abs(difference).mean() < 2
+    session.show(session.random_latent(1, 0.7), "random", "")
+    assert not session.intake.has_photo(session.face)
 
 
 @pytest.mark.parametrize(
@@ -519,9 +589,9 @@ def test_a_picture_without_a_face_says_so(session: Session) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "this file: not an image"),
-        (b"GIF89a", "this file: "),
-        (b"\xff\xd8\xff" + b"\0" * 999, "this file: "),
+        (b"", "evil.png: not an image"),
+        (b"GIF89a", "evil.png: "),
+        (b"\xff\xd8\xff" + b"\0" * 999, "evil.png: "),
         (b"\0" * (LARGEST_UPLOAD + 1), "more than 40 MB"),
     ],
 )

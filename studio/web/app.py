@@ -10,6 +10,7 @@ from nicegui import Client, app, ui
 from starlette.requests import ClientDisconnect
 
 from latentedit.errors import Error
+from latentedit.formats.load_latent import ENDINGS
 from latentedit.studio.discovery import Discovery
 from latentedit.studio.intake import LARGEST_UPLOAD
 from latentedit.studio.keeping import Kept
@@ -45,6 +46,8 @@ KINDS = {
     ".mp4": "video/mp4",
     ".safetensors": "application/octet-stream",
 }
+ACCEPTED = ",".join(("image/*", ".heic", ".heif", *ENDINGS))
+"""What the page's file chooser shows."""
 MODES = {
     "edit": "Edit",
     "faces": "Faces",
@@ -90,7 +93,7 @@ def build_pages(studio: Studio, session: Session) -> None:
         except ClientDisconnect:
             return JSONResponse(
                 {
-                    "error": f"this photo has more than {LARGEST_UPLOAD // 2**20} MB; make it "
+                    "error": f"this file has more than {LARGEST_UPLOAD // 2**20} MB; make it "
                     "smaller first"
                 },
                 413,
@@ -98,10 +101,10 @@ def build_pages(studio: Studio, session: Session) -> None:
         from nicegui import run
 
         try:
-            await run.io_bound(session.intake.upload, data, name)
+            face = await run.io_bound(session.upload, data, name)
         except Error as error:
             return JSONResponse({"error": str(error)}, 422)
-        return JSONResponse({"name": name})
+        return JSONResponse({"name": name, "opened": face is not None})
 
     @app.get("/file/{number}")
     def file(number: str) -> Response:
@@ -127,7 +130,6 @@ class Frame:
         view.goto = self.goto
         self.modes: dict[str, Tag] = {}
         self.mode = "edit"
-        self._kept: Kept | None = None
         Tag("a", "skip", "To the sliders", href="#panel")
         with Tag("div", "app"):
             self._head()
@@ -139,13 +141,13 @@ class Frame:
             "input",
             type="file",
             id="file",
-            accept="image/*,.heic,.heif",
+            accept=ACCEPTED,
             hidden=True,
-            aria_label="Choose a photo",
+            aria_label="Choose a photo or a latent file",
         )
         Tag("div", "toasts", id="toasts")
         with Tag("div", "veil", aria_hidden="true"):
-            Tag("span", text="Drop the photo anywhere")
+            Tag("span", text="Drop a photo or a latent file")
         self._keys()
         self._saver()
 
@@ -184,7 +186,7 @@ class Frame:
             sign_button("help", "Keys (?)").on("click", js_handler="() => studio.dialog('#keys')")
             theme = sign_button("theme", "Colours").classes("theme")
             theme.on("click", js_handler="() => studio.nextTheme()")
-            button("Open", self._open, sign="open", title="Open a photo, or start anew")
+            button("Open", self._open, sign="open", title="Open a photo or a latent file")
             self.save = button(
                 "Save", self._save, kind="primary", sign="save", title="Save (Ctrl+S)"
             )
@@ -223,9 +225,7 @@ class Frame:
                 )
             self.where = Tag("p", "small soft", "")
             self.command = command_box("command", 4)
-            hint(
-                "It names this session's own copy of the latent, which stays until you start anew."
-            )
+            hint("It names this session's own copy of the latent, kept as long as the session.")
             with Tag("div", "row"):
                 Tag("span", "grow")
                 button("Close").on("click", js_handler="() => studio.close('#save')")
@@ -248,6 +248,7 @@ class Frame:
             "save": lambda _: self._save(),
             "uploading": lambda _: self.start.reading(True),
             "uploaded": lambda _: self.start.reading(False),
+            "opened": lambda _: self._opened(),
             "face": lambda f: self._face(int(f["number"])),
             "crop": lambda f: self._crop(
                 Crop(*(float(f[name]) for name in ("x", "y", "side", "angle")))
@@ -270,6 +271,10 @@ class Frame:
     def _slide(self, facts: dict[str, Any]) -> None:
         self.view.seen = int(facts.get("number", 0))
         self.session.slide(str(facts["name"]), float(facts["value"]))
+
+    def _opened(self) -> None:
+        self.start.reading(False)
+        self.goto("edit")
 
     def _face(self, number: int) -> None:
         photo = self.session.intake.photo
@@ -384,21 +389,23 @@ class Frame:
         self.view.told("marks")
 
     def _offer(self) -> None:
+        """Offer the sessions that were left, if none has begun."""
         session = self.session
-        kept = (
-            session.keeper.read() if session.face is None and not session.history.can_undo else None
-        )
-        if kept is None or kept.fingerprint != session.fingerprint or not kept.history.state.face:
+        if session.face is not None or session.history.can_undo:
             return
-        name = str(kept.faces.get(kept.history.state.face, {}).get("name", "a face"))
-
-        def take() -> None:
-            self.view.start(lambda: session.restore(kept), lambda _: self.start.restore.show(False))
-
-        def leave() -> None:
-            session.keeper.forget()
-            self.start.restore.show(False)
-
         self.start.offer(
-            f"You were editing {name} on {kept.when}. Nothing of it is lost.", take, leave
+            [
+                kept
+                for kept in session.keeper.sessions()
+                if kept.fingerprint == session.fingerprint and kept.history.state.face
+            ],
+            self._take,
+            self._forget,
         )
+
+    def _take(self, kept: Kept) -> None:
+        self.view.start(lambda: self.session.restore(kept), lambda _: self.goto("edit"))
+
+    def _forget(self, kept: Kept) -> None:
+        self.session.keeper.forget(kept)
+        self._offer()

@@ -3,8 +3,11 @@
 from typing import Any
 
 from latentedit.studio.sliders import GROUPS, Slider
-from latentedit.studio.web.tags import Tag, button, icon, sign_button
+from latentedit.studio.web.tags import Tag, button, calls, icon, sign_button
 from latentedit.studio.web.view import View, data_url
+
+BEFORE = (("rendering", "Rendering"), ("photo", "Photo"))
+"""What a face can be compared with, and what the page calls it."""
 
 
 class EditPart:
@@ -12,6 +15,7 @@ class EditPart:
 
     def __init__(self, view: View, stage: Tag, panel: Tag) -> None:
         self.view = view
+        self.was = "rendering"
         self.shown: tuple[str, ...] = ()
         with stage:
             self.stage = Tag("div", "part edit-stage")
@@ -88,6 +92,21 @@ class EditPart:
                 Tag("span", "text", "Divider")
                 Tag("kbd", "hide-small", "D", aria_hidden="true")
             divide.on("click", js_handler="() => studio.divide()")
+            self.kinds = Tag(
+                "div", "segments", role="radiogroup", aria_label="Before shows", hidden=True
+            )
+            with self.kinds:
+                for kind, text in BEFORE:
+                    with Tag("label", title=f"Before shows the {text.lower()}"):
+                        radio = Tag(
+                            "input",
+                            type="radio",
+                            name="before",
+                            value=kind,
+                            checked=kind == self.was,
+                        )
+                        radio.on("change", calls(self._compare, kind), js_handler="() => emit()")
+                        Tag("span", text=text)
 
     def show(self, on: bool) -> None:
         self.stage.show(on)
@@ -98,7 +117,7 @@ class EditPart:
         if what in ("sliders", "faces", "all"):
             self._sliders()
         if what in ("faces", "all") and session.face is not None:
-            self.view.js("before", data_url(session.face.before))
+            self._before()
         if what in ("state", "sliders", "faces", "all"):
             self._values()
         if what in ("faces", "sliders", "all"):
@@ -107,6 +126,26 @@ class EditPart:
     def _refine(self) -> None:
         session = self.view.session
         session.intake.refine(session.face)
+
+    def _compare(self, kind: str, _: Any = None) -> None:
+        self.was = kind
+        self._before()
+
+    def _before(self) -> None:
+        """Show what the face is compared with: its picture without edits, or the photo itself."""
+        session = self.view.session
+        face = session.face
+        there = session.intake.has_photo(face)
+        self.kinds.show(there)
+        if face is None:
+            return
+        if there and self.was == "photo":
+            self.view.start(
+                lambda: session.intake.photographed(face),
+                lambda data: self.view.js("before", data_url(data), "Your photo", "Photo"),
+            )
+        else:
+            self.view.js("before", data_url(face.before), "The face before editing", "Before")
 
     def _verdict(self) -> None:
         session = self.view.session

@@ -2,10 +2,18 @@
 
 from collections.abc import Callable
 
+from latentedit.studio.keeping import Kept
 from latentedit.studio.photos import Crop
 from latentedit.studio.searches import QUALITIES
-from latentedit.studio.web.tags import Tag, button, choices, icon
+from latentedit.studio.web.tags import Tag, button, calls, choices, icon, sign_button
 from latentedit.studio.web.view import View, data_url
+
+ADVICE = (
+    "Drag the square, its corners or the knob above it, or use keys. The dashed line joins the eyes"
+    " and the mouth."
+)
+OFFERED = 3
+"""Sessions that the page offers to go on with."""
 
 
 class StartPart:
@@ -21,12 +29,16 @@ class StartPart:
                 with Tag("div", "drop"):
                     icon("photo")
                     Tag("h1", text="Drop a photo of a face")
-                    Tag("p", "soft", "or paste it. One face, looking at the camera, works best.")
+                    Tag(
+                        "p",
+                        "soft",
+                        "or a latent file. One face, looking at the camera, works best.",
+                    )
                     choose = button("Choose a photo", kind="primary large")
                     choose.on("click", js_handler="() => studio.choose()")
                     with Tag("div", "either"):
-                        button("Use the example portrait", self._example, kind="quiet")
-                        button("Start with a random face", random, kind="quiet", sign="dice")
+                        button("Use the example portrait", self._example, sign="photo")
+                        button("Start with a random face", random, sign="dice")
                     self.busy = Tag(
                         "span", "busy", "Reading the photo …", hidden=True, role="status"
                     )
@@ -45,14 +57,22 @@ class StartPart:
     def reading(self, on: bool) -> None:
         self.busy.show(on)
 
-    def offer(self, text: str, take: Callable[[], None], leave: Callable[[], None]) -> None:
-        """Offer a session that was left."""
+    def offer(
+        self, sessions: list[Kept], take: Callable[[Kept], None], forget: Callable[[Kept], None]
+    ) -> None:
+        """Offer the sessions that were left, the newest first."""
         self.restore.clear()
         with self.restore:
-            Tag("p", text=text)
-            button("Continue", take, kind="primary")
-            button("Start anew", leave, kind="quiet")
-        self.restore.show(True)
+            for number, kept in enumerate(sessions[:OFFERED]):
+                first = number == 0
+                with Tag("div", "left" if first else "left older"):
+                    text = f"You were editing {kept.name}" if first else kept.name
+                    with Tag("p"):
+                        Tag("b", text=text)
+                        Tag("span", "soft small", f"{kept.when}, {steps_of(kept)}")
+                    button("Continue", calls(take, kept), kind="primary" if first else "")
+                    sign_button("reset", f"Remove the session of {kept.name}", calls(forget, kept))
+        self.restore.show(bool(sessions))
 
     def show(self, on: bool) -> None:
         self.stage.show(on)
@@ -90,20 +110,16 @@ class PhotoPart:
                 self._search()
 
     def _prepare(self) -> None:
-        self.prepare = Tag("div", "part-inner")
-        self.prepare.classes("choices")
+        self.prepare = Tag("div", "steps")
         with self.prepare:
             Tag("h2", text="Is the crop right?")
             with Tag("div", "pair"):
                 self.preview = Tag("img", alt="The crop as the search will see it")
                 with Tag("div"):
-                    Tag(
-                        "p",
-                        "small soft",
-                        "Drag the square, its corners or the knob above it. The dashed line runs "
-                        "from the eyes to the mouth.",
-                    )
-                    Tag("p", "small soft hide-small", "By keys: arrows, + and -, [ and ].")
+                    Tag("p", "small soft", ADVICE)
+                    with Tag("div", "by-keys hide-small", aria_hidden="true"):
+                        for key in ("←", "↑", "↓", "→", "+", "-", "[", "]"):
+                            Tag("kbd", text=key)
             for of, label, low, high in (("side", "Size", 5, 200), ("angle", "Turn", -45, 45)):
                 with Tag("label", "field"):
                     Tag("span", text=label)
@@ -121,12 +137,12 @@ class PhotoPart:
             Tag("h2", text="What matters most?")
             options = [(key, quality.title, quality.text) for key, quality in QUALITIES.items()]
             choices("quality", "Quality", options, self.quality, self._choose)
-            with Tag("div", "row"):
+            with Tag("div", "row last"):
                 self.go = button("Find this face", self._go, kind="primary large grow")
                 button("Another photo", self._leave, kind="quiet")
 
     def _search(self) -> None:
-        self.searching = Tag("div", "choices", hidden=True)
+        self.searching = Tag("div", "steps", hidden=True)
         with self.searching:
             Tag("h2", text="Finding this face")
             with Tag("div", "pair"):
@@ -237,6 +253,12 @@ class PhotoPart:
         counted = f"step {progress.step} of {progress.total}" if progress.total else ""
         self.left.say(", ".join(part for part in (counted, time_left(progress.left)) if part))
         self.bar.set(value=f"{100 * progress.share:.0f}")
+
+
+def steps_of(kept: Kept) -> str:
+    """Return how much there is to go on with."""
+    count = len(kept.history.states) - 1
+    return f"{count} step{'' if count == 1 else 's'}, all of them kept"
 
 
 def square_of(crop: Crop) -> dict[str, float]:

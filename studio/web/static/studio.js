@@ -132,7 +132,13 @@ const studio = (() => {
     for (const [name, m] of Object.entries(facts)) if (values[name]) values[name].m = m;
     if (!marking) marking = setTimeout(() => { marking = 0; for (const name of Object.keys(values)) mark(name); }, dragged ? 120 : 40);
   }
-  function before(data) { const image = at("#before"); if (image) image.src = data; }
+  function before(data, alt, plate) {
+    const image = at("#before");
+    if (!image) return;
+    image.src = data;
+    image.alt = alt;
+    at(".plate.was").textContent = plate;
+  }
   function fresh() { newest = 0; for (const name of Object.keys(newestOf)) delete newestOf[name]; }
 
   // -- Before and after
@@ -272,6 +278,7 @@ const studio = (() => {
       if (!reply.ok && !(reply.headers.get("content-type") || "").includes("json")) throw new Error(reply.status === 413 ? "This file is too large." : "The file could not be sent.");
       const found = await reply.json();
       if (found.error) throw new Error(found.error);
+      if (found.opened) send("opened");
     } catch (problem) {
       send("uploaded", {});
       toast(problem instanceof TypeError ? "The file could not be sent. Is the studio still running in its terminal?" : problem.message, "bad");
@@ -308,6 +315,7 @@ const studio = (() => {
     const close = document.createElement("button");
     close.type = "button"; close.textContent = "✕"; close.setAttribute("aria-label", "Close this message");
     close.addEventListener("click", () => item.remove());
+    if (kind === "bad") { const sign = document.createElement("span"); sign.className = "icon icon-warn"; sign.setAttribute("aria-hidden", "true"); item.append(sign); }
     item.append(words, close);
     box.append(item);
     while (box.children.length > 3) box.firstChild.remove();
