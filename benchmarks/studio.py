@@ -129,12 +129,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=Path, help="file for the figures; others in it stay")
     arguments = parser.parse_args()
     figures = measure(arguments.steps)
     print(json.dumps(figures, indent=2))
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        known = json.loads(arguments.json.read_text()) if arguments.json.is_file() else {}
+        arguments.json.write_text(json.dumps({**known, "slider": figures}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

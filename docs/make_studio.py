@@ -133,8 +133,9 @@ def photo(visit: Visit, photo_file: Path, scratch: Path) -> None:
     page.get_by_alt_text("The picture that the search has found so far").wait_for()
     page.wait_for_function("document.querySelector('progress').value > 4")
     visit.shoot("searching")
-    with contextlib.suppress(Exception):  # it may have ended
-        page.get_by_role("button", name="Stop, keep the best so far").click(timeout=2000)
+    if not visit.docs:
+        with contextlib.suppress(Exception):  # it may have ended
+            page.get_by_role("button", name="Stop, keep the best so far").click(timeout=2000)
     page.wait_for_selector(".slider", state="visible")
     visit.shoot("found")
     page.locator(".busy").first.wait_for(state="hidden")
@@ -144,11 +145,11 @@ def sliders(visit: Visit) -> None:
     """What the page of sliders can show."""
     page = visit.page
     visit.slide("smile", 1.5)
-    visit.slide("age", -1.0)
+    visit.slide("grey-hair", -1.0)
     visit.shoot("edited", once=True)
     page.locator('.slider[data-name="turn"] .lock').click()
     page.locator('.slider[data-name="smile"] .open').click()
-    visit.slide("age", 3.0)
+    visit.slide("grey-hair", 3.0)
     page.locator('.slider[data-name="smile"]').scroll_into_view_if_needed()
     visit.shoot("locked-and-far")
     page.locator('.slider[data-name="smile"] .open').click()
@@ -191,13 +192,18 @@ def more(visit: Visit) -> None:
     visit.mode("paste")
     page.wait_for_timeout(800)
     visit.shoot("paste-empty")
+
+
+def grids(visit: Visit) -> None:
+    """One slider as a strip, and two as a grid."""
+    page = visit.page
     visit.mode("grid")
     page.wait_for_timeout(500)
     visit.shoot("grid-empty")
     visit.press("Draw")
     page.locator(".table .tile").first.wait_for()
     visit.shoot("sweep")
-    page.locator(".panel select").nth(1).select_option("age")
+    page.get_by_label("Down").select_option("turn")
     visit.press("Draw")
     page.wait_for_function("document.querySelectorAll('.table .tile').length === 25")
     visit.shoot("grid", once=True)
@@ -258,6 +264,9 @@ def ends(visit: Visit, again: Callable[[], Visit]) -> None:
     second.end()
 
 
+PARTS = {"sliders": sliders, "more": more, "grids": grids, "discover": discover}
+
+
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
@@ -269,7 +278,7 @@ def main() -> None:
         "--photo", type=Path, default=DOCS.parent / "latentedit/bundled/portrait.jpg"
     )
     parser.add_argument("--docs", action="store_true", help="write docs/studio-*.jpg, too")
-    parser.add_argument("--parts", default="photo,sliders,more,discover,ends")
+    parser.add_argument("--parts", default=",".join(("photo", *PARTS, "ends")))
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     program = shutil.which("chromium")
@@ -282,10 +291,15 @@ def main() -> None:
 
         first = visit()
         try:
-            photo(first, chosen.photo, scratch)
-            for part in chosen.parts.split(","):
-                if part in ("sliders", "more", "discover"):
-                    {"sliders": sliders, "more": more, "discover": discover}[part](first)
+            parts = chosen.parts.split(",")
+            if "photo" in parts:
+                photo(first, chosen.photo, scratch)
+            else:
+                first.press("Start with a random face")
+                first.page.wait_for_selector(".slider", state="visible")
+            for name, part in PARTS.items():
+                if name in parts:
+                    part(first)
             if "ends" in chosen.parts:
                 ends(first, visit)
         finally:

@@ -6,8 +6,11 @@ from latentedit.studio.sliders import GROUPS, Slider
 from latentedit.studio.web.tags import Tag, button, calls, icon, sign_button
 from latentedit.studio.web.view import View, data_url
 
-BEFORE = (("rendering", "Rendering"), ("photo", "Photo"))
-"""What a face can be compared with, and what the page calls it."""
+BEFORE = (
+    ("rendering", "Rendering", "What the model draws with every slider at rest"),
+    ("photo", "Photo", "The photo itself"),
+)
+"""What a face can be compared with, what the page calls it, and what it is."""
 
 
 class EditPart:
@@ -86,25 +89,24 @@ class EditPart:
                 type="button",
                 id="divide",
                 aria_pressed="false",
-                title="The key D",
+                title="Divider between before and after (D)",
             ) as divide:
                 icon("compare")
-                Tag("span", "text", "Divider")
+                Tag("span", "text hide-narrow", "Divider")
                 Tag("kbd", "hide-small", "D", aria_hidden="true")
             divide.on("click", js_handler="() => studio.divide()")
-            self.kinds = Tag(
-                "div", "segments", role="radiogroup", aria_label="Before shows", hidden=True
-            )
-            with self.kinds:
-                for kind, text in BEFORE:
-                    with Tag("label", title=f"Before shows the {text.lower()}"):
-                        radio = Tag(
-                            "input",
-                            type="radio",
-                            name="before",
-                            value=kind,
-                            checked=kind == self.was,
-                        )
+            self._kinds()
+
+    def _kinds(self) -> None:
+        """What the face is compared with, where it comes from a photo."""
+        self.kinds = Tag("div", "compare", hidden=True)
+        with self.kinds:
+            Tag("span", "soft small hide-small", "Compare with", id="compare")
+            with Tag("div", "segments", role="radiogroup", aria_labelledby="compare"):
+                for kind, text, title in BEFORE:
+                    with Tag("label", title=title):
+                        facts = {"name": "before", "value": kind, "checked": kind == self.was}
+                        radio = Tag("input", type="radio", **facts)
                         radio.on("change", calls(self._compare, kind), js_handler="() => emit()")
                         Tag("span", text=text)
 
@@ -160,12 +162,13 @@ class EditPart:
                 Tag("span", "busy", "Finding out how far each slider goes …", role="status")
             elif found := session.verdict():
                 level, words = found
-                with Tag(
-                    "div",
-                    f"note {'good' if level == 'good' else 'warn' if level != 'unknown' else ''}",
-                ):
+                kind = "good" if level == "good" else "warn" if level != "unknown" else ""
+                head, _, rest = words.partition(": ")
+                with Tag("div", f"note {kind}"):
                     icon("check" if level == "good" else "warn")
-                    Tag("p", text=f"{words[:1].upper()}{words[1:]}.")
+                    with Tag("details", open=kind == "warn"):
+                        Tag("summary", text=f"{head[:1].upper()}{head[1:]}")
+                        Tag("p", text=f"{rest[:1].upper()}{rest[1:]}." if rest else "")
 
         seen = any(slider.whole for slider in session.sliders.values())
         self.whole.say("stays a whole picture" if seen else "safe range not known yet")
@@ -222,7 +225,7 @@ class EditPart:
                 Tag("input", type="range", id=place, min="-3", max="3", step="0.05")
             with Tag("div", "more", hidden=True):
                 with Tag("label", "field"):
-                    Tag("span", text="Amount, in sigmas")
+                    Tag("span", text="In sigmas")
                     Tag("input", "exact", type="number", step="0.1", min="-1000", max="1000")
                 with Tag("label", "field"):
                     Tag("span", text="Layers")
