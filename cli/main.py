@@ -30,6 +30,7 @@ COMMANDS = {
     "studio": ("studio", "studio"),
     "mix": ("latents", "mix"),
     "interpolate": ("interpolate", "interpolate"),
+    "video": ("video", "video"),
     "latent": ("latents", "latent"),
     "sample": ("sample", "sample"),
     "model": ("models", "model"),

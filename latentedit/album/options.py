@@ -93,6 +93,8 @@ def resume_facts(options: AlbumOptions, projector: Projector) -> dict[str, Any]:
     inversion = asdict(options.inversion)
     # What the search starts from is said by the encoder's weights.
     del inversion["init"]
+    # No photo of an album has a neighbour.
+    del inversion["neighbour_weight"]
     inversion["steps"] = options.inversion.step_count
     cropping = asdict(options.cropping)
     cropping["face_detector"] = _content(options.cropping.face_detector)

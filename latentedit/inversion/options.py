@@ -88,6 +88,9 @@ class InversionOptions:
     adversarial_weight: float = 0.0
     """Weight of the latent discriminator (`latentedit.inversion.latent_discriminator.Critic`),
     which keeps the w realistic."""
+    neighbour_weight: float = 1.0
+    """Weight of the squared Mahalanobis distance from the w of a similar image, where one is given,
+    as that of the frame before in a video (`latentedit.inversion.clip`)."""
     learning_rate: float = 0.1
     """Learning rate of Adam."""
     initial_noise: float = 0.05
@@ -114,6 +117,7 @@ class InversionOptions:
         _check_whole("seed", self.seed, 0, LARGEST_SEED)
 
         weights = (
+            "neighbour_weight",
             "noise_weight",
             "pixel_weight",
             "prior_weight",
@@ -144,6 +148,7 @@ class InversionOptions:
             "delta": 0.0 if space_of(self.space) is W else self.delta_weight,
             "adversarial": self.adversarial_weight,
             "styles": STYLE_WEIGHT,
+            "neighbour": self.neighbour_weight,
         }
 
 
@@ -200,6 +205,7 @@ class InversionChoices(TypedDict, total=False):
     prior_weight: float
     delta_weight: float
     adversarial_weight: float
+    neighbour_weight: float
     learning_rate: float
     initial_noise: float
     perceptual: str | Perceptual

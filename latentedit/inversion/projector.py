@@ -72,7 +72,7 @@ class SearchStep:
     """Number of steps of all searches; fewer are done where the options' patience ends one."""
     terms: dict[str, float]
     """Terms of the loss, means over the images: "perceptual", "pixel", "noise", "prior", "delta",
-    "adversarial", "styles"."""
+    "adversarial", "styles", "neighbour"."""
     images: Tensor
     """The images of this step as they were rendered for the loss, ``[N, C, H, W]`` on the
     generator's device. They cost nothing. The next step may write over them, so copy what is
@@ -284,6 +284,7 @@ class Projector:
         *,
         start: Tensor | None = None,
         mask: Tensor | None = None,
+        neighbour: Tensor | None = None,
         on_step: OnStep | None = None,
     ) -> Inversion:
         """Search for the w and the noise maps that reproduce images.
@@ -297,6 +298,8 @@ class Projector:
                 another.
             start: starting point ``[N, num_ws, w_dim]``; None for that of ``options.init``.
             mask: ``[1 or N, 1, resolution, resolution]``, 1 for pixels that count and 0 for others.
+            neighbour: ``[N, num_ws, w_dim]``, w to which the result is kept near, such as that of
+                the frame before (``options.neighbour_weight``).
             on_step: called after every step with a `SearchStep`.
 
         Raises:
@@ -307,7 +310,7 @@ class Projector:
         if not self.generator.synthesis.noise_shapes:  # StyleGAN3 has no noise inputs to search
             # Not an error: the same options then work with networks of all kinds.
             options = replace(options, noise="frozen")
-        self._check_shapes(images, start, mask)
+        self._check_shapes(images, start, mask, neighbour)
         images = images.to(self.device)
         if start is None and self.starts_from_encoder(options):
             start = self.encode(images, options.space)
@@ -322,6 +325,7 @@ class Projector:
             options,
             mask=mask,
             start=start,
+            neighbour=neighbour,
             critic=self.critic if options.adversarial_weight else None,
         )
         curvature = self.curvature(options.pixel_weight) if options.needs_preconditioner else None
@@ -357,7 +361,13 @@ class Projector:
         `latentedit.inversion.pivotal_tuning.tune` does."""
         return tune(self.generator, image, ws, noise, self.loss(), options, progress)
 
-    def _check_shapes(self, images: Tensor, start: Tensor | None, mask: Tensor | None) -> None:
+    def _check_shapes(
+        self,
+        images: Tensor,
+        start: Tensor | None,
+        mask: Tensor | None,
+        neighbour: Tensor | None,
+    ) -> None:
         generator = self.generator
         expected = (generator.channels, generator.resolution, generator.resolution)
         if images.ndim != 4 or images.shape[1:] != expected:
@@ -380,6 +390,8 @@ class Projector:
             )
 
         rows = (count, generator.num_ws, generator.w_dim)
+        if neighbour is not None and neighbour.shape != rows:
+            raise ArgumentError.of_shape("neighbour", f"{list(rows)}", neighbour.shape)
         if start is not None and start.shape != rows:
             raise ArgumentError.of_shape("start", f"{list(rows)}", start.shape)
 

@@ -43,7 +43,10 @@ STYLE_RATE = 0.03
 
 Tell = Callable[[int, dict[str, float]], None]
 
-TERMS = "perceptual", "pixel", "noise", "prior", "delta", "adversarial", "styles"
+TERMS = (
+    *("perceptual", "pixel", "noise", "prior", "delta", "adversarial", "styles"),
+    "neighbour",
+)
 """Parts of the loss."""
 
 
@@ -78,6 +81,8 @@ class Search:
         mask: ``[1 or N, 1, H, W]``, 1 for pixels that count and 0 for others.
         start: ``[N, num_ws, w_dim]``, where searches begin; None stands for the mean w.
         critic: the latent discriminator, where the loss has a term of it.
+        neighbour: ``[N, num_ws, w_dim]``, the w of a similar image, to which the result is kept
+            near; None for none.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class Search:
         mask: Tensor | None = None,
         start: Tensor | None = None,
         critic: Critic | None = None,
+        neighbour: Tensor | None = None,
     ) -> None:
         self.generator = generator
         self.image = image
@@ -115,6 +121,7 @@ class Search:
         self.whitening = statistics.whitening.to(self.device)
         self.colouring = statistics.colouring.to(self.device)
         self.start = None if start is None else start.to(self.device)
+        self.neighbour = None if neighbour is None else neighbour.to(self.device)
         self.style_std = self._style_std() if space_of(options.space).has_scale else []
 
         self.history: dict[str, list[Tensor]] = {}
@@ -205,7 +212,8 @@ class Search:
         generator's own, or off."""
         # The prior's own curvature is known exactly (it is quadratic in whitened w), and keeps the
         # scaling finite along directions that images do not depend on.
-        scaling = curvature.scaling(self.rows, self.weights["prior"]).to(self.device)
+        pull = self.weights["neighbour"] if self.neighbour is not None else 0.0
+        scaling = curvature.scaling(self.rows, self.weights["prior"] + pull).to(self.device)
         maps = self._fixed_maps()
         first = (self._start(seed, psi) - self.mean) @ self.whitening
         minimiser = QuasiNewton(scaling.inverse(first.flatten(1)))
@@ -409,7 +417,13 @@ class Search:
             "delta": spread,
             "adversarial": zero if self.critic is None else self.critic.penalty(u),
             "styles": styles,
+            "neighbour": zero if self.neighbour is None else self._away(w, self.neighbour),
         }
+
+    def _away(self, w: Tensor, other: Tensor) -> Tensor:
+        """The squared Mahalanobis distance of ``w`` from ``other``, as the prior has it from the
+        mean."""
+        return ((w - other) @ self.whitening).square().mean(dim=(1, 2))
 
     @torch.no_grad()
     def _remember(
@@ -432,5 +446,5 @@ class Search:
 
 
 def _rows(terms: dict[str, Tensor]) -> Tensor:
-    """Return ``[7, N]``."""
+    """Return ``[8, N]``, in the order of `TERMS`."""
     return torch.stack([terms[name] for name in TERMS]).detach()

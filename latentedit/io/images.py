@@ -116,7 +116,7 @@ def opened(file: str | os.PathLike[str] | io.BytesIO, name: str) -> Iterator[Ima
                 raise NotFoundError("no such file", path=name)
             outputs.given(file)
         with _header(file) as image:
-            _check_size(image, name)
+            check_size(*image.size, name)
             yield image
 
 
@@ -163,8 +163,8 @@ def _header(file: str | os.PathLike[str] | io.BytesIO) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _check_size(image: Image.Image, name: str) -> None:
-    width, height = image.size
+def check_size(width: int, height: int, name: str) -> None:
+    """Raise `Error` for a picture of more pixels than are accepted (`megapixels`)."""
     found = width * height / 1e6
     most = megapixels()
     if found > most:
@@ -229,7 +229,7 @@ def open_reduced(source: str | os.PathLike[str]) -> tuple[Image.Image, int]:
 
             if factor > 1:
                 file.draft(None, (width // factor, height // factor))
-            _check_size(file, name)
+            check_size(*file.size, name)
             return _upright(file, name, (255, 255, 255)), factor
 
 
