@@ -20,6 +20,9 @@ POSITIONAL = {
     "PHOTO|LATENT": "{good}/labels/00.safetensors",
     "KEY": "threads",
     "VALUE": "1",
+    "[PHOTO|LATENT]...": "{good}/labels/00.safetensors",
+    "CLIP": "{good}/photos",
+    "FOLDER": "{good}/labels",
     "LATENT": "{good}/labels/00.safetensors",
     "[PHOTO|LATENT]": "{good}/labels/00.safetensors",
     "OTHER": "{good}/labels/01.safetensors",
@@ -39,7 +42,7 @@ POSITIONAL = {
 }
 """Good arguments by what they are called in the usage."""
 FOLDERS = (
-    *("align", "invert", "latent import", "train", "demo", "studio"),
+    *("align", "invert", "video invert", "latent import", "train", "demo", "studio"),
     *(
         "directions channels",
         "directions pca",

@@ -180,7 +180,7 @@ def test_a_clip_is_inverted_edited_and_written_back(
     after = [np.asarray(Image.open(f"edited/{n:05d}.png")) for n in (1, 2, 3)]
     before = [np.asarray(Image.open(f"clip/{n}.png").convert("RGB")) for n in range(3)]
     for old, new in zip(before, after, strict=True):
-        assert new.shape[:2] == old.shape
+        assert new.shape == old.shape
         changed = (new != old).reshape(60, 80, -1).any(axis=2)
         assert changed[8:48, 10:50].any()
         assert not changed[:8].any()
@@ -196,5 +196,5 @@ def test_a_clip_is_inverted_edited_and_written_back(
     )
     assert "no latents of frames" in complaint("video", "edit", "clip", *model, "--out", "more.gif")
     absolute = ("video", "edit", "latents", *model, "--set", "x.safetensors=:2")
-    assert "frames have different scores" in complaint(*absolute, "--out", "more.gif")
+    assert "a score would differ from frame to frame" in complaint(*absolute, "--out", "more.gif")
     assert not Path("more.gif").exists()

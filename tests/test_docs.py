@@ -17,11 +17,14 @@ from PIL import Image, ImageDraw
 
 from latentedit.cli.main import main
 from latentedit.formats.load_model import load_generator
+from latentedit.formats.nvidia_writer import save_nvidia
+from latentedit.formats.rosinality import save_rosinality
 from latentedit.metrics import Judge, save_judge
+from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import write_pictures
 from tests.encoder_files import checkpoint
-from tests.helpers import hopper, onnx_mean, works
+from tests.helpers import hopper, onnx_mean, tiny_discriminator, tiny_generator, works
 from tests.reference_nets import REFERENCE
 
 ROOT = Path(__file__).parent.parent
@@ -169,7 +172,11 @@ def test_train_your_own(tmp_path: Path) -> None:
 def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(REFERENCE / "nvidia_32_torch.pkl", tmp_path / "ffhq.pkl")
     shutil.copy(REFERENCE / "stylegan3_t_32.pkl", tmp_path / "stylegan3-t.pkl")
-    shutil.copy(REFERENCE / "stylegan3_r_32.pkl", tmp_path / "labelled.pkl")
+    labelled = tiny_generator(resolution=32, channels=3, c_dim=3)
+    judge = tiny_discriminator(resolution=32, channels=3, c_dim=3)
+    save_nvidia(tmp_path / "labelled.pkl", Model(labelled, judge))
+    wide = tiny_generator(first_size=(4, 8), channels=3)
+    save_rosinality(tmp_path / "wide.pt", Model(wide))
     torch.save(checkpoint(), tmp_path / "e4e.pt")
     generator = load_generator(tmp_path / "ffhq.pkl")
     rows, width = generator.num_ws, generator.w_dim
@@ -250,6 +257,11 @@ def test_your_photo(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "photos").mkdir()
     for number in range(2):
         shutil.copy(hopper(), tmp_path / "photos" / f"{number}.jpg")
+    (tmp_path / "clip").mkdir()
+    with Image.open(hopper()) as photo:
+        for number in range(3):
+            shifted = photo.crop((10 * number, 0, photo.width, photo.height - 20))
+            shifted.resize((256, 290)).save(tmp_path / "clip" / f"{number}.png")
     monkeypatch.chdir(tmp_path)
     lines = shell_lines("docs/photo.md")
     for line in lines:
@@ -263,6 +275,7 @@ def test_your_photo(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPa
                 "invert": [] if "--steps" in words else ["--steps", "3"],
                 "edit": [] if words[1].startswith("latents") else ["--quality", "fast"],
                 "encoder": ["--steps", "2", "--probes", "8"],
+                "video": ["--steps", "2", "--later-steps", "2"] if words[1] == "invert" else [],
             }
             works(
                 *words,

@@ -20,7 +20,7 @@ from latentedit.io.files import write_bytes
 from latentedit.io.torch_files import read_state
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
-from latentedit.networks.config import LARGEST, width_options
+from latentedit.networks.config import LARGEST, sides_of, width_options
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.networks.generator import Generator, GeneratorConfig
 
@@ -231,7 +231,10 @@ def load_plain(path: str | os.PathLike[str], found: dict[str, Any]) -> Model:
         model.raw_generator = generators.get("G")
         for note in notes:
             missing.tell(model, note)
-        if isinstance(found.get("D"), dict):
+        square = model.generator.config.is_square
+        if isinstance(found.get("D"), dict) and not square:
+            missing.tell(model, missing.NO_DISCRIMINATOR)
+        elif isinstance(found.get("D"), dict):
             state = _weights(found["D"])
             options = _recorded(found["D"]) or _discriminator_options(
                 state, generators["G_ema"].config
@@ -327,6 +330,7 @@ def _generator_options(state: dict[str, Tensor]) -> dict[str, Any]:
         "c_dim": c_dim,
         "mapping_layers": depth,
         "architecture": architecture,
+        "first_size": sides_of(state["synthesis.b4.const"]),
         **width_options({r: len(state[f"synthesis.b{r}.conv1.bias"]) for r in sizes}),
     }
 

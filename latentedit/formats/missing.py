@@ -22,6 +22,8 @@ NOISE = (
     "of images depend on them"
 )
 
+NO_DISCRIMINATOR = "left out: the discriminator, as only those of square images can be represented"
+
 
 def drawn_noise(shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     """Return random maps of these shapes, the same ones every time and everywhere."""

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from latentedit.errors import Error, FormatError, complete, shown
+from latentedit.formats import missing
 from latentedit.formats.pickle_allow_list import Record, TensorflowNetwork, read_pickle
 from latentedit.formats.records import number, record_tensors, whole, word
 from latentedit.formats.stylegan3 import stylegan3_generator
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
-from latentedit.networks.config import width_options
+from latentedit.networks.config import sides_of, width_options
 from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.networks.generator import Generator, GeneratorConfig
 
@@ -63,12 +64,15 @@ def load_nvidia(path: str | os.PathLike[str]) -> Model:
         generator = _generator(data["G_ema"], path)
         # G, without the average: training goes on from it.
         raw = _generator(data["G"], path) if isinstance(data.get("G"), Record) else None
-        discriminator = (
-            _discriminator(data["D"], path) if isinstance(data.get("D"), Record) else None
-        )
+        judge = data["D"] if isinstance(data.get("D"), Record) else None
+        square = generator.config.is_square
+        discriminator = _discriminator(judge, path) if judge is not None and square else None
 
     provenance = {"source": Path(path).name, "layout": "NVIDIA PyTorch pickle"}
-    return Model(generator, discriminator, None, provenance, str(path), raw_generator=raw)
+    model = Model(generator, discriminator, None, provenance, str(path), raw_generator=raw)
+    if judge is not None and not square:
+        missing.tell(model, missing.NO_DISCRIMINATOR)
+    return model
 
 
 MENTIONS = (
@@ -153,6 +157,7 @@ def _generator(record: Record, path: str | os.PathLike[str]) -> Generator:
         architecture=word(blocks[resolution]["architecture"]),
         conv_clamp=_clamp(layer),
         resample_filter=_taps(blocks[resolution], path),
+        first_size=sides_of(tensors["synthesis.b4.const"]),
         **width_options(widths),
     )
     return with_weights(Generator, config, _without_filters(tensors), path)

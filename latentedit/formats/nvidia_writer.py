@@ -60,6 +60,7 @@ def save_nvidia(path: str | os.PathLike[str], model: Model, code: Code | None = 
 
     for wrong, what in (
         (config.architecture == "stylegan1", "the first StyleGAN"),
+        (not config.is_square, "images that are not square"),
         (bool(config.channel_widths), "numbers of feature maps that follow no rule"),
         (config.joint_labels, "labels that are normalised together with z"),
     ):

@@ -19,7 +19,7 @@ from latentedit.formats.clamping import Progress, clamp_effects, told
 from latentedit.io.files import write_bytes
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
-from latentedit.networks.config import DEEPEST, LARGEST, width_options
+from latentedit.networks.config import DEEPEST, LARGEST, sides_of, width_options
 from latentedit.networks.discriminator import Discriminator, DiscriminatorConfig
 from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.ops import fir_filter
@@ -66,7 +66,10 @@ def load_rosinality(path: str | os.PathLike[str], found: dict[str, Any]) -> Mode
         missing.tell(model, missing.NOISE)
 
     if isinstance(found.get("d"), dict):
-        model.discriminator = _discriminator(path, found["d"], config)
+        if config.is_square:
+            model.discriminator = _discriminator(path, found["d"], config)
+        else:
+            missing.tell(model, missing.NO_DISCRIMINATOR)
     return model
 
 
@@ -171,6 +174,7 @@ def _generator_config(path: str | os.PathLike[str], state: dict[str, Tensor]) ->
             z_dim=z_dim,
             w_dim=w_dim,
             mapping_layers=depth,
+            first_size=sides_of(state["input.input"]),
             **width_options(widths),
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
-from latentedit.errors import ArgumentError, NotFoundError
+from latentedit.errors import ArgumentError, IncompatibleError, NotFoundError
 from latentedit.inversion.domain import Domain
 from latentedit.inversion.encoder import Encoder, encode
 from latentedit.inversion.face_weights import face_weights
@@ -93,6 +93,21 @@ class SearchStep:
 OnStep = Callable[[SearchStep], object]
 
 
+def check_invertible(generator: Generator) -> None:
+    """Raise `Error` unless photos can be compared with what ``generator`` draws."""
+    height, width = generator.image_size
+    if height != width:
+        raise IncompatibleError(
+            f"this network draws images of {width} x {height} pixels; only square images can be"
+            " inverted"
+        )
+    if generator.channels not in (1, 3):
+        kind = "transparent images" if generator.channels == 4 else f"{generator.channels} channels"
+        raise IncompatibleError(
+            f"this network draws {kind}; only RGB and greyscale images can be inverted"
+        )
+
+
 class Projector:
     """Inverts images into the latent space of one model.
 
@@ -120,6 +135,7 @@ class Projector:
         generator = model if isinstance(model, Generator) else model.generator
         label = self.settings.label
         self.generator: Generator = generator if label is None else of_class(generator, label)
+        check_invertible(generator)
         self._curvatures: dict[float, Curvature] = {}
 
     def __repr__(self) -> str:

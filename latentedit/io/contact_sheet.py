@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from latentedit.io.images import to_pil
+from latentedit.io.images import opaque, to_pil
 
 CELL = 128
 """Pictures are shown at least this large."""
@@ -54,7 +54,9 @@ def sheet(rows: Sequence[Row], cell: int = CELL) -> Image.Image:
                     font=font,
                     anchor="ma",
                 )
-            canvas.paste(shown.convert("RGB"), (left, y + (TEXT if row.captions else 0) + 2))
+            canvas.paste(
+                opaque(shown).convert("RGB"), (left, y + (TEXT if row.captions else 0) + 2)
+            )
             left += shown.width + MARGIN
 
         top += height

@@ -62,6 +62,8 @@ WRITTEN = {
     ".avif": "AVIF",
 }
 """Endings of the pictures that are written, and Pillow's names of their formats."""
+WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
+"""Formats that have transparency."""
 
 EDITED = "Rendered by latentedit from a generative model: this picture is synthetic or edited."
 CUT = "Cut by latentedit from a photograph."
@@ -283,6 +285,11 @@ def _from_deep(image: Image.Image) -> Image.Image:
     return _kept_info(Image.fromarray(found, "L"), image)
 
 
+def opaque(image: Image.Image) -> Image.Image:
+    """``image`` on white where it may be transparent, and as it is elsewhere."""
+    return on_white(image) if transparent(image) else image
+
+
 def on_white(image: Image.Image) -> Image.Image:
     """Return ``image`` as `open_image` shows it: transparent pixels on white."""
     return _on_background(image, (255, 255, 255))
@@ -446,11 +453,12 @@ def to_uint8(image: Tensor) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Float ``[C, H, W]`` or ``[1, C, H, W]`` in [-1, 1], C 1 or 3, to PIL "L" or "RGB"."""
+    """Float ``[C, H, W]`` or ``[1, C, H, W]`` in [-1, 1], C 1, 3 or 4, to PIL "L", "RGB" or
+    "RGBA"."""
     if image.ndim == 4 and image.shape[0] == 1:
         image = image[0]
-    if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise ArgumentError.of_shape("an image to write", "[1 or 3, H, W]", image.shape)
+    if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
+        raise ArgumentError.of_shape("an image to write", "[1, 3 or 4, H, W]", image.shape)
     array = to_uint8(image).permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
@@ -484,6 +492,8 @@ def save_image(
     """
     kind = check_picture(path)
     picture = to_pil(image) if isinstance(image, Tensor) else image
+    if kind not in WITH_ALPHA:
+        picture = opaque(picture)
     options: dict[str, Any] = {}
 
     if kind == "PNG":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latentedit.errors import ArgumentError, OutputError
 from latentedit.io.files import replacing
-from latentedit.io.images import EDITED, check_picture, to_pil
+from latentedit.io.images import EDITED, check_picture, opaque, to_pil
 
 ENDINGS = (".mp4", ".webm", ".gif")
 OLD = (
@@ -99,7 +99,8 @@ def _frames(
 
 
 def _frame(picture: Tensor | Image.Image) -> Image.Image:
-    image = (to_pil(picture) if isinstance(picture, Tensor) else picture).convert("RGB")
+    image = to_pil(picture) if isinstance(picture, Tensor) else picture
+    image = opaque(image).convert("RGB")
     factor = -(-LEAST // min(image.size))
     width = image.width * factor
     height = image.height * factor

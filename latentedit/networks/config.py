@@ -21,6 +21,8 @@ LABELS = 32768
 labels."""
 LOUDEST = 1e30
 """Largest clamp, and largest multiplier of a learning rate; float32 has still larger numbers."""
+LARGEST_FIRST = 64
+"""Largest side of a constant input."""
 LOWEST_REDUCED = 16
 """Blocks below this resolution stay float32 whatever the precision: they cost nothing and carry the
 composition."""
@@ -113,6 +115,10 @@ class GeneratorConfig:
     alias_free: AliasFree | None = None
     """The layers of "stylegan3", whose filters follow from them; None in all other networks."""
 
+    first_size: tuple[int, int] = (4, 4)
+    """Height and width of the constant input. Those of the image are resolution / 4 times these;
+    other than 4 x 4 in networks of non-square images."""
+
     joint_labels: bool = False
     """Whether z and the label's embedding are normalised as one vector, as the networks of 2019
     have it."""
@@ -139,6 +145,7 @@ class GeneratorConfig:
         check_clamp(self.conv_clamp)
         check_widths(self.resolution, self.channel_base, self.channel_widths)
         self._check_alias_free()
+        self._check_first_size()
         if not isinstance(self.joint_labels, bool):
             raise ArgumentError.of(
                 "generator config: joint_labels", "true or false", self.joint_labels
@@ -148,6 +155,35 @@ class GeneratorConfig:
         object.__setattr__(
             self, "resample_filter", usual_taps(self.architecture, self.resample_filter)
         )
+
+    def _check_first_size(self) -> None:
+        size = self.first_size
+        sides = isinstance(size, list | tuple) and len(size) == 2
+        if not sides or not all(type(side) is int and 1 <= side <= LARGEST_FIRST for side in size):
+            raise ArgumentError.of(
+                "generator config: first_size",
+                f"a height and a width from 1 to {LARGEST_FIRST}",
+                size,
+            )
+        object.__setattr__(self, "first_size", tuple(size))
+        if not self.is_square and self.architecture not in ("skip", "resnet", "orig"):
+            raise ArgumentError(f"generator config: {self.kind} has a constant input of 4 x 4 only")
+        if max(self.image_size) > LARGEST:
+            raise ArgumentError(f"generator config: images of more than {LARGEST} pixels a side")
+
+    @property
+    def is_square(self) -> bool:
+        return self.first_size == (4, 4)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.size_at(self.resolution)
+
+    def size_at(self, resolution: int) -> tuple[int, int]:
+        """Height and width of the feature maps of the block called ``resolution``."""
+        height, width = self.first_size
+        return height * resolution // 4, width * resolution // 4
 
     def _check_alias_free(self) -> None:
         layers: Any = self.alias_free
@@ -204,6 +240,8 @@ class GeneratorConfig:
             del found["alias_free"]
         if not self.joint_labels:
             del found["joint_labels"]
+        if self.is_square:
+            del found["first_size"]
         return found
 
 
@@ -257,6 +295,12 @@ def width_options(widths: dict[int, int]) -> dict[str, Any]:
     regular = all(min(base // r, most) == width for r, width in widths.items())
     listed = () if regular else tuple(width for _, width in sorted(widths.items()))
     return {"channel_base": base, "channel_max": most, "channel_widths": listed}
+
+
+def sides_of(constant: Any) -> tuple[int, int]:
+    """Return the height and width of a constant input ``[..., h, w]`` in a file."""
+    height, width = constant.shape[-2:]
+    return int(height), int(width)
 
 
 def usual_taps(architecture: str, taps: tuple[float, ...]) -> tuple[float, ...]:

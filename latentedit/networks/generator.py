@@ -40,11 +40,18 @@ class Generator(nn.Module):
 
     def __repr__(self) -> str:
         config = self.config
-        return f"Generator({config.kind}, {config.resolution} px, {self.num_ws} x {config.w_dim})"
+        height, width = config.image_size
+        side = f"{width}" if config.is_square else f"{width} x {height}"
+        return f"Generator({config.kind}, {side} px, {self.num_ws} x {config.w_dim})"
 
     @property
     def resolution(self) -> int:
         return self.config.resolution
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images; both are the resolution in square networks."""
+        return self.config.image_size
 
     @property
     def channels(self) -> int:

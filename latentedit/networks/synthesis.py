@@ -37,6 +37,7 @@ class SynthesisLayer(nn.Module):
         up: int = 1,
         clamp: float | None = None,
         resample_filter: tuple[float, ...] = (1, 3, 3, 1),
+        size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.resolution = resolution
@@ -49,7 +50,7 @@ class SynthesisLayer(nn.Module):
         # One strength per layer, from 0: the network learns how much noise it can use.
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.register_buffer("noise_const", normal(resolution, resolution))
+        self.register_buffer("noise_const", normal(*(size or (resolution, resolution))))
         self.register_buffer("resample_filter", fir_taps(resample_filter), persistent=False)
 
     def forward(self, x: Tensor, styles: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
@@ -134,14 +135,17 @@ class SynthesisBlock(nn.Module):
         last = resolution == config.resolution
         self.architecture = config.architecture
         self.resolution = resolution
+        self.size = config.size_at(resolution)
+        """Height and width of what leaves the block."""
         out = config.features(resolution)
         layer: dict[str, Any] = {
             "clamp": config.conv_clamp,
             "resample_filter": config.resample_filter,
+            "size": config.size_at(resolution),
         }
 
         if first:
-            self.const = nn.Parameter(normal(out, 4, 4))
+            self.const = nn.Parameter(normal(out, *self.size))
         else:
             self.conv0 = SynthesisLayer(
                 config.features(resolution // 2), out, config.w_dim, resolution, up=2, **layer
@@ -168,7 +172,7 @@ class SynthesisBlock(nn.Module):
         """Whether several pictures are rendered one by one from this block on."""
         weight = self.conv1.weight
         return self.resolution > 4 and prefers_folding(
-            weight.numel(), len(weight) * self.resolution**2
+            weight.numel(), len(weight) * math.prod(self.size)
         )
 
     @property
@@ -190,7 +194,7 @@ class SynthesisBlock(nn.Module):
         alone = (
             x is not None and len(x) == 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
         )
-        if x is None or not alone or self.strip >= self.resolution:
+        if x is None or not alone or self.strip >= self.size[0]:
             return self._whole(x, image, styles, noise, dtype)
         return self._in_strips(x, image, styles, noise, dtype)
 
@@ -198,7 +202,7 @@ class SynthesisBlock(nn.Module):
     def strip(self) -> int:
         """Rows that are rendered at a time, so that what one operation writes is still near when
         the next one reads it."""
-        rows = STRIP // (len(self.conv1.weight) * self.resolution)
+        rows = STRIP // (len(self.conv1.weight) * self.size[1])
         return max(1 << rows.bit_length() - 1 if rows else 0, 16)
 
     def _in_strips(
@@ -209,7 +213,8 @@ class SynthesisBlock(nn.Module):
         noise: Sequence[Tensor | None],
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:
-        half = self.resolution // 2
+        height, width = self.size
+        half = height // 2
         taps = self.resample_filter.shape[-1]
         before = (taps + 1) // 2 - 1
 
@@ -218,7 +223,7 @@ class SynthesisBlock(nn.Module):
         features = None
         pictures = []
 
-        for top in range(0, self.resolution, self.strip):
+        for top in range(0, height, self.strip):
             low = max(top // 2 - halo, 0)
             high = min((top + self.strip) // 2 + halo, half)
             # The margins of a strip are computed twice and cut off, which costs less than
@@ -233,10 +238,12 @@ class SynthesisBlock(nn.Module):
             )
             rows = slice(top - 2 * low, top - 2 * low + self.strip)
             if features is None:
-                side = self.resolution
                 form = torch.channels_last
                 features = torch.empty(
-                    1, part.shape[1], side, side, dtype=dtype, device=x.device, memory_format=form
+                    (1, part.shape[1], height, width),
+                    dtype=dtype,
+                    device=x.device,
+                    memory_format=form,
                 )
 
             features[:, :, top : top + self.strip] = part[:, :, rows]
@@ -289,7 +296,7 @@ class SynthesisNetwork(nn.Module):
         # A block's ToRGB shares its w with the next block's first convolution, so only the last one
         # adds a row.
         self.num_ws = len(self.layers) + 1
-        self.noise_shapes = [(1, 1, layer.resolution, layer.resolution) for layer in self.layers]
+        self.noise_shapes = [(1, 1, *layer.noise_const.shape) for layer in self.layers]
 
     @property
     def blocks(self) -> list[SynthesisBlock]:

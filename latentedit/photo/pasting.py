@@ -11,7 +11,15 @@ from torch import Tensor
 
 from latentedit.errors import ArgumentError, IncompatibleError
 from latentedit.inversion.result import psnr
-from latentedit.io.images import EDITED, check_picture, on_white, opened, transparent, write_picture
+from latentedit.io.images import (
+    EDITED,
+    WITH_ALPHA,
+    check_picture,
+    on_white,
+    opened,
+    transparent,
+    write_picture,
+)
 from latentedit.latent.latent_file import Latent
 from latentedit.photo.alignment import Quad, crop_tensor
 
@@ -22,9 +30,6 @@ MAKER_NOTE = 0x927C
 EXIF_IFD = 0x8769
 ORIENTATION = 0x0112
 DESCRIPTION = 0x010E
-
-WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
-"""Formats that have transparency."""
 
 FARTHER = 3.0
 """Largest decrease of the PSNR between photo and latent, in dB; saving a copy of the photo again
