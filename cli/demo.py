@@ -87,6 +87,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     from latentedit.latent.latent_file import save_latent
     from latentedit.networks.fingerprint import fingerprint
     from latentedit.photo.alignment import crop_tensor, faces_for, quad_from_face
+    from latentedit.photo.crop_hash import crop_hash
     from latentedit.photo.faces import notes_on, warnings_of
     from latentedit.photo.pasting import paste_back, save_like
 
@@ -108,6 +109,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     result, tuning = search(model, target, steps, seed)
     latent = result.latent()
     latent.crop = quad
+    latent.crop_hash = crop_hash(target)
     if tuning is None:
         save_latent(folder / "portrait.safetensors", latent)
         raise Interrupted(

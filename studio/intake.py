@@ -13,6 +13,7 @@ from latentedit.latent.latent_file import Latent
 from latentedit.latent.spaces import W, space_of
 from latentedit.model.model import Model
 from latentedit.photo.alignment import crop_tensor
+from latentedit.photo.crop_hash import crop_hash
 from latentedit.studio.keeping import Keeper
 from latentedit.studio.open_face import OpenFace
 from latentedit.studio.painter import as_jpeg
@@ -212,6 +213,7 @@ class Intake:
             if self._ended:
                 return None
             latent.crop = photo.quad_in_file()
+            latent.crop_hash = crop_hash(target)
             origin = f"{photo.name}, {chosen.title.lower()}"
             return self._show(latent, photo.name, origin, photo=photo.path, keep=start is not None)
         finally:

@@ -15,7 +15,7 @@ from latentedit.io.video import save_video, there_and_back
 from latentedit.latent.blending import interpolated, mixed
 from latentedit.latent.latent_file import Latent
 from latentedit.latent.layers import parse_layers
-from latentedit.photo.pasting import FEATHER, paste_back, save_like
+from latentedit.photo.pasting import FEATHER, check_belongs, paste_back, save_like
 from latentedit.studio.history import State
 from latentedit.studio.keeping import free_file
 from latentedit.studio.open_face import OpenFace
@@ -165,6 +165,9 @@ class Pasting:
         self.face = face
         self.quad = face.latent.crop
         self.photo = open_image(face.photo)
+        if face.latent.crop_hash is not None:
+            # Since the search, another photo may have got its name.
+            check_belongs(self.photo, face.latent, session.render(face.latent), str(face.photo))
 
     def paste(self, *, feather: float = FEATHER, difference: bool = True) -> Image.Image:
         """Return the photo with the edited face in it.

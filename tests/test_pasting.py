@@ -11,13 +11,16 @@ import torch
 from PIL import Image, ImageCms
 
 from latentedit.errors import Error
+from latentedit.formats.load_latent import load_latent
 from latentedit.inversion.result import psnr
-from latentedit.io.images import open_image, to_pil
-from latentedit.latent.latent_file import Latent
+from latentedit.io.images import load_image, open_image, to_pil
+from latentedit.io.native_file import read_header, write_tensors
+from latentedit.latent.latent_file import FORMAT, VERSION, Latent, save_latent
 from latentedit.latent.w_statistics import sample_z
 from latentedit.photo.alignment import crop, crop_tensor, quad_of_window
+from latentedit.photo.crop_hash import SAME, crop_hash, hash_distance
 from latentedit.photo.pasting import check_belongs, fade, paste_back, reduced, save_like
-from tests.helpers import tiny_generator
+from tests.helpers import SHARED_DATA, tiny_generator
 
 TILTED = [[40.0, 20.0], [100.0, 35.0], [85.0, 95.0], [25.0, 80.0]]
 
@@ -215,3 +218,84 @@ def test_a_reduced_photo_keeps_its_crop() -> None:
     assert small.size == (75, 60)
     assert quad == [[20.0, 10.0], [50.0, 17.5], [42.5, 47.5], [12.5, 40.0]]
     assert reduced(photo(), TILTED, 150)[1] is TILTED
+
+
+def portrait(tone: float) -> torch.Tensor:
+    """A smooth picture without flat areas, ``[1, 3, 128, 128]``; ``tone`` tells persons apart."""
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    waves = [
+        torch.sin(x / (7 + 3 * i) * tone + i) * torch.cos(y / (9 + i) - i * tone) for i in range(5)
+    ]
+    return (sum(waves) / 5).expand(1, 3, -1, -1).clone()  # type: ignore[union-attr]
+
+
+def changed(image: torch.Tensor, kind: str) -> torch.Tensor:
+    """As people and programs change photos that stay the same photo."""
+    picture = to_pil(image)
+    buffer = io.BytesIO()
+    if kind == "compressed":
+        picture.save(buffer, "JPEG", quality=20)
+        return load_image(Image.open(buffer))
+    if kind == "reduced":
+        return load_image(picture.resize((48, 48)), size=128)
+    if kind == "moved":
+        return image.roll((1, 1), (2, 3))
+    factor = {"darker": 0.7, "lighter": 1.3}[kind]
+    return ((image + 1) * factor - 1).clamp(-1, 1)
+
+
+@pytest.mark.parametrize("kind", ["compressed", "reduced", "moved", "darker", "lighter"])
+def test_a_photo_keeps_its_hash(kind: str) -> None:
+    image = portrait(1.0)
+    assert hash_distance(crop_hash(image), crop_hash(image)) == 0
+    assert hash_distance(crop_hash(image), crop_hash(changed(image, kind))) <= SAME
+    assert hash_distance(crop_hash(image), crop_hash(portrait(1.3))) > SAME
+    assert hash_distance(crop_hash(image), crop_hash(image.flip(3))) > SAME
+
+
+def test_the_hash_is_that_of_the_format() -> None:
+    """Brighter to the right everywhere, and darker below."""
+    ramp = torch.arange(34.0).expand(34, 34)
+    image = (ramp - 2 * ramp.T)[None, None] / 100
+    assert crop_hash(image) == "f" * 64 + "0" * 64
+    assert hash_distance("f" * 128, "0" * 128) == 1
+    with pytest.raises(Error, match=r"\[1, C, R, R\]"):
+        crop_hash(image[0])
+
+
+def test_a_photo_as_near_as_the_own_one_is_refused() -> None:
+    """A poor inversion resembles strangers too: by its PSNR alone, their photos were accepted."""
+    own, stranger = portrait(1.0), portrait(1.3)
+    rendered = (own + stranger) / 2
+    quad = quad_of_window(0, 0, 128)
+    latent = Latent(torch.zeros(1, 6, 12), None, "", "w+", quad)
+    latent.distances = {"psnr": float(psnr(own, rendered)[0])}
+    check_belongs(to_pil(stranger), latent, rendered, "x.png")
+    latent.crop_hash = crop_hash(own)
+    check_belongs(to_pil(own), latent, rendered, "own.png")
+    check_belongs(to_pil(changed(own, "compressed")), latent, rendered, "own.png")
+    with pytest.raises(Error, match=r"x.png: the photo does not show .* of the bits .*force=True"):
+        check_belongs(to_pil(stranger), latent, rendered, "x.png")
+
+
+def test_strangers_among_portraits() -> None:
+    """Judged on people who were not looked at when the bound was chosen."""
+    folder = SHARED_DATA / "portraits" / "held_out"
+    if not folder.is_dir():
+        pytest.skip("../shared is missing")
+    hashes = [crop_hash(load_image(file, size=128)) for file in sorted(folder.glob("*.jpg"))]
+    pairs = [hash_distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]]
+    assert len(pairs) > 3000
+    assert sum(distance <= SAME for distance in pairs) / len(pairs) < 0.01
+
+
+@pytest.mark.parametrize("digits", ["", "0" * 127, "g" * 128, "F" * 128, 3])
+def test_hashes_of_files_are_checked(tmp_path: Path, digits: object) -> None:
+    path = tmp_path / "me.safetensors"
+    latent = Latent(torch.zeros(1, 2, 4), None, "f" * 64, "w+", crop_hash="0a" * 64)
+    save_latent(path, latent)
+    assert load_latent(path).crop_hash == "0a" * 64
+    header = read_header(path, FORMAT, VERSION)
+    write_tensors(path, FORMAT, VERSION, {**header, "crop_hash": digits}, {"ws": latent.ws})
+    with pytest.raises(Error, match="me.safetensors: a latent file's crop_hash must be"):
+        load_latent(path)

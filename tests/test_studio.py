@@ -19,6 +19,7 @@ from latentedit.formats.load_model import load_model
 from latentedit.io.images import open_image, to_uint8
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.model.model import Model
+from latentedit.photo.crop_hash import crop_hash
 from latentedit.studio.discovery import Discovery
 from latentedit.studio.history import History, Setting, State
 from latentedit.studio.intake import LARGEST_UPLOAD
@@ -502,6 +503,12 @@ def test_a_face_goes_back_into_its_photo_and_only_there(session: Session, tmp_pa
     assert words[words.index("--paste-back") + 1] == str(tmp_path / "photo.png")
     assert ("--difference" in words, words[words.index("--feather") + 1]) == (True, "0.2")
     assert open_image(pasting.save("pasted")).size == (90, 70)
+    face = session.face
+    assert face is not None
+    noise = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    face.latent.crop_hash = crop_hash(noise)  # of another photo, which had this name before
+    with pytest.raises(Error, match=r"photo.png: the photo does not show the latent's image"):
+        Pasting(session)
 
 
 def test_a_new_slider_comes_from_labels_with_its_report(session: Session, tmp_path: Path) -> None:

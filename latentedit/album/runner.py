@@ -32,6 +32,7 @@ from latentedit.latent.latent_file import Latent
 from latentedit.model.cost import photos_at_once
 from latentedit.photo.alignment import crop_tensor
 from latentedit.photo.checks import foreign, remarks
+from latentedit.photo.crop_hash import crop_hash
 from latentedit.photo.framing import Framed
 
 LARGE = 256
@@ -315,6 +316,7 @@ class AlbumRunner:
             shown = self._tuned(job, result, number, latent)
 
         latent.crop = job.quad
+        latent.crop_hash = crop_hash(job.target)
         # After Ctrl-C nothing more is rendered: the user wants the program to end.
         look = None if result.interrupted or self.onlooker is None else self.onlooker.look(latent)
         verdict = judge(latent.distances, look)

@@ -55,6 +55,7 @@ def load_latent(path: str | os.PathLike[str]) -> Latent:
         fingerprint=header["fingerprint"],
         space=header.get("space") or "w+",
         crop=header.get("crop"),
+        crop_hash=header.get("crop_hash"),
         settings=header.get("settings") or {},
         distances=header.get("distances") or {},
         source=header.get("source"),

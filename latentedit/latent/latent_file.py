@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +28,7 @@ FORMAT = "latentedit-latent"
 VERSION = 1
 CORNERS = 1e7
 """Largest distance of a crop's corner from the corner of its photo, in pixels."""
+HASH = re.compile("[0-9a-f]{128}")
 MOST_SLIDERS = 1000
 """Number of sliders whose safe amounts a file may list ..."""
 LARGEST = 1000
@@ -62,6 +64,8 @@ class Latent:
     safe: dict[str, tuple[float, float]] | None = None
     """Sliders that ship for the generator, and the lowest and highest amount in sigmas at which the
     picture was seen to stay one of its own; None where nobody looked."""
+    crop_hash: str | None = None
+    """Hash of the crop (`latentedit.photo.crop_hash`), by which its photo is known again."""
 
     def __repr__(self) -> str:
         rows, width = self.ws.shape[-2:]
@@ -196,6 +200,7 @@ def save_latent(path: str | os.PathLike[str], latent: Latent) -> None:
         "fingerprint": latent.fingerprint,
         "space": latent.space,
         "crop": latent.crop,
+        "crop_hash": latent.crop_hash,
         "settings": latent.settings,
         "distances": {name: value for name, value in latent.distances.items() if is_number(value)},
         "source": latent.source,
@@ -216,6 +221,7 @@ def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
         "safe": dict,
         "crop": list,
         "space": str,
+        "crop_hash": str,
     }
     for name, kind in kinds.items():
         if header.get(name) is not None and not isinstance(header[name], kind):
@@ -240,6 +246,10 @@ def _check_header(path: str | os.PathLike[str], header: dict[str, Any]) -> None:
     crop = header.get("crop")
     if crop is not None and not _is_quad(crop):
         raise FormatError("a latent file's crop must be four corners of two numbers", path=path)
+
+    digits = header.get("crop_hash")
+    if digits is not None and not HASH.fullmatch(digits):
+        raise FormatError("a latent file's crop_hash must be 128 hexadecimal digits", path=path)
 
     safe = header.get("safe") or {}
     if len(safe) > MOST_SLIDERS or not all(_are_ends(ends) for ends in safe.values()):

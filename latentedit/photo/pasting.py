@@ -22,6 +22,7 @@ from latentedit.io.images import (
 )
 from latentedit.latent.latent_file import Latent
 from latentedit.photo.alignment import Quad, crop_tensor
+from latentedit.photo.crop_hash import SAME, crop_hash, hash_distance
 
 FEATHER = 0.15
 """Share of the crop's side over which the edge fades."""
@@ -41,34 +42,49 @@ ALIKE = 0.5
 def check_belongs(photo: Image.Image, latent: Latent, rendered: Tensor, name: str) -> None:
     """Raise `Error` if ``latent`` was not made from the crop of ``photo``.
 
+    Both must hold, as far as the latent file knows them: the crop has the hash that it had, and is
+    as near to the latent's image as it was. The PSNR alone would accept some strangers' photos for
+    inversions of less than about 20 dB, the hash alone one photo in a few hundred.
+
     Args:
         rendered: the latent's own image before this edit, ``[1, C, R, R]``.
     """
     if latent.crop is None:
         return
 
-    # The latent file says how similar the two were; a much lower value means another photo or a
-    # photo that has changed.
-    expected = latent.distances.get("psnr_tuned", latent.distances.get("psnr"))
     here = crop_tensor(photo, latent.crop, rendered.shape[3], rendered.shape[1])
-    if expected is not None:
-        found = float(psnr(here, rendered.cpu())[0])
-        wrong = found < expected - FARTHER
-        text = f"PSNR {found:.1f} dB, expected {expected:.1f} dB"
-    else:
-        small = [
-            torch.nn.functional.adaptive_avg_pool2d(image.mean(dim=1), 16)
-            for image in (here, rendered.cpu())
-        ]
-        alike = float(torch.corrcoef(torch.stack([image.flatten() for image in small]))[0, 1])
-        wrong = not alike >= ALIKE
-        text = f"correlation {alike:.2f}"
-
+    wrong = _differences(here, latent, rendered.cpu())
     if wrong:
         what = "the photo does not show the latent's image at the position of its crop"
         raise IncompatibleError(
-            f"{what} ({text})", path=name, advice="use `force=True` to paste anyway"
+            f"{what} ({', '.join(wrong)})", path=name, advice="use `force=True` to paste anyway"
         )
+
+
+def _differences(here: Tensor, latent: Latent, rendered: Tensor) -> list[str]:
+    """Say in what the crop ``here`` differs from that of ``latent``."""
+    found = []
+    if latent.crop_hash is not None:
+        share = hash_distance(crop_hash(here), latent.crop_hash)
+        if share > SAME:
+            found.append(f"{share:.0%} of the bits of its hash differ, at most {SAME:.0%} may")
+
+    expected = latent.distances.get("psnr_tuned", latent.distances.get("psnr"))
+    if expected is not None:
+        # The latent file says how similar the two were; a much lower value means another photo or
+        # a photo that has changed.
+        reached = float(psnr(here, rendered)[0])
+        if reached < expected - FARTHER:
+            found.append(f"PSNR {reached:.1f} dB, expected {expected:.1f} dB")
+    elif latent.crop_hash is None:
+        small = [
+            torch.nn.functional.adaptive_avg_pool2d(image.mean(dim=1), 16)
+            for image in (here, rendered)
+        ]
+        alike = float(torch.corrcoef(torch.stack([image.flatten() for image in small]))[0, 1])
+        if not alike >= ALIKE:
+            found.append(f"correlation {alike:.2f}")
+    return found
 
 
 def fade(size: int, feather: float = FEATHER) -> Any:
