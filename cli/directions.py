@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentedit.cli import components, log
+from latentedit.cli import components, log, words
 from latentedit.cli.common import (
     MOST,
     device_option,
@@ -175,5 +175,5 @@ def show(name: str, as_json: bool) -> None:
 
 
 parts = (components.pca, components.sefa, components.channels, components.name, components.sheet)
-for command in (fit, refine, sample, label, *parts, report, compare, condition):
+for command in (fit, refine, words.from_text, sample, label, *parts, report, compare, condition):
     directions.add_command(command)

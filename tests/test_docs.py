@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from latentedit.cli.main import main
+from latentedit.directions.text import convolution_channels
 from latentedit.formats.load_model import load_generator
 from latentedit.formats.nvidia_writer import save_nvidia
 from latentedit.formats.rosinality import save_rosinality
@@ -23,6 +24,7 @@ from latentedit.metrics import Judge, save_judge
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import write_pictures
+from tests.clip_files import CONFIG, tiny_clip, write_script
 from tests.encoder_files import checkpoint
 from tests.helpers import hopper, onnx_mean, tiny_discriminator, tiny_generator, works
 from tests.reference_nets import REFERENCE
@@ -37,6 +39,7 @@ PAGES = [
     "docs/photo.md",
     "docs/studio.md",
     "docs/train.md",
+    "docs/words.md",
 ]
 
 
@@ -333,6 +336,27 @@ def test_find_your_own_direction(
         "reports/glasses.md",
         "held.png",
     ):
+        assert (tmp_path / name).is_file(), name
+
+
+@pytest.mark.slow
+def test_sliders_from_words(
+    tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_script(tmp_path, tiny_clip()).rename(tmp_path / "ViT-B-32.pt")
+    shutil.copy(REFERENCE / "nvidia_32_torch.pkl", tmp_path / "ffhq.pkl")
+    channels = int(convolution_channels(load_generator(tmp_path / "ffhq.pkl")).sum())
+    np.save(tmp_path / "fs3.npy", np.random.RandomState(0).randn(channels, CONFIG.embedding))
+    monkeypatch.chdir(tmp_path)
+    lines = shell_lines("docs/words.md")
+    for line in lines:
+        program, *words = shlex.split(line, comments=True)
+        assert program == "latentedit"
+        few = ["--samples", "1", "--beta", "0.01"]
+        few += [] if "--shortlist" in words else ["--shortlist", "4"]
+        works(*words, *(few if words[1] == "from-text" else []))
+    assert len(lines) >= 7
+    for name in ("smiling-someone.png", "smiling.png", "old.safetensors", "curls.safetensors"):
         assert (tmp_path / name).is_file(), name
 
 

@@ -174,7 +174,7 @@ NAMES: dict[tuple[str, str], Any] = {
 """Every other name that a file may use, and what stands for it."""
 
 
-class _Reader(pickle.Unpickler):
+class Reader(pickle.Unpickler):
     """Builds tensors and plain values; ``storages`` are those that the pickle speaks of."""
 
     def __init__(
@@ -319,20 +319,27 @@ def _read_archive(path: str | os.PathLike[str], budget: Budget) -> Any:
         if f"{prefix}byteorder" in members and archive.read(f"{prefix}byteorder") != b"little":
             raise FormatError("numbers whose high bytes come first")
 
-        def numbers(key: str, size: int) -> Tensor:
-            name = f"{prefix}data/{key}"
-            held = members[name].file_size if name in members else 0
-            if size > held:
-                raise FormatError(f"a storage of {size} bytes, of which the file holds {held}")
-            found = _bytes(size)
-            if size:
-                with archive.open(name) as member:
-                    _fill(found, member.read(size))
-            return found
-
         code = archive.read(program)
         check_program(io.BytesIO(code), budget, WITH_STORAGES)
-        return _Reader(code, budget, numbers).load()
+        return Reader(code, budget, stored_numbers(archive, prefix)).load()
+
+
+def stored_numbers(archive: zipfile.ZipFile, prefix: str) -> Callable[[str, int], Tensor]:
+    """Return a function from the key and the bytes of a storage in ``archive`` to its numbers."""
+    members = {member.filename: member for member in archive.infolist()}
+
+    def numbers(key: str, size: int) -> Tensor:
+        name = f"{prefix}data/{key}"
+        held = members[name].file_size if name in members else 0
+        if size > held:
+            raise FormatError(f"a storage of {size} bytes, of which the file holds {held}")
+        found = _bytes(size)
+        if size:
+            with archive.open(name) as member:
+                _fill(found, member.read(size))
+        return found
+
+    return numbers
 
 
 def _read_older(stream: BinaryIO, size: int, budget: Budget) -> Any:
@@ -357,13 +364,13 @@ def _read_older(stream: BinaryIO, size: int, budget: Budget) -> Any:
             raise FormatError(f"a storage of {length} bytes, of which the file holds {size}")
         return _bytes(length)
 
-    system = _Reader(programs[2], budget, numbers).load()
+    system = Reader(programs[2], budget, numbers).load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise FormatError("numbers whose high bytes come first")
 
-    reader = _Reader(programs[3], budget, numbers)
+    reader = Reader(programs[3], budget, numbers)
     found = reader.load()
-    keys = _Reader(programs[4], budget, numbers).load()
+    keys = Reader(programs[4], budget, numbers).load()
     if (
         not isinstance(keys, list)
         or not all(isinstance(key, str) for key in keys)
