@@ -132,14 +132,15 @@ def test_the_screening_is_the_limit_of_the_measurement() -> None:
     clip = Planted(generator, strongest(generator))
     towards = text_difference(clip, "planted", "plain")
     _, std = style_statistics(generator)
-    options = replace(FEW, amount=0.01)
+    options = replace(FEW, amount=0.01, samples=1)
     channels = convolution_channels(generator).nonzero().flatten()
     exact = channel_vectors(generator, clip, std, channels.tolist(), options) @ towards
     guess = screen(generator, clip, std, towards, options)[channels]
     sure = exact.abs() > 0.3
     assert int(sure.sum()) >= 5
-    assert torch.equal(guess.sign()[sure], exact.sign()[sure])
-    # The length is estimated from a few random vectors.
+    # All but those at a corner of an activation.
+    assert float((guess.sign() == exact.sign())[sure].float().mean()) > 0.95
+    # With one image they are equal, but for the length, estimated from a few random vectors.
     assert float(np.corrcoef(guess.numpy(), exact.numpy())[0, 1]) > 0.8
 
 
@@ -148,7 +149,7 @@ def test_differences_of_texts() -> None:
     towards = text_difference(clip, "planted", "plain")
     assert float(towards.norm()) == pytest.approx(1, abs=1e-6)
     assert torch.allclose(text_difference(clip, "plain", "planted"), -towards)
-    with pytest.raises(Error, match='CLIP cannot tell "planted" from "a planted one"'):
+    with pytest.raises(Error, match="CLIP cannot tell 'planted' from 'a planted one'"):
         text_difference(clip, "planted", "a planted one")
     with pytest.raises(Error, match="got an empty one"):
         text_difference(clip, "planted", " ")
