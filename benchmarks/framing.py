@@ -24,7 +24,7 @@ from PIL import Image
 
 from latentedit.io.images import open_image
 from latentedit.photo.alignment import quad_from_face
-from latentedit.photo.face import Face
+from latentedit.photo.face import DetectedFace
 from latentedit.photo.faces import find_faces
 from latentedit.photo.framing import FRAMINGS
 from latentedit.photo.haar import find_by_cascade
@@ -98,7 +98,7 @@ def made_photographs(
         yield Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)), square
 
 
-def offset(face: Face, square: Square) -> float:
+def offset(face: DetectedFace, square: Square) -> float:
     """Mean distance of the corners, in sides of the square."""
     found = np.array(quad_from_face(face, FRAMINGS["ffhq"]))
     side = np.linalg.norm(square[1] - square[0])
@@ -106,7 +106,8 @@ def offset(face: Face, square: Square) -> float:
 
 
 def row(
-    find: Callable[[Image.Image], list[Face]], pictures: Iterator[tuple[Image.Image, Square]]
+    find: Callable[[Image.Image], list[DetectedFace]],
+    pictures: Iterator[tuple[Image.Image, Square]],
 ) -> list[str]:
     """What a way of finding faces does on ``pictures``, a text a column."""
     total = 0
@@ -135,7 +136,9 @@ def main() -> None:
     )
     options = parser.parse_args()
 
-    ways: dict[str, Callable[[Image.Image], list[Face]]] = {"without the extra": find_by_cascade}
+    ways: dict[str, Callable[[Image.Image], list[DetectedFace]]] = {
+        "without the extra": find_by_cascade
+    }
     if has_landmarks():
         ways = {"with the extra": find_faces, **ways}
     else:

@@ -307,7 +307,7 @@ def quads_of(
 ) -> list[Framed]:
     """Return the crops around the faces that the options ask for."""
     from latentedit.photo.alignment import faces_for, nth_face, quad_from_face
-    from latentedit.photo.face import Face
+    from latentedit.photo.face import DetectedFace
     from latentedit.photo.faces import notes_on, turn_of, warnings_of
 
     framing = model.framing or {}
@@ -329,7 +329,9 @@ def quads_of(
                 f"{name}: --landmarks {landmarks} lie outside the image of {photo.width} x "
                 f"{photo.height} pixels"
             )
-        quad = quad_from_face(Face((0, 0, 0, 0), (ax, ay), (bx, by), True, (mx, my)), framing)
+        quad = quad_from_face(
+            DetectedFace((0, 0, 0, 0), (ax, ay), (bx, by), True, (mx, my)), framing
+        )
         check_quad(quad, photo, f"{name}: the crop around --landmarks {landmarks}")
         return [Framed("", quad, [])]
     if face != "all" and (not face.isdecimal() or int(face) < 1):

@@ -47,7 +47,7 @@ from latentedit.photo.alignment import (
     quad_from_face,
     quad_of_window,
 )
-from latentedit.photo.face import Face as Found
+from latentedit.photo.face import DetectedFace
 from latentedit.photo.faces import find_faces
 from latentedit.photo.pasting import paste_back
 from latentedit.runtime.devices import resolve_device
@@ -104,7 +104,7 @@ class Photo:
         self.face_detector = face_detector
 
     @cached_property
-    def faces(self) -> list[Found]:
+    def faces(self) -> list[DetectedFace]:
         """The faces in the photo, the largest first."""
         return find_faces(self.image, self.face_detector)
 

@@ -19,7 +19,7 @@ from latentedit.studio.open_face import OpenFace
 from latentedit.studio.painter import as_jpeg
 from latentedit.studio.photos import (
     Crop,
-    Photo,
+    OpenPhoto,
     as_shown,
     open_photo,
     photographed,
@@ -81,7 +81,7 @@ class Intake:
     ) -> None:
         self.model = model
         self.keeper = keeper
-        self.photo: Photo | None = None
+        self.photo: OpenPhoto | None = None
         self.remarks: list[str] = []
         """What is doubtful about the chosen crop."""
         self.search: PhotoSearch | None = None
@@ -95,7 +95,7 @@ class Intake:
 
     # -- The photo and its crop
 
-    def open(self, path: str | os.PathLike[str], name: str = "") -> Photo:
+    def open(self, path: str | os.PathLike[str], name: str = "") -> OpenPhoto:
         """Open a photo and choose the crop around its largest face.
 
         Raises:
@@ -107,7 +107,7 @@ class Intake:
         self._tell("photo")
         return photo
 
-    def upload(self, data: bytes, name: str) -> Photo:
+    def upload(self, data: bytes, name: str) -> OpenPhoto:
         """Open a photo that the browser sent; the session's folder keeps a copy, as long as the
         session needs it.
 
@@ -169,7 +169,7 @@ class Intake:
     def _check_crop(self) -> None:
         self.remarks = remarks_on(self._opened(), self.model, self._domain())
 
-    def _opened(self) -> Photo:
+    def _opened(self) -> OpenPhoto:
         if self.photo is None:
             raise ArgumentError("open a photo first")
         return self.photo

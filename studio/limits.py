@@ -10,7 +10,7 @@ from latentedit.studio.open_face import OpenFace
 from latentedit.studio.sliders import Slider
 
 
-class Limits:
+class SliderLimits:
     """Finds the limits of the sliders of one model.
 
     Args:

@@ -69,7 +69,7 @@ class Crop:
 
 
 @dataclass
-class Photo:
+class OpenPhoto:
     """An opened photo."""
 
     path: Path
@@ -90,7 +90,7 @@ class Photo:
         return [[x * self.reduced, y * self.reduced] for x, y in self.crop.quad()]
 
 
-def open_photo(path: str | os.PathLike[str], model: Model, name: str = "") -> Photo:
+def open_photo(path: str | os.PathLike[str], model: Model, name: str = "") -> OpenPhoto:
     """Open a photo through the project's reader, find its faces, and choose the crop around the
     largest.
 
@@ -101,7 +101,7 @@ def open_photo(path: str | os.PathLike[str], model: Model, name: str = "") -> Ph
         Error: as `latentedit.io.images.open_reduced`.
     """
     image, reduced = open_reduced(path)
-    photo = Photo(Path(path), name or Path(path).stem, image, reduced)
+    photo = OpenPhoto(Path(path), name or Path(path).stem, image, reduced)
     framing = model.framing or {}
     if "eyes" in framing:
         faces = find_faces(image)
@@ -114,7 +114,7 @@ def open_photo(path: str | os.PathLike[str], model: Model, name: str = "") -> Ph
     return photo
 
 
-def remarks_on(photo: Photo, model: Model, domain: Domain | None) -> list[str]:
+def remarks_on(photo: OpenPhoto, model: Model, domain: Domain | None) -> list[str]:
     """Return what is doubtful about the chosen crop; an empty list if nothing is."""
     generator = model.generator
     quad = photo.crop.quad()
@@ -132,12 +132,12 @@ def remarks_on(photo: Photo, model: Model, domain: Domain | None) -> list[str]:
     return found
 
 
-def preview(photo: Photo, size: int = 256) -> Image.Image:
+def preview(photo: OpenPhoto, size: int = 256) -> Image.Image:
     """Return the chosen crop as the search will see it."""
     return crop(photo.image, photo.crop.quad(), size)
 
 
-def as_shown(photo: Photo) -> Image.Image:
+def as_shown(photo: OpenPhoto) -> Image.Image:
     """Return the photo at the size at which the page shows it."""
     image = photo.image.copy()
     image.info.clear()

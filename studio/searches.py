@@ -14,7 +14,7 @@ from latentedit.model.model import Model
 
 
 @dataclass(frozen=True)
-class Quality:
+class SearchQuality:
     """A trade between an easy edit and a good likeness."""
 
     key: str
@@ -27,14 +27,14 @@ class Quality:
 QUALITIES = {
     quality.key: quality
     for quality in (
-        Quality(
+        SearchQuality(
             "edits",
             "Edits best",
             "Sliders do most and break least. The face may look like a relative. (W)",
             "w",
         ),
-        Quality("balanced", "Balanced", "A good likeness that still edits well. (W+)", "w+"),
-        Quality(
+        SearchQuality("balanced", "Balanced", "A good likeness that still edits well. (W+)", "w+"),
+        SearchQuality(
             "likeness",
             "Looks most like the photo",
             "The network is tuned to the photo. Takes longest. (W+, tuned)",
@@ -87,7 +87,7 @@ class PhotoSearch:
         self,
         model: Model,
         target: Tensor,
-        quality: Quality,
+        quality: SearchQuality,
         tell: Callable[[SearchProgress], None],
         *,
         start: Tensor | None = None,

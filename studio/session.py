@@ -24,7 +24,7 @@ from latentedit.networks.fingerprint import fingerprint
 from latentedit.studio.history import History, State
 from latentedit.studio.intake import Intake, short_name
 from latentedit.studio.keeping import Keeper, Kept
-from latentedit.studio.limits import Limits
+from latentedit.studio.limits import SliderLimits
 from latentedit.studio.open_face import OpenFace
 from latentedit.studio.painter import Newest, Painter, as_jpeg, scores, with_sliders
 from latentedit.studio.sliders import Slider, in_order, sliders_of, with_ranges
@@ -78,7 +78,7 @@ class Session:
         self.trouble = ""
         """What went wrong last, in a sentence."""
         self._own = self._read_sliders()
-        self.limits = Limits(model, self.fingerprint)
+        self.limits = SliderLimits(model, self.fingerprint)
         self.intake = Intake(model, keeper, self.limits.domain, self.show, self.tell)
         self._listeners: list[Callable[[str], None]] = []
         self._lock = threading.RLock()

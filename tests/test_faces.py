@@ -15,7 +15,7 @@ from latentedit.photo.alignment import (
     quad_from_face,
     quad_of_window,
 )
-from latentedit.photo.face import Face
+from latentedit.photo.face import DetectedFace
 from latentedit.photo.faces import find_faces
 from latentedit.photo.framing import FRAMINGS
 from latentedit.photo.haar import find_by_cascade
@@ -103,7 +103,7 @@ def test_resampling_keeps_place_and_brightness() -> None:
 
 def test_ffhq_alignment_in_closed_form() -> None:
     """The published steps, written out with vectors."""
-    face = Face((0, 0, 1, 1), (310.0, 402.0), (420.0, 380.0), True, (385.0, 520.0))
+    face = DetectedFace((0, 0, 1, 1), (310.0, 402.0), (420.0, 380.0), True, (385.0, 520.0))
     left, right, mouth = np.array(face.left_eye), np.array(face.right_eye), np.array(face.mouth)
     eyes, across = (left + right) / 2, right - left
     down = mouth - eyes
@@ -115,7 +115,7 @@ def test_ffhq_alignment_in_closed_form() -> None:
     assert np.allclose(quad_from_face(face, FRAMINGS["ffhq"]), expected)
     # Without a mouth it is taken to be where an average one is, so that the eyes come to the usual
     # places.
-    level = Face((0, 0, 1, 1), (300.0, 400.0), (400.0, 400.0), True)
+    level = DetectedFace((0, 0, 1, 1), (300.0, 400.0), (400.0, 400.0), True)
     quad = np.array(quad_from_face(level, FRAMINGS["ffhq"]))
     side = quad[1, 0] - quad[0, 0]
     assert side == pytest.approx(400, rel=0.01)

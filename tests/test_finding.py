@@ -10,7 +10,7 @@ from PIL import Image
 from latentedit.io.images import open_image
 from latentedit.photo import faces as faces_module
 from latentedit.photo.alignment import quad_for, quad_from_face
-from latentedit.photo.face import Face
+from latentedit.photo.face import DetectedFace
 from latentedit.photo.faces import find_by_landmarks, find_faces, notes_on
 from latentedit.photo.framing import FRAMINGS
 from latentedit.photo.haar import find_by_cascade
@@ -56,7 +56,7 @@ def test_places_are_turned_back(degrees: int) -> None:
         seen.append((column + 0.5, row + 0.5))
     box = (2.0, 3.0, 10.0, 4.0)
     marks = np.array(seen * 22 + seen[:2])
-    face = turned_back(Face(box, seen[0], seen[1], True, seen[2], marks), degrees, (50, 30))
+    face = turned_back(DetectedFace(box, seen[0], seen[1], True, seen[2], marks), degrees, (50, 30))
     for name, (x, y) in places.items():
         assert getattr(face, name) == (x + 0.5, y + 0.5)
     assert face.landmarks is not None
@@ -80,7 +80,9 @@ def test_photos_on_their_side_and_upside_down(finder: str, degrees: int) -> None
     quad = np.array(quad_from_face(found[0], FFHQ))
     # The corners, turned as the photo was, are those of the upright photo.
     points = [
-        turned_back(Face((0, 0, 1, 1), (x, y), (x, y), True), 360 - degrees, photo.size).left_eye
+        turned_back(
+            DetectedFace((0, 0, 1, 1), (x, y), (x, y), True), 360 - degrees, photo.size
+        ).left_eye
         for x, y in quad.tolist()
     ]
     side = np.linalg.norm(upright[1] - upright[0])
@@ -101,7 +103,7 @@ def test_an_upright_face_is_left_as_it_is(finder: str) -> None:
     "find", [find_by_cascade, pytest.param(find_by_landmarks, marks=with_extra)]
 )
 def test_faces_of_a_thirtieth_of_the_shorter_side(
-    find: Callable[[Image.Image], list[Face]],
+    find: Callable[[Image.Image], list[DetectedFace]],
 ) -> None:
     scale = 90 / find_by_cascade(open_image(hopper()))[0].box[2]
     photo = scene((scale, 2900, 1500), size=(3600, 2600))

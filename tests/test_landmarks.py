@@ -16,7 +16,7 @@ from latentedit.errors import Error
 from latentedit.io.images import open_image
 from latentedit.photo import faces, landmarks
 from latentedit.photo.alignment import quad_for, quad_from_face
-from latentedit.photo.face import Face
+from latentedit.photo.face import DetectedFace
 from latentedit.photo.faces import find_by_landmarks, find_faces, warnings_of
 from latentedit.photo.framing import FRAMINGS
 from latentedit.photo.haar import find_by_cascade
@@ -63,18 +63,20 @@ def test_ffhq_square_of_68_landmarks() -> None:
     assert left == pytest.approx((-50, 0))
     assert right == pytest.approx((50, 0))
     assert mouth == pytest.approx((0, 100))
-    face = Face((0, 0, 1, 1), left, right, True, mouth)
+    face = DetectedFace((0, 0, 1, 1), left, right, True, mouth)
     expected = np.array([[-200, -190], [200, -190], [200, 210], [-200, 210]])
     assert np.allclose(quad_from_face(face, FRAMINGS["ffhq"]), expected)
 
     # A mouth farther away decides the size: 1.8 x 150.
-    long = Face((0, 0, 1, 1), left, right, True, (0, 150))
+    long = DetectedFace((0, 0, 1, 1), left, right, True, (0, 150))
     quad = np.array(quad_from_face(long, FRAMINGS["ffhq"]))
     assert quad[1, 0] - quad[0, 0] == pytest.approx(2 * 1.8 * 150)
 
     again = centres(turned(made_face(), 20, 3, (400, 300)))
     tilted = np.array(
-        quad_from_face(Face((0, 0, 1, 1), again[0], again[1], True, again[2]), FRAMINGS["ffhq"])
+        quad_from_face(
+            DetectedFace((0, 0, 1, 1), again[0], again[1], True, again[2]), FRAMINGS["ffhq"]
+        )
     )
     assert np.allclose(tilted, turned(expected, 20, 3, (400, 300)))
 

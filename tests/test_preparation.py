@@ -18,7 +18,7 @@ from latentedit.cli.fitting import read_crops
 from latentedit.errors import Error
 from latentedit.io.images import save_image
 from latentedit.model.model import Model
-from latentedit.photo.face import Face
+from latentedit.photo.face import DetectedFace
 from latentedit.photo.faces import warning_of_several
 from latentedit.photo.framing import FRAMINGS
 from latentedit.training import PictureSet, load_pictures, write_pictures
@@ -136,7 +136,7 @@ def test_doubts_about_faces_are_told(
     names = ["a.png", "b.png", "odd.png", "odd2.png"]
     for name in names:
         picture(64, 64).save(tmp_path / name)
-    certain = Face((16, 16, 32, 32), (24, 28), (40, 28), True)
+    certain = DetectedFace((16, 16, 32, 32), (24, 28), (40, 28), True)
     doubtful = dataclasses.replace(certain, doubts=("no eyes found",))
     head = dataclasses.replace(certain, turned=180)
     faces = iter([[certain] * 2, [head], [doubtful], [doubtful]] * 2)

@@ -16,7 +16,7 @@ from latentedit.directions.labelling.uncertainty import (
     Report,
     accuracy,
     latent_features,
-    photo_features,
+    picture_components,
     ranking,
 )
 from latentedit.directions.labels import NO, YES
@@ -110,7 +110,7 @@ class Labelling:
 
         if order == "uncertain":
             paths = [sample.path for sample in self.samples]
-            self._x = (latent_features if self.latents else photo_features)(paths, progress)
+            self._x = (latent_features if self.latents else picture_components)(paths, progress)
             self._order = [
                 int(i) for i in np.random.RandomState(seed).permutation(len(self.samples))
             ]

@@ -46,7 +46,7 @@ def latent_features(paths: Sequence[Path], progress: Report | None = None) -> Ar
     return _scaled(np.stack(rows))
 
 
-def photo_features(paths: Sequence[Path], progress: Report | None = None) -> Array:
+def picture_components(paths: Sequence[Path], progress: Report | None = None) -> Array:
     """Return ``[n, up to 32]``: the main components of small grey pictures, each of mean 0 and
     deviation 1 before."""
     rows = []

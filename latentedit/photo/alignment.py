@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentedit.errors import ArgumentError, NotFoundError
 from latentedit.io.images import to_tensor
-from latentedit.photo.face import Face
+from latentedit.photo.face import DetectedFace
 from latentedit.photo.faces import WAYS, find_faces
 from latentedit.photo.haar import SMALLEST_FACE
 from latentedit.photo.landmarks import EXTRA, has_landmarks
@@ -38,7 +38,7 @@ def quad_from_eyes(
     return [[corner.real, corner.imag] for corner in corners]
 
 
-def quad_from_face(face: Face, framing: dict[str, Any]) -> Quad:
+def quad_from_face(face: DetectedFace, framing: dict[str, Any]) -> Quad:
     """Return the square around ``face`` that a model of this ``framing`` expects.
 
     FFHQ's alignment (Karras et al. 2018, appendix C) is computed from the centres of eyes and
@@ -77,7 +77,7 @@ def faces_for(
     detector: str | os.PathLike[str] | None = None,
     number: int = 1,
     ways: Sequence[str] = ("framing", "crop", "aligned"),
-) -> list[Face]:
+) -> list[DetectedFace]:
     """Find the faces of ``image`` for a model of this ``framing``: at least one, the largest first.
 
     Args:
@@ -119,7 +119,7 @@ def faces_for(
     return faces
 
 
-def nth_face(faces: Sequence[Face], number: int, name: str = "picture") -> Face:
+def nth_face(faces: Sequence[DetectedFace], number: int, name: str = "picture") -> DetectedFace:
     """Return face ``number``, counted from 1.
 
     Raises:

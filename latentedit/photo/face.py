@@ -6,7 +6,7 @@ from latentedit.photo.landmarks import Landmarks
 
 
 @dataclass(frozen=True)
-class Face:
+class DetectedFace:
     """A face in an image, in pixels."""
 
     box: tuple[float, float, float, float]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from PIL import Image
 
 from latentedit.errors import spelled
-from latentedit.photo.face import Face
+from latentedit.photo.face import DetectedFace
 from latentedit.photo.haar import find_by_cascade, seen_by_cascades
 from latentedit.photo.landmarks import (
     DETECTION_SIDES,
@@ -40,7 +40,7 @@ without faces take long."""
 
 def find_faces(
     image: Image.Image, detector: str | os.PathLike[str] | None = None, number: int = 1
-) -> list[Face]:
+) -> list[DetectedFace]:
     """Find faces, largest first; returns an empty list if there are none.
 
     If no upright face is found, the image is turned by quarters, and the first way round that shows
@@ -73,21 +73,23 @@ def find_faces(
     return [replace(face, doubts=(unseen, *face.doubts)) for face in by_cascade]
 
 
-def _by_cascade(image: Image.Image, number: int) -> list[Face]:
+def _by_cascade(image: Image.Image, number: int) -> list[DetectedFace]:
     """Find faces by the cascades; turned ones count only where upright ones are uncertain and they
     are certain, with eyes."""
     upright = find_by_cascade(image, number)
     if any(face.certain for face in upright):
         return upright
 
-    def certain(view: Image.Image) -> list[Face]:
+    def certain(view: Image.Image) -> list[DetectedFace]:
         found = find_by_cascade(view, looks=CASCADE_LOOKS)
         return [face for face in found if face.certain and face.eyes_found]
 
     return _first_turned(image, certain) or upright
 
 
-def _first_turned(image: Image.Image, find: Callable[[Image.Image], list[Face]]) -> list[Face]:
+def _first_turned(
+    image: Image.Image, find: Callable[[Image.Image], list[DetectedFace]]
+) -> list[DetectedFace]:
     """Find faces in the image turned by quarters, and return those of the first turn that shows
     any."""
     for degrees in TURNS:
@@ -105,12 +107,12 @@ def sees_face(image: Image.Image) -> bool:
     return seen_by_cascades(image)
 
 
-def doubt_about(face: Face) -> str:
+def doubt_about(face: DetectedFace) -> str:
     """Say in a sentence what is doubtful about ``face``, or "" if nothing is."""
     return f"the face may be framed wrongly: {', '.join(face.doubts)}" if face.doubts else ""
 
 
-def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
+def warnings_of(face: DetectedFace, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
     """Return one sentence about what is doubtful about ``face`` and what to do; an empty list if
     nothing is.
 
@@ -127,7 +129,9 @@ def warnings_of(face: Face, ways: Sequence[str] = tuple(WAYS)) -> list[str]:
     return [f"{doubt}; {way}"]
 
 
-def notes_on(faces: Sequence[Face], number: int, ways: Sequence[str] = ("face",)) -> list[str]:
+def notes_on(
+    faces: Sequence[DetectedFace], number: int, ways: Sequence[str] = ("face",)
+) -> list[str]:
     """Return what is good to know about face ``number`` of an image, counted from 1: that there are
     others, and that the image was turned.
 
@@ -143,7 +147,7 @@ def notes_on(faces: Sequence[Face], number: int, ways: Sequence[str] = ("face",)
     return found
 
 
-def turn_of(face: Face) -> list[str]:
+def turn_of(face: DetectedFace) -> list[str]:
     """Return a sentence about a face that is not upright in its image; an empty list if it is."""
     if not face.turned:
         return []
@@ -162,7 +166,7 @@ class Seen:
     turned: list[str] = field(default_factory=list)
     """Images that are upside down or lie on their side."""
 
-    def add(self, name: str, faces: Sequence[Face]) -> None:
+    def add(self, name: str, faces: Sequence[DetectedFace]) -> None:
         """Note the faces of an image, the first of which was taken."""
         if faces[0].doubts:
             self.doubts[name] = faces[0].doubts
@@ -214,7 +218,7 @@ def warning_of_several(doubts: Mapping[str, Sequence[str]], total: int) -> str:
 
 def find_by_landmarks(
     image: Image.Image, number: int = 1, looks: int = len(DETECTION_SIDES)
-) -> list[Face]:
+) -> list[DetectedFace]:
     """Find faces by dlib's 68 landmarks, largest first; needs the extra ``latentedit[faces]``.
 
     Args:
@@ -226,5 +230,5 @@ def find_by_landmarks(
         left_eye, right_eye, mouth = centres(points)
         (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
         box = (float(left), float(top), float(right - left), float(bottom - top))
-        faces.append(Face(box, left_eye, right_eye, True, mouth, points))
+        faces.append(DetectedFace(box, left_eye, right_eye, True, mouth, points))
     return faces

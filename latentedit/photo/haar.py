@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from latentedit.errors import NotFoundError
-from latentedit.photo.face import Face
+from latentedit.photo.face import DetectedFace
 
 DETECTION_SIDE = 480
 """Pictures are brought to about this shorter side before faces are looked for."""
@@ -85,7 +85,9 @@ def _cascade(name: str) -> Any:
     return cascade
 
 
-def find_by_cascade(image: Image.Image, number: int = 1, looks: int = len(LOOKS)) -> list[Face]:
+def find_by_cascade(
+    image: Image.Image, number: int = 1, looks: int = len(LOOKS)
+) -> list[DetectedFace]:
     """Find faces by the Haar cascades of OpenCV; those that one cascade alone sees come last, else
     the largest first.
 
@@ -165,7 +167,7 @@ def _same_face(
     return bool(apart < 0.3 * max(one[2], other[2]) and 0.55 < other[2] / one[2] < 1.8)
 
 
-def _face_in(grey: Any, box: Sequence[float]) -> Face:
+def _face_in(grey: Any, box: Sequence[float]) -> DetectedFace:
     """Return the face in a cascade's box (centre and width); its eyes are looked for as it is, and
     again when turned upright.
 
@@ -180,7 +182,7 @@ def _face_in(grey: Any, box: Sequence[float]) -> Face:
 
     if pair is None:
         left, right = (centre + side * eye for eye in EYES_IN_SQUARE)
-        return Face(
+        return DetectedFace(
             around,
             (left.real, left.imag),
             (right.real, right.imag),
@@ -216,7 +218,7 @@ def _face_in(grey: Any, box: Sequence[float]) -> Face:
     half = across / 2 * np.exp(-BOX_SHARE * size)
     left, right = (left + right) / 2 - half, (left + right) / 2 + half
     eyes = [(float(eye.real), float(eye.imag)) for eye in (left, right)]
-    return Face(around, eyes[0], eyes[1], True, doubts=tuple(doubts))
+    return DetectedFace(around, eyes[0], eyes[1], True, doubts=tuple(doubts))
 
 
 def _find_eyes(grey: Any, centre: complex, along: complex) -> tuple[complex, complex] | None:

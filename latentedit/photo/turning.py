@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from latentedit.photo.face import Face
+from latentedit.photo.face import DetectedFace
 
 TURNS = (180, 90, 270)
 """Degrees clockwise by which a photo is turned, in this order, if there is no upright face in
@@ -23,7 +23,7 @@ def turned(image: Image.Image, degrees: int) -> Image.Image:
     return image.transpose(_TRANSPOSED[degrees])
 
 
-def turned_back(face: Face, degrees: int, size: tuple[int, int]) -> Face:
+def turned_back(face: DetectedFace, degrees: int, size: tuple[int, int]) -> DetectedFace:
     """Return a face that was found in a turned image, with its places in the image as it was.
 
     Args:

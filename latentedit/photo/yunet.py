@@ -10,7 +10,7 @@ from PIL import Image
 from latentedit.errors import Error, FormatError, NotFoundError
 from latentedit.io.onnx import silent, try_onnx
 from latentedit.io.weights import YUNET, by_name
-from latentedit.photo.face import Face
+from latentedit.photo.face import DetectedFace
 from latentedit.photo.haar import DETECTION_SIDE
 
 LONGER_SIDES = (2 * DETECTION_SIDE, 4 * DETECTION_SIDE)
@@ -21,7 +21,9 @@ YUNET_OUTPUTS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 """What it gives for each square of so many pixels: numbers, by the names of outputs."""
 
 
-def find_by_yunet(image: Image.Image, model: str | os.PathLike[str], number: int = 1) -> list[Face]:
+def find_by_yunet(
+    image: Image.Image, model: str | os.PathLike[str], number: int = 1
+) -> list[DetectedFace]:
     """Find faces with the network in the file ``model``, largest first.
 
     Args:
@@ -37,7 +39,7 @@ def find_by_yunet(image: Image.Image, model: str | os.PathLike[str], number: int
         raise NotFoundError("no such face detector", path=model, advice=advice)
 
     pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
-    faces: list[Face] = []
+    faces: list[DetectedFace] = []
     tried = 0.0
     for side in LONGER_SIDES:
         scale = min(1.0, side / max(image.size))
@@ -51,7 +53,7 @@ def find_by_yunet(image: Image.Image, model: str | os.PathLike[str], number: int
     return faces
 
 
-def _faces_at(pixels: Any, scale: float, model: str | os.PathLike[str]) -> list[Face]:
+def _faces_at(pixels: Any, scale: float, model: str | os.PathLike[str]) -> list[DetectedFace]:
     """Find the faces in a picture that is brought to ``scale`` times its size before."""
     work = pixels
     if scale < 1:
@@ -75,7 +77,7 @@ def _faces_at(pixels: Any, scale: float, model: str | os.PathLike[str]) -> list[
         # the mouth.
         mouth = ((values[10] + values[12]) / 2, (values[11] + values[13]) / 2)
         box = (values[0], values[1], values[2], values[3])
-        faces.append(Face(box, (values[4], values[5]), (values[6], values[7]), True, mouth))
+        faces.append(DetectedFace(box, (values[4], values[5]), (values[6], values[7]), True, mouth))
 
     return faces
 
