@@ -27,6 +27,7 @@ COMMANDS = {
     "align": ("align", "align"),
     "invert": ("invert", "invert"),
     "edit": ("edit", "edit"),
+    "drag": ("drag", "drag"),
     "studio": ("studio", "studio"),
     "mix": ("latents", "mix"),
     "interpolate": ("interpolate", "interpolate"),
@@ -43,7 +44,7 @@ COMMANDS = {
     "help": ("help", "help"),
 }
 """Command: its module in this package and its name there."""
-OUTPUTS = {"out", "target", "sheet", "picture"}
+OUTPUTS = {"out", "target", "sheet", "picture", "gif"}
 """Parameters that name output files; files that other parameters name are inputs."""
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from latentedit.inversion.options import InversionOptions, ProjectorSettings
     from latentedit.inversion.projector import Projector
     from latentedit.io.images import load_image, save_image
+    from latentedit.latent.dragging import DragOptions, Handle, drag
     from latentedit.latent.editing import edit, interpolate, mix
     from latentedit.latent.latent_file import Latent, save_latent
     from latentedit.model.model import Model
@@ -47,6 +48,7 @@ _ATTRIBUTES = {
     "inversion.options": ["InversionOptions", "ProjectorSettings"],
     "inversion.projector": ["Projector"],
     "io.images": ["load_image", "save_image"],
+    "latent.dragging": ["DragOptions", "Handle", "drag"],
     "latent.editing": ["edit", "interpolate", "mix"],
     "latent.latent_file": ["Latent", "save_latent"],
     "model.model": ["Model"],
@@ -62,11 +64,13 @@ __all__ = [
     "Direction",
     "DivergedError",
     "DownloadError",
+    "DragOptions",
     "Error",
     "Face",
     "FormatError",
     "Generator",
     "GeneratorConfig",
+    "Handle",
     "IncompatibleError",
     "Interrupted",
     "InversionOptions",
@@ -78,6 +82,7 @@ __all__ = [
     "Projector",
     "ProjectorSettings",
     "directions",
+    "drag",
     "edit",
     "fingerprint",
     "interpolate",

@@ -223,8 +223,9 @@ class Intake:
 
     def can_refine(self, face: OpenFace | None) -> bool:
         """Return whether ``face`` comes from a photo that is still there, so that a search can go
-        on from it."""
-        return self.has_photo(face) and self.search is None
+        on from it; it would take back what was dragged."""
+        dragged = face is not None and bool(face.latent.settings.get("edits"))
+        return self.has_photo(face) and self.search is None and not dragged
 
     def refine(self, face: OpenFace | None) -> OpenFace | None:
         """Search on from the open face for its photo; its sliders stay where they are.

@@ -164,6 +164,8 @@ class Pasting:
         self.session = session
         self.face = face
         self.quad = face.latent.crop
+        # What a drag has changed is in the face itself, and no difference to it.
+        self.whole = bool(face.latent.settings.get("edits"))
         self.photo = open_image(face.photo)
         if face.latent.crop_hash is not None:
             # Since the search, another photo may have got its name.
@@ -174,9 +176,12 @@ class Pasting:
 
         Args:
             feather: share of the crop's side over which its edge fades, 0 to 0.5.
-            difference: add only what the sliders changed, so that the photo keeps its own detail.
+            difference: add only what the sliders changed, so that the photo keeps its own detail;
+                a face that was dragged is pasted as a whole.
         """
         drawn = to_pil(self.session.render(self.session.edited()))
+        if self.whole:
+            difference = False
         before = to_pil(self.session.render(self.face.latent)) if difference else None
         return paste_back(self.photo, drawn, self.quad, feather=feather, before=before)
 
@@ -192,6 +197,7 @@ class Pasting:
         """Return the command line that does the same."""
         import shlex
 
-        more = ["--paste-back", str(self.face.photo), *(["--difference"] if difference else [])]
+        more = ["--paste-back", str(self.face.photo)]
+        more += ["--difference"] if difference and not self.whole else []
         more += ["--feather", f"{feather:g}"] if feather != FEATHER else []
         return f"{command_line(self.session, out)} {shlex.join(more)}"

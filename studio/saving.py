@@ -26,7 +26,7 @@ def command_line(session: Session, out: str = "edited.png") -> str:
         raise ArgumentError("open a photo or a face first")
     # The user's own file where there is one, as the session's copy goes when the session ends.
     source = face.file or session.keeper.latent_file(face.key)
-    words = ["latentedit", "edit", _short(source)]
+    words = ["latentedit", "edit", short(source)]
     if bundled_with(session.fingerprint) is None:
         words += ["--model", session.model_name]
 
@@ -79,7 +79,7 @@ def suggested_name(session: Session) -> str:
     return "-".join([face.name if face else "face", *moving[:3]])
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """Return ``path`` as it can be typed here: relative where that is shorter."""
     try:
         relative = os.path.relpath(path)

@@ -75,6 +75,8 @@ class Session:
         self.live = self.history.state
         self.picture: Picture | None = None
         self.marks = Marks(self.live)
+        self.dragging = False
+        """Whether a drag runs (`latentedit.studio.dragging`)."""
         self.trouble = ""
         """What went wrong last, in a sentence."""
         self._own = self._read_sliders()
@@ -94,7 +96,7 @@ class Session:
         """Call ``listener`` with the name of what changes, from any thread; returns a function that
         ends this.
 
-        Names: "picture", "marks", "state", "faces", "photo", "search", "sliders", "look",
+        Names: "picture", "marks", "state", "faces", "photo", "search", "sliders", "look", "drag",
         "trouble".
         """
         self._listeners.append(listener)
@@ -121,6 +123,11 @@ class Session:
         if self._writer is not None:
             self._writer.wait()
             self._writer.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended, so that nothing is opened any more."""
+        return self._closed
 
     # -- The face
 
@@ -470,6 +477,27 @@ class Session:
         # the page has to be able to say it, and the next position may be fine
         except Exception as error:
             self.fail(error)
+
+    # -- Dragging
+
+    def begin_drag(self) -> None:
+        """Note that a drag runs.
+
+        Raises:
+            Error: another one runs, or a search does.
+        """
+        with self._lock:
+            if self.dragging or self.intake.search is not None:
+                raise ArgumentError("a search or a drag runs already; stop it first")
+            self.dragging = True
+        self.tell("state")
+        self.tell("drag")
+
+    def end_drag(self) -> None:
+        """Note that the drag has ended."""
+        self.dragging = False
+        self.tell("state")
+        self.tell("drag")
 
     def look(self) -> None:
         """Find out how far every slider leaves the open face whole, and keep it in the latent;

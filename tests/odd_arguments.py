@@ -67,8 +67,8 @@ x, --seeds 0-1, --count 2, --samples 100, --steps 1, --tune-steps 1, --pictures 
 --batch 2, --micro-batch 2, --size 8, --crop 0,0,8, --landmarks 6,8,14,8,10,14, --eyes
 0.3,0.4,0.7,0.4, --mouth 0.5,0.7, --feather 2, --psi 0.7, --cutoff 2, --layers 0-1, --amounts
 -1:1:2, --amount 1, --class 0, --component 0, --port 0, --seed 1, --transform 0, --kimg 0.004,
---max-minutes 0.01, --perceptual discriminator, --device cpu, --grid {out}/g.png, --sheet
-{out}/s.png\
+--max-minutes 0.01, --from 2,3, --to 5,4, --gif {out}/g.gif, --perceptual discriminator,
+--device cpu, --grid {out}/g.png, --sheet {out}/s.png\
 """.replace("\n", " ").split(", ")
 )
 """Good values of options, small ones where there is a choice."""
@@ -77,6 +77,7 @@ QUICK = ("--model", "--steps", "--samples", "--pictures", "--probes", "--count")
 NEEDED = {
     "align": ("--framing", "--landmarks"),
     "edit": ("--set",),
+    "drag": ("--from", "--to"),
     "invert": ("--perceptual",),
     "directions condition": ("--keep",),
     "directions fit": ("--column",),
@@ -93,7 +94,7 @@ NEEDED = {
     "encoder train": ("--batch", "--perceptual"),
     "metrics": ("--data", "--metrics", "--features"),
 }
-OUTPUTS = ("--out", "--grid", "--sheet")
+OUTPUTS = ("--out", "--grid", "--sheet", "--gif")
 FLAGS = {
     "invert": ("--aligned",),
     "metrics": ("--count=10",),

@@ -187,6 +187,28 @@ class AdaINSynthesis(Growing):
         with exact_rendering(styles[0].device):
             return self._run(styles, maps, precision)
 
+    @property
+    def feature_sides(self) -> list[int]:
+        """Sides of the activations that `features` returns, coarse to fine."""
+        return self.config.block_resolutions
+
+    def features(self, styles: Sequence[Tensor], side: int, noise: Noise = "const") -> Tensor:
+        """Compute the activations after the block of ``side`` pixels, ``[N, O, side, side]``, and
+        nothing finer.
+
+        Args:
+            styles: as `AdaINSynthesis.styles` returns them.
+            side: one of `feature_sides`.
+        """
+        maps = noise_maps(noise, self.noise_constants, len(styles[0]))
+        x: Tensor | None = None
+        with exact_rendering(styles[0].device):
+            for index, block in enumerate(self.blocks[: self.feature_sides.index(side) + 1]):
+                rows = slice(2 * index, 2 * index + 2)
+                x = block(x, styles[rows], maps[rows], block.conv1.weight.dtype)
+        assert x is not None
+        return x
+
     def _run(
         self, styles: Sequence[Tensor], maps: Sequence[Tensor | None], precision: Precision
     ) -> Tensor:

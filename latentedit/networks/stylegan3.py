@@ -238,6 +238,29 @@ class AliasFreeSynthesis(nn.Module):
             image: Tensor = full(x).contiguous() * self.config.alias_free.output_scale
             return image
 
+    @property
+    def feature_sides(self) -> list[int]:
+        """Sides of the activations that `features` returns, coarse to fine."""
+        return sorted({layer.design.out_rate for layer in self.layers})
+
+    def features(self, styles: Sequence[Tensor], side: int, noise: Noise = "const") -> Tensor:
+        """Compute the activations of the last layer with ``side`` samples, ``[N, O, side, side]``,
+        and nothing finer. The margin around the image is cut off.
+
+        Args:
+            styles: as `AliasFreeSynthesis.styles` returns them.
+            side: one of `feature_sides`.
+        """
+        noise_maps(noise, self.noise_constants, len(styles[0]))
+        layers = [layer for layer in self.layers if layer.design.out_rate <= side]
+        with exact_rendering(styles[0].device):
+            x: Tensor = self.input(styles[0])
+            for layer, style in zip(layers, styles[1:], strict=False):
+                if not layer.design.rgb:
+                    x = layer(x.to(layer.weight.dtype), style)
+        margin = (x.shape[-1] - side) // 2
+        return x[:, :, margin : margin + side, margin : margin + side]
+
 
 def moved_input(styles: Tensor, x: float = 0.0, y: float = 0.0, degrees: float = 0.0) -> Tensor:
     """Return the input's ``styles [N, 4]`` for a picture that is turned about its middle and then

@@ -374,6 +374,31 @@ class SynthesisNetwork(nn.Module):
         with exact_rendering(styles[0].device):
             return self._run(self.blocks, None, None, styles, maps, precision)
 
+    @property
+    def feature_sides(self) -> list[int]:
+        """Sides of the activations that `features` returns, coarse to fine."""
+        return self.config.block_resolutions
+
+    def features(self, styles: Sequence[Tensor], side: int, noise: Noise = "const") -> Tensor:
+        """Compute the activations after the block of ``side`` pixels, ``[N, O, side, side]``
+        (in a non-square network, as its block has them), and nothing finer.
+
+        Args:
+            styles: as `SynthesisNetwork.styles` returns them.
+            side: one of `feature_sides`.
+        """
+        maps = noise_maps(noise, self.noise_constants, len(styles[0]))
+        x: Tensor | None = None
+        with exact_rendering(styles[0].device):
+            for block in self.blocks[: self.feature_sides.index(side) + 1]:
+                convs = len(block.convs)
+                count = convs + block.has_rgb
+                x, _ = block(x, None, styles[:count], maps[:convs], block.conv1.weight.dtype)
+                styles = styles[count:]
+                maps = maps[convs:]
+        assert x is not None
+        return x
+
     def _run(
         self,
         blocks: Sequence[SynthesisBlock],

@@ -18,6 +18,7 @@ from latentedit.studio.photos import Crop
 from latentedit.studio.saving import command_line, save_face, save_picture, suggested_name
 from latentedit.studio.session import Session
 from latentedit.studio.web.discover import DiscoverPart
+from latentedit.studio.web.drag import DragPart
 from latentedit.studio.web.edit import EditPart
 from latentedit.studio.web.gallery import GalleryPart
 from latentedit.studio.web.grid import GridPart
@@ -50,6 +51,7 @@ ACCEPTED = ",".join(("image/*", ".heic", ".heif", *ENDINGS))
 """What the page's file chooser shows."""
 MODES = {
     "edit": "Edit",
+    "drag": "Drag",
     "faces": "Faces",
     "mix": "Mix",
     "grid": "Grid",
@@ -58,12 +60,14 @@ MODES = {
 }
 SIGNS = {
     "edit": "edit",
+    "drag": "drag",
     "faces": "faces",
     "mix": "mix",
     "grid": "grid",
     "paste": "paste",
     "discover": "discover",
 }
+NEEDING_A_FACE = ("edit", "drag", "mix", "grid", "paste")
 KEYS = (
     ("B", "hold: see the face before editing"),
     ("D", "divider between before and after; ← and → move it"),
@@ -155,6 +159,7 @@ class Frame:
         self.photo = PhotoPart(view, self.stage, self.panel)
         self.edit = EditPart(view, self.stage, self.panel)
         kinds = {
+            "drag": DragPart,
             "faces": GalleryPart,
             "mix": MixPart,
             "grid": GridPart,
@@ -345,7 +350,7 @@ class Frame:
         """Show what belongs to the mode, and hide the rest."""
         session = self.session
         photo = session.intake.photo is not None
-        empty = session.face is None and self.mode in ("edit", "mix", "grid", "paste") and not photo
+        empty = session.face is None and self.mode in NEEDING_A_FACE and not photo
         self.start.show(empty)
         self.photo.show(photo)
         for mode, part in self.parts.items():
@@ -356,10 +361,11 @@ class Frame:
         self.panel.show(not wide)
         for mode, tag in self.modes.items():
             tag.set(aria_current="page" if mode == self.mode and not photo else None)
-            tag.set(disabled=True if session.intake.search is not None else None)
+            tag.set(disabled=True if session.intake.search or session.dragging else None)
         self.name.say(session.face.name if session.face is not None and not photo else "")
-        self.undo.set(disabled=None if session.history.can_undo else True)
-        self.redo.set(disabled=None if session.history.can_redo else True)
+        history = session.history
+        self.undo.set(disabled=None if history.can_undo and not session.dragging else True)
+        self.redo.set(disabled=None if history.can_redo and not session.dragging else True)
         self.save.set(disabled=None if session.face is not None else True)
 
     def show(self, on: bool) -> None:

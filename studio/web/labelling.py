@@ -14,6 +14,7 @@ AUC = (
 )
 STYLES = (
     '<link rel="stylesheet" href="static/studio.css"><script src="static/studio.js"></script>'
+    '<script src="static/drag.js"></script>'
     '<meta name="referrer" content="no-referrer">'
 )
 
