@@ -111,6 +111,8 @@ class Told(Listener):
             say(f"{name}: {limits}")
 
         if latent.tuned:
+            if shared := latent.settings.get("tune_together"):
+                say(f"{name}: the generator is tuned to {shared['photos']} photos")
             say(
                 f"{name}: PSNR after tuning {latent.distances['psnr_tuned']:.1f} dB; PSNR "
                 "between the images with the"

@@ -132,6 +132,11 @@ LARGE = 256
     help=f"Steps of --tune.  [default: {TUNE_STEPS}]",
 )
 @click.option(
+    "--together",
+    is_flag=True,
+    help="With --tune: tune one generator to all photos, instead of one to each.",
+)
+@click.option(
     "--mask",
     metavar="FILE",
     help="Image of the crop's shape: white pixels count, black ones do not.",
@@ -185,6 +190,7 @@ def invert(
     adversarial_weight: float,
     tune: bool | None,
     tune_steps: int | None,
+    together: bool,
     mask: str | None,
     crop: str | None,
     aligned: bool,
@@ -212,6 +218,10 @@ def invert(
     to resume; it skips photos that are done. Ctrl-C keeps the best result so far. Started by
     torchrun, the processes share the photos.
 
+    With --tune --together, the command searches for all photos first. Then it tunes one generator
+    to all of them, and every latent file stores the same change. If you add a photo later, it
+    searches for that one only, and tunes again to all.
+
     NAME is the photo's name. Photos that share a name become NAME-ENDING or FOLDER-NAME. A file
     that would replace a photo, or the latent of another photo, becomes NAME-inverted.
 
@@ -219,10 +229,12 @@ def invert(
     Example:
       latentedit invert me.jpg --out latents
       latentedit invert photos --out latents --space w
+      latentedit invert photos --out family --tune --together
     """
     from latentedit.album.index import share
     from latentedit.album.options import AlbumOptions, Cropping
     from latentedit.album.runner import AlbumRunner
+    from latentedit.album.together import SharedAlbum
     from latentedit.cli.album import Told, crops_for
     from latentedit.formats.load_model import add_encoder
     from latentedit.inversion.options import InversionOptions, ProjectorSettings
@@ -271,6 +283,8 @@ def invert(
         raise ArgumentError("--steps 0 needs an encoder")
     if tune and space_of(space) is S:
         raise ArgumentError("--tune needs --space w or w+")
+    if together and not tune:
+        raise ArgumentError("--together needs --tune")
 
     options = AlbumOptions(
         inversion=search,
@@ -284,7 +298,7 @@ def invert(
         again=again,
     )
     prepare_projector(projector, search)
-    runner = AlbumRunner(
+    runner = (SharedAlbum if together else AlbumRunner)(
         projector,
         out,
         options,

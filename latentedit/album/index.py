@@ -126,6 +126,11 @@ class Index:
         # Indexes of before have the second half alone.
         return row["key"] in (found, found[16:])
 
+    def is_there(self, latent: str) -> bool:
+        """Return whether the latent of that name was made without a failure, and is there."""
+        row = self.rows.get(_plain(latent))
+        return row is not None and row["status"] == "ok" and (self.path.parent / latent).is_file()
+
     def of_another(self, latent: str, photo: str | os.PathLike[str], found: str) -> bool:
         """Return whether the latent of that name belongs to another photo: one of another place
         and, by its key, other content."""

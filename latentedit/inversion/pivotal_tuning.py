@@ -110,17 +110,48 @@ def tune(
     Raises:
         Error: more than one image.
     """
-    options = options or TuningOptions()
     if len(image) != 1 or len(ws) != 1:
         raise ArgumentError(
             f"the generator is tuned to one image at a time, got {len(image)} images and "
             f"{len(ws)} latents"
         )
+    return tune_together(generator, image, ws, noise, loss, options, progress)[0]
+
+
+def tune_together(
+    generator: Generator,
+    images: Tensor,
+    ws: Tensor,
+    noise: list[Tensor] | None,
+    loss: ReconstructionLoss,
+    options: TuningOptions | None = None,
+    progress: Progress | None = None,
+) -> list[Tuning]:
+    """Tune one synthesis network to render all of ``images [N, C, H, W]`` from the pivots
+    ``ws [N, num_ws, w_dim]``.
+
+    Every step adds up the gradients of all images, so it takes N times as long as with one.
+
+    Args:
+        noise: the pivots' noise maps, ``[N, 1, h, w]`` each; None for the generator's own.
+        loss: how images and renderings are compared.
+        progress: called after every step with its number, their total number and the mean terms of
+            the loss.
+
+    Returns:
+        For every image its figures with the same difference; ``loss_db`` is that of the image that
+        the compression changes most.
+
+    Raises:
+        Error: another number of latents than of images.
+    """
+    options = options or TuningOptions()
+    count = len(images)
+    if len(ws) != count or not count:
+        raise ArgumentError(f"one latent for every image, got {count} images and {len(ws)} latents")
 
     device = generator.device
-    image = image.to(device)
-    ws = ws.to(device)
-    maps: Any = "const" if noise is None else [map_.to(device) for map_ in noise]
+    pivots = [_Pivot.of(images, ws, noise, number, device) for number in range(count)]
     perceptual = loss.perceptual
 
     tuned = copy.deepcopy(generator)
@@ -134,11 +165,14 @@ def tune(
     scale = WStatistics.of(generator).std
     weights = torch.ones(1, device=device) if loss.focus is None else loss.focus.to(device)
     with torch.no_grad():
-        target = perceptual.features(image)
-        first = generator.synthesis(ws, noise=maps)
+        targets = [perceptual.features(pivot.image) for pivot in pivots]
+        first = [pivot.render(generator) for pivot in pivots]
 
-    def evaluate(near: Tensor) -> tuple[Tensor, ...]:
-        """Return the terms of the loss, and its gradients."""
+    def evaluate(
+        near: Tensor, ws: Tensor, image: Tensor, target: Tensor, *noise: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return the terms of the loss of one image, and its gradients."""
+        maps: Any = list(noise) or "const"
         rendered = tuned.synthesis(ws, noise=maps)
         terms = [
             distance(perceptual.features(rendered), target).sum(),
@@ -161,11 +195,11 @@ def tune(
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         return torch.stack(terms).detach(), *gradients
 
-    def nearby(step: int) -> Tensor:
+    def nearby(ws: Tensor, draw: int) -> Tensor:
         """Return a w some way from the pivot towards a random one, where edits go."""
         if not options.locality_weight:
             return ws
-        towards = sample_w(generator, 1, (options.seed + 1 + step) % 2**32)[:, None] - ws
+        towards = sample_w(generator, 1, (options.seed + 1 + draw) % 2**32)[:, None] - ws
         return ws + towards * (
             NEARBY * scale / towards.square().sum(dim=2, keepdim=True).sqrt().clamp(min=1e-8)
         )
@@ -173,24 +207,32 @@ def tune(
     evaluation = Replayed(evaluate, Graphs(device))
     with tf32(True, device):
         for step in range(options.steps):
-            found, *gradients = evaluation(nearby(step))
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
+            terms = []
+            for number, (pivot, target) in enumerate(zip(pivots, targets, strict=True)):
+                near = nearby(pivot.ws, step * count + number)
+                found, *gradients = evaluation(near, pivot.ws, pivot.image, target, *pivot.noise)
+                terms.append(found if count == 1 else found.clone())
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    if count == 1:
+                        parameter.grad = gradient
+                    elif parameter.grad is None:
+                        # The next image's gradients take the place of this one's.
+                        parameter.grad = None if gradient is None else gradient.clone()
+                    elif gradient is not None:
+                        parameter.grad += gradient
+                # Else those of the next step would be made beside them.
+                del gradients, gradient
             optimiser.step()
             # Freed and not zeroed: the gradients are as large as the network.
             optimiser.zero_grad(set_to_none=True)
-            # Else those of the next step would be made beside them.
-            del gradients, gradient
             if progress:
-                progress(
-                    step + 1,
-                    options.steps,
-                    dict(zip(("perceptual", "pixel", "locality"), found.tolist(), strict=False)),
-                )
+                means = torch.stack(terms).mean(dim=0).tolist()
+                named = dict(zip(("perceptual", "pixel", "locality"), means, strict=False))
+                progress(step + 1, options.steps, named)
 
     # The smallest change that nobody can tell from the full one.
     with torch.no_grad():
-        whole = tuned.synthesis(ws, noise=maps)
+        whole = [pivot.render(tuned) for pivot in pivots]
         deltas = {
             name: (p - own[name]).detach().cpu() for name, p in tuned.synthesis.named_parameters()
         }
@@ -200,25 +242,58 @@ def tune(
         for rank in (*RANKS, None):
             stored = compress_deltas(deltas, rank)
             deltas_kept = expand_deltas(stored)
-            picture = with_deltas(generator, deltas_kept).synthesis(ws, noise=maps)
-            best = stored, deltas_kept, float(psnr(picture, whole)), rank, picture
-            if best[2] >= VISIBLE:
+            moved = with_deltas(generator, deltas_kept)
+            pictures = [pivot.render(moved) for pivot in pivots]
+            worst = min(float(psnr(one, full)) for one, full in zip(pictures, whole, strict=True))
+            best = stored, deltas_kept, worst, rank, pictures
+            if worst >= VISIBLE:
                 break
 
         assert best is not None
 
-        def figures(picture: Tensor) -> dict[str, float]:
+        def figures(picture: Tensor, number: int) -> dict[str, float]:
+            off = distance(perceptual.features(picture), targets[number])
             return {
-                "perceptual": round(float(distance(perceptual.features(picture), target)), 5),
-                "psnr": round(float(psnr(picture, image)), 3),
+                "perceptual": round(float(off), 5),
+                "psnr": round(float(psnr(picture, pivots[number].image)), 3),
             }
 
-        return Tuning(
-            best[1],
-            best[0],
-            round(best[2], 2),
-            best[3],
-            figures(first),
-            figures(best[4]),
-            options.steps,
-        )
+        return [
+            Tuning(
+                best[1],
+                best[0],
+                round(best[2], 2),
+                best[3],
+                figures(first[number], number),
+                figures(best[4][number], number),
+                options.steps,
+            )
+            for number in range(count)
+        ]
+
+
+@dataclass(frozen=True)
+class _Pivot:
+    """An image and the latent that it is rendered from."""
+
+    image: Tensor
+    ws: Tensor
+    noise: list[Tensor]
+    """Empty for the generator's own maps."""
+
+    @classmethod
+    def of(
+        cls,
+        images: Tensor,
+        ws: Tensor,
+        noise: list[Tensor] | None,
+        number: int,
+        device: torch.device,
+    ) -> "_Pivot":
+        one = slice(number, number + 1)
+        maps = [map_[one].to(device) for map_ in noise or []]
+        return cls(images[one].to(device), ws[one].to(device), maps)
+
+    def render(self, generator: Generator) -> Tensor:
+        picture: Tensor = generator.synthesis(self.ws, noise=self.noise or "const")
+        return picture

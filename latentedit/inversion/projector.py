@@ -27,7 +27,7 @@ from latentedit.inversion.options import (
     sorted_out,
 )
 from latentedit.inversion.perceptual import Perceptual, choose, distance
-from latentedit.inversion.pivotal_tuning import Tuning, TuningOptions, tune
+from latentedit.inversion.pivotal_tuning import Tuning, TuningOptions, tune, tune_together
 from latentedit.inversion.preconditioner import Curvature, cached_file
 from latentedit.inversion.published_encoder import PublishedEncoder, encode_published
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
@@ -376,6 +376,18 @@ class Projector:
         """Tune the generator to ``image [1, C, H, W]`` around ``ws``, as
         `latentedit.inversion.pivotal_tuning.tune` does."""
         return tune(self.generator, image, ws, noise, self.loss(), options, progress)
+
+    def tune_together(
+        self,
+        images: Tensor,
+        ws: Tensor,
+        noise: list[Tensor] | None = None,
+        options: TuningOptions | None = None,
+        progress: Progress | None = None,
+    ) -> list[Tuning]:
+        """Tune the generator to all of ``images [N, C, H, W]`` around ``ws``, as
+        `latentedit.inversion.pivotal_tuning.tune_together` does."""
+        return tune_together(self.generator, images, ws, noise, self.loss(), options, progress)
 
     def _check_shapes(
         self,
