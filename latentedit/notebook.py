@@ -105,8 +105,9 @@ class Photo:
 
     @cached_property
     def faces(self) -> list[DetectedFace]:
-        """The faces in the photo, the largest first."""
-        return find_faces(self.image, self.face_detector)
+        """The faces in the photo, the largest first; at least as many as ``face`` says, if smaller
+        ones can be found."""
+        return find_faces(self.image, self.face_detector, self.face)
 
     def quad(self, framing: Mapping[str, Any] | None) -> list[list[float]]:
         """Return the corners of the crop for a model of this ``framing``, in pixels.
@@ -126,6 +127,7 @@ class Photo:
             dict(framing or {}),
             self.name,
             detector=self.face_detector,
+            number=self.face,
             ways=ARGUMENTS,
         )
         return quad_from_face(nth_face(found, self.face, self.name), dict(framing or {}))

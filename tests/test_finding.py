@@ -70,6 +70,7 @@ def test_places_are_turned_back(degrees: int) -> None:
     assert np.array_equal(np.asarray(turned(Image.fromarray(own), degrees)), cut)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", TURNS)
 def test_photos_on_their_side_and_upside_down(finder: str, degrees: int) -> None:
     photo = open_image(hopper())
@@ -99,6 +100,7 @@ def test_an_upright_face_is_left_as_it_is(finder: str) -> None:
     assert notes_on([face], 1) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "find", [find_by_cascade, pytest.param(find_by_landmarks, marks=with_extra)]
 )
@@ -114,22 +116,25 @@ def test_faces_of_a_thirtieth_of_the_shorter_side(
     assert face.certain
 
 
-def test_several_faces_are_counted_and_said(finder: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_several_faces_are_counted_and_said(finder: str, tmp_path: Path, tiny_file: Path) -> None:
     path = tmp_path / "three.jpg"
+    model = ["--model", tiny_file]
     scene((0.5, 30, 100), (1.0, 350, 80), (0.6, 900, 300)).save(path, quality=95)
-    told = works("align", path, "--model", "faces128", "--out", tmp_path / "crops").stderr
+    told = works("align", path, *model, "--out", tmp_path / "crops").stderr
     assert "three.jpg: 3 faces; took the largest, --face 2 for the next\n" in told
-    assert "3 faces" not in works("-q", "align", path, "--out", tmp_path / "quiet").stderr
-    words = ["align", path, "--face", "2", "--out", tmp_path / "second"]
+    assert "3 faces" not in works("-q", "align", path, *model, "--out", tmp_path / "quiet").stderr
+    words = ["align", path, *model, "--face", "2", "--out", tmp_path / "second"]
     assert "took the largest" not in works(*words).stderr
     first, second = find_faces(open_image(path))[:2]
     assert first.box[2] > second.box[2] > 0.5 * first.box[2]
     a, b = ((tmp_path / name / "three.png").read_bytes() for name in ("crops", "second"))
     assert a != b
-    said = complaint("align", path, "--face", "4", "--out", tmp_path / "none")
+    said = complaint("align", path, *model, "--face", "4", "--out", tmp_path / "none")
     assert "face 4 does not exist, only 3 found" in said
 
 
+@pytest.mark.slow
 def test_a_smaller_face_is_looked_for_when_it_is_asked_for(finder: str) -> None:
     """The larger face is found at the first look, which is too coarse for the other."""
     photo = scene((1.6, 100, 100), (0.45, 2700, 1500), size=(3200, 2200))
