@@ -31,6 +31,7 @@ from latentedit.latent.editing import edit, edit_styles
 from latentedit.latent.latent_file import Latent, render, save_latent
 from latentedit.latent.w_statistics import sample_w, sample_z, style_statistics
 from latentedit.model.model import Model
+from latentedit.model.remembered import networks_file
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
 from latentedit.networks.layers import FullyConnected
@@ -485,13 +486,14 @@ def test_commands_find_directions_and_draw_them(tmp_path: Path, tiny_file: Path)
     assert size_of(tmp_path / "two.png") == (6 + 6 * 134, 6 + 2 * 168)
     assert "pc-00: " in title(expected[0])
     assert "layers 0-2" in title(expected[0])
+    networks_file().unlink()  # else the network is found again
     for words, message in [
+        (("sheet", channels[0]), "needs the generator .*name its file with --model"),
         (("pca", "--count", 13, "--model", tiny_file), "count from 1 to 12"),
         (("pca", "--amounts", "1:2", "--model", tiny_file), "--amounts takes FROM:TO:COUNT"),
         (("sefa", "--layers", "3-9", "--model", tiny_file), "layers 3-9 lie outside"),
         (("sefa", "--seeds", "0-20", "--model", tiny_file), "at most 20 seeds"),
         (("sheet", "absent"), "absent: no direction file"),
-        (("sheet", channels[0]), "needs the generator .*give its file with --model"),
     ]:
         assert re.search(message, complaint("directions", *words, "--out", tmp_path / "bad.png")), (
             message
