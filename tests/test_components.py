@@ -531,10 +531,11 @@ def test_naming(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
     assert "back.safetensors exists" in complaint(
         "directions", "name", path, "x", "--out", tmp_path / "back.safetensors"
     )
+    networks_file().unlink()  # else the network is found again
     for words, message in [
+        (("x", "--layers", "0-2"), "name its file with --model"),
         (("a b",), "letters, digits"),
         (("../x",), "letters, digits"),
-        (("x", "--layers", "0-2"), "give its file with --model"),
         (("x", "--layers", "0-99", "--model", tiny_file), "layers 0-99 lie outside"),
         (("x", "--out", tmp_path / "x.png"), "must end in .safetensors"),
     ]:
