@@ -279,6 +279,22 @@ def probe(kind: str) -> Case:
     )
 
 
+def looking() -> Case:
+    """What `invert` sees along the ten sliders of faces128, of one of its own pictures."""
+    from latentedit.cli.looks import onlooker_of
+    from latentedit.formats.load_model import load_model
+    from latentedit.latent.latent_file import Latent
+    from latentedit.latent.w_statistics import sample_z
+    from latentedit.networks.fingerprint import fingerprint
+
+    model = load_model("faces128")
+    generator = model.generator
+    ws = generator.mapping(sample_z(1, generator.z_dim), None, 0.7)
+    latent = Latent(ws, None, fingerprint(generator), "w")
+    onlooker = onlooker_of(model)
+    return Case([(1, lambda: onlooker.look(latent))], convolutions=False, limit=1.0)
+
+
 PHOTOS = 2000
 """Photographs that `fitting_photos` takes."""
 
@@ -369,4 +385,5 @@ CASES: dict[str, Callable[[], Case]] = {
     "probe-logistic-100k": lambda: probe("logistic"),
     "pca-1M": principal_components,
     "fit-2000-photos": fitting_photos,
+    "look-faces128": looking,
 }

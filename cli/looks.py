@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from latentedit.photo.looking import Onlooker
 
 
+HALVED = 128
+"""Resolution from which moved pictures are judged at half their size."""
+
+
 def onlooker_of(model: "Model", domain: "Domain | None" = None) -> "Onlooker":
     """Who looks at pictures of ``model``, with the sliders that ship for it.
 
@@ -28,8 +32,12 @@ def onlooker_of(model: "Model", domain: "Domain | None" = None) -> "Onlooker":
         domain = Domain.cached(model.generator, model.discriminator, own)
 
     sliders = {name: read_direction(file) for name, file in shipped(own).items()}
+    quick = None
+    if sliders and domain is not None and model.generator.resolution >= HALVED:
+        assert model.discriminator is not None
+        quick = Domain.cached(model.generator, model.discriminator, own, halved=True)
     faces = "eyes" in (model.framing or {})
-    return Onlooker(model.generator, model.discriminator, domain, sliders, faces)
+    return Onlooker(model.generator, model.discriminator, domain, sliders, quick, faces)
 
 
 class Limits:

@@ -138,6 +138,7 @@ def invert(
     from latentedit.io.clips import open_clip
     from latentedit.latent.latent_file import save_latent
     from latentedit.photo.alignment import crop_tensor
+    from latentedit.photo.crop_hash import crop_hash
 
     clip = open_clip(clip_name)
     if list(Path(out).glob("frame-*.safetensors")):
@@ -169,6 +170,7 @@ def invert(
                 raise Interrupted(f"interrupted; the latents of {number} frames are kept in {out}")
             latent = found.latent()
             latent.crop = quads[number]
+            latent.crop_hash = crop_hash(shown[-1])
             latent.settings = {**latent.settings, "frame": number + 1}
             save_latent(Path(out) / FRAME.format(number + 1), latent)
             change.add(found.ws, found.image)

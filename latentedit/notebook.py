@@ -47,6 +47,7 @@ from latentedit.photo.alignment import (
     quad_from_face,
     quad_of_window,
 )
+from latentedit.photo.crop_hash import crop_hash
 from latentedit.photo.face import DetectedFace
 from latentedit.photo.faces import find_faces
 from latentedit.photo.pasting import paste_back
@@ -405,6 +406,7 @@ def _inverted(
 
     latent = result.latent()
     latent.crop = [[float(x), float(y)] for x, y in quad]
+    latent.crop_hash = crop_hash(target)
     return Face(latent, projector, source)
 
 

@@ -25,7 +25,7 @@ from latentedit.inversion.verdict import AMOUNTS, Look, judge
 from latentedit.io.header import read_header
 from latentedit.io.native_file import write_tensors
 from latentedit.latent.latent_file import FORMAT, VERSION, Latent, save_latent
-from latentedit.latent.w_statistics import WStatistics
+from latentedit.latent.w_statistics import WStatistics, sample_w
 from latentedit.model.model import Model
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.fingerprint import fingerprint
@@ -208,6 +208,41 @@ def test_along_the_sliders() -> None:
             if abs(end) < AMOUNTS[-1]:
                 more = AMOUNTS[(0.0, *AMOUNTS).index(abs(end))]
                 assert brightest(name, sign * more) > usual
+
+
+def test_moved_pictures_are_judged_by_the_quick_domain() -> None:
+    looking = onlooker(1e9)
+    latent = Latent(looking.generator.mapping(torch.zeros(1, 12)), None, "", "w")
+    blind = ByBrightness(torch.zeros(1), torch.ones(1), 1e-9)
+    look = replace(looking, quick=blind).look(latent)
+    assert look.domain is not None
+    assert look.domain <= 1
+    assert look.safe == {"a": (0.0, 0.0), "b": (0.0, 0.0)}
+
+
+def test_the_quick_domain_sees_pictures_at_half_their_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its features are is measured on the same pictures, and kept beside those of the
+    whole."""
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path))
+    monkeypatch.setattr("latentedit.inversion.domain.SAMPLES", 8)
+    generator = tiny_generator(resolution=32)
+    discriminator = tiny_discriminator(resolution=32)
+    quick = Domain.cached(generator, discriminator, "f" * 64, halved=True)
+    whole = Domain.cached(generator, discriminator, "f" * 64)
+    assert len(list((tmp_path / "domain").iterdir())) == 2
+    again = Domain.cached(generator, discriminator, "f" * 64, halved=True)
+    assert again.halved
+    assert torch.equal(again.mean, quick.mean)
+    assert again.usual == pytest.approx(quick.usual)
+    assert not torch.allclose(whole.mean, quick.mean)
+
+    w = sample_w(generator, 8)[:, None].expand(-1, generator.num_ws, -1)
+    pictures = torch.nn.functional.avg_pool2d(generator.synthesis(w), 2)
+    seen = discriminator.features(pictures, halved=True)
+    means = torch.cat([x.mean(dim=(2, 3)) for x in seen], dim=1).mean(dim=0)
+    torch.testing.assert_close(quick.mean, means, atol=1e-4, rtol=1e-4)
 
 
 def test_a_tuned_latent_is_drawn_with_its_own_generator() -> None:

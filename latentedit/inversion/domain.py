@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latentedit.errors import Error
@@ -32,28 +33,39 @@ class Domain:
     """Standard deviation of every feature, ``[K]``."""
     usual: float
     """Distance that 95 % of the model's random images do not reach."""
+    halved: bool = False
+    """Whether images are reduced to half their size first, which takes a quarter of the time."""
 
     @classmethod
     @torch.no_grad()
-    def of(cls, generator: Generator, discriminator: Discriminator) -> "Domain":
+    def of(
+        cls, generator: Generator, discriminator: Discriminator, *, halved: bool = False
+    ) -> "Domain":
         """Render random images and measure how far they lie from one another."""
         count = max(min(SAMPLES, (SAMPLES * 256**2) // generator.resolution**2), 8)
         rows = sample_w(generator, count)[:, None].expand(-1, generator.num_ws, -1)
-        own = torch.cat([_pooled(discriminator, generator.synthesis(row[None])) for row in rows])
+        drawn = (generator.synthesis(row[None]) for row in rows)
+        own = torch.cat([_pooled(discriminator, image, halved) for image in drawn])
         mean = own.mean(dim=0)
         std = own.std(dim=0).clamp(min=1e-6)
 
         # Each against the others, as a picture lies nearer to a mean that it is part of.
         left_out = [_distance(own[i], *_without(own, i)) for i in range(count)]
-        return cls(mean, std, float(np.quantile(left_out, 0.95)))
+        return cls(mean, std, float(np.quantile(left_out, 0.95)), halved)
 
     @classmethod
     def cached(
-        cls, generator: Generator, discriminator: Discriminator, fingerprint: str
+        cls,
+        generator: Generator,
+        discriminator: Discriminator,
+        fingerprint: str,
+        *,
+        halved: bool = False,
     ) -> "Domain":
         """As `of`, kept in the user's cache under the generator's ``fingerprint`` and the
         discriminator's weights."""
-        digest = hashlib.sha256(f"{fingerprint} {VERSION} {SAMPLES}".encode())
+        view = " halved" if halved else ""
+        digest = hashlib.sha256(f"{fingerprint} {VERSION} {SAMPLES}{view}".encode())
         for name, tensor in sorted(discriminator.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -66,9 +78,9 @@ class Domain:
                 all(bool(tensor.isfinite().all()) for tensor in kept.values())
                 and usual.numel() == 1
             ):
-                return cls(kept["mean"], kept["std"], float(usual))
+                return cls(kept["mean"], kept["std"], float(usual), halved)
 
-        found = cls.of(generator, discriminator)
+        found = cls.of(generator, discriminator, halved=halved)
         with suppress(Error):  # a cache that cannot be written is none
             tensors = {"mean": found.mean, "std": found.std, "usual": torch.tensor([found.usual])}
             write_tensors(path, FORMAT, VERSION, {}, tensors)
@@ -85,13 +97,14 @@ class Domain:
         """Return the distance of every image of ``images [N, C, H, W]``."""
         return [
             _distance(row, self.mean, self.std) / self.usual
-            for row in _pooled(discriminator, images)
+            for row in _pooled(discriminator, images, self.halved)
         ]
 
 
-def _pooled(discriminator: Discriminator, image: Tensor) -> Tensor:
+def _pooled(discriminator: Discriminator, image: Tensor, halved: bool) -> Tensor:
+    seen = F.avg_pool2d(image, 2) if halved else image
     return torch.cat(
-        [x.float().mean(dim=(2, 3)) for x in discriminator.features(image)], dim=1
+        [x.float().mean(dim=(2, 3)) for x in discriminator.features(seen, halved=halved)], dim=1
     ).cpu()
 
 

@@ -38,6 +38,8 @@ class Onlooker:
     sliders: Mapping[str, Movable] | None = None
     """Directions of this generator, by name; those in z are left out, as no latent can be moved
     along them."""
+    quick: Domain | None = None
+    """The same at half the size of the pictures, which judges the moved ones; None: ``domain``."""
     faces: bool = False
     """Whether the model draws faces, which a face finder can look for."""
 
@@ -64,12 +66,14 @@ class Onlooker:
             # Moved, it would be no better.
             return Look(away, face, dict.fromkeys(self._movable(), (0.0, 0.0)))
 
+        quick = self.quick or domain
+
         def whole(moves: Sequence[Move]) -> list[bool]:
             found: list[bool] = []
             count = max(TOGETHER // self.generator.resolution**2, 1)
             for start in range(0, len(moves), count):
                 pictures = self._moved(scene, moves[start : start + count])
-                distances = domain.distances(discriminator, pictures)
+                distances = quick.distances(discriminator, pictures)
                 found += [
                     d <= WHOLE and seen(picture)
                     for d, picture in zip(distances, pictures, strict=True)
