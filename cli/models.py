@@ -275,7 +275,8 @@ def _draw(found: "Model", seeds: list[int], picture: str) -> None:
     """Draw a grid at psi 0.7; for a conditional model, with all labels in turn."""
     import torch
 
-    from latentedit.io.images import grid, save_image
+    from latentedit.io.contact_sheet import numbered
+    from latentedit.io.images import save_image
     from latentedit.latent.w_statistics import one_hot, sample_z
 
     generator = found.generator
@@ -293,5 +294,5 @@ def _draw(found: "Model", seeds: list[int], picture: str) -> None:
             ws = generator.mapping(sample_z(seed, generator.z_dim).to(generator.device), c, 0.7)
             pictures.append(generator.synthesis(ws).cpu())
 
-    save_image(grid(torch.cat(pictures), 8), picture)
+    save_image(numbered(pictures, seeds), picture)
     say_written(picture)

@@ -155,9 +155,9 @@ def sample(
       latentedit sample faces128 --seeds 0-99 --each --out faces
       latentedit sample stylegan3-r.pkl --seeds 0-7 --transform 0.1,0,15 --out turned.png
     """
-    import torch
 
-    from latentedit.io.images import check_picture, grid, save_image
+    from latentedit.io.contact_sheet import numbered
+    from latentedit.io.images import check_picture, save_image
     from latentedit.latent.latent_file import save_latent
     from latentedit.latent.transforms import Transform
 
@@ -208,7 +208,7 @@ def sample(
     if each:
         say(f"wrote {len(numbers)} images{' and latents' if latents else ''} into {out}")
         return
-    save_image(grid(torch.cat(pictures), min(8, len(numbers))), out)
+    save_image(pictures[0] if len(numbers) == 1 else numbered(pictures, numbers), out)
     say_written(out)
 
 

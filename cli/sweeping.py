@@ -132,7 +132,7 @@ def sheet_of(
         else [[]]
     )
     rows = []
-    captions = [f"{amount:+.1f}" for amount in across]
+    captions = [told(amount) for amount in across]
 
     with rendering_bar(len(down) * len(across)) as rendered:
         for start in down:
@@ -140,11 +140,18 @@ def sheet_of(
             for amount in across:
                 pictures.append(draw([*start, Move(inner.name, amount, None)]))
                 rendered()
-            title = ", ".join([name, *(f"{Path(m.name).stem} {m.amount:+.1f}" for m in start)])
-            row = contact_sheet.Row(f"{title}: {Path(inner.name).stem}", pictures, captions)
-            rows.append(row)
+            rows.append(pictures)
 
-    return contact_sheet.sheet(rows)
+    slider = Path(inner.name).stem
+    if not outer:
+        return contact_sheet.sheet([contact_sheet.Row(f"{name}: {slider}", rows[0], captions)])
+    title = f"{name}: {slider} across, {Path(outer[0].name).stem} down"
+    return contact_sheet.table(rows, [told(start[0].amount) for start in down], captions, title)
+
+
+def told(amount: float) -> str:
+    """Return an amount as pictures show it: with its sign, without zeros that say nothing."""
+    return f"{amount:+.2f}".rstrip("0").rstrip(".") if round(amount, 2) else "0"
 
 
 def _check_source(latent: "Latent", photo: str) -> None:

@@ -200,13 +200,18 @@ def _plot(direction: Direction) -> Image.Image:
     panels = [kind for kind, there in found if there]
     figure = Figure(figsize=(4.2 * max(len(panels), 1), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(direction.name)
+    figure.suptitle(direction.name, fontsize=13)
 
     for place, kind in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
         if kind == "effect":
             axes.plot(effect["amounts"], effect["yes"], "o-")
-            axes.set(xlabel="amount, sigmas", ylabel="share with the attribute", ylim=(-0.03, 1.03))
+            axes.set(
+                xlabel="amount, sigmas",
+                ylabel="share with the attribute",
+                ylim=(-0.03, 1.03),
+                title="effect",
+            )
             if effect.get("recognised"):
                 axes.plot(
                     effect["amounts"],
@@ -224,16 +229,18 @@ def _plot(direction: Direction) -> Image.Image:
             axes.bar(range(len(layers)), layers)
             axes.set(
                 xlabel="single layer, edited by 2 sigmas",
-                ylabel="change of the classifier's log odds",
+                ylabel="change of log odds",
+                title="layers",
             )
         elif kind == "curve":
             axes.plot([n for n, _ in curve], [v for _, v in curve], "o-")
             axes.set(xlabel="labels", ylabel="AUC" if "auc" in r else "R2", xscale="log")
+            axes.set_title("learning curve")
         else:
             axes.barh(list(leaks), list(leaks.values()))
             axes.axvline(0, color="black", linewidth=0.8)
             axes.axvspan(-LEAKS, LEAKS, alpha=0.12, color="tab:green")
-            axes.set(xlabel="sigmas per sigma")
+            axes.set(xlabel="change by one step, sigmas", title="other sliders")
 
     if not panels:
         figure.text(0.5, 0.4, "nothing measured yet", ha="center")

@@ -90,10 +90,8 @@ def sweep_sheet(
     hold: Sequence[Direction] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Image.Image:
-    """Draw a contact sheet with one row per direction, which shows all ``amounts`` (in sigmas) for
-    every base image.
-
-    A single direction has one row per base image.
+    """Draw a contact sheet with one row per direction and base image, which shows all ``amounts``
+    (in sigmas).
 
     Args:
         seeds: seeds of the base images, which are random and truncated to ``psi``.
@@ -115,24 +113,22 @@ def sweep_sheet(
             "a contact sheet needs at least one direction, one amount and one image to start from"
         )
 
-    captions = [f"{amount:+.1f}" for amount in amounts]
+    captions = [f"{amount:+g}" if amount else "0" for amount in amounts]
     rows = []
     done = 0
 
     for direction in directions:
-        for line in [[base] for base in bases] if len(directions) == 1 else [bases]:
+        heading = title(direction)
+        for base in bases:
             pictures = []
-            for base in line:
-                for amount in amounts:
-                    pictures.append(
-                        _reduced(
-                            _moved(generator, base, direction, amount, psi, hold).render(generator)
-                        )
-                    )
-                    done += 1
-                    if progress:
-                        progress(done, len(directions) * len(bases) * len(amounts))
-            rows.append(contact_sheet.Row(title(direction), pictures, captions * len(line)))
+            for amount in amounts:
+                moved = _moved(generator, base, direction, amount, psi, hold)
+                pictures.append(_reduced(moved.render(generator)))
+                done += 1
+                if progress:
+                    progress(done, len(directions) * len(bases) * len(amounts))
+            rows.append(contact_sheet.Row(heading, pictures, captions))
+            heading = ""  # not again for the other base images, which stand below
 
     return contact_sheet.sheet(rows)
 

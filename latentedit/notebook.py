@@ -92,7 +92,7 @@ class Photo:
         else:
             self.image = open_image(source)
             named = isinstance(source, str | os.PathLike)
-            self.name = Path(os.fspath(source)).name if named else "photo"
+            self.name = Path(str(source)).name if named else "photo"
 
         if type(face) is not int or face < 1:
             raise ArgumentError.of("face", "a whole number from 1", face)
@@ -348,7 +348,7 @@ def invert(
 ) -> Inversion: ...
 
 
-def invert(photo: Any = None, image: Any = None, *rest: Any, **choices: Any) -> Any:
+def invert(photo: Any = None, image: Any = None, *rest: Any, **choices: Any) -> Any:  # type: ignore[misc]
     """Invert a photo: find its face, and the latent that reproduces it.
 
     ``invert(photo, model="faces128")`` returns a `Face`. With a model or generator and a tensor of
@@ -472,5 +472,4 @@ def _bar(name: str, shown: bool | None) -> Iterator[Callable[[SearchStep], None]
 
 
 def _as_png(image: Image.Image) -> bytes | None:
-    shown: bytes | None = image._repr_png_()  # type: ignore[no-untyped-call]
-    return shown
+    return image._repr_png_()

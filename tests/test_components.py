@@ -26,6 +26,7 @@ from latentedit.directions.sweeps import move_latent, title
 from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_generator
+from latentedit.io.contact_sheet import MARGIN, TEXT
 from latentedit.io.images import load_image
 from latentedit.latent.editing import edit, edit_styles
 from latentedit.latent.latent_file import Latent, render, save_latent
@@ -360,13 +361,17 @@ def test_files_of_every_space(tmp_path: Path) -> None:
             assert getattr(again, name) == getattr(d, name)
 
 
-def cells(
-    sheet: Image.Image, columns: int, top: int = 36, step: int = 168
-) -> list[list[torch.Tensor]]:
-    """Pictures of a sheet whose titles and captions are there, 128 px each, brought back to 16
-    px."""
-    rows = (sheet.height - 6) // step
-    corners = [[(6 + 134 * c, top + step * r) for c in range(columns)] for r in range(rows)]
+def cells(sheet: Image.Image, columns: int, lines: int = 1) -> list[list[torch.Tensor]]:
+    """Pictures of a sheet, 128 px each, brought back to 16 px.
+
+    Args:
+        lines: of pictures below every title, of which the first has captions.
+    """
+    line = 128 + 2 * MARGIN
+    block = 2 * TEXT + lines * line
+    blocks = (sheet.height - MARGIN) // block
+    tops = [MARGIN + 2 * TEXT + block * b + line * n for b in range(blocks) for n in range(lines)]
+    corners = [[(MARGIN + (128 + MARGIN) * c, top) for c in range(columns)] for top in tops]
     return [
         [load_image(sheet.crop((x, y, x + 128, y + 128)), 16, 1) for x, y in row] for row in corners
     ]
@@ -375,11 +380,13 @@ def cells(
 @torch.no_grad()
 def test_a_sheet_shows_the_moved_pictures() -> None:
     generator, amounts = GENERATOR, [-2.0, 0.0, 2.0]
-    directions = [some_direction(space) for space in ("z", "w", "w+", "s")]
+    # Without a report, whose figures would make a title of two lines.
+    directions = [replace(some_direction(s), report={}) for s in ("z", "w", "w+", "s")]
     sheet = sweep_sheet(generator, directions, amounts, seeds=(3, 4), psi=0.5)
-    shown = cells(sheet, 6)
-    assert len(shown) == 4
-    for d, row in zip(directions, shown, strict=True):
+    shown = cells(sheet, 3, lines=2)
+    assert len(shown) == 8
+    for d, first, second in zip(directions, shown[::2], shown[1::2], strict=True):
+        row = [*first, *second]
         for i, seed in enumerate((3, 4)):
             z = sample_z(seed, generator.z_dim)
             ws = generator.mapping(z, None, 0.5)

@@ -24,7 +24,7 @@ LABELS = "labels.csv"
 SHEET = "sheet.png"
 FILE = "file"
 PICTURE = "picture"
-ROW = 10
+ROW = 8
 ON_SHEET = 500
 """Pictures in a row of the sheet, and on all of it at most."""
 MOST = 10_000

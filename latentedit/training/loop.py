@@ -25,8 +25,9 @@ from latentedit.errors import (
     is_number,
 )
 from latentedit.io.budget import read_json
+from latentedit.io.contact_sheet import mosaic
 from latentedit.io.files import write_bytes
-from latentedit.io.images import from_uint8, grid, save_image
+from latentedit.io.images import from_uint8, save_image
 from latentedit.io.locks import alone
 from latentedit.io.torch_files import read_state
 from latentedit.latent.w_statistics import sample_z
@@ -318,7 +319,7 @@ class _Folder:
         trainer.check_weights()
         model = self.model()
         self.fakes = self._pictures()
-        save_image(grid(self.fakes, GRID[1]), out / f"fakes-{self.kimg}.png")
+        save_image(mosaic(self.fakes, GRID[1]), out / f"fakes-{self.kimg}.png")
         save_model(out / f"model-{self.kimg}.safetensors", model)
         save_model(out / "model.safetensors", model)
         buffer = io.BytesIO()
