@@ -20,14 +20,21 @@ from latentedit.directions.imported import read_array
 from latentedit.directions.labelling.session import Labelling
 from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_model
+from latentedit.formats.nvidia_writer import save_nvidia
 from latentedit.formats.projections import load_projections
+from latentedit.formats.rosinality import save_rosinality
 from latentedit.inversion.perceptual import DiscriminatorDistance
 from latentedit.inversion.preconditioner import Curvature
+from latentedit.io.clips import open_clip
 from latentedit.io.images import open_image
+from latentedit.io.video import save_video
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.metrics import Judge, load_judge, save_judge
 from latentedit.model.model import Model
+from latentedit.model.native import save_model
+from latentedit.networks.config import AliasFree
 from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.photo.faces import find_faces
 from latentedit.training import RunOptions, load_pictures, load_preset, write_pictures
 from latentedit.training import train as train_model
@@ -101,9 +108,38 @@ def make(folder: Path) -> None:
     _pictures(folder)
     _labels(folder / "labels", model)
     _trainings(folder, model)
+    _other_networks(folder)
+    _clips(folder)
     (folder / "classifier.onnx").write_bytes(classifier())
     (folder / "yunet.onnx").write_bytes(yunet())
     save_judge(folder / "judge.safetensors", Judge(3, 8, {"hat": ("no", "yes")}, [(4, 3, 1)]), {})
+
+
+def _other_networks(folder: Path) -> None:
+    """A StyleGAN3 network as NVIDIA's and as a native file, one of non-square images, and parts of
+    an encoder's checkpoint: a whole one has tens of megabytes, too many for every variant."""
+    layers = AliasFree(layers=3, critical=1, margin=4)
+    tiny = {"z_dim": 4, "w_dim": 4, "mapping_layers": 1, "channel_base": 64, "channel_max": 4}
+    config = GeneratorConfig(16, architecture="stylegan3", alias_free=layers, **tiny)  # type: ignore[arg-type]
+    model = Model(Generator(config).eval().requires_grad_(False))
+    save_nvidia(folder / "stylegan3.pkl", model)
+    save_model(folder / "stylegan3.safetensors", model)
+    wide = Generator(GeneratorConfig(8, first_size=(4, 8), **tiny))  # type: ignore[arg-type]
+    save_rosinality(folder / "wide.pt", Model(wide.eval().requires_grad_(False)))
+
+    decoder = torch.load(folder / "rosinality.pt", weights_only=True)
+    state = {f"decoder.{name}": tensor for name, tensor in decoder["g_ema"].items()}
+    state["encoder.styles.0.linear.bias"] = torch.zeros(4)
+    state["encoder.body.0.res_layer.0.num_batches_tracked"] = torch.zeros([], dtype=torch.long)
+    opts = {"encoder_type": "Encoder4Editing", "start_from_latent_avg": True, "device": "cuda:0"}
+    average = decoder["latent_avg"].reshape(1, -1)
+    torch.save({"state_dict": state, "latent_avg": average, "opts": opts}, folder / "e4e.pt")
+
+
+def _clips(folder: Path) -> None:
+    frames = [_picture(number, 32) for number in range(3)]
+    for name in ("clip.gif", "clip.mp4", "clip.webm"):
+        save_video(folder / name, frames)
 
 
 def _picture(number: int, side: int = 24) -> Image.Image:
@@ -197,8 +233,16 @@ def detected(path: Path) -> Any:
     return find_faces(Image.new("RGB", (32, 32), "white"), path)
 
 
+def watched(path: Path) -> Any:
+    clip = open_clip(path)
+    return clip.fps, [np.asarray(frame).astype(float).mean() for frame in clip]
+
+
 MODELS = (
     "native.safetensors",
+    "stylegan3.pkl",
+    "stylegan3.safetensors",
+    "wide.pt",
     "rosinality.pt",
     "plain.pt",
     "genforce.pth",
@@ -237,6 +281,27 @@ KINDS: tuple[Kind, ...] = (
             "model convert {file} {out}/x.safetensors",
         )
         for name in MODELS
+    ),
+    _kind(
+        "stylegan3.pkl",
+        None,
+        "sample {file} --seeds 0 --transform 0.1,0,20 --out {out}/x.png",
+        "interpolate --seeds 0,1 --model {file} --count 2 --path spline --out {out}/x.png",
+    ),
+    _kind(
+        "e4e.pt",
+        load_model,
+        f"{INVERT} --encoder {{file}} --steps 0 --out {{out}} {{good}}/photo.png",
+        "model info {file}",
+    ),
+    *(
+        _kind(
+            name,
+            watched,
+            "video invert {file} {model} --perceptual discriminator --aligned --steps 1"
+            " --later-steps 1 --out {out}",
+        )
+        for name in ("clip.gif", "clip.mp4", "clip.webm")
     ),
     _kind(
         "native.safetensors",

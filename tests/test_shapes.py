@@ -1,5 +1,6 @@
 """Networks of other shapes: images that are not square, and images with transparency."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_images_have_the_shape_of_the_constant(
 def test_a_wide_network_is_a_square_one_of_the_same_weights_seen_through_a_wider_window() -> None:
     """Away from the borders, a constant that repeats gives an image that repeats."""
     square = tiny_generator(resolution=32)
-    wide = Generator(GeneratorConfig(**{**square.config.as_dict(), "first_size": (4, 12)}))
+    wide = Generator(replace(square.config, first_size=(4, 12)))
     state = square.state_dict()
     repeated = {
         name: tensor.repeat(1, 1, 3) if name.endswith(".const") else tensor.repeat(1, 3)
@@ -80,8 +81,7 @@ def test_what_is_no_shape() -> None:
 
 def test_layouts_that_can_say_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    wide = {"first_size": (4, 8), "channels": 3}
-    generator = tiny_generator(**wide)
+    generator = tiny_generator(first_size=(4, 8), channels=3)
     save_model("wide.safetensors", Model(generator))
     assert load_generator("wide.safetensors").config == generator.config
     works("model", "convert", "wide.safetensors", "rosinality.pt")

@@ -472,3 +472,22 @@ def test_older_files_keep_their_header(tmp_path: Path) -> None:
     save_model(tmp_path / "x.safetensors", model)
     with open(tmp_path / "x.safetensors", "rb") as opened:
         assert b"alias_free" not in opened.read(20_000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "1,2", "1,2,3,4", "a,b,c", "nan,0,0", "0,0,nan", "inf,-inf,0", "1e400,0,0", ",,"],
+)
+def test_odd_transforms_get_one_line(text: str, tmp_path: Path, tiny_file: Path) -> None:
+    into = ("--out", tmp_path / "x.png")
+    said = complaint("sample", tiny_file, "--seeds", "0", f"--transform={text}", *into)
+    assert "a transform" in said
+    works("sample", tiny_file, "--seeds", "0", "--out", tmp_path / "a.safetensors")
+    given = ("edit", tmp_path / "a.safetensors", "--model", tiny_file, f"--transform={text}")
+    assert "a transform" in complaint(*given, *into)
+
+
+def test_a_transform_needs_a_network_that_can_turn(tmp_path: Path, tiny_file: Path) -> None:
+    into = ("--out", tmp_path / "x.png")
+    moved = complaint("sample", tiny_file, "--seeds", "0", "--transform", "0.1,0,0", *into)
+    assert "only StyleGAN3 networks can turn and move their pictures" in moved

@@ -87,6 +87,9 @@ class Trainer:
                 "another architecture"
             )
 
+        if "first_size" in config.generator:
+            raise ArgumentError("networks of non-square images are rendered, but not trained")
+
         # Half precision ends at 65,504; activations are clamped as in StyleGAN2-ADA.
         clamp = {"conv_clamp": 256.0} if config.precision == "fp16" else {}
         try:
