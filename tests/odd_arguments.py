@@ -94,7 +94,7 @@ NEEDED = {
     "encoder train": ("--batch", "--perceptual"),
     "metrics": ("--data", "--metrics", "--features"),
 }
-OUTPUTS = ("--out", "--grid", "--sheet", "--gif")
+OUTPUTS = ("--out", "--grid", "--sheet", "--gif", "--latents")
 FLAGS = {
     "invert": ("--aligned",),
     "metrics": ("--count=10",),

@@ -1,6 +1,8 @@
 """Clips: frames are read in order, the crop is steady, neighbours get similar latents, and edits
 come back into the frames."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +150,28 @@ def test_what_is_no_clip(tmp_path: Path) -> None:
         Image.new("RGB", size).save(tmp_path / "empty" / f"{number}.png")
     with pytest.raises(Error, match="its frames have different sizes"):
         list(open_clip(tmp_path / "empty"))
+
+
+def test_nothing_is_printed_of_a_damaged_video(tmp_path: Path) -> None:
+    """FFmpeg and OpenCV print on their own, past Python."""
+    save_video(tmp_path / "a.mp4", [Image.new("RGB", (256, 256), (n, 0, 0)) for n in (9, 99, 199)])
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    data[60:400] = bytes(340)
+    (tmp_path / "b.mp4").write_bytes(data)
+    (tmp_path / "c.mp4").write_bytes(data[:500])
+    lines = (
+        "import sys",
+        "from latentedit.errors import Error",
+        "from latentedit.io.clips import open_clip",
+        "for name in sys.argv[1:]:",
+        "    try: print(len(list(open_clip(name))))",
+        "    except Error as error: print(error)",
+    )
+    program = [sys.executable, "-c", "\n".join(lines)]
+    names = [str(tmp_path / name) for name in ("b.mp4", "c.mp4")]
+    done = subprocess.run([*program, *names], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 2
 
 
 def test_a_clip_is_inverted_edited_and_written_back(

@@ -341,9 +341,10 @@ class Projector:
             options,
             mask=mask,
             start=start,
-            neighbour=neighbour,
             critic=self.critic if options.adversarial_weight else None,
         )
+        if neighbour is not None:
+            search.neighbour = neighbour.to(self.device)
         curvature = self.curvature(options.pixel_weight) if options.needs_preconditioner else None
         settings = self._described(options)
         # Distances of masked or focused searches do not compare with others, so the latent file

@@ -81,8 +81,6 @@ class Search:
         mask: ``[1 or N, 1, H, W]``, 1 for pixels that count and 0 for others.
         start: ``[N, num_ws, w_dim]``, where searches begin; None stands for the mean w.
         critic: the latent discriminator, where the loss has a term of it.
-        neighbour: ``[N, num_ws, w_dim]``, the w of a similar image, to which the result is kept
-            near; None for none.
     """
 
     def __init__(
@@ -96,7 +94,6 @@ class Search:
         mask: Tensor | None = None,
         start: Tensor | None = None,
         critic: Critic | None = None,
-        neighbour: Tensor | None = None,
     ) -> None:
         self.generator = generator
         self.image = image
@@ -121,7 +118,9 @@ class Search:
         self.whitening = statistics.whitening.to(self.device)
         self.colouring = statistics.colouring.to(self.device)
         self.start = None if start is None else start.to(self.device)
-        self.neighbour = None if neighbour is None else neighbour.to(self.device)
+        self.neighbour: Tensor | None = None
+        """``[N, num_ws, w_dim]`` on the device: the w of similar images, to which the result is
+        kept near."""
         self.style_std = self._style_std() if space_of(options.space).has_scale else []
 
         self.history: dict[str, list[Tensor]] = {}

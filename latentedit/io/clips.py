@@ -13,6 +13,7 @@ from PIL import Image
 from latentedit.errors import FormatError, NotFoundError
 from latentedit.io.folders import listing
 from latentedit.io.images import EXTENSIONS, check_size, open_image, opened
+from latentedit.io.video import quiet
 
 FPS = 24.0
 """Of a folder of images."""
@@ -96,9 +97,9 @@ def _is_video(path: Path) -> bool:
 
 
 def _capture(path: Path) -> Any:
-    # Nothing but this file is read, and FFmpeg's own messages are not shown.
+    # Nothing but this file is read.
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    quiet()
     capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise FormatError("a video that OpenCV cannot read", path=path)

@@ -80,6 +80,14 @@ def save_video(
     return None
 
 
+def quiet() -> None:
+    """Keep OpenCV and FFmpeg from printing what they think of a video; errors here say it."""
+    # FFmpeg reads this when the first video of a process is opened.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    levels = cv2.utils.logging
+    levels.setLogLevel(levels.LOG_LEVEL_SILENT)
+
+
 def there_and_back(pictures: Sequence[Tensor]) -> list[Tensor]:
     """Return ``pictures`` forwards and then backwards, so that the video can be repeated without a
     jump."""
@@ -143,6 +151,7 @@ def _by_pyav(path: Path, frames: Iterable[Image.Image], fps: float, size: tuple[
 def _by_opencv(
     path: Path, frames: Iterable[Image.Image], fps: float, codec: str, size: tuple[int, int]
 ) -> None:
+    quiet()
     fourcc = cv2.VideoWriter_fourcc(*codec)  # type: ignore[attr-defined]
     writer = cv2.VideoWriter(os.fspath(path), fourcc, fps, size)
     if not writer.isOpened():
