@@ -161,6 +161,8 @@ def export(source: str, out: str) -> None:
     save_projection(out, found)
     for what in lost(found):
         log.warn(f"left out: {what}")
+    if found.tuned:
+        log.remark('"latentedit latent bake" writes the tuned generator as a model of its own')
     say_written(out)
 
 

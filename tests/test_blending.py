@@ -1,6 +1,6 @@
 """Two latents to one: neither's noise maps, tuned generator or settings stay behind unasked."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -110,14 +110,24 @@ def test_commands(tmp_path: Path, tiny_file: Path) -> None:
     )
     works("interpolate", *files, "--count", "2", *common, tmp_path / "strip.png")
 
-    told = works("latent", "export", files[0], "--out", tmp_path / "w.npz").stderr
-    assert [line.removeprefix("left out: ") for line in told.splitlines()] == [
+    whole = replace(load_latent(files[0]), crop_hash="0" * 128, safe={"smile": (-1.0, 1.0)})
+    whole.source = {"name": "me.jpg", "sha256": "0" * 64}
+    save_latent(tmp_path / "whole.safetensors", whole)
+    told = works("latent", "export", tmp_path / "whole.safetensors", "--out", tmp_path / "w.npz")
+    assert [line.removeprefix("left out: ") for line in told.stderr.splitlines()] == [
         "the generator's tuning to the photo",
         "the noise maps",
         "the generator's fingerprint",
         "the position of the crop in the photo",
+        "the hash of the crop",
+        "the photo's name and SHA-256",
+        "the safe amounts of sliders",
         "settings and distances",
+        '"latentedit latent bake" writes the tuned generator as a model of its own',
     ]
+    # What a later version adds to latents must be named here too.
+    stored = {field.name for field in fields(Latent)} - {"ws", "space"}
+    assert len(stored) == 10, "is the new field named by latentedit.formats.projections.lost?"
     assert np.load(tmp_path / "w.npz")["w"].shape == (1, generator.num_ws, 12)
 
 

@@ -110,7 +110,9 @@ def lost(latent: Latent) -> list[str]:
         "the noise maps": latent.noise is not None,
         "the generator's fingerprint": bool(latent.fingerprint),
         "the position of the crop in the photo": latent.crop is not None,
+        "the hash of the crop": latent.crop_hash is not None,
         "the photo's name and SHA-256": latent.source is not None,
+        "the safe amounts of sliders": bool(latent.safe),
         "settings and distances": bool(latent.settings or latent.distances),
     }
     return [name for name, there in parts.items() if there]
