@@ -25,7 +25,7 @@ DOCS = Path(__file__).parent
 SIZES = ((1280, 800), (390, 844))
 ONCE = ((360, 740), (2560, 1440))
 """Sizes at which only some states are looked at."""
-DOCUMENTED = {"photo": "studio-photo", "edited": "studio-edit", "report": "studio-discover"}
+DOCUMENTED = {"photo": "studio-photo", "divider-photo": "studio-edit", "report": "studio-discover"}
 
 
 class Visit:
@@ -51,9 +51,10 @@ class Visit:
 
     def shoot(self, name: str, once: bool = False) -> None:
         """Take the state's pictures."""
-        for width, height in (*SIZES, *(ONCE if once else ())):
+        sizes = SIZES[:1] if self.docs else (*SIZES, *(ONCE if once else ()))
+        for width, height in sizes:
             self.page.set_viewport_size({"width": width, "height": height})
-            for colours in ("light", "dark"):
+            for colours in ("light",) if self.docs else ("light", "dark"):
                 self.page.evaluate(
                     "(theme) => { document.documentElement.dataset.theme = theme; }", colours
                 )
@@ -145,20 +146,21 @@ def sliders(visit: Visit) -> None:
     """What the page of sliders can show."""
     page = visit.page
     visit.slide("smile", 1.5)
-    visit.slide("grey-hair", -1.0)
+    visit.slide("light", 0.5)
     visit.shoot("edited", once=True)
+    page.locator(".busy").filter(visible=True).first.wait_for(state="hidden")
+    page.locator("#divide").click()
+    visit.shoot("divider")
+    page.locator('.segments input[value="photo"]').check(force=True)
+    page.wait_for_timeout(1500)
+    visit.shoot("divider-photo")
+    page.locator("#divide").click()
     page.locator('.slider[data-name="turn"] .lock').click()
     page.locator('.slider[data-name="smile"] .open').click()
     visit.slide("grey-hair", 3.0)
     page.locator('.slider[data-name="smile"]').scroll_into_view_if_needed()
     visit.shoot("locked-and-far")
     page.locator('.slider[data-name="smile"] .open').click()
-    page.locator("#divide").click()
-    visit.shoot("divider")
-    page.locator('.segments input[value="photo"]').check(force=True)
-    page.wait_for_timeout(1000)
-    visit.shoot("divider-photo")
-    page.locator("#divide").click()
     page.evaluate("document.querySelector('.toast button')?.click()")
     page.keyboard.press("?")
     visit.shoot("keys")

@@ -48,23 +48,30 @@ class MixPart:
                         text="Open a second face: another photo, or one of the gallery. They all "
                         "show up here.",
                     )
+                self.gallery = button("Choose one from the gallery", self._gallery, sign="faces")
 
                 self.tiles = Tag("div", "tiles")
-                choices("mix", "Way of mixing", WAYS, self.way, self._way)
-                share = range_field("Share of the other face: 50 %", self._share, 0, 1, 0.5)
-                self.share_field = share.box
-                self.share_text = share.title
-                layers = Field("Layers of the other face", self._layers, tag="select")
-                layers.options(LAYERS, self.layers)
-                self.layer_field = layers.box.show(False)
-                with Tag("div", "row"):
-                    self.take = button("Edit this mixture", self._take, kind="primary")
-                    self.gif = button(
-                        "Save the way as GIF", lambda: self._save(".gif"), title="There and back"
-                    )
-                    self.mp4 = button("MP4", lambda: self._save(".mp4"), title="The same as a film")
+                self.rest = Tag("div", "rest")
+                with self.rest:
+                    choices("mix", "Way of mixing", WAYS, self.way, self._way)
+                    share = range_field("Share of the other face: 50 %", self._share, 0, 1, 0.5)
+                    self.share_field = share.box
+                    self.share_text = share.title
+                    layers = Field("Layers of the other face", self._layers, tag="select")
+                    layers.options(LAYERS, self.layers)
+                    self.layer_field = layers.box.show(False)
+                    with Tag("div", "row"):
+                        self.take = button("Edit this mixture", self._take, kind="primary")
+                        self.gif = button(
+                            "Save the way as GIF",
+                            lambda: self._save(".gif"),
+                            title="There and back",
+                        )
+                        self.mp4 = button(
+                            "MP4", lambda: self._save(".mp4"), title="The same as a film"
+                        )
 
-                self.busy = Tag("span", "busy", "Drawing …", hidden=True, role="status")
+                    self.busy = Tag("span", "busy", "Drawing …", hidden=True, role="status")
 
     def show(self, on: bool) -> None:
         self.stage.show(on)
@@ -92,6 +99,8 @@ class MixPart:
         if self.other not in [face.key for face in others]:
             self.other = others[-1].key if others else ""
         self.none.show(not others)
+        self.gallery.show(not others)
+        self.rest.show(bool(others))
         for tag in (self.take, self.gif, self.mp4):
             tag.set(disabled=None if others else True)
         self.tiles.clear()
@@ -108,6 +117,9 @@ class MixPart:
                     Tag("img", src=data_url(face.before), alt="")
                     Tag("span", "caption", face.name[:16], aria_hidden="true")
                 tile.click(calls(self._choose, face.key))
+
+    def _gallery(self) -> None:
+        self.view.goto("faces")
 
     def _choose(self, key: str) -> None:
         self.other = key

@@ -41,25 +41,31 @@ class PastePart:
                     "The edited face replaces the one in the photo. Pixels outside the crop do "
                     "not change."
                 )
-                edge = range_field("Feathered edge: 15 % of the side", self._feather, 0, 0.5, 0.15)
-                self.feather_text = edge.title
-                with Tag("label", "choice"):
-                    check = Tag("input", type="checkbox", checked=True)
-                    check.on(
-                        "change",
-                        lambda e: self._difference(e.args),
-                        js_handler="(e) => emit(e.target.checked)",
+                self.rest = Tag("div", "rest")
+                with self.rest:
+                    edge = range_field(
+                        "Feathered edge: 15 % of the side", self._feather, 0, 0.5, 0.15
                     )
-                    Tag("b", text="Add only the change")
-                    Tag(
-                        "span",
-                        text="The photo keeps its own sharpness: only what the sliders moved is "
-                        "added.",
-                    )
+                    self.feather_text = edge.title
+                    with Tag("label", "choice"):
+                        check = Tag("input", type="checkbox", checked=True)
+                        check.on(
+                            "change",
+                            lambda e: self._difference(e.args),
+                            js_handler="(e) => emit(e.target.checked)",
+                        )
+                        Tag("b", text="Add only the change")
+                        Tag(
+                            "span",
+                            text="The photo keeps its own sharpness: only what the sliders moved "
+                            "is added.",
+                        )
 
-                with Tag("div", "row"):
-                    self.save = button("Save the photo", self._save, kind="primary", sign="save")
-                self.command = command_box("paste-command", 5)
+                    with Tag("div", "row"):
+                        self.save = button(
+                            "Save the photo", self._save, kind="primary", sign="save"
+                        )
+                    self.command = command_box("paste-command", 5)
 
     def show(self, on: bool) -> None:
         self.stage.show(on)
@@ -89,7 +95,7 @@ class PastePart:
         there = self.pasting is not None
         self.empty.show(not there)
         self.image.show(there)
-        self.save.set(disabled=None if there else True)
+        self.rest.show(there)
         if isinstance(found, str):
             self.why.say(f"{found[:1].upper()}{found[1:]}.")
             self.command.set(value="")

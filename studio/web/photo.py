@@ -258,7 +258,7 @@ class PhotoPart:
 def steps_of(kept: Kept) -> str:
     """Return how much there is to go on with."""
     count = len(kept.history.states) - 1
-    return f"{count} step{'' if count == 1 else 's'}, all of them kept"
+    return f"{count} step{'' if count == 1 else 's'}"
 
 
 def square_of(crop: Crop) -> dict[str, float]:
