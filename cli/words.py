@@ -107,6 +107,7 @@ def from_text(
         measure_channel_vectors,
         read_channel_vectors,
         save_channel_vectors,
+        text_difference,
     )
     from latentedit.metrics.clip import load_clip
 
@@ -121,9 +122,11 @@ def from_text(
     options = TextOptions(beta, samples, psi=psi, shortlist=shortlist, seed=seed)
     generator = read_model(model_name, device).generator
     clip = load_clip(weights, vocabulary, generator.device)
+    # Wrong texts end here, and not after the measurement.
+    text_difference(clip, text, neutral)
     known = read_channel_vectors(vectors, generator) if vectors else None
 
-    with progress_bar(None, "measuring", "channel") as bar:
+    with progress_bar(None, "measuring", "step") as bar:
 
         def report(done: int, total: int) -> None:
             bar.total = total

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -190,17 +190,26 @@ def _styles(generator: Generator, options: TextOptions) -> list[list[Tensor]]:
 
 
 def screen(
-    generator: Generator, clip: ImageText, std: Tensor, towards: Tensor, options: TextOptions
+    generator: Generator,
+    clip: ImageText,
+    std: Tensor,
+    towards: Tensor,
+    options: TextOptions,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Estimate the relevance of every style channel by derivatives, ``[channels]``.
 
     The derivative of CLIP's vector in a channel, divided by its length, is to first order the unit
     difference that `channel_vectors` renders. One backward pass gives its part along ``towards``
     for all channels, and one for each of `PROBES` random vectors estimates its length.
+
+    Args:
+        progress: called with the number of passes done and of all.
     """
     random = torch.Generator().manual_seed(options.seed)
     total = torch.zeros(len(std))
-    for own in _styles(generator, options):
+    batches = _styles(generator, options)
+    for batch, own in enumerate(batches):
         styles = [style.detach().requires_grad_() for style in own]
         with torch.enable_grad():
             vectors = clip.images(generator.synthesis.synthesize(styles))  # [N, D]
@@ -211,6 +220,8 @@ def screen(
                 (vectors @ probe.to(vectors)).sum(), styles, retain_graph=number < PROBES
             )
             rows.append(torch.cat(gradients, dim=1).cpu() * std)  # [N, channels]
+            if progress:
+                progress(batch * len(probes) + number + 1, len(batches) * len(probes))
         length = torch.stack(rows[1:]).square().mean(dim=0).sqrt()
         total += (rows[0] / length.clamp(min=1e-12)).sum(dim=0)
     return total / options.samples
@@ -237,7 +248,8 @@ def direction_from_text(
         name: of the direction (default: from ``text``).
         vectors: ``[channels, D]`` for all style channels, measured before (`channel_vectors`,
             `read_channel_vectors`); rows of zeros have no relevance.
-        progress: called with the number of measured channels and of all.
+        progress: called with the number of steps done (passes of the screening, channels) and of
+            all.
 
     Raises:
         Error: vectors of another network or another CLIP, or no channel that reaches ``beta``.
@@ -249,14 +261,27 @@ def direction_from_text(
     shape = [len(std), clip.dimensions]
     if vectors is not None and list(vectors.shape) != shape:
         raise IncompatibleError.of_shape("the vectors of the channels", str(shape), vectors.shape)
+    given = vectors is not None
+    passes = 0
+
+    def screened(done: int, total: int) -> None:
+        nonlocal passes
+        passes = total
+        if progress:
+            progress(done, total + options.shortlist)
+
+    def rendered(done: int, total: int) -> None:
+        if progress:
+            progress(passes + done, passes + total)
+
     if vectors is None:
         chosen = usable.nonzero().flatten()
         if 0 < options.shortlist < len(chosen):
-            guess = screen(generator, clip, std, towards, options).abs()
+            guess = screen(generator, clip, std, towards, options, screened).abs()
             chosen = guess.where(usable, -torch.ones(())).topk(options.shortlist).indices
             chosen = chosen.sort().values
         vectors = torch.zeros(len(std), clip.dimensions)
-        vectors[chosen] = channel_vectors(generator, clip, std, chosen.tolist(), options, progress)
+        vectors[chosen] = channel_vectors(generator, clip, std, chosen.tolist(), options, rendered)
         measured = len(chosen)
     else:
         measured = int((vectors.square().sum(dim=1) > 0).sum())
@@ -270,63 +295,65 @@ def direction_from_text(
             argument="beta",
             advice="lower `beta`",
         )
-    return _direction(
-        generator, relevance * taken, (mean, std), options, measured, text, neutral, name
-    )
-
-
-def _direction(
-    generator: Generator,
-    weights: Tensor,
-    statistics: tuple[Tensor, Tensor],
-    options: TextOptions,
-    measured: int,
-    text: str,
-    neutral: str,
-    name: str | None,
-) -> Direction:
-    mean, std = statistics
+    weights = relevance * taken
+    facts = {
+        "text": text,
+        "neutral": neutral,
+        "beta": options.beta,
+        "channels": int(taken.sum()),
+        "channels_measured": measured,
+        "relevance": _strongest(generator, weights),
+    }
+    provenance: dict[str, Any] = {"method": "text", "vectors": "measured before"}
+    if not given:
+        settings = ("samples", "amount", "psi", "seed")
+        provenance = {"method": "text", **{key: getattr(options, key) for key in settings}}
     scale = std.where(std > 0, torch.ones_like(std))
     vector = unit(weights)
     sigma = measure_sigma(vector, generator, "s", scale)
-    sizes = [size for _, size in generator.synthesis.style_layers]
-    starts = torch.tensor([0, *sizes]).cumsum(0).tolist()
-    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    rows = torch.tensor([row for row, _ in generator.synthesis.style_layers])[owner]
-    used = rows[weights != 0]
-    order = weights.abs().argsort(descending=True, stable=True)
-    order = order[: min(SHOWN, int((weights != 0).sum()))].tolist()
-    strongest = {
-        f"s-{int(owner[c]):02d}-{c - starts[int(owner[c])]:03d}": round(float(weights[c]), 4)
-        for c in order
-    }
     return Direction(
         name=name or name_from(text),
         vector=vector,
         intercept=-float((mean / scale) @ vector),
         sigma=sigma,
         fingerprint=fingerprint(generator),
-        layers=(int(used.min()), int(used.max())),
+        layers=_rows(generator, taken),
         space="s",
         scale=scale,
         report={
-            "text": text,
-            "neutral": neutral,
-            "beta": options.beta,
-            "channels": int((weights != 0).sum()),
-            "channels_measured": measured,
-            "relevance": strongest,
+            **facts,
             "stds_per_sigma": round(float(vector.abs().max()) * sigma, 4),
             "note": HONEST,
         },
-        provenance={
-            "method": "text",
-            "samples": options.samples,
-            "amount": options.amount,
-            "psi": options.psi,
-            "seed": options.seed,
-        },
+        provenance=provenance,
     )
+
+
+def _owners(generator: Generator) -> Tensor:
+    """Return the style layer of every channel, ``[channels]``."""
+    sizes = torch.tensor([size for _, size in generator.synthesis.style_layers])
+    return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+
+
+def _rows(generator: Generator, taken: Tensor) -> tuple[int, int]:
+    """Return the first and the last row of ws that drives a channel of ``taken``."""
+    rows = torch.tensor([row for row, _ in generator.synthesis.style_layers])
+    used = rows[_owners(generator)][taken]
+    return int(used.min()), int(used.max())
+
+
+def _strongest(generator: Generator, weights: Tensor) -> dict[str, float]:
+    """Return the largest ``weights`` by the names that `style_channels` gives their channels."""
+    owners = _owners(generator)
+    starts = [0, *torch.bincount(owners).cumsum(0).tolist()]
+    found = {}
+    for channel in weights.abs().argsort(descending=True, stable=True)[:SHOWN].tolist():
+        layer = int(owners[channel])
+        if float(weights[channel]):
+            found[f"s-{layer:02d}-{channel - starts[layer]:03d}"] = round(
+                float(weights[channel]), 4
+            )
+    return found
 
 
 def measure_channel_vectors(

@@ -14,7 +14,7 @@ from latentedit.metrics.clip import Clip, ClipConfig
 from latentedit.metrics.clip_words import FILE
 
 MERGES = ("f a", "fa c", "fac e</w>", "s m", "sm i", "smi l", "smil ing</w>", "i n", "in g</w>")
-CONFIG = ClipConfig(32, 8, 128, 2, 64, 2, 24, 512 + 2 + len(MERGES), 32)
+CONFIG = ClipConfig(32, 8, 128, 2, 64, 2, 77, 512 + 2 + len(MERGES), 32)
 
 
 def tiny_clip(seed: int = 0) -> Clip:

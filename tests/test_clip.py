@@ -3,6 +3,7 @@
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,8 @@ def test_the_vision_transformer_against_its_equations() -> None:
     x = flat @ visual.conv1.weight.flatten(1).t()
     x = torch.cat([visual.class_embedding.expand(3, 1, width), x], dim=1)
     x = visual.ln_pre(x + visual.positional_embedding)
-    for layer in visual.transformer.resblocks:
+    layers: Any = visual.transformer.resblocks
+    for layer in layers:
         y = layer.ln_1(x)
         query, key, value = (
             (y @ w.t() + b).reshape(3, 17, heads, -1).transpose(1, 2)

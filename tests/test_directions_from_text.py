@@ -249,6 +249,10 @@ def test_commands(tmp_path: Path, tiny_file: Path) -> None:
         (("--save-vectors", saved, "--out", out), "--save-vectors needs --shortlist 0"),
         (("--beta", "1", *few[:4], "--out", out), "lower --beta"),
         (("--vectors", tmp_path / "none.npy", "--out", out), "none.npy"),
+        (
+            ("--neutral", "a face " * 40, *every, "--save-vectors", saved, "--out", out),
+            "word parts",
+        ),
         (("--vocabulary", tiny_file, "--out", out), "list of word parts"),
     ):
         assert said in complaint(*command, *words)

@@ -198,8 +198,25 @@ def test_what_their_code_cannot_construct(tmp_path: Path) -> None:
     assert "no place for the first StyleGAN" in message(Model(random_generator()))
     joint = tiny_generator(c_dim=2, joint_labels=True)
     assert "labels that are normalised together with z" in message(Model(joint))
-    listed = tiny_generator(channel_widths=(8, 6, 4))
-    assert "numbers of feature maps that follow no rule" in message(Model(listed))
+
+
+def test_widths_that_follow_no_rule(tmp_path: Path) -> None:
+    """They are in the state, but no arguments of the constructor lead to them."""
+    generator = tiny_generator(channel_widths=(8, 6, 4))
+    discriminator = tiny_discriminator(channel_widths=(8, 6, 5))
+    notes = save_nvidia(tmp_path / "x.pkl", Model(generator, discriminator))
+    assert len(notes) == 1
+    assert "load and render this network, but cannot construct it anew" in notes[0]
+    again = load_model(tmp_path / "x.pkl")
+    assert again.generator.config.channel_widths == (8, 6, 4)
+    assert equal(again.generator, generator)
+    assert again.discriminator is not None
+    assert equal(again.discriminator, discriminator)
+    notes = save_nvidia(tmp_path / "y.pkl", Model(generator))
+    fresh = load_model(tmp_path / "y.pkl").discriminator
+    assert fresh is not None
+    assert fresh.config.channel_widths == (8, 6, 4)
+    assert len(notes) == 2
 
 
 @pytest.mark.parametrize("architecture", ["skip", "orig", "resnet"])

@@ -50,8 +50,8 @@ def save_nvidia(path: str | os.PathLike[str], model: Model, code: Code | None = 
             without one gets a fresh one.
 
     Raises:
-        Error: a network that their code cannot construct (the first StyleGAN, irregular widths,
-            jointly normalised labels).
+        Error: a network that their code cannot construct (the first StyleGAN, jointly
+            normalised labels).
     """
     config = model.generator.config
     alias_free = config.alias_free is not None
@@ -61,7 +61,6 @@ def save_nvidia(path: str | os.PathLike[str], model: Model, code: Code | None = 
     for wrong, what in (
         (config.architecture == "stylegan1", "the first StyleGAN"),
         (not config.is_square, "images that are not square"),
-        (bool(config.channel_widths), "numbers of feature maps that follow no rule"),
         (config.joint_labels, "labels that are normalised together with z"),
     ):
         if wrong:
@@ -86,6 +85,12 @@ def save_nvidia(path: str | os.PathLike[str], model: Model, code: Code | None = 
         )
         discriminator = _fresh(config)
 
+    if config.channel_widths or discriminator.config.channel_widths:
+        notes.append(
+            "their programs load and render this network, but cannot construct it anew (to train"
+            " on, or with force_fp16): its numbers of feature maps follow no rule"
+        )
+
     build = _StyleGAN3 if alias_free else _StyleGAN2
     averaged = build(model.generator, code).generator()
     raw = averaged if model.raw_generator is None else build(model.raw_generator, code).generator()
@@ -104,8 +109,6 @@ def save_nvidia(path: str | os.PathLike[str], model: Model, code: Code | None = 
 def _problem(config: DiscriminatorConfig) -> str | None:
     if config.architecture == "stylegan1":
         return "that of the first StyleGAN"
-    if config.channel_widths:
-        return "numbers of feature maps that follow no rule"
     return "a logit for every label" if config.label_logits else None
 
 
@@ -121,6 +124,7 @@ def _fresh(config: GeneratorConfig) -> Discriminator:
                 max(config.channel_base, config.resolution),
                 config.channel_max,
                 conv_clamp=config.conv_clamp,
+                channel_widths=config.channel_widths,
             )
         )
 
