@@ -8,6 +8,7 @@ machine nothing else to do; the load average is written beside the figures.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -25,13 +26,16 @@ STEP = """async (value) => {
   const count = studio.drawn.length;
   const last = count ? studio.drawn[count - 1].number : 0;
   const began = performance.now();
+  const painted = new Promise((done) => {
+    studio.drawn.push = (one) => {  // told of it, as polling would take time from the page
+      if (one.number > last) { delete studio.drawn.push; done(one); }
+      return Array.prototype.push.call(studio.drawn, one);
+    };
+  });
   input.value = value;
   input.dispatchEvent(new Event("input", {bubbles: true}));
-  for (;;) {
-    const newest = studio.drawn[studio.drawn.length - 1];
-    if (newest && newest.number > last) return [newest.came - began, newest.time - began];
-    await new Promise((done) => setTimeout(done, 1));
-  }
+  const newest = await painted;
+  return [newest.came - began, newest.time - began];
 }"""
 DRAG = """async (milliseconds) => {
   const input = document.querySelector(".slider input[type=range]");
@@ -58,6 +62,24 @@ IMPORTS = (
 
 def quantile(values: list[float], share: float) -> float:
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+
+
+def cpu_seconds(server: int) -> dict[str, float]:
+    """Return what the server and the processes of the browser have computed so far; Linux only."""
+    found: dict[int, tuple[int, float]] = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            facts = place.read_text().rpartition(")")[2].split()
+            seconds = (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
+            found[int(place.parent.name)] = int(facts[1]), seconds
+
+    def descends(process: int) -> bool:
+        parent = found.get(process, (0, 0.0))[0]
+        return process == os.getpid() or (parent > 1 and descends(parent))
+
+    own = {process: seconds for process, (_, seconds) in found.items() if descends(process)}
+    others = sum(own.values()) - own.get(server, 0.0) - own.get(os.getpid(), 0.0)
+    return {"server": own.get(server, 0.0), "browser": others} if found else {}
 
 
 def measure(steps: int) -> dict[str, Any]:
@@ -99,10 +121,12 @@ def measure(steps: int) -> dict[str, Any]:
                 tab.wait_for_function("studio.drawn.length > 0")
                 for value in (0.1, -0.1, 0.2):
                     tab.evaluate(STEP, value)
+                spent = cpu_seconds(server.pid)
                 times = [
                     tab.evaluate(STEP, 2 * (number % 20) / 20 - 1 + 0.013)
                     for number in range(steps)
                 ]
+                spent = {key: value - spent[key] for key, value in cpu_seconds(server.pid).items()}
                 drag = tab.evaluate(DRAG, 3000)
                 browser.close()
         finally:
@@ -116,6 +140,7 @@ def measure(steps: int) -> dict[str, Any]:
         "p90_ms": round(quantile(painted, 0.9), 1),
         "worst_ms": round(max(painted), 1),
         "median_until_the_page_has_it_ms": round(statistics.median(one[0] for one in times), 1),
+        **{f"cpu_ms_of_{who}": round(1000 * value / len(times), 1) for who, value in spent.items()},
         "drag_pictures_per_second": round(drag["pictures"] / 3, 1),
         "drag_last_picture_ms": round(drag["last"], 1),
         "drag_inputs": drag["inputs"],
