@@ -34,6 +34,7 @@ PAGES = [
     "README.md",
     "docs/defaults.md",
     "docs/directions.md",
+    "docs/drag.md",
     "docs/faces128.md",
     "docs/networks.md",
     "docs/photo.md",
@@ -296,6 +297,22 @@ def test_your_photo(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPa
         assert (tmp_path / name).is_file(), name
     with Image.open("me.jpg") as before, Image.open("me-turned.jpg") as after:
         assert before.size == after.size
+
+
+@pytest.mark.slow
+def test_drag_points(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(hopper(), tmp_path / "me.jpg")
+    mask = Image.new("L", (128, 128))
+    ImageDraw.Draw(mask).rectangle((30, 80, 98, 124), fill=255)
+    mask.save(tmp_path / "mask.png")
+    monkeypatch.chdir(tmp_path)
+    lines = shell_lines("docs/drag.md")
+    for line in lines:
+        _, *words = shlex.split(line, comments=True)
+        works(*words, "--steps", "3" if words[0] == "invert" else "2")
+    assert len(lines) >= 4
+    for name in ("open.png", "open.safetensors", "lips.png", "jaw.safetensors", "way.gif"):
+        assert (tmp_path / name).is_file(), name
 
 
 @pytest.mark.slow
