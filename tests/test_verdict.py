@@ -97,6 +97,33 @@ def test_what_speaks_against_one(
     json.dumps(verdict.facts(), allow_nan=not math.isfinite(verdict.look.domain or 0))
 
 
+@pytest.mark.parametrize(
+    ("psnr", "gone", "w_distance", "w_percentile", "level"),
+    [
+        (28.25, 0.94, 0.80, 2.28, "good"),
+        (29.10, 0.97, 0.86, 10.23, "good"),
+        (28.65, 0.98, 0.77, 0.92, "good"),
+        (31.73, 0.97, 0.73, 0.16, "good"),
+        (16.64, 0.37, 0.24, 0.0, "poor"),
+        (16.92, 0.29, 0.31, 0.0, "poor"),
+        (18.27, 0.51, 0.32, 0.0, "careful"),
+        (17.33, 0.55, 0.31, 0.0, "poor"),
+    ],
+)
+def test_inversions_of_training_people(
+    psnr: float, gone: float, w_distance: float, w_percentile: float, level: str
+) -> None:
+    """With faces128-v2, as recorded: the usual search in W+, and the encoder's answer alone."""
+    distances = {
+        "psnr": psnr,
+        "perceptual": 1 - gone,
+        "perceptual_average": 1.0,
+        "w_distance": w_distance,
+        "w_percentile": w_percentile,
+    }
+    assert judge(distances, SEEN).level == level
+
+
 def test_some_sliders_break_it() -> None:
     ends = dict.fromkeys("abc", (-3.0, 3.0)) | {"turn": (-0.75, 0.75), "beard": (-3.0, 0.0)}
     verdict = judge(FOUND, Look(0.9, True, ends))

@@ -1,8 +1,9 @@
 """What an inversion is worth, in words: how like the photo it is, where its w lies, and what was
 seen along sliders.
 
-The bounds were chosen on training people of ``faces128``, on pictures that show no face, and on
-searches of two steps (docs/photo.md has the figures).
+The bounds were chosen on training people of ``faces128-v1``, on pictures that show no face, and on
+searches of two steps. On ``faces128-v2`` they lie in the middle between good and poor inversions of
+training people; docs/photo.md has the figures, and those of held-out people.
 """
 
 import math
