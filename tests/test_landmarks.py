@@ -152,7 +152,7 @@ def test_without_dlib_the_cascades_serve(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_where_dlib_sees_nothing_the_cascades_serve_with_a_doubt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(faces, "available", lambda: True)
+    monkeypatch.setattr(faces, "has_landmarks", lambda: True)
     monkeypatch.setattr(faces, "find_landmarks", lambda image: [])
     (face,) = find_faces(open_image(hopper()))
     assert face.doubts == ("dlib found no face, only OpenCV's cascades did",)
