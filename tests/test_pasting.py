@@ -226,7 +226,7 @@ def portrait(tone: float) -> torch.Tensor:
     waves = [
         torch.sin(x / (7 + 3 * i) * tone + i) * torch.cos(y / (9 + i) - i * tone) for i in range(5)
     ]
-    return (sum(waves) / 5).expand(1, 3, -1, -1).clone()  # type: ignore[union-attr]
+    return torch.stack(waves).mean(dim=0).expand(1, 3, -1, -1).clone()
 
 
 def changed(image: torch.Tensor, kind: str) -> torch.Tensor:
