@@ -62,5 +62,9 @@ class SliderLimits:
     def _onlooker(self, sliders: Mapping[str, Direction]) -> Onlooker:
         faces = "eyes" in (self.model.framing or {})
         return Onlooker(
-            self.model.generator, self.model.discriminator, self.domain(), sliders, faces
+            self.model.generator,
+            self.model.discriminator,
+            domain=self.domain(),
+            sliders=sliders,
+            faces=faces,
         )

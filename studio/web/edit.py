@@ -105,8 +105,8 @@ class EditPart:
             with Tag("div", "segments", role="radiogroup", aria_labelledby="compare"):
                 for kind, text, title in BEFORE:
                     with Tag("label", title=title):
-                        facts = {"name": "before", "value": kind, "checked": kind == self.was}
-                        radio = Tag("input", type="radio", **facts)
+                        radio = Tag("input", type="radio", name="before", value=kind)
+                        radio.set(checked=kind == self.was)
                         radio.on("change", calls(self._compare, kind), js_handler="() => emit()")
                         Tag("span", text=text)
 
