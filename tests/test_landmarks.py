@@ -153,7 +153,7 @@ def test_where_dlib_sees_nothing_the_cascades_serve_with_a_doubt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(faces, "has_landmarks", lambda: True)
-    monkeypatch.setattr(faces, "find_landmarks", lambda image: [])
+    monkeypatch.setattr(faces, "find_landmarks", lambda *_: [])
     (face,) = find_faces(open_image(hopper()))
     assert face.doubts == ("dlib found no face, only OpenCV's cascades did",)
     assert warnings_of(face)[0].endswith("; check the crop, or add landmarks or crop")

@@ -103,6 +103,10 @@ def test_list_says_what_the_ends_mean_and_how_far_is_safe() -> None:
     for row in rows:
         assert row["minus"], row["name"]
         assert row["plus"], row["name"]
+        low, high = row["safe"]
+        assert low < 0 < high, row["name"]
+        line = next(line for line in lines if line.startswith(f"{row['name']} "))
+        assert f" {low:g} to {high:g} " in line
 
 
 def header(**facts: Any) -> Any:
