@@ -477,7 +477,7 @@ def test_every_photo_counts_that_the_disk_has_no_room_for(
     def full(path: Path, *_: object) -> None:
         raise Error(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr("latentedit.album.runner.save_latent", full)
+    monkeypatch.setattr("latentedit.album.shelf.save_latent", full)
     monkeypatch.setattr("latentedit.album.index.Index.add", lambda self, photo, **_: full(photo))
     result = run("invert", folder, "--model", tiny_file, "--out", tmp_path / "out", *STEPS)
     assert result.exit_code == 1
