@@ -41,7 +41,8 @@ def test_hosted_ci_begins_with_the_oldest_python() -> None:
 
 
 def test_modules_in_the_table_of_renamed_ones_exist() -> None:
-    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", read("CHANGELOG.md"), re.M)[1:]
+    modules = read("CHANGELOG.md").partition("Some functions and classes have new names")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", modules, re.M)[1:]
     assert len(rows) > 30
     for before, now in rows:
         names = re.findall(r"`([\w.]+)`", now)
