@@ -254,7 +254,9 @@ def channels(
 )
 @model_option(None)
 @click.option(
-    "--out", type=click.Path(), help="Direction file (.safetensors) (default: NAME in your folder)."
+    "--out",
+    type=click.Path(dir_okay=False),
+    help="Direction file (.safetensors) (default: NAME in your folder).",
 )
 @click.option(
     "--force",

@@ -44,7 +44,9 @@ def directions() -> None:
 )
 @click.option("--layers", help="Layers that it edits: 0-3, coarse, middle or fine.")
 @model_option()
-@click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), required=True, help="Direction file (.safetensors)."
+)
 @device_option
 def import_command(
     file: str,

@@ -97,12 +97,12 @@ FRAMES = 48
 @click.option(
     "--gif",
     metavar="FILE",
-    type=click.Path(),
+    type=click.Path(dir_okay=False),
     help="Also write the way as a video: .gif, .mp4 or .webm.",
 )
 @click.option(
     "--out",
-    type=click.Path(),
+    type=click.Path(dir_okay=False),
     help="Image to write; the latent gets the same name and .safetensors (default:"
     " NAME-dragged.png next to LATENT).",
 )

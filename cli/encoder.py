@@ -47,7 +47,7 @@ def encoder() -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(),
+    type=click.Path(dir_okay=False),
     help="Encoder file (default: NAME.encoder.safetensors next to MODEL, where it is found).",
 )
 @perceptual_options

@@ -159,7 +159,9 @@ def label_options(function: Any) -> Any:
     help="Optimisation steps per photo, with --method invert.",
 )
 @crop_options
-@click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), required=True, help="Direction file (.safetensors)."
+)
 @json_option
 @megapixels_option
 @device_option

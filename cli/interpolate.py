@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 @model_option(None)
 @click.option(
     "--out",
-    type=click.Path(),
+    type=click.Path(dir_okay=False),
     required=True,
     help="Image (a strip), or video (.mp4, .webm or .gif).",
 )

@@ -140,7 +140,7 @@ def _belongs(path: Path, found: "Latent", model: "Model") -> None:
 @click.argument("source", metavar="LATENT")
 @click.option(
     "--out",
-    type=click.Path(),
+    type=click.Path(dir_okay=False),
     required=True,
     help="File to write: a .npz as NVIDIA's projector writes it.",
 )
@@ -169,16 +169,21 @@ def export(source: str, out: str) -> None:
 @latent.command()
 @click.argument("sources", nargs=-1, required=True, metavar="LATENT...")
 @model_option(None)
-@click.option("--out", type=click.Path(), required=True, help="Model file (.safetensors) to write.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False),
+    required=True,
+    help="Model file (.safetensors) to write.",
+)
 @click.option(
     "--latents",
-    "folder",
+    "latents_out",
     type=click.Path(),
     help="Folder for the latents that go with the model (default: the folder of --out).",
 )
 @click.option("--force", is_flag=True, help="Accept latents of another generator.")
 def bake(
-    sources: tuple[str, ...], model_name: str | None, out: str, folder: str | None, force: bool
+    sources: tuple[str, ...], model_name: str | None, out: str, latents_out: str | None, force: bool
 ) -> None:
     """Write a model file whose generator has the tuned difference of LATENT in its weights.
 
@@ -212,7 +217,7 @@ def bake(
     save_model(out, made)
     say_written(out)
     for path, one in zip(paths, latents, strict=True):
-        place = Path(folder or Path(out).parent) / f"{names[path]}-baked.safetensors"
+        place = Path(latents_out or Path(out).parent) / f"{names[path]}-baked.safetensors"
         save_latent(place, one)
         say_written(place)
     click.echo(f"fingerprint {fingerprint(made.generator)}")
@@ -262,7 +267,10 @@ def _write(latent: "Latent", model: "Model", out: str, note: Sequence[str]) -> N
 )
 @model_option(None)
 @click.option(
-    "--out", type=click.Path(), required=True, help="Image or latent (.safetensors) to write."
+    "--out",
+    type=click.Path(dir_okay=False),
+    required=True,
+    help="Image or latent (.safetensors) to write.",
 )
 @click.option("--force", is_flag=True, help="Accept latents of another generator.")
 @photo_options

@@ -44,7 +44,7 @@ COMMANDS = {
     "help": ("help", "help"),
 }
 """Command: its module in this package and its name there."""
-OUTPUTS = {"out", "target", "sheet", "picture", "gif", "folder", "save_vectors"}
+OUTPUTS = {"out", "target", "sheet", "picture", "gif", "latents_out", "save_vectors"}
 """Parameters that name output files; files that other parameters name are inputs."""
 
 

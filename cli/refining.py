@@ -60,7 +60,9 @@ if TYPE_CHECKING:
 )
 @model_option()
 @crop_options
-@click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), required=True, help="Direction file (.safetensors)."
+)
 @device_option
 def refine(
     name: str,

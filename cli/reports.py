@@ -218,7 +218,9 @@ def compare(
     "--name", "called", help="Name of the new direction (default: the old name with -alone)."
 )
 @model_option()
-@click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), required=True, help="Direction file (.safetensors)."
+)
 @device_option
 def condition(
     name: str, keep: str, called: str | None, model_name: str, out: str, device: str

@@ -69,7 +69,9 @@ from latentedit.errors import ArgumentError
 )
 @click.option("--name", help="Name of the direction (default: from TEXT).")
 @model_option()
-@click.option("--out", type=click.Path(), required=True, help="Direction file (.safetensors).")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), required=True, help="Direction file (.safetensors)."
+)
 @seed_option
 @device_option
 def from_text(

@@ -22,6 +22,8 @@ POSITIONAL = {
     "VALUE": "1",
     "[PHOTO|LATENT]...": "{good}/labels/00.safetensors",
     "CLIP": "{good}/photos",
+    "TEXT": "smiling",
+    "[COMMAND]...": "edit",
     "FOLDER": "{good}/labels",
     "LATENT": "{good}/labels/00.safetensors",
     "[PHOTO|LATENT]": "{good}/labels/00.safetensors",
@@ -68,7 +70,8 @@ x, --seeds 0-1, --count 2, --samples 100, --steps 1, --tune-steps 1, --pictures 
 0.3,0.4,0.7,0.4, --mouth 0.5,0.7, --feather 2, --psi 0.7, --cutoff 2, --layers 0-1, --amounts
 -1:1:2, --amount 1, --class 0, --component 0, --port 0, --seed 1, --transform 0, --kimg 0.004,
 --max-minutes 0.01, --from 2,3, --to 5,4, --gif {out}/g.gif, --perceptual discriminator,
---device cpu, --grid {out}/g.png, --sheet {out}/s.png\
+--neutral face, --clip {good}/clip/clip.pt, --shortlist 5, --device cpu, --grid {out}/g.png,
+--sheet {out}/s.png\
 """.replace("\n", " ").split(", ")
 )
 """Good values of options, small ones where there is a choice."""
@@ -84,6 +87,7 @@ NEEDED = {
     "directions refine": ("--column",),
     "directions label": ("--column", "--order"),
     "directions import": ("--name",),
+    "directions from-text": ("--neutral", "--clip", "--shortlist"),
     "directions report": ("--judge", "--ask"),
     "directions channels": ("--layers", "--seeds"),
     "directions pca": ("--seeds",),
@@ -94,7 +98,7 @@ NEEDED = {
     "encoder train": ("--batch", "--perceptual"),
     "metrics": ("--data", "--metrics", "--features"),
 }
-OUTPUTS = ("--out", "--grid", "--sheet", "--gif", "--latents")
+OUTPUTS = ("--out", "--grid", "--sheet", "--gif", "--latents", "--save-vectors")
 FLAGS = {
     "invert": ("--aligned",),
     "metrics": ("--count=10",),

@@ -30,6 +30,8 @@ from latentedit.io.images import open_image
 from latentedit.io.video import save_video
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.metrics import Judge, load_judge, save_judge
+from latentedit.metrics.clip import load_clip
+from latentedit.metrics.clip_words import FILE as VOCABULARY
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
 from latentedit.networks.config import AliasFree
@@ -44,6 +46,7 @@ from latentedit.training.encoders import (
     saved_curvature,
     train_encoder,
 )
+from tests.clip_files import tiny_clip, write_state
 from tests.foreign_files import seeds
 from tests.helpers import CONFIG
 from tests.onnx_files import classifier, yunet
@@ -110,6 +113,7 @@ def make(folder: Path) -> None:
     _trainings(folder, model)
     _other_networks(folder)
     _clips(folder)
+    write_state(folder / "clip", tiny_clip())
     (folder / "classifier.onnx").write_bytes(classifier())
     (folder / "yunet.onnx").write_bytes(yunet())
     save_judge(folder / "judge.safetensors", Judge(3, 8, {"hat": ("no", "yes")}, [(4, 3, 1)]), {})
@@ -302,6 +306,12 @@ KINDS: tuple[Kind, ...] = (
             " --later-steps 1 --out {out}",
         )
         for name in ("clip.gif", "clip.mp4", "clip.webm")
+    ),
+    _kind(
+        "clip/clip.pt",
+        load_clip,
+        "directions from-text smiling --neutral face --clip {file} --vocabulary {good}/clip/"
+        f"{VOCABULARY} --shortlist 5 --samples 2 {{model}} --out {{out}}/x.safetensors",
     ),
     _kind(
         "native.safetensors",

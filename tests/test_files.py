@@ -266,6 +266,20 @@ def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "mine"]
 
 
+def test_ctrl_c_between_two_lines_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "_lock", pressed)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.png"):
+        pass
+    with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "folder"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tables_have_a_largest_size_and_one_encoding(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_bytes("\ufefffile,hat\n\na.png,1\n".encode())

@@ -362,6 +362,22 @@ def test_what_is_left_out_of_a_folder_is_told(
     assert "no images in this folder; left out 1: drawn.png (rendered by latentedit" in told
 
 
+@pytest.mark.parametrize("folder", [".", "/"])
+def test_a_folder_is_no_file_to_write(folder: str, tiny_file: Path) -> None:
+    for line in (
+        ("encoder", "train", tiny_file),
+        ("directions", "fit", "labels.csv", "--column", "hat", "--model", tiny_file),
+        ("directions", "import", "boundary.npy", "--model", tiny_file),
+        ("mix", "a.safetensors", "b.safetensors", "--model", tiny_file),
+        ("interpolate", "a.safetensors", "b.safetensors", "--model", tiny_file),
+        ("latent", "export", "a.safetensors"),
+        ("latent", "bake", "a.safetensors", "--model", tiny_file),
+    ):
+        ended = run(*line, "--out", folder)
+        assert ended.exit_code == 2, line
+        assert "is a directory" in ended.output, line
+
+
 def test_pipes_and_links_are_not_followed(tmp_path: Path) -> None:
     photo(tmp_path / "ph" / "a.png")
     os.mkfifo(tmp_path / "ph" / "pipe.png")

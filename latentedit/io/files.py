@@ -2,8 +2,8 @@
 
 import logging
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +20,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOG = logging.getLogger(__name__)
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 TEMPORARY = ".latentedit-"
 """What the names of files that are being written begin with; the number of the process follows."""
 SWEEP_AGAIN = 60.0
@@ -55,17 +56,17 @@ def replacing(path: str | os.PathLike[str], *, in_place: bool = False) -> Iterat
         make_folder(path.parent)
         sweep(path.parent)
         # In the same folder: renaming across file systems is a copy, which can be interrupted.
-        held, name = tempfile.mkstemp(
-            prefix=_prefix(path.stem), suffix=path.suffix, dir=path.parent
-        )
+        # Its name is known before it exists: Ctrl-C may come between two lines, and then it is
+        # removed all the same.
+        temporary = path.parent / f"{_prefix(path.stem)}{secrets.token_hex(4)}{path.suffix}"
+        held = os.open(temporary, NEW, 0o600)
         _lock(held)
-        temporary = Path(name)
         yield temporary
         with open(temporary, "rb+") as file:
             # Without it, a power cut after the renaming could leave an empty file under the right
             # name.
             os.fsync(file.fileno())
-        # mkstemp makes files for the user alone, which results in a shared folder should not be.
+        # New files are for the user alone, which results in a shared folder should not be.
         os.chmod(temporary, 0o666 & ~_umask())
         if os.name == "nt":  # where an open file cannot be renamed
             os.close(held)
@@ -100,7 +101,8 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         make_folder(path.parent)
         sweep(path.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=_prefix(path.stem), dir=path.parent))
+        temporary = path.parent / f"{_prefix(path.stem)}{secrets.token_hex(4)}"
+        temporary.mkdir(mode=0o700)
         if os.name != "nt":
             held = os.open(temporary, os.O_RDONLY)
             _lock(held)
