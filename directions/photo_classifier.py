@@ -27,6 +27,8 @@ ROWS = 1500
 """Principal components that are kept, and photos from which they are computed, at most. With all
 components, the AUC on 2,101 portraits is higher by 0.001, and ten times the work.
 """
+CHUNK = 256
+"""Photos whose features are standardised at once."""
 COMPONENTS = 48
 NEIGHBOURS = 5
 """Components and photos that the distance of an image from the photos is computed from."""
@@ -74,7 +76,10 @@ class Axes:
         features.
         """
         mean = x.mean(axis=0)
-        scale = x.std(axis=0)
+        # In parts, as a copy of all features may take half a gigabyte.
+        parts = (x[start : start + CHUNK] - mean for start in range(0, len(x), CHUNK))
+        squares = sum(np.square(part).sum(axis=0, dtype=np.float64) for part in parts)
+        scale = np.sqrt(squares / len(x)).astype(x.dtype)
         scale[scale < 1e-6] = 1  # what never varies
         chosen = np.unique(np.linspace(0, len(x) - 1, min(rows, len(x))).round().astype(int))
         standard = (x[chosen] - mean) / scale

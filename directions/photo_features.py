@@ -85,11 +85,16 @@ def pooled_features(
     """Return `photo_features` computed in batches, float32; ``done`` is called with the number of
     images of every batch."""
     device = next(discriminator.parameters()).device
-    rows = []
+    found: Array = np.empty((0, 0), dtype=np.float32)
+    start = 0
     for batch in images.split(BATCH):
-        rows.append(photo_features(discriminator, batch.to(device), view).cpu())
-        done(len(batch))
-    found: Array = torch.cat(rows).numpy()
+        rows = photo_features(discriminator, batch.to(device), view).float().cpu().numpy()
+        if not start:
+            # Thousands of photos have half a gigabyte of features: not to be held twice.
+            found = np.empty((len(images), rows.shape[1]), dtype=np.float32)
+        found[start : start + len(rows)] = rows
+        start += len(rows)
+        done(len(rows))
     return found
 
 
