@@ -12,6 +12,7 @@ import click
 
 from latentedit.cli import defaults, log
 from latentedit.cli.common import (
+    FailedItemsError,
     crop_options,
     face_options,
     found_files,
@@ -222,7 +223,7 @@ class Sources:
         from latentedit.formats.load_latent import load_latent
 
         if path in self._failures:
-            raise Error(self._failures[path])
+            raise FailedItemsError(self._failures[path])
         photo = path if path in self._latents else None
         latent = load_latent(self._latents.get(path, path))
         model = model or self._model_of(latent)
