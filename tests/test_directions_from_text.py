@@ -84,7 +84,8 @@ def bases(generator: Generator, options: TextOptions) -> Tensor:
 def drawn(generator: Generator, joined: Tensor) -> Tensor:
     sizes = [size for _, size in generator.synthesis.style_layers]
     with torch.no_grad():
-        return generator.synthesis.synthesize(list(joined.split(sizes, dim=1))).flatten(1)
+        images: Tensor = generator.synthesis.synthesize(list(joined.split(sizes, dim=1)))
+    return images.flatten(1)
 
 
 def centre(generator: Generator, options: TextOptions) -> Tensor:
@@ -199,9 +200,15 @@ def test_files_of_channels(tmp_path: Path) -> None:
 
 
 def test_wrong_options() -> None:
-    for wrong in ({"beta": 2.0}, {"samples": 0}, {"amount": 0.0}, {"shortlist": -1}):
+    wrongs: tuple[dict[str, Any], ...] = (
+        {"beta": 2.0},
+        {"samples": 0},
+        {"amount": 0.0},
+        {"shortlist": -1},
+    )
+    for wrong in wrongs:
         with pytest.raises(Error):
-            TextOptions(**wrong)  # type: ignore[arg-type]
+            TextOptions(**wrong)
     generator = colourful()
     clip: Any = Planted(generator, strongest(generator))
     zero = torch.zeros(len(style_statistics(generator)[1]), clip.dimensions)
@@ -213,8 +220,8 @@ def test_wrong_options() -> None:
 
 def test_commands(tmp_path: Path, tiny_file: Path) -> None:
     weights = write_state(tmp_path / "clip", tiny_clip())
-    command = ("directions", "from-text", "a smiling face", "--neutral", "a face")
-    command = (*command, "--clip", weights, "--model", tiny_file)
+    start: tuple[object, ...] = ("directions", "from-text", "a smiling face", "--neutral", "a face")
+    command = (*start, "--clip", weights, "--model", tiny_file)
     out = tmp_path / "smiling.safetensors"
     few = ("--samples", "2", "--shortlist", "5", "--beta", "0.01")
     told = works(*command, *few, "--out", out).stdout

@@ -144,8 +144,8 @@ def test_a_photo_that_fails_is_left_out(tmp_path: Path, tiny_file: Path) -> None
 
 def test_wrong_options(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path / "photos", 0, 1)
-    command = ("invert", tmp_path / "photos", "--model", tiny_file, "--aligned", "--steps", "2")
-    command = (*command, "--out", tmp_path / "out")
+    start = ("invert", tmp_path / "photos", "--model", tiny_file, "--aligned", "--steps", "2")
+    command = (*start, "--out", tmp_path / "out")
     assert "--together needs --tune" in complaint(*command, "--together")
     monkeypatch.setenv("WORLD_SIZE", "2")
     said = complaint(*command, "--tune", "--together")
