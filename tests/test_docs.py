@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -16,12 +17,14 @@ import torch
 from PIL import Image, ImageDraw
 
 from latentedit.cli.main import main
+from latentedit.directions.registry import shipped
 from latentedit.directions.text import convolution_channels
-from latentedit.formats.load_model import load_generator
+from latentedit.formats.load_model import load_generator, load_model
 from latentedit.formats.nvidia_writer import save_nvidia
 from latentedit.formats.rosinality import save_rosinality
 from latentedit.metrics import Judge, save_judge
 from latentedit.model.model import Model
+from latentedit.model.native import save_model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import write_pictures
 from tests.clip_files import CONFIG, tiny_clip, write_script
@@ -39,6 +42,7 @@ PAGES = [
     "docs/networks.md",
     "docs/photo.md",
     "docs/studio.md",
+    "docs/tasks.md",
     "docs/train.md",
     "docs/words.md",
 ]
@@ -313,6 +317,64 @@ def test_drag_points(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyP
     assert len(lines) >= 4
     for name in ("open.png", "open.safetensors", "lips.png", "jaw.safetensors", "way.gif"):
         assert (tmp_path / name).is_file(), name
+
+
+@pytest.mark.slow
+def test_ten_tasks(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "tasks.md").read_text()
+    tasks = re.findall(r"^## (\d+)\..*?```\w+\n(.*?)```", text, re.M | re.S)
+    assert [number for number, _ in tasks] == [str(number) for number in range(1, 11)]
+    assert all(len([line for line in code.splitlines() if line]) <= 5 for _, code in tasks)
+
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(hopper(), "me.jpg")
+    made_pictures(tmp_path / "photos")
+    with Image.open(hopper()) as photo:
+        photo.save("photos/portrait.png")
+        group = Image.new("RGB", (2 * photo.width, photo.height), "white")
+        group.paste(photo, (0, 0))
+        group.paste(photo.resize((photo.width * 9 // 10, photo.height * 9 // 10)), (photo.width, 0))
+        group.save("group.jpg")
+    (tmp_path / "faces-only").mkdir()
+    shutil.copy(hopper(), "faces-only/one.jpg")
+    save_model("ffhq.safetensors", load_model(str(stand_in)))
+    shutil.copy(shipped(fingerprint(load_generator(stand_in)))["smile"], "age.safetensors")
+
+    for line in shell_lines("docs/tasks.md"):
+        program, *words = shlex.split(line.replace("ffhq.pkl", "ffhq.safetensors"), comments=True)
+        assert program == "latentedit"
+        if words[:2] == ["directions", "label"]:  # which asks a person
+            fill_in(Path(words[2]), words[words.index("--column") + 1])
+            continue
+        if words[:2] == ["edit", "photos"]:  # not the drawings, which show no face
+            words[1] = "faces-only"
+        short = {
+            "invert": ["--steps", "3"],
+            "edit": ["--quality", "fast"],
+            "train": ["--kimg", "0.016", "--batch", "8"],
+        }
+        works(*words, *short.get(words[0], []))
+
+    for name in (
+        *("latents/me.safetensors", "smiling.jpg", "me-turned.jpg", "group-smiling.jpg"),
+        *("smiling/one.jpg", "bright.safetensors", "brighter.jpg", "samples.png", "older.jpg"),
+        *("runs/mine/model.safetensors", "smiling.gif"),
+    ):
+        assert (tmp_path / name).is_file(), name
+    assert (
+        len(list((tmp_path / "faces").glob("*.jpg")))
+        + len(list((tmp_path / "faces").glob("*.png")))
+        == 2
+    )
+    with Image.open("me.jpg") as before, Image.open("me-turned.jpg") as after:
+        assert before.size == after.size
+
+    shown: dict[str, Any] = {}
+    *lines, last = tasks[-1][1].strip().splitlines()
+    code = "\n".join(lines).replace('model="faces128"', 'model="faces128", steps=3')
+    exec(code, shown)  # what the page says, and nothing else
+    assert isinstance(eval(last, shown), Image.Image)
 
 
 @pytest.mark.slow
