@@ -198,18 +198,22 @@ def _plot(direction: Direction) -> Image.Image:
     layers = r.get("by_layer") or []
     found = (("effect", effect.get("yes")), ("layers", layers), ("curve", curve), ("leaks", leaks))
     panels = [kind for kind, there in found if there]
-    figure = Figure(figsize=(4.2 * max(len(panels), 1), 3.2), layout="constrained")
+    # Two beside one another at most, so that all can be read on a phone.
+    columns = min(max(len(panels), 1), 2)
+    rows = max(-(-len(panels) // columns), 1)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(direction.name, fontsize=13)
 
     for place, kind in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), place + 1)
+        axes = figure.add_subplot(rows, columns, place + 1)
         if kind == "effect":
             axes.plot(effect["amounts"], effect["yes"], "o-")
             axes.set(
                 xlabel="amount, sigmas",
                 ylabel="share with the attribute",
-                ylim=(-0.03, 1.03),
+                ylim=(-0.03, 1.2),
+                yticks=[0, 0.25, 0.5, 0.75, 1],
                 title="effect",
             )
             if effect.get("recognised"):
@@ -224,7 +228,7 @@ def _plot(direction: Direction) -> Image.Image:
             if effect.get("whole"):
                 axes.axvspan(*effect["whole"], alpha=0.12, color="tab:green", label="in-domain")
             if effect.get("whole") or effect.get("recognised"):
-                axes.legend(fontsize=8, loc="upper left")
+                axes.legend(fontsize=8, loc="upper center", ncols=2)  # above what is drawn
         elif kind == "layers":
             axes.bar(range(len(layers)), layers)
             axes.set(
@@ -236,6 +240,8 @@ def _plot(direction: Direction) -> Image.Image:
             axes.plot([n for n, _ in curve], [v for _, v in curve], "o-")
             axes.set(xlabel="labels", ylabel="AUC" if "auc" in r else "R2", xscale="log")
             axes.set_title("learning curve")
+            axes.set_xticks([n for n, _ in curve], [str(n) for n, _ in curve])
+            axes.minorticks_off()
         else:
             axes.barh(list(leaks), list(leaks.values()))
             axes.axvline(0, color="black", linewidth=0.8)

@@ -327,6 +327,8 @@ def test_ten_tasks(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPat
     assert all(len([line for line in code.splitlines() if line]) <= 5 for _, code in tasks)
 
     monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
+    # A second distance would take most of the time, and show nothing of the commands.
+    monkeypatch.setattr("latentedit.inversion.perceptual.stlpips_file", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     shutil.copy(hopper(), "me.jpg")
     made_pictures(tmp_path / "photos")
@@ -351,7 +353,7 @@ def test_ten_tasks(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPat
             words[1] = "faces-only"
         short = {
             "invert": ["--steps", "3"],
-            "edit": ["--quality", "fast"],
+            "edit": [] if words[1] == "faces" else ["--quality", "fast"],
             "train": ["--kimg", "0.016", "--batch", "8"],
         }
         works(*words, *short.get(words[0], []))
@@ -362,11 +364,7 @@ def test_ten_tasks(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPat
         *("runs/mine/model.safetensors", "smiling.gif"),
     ):
         assert (tmp_path / name).is_file(), name
-    assert (
-        len(list((tmp_path / "faces").glob("*.jpg")))
-        + len(list((tmp_path / "faces").glob("*.png")))
-        == 2
-    )
+    assert len(list((tmp_path / "faces-smiling").iterdir())) == 2
     with Image.open("me.jpg") as before, Image.open("me-turned.jpg") as after:
         assert before.size == after.size
 

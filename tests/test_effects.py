@@ -1,6 +1,7 @@
 """What a judge sees of an edit, reports, and labels from anywhere."""
 
 import json
+import math
 from functools import cache
 from pathlib import Path
 
@@ -192,7 +193,7 @@ def test_report_card_and_curves(bright: Direction, tmp_path: Path) -> None:
         "identity preservation",
     ):
         assert piece in text, piece
-    assert plot(d).size[0] > plot(bright).size[0]
+    assert math.prod(plot(d).size) > math.prod(plot(bright).size)
     d.save(tmp_path / "d.safetensors")
     assert load_direction(tmp_path / "d.safetensors").report == json.loads(json.dumps(d.report))
     table = compared([d, other], GENERATOR)
