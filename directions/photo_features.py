@@ -178,7 +178,8 @@ def _count(discriminator: Discriminator, view: View) -> int:
     """Return how many features `photo_features` gives."""
     config = discriminator.config
     blank = torch.zeros(1, config.channels, config.resolution, config.resolution)
-    return pooled_features(discriminator, blank, view).shape[1]
+    count: int = pooled_features(discriminator, blank, view).shape[1]
+    return count
 
 
 def cached_file(

@@ -13,8 +13,9 @@ from PIL import Image, ImageCms
 from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent
 from latentedit.inversion.result import psnr
+from latentedit.io.header import read_header
 from latentedit.io.images import load_image, open_image, to_pil
-from latentedit.io.native_file import read_header, write_tensors
+from latentedit.io.native_file import write_tensors
 from latentedit.latent.latent_file import FORMAT, VERSION, Latent, save_latent
 from latentedit.latent.w_statistics import sample_z
 from latentedit.photo.alignment import crop, crop_tensor, quad_of_window
