@@ -88,7 +88,7 @@ class Photo:
     ) -> None:
         if isinstance(source, Photo):
             self.image: Image.Image = source.image
-            self.name = source.name
+            self.name: str = source.name
         else:
             self.image = open_image(source)
             named = isinstance(source, str | os.PathLike)
