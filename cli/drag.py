@@ -127,7 +127,8 @@ def drag(
     force: bool,
     device: str,
 ) -> None:
-    """Move points of the image of LATENT to other places: drag the chin down, and the mouth opens.
+    """Move points of the image of LATENT to other places: drag the nose aside, and the
+    head turns.
 
     It writes the image, and a latent file for further edits. The search changes w in the first
     layers, which set shape and pose, until every point is within 2 pixels of its target (DragGAN,
@@ -136,7 +137,7 @@ def drag(
 
     \b
     Example:
-      latentedit drag latents/me.safetensors --from 64,110 --to 64,117 --out open.png
+      latentedit drag latents/me.safetensors --from 64,78 --to 72,78 --out turned.png
       latentedit drag latents/me.safetensors --from 64,78 --to 74,78 --mask face.png --gif way.gif
     """
     from latentedit.formats.load_latent import load_latent

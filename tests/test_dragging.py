@@ -441,7 +441,7 @@ def test_what_the_page_sends(session: Session) -> None:
             handles_of(pairs)
     bits = np.zeros(256, np.uint8)
     bits[[0, 17]] = 1
-    found = mask_of(base64.b64encode(np.packbits(bits)).decode(), 16)
+    found = mask_of(base64.b64encode(np.packbits(bits).tobytes()).decode(), 16)
     assert found is not None
     assert found.flatten().nonzero().flatten().tolist() == [0, 17]
     assert mask_of("", 16) is None

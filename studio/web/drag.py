@@ -48,7 +48,7 @@ class DragPart:
         with Tag("div", "headline"):
             Tag("h2", text="Drag")
             Tag("button", "button quiet", type="button", id="drag-clear", text="Clear")
-        hint("Drag the chin down and the mouth opens; drag the nose aside and the head turns.")
+        hint("Drag the nose aside and the head turns.")
         choices("drag-tool", "Tool", TOOLS, "points", lambda key: self.view.js("drag.tool", key))
         size = range_field("Size of the brush", lambda _: None, 1, 30, 8, step="1", id="drag-size")
         size.box.classes("drag-size")
