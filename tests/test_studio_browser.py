@@ -161,7 +161,7 @@ def test_a_new_user_saves_a_smile_and_loses_nothing(place: Path, tmp_path: Path)
             expect(page.locator("#divider")).to_be_visible()
             page.keyboard.press("ArrowLeft")
             expect(page.locator("#divider")).to_have_attribute("aria-valuenow", "48")
-            page.locator(".segments").get_by_text("Photo", exact=True).click()
+            page.locator(".segments label").filter(has_text="Photo").click()
             expect(page.get_by_alt_text("Your photo", exact=True).last).to_be_visible()
             expect(page.locator("#before")).not_to_have_attribute("src", plain)
 
