@@ -82,6 +82,7 @@ NEEDED = {
     "edit": ("--set",),
     "drag": ("--from", "--to"),
     "invert": ("--perceptual",),
+    "video invert": ("--perceptual",),
     "directions condition": ("--keep",),
     "directions fit": ("--column",),
     "directions refine": ("--column",),
@@ -101,6 +102,7 @@ NEEDED = {
 OUTPUTS = ("--out", "--grid", "--sheet", "--gif", "--latents", "--save-vectors")
 FLAGS = {
     "invert": ("--aligned",),
+    "video invert": ("--aligned",),
     "metrics": ("--count=10",),
     "directions label": ("--no-browser",),
     "studio": ("--no-browser",),
@@ -376,6 +378,12 @@ def base(path: str, found: click.Command) -> tuple[list[str], list[tuple[str, st
             options.append((name, "{out}" if path in FOLDERS else _single(path)))
         elif (name in QUICK and path != "demo") or name in NEEDED.get(path, ()):
             options.append((name, GOOD[name]))
+    if path == "interpolate":
+        positional = positional * 2
+    if path == "latent bake":
+        positional = ["{good}/tuned.safetensors"]
+    if path == "video edit":
+        positional = ["{good}/frames"]
     if path == "encoder train":
         options.append(("--out", "{out}/e.safetensors"))
     if path == "directions name":
@@ -396,6 +404,10 @@ def _single(path: str) -> str:
         return "{out}/x.npz"
     if path == "dataset build":
         return "{out}/x.zip"
+    if path == "video edit":
+        return "{out}/x.gif"
+    if path == "latent bake":
+        return "{out}/x.safetensors"
     return (
         "{out}/x.safetensors"
         if path.startswith("directions ") and path != "directions sheet"

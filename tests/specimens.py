@@ -5,7 +5,7 @@ import copyreg
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ from latentedit.inversion.preconditioner import Curvature
 from latentedit.io.clips import open_clip
 from latentedit.io.images import open_image
 from latentedit.io.video import save_video
+from latentedit.latent.deltas import compress_deltas
 from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.metrics import Judge, load_judge, save_judge
-from latentedit.metrics.clip import load_clip
 from latentedit.metrics.clip_words import FILE as VOCABULARY
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
@@ -48,7 +48,7 @@ from latentedit.training.encoders import (
 )
 from tests.clip_files import tiny_clip, write_state
 from tests.foreign_files import seeds
-from tests.helpers import CONFIG
+from tests.helpers import CONFIG, works
 from tests.onnx_files import classifier, yunet
 
 Use = Callable[[Path], Any]
@@ -108,11 +108,19 @@ def make(folder: Path) -> None:
         ws, noise, own, "w+", corners, settings, {"psnr": 10.0}, safe={"smile": (-1.5, 3.0)}
     )
     save_latent(folder / "framed.safetensors", latent)
+    changes = {
+        name: 0.01 * torch.randn_like(parameter)
+        for name, parameter in model.generator.synthesis.named_parameters()
+        if name.endswith("conv1.weight")
+    }
+    tuned = {name: tensor.float() for name, tensor in compress_deltas(changes, 1).items()}
+    save_latent(folder / "tuned.safetensors", replace(latent, tuned=tuned))
     _pictures(folder)
     _labels(folder / "labels", model)
     _trainings(folder, model)
     _other_networks(folder)
     _clips(folder)
+    _frames(folder)
     write_state(folder / "clip", tiny_clip())
     (folder / "classifier.onnx").write_bytes(classifier())
     (folder / "yunet.onnx").write_bytes(yunet())
@@ -144,6 +152,13 @@ def _clips(folder: Path) -> None:
     frames = [_picture(number, 32) for number in range(3)]
     for name in ("clip.gif", "clip.mp4", "clip.webm"):
         save_video(folder / name, frames)
+
+
+def _frames(folder: Path) -> None:
+    """The latents of a clip, by the command that writes them."""
+    line = words("{model} --perceptual discriminator --aligned --steps 1 --later-steps 1")
+    line = tuple(word.replace("{good}", str(folder)) for word in line)
+    works("video", "invert", folder / "clip.gif", *line, "--out", folder / "frames")
 
 
 def _picture(number: int, side: int = 24) -> Image.Image:
@@ -309,7 +324,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     _kind(
         "clip/clip.pt",
-        load_clip,
+        None,
         "directions from-text smiling --neutral face --clip {file} --vocabulary {good}/clip/"
         f"{VOCABULARY} --shortlist 5 --samples 2 {{model}} --out {{out}}/x.safetensors",
     ),
@@ -331,6 +346,13 @@ KINDS: tuple[Kind, ...] = (
         "mix {file} {good}/labels/00.safetensors {model} --out {out}/x.png",
         "interpolate {good}/labels/00.safetensors {file} {model} --count 2 --out {out}/x.png",
         "latent export {file} --out {out}/x.npz",
+    ),
+    _kind(
+        "tuned.safetensors",
+        load_latent,
+        EDIT,
+        "latent bake {file} {model} --out {out}/x.safetensors",
+        "interpolate {good}/labels/00.safetensors {file} {model} --count 2 --out {out}/x.png",
     ),
     _kind(
         "classifier.onnx",
