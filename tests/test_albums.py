@@ -341,7 +341,7 @@ def test_domain_is_measured_once(tiny_file: Path, monkeypatch: pytest.MonkeyPatc
     own = fingerprint(model.generator)
     first = Domain.cached(model.generator, model.discriminator, own)
 
-    def again(*_: object) -> Domain:
+    def again(*_: object, **__: object) -> Domain:
         raise AssertionError("measured again")
 
     with monkeypatch.context() as patch:

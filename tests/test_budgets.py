@@ -262,7 +262,7 @@ def test_programs_that_torch_would_follow(
 
 def test_many_empty_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latentedit.io.budget.ENTRIES", 500)
-    monkeypatch.setattr("latentedit.io.native_file.ENTRIES", 500)
+    monkeypatch.setattr("latentedit.io.header.ENTRIES", 500)
     header: dict[str, Any] = {"__metadata__": {"latentedit": "{}"}}
     header |= {str(i): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(500)}
     native(tmp_path / "x.safetensors", json.dumps(header))
@@ -576,12 +576,12 @@ def changed(path: Path, changes: dict[str, Any]) -> Path:
         ({"layers": [3, 1]}, "layers must be two whole numbers, the first and the last"),
         ({"layers": {"a": 1}}, "layers must be the first and the last"),
         ({"layers": [0, 10**30]}, "layers must be two whole numbers, the first and the last"),
-        ({"fingerprint": 3}, "fingerprint must be 64 hexadecimal digits, found 3"),
-        ({"fingerprint": None}, "fingerprint must be 64 hexadecimal digits, found None"),
+        ({"fingerprint": 3}, "fingerprint must be a text, found 3"),
+        ({"fingerprint": None}, "fingerprint must be a text, found None"),
         ({"report": [1]}, "report must be an object, found a list"),
         ({"report": {"x": [0] * 10_000}}, "more than 5000 things"),
         ({"provenance": "x"}, "provenance must be an object, found 'x'"),
-        ({"name": ["a"]}, "a direction's name has letters"),
+        ({"name": ["a"]}, "name must be a text, found a list"),
         ({"name": "a\ud800"}, "a direction's name has letters"),
         ({"space": {}}, "cannot have shape|space"),
         ({"space": 7}, "space must be"),

@@ -479,8 +479,11 @@ def test_commands_find_directions_and_draw_them(tmp_path: Path, tiny_file: Path)
     channels = sorted((tmp_path / "s").glob("s-*.safetensors"))
     assert len(channels) == 3
     assert all(load_direction(path).report["realism"] is not None for path in channels)
-    for folder, count in (("pca", 3), ("sefa", 2), ("s", 3)):
-        assert size_of(tmp_path / folder / "sheet.png") == (6 + 6 * 134, 6 + count * 168)
+    # a line a seed: the first with title and captions, the second with pictures alone; the titles
+    # of channels take two lines of 18 pixels
+    for folder, count, more in (("pca", 3, 0), ("sefa", 2, 0), ("s", 3, 18)):
+        size = 6 + 3 * 134, 6 + count * (176 + more + 140)
+        assert size_of(tmp_path / folder / "sheet.png") == size
     works(
         "directions",
         "sheet",
@@ -490,7 +493,7 @@ def test_commands_find_directions_and_draw_them(tmp_path: Path, tiny_file: Path)
         "--out",
         tmp_path / "two.png",
     )
-    assert size_of(tmp_path / "two.png") == (6 + 6 * 134, 6 + 2 * 168)
+    assert size_of(tmp_path / "two.png") == (6 + 3 * 134, 6 + 18 + 2 * (176 + 140))
     assert "pc-00: " in title(expected[0])
     assert "layers 0-2" in title(expected[0])
     networks_file().unlink()  # else the network is found again

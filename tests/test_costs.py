@@ -110,7 +110,9 @@ def test_shown_with_a_grid(tmp_path: Path, tiny_file: Path) -> None:
     inversion = f"inversion_{STEPS['quasi-newton']}_steps_minutes"
     assert set(facts["estimate"]) >= {"render_seconds", "render_gb", inversion, "inversion_gb"}
     assert all(value > 0 for value in facts["estimate"].values() if isinstance(value, float))
-    assert load_image(tmp_path / "grid.png").shape[-2:] == (32, 128)
+    # two lines of eight images, each enlarged to 128 pixels, with its seed above it
+    size = 2 * (18 + 128 + 12) + 6, 8 * (128 + 6) + 6
+    assert load_image(tmp_path / "grid.png").shape[-2:] == size
 
 
 def test_a_gpu_searches_as_many_photos_as_fit() -> None:

@@ -346,7 +346,9 @@ def test_what_the_page_sends_is_no_traceback(number: Any) -> None:
     frame = object.__new__(Frame)
     parts: dict[str, Any] = {
         "view": SimpleNamespace(seen=0),
-        "session": SimpleNamespace(photo=None, slide=lambda name, amount: None),
+        "session": SimpleNamespace(
+            intake=SimpleNamespace(photo=None), slide=lambda name, amount: None
+        ),
         "parts": {},
     }
     vars(frame).update(parts)

@@ -459,8 +459,12 @@ def test_enough_labels_are_enough() -> None:
     assert doubts_about(fit(w, labels, generator=GENERATOR, strength=0.1).report) == []
 
 
-def test_progress_is_shown_from_the_first_photograph_on() -> None:
+def test_progress_is_shown_from_the_first_photograph_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In equal parts, up to the end: looking at photographs, fits, and random pictures."""
+    # another test may have left the random pictures' features, which then come in one part
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path))
     images, labels = torch.randn(40, 1, 16, 16), np.tile([0.0, 1.0], 20)
     images[1::2] += 0.5
     seen: list[tuple[int, int]] = []

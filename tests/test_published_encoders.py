@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,8 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mean = load_model(network).generator.mapping.w_avg
     assert torch.allclose(latent.ws[0, 0], mean + answers()[0], atol=1e-5)
     assert torch.allclose(latent.ws[0, 5], mean + answers()[0] + answers()[5], atol=1e-5)
-    assert "encoder: " in works("model", "info", "e4e.pt").output
+    told = works("model", "info", "e4e.pt").output
+    assert re.search(r"^encoder\n  kind +e4e$", told, re.MULTILINE), told
     assert (
         "left out: the e4e encoder" in works("model", "convert", "e4e.pt", "x.safetensors").stderr
     )

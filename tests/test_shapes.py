@@ -117,7 +117,9 @@ def test_a_wide_network_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name in ("grid.png", "edited.png", "way.gif"):
         with Image.open(name) as file:
             sizes[name] = file.size
-    assert sizes == {"grid.png": (128, 16), "edited.png": (32, 16), "way.gif": (512, 256)}
+    # the grid is a sheet: every image is enlarged to 128 pixels and has its seed above it
+    grid = 6 + 4 * (128 + 6), 18 + 64 + 12 + 6
+    assert sizes == {"grid.png": grid, "edited.png": (32, 16), "way.gif": (512, 256)}
     Image.new("RGB", (32, 32)).save("me.png")
     assert "draws images of 32 x 16 pixels; only square images can be inverted" in complaint(
         "invert", "me.png", "--aligned", *model, "--out", "out"

@@ -82,9 +82,9 @@ def test_a_good_one() -> None:
             "sliders break it within 1.5 sigmas",
         ),
         ({"psnr": 12.0, "psnr_tuned": 35.0}, SEEN, "good", "resembles the photo (35.0 dB)"),
-        ({"psnr": math.nan}, SEEN, "poor", "no numbers"),
-        ({"w_distance": math.inf}, SEEN, "poor", "no numbers"),
-        ({}, replace(SEEN, domain=math.nan), "poor", "no numbers"),
+        ({"psnr": math.nan}, SEEN, "poor", "values that are not numbers"),
+        ({"w_distance": math.inf}, SEEN, "poor", "values that are not numbers"),
+        ({}, replace(SEEN, domain=math.nan), "poor", "values that are not numbers"),
     ],
 )
 def test_what_speaks_against_one(
