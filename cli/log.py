@@ -28,6 +28,14 @@ class _Formatter(logging.Formatter):
         return f"{record.name}: {text}" if record.levelno <= logging.DEBUG else text
 
 
+def _enable() -> None:
+    """Undo what libraries that configure logging do: they switch off every logger that was there
+    before, each of the package's modules too."""
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.split(".")[0] == LOGGER.name and isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
 def start(*, verbose: bool, quiet: bool) -> Callable[[], None]:
     """Show the package's log on stderr until the function that this returns is called.
 
@@ -38,7 +46,7 @@ def start(*, verbose: bool, quiet: bool) -> Callable[[], None]:
     handler = _Stderr()
     handler.setFormatter(_Formatter())
     before = LOGGER.level
-    LOGGER.disabled = False  # libraries that configure logging switch off what was there before
+    _enable()
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 

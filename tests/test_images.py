@@ -122,7 +122,7 @@ def test_written_pictures_say_what_they_are(tmp_path: Path) -> None:
             assert "synthetic or edited" in text
     with pytest.raises(Error, match="the name of an image must end in one of .png"):
         save_image(torch.zeros(1, 8, 8), tmp_path / "out.xyz")
-    with pytest.raises(Error, match=r"shape \[1 or 3, H, W\], got \[2, 8, 8\]"):
+    with pytest.raises(Error, match=r"shape \[1, 3 or 4, H, W\], got \[2, 8, 8\]"):
         save_image(torch.zeros(2, 8, 8), tmp_path / "out.png")
 
 

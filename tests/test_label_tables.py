@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from latentedit.cli import common
 from latentedit.cli.fitting import are_latents, own_latents
 from latentedit.directions import load_direction, read_labels
 from latentedit.directions.labelling.session import Labelling
@@ -179,8 +180,11 @@ def test_a_common_top_folder_is_no_class(tmp_path: Path, without_heic: None) -> 
         read_texts(classes(tmp_path / "one", ("dark",)))
 
 
-def test_names_of_classes_become_names_of_directions(tmp_path: Path, tiny_file: Path) -> None:
+def test_names_of_classes_become_names_of_directions(
+    tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever classes and columns are called; a name that cannot be is refused before the work."""
+    monkeypatch.setattr(common, "bar_options", lambda: {"disable": False})  # drawn at once
     folder = classes(tmp_path / "my set", ("a:b", "A", "a", "é"))
     options = ("--model", tiny_file, "--aligned", "--samples", 100)
     out = tmp_path / "out"

@@ -430,7 +430,7 @@ def test_what_cannot_be_labelled(tmp_path: Path) -> None:
     assert "all 1 samples have a label in 'hat'" in complaint(
         "directions", "label", table, "--column", "hat"
     )
-    assert "no.csv: not a readable CSV" in complaint(
+    assert "no.csv: no such file" in complaint(
         "directions", "label", tmp_path / "no.csv", "--column", "hat"
     )
     assert "a folder, expected a CSV file" in complaint(

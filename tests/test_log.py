@@ -66,9 +66,12 @@ def test_quiet_keeps_warnings_and_errors(pictures: Path, tmp_path: Path) -> None
 
 
 def test_verbose_tells_of_files_and_where_an_error_comes_from(
-    tiny_file: Path, tmp_path: Path
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "sample.png"
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.split(".")[0] == "latentedit" and isinstance(logger, logging.Logger):
+            monkeypatch.setattr(logger, "disabled", True)  # as libraries leave them
     result = works("-v", "sample", tiny_file, "--seeds", "0", "--out", out)
     assert (
         f"latentedit.formats.load_model: read the model {tiny_file}: 16 px, 6 layers"

@@ -101,8 +101,11 @@ def test_without_discriminator(tmp_path: Path) -> None:
 
 
 def test_damage_is_named(tmp_path: Path, tiny_file: Path) -> None:
-    with pytest.raises(Error, match=r"no such model file; bundled models: faces128, faces128-v2;"):
+    bundled = "undled models: faces128, faces128-v2;"
+    with pytest.raises(Error, match=rf"no such model file; did you mean faces128\? B{bundled}"):
         load_model("faces65")
+    with pytest.raises(Error, match=f"no such model file; b{bundled}"):
+        load_model("nothing-like-it")
     with pytest.raises(Error, match="no such model file"):
         load_model(tmp_path / "absent.safetensors")
     cut = tmp_path / "cut.safetensors"

@@ -218,7 +218,7 @@ def labelled_alone(table: str | os.PathLike[str]) -> Iterator[None]:
     if os.path.isdir(table):
         raise FormatError("a folder, expected a CSV file that names the samples", path=table)
     if not os.path.isfile(table):  # before a lock is left beside nothing
-        raise NotFoundError("not a readable CSV file (no such file)", path=table)
+        raise NotFoundError("no such file", path=table)
     with alone(lock_of(table), table):
         yield
 

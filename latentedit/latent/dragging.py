@@ -374,7 +374,7 @@ class _Search:
         (gradient,) = torch.autograd.grad(self._loss(), self.leaf)
         if not bool(gradient.isfinite().all()):
             raise DivergedError(
-                "the drag has reached values that are not finite; try fewer --steps"
+                "the drag has reached values that are not finite", advice="try fewer `steps`"
             )
         # Layers share most of a step: what differs from layer to layer leaves the domain first.
         shared = gradient.mean(dim=1, keepdim=True)
