@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_divergence_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_writes_a_snapshot(tmp_path: Path) -> None:
-    """Sent when the bar appears, which is after the first step; how long that takes does not
+    """Sent when the log has a line, which is after the first step; how long that takes does not
     matter."""
     write_pictures(
         tmp_path / "data.zip", ((f"{i}.png", Image.new("L", (16, 16), 20 * i)) for i in range(8))
@@ -194,12 +195,17 @@ def test_ctrl_c_writes_a_snapshot(tmp_path: Path) -> None:
         str(tmp_path / "data.zip"),
         "--out",
         str(tmp_path / "run"),
+        "--preset",
+        "tiny",
     ]
     environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with subprocess.Popen([*command, "--batch", "4"], env=environment, **pipes) as process:
         assert process.stderr is not None
-        assert process.stderr.read(1), "the run ended before its first step was told"
+        log = tmp_path / "run" / "log.jsonl"
+        while not (log.exists() and log.stat().st_size):
+            assert process.poll() is None, "the run ended before its first step was told"
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         told = process.stderr.read().decode()
     assert process.returncode == 130, told
