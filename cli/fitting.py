@@ -69,6 +69,13 @@ def label_options(function: Any) -> Any:
     return function
 
 
+def _file_or_folder(context: click.Context, option: click.Parameter, out: str) -> str:
+    """Refuse a folder as the file of one direction, and a file as the folder of ``--each``."""
+    each = bool(context.params.get("each"))
+    kind = click.Path(file_okay=not each, dir_okay=each)
+    return str(kind.convert(out, option, context))
+
+
 @click.command()
 @click.argument("table", metavar="[CSV|FOLDER]", type=click.Path(), required=False)
 @label_options
@@ -82,6 +89,7 @@ def label_options(function: Any) -> Any:
 @click.option(
     "--each",
     is_flag=True,
+    is_eager=True,  # what --out may be depends on it
     help="Fit one direction per class against all others; --out is a folder.",
 )
 @click.option("--name", help="Name of the direction (default: the column's name).")
@@ -160,7 +168,11 @@ def label_options(function: Any) -> Any:
 )
 @crop_options
 @click.option(
-    "--out", type=click.Path(dir_okay=False), required=True, help="Direction file (.safetensors)."
+    "--out",
+    type=click.Path(),
+    required=True,
+    callback=_file_or_folder,
+    help="Direction file (.safetensors); with --each, a folder.",
 )
 @json_option
 @megapixels_option

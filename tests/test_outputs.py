@@ -378,6 +378,14 @@ def test_a_folder_is_no_file_to_write(folder: str, tiny_file: Path) -> None:
         assert "is a directory" in ended.output, line
 
 
+def test_a_folder_of_directions_is_no_file(tmp_path: Path, tiny_file: Path) -> None:
+    (tmp_path / "there").touch()
+    line = ("directions", "fit", "photos", "--each", "--model", tiny_file)
+    ended = run(*line, "--out", tmp_path / "there")
+    assert ended.exit_code == 2
+    assert "is a file" in ended.output
+
+
 def test_pipes_and_links_are_not_followed(tmp_path: Path) -> None:
     photo(tmp_path / "ph" / "a.png")
     os.mkfifo(tmp_path / "ph" / "pipe.png")
