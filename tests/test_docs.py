@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from latentedit.directions.text import convolution_channels
 from latentedit.formats.load_model import load_generator, load_model
 from latentedit.formats.nvidia_writer import save_nvidia
 from latentedit.formats.rosinality import save_rosinality
+from latentedit.inversion.options import STEPS
+from latentedit.inversion.quality import QUALITIES
 from latentedit.metrics import Judge, save_judge
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
@@ -128,44 +131,53 @@ def made_pictures(folder: Path) -> None:
             picture.save(folder / side / f"{number}.png")
 
 
-def run_page(page: str, folder: Path, shorter: dict[str, list[str]]) -> list[str]:
-    """Type every command of ``page`` in ``folder``; ``shorter`` adds options to commands that would
-    take hours."""
-    return run_lines(shell_lines(page), folder, shorter)
-
-
-def run_lines(lines: list[str], folder: Path, shorter: dict[str, list[str]]) -> list[str]:
-    done = []
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def type_in(line: str, folder: Path, *more: str) -> None:
+    """Type a line in ``folder``, with ``more`` options, into a shell's process."""
     environment = {
         **os.environ,
-        "PATH": programs,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "LATENTEDIT_CACHE": str(folder / "cache"),
     }
-    for line in lines:
-        words = shlex.split(line, comments=True)
-        for command, options in shorter.items():
-            if command in words and "--dry-run" not in words:
-                words += options
-        result = subprocess.run(
-            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert result.returncode == 0, f"{line}\n{result.stderr[-2000:]}"
-        done.append(line)
-    return done
+    words = [*shlex.split(line, comments=True), *more]
+    result = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, f"{line}\n{result.stderr[-2000:]}"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches of a few steps, whatever quality they are asked for, with one distance, and few
+    pictures of a training run.
+
+    A second distance would take most of the time, and show nothing of the commands.
+    """
+    for name, quality in QUALITIES.items():
+        few = replace(quality, share=2.0 / STEPS["quasi-newton"])
+        monkeypatch.setitem(QUALITIES, name, replace(few, tune_steps=min(quality.tune_steps, 2)))
+    monkeypatch.setattr("latentedit.inversion.perceptual.stlpips_file", lambda *_: None)
+    monkeypatch.setattr("latentedit.training.loop.GRID", (2, 4))
 
 
 @pytest.mark.slow
-def test_train_your_own(tmp_path: Path) -> None:
+def test_train_your_own(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     made_pictures(tmp_path / "photos")
     save_judge(tmp_path / "judge.safetensors", Judge(3, 64, {"side": ("left", "right")}).eval(), {})
-    shorter = {
-        "train": ["--kimg", "0.016", "--batch", "8"],
-        "faces128": ["--kimg", "0.004", "--batch", "4"],
-    }
-    done = run_page("docs/train.md", tmp_path, shorter)
-    assert len(done) >= 12
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
+    lines = shell_lines("docs/train.md")
+    type_in(lines[0], tmp_path)  # the others in this process: to start one takes longer than most
+    for line in lines[1:]:
+        program, *words = shlex.split(line, comments=True)
+        short = {"metrics": ["--count", "12"]}.get(words[0], [])
+        if "train" in words and "--dry-run" not in words:
+            short = ["--kimg", "0.004", "--batch", "8" if program == "torchrun" else "4"]
+        if program == "torchrun":
+            type_in(line, tmp_path, *short)
+        else:
+            works(*words, *short)
+    assert len(lines) >= 12
     for name in (
         "sheet.png",
         "left.png",
@@ -220,7 +232,7 @@ def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for line in lines:  # in this process, as starting one for each takes longer than the work
         program, *words = shlex.split(line, comments=True)
         assert program == "latentedit"
-        works(*words, *(["--steps", "3"] if words[0] == "invert" else []))
+        works(*words, *(["--steps", "2"] if words[0] == "invert" else []))
     assert len(lines) >= 19
     for name in (
         "gallery.png",
@@ -241,7 +253,7 @@ def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_five_commands_of_the_readme(
-    tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stand_in: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(hopper(), tmp_path / "me.jpg")
     monkeypatch.chdir(tmp_path)
@@ -260,7 +272,9 @@ def test_five_commands_of_the_readme(
 
 
 @pytest.mark.slow
-def test_your_photo(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_your_photo(
+    tmp_path: Path, stand_in: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(hopper(), tmp_path / "me.jpg")
     (tmp_path / "photos").mkdir()
     for number in range(2):
@@ -275,21 +289,20 @@ def test_your_photo(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPa
     for line in lines:
         program, *words = shlex.split(line, comments=True)
         if program == "torchrun":
-            run_lines([line], tmp_path, {"invert": ["--steps", "3", "--model", str(stand_in)]})
-        else:
-            if "--quality" in words:
-                words[words.index("--quality") + 1] = "fast"
-            short = {
-                "invert": [] if "--steps" in words else ["--steps", "3"],
-                "edit": [] if words[1].startswith("latents") else ["--quality", "fast"],
-                "encoder": ["--steps", "2", "--probes", "8"],
-                "video": ["--steps", "2", "--later-steps", "2"] if words[1] == "invert" else [],
-            }
-            works(
-                *words,
-                *short.get(words[0], []),
-                *(["--tune-steps", "3"] if "--tune" in words else []),
-            )
+            short_search = ["--steps", "1", "--perceptual", "discriminator"]
+            type_in(line, tmp_path, *short_search, "--model", str(stand_in))
+            continue
+        short = {
+            "invert": [] if "--steps" in words else ["--steps", "2"],
+            "encoder": ["--steps", "2", "--probes", "8"],
+            "video": ["--steps", "2", "--later-steps", "1"] if words[1] == "invert" else [],
+        }
+        works(
+            *words,
+            *short.get(words[0], []),
+            *(["--tune-steps", "2"] if "--tune" in words else []),
+            *(["--seconds", "0.3"] if "--seconds" in words else []),
+        )
     assert len(lines) >= 18
     for name in (
         "latents/me-compare.png",
@@ -304,7 +317,9 @@ def test_your_photo(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_drag_points(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drag_points(
+    tmp_path: Path, stand_in: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(hopper(), tmp_path / "me.jpg")
     mask = Image.new("L", (128, 128))
     ImageDraw.Draw(mask).rectangle((30, 80, 98, 124), fill=255)
@@ -313,22 +328,22 @@ def test_drag_points(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyP
     lines = shell_lines("docs/drag.md")
     for line in lines:
         _, *words = shlex.split(line, comments=True)
-        works(*words, "--steps", "3" if words[0] == "invert" else "2")
+        works(*words, "--steps", "2")
     assert len(lines) >= 4
     for name in ("open.png", "open.safetensors", "lips.png", "jaw.safetensors", "way.gif"):
         assert (tmp_path / name).is_file(), name
 
 
 @pytest.mark.slow
-def test_ten_tasks(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_tasks(
+    tmp_path: Path, stand_in: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (ROOT / "docs" / "tasks.md").read_text()
     tasks = re.findall(r"^## (\d+)\..*?```\w+\n(.*?)```", text, re.M | re.S)
     assert [number for number, _ in tasks] == [str(number) for number in range(1, 11)]
     assert all(len([line for line in code.splitlines() if line]) <= 5 for _, code in tasks)
 
     monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
-    # A second distance would take most of the time, and show nothing of the commands.
-    monkeypatch.setattr("latentedit.inversion.perceptual.stlpips_file", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     shutil.copy(hopper(), "me.jpg")
     made_pictures(tmp_path / "photos")
@@ -352,11 +367,11 @@ def test_ten_tasks(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPat
         if words[:2] == ["edit", "photos"]:  # not the drawings, which show no face
             words[1] = "faces-only"
         short = {
-            "invert": ["--steps", "3"],
-            "edit": [] if words[1] == "faces" else ["--quality", "fast"],
-            "train": ["--kimg", "0.016", "--batch", "8"],
+            "invert": ["--steps", "2"],
+            "train": ["--kimg", "0.004", "--batch", "4"],
         }
-        works(*words, *short.get(words[0], []))
+        brief = ["--seconds", "0.3"] if "--seconds" in words else []
+        works(*words, *short.get(words[0], []), *brief)
 
     for name in (
         *("latents/me.safetensors", "smiling.jpg", "me-turned.jpg", "group-smiling.jpg"),
@@ -370,14 +385,14 @@ def test_ten_tasks(tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPat
 
     shown: dict[str, Any] = {}
     *lines, last = tasks[-1][1].strip().splitlines()
-    code = "\n".join(lines).replace('model="faces128"', 'model="faces128", steps=3')
+    code = "\n".join(lines).replace('model="faces128"', 'model="faces128", steps=2')
     exec(code, shown)  # what the page says, and nothing else
     assert isinstance(eval(last, shown), Image.Image)
 
 
 @pytest.mark.slow
 def test_find_your_own_direction(
-    tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stand_in: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LATENTEDIT_DIRECTIONS", str(tmp_path / "mine"))
     monkeypatch.chdir(tmp_path)
