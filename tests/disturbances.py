@@ -154,7 +154,12 @@ class Kills(Running):
         return super().case(number - number // (len(JOBS) + 1))
 
     def run(self, case: Case) -> Outcome:
-        return self._label(case) if case.name == LABEL else super().run(case)
+        if case.name != LABEL:
+            return super().run(case)
+        try:
+            return self._label(case)
+        except RuntimeError as error:  # what the page answered
+            return Outcome("tracebacks", f"the labelling page: {error}")
 
     def meet(self, arguments: list[str], limit: Callable[[], None], seconds: float) -> Outcome:
         return run_apart(arguments, limit, kill_after=seconds)

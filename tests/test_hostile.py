@@ -396,6 +396,7 @@ FORMATS = (
     "genforce.pth",
     "legacy.pt",
     "nvidia.pkl",
+    "written.pkl",
     "tensorflow.pkl",
     "latent.safetensors",
     "projected_w.npz",
@@ -412,7 +413,7 @@ def test_a_thousand_mutations(tmp_path: Path, network: Any, name: str) -> None:
     found = seeds(tmp_path / "seeds", network)
     assert set(found) == set(FORMATS)
     path, kind = found[name]
-    assert path.stat().st_size <= 64 << 10
+    assert path.stat().st_size <= 96 << 10
     call = [sys.executable, "-m", "tests.mutations", str(path), kind, str(tmp_path), "1000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -429,7 +430,7 @@ MODELS = tuple(
     name
     for name in FORMATS
     if name.split(".")[0]
-    in ("native", "rosinality", "plain", "genforce", "legacy", "nvidia", "tensorflow")
+    in ("native", "rosinality", "plain", "genforce", "legacy", "nvidia", "written", "tensorflow")
 )
 
 
