@@ -329,12 +329,14 @@ def test_variants_follow_from_the_seed() -> None:
 
 @pytest.mark.slow
 def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
-    """Every part of it, with the same items every time."""
+    """Every part of it, every kind of file once, with the same items every time."""
+    from tests.specimens import KINDS
+
     words = [
         sys.executable,
         "tests/campaign.py",
         "--files",
-        "100",
+        str(len(KINDS)),
         "--seed",
         "0",
         "--findings",
