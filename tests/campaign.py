@@ -228,6 +228,9 @@ def prepared(work: Path, seed: int) -> Place:
     is safe.
     """
     place = Place(work, seed)
+    # Before a library for notebooks replaces asyncio's tasks: pages would answer with errors.
+    import uvicorn  # noqa: F401
+
     work.mkdir(parents=True, exist_ok=True)
     places = {
         "LATENTEDIT_CACHE": "cache",
