@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from latentedit.directions import Direction
     from latentedit.latent.latent_file import Latent
+    from latentedit.model.model import Model
     from latentedit.networks.generator import Generator
 
 OWN = ""
@@ -204,7 +205,13 @@ def edit(
         raise ArgumentError("--paste-back PHOTO needs one latent, and an image or a video as --out")
     images = images_of(swept, timing) if moving else 0
     sources = Sources(model_name, device, inverting, force=force)
-    sources.prepare(files)
+    names = [step.name for step in (*moves, *swept)] + (hold.split(",") if hold else [])
+
+    def check(model: "Model") -> None:
+        for name in names:
+            direction_for(name, model, force)
+
+    sources.prepare(files, check)
 
     def work(path: Path) -> None:
         opened = sources.open(path)

@@ -124,8 +124,12 @@ class Sources:
         self._latents: dict[Path, Path] = {}
         self._failures: dict[Path, str] = {}
 
-    def prepare(self, files: Sequence[Path]) -> None:
+    def prepare(
+        self, files: Sequence[Path], check: "Callable[[Model], object] | None" = None
+    ) -> None:
         """Invert the photos among ``files`` that are not in the cache, all in one go.
+
+        ``check`` is called with the model first: what would fail after minutes fails at once.
 
         A photo that cannot be inverted is told when it is opened.
         """
@@ -143,6 +147,8 @@ class Sources:
         from latentedit.inversion.projector import Projector
 
         model = self._model_for_photos([path for path in files if path not in photos])
+        if check is not None:
+            check(model)
         choices = self.inverting.choices
         options = AlbumOptions(
             InversionOptions(

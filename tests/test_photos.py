@@ -200,6 +200,16 @@ def test_json(tmp_path: Path, photo: Path, usual: list[object], tiny_file: Path)
     }
 
 
+def test_a_misspelt_slider_is_told_before_the_search(
+    tmp_path: Path, photo: Path, usual: list[object]
+) -> None:
+    for wrong in (("--set", "axsi=1"), ("--sweep", "axsi=-1:1:2"), ("--hold", "axsi")):
+        ended = run("edit", photo, *usual, *wrong, "--out", tmp_path / "x.png")
+        assert ended.exit_code == 1
+        assert "axsi: no direction file or direction of this name" in ended.stderr
+        assert not inverted(ended.stderr)
+
+
 def test_wrong_inputs(
     tmp_path: Path, photo: Path, usual: list[object], tiny_file: Path, cache: Path
 ) -> None:
