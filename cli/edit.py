@@ -205,11 +205,12 @@ def edit(
         raise ArgumentError("--paste-back PHOTO needs one latent, and an image or a video as --out")
     images = images_of(swept, timing) if moving else 0
     sources = Sources(model_name, device, inverting, force=force)
-    names = [step.name for step in (*moves, *swept)] + (hold.split(",") if hold else [])
+    sliders = [move.name for move in moves] + [sweep.name for sweep in swept]
+    sliders += hold.split(",") if hold else []
 
     def check(model: "Model") -> None:
-        for name in names:
-            direction_for(name, model, force)
+        for slider in sliders:
+            direction_for(slider, model, force)
 
     sources.prepare(files, check)
 
