@@ -95,8 +95,9 @@ def without_heic(monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra ``latentedit[heic]`` counts as not installed."""
     endings = tuple(ending for ending in images.EXTENSIONS if ending not in images.HEIC)
     formats = tuple(name for name in images._formats() if name != "HEIF")
-    for module in ("images", "folders"):
-        monkeypatch.setattr(f"latentedit.io.{module}.EXTENSIONS", endings)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("latentedit.") and hasattr(module, "EXTENSIONS"):
+            monkeypatch.setattr(module, "EXTENSIONS", endings)
     monkeypatch.setattr("latentedit.io.images._formats", lambda: formats)
 
 
