@@ -93,11 +93,13 @@ def shared_data() -> Path:
 @pytest.fixture
 def without_heic(monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra ``latentedit[heic]`` counts as not installed."""
-    endings = tuple(ending for ending in images.EXTENSIONS if ending not in images.HEIC)
     formats = tuple(name for name in images._formats() if name != "HEIF")
     for name, module in list(sys.modules.items()):
-        if name.startswith("latentedit.") and hasattr(module, "EXTENSIONS"):
-            monkeypatch.setattr(module, "EXTENSIONS", endings)
+        for attribute in ("EXTENSIONS", "ENDINGS"):
+            found = getattr(module, attribute, None) if name.startswith("latentedit.") else None
+            if found:
+                endings = tuple(ending for ending in found if ending not in images.HEIC)
+                monkeypatch.setattr(module, attribute, endings)
     monkeypatch.setattr("latentedit.io.images._formats", lambda: formats)
 
 
