@@ -43,13 +43,20 @@ def plain_resample(
 
 
 def plain_gradients(
-    gradient: Tensor, y: Tensor, layer: fused.Layer, to_noise: bool = False
+    gradient: Tensor,
+    y: Tensor,
+    layer: fused.Layer,
+    to_noise: bool = False,
+    to_factors: bool = True,
 ) -> fused.Gradients:
     """What `fused.gradients` computes, of PyTorch's operations."""
     before = torch.where(y > 0, gradient, gradient * layer.slope)
     scaled = before if layer.factors is None else before * layer.factors[:, :, None, None]
     noisy = before * (0 if layer.noise is None else layer.noise)
     over_channels = before.sum(dim=1, keepdim=True) if to_noise else None
+    if not to_factors:
+        none = y.new_empty(0)
+        return fused.Gradients(scaled, before.sum(dim=(2, 3)), none, none, over_channels)
     return fused.Gradients(
         scaled,
         before.sum(dim=(2, 3)),
@@ -98,9 +105,9 @@ def test_layers_ask_the_kernels_for_the_right_things(
     called: list[str] = []
 
     def counted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
             called.append(name)
-            return work(*given)
+            return work(*given, **named)
 
         return call
 
@@ -122,6 +129,7 @@ def test_the_cpu_needs_no_kernels() -> None:
 SCRIPT = """
 import torch
 from latentedit.runtime import fused
+from latentedit.training.philox import ROUNDS, philox, to_normal
 from tests.test_fused import plain_gradients, plain_resample
 
 fused.INTERPRETED = True
@@ -146,6 +154,17 @@ gradient = torch.randn_like(y)
 found = fused.gradients(gradient, y, layer, True)
 for one, other in zip(found, plain_gradients(gradient, y, layer, True)):
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+found = fused.gradients(gradient, y, fused.Layer(slope=0.2), to_factors=False)
+torch.testing.assert_close(found.before, plain_gradients(gradient, y, layer).before)
+
+samples = torch.tensor([0, 5, 2**31 + 7])
+step = torch.tensor([2**32 - 3, 1])
+key = (2**32 - 2, 77)
+stream = fused.Stream(samples, step, key, ROUNDS)
+words = philox((torch.arange(100, 500)[None], samples[:, None], *step), key).flatten(1)
+assert torch.equal(fused.random_words(stream, 403, 1030), words[:, 3:1033])
+found = fused.random_normal(stream, 403, 1030)
+torch.testing.assert_close(found, to_normal(words[:, 3:1033], torch.float32))
 """
 
 

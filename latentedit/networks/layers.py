@@ -208,5 +208,5 @@ class _BiasActivation(torch.autograd.Function):
         if torch.is_grad_enabled():
             for_x = torch.ops.aten.leaky_relu_backward(gradient, y, LRELU_SLOPE, True)
             return for_x, for_x.sum(dim=(0, 2, 3))
-        found = fused.gradients(gradient, y, fused.Layer(slope=LRELU_SLOPE))
+        found = fused.gradients(gradient, y, fused.Layer(slope=LRELU_SLOPE), to_factors=False)
         return found.scaled, found.before.sum(dim=0).to(gradient.dtype)

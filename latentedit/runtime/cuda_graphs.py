@@ -6,10 +6,12 @@ one run to the next out of tensors that stay where they are.
 """
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 
 class Graphs:
@@ -23,6 +25,7 @@ class Graphs:
         self.active = enabled and device.type == "cuda"
         self._device = device
         self._stream: Any = None
+        self._side: Any = None
         self._pool: Any = None
         self._captured: dict[Hashable, Any] = {}
         self._met: set[Hashable] = set()
@@ -40,6 +43,26 @@ class Graphs:
         else:
             self._met.add(name)
             self._aside(work)
+
+    def fork(self, work: Callable[[], Result]) -> Result:
+        """Do ``work`` beside what follows until `join`, on a stream of its own; where there are no
+        graphs, at once.
+
+        What it is given must be kept until then, as memory that one stream lets go is used again
+        by what comes next on it.
+        """
+        if not self.active:
+            return work()
+        if self._side is None:
+            self._side = torch.cuda.Stream(self._device)
+        self._side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._side):
+            return work()
+
+    def join(self) -> None:
+        """Wait, on the device, for what `fork` began."""
+        if self._side is not None:
+            torch.cuda.current_stream(self._device).wait_stream(self._side)
 
     def forget(self) -> None:
         """Capture everything anew, as it refers to memory that is of no use any more."""

@@ -1,5 +1,5 @@
 """Triton kernels for CUDA: FIR resampling and the pointwise part of a layer, each in one pass over
-memory.
+memory; random numbers.
 
 A layer of small feature maps is bound by memory on a GPU. PyTorch's own operations read and write a
 feature map about 20 times for a 4 x 4 filter and about 8 times for factors, noise, bias and
@@ -23,8 +23,10 @@ LOG = logging.getLogger(__name__)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LARGEST = 2**31
 """Numbers of a tensor that the kernels' 32-bit indices reach."""
-TILE = 4096
-"""Numbers that a program of `gradients` holds at a time."""
+TILE = 2048
+"""Numbers that a program of `gradients` holds at a time, beside three sums of each."""
+WORDS = 512
+"""Random words that a program makes."""
 PROGRAMS = 1056
 """Programs that keep a large GPU busy: 8 for each of 132 multiprocessors."""
 
@@ -56,12 +58,12 @@ class Layer(NamedTuple):
 def available(x: Tensor) -> bool:
     """Return whether these kernels can run on ``x [N, C, H, W]``; a fixed rule, after one trial a
     device."""
-    return (
-        (x.is_cuda or INTERPRETED)
-        and x.dtype in DTYPES
-        and 0 < x.numel() < LARGEST // 4
-        and _works(x.device)
-    )
+    return x.dtype in DTYPES and 0 < x.numel() < LARGEST // 4 and runs_on(x.device)
+
+
+def runs_on(device: torch.device) -> bool:
+    """Return whether these kernels run on ``device``; a fixed rule, after one trial a device."""
+    return (device.type == "cuda" or INTERPRETED) and _works(device)
 
 
 INTERPRETED = False
@@ -167,7 +169,10 @@ def _one(device: torch.device) -> Tensor:
 
 
 class Gradients(NamedTuple):
-    """What `gradients` gives; sums over positions are ``[N, C]`` float32."""
+    """What `gradients` gives; sums over positions are ``[N, C]`` float32.
+
+    Where the factors' gradient is not wanted, ``product`` and ``noisy`` hold no numbers.
+    """
 
     scaled: Tensor
     """``[N, C, H, W]``: the gradient in what came before, times the factors."""
@@ -182,9 +187,20 @@ class Gradients(NamedTuple):
     is wanted."""
 
 
-def gradients(gradient: Tensor, y: Tensor, layer: Layer, to_noise: bool = False) -> Gradients:
+def gradients(
+    gradient: Tensor,
+    y: Tensor,
+    layer: Layer,
+    to_noise: bool = False,
+    to_factors: bool = True,
+) -> Gradients:
     """Return all that the gradient of `pointwise` needs, in one pass over ``gradient`` and output
-    ``y [N, C, H, W]``."""
+    ``y [N, C, H, W]``.
+
+    Args:
+        to_noise: whether the gradient in the noise is wanted.
+        to_factors: whether sums of products are wanted, which the gradient in the factors takes.
+    """
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     y = y.contiguous(memory_format=torch.channels_last)
     n, c, h, w = y.shape
@@ -194,32 +210,77 @@ def gradients(gradient: Tensor, y: Tensor, layer: Layer, to_noise: bool = False)
     each = -(-h * w // splits)
     each = -(-each // pixels) * pixels
     scaled = torch.empty_like(gradient, dtype=y.dtype)
-    sums = torch.empty(3, n, splits, c, device=y.device)
+    noise = layer.noise if to_factors else None
+    sums = torch.empty(3 if to_factors else 1, n, splits, c, device=y.device)
     over_channels = torch.empty(n, 1, h, w, device=y.device) if to_noise else None
     _kernels().layer_gradients[(n, splits)](
         gradient,
         y,
         _or(layer.factors, y),
-        _or(layer.noise, y),
+        _or(noise, y),
         scaled,
         sums,
         _or(over_channels, sums),
         h * w,
         c,
         each,
-        0 if layer.noise is None or len(layer.noise) == 1 else h * w,
+        0 if noise is None or len(noise) == 1 else h * w,
         n * splits * c,
         layer.slope,
         FACTORS=layer.factors is not None,
-        NOISE=layer.noise is not None,
+        NOISE=noise is not None,
         TO_NOISE=to_noise,
+        PRODUCT=to_factors,
         ACTIVATED=layer.slope != 1.0,
         PIXELS=pixels,
         WIDE=wide,
         num_warps=4,
     )
-    before, product, noisy = sums.sum(dim=2).unbind(0)
+    before, *others = sums.sum(dim=2).unbind(0)
+    product, noisy = others or (sums[:0], sums[:0])
     return Gradients(scaled, before, product, noisy, over_channels)
+
+
+class Stream(NamedTuple):
+    """What tells streams of random words apart; `latentedit.training.streams` says what it is."""
+
+    samples: Tensor
+    """``[N]`` int64: numbers of the pictures."""
+    step: Tensor
+    """``[2]`` int64: lower and upper 32 bits of the step."""
+    key: tuple[int, int]
+    """From 0 to 2^32 - 1 each."""
+    rounds: int
+
+
+def random_words(stream: Stream, start: int, count: int) -> Tensor:
+    """Return the ``count`` words from word ``start`` on, ``[N, count]`` int64 from 0 to 2^32 - 1,
+    as `latentedit.training.philox` makes them."""
+    y = torch.empty(len(stream.samples), count, dtype=torch.int64, device=stream.samples.device)
+    grid = (len(y), -(-count // WORDS))
+    keys = (_signed(key) for key in stream.key)
+    _kernels().random_words[grid](
+        stream.samples, stream.step, *keys, y, start, count, ROUNDS=stream.rounds, BLOCK=WORDS
+    )
+    return y
+
+
+def random_normal(stream: Stream, start: int, count: int) -> Tensor:
+    """Return the standard normal numbers ``[N, count]`` float32 of the ``count`` words from word
+    ``start`` on; ``count`` is even."""
+    y = torch.empty(len(stream.samples), count, device=stream.samples.device)
+    grid = (len(y), -(-count // 2 // WORDS))
+    keys = (_signed(key) for key in stream.key)
+    _kernels().random_normal[grid](
+        stream.samples, stream.step, *keys, y, start, count // 2, ROUNDS=stream.rounds, BLOCK=WORDS
+    )
+    return y
+
+
+def _signed(word: int) -> int:
+    """Return the same 32 bits as a signed number: Triton would take a larger one for 64 bits, and
+    compile a kernel for either."""
+    return word - 2**32 if word >= 2**31 else word
 
 
 def _dense(x: Tensor) -> tuple[Tensor, torch.memory_format]:

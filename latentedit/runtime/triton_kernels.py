@@ -99,6 +99,7 @@ def layer_gradients(
     FACTORS: tl.constexpr,
     NOISE: tl.constexpr,
     TO_NOISE: tl.constexpr,
+    PRODUCT: tl.constexpr,
     ACTIVATED: tl.constexpr,
     PIXELS: tl.constexpr,
     WIDE: tl.constexpr,
@@ -108,9 +109,11 @@ def layer_gradients(
     part = tl.program_id(1)
     channel = tl.arange(0, WIDE)
     real = channel < depth
-    before = tl.zeros([WIDE], dtype=tl.float32)
-    product = tl.zeros([WIDE], dtype=tl.float32)
-    noisy = tl.zeros([WIDE], dtype=tl.float32)
+    # Added up position by position, and over positions only once: a sum over threads for every
+    # tile took most of the time.
+    before = tl.zeros([PIXELS, WIDE], dtype=tl.float32)
+    product = tl.zeros([PIXELS, WIDE], dtype=tl.float32)
+    noisy = tl.zeros([PIXELS, WIDE], dtype=tl.float32)
     if FACTORS:
         factor = tl.load(factors + picture * depth + channel, mask=real, other=0.0).to(tl.float32)
 
@@ -122,15 +125,16 @@ def layer_gradients(
         at = (picture * positions + place)[:, None] * depth + channel[None, :]
         g = tl.load(gradient + at, mask=good, other=0.0).to(tl.float32)
         out = tl.load(y + at, mask=good, other=0.0).to(tl.float32)
-        product += tl.sum(g * out, axis=0)
+        if PRODUCT:
+            product += g * out
         if ACTIVATED:
             g = tl.where(out > 0, g, g * slope)
-        before += tl.sum(g, axis=0)
+        before += g
         if NOISE:
             map_ = tl.load(noise + picture * noise_step + place, mask=there, other=0.0).to(
                 tl.float32
             )
-            noisy += tl.sum(g * map_[:, None], axis=0)
+            noisy += g * map_[:, None]
 
         if TO_NOISE:
             tl.store(over_channels + picture * positions + place, tl.sum(g, axis=1), mask=there)
@@ -140,6 +144,74 @@ def layer_gradients(
 
     parts = tl.num_programs(1)
     to = sums + (picture * parts + part) * depth + channel
-    tl.store(to, before, mask=real)
-    tl.store(to + sums_step, product, mask=real)
-    tl.store(to + 2 * sums_step, noisy, mask=real)
+    tl.store(to, tl.sum(before, axis=0), mask=real)
+    if PRODUCT:
+        tl.store(to + sums_step, tl.sum(product, axis=0), mask=real)
+    if NOISE:
+        tl.store(to + 2 * sums_step, tl.sum(noisy, axis=0), mask=real)
+
+
+@triton.jit
+def _high(a, b):
+    """The upper 32 bits of the product of two words."""
+    return ((a.to(tl.uint64) * b) >> 32).to(tl.uint32)
+
+
+@triton.jit
+def _word(position, sample, step, low_key, high_key, ROUNDS: tl.constexpr):
+    """Word number ``position`` of a stream, as `latentedit.training.philox` makes it."""
+    c0 = (position >> 2).to(tl.uint32)
+    c1 = sample.to(tl.uint32) + tl.zeros_like(c0)
+    c2 = tl.load(step).to(tl.uint32) + tl.zeros_like(c0)
+    c3 = tl.load(step + 1).to(tl.uint32) + tl.zeros_like(c0)
+    k0 = low_key.to(tl.uint32)
+    k1 = high_key.to(tl.uint32)
+    first = tl.full([1], 0xD2511F53, tl.uint32)
+    second = tl.full([1], 0xCD9E8D57, tl.uint32)
+    weyl0 = tl.full([1], 0x9E3779B9, tl.uint32)
+    weyl1 = tl.full([1], 0xBB67AE85, tl.uint32)
+
+    for _ in tl.static_range(ROUNDS):
+        one = c0
+        two = c2
+        c0 = _high(two, second) ^ c1 ^ k0
+        c2 = _high(one, first) ^ c3 ^ k1
+        c1 = two * second
+        c3 = one * first
+        k0 = k0 + weyl0
+        k1 = k1 + weyl1
+
+    lane = position & 3
+    return tl.where(lane < 2, tl.where(lane == 0, c0, c1), tl.where(lane == 2, c2, c3))
+
+
+@triton.jit(do_not_specialize=["low_key", "high_key", "start", "count"])
+def random_words(
+    samples, step, low_key, high_key, y, start, count, ROUNDS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """``count`` words of a stream from its word ``start`` on, as int64."""
+    row = tl.program_id(0)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    sample = tl.load(samples + row)
+    word = _word(start + place, sample, step, low_key, high_key, ROUNDS)
+    tl.store(y + row * count + place, word.to(tl.int64), mask=place < count)
+
+
+@triton.jit(do_not_specialize=["low_key", "high_key", "start", "half"])
+def random_normal(
+    samples, step, low_key, high_key, y, start, half, ROUNDS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Twice ``half`` standard normal numbers (Box and Muller 1958), in the order of
+    `latentedit.training.philox.to_normal`."""
+    row = tl.program_id(0)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    sample = tl.load(samples + row)
+    first = _word(start + place, sample, step, low_key, high_key, ROUNDS)
+    second = _word(start + half + place, sample, step, low_key, high_key, ROUNDS)
+    share = 5.9604644775390625e-08  # 2^-24
+    radius = tl.sqrt(-2.0 * tl.log(((first >> 8) + 1).to(tl.float32) * share))
+    angle = (second >> 8).to(tl.float32) * (6.283185307179586 * share)
+    to = y + row * 2 * half + place
+    inside = place < half
+    tl.store(to, radius * tl.cos(angle), mask=inside)
+    tl.store(to + half, radius * tl.sin(angle), mask=inside)

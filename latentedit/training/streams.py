@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from latentedit.training.philox import MASK, below, philox, to_normal, to_uniform
+from latentedit.runtime import fused
+from latentedit.training.philox import MASK, ROUNDS, below, philox, to_normal, to_uniform
 
 AHEAD = 256
 """Words a picture that are made at once for the small draws, of which there are dozens in a
@@ -56,6 +57,10 @@ class Streams:
         self.dtype = dtype
         step = step.long()
         self.step = step & MASK, (step >> 32) & MASK
+        self._fused: fused.Stream | None = None
+        if dtype == torch.float32 and fused.runs_on(samples.device):
+            halves = torch.stack(self.step)
+            self._fused = fused.Stream(self.samples[:, 0], halves, self.key, ROUNDS)
         self.position = 0
         """Position of the next word."""
         self._made = range(0)
@@ -66,7 +71,12 @@ class Streams:
 
     def normal(self, *shape: int) -> Tensor:
         count = math.prod(shape)
-        numbers = to_normal(self._next(count + count % 2), self.dtype)
+        even = count + count % 2
+        if self._fused is not None and even > AHEAD // 2:
+            numbers = fused.random_normal(self._fused, self.position, even)
+            self.position += even
+        else:
+            numbers = to_normal(self._next(even), self.dtype)
         return numbers[:, :count].reshape(len(self), *shape)
 
     def uniform(self, *shape: int) -> Tensor:
@@ -96,6 +106,9 @@ class Streams:
         return self._words.narrow(1, start - self._made.start, count)
 
     def _make(self, start: int, count: int) -> Tensor:
+        if self._fused is not None:
+            return fused.random_words(self._fused, start, count)
+
         first = start // 4
         beyond = -(-(start + count) // 4)
         blocks = torch.arange(first, beyond, device=self.samples.device)

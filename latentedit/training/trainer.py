@@ -4,8 +4,9 @@ augmentation; and of the first StyleGAN: the same, with networks that grow.
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -40,6 +41,8 @@ from latentedit.training.states import check_like, restore_network, restore_opti
 from latentedit.training.streams import Streams
 
 STATE_VERSION = 1
+BESIDE = 2**22
+"""Numbers of a batch of real pictures up to which they are judged beside the generated ones."""
 CHANGED = "use another `out`, or `accept_changes=True`"
 
 
@@ -356,6 +359,10 @@ class Trainer:
             self._training(self.d_parameters, self.d_optimizer),
         ):
             for samples, (images, labels) in zip(self.rounds, real, strict=True):
+                of_real = partial(self._real_gradients, samples, images, labels, sums)
+                # Beside the rest, as small feature maps leave most of a GPU idle. Large ones fill
+                # it, and need the memory.
+                gradients = of_real() if images.numel() > BESIDE else self.graphs.fork(of_real)
                 draws = self._streams("generator", samples)
                 fake, ws, fake_labels = self.generate(draws)
                 fake_logits = self.judge(fake, fake_labels, draws)
@@ -369,13 +376,24 @@ class Trainer:
                 loss_fake = fake_loss(fake_logits).sum() / batch
                 loss_fake.backward(inputs=self.d_parameters)
                 del fake, ws, fake_logits, loss  # and with them all that was kept for gradients
-                real_logits = self.judge(images, labels, self._streams("discriminator", samples))
-                loss_real = real_loss(real_logits).sum() / batch
-                loss_real.backward(inputs=self.d_parameters)
-                _add(sums, "loss_d", loss_fake + loss_real)
-                _add(sums, "logits_real", real_logits.sum() / batch)
-                _add(sums, "sign", real_logits.sign().sum() / batch)
-                _add(sums, "spread_real", _spread(images) / len(self.rounds) / self.world.size)
+                self.graphs.join()
+                _add_gradients(self.d_parameters, gradients)
+                _add(sums, "loss_d", loss_fake)
+            _add(sums, "loss_d", sums.pop("loss_real"))
+
+    def _real_gradients(
+        self, samples: range, images: Tensor, labels: Tensor, sums: dict[str, Tensor]
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the discriminator's loss on real pictures, one a parameter."""
+        batch = self.config.batch
+        logits = self.judge(images, labels, self._streams("discriminator", samples))
+        loss = real_loss(logits).sum() / batch
+        found = torch.autograd.grad(loss, self.d_parameters, allow_unused=True)
+        _add(sums, "loss_real", loss)
+        _add(sums, "logits_real", logits.sum() / batch)
+        _add(sums, "sign", logits.sign().sum() / batch)
+        _add(sums, "spread_real", _spread(images) / len(self.rounds) / self.world.size)
+        return found
 
     def _path_pass(self) -> None:
         """Path-length regularisation (StyleGAN2, section 3.2), on half as many pictures as the
@@ -689,6 +707,12 @@ class Trainer:
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
     value = value.detach()
     sums[name] = sums[name] + value if name in sums else value
+
+
+def _add_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
 
 def _option(value: Any) -> str:
