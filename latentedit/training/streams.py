@@ -72,7 +72,7 @@ class Streams:
     def normal(self, *shape: int) -> Tensor:
         count = math.prod(shape)
         even = count + count % 2
-        if self._fused is not None and even > AHEAD // 2:
+        if self._fused is not None:
             numbers = fused.random_normal(self._fused, self.position, even)
             self.position += even
         else:

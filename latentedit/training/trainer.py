@@ -710,9 +710,13 @@ def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
 
 
 def _add_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        if gradient is not None:
-            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+    found = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
+    both = [(p.grad, g) for p, g in found if p.grad is not None]
+    for parameter, gradient in found:
+        if parameter.grad is None:
+            parameter.grad = gradient
+    if both:
+        torch._foreach_add_([grad for grad, _ in both], [g for _, g in both])
 
 
 def _option(value: Any) -> str:
