@@ -1,6 +1,6 @@
 """How fast latentedit is on a GPU, beside the published code where that is at hand.
 
-    python benchmarks/gpu.py [CASE ...] [--published DIR] [--quick] [--json FILE]
+    python benchmarks/gpu.py [CASE ...] [--published DIR] [--quick] [--json FILE] [--profile]
 
 Everything runs in one process, the contestants of a case in turn, and what is printed is the
 median. A case is rendering ("render-256-16": side and batch), a training iteration
@@ -172,8 +172,8 @@ def rendering(side: int, batch: int, wide: int, device: torch.device) -> dict[st
     }
 
 
-def training(side: int, batch: int, wide: int, device: torch.device) -> dict[str, Work]:
-    """Cycles of whole steps; the presets of the sizes, "auto" where there is none."""
+def trainers(side: int, batch: int, wide: int, device: torch.device) -> dict[str, Trainer]:
+    """By the presets of the sizes, "auto" where there is none."""
     preset = {128: "faces128", 256: "paper256"}.get(side, "auto")
     config = replace(
         load_preset(preset, side),
@@ -191,15 +191,21 @@ def training(side: int, batch: int, wide: int, device: torch.device) -> dict[str
     )
     pixels = torch.randint(0, 256, (4 * batch, 3, side, side), dtype=torch.uint8)
     data = PictureSet(pixels, torch.zeros(len(pixels), 0), [str(i) for i in range(len(pixels))])
-    trainers = {"ours": Trainer(config, data, device)}
+    found = {"ours": Trainer(config, data, device)}
     if device.type == "cuda":
-        trainers["ours, no graphs"] = Trainer(config, data, device, graphs=False)
+        found["ours, no graphs"] = Trainer(config, data, device, graphs=False)
+    return found
+
+
+def training(side: int, batch: int, wide: int, device: torch.device) -> dict[str, Work]:
+    """Cycles of whole steps."""
 
     def cycle(trainer: Trainer) -> None:
         for _ in range(CYCLE):
             trainer.step()
 
-    return {name: partial(cycle, trainer) for name, trainer in trainers.items()}
+    made = trainers(side, batch, wide, device)
+    return {name: partial(cycle, trainer) for name, trainer in made.items()}
 
 
 def inverting(side: int, wide: int, steps: int, device: torch.device) -> dict[str, Work]:
@@ -218,6 +224,47 @@ def inverting(side: int, wide: int, steps: int, device: torch.device) -> dict[st
         return projector.invert(image, InversionOptions(steps=steps)).ws
 
     return {"ours": search}
+
+
+def profile(case: str, wide: int, device: torch.device) -> str:
+    """The kernels of the passes of one training step, without graphs, which show none; the
+    longest first."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    _, side, batch = case.split("-")
+    *_, trainer = trainers(int(side), int(batch), wide, device).values()  # without graphs
+    trainer.load()
+    real = trainer.real()
+    on_cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_cuda else [])
+    lines = []
+    for name, work in (
+        ("main", partial(trainer._main_pass, real)),
+        ("path", trainer._path_pass),
+        ("r1", partial(trainer._r1_pass, real)),
+    ):
+        with tf32(True, device):
+            work()
+            with profiled(activities=activities) as found:
+                work()
+                milliseconds(lambda: None, device)  # waits for the device
+        time_of = f"self_{'device' if on_cuda else 'cpu'}_time_total"
+        # operations are given the time of their kernels, which would count twice
+        rows = [
+            row
+            for row in found.key_averages()
+            if getattr(row, time_of) > 0
+            and (not on_cuda or row.device_type == torch.autograd.DeviceType.CUDA)
+        ]
+        total = sum(getattr(row, time_of) for row in rows) / 1000
+        lines.append(f"{case}, {name} pass: {total:.2f} ms")
+        rows.sort(key=lambda row: -getattr(row, time_of))
+        lines += [
+            f"{getattr(row, time_of) / 1000:9.3f} ms {row.count:5d}  {row.key[:110]}"
+            for row in rows[:25]
+        ]
+    return "\n".join(lines)
 
 
 def milliseconds(work: Work, device: torch.device) -> float:
@@ -298,6 +345,9 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a few rounds, for two minutes altogether"
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="print the kernels of training steps as well"
+    )
     parser.add_argument("--rounds", type=int, help="instead of what suits a case")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--device", default="cuda")
@@ -333,6 +383,8 @@ def main() -> None:
         except RuntimeError as error:  # one case that fails leaves the others their turn
             rows.append({"case": case, "failed": str(error).splitlines()[0]})
         print(text(rows[-1]), flush=True)
+        if options.profile and case.startswith("train"):
+            print(profile(case, options.wide, device), flush=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()
         if options.json:

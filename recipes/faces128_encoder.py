@@ -64,6 +64,7 @@ class Pixels:
             )
             focus = face_weights(self.framing, side)
             assert focus is not None
+            focus = focus.to(x.device)
             parts.append((WEIGHT / x[0].numel() * focus).sqrt() * x)
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
@@ -81,6 +82,7 @@ def measured(model: Model) -> Curvature:
         PROBES,
         progress=lambda n: print(f"probe {n} of {PROBES}", flush=True),
     )
+    found = Curvature(found.factors.cpu())
     torch.save(found.factors, kept)
     return found
 
@@ -94,9 +96,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--state", type=Path, default=ROOT / "runs" / "faces128.encoder.state.pt")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
 
-    model = load_model(NAME)
+    model = load_model(NAME, options.device)
     assert model.discriminator is not None
     curvature = saved_curvature(options.state)
     if curvature is None:
@@ -107,7 +110,7 @@ def main() -> None:
             PROBES,
             progress=lambda n: print(f"probe {n}", flush=True),
         )
-    native = torch.cpu._is_avx512_bf16_supported()
+    native = options.device != "cpu" or torch.cpu._is_avx512_bf16_supported()
     trainer = EncoderTrainer(
         model.generator,
         Pixels(model.framing),
@@ -133,6 +136,8 @@ def main() -> None:
         trainer, options.state, max_minutes=options.minutes, save_minutes=2, report=report
     )
     model.curvature = measured(model)
+    model.encoder.cpu()
+    model.generator.cpu()
     target = ROOT / "latentedit" / "bundled" / f"{NAME}{ENCODER}"
     save_encoder(
         target,

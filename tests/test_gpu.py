@@ -4,6 +4,7 @@ is marked "gpu"."""
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from PIL import Image
@@ -30,6 +31,8 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
+ROUNDING = 8.0
+"""What a GPU may be off, in the errors that the CPU's float32 makes."""
 ARCHITECTURES = ("resnet", "skip", "orig", "stylegan1")
 
 
@@ -77,19 +80,23 @@ def filter_by(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pictures_and_gradients_of_both_orders(
     architecture: str, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """To 1e-3, and where gradients nearly cancel out to some times what the CPU's own float32 is
+    off."""
     filter_by(form, monkeypatch)
-    found = []
-    for device in ("cpu", "cuda"):
-        with tf32(False, torch.device(device)):
-            found.append(both_orders(architecture, device))
-    for here, there in zip(*found, strict=True):
-        close(there, here)
+    exact = both_orders(architecture, "cpu", torch.float64)
+    here = both_orders(architecture, "cpu", torch.float32)
+    with tf32(False, torch.device("cuda")):
+        there = both_orders(architecture, "cuda", torch.float32)
+    for true, own, other in zip(exact, here, there, strict=True):
+        rounding = float((own.double() - true).abs().max())
+        allowed = 1e-3 * float(true.abs().max()) + ROUNDING * rounding
+        assert float((other.cpu().double() - true).abs().max()) <= allowed
 
 
-def both_orders(architecture: str, device: str) -> list[torch.Tensor]:
+def both_orders(architecture: str, device: str, dtype: torch.dtype) -> list[torch.Tensor]:
     """Pictures, logits, and gradients of first and second order."""
-    g, d = (network.to(device) for network in networks(architecture))
-    ws, images, noise = (tensor.to(device) for tensor in inputs(g))
+    g, d = (network.to(device, dtype) for network in networks(architecture))
+    ws, images, noise = (tensor.to(device, dtype) for tensor in inputs(g))
     with torch.no_grad():
         rendered, logits = g.synthesis(ws), d(images)
     ws.requires_grad_()
@@ -187,8 +194,10 @@ def test_a_resumed_run_goes_on_as_the_whole_one(tmp_path: Path) -> None:
     train(config.changed(kimg=0.088), pictures(), tmp_path / "two", device="cpu")
 
 
-def test_commands(tmp_path: Path, tiny_file: Path) -> None:
+def test_commands(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that compute, with --device cuda, one on what the other wrote."""
+    if not hasattr(cv2, "CascadeClassifier"):  # no matter here, and such machines have OpenCV 5
+        monkeypatch.setattr("latentedit.photo.faces.seen_by_cascades", lambda image: True)
     model, look = (
         ("--model", tiny_file, "--device", "cuda"),
         ("--seeds", "0-1", "--amounts", "-1:1:3"),

@@ -14,7 +14,7 @@ from PIL import Image
 from latentedit.cli.main import main
 from latentedit.errors import Error
 from latentedit.io.images import open_image
-from latentedit.photo import faces, landmarks
+from latentedit.photo import faces, haar, landmarks
 from latentedit.photo.alignment import quad_for, quad_from_face
 from latentedit.photo.face import DetectedFace
 from latentedit.photo.faces import find_by_landmarks, find_faces, warnings_of
@@ -147,6 +147,13 @@ def test_without_dlib_the_cascades_serve(monkeypatch: pytest.MonkeyPatch) -> Non
         Error, match=r'no face found.*; .*; pip install "latentedit\[faces\]" finds more'
     ):
         quad_for(Image.new("L", (200, 200), 128), FRAMINGS["ffhq"])
+
+
+def test_an_opencv_without_cascades_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    haar._cascade.cache_clear()
+    monkeypatch.delattr(haar.cv2, "CascadeClassifier")
+    with pytest.raises(Error, match=r"OpenCV .* has no cascades.*install opencv-python<5"):
+        find_by_cascade(Image.new("RGB", (100, 100)))
 
 
 def test_where_dlib_sees_nothing_the_cascades_serve_with_a_doubt(

@@ -78,6 +78,10 @@ soft backgrounds.
 
 @lru_cache
 def _cascade(name: str) -> Any:
+    if not hasattr(cv2, "CascadeClassifier"):
+        raise NotFoundError(
+            f"OpenCV {cv2.__version__} has no cascades, which find faces; install opencv-python<5"
+        )
     folder: str = cv2.data.haarcascades  # type: ignore[attr-defined]
     cascade = cv2.CascadeClassifier(f"{folder}haarcascade_{name}.xml")
     if cascade.empty():
