@@ -254,8 +254,7 @@ def profile(case: str, wide: int, device: torch.device) -> str:
         rows = [
             row
             for row in found.key_averages()
-            if getattr(row, time_of) > 0
-            and (not on_cuda or row.device_type == torch.autograd.DeviceType.CUDA)
+            if getattr(row, time_of) > 0 and (not on_cuda or str(row.device_type).endswith("CUDA"))
         ]
         total = sum(getattr(row, time_of) for row in rows) / 1000
         lines.append(f"{case}, {name} pass: {total:.2f} ms")
