@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentedit.album.options import Cropping
+from latentedit.album.cropping import Cropping
 from latentedit.album.runner import Finished, Listener
 from latentedit.cli import log
 from latentedit.cli.common import progress_bar, quad_of, quads_of, say, say_video, say_written

@@ -195,15 +195,18 @@ def perceptual_options(function: F) -> F:
     )
 
 
-def read_model(name: str, device: str, framing: str | None = None) -> "Model":
-    """Load the model; ``framing`` names the framing that it gets if its file defines none."""
+def read_model(
+    name: str, device: str, framing: str | None = None, *, encoder: bool = True
+) -> "Model":
+    """Load the model; ``framing`` names the framing that it gets if its file defines none.
+    Without ``encoder``, an encoder beside it is not read."""
     from latentedit.formats.load_model import load_model
     from latentedit.runtime.devices import resolve_device
 
     with blamed("device", "device", device):
         where = resolve_device(device)
     with blamed("model", "model_name", name):
-        model = load_model(name, where)
+        model = load_model(name, where, encoder=encoder)
     for note in model.notes:
         log.remark(f"{Path(model.path).name}: {note}")
     if framing is not None:

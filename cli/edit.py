@@ -159,7 +159,6 @@ def edit(
     from latentedit.latent.latent_file import save_latent
     from latentedit.latent.spaces import space_of_latent
     from latentedit.latent.transforms import Transform, transformed
-    from latentedit.photo.pasting import save_like
 
     moves = [parse_move(text) for text in sets]
     swept = [parse_sweep(text) for text in sweeps]
@@ -287,6 +286,8 @@ def edit(
             onlooker_of(model).look(latent).put_into(latent)
             save_latent(place, latent)
         elif into is not None:
+            from latentedit.photo.pasting import save_like
+
             save_like(scene.draw(turned(latent)), place, into)
         else:
             save_image(scene.draw(turned(latent)), place)

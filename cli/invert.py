@@ -231,8 +231,9 @@ def invert(
       latentedit invert photos --out latents --space w
       latentedit invert photos --out family --tune --together
     """
+    from latentedit.album.cropping import Cropping
     from latentedit.album.index import share
-    from latentedit.album.options import AlbumOptions, Cropping
+    from latentedit.album.options import AlbumOptions
     from latentedit.album.runner import AlbumRunner
     from latentedit.album.together import SharedAlbum
     from latentedit.cli.album import Told, crops_for

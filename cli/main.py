@@ -16,6 +16,7 @@ from latentedit.cli.early import check_inputs
 from latentedit.cli.groups import Forgiving
 from latentedit.errors import Error, Interrupted, as_option, printable, spelling
 from latentedit.io import outputs
+from latentedit.runtime.loading import load_torch
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it to programs that SIGINT ended."""
@@ -83,6 +84,8 @@ def with_guard(command: click.Command, path: tuple[str, ...]) -> click.Command:
                 for text in named_files(options):
                     outputs.given(text)
                 check_inputs(found, options)
+                if "device" in options:  # it computes
+                    load_torch()
                 return own(*arguments, **options)
 
         found.callback = call

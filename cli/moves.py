@@ -107,7 +107,7 @@ def known_model(fingerprint: str, what: str) -> str:
     raise IncompatibleError(f"{needs}{gone}; name its file with --model", expected=fingerprint)
 
 
-def own_model(fingerprint: str, what: str, device: str) -> "Model":
+def own_model(fingerprint: str, what: str, device: str, *, encoder: bool = True) -> "Model":
     """Read the model of this fingerprint from where `known_model` finds it.
 
     Raises:
@@ -116,7 +116,7 @@ def own_model(fingerprint: str, what: str, device: str) -> "Model":
     from latentedit.networks import fingerprint as fingerprints
 
     name = known_model(fingerprint, what)
-    model = read_model(name, device)
+    model = read_model(name, device, encoder=encoder)
     found = fingerprints.fingerprint(model.generator)
     if found != fingerprint:
         reason = (
@@ -137,17 +137,20 @@ def model_for(latent: "Latent", name: str | None, device: str, force: bool) -> "
     return model
 
 
-def named_model(latent: "Latent", name: str | None, device: str) -> "Model":
-    """Return the model that the user names, or else the one that ``latent`` names.
+def named_model(
+    latent: "Latent", name: str | None, device: str, *, encoder: bool = True
+) -> "Model":
+    """Return the model that the user names, or else the one that ``latent`` names; without
+    ``encoder``, an encoder beside it is not read.
 
     A latent of another tool names none; it gets the default that the user has set.
     """
     if name is None and latent.fingerprint:
-        return own_model(latent.fingerprint, "this latent", device)
+        return own_model(latent.fingerprint, "this latent", device, encoder=encoder)
     found = name or defaults.value_of("model")
     if found is None:
         raise ArgumentError("a latent of another tool does not name its generator; add --model")
-    return read_model(found, device)
+    return read_model(found, device, encoder=encoder)
 
 
 def check_model(latent: "Latent", model: "Model", *, force: bool) -> None:

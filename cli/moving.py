@@ -10,6 +10,7 @@ import click
 
 from latentedit.cli.common import Finite, progress_bar, say_video
 from latentedit.errors import ArgumentError
+from latentedit.io.files import VIDEOS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,11 +67,9 @@ class Timing:
         if is_video(out) or not names:
             return
 
-        from latentedit.io.video import ENDINGS
-
         verb = "belongs" if len(names) == 1 else "belong"
         raise ArgumentError(
-            f"{', '.join(names)} {verb} to a video, whose --out ends in {' or '.join(ENDINGS)}; "
+            f"{', '.join(names)} {verb} to a video, whose --out ends in {' or '.join(VIDEOS)}; "
             f"got {out}"
         )
 
@@ -115,9 +114,7 @@ class Timing:
 
 
 def is_video(out: str | Path) -> bool:
-    from latentedit.io.video import ENDINGS
-
-    return Path(out).suffix.lower() in ENDINGS
+    return Path(out).suffix.lower() in VIDEOS
 
 
 def write_video(

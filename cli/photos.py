@@ -27,7 +27,7 @@ from latentedit.errors import ArgumentError, Error
 from latentedit.inversion.quality import QUALITIES, Quality
 
 if TYPE_CHECKING:
-    from latentedit.album.options import Cropping
+    from latentedit.album.cropping import Cropping
     from latentedit.latent.latent_file import Latent
     from latentedit.model.model import Model
 
@@ -54,7 +54,7 @@ def photo_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
-        from latentedit.album.options import Cropping
+        from latentedit.album.cropping import Cropping
 
         quality, framing, again = (options.pop(name) for name in ("quality", "framing", "again"))
         cropping = Cropping(**{name: options.pop(name) for name in FACE_OPTIONS})
@@ -120,6 +120,7 @@ class Sources:
         self.device = device
         self.inverting = inverting
         self.force = force
+        self._inverts = True
         self._models: dict[str, Model] = {}
         self._latents: dict[Path, Path] = {}
         self._failures: dict[Path, str] = {}
@@ -135,6 +136,7 @@ class Sources:
         """
         photos = [path for path in files if is_photo(path)]
         self._check_options(photos)
+        self._inverts = bool(photos)
         if not photos:
             return
 
@@ -239,5 +241,7 @@ class Sources:
     def _model_of(self, latent: "Latent") -> "Model":
         key = self.model_name or latent.fingerprint
         if key not in self._models:
-            self._models[key] = named_model(latent, self.model_name, self.device)
+            self._models[key] = named_model(
+                latent, self.model_name, self.device, encoder=self._inverts
+            )
         return self._models[key]

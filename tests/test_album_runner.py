@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from latentedit.album.cropping import Cropping
 from latentedit.album.index import Index
-from latentedit.album.options import AlbumOptions, Cropping
+from latentedit.album.options import AlbumOptions
 from latentedit.album.runner import AlbumRunner, Finished, Listener
 from latentedit.errors import Error
 from latentedit.formats.load_latent import load_latent

@@ -6,6 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from PIL import Image, PngImagePlugin
+
+from latentedit.cli.main import main
+from latentedit.formats.load_model import load_model
+from latentedit.io.images import EDITED
 
 HEAVY = ("torch", "torchvision", "sklearn", "scipy", "numpy", "matplotlib", "cv2", "PIL", "lpips")
 QUICK = (
@@ -79,3 +85,57 @@ def test_they_answer_as_ever(answers: dict[str, tuple[int, str, list[str]]]) -> 
     assert "sigma" in answers["directions show smile"][1]
     assert "missing.jpg: no such file" in answers["invert missing.jpg --out x"][1]
     assert "missing: no such model file" in answers["sample missing --out x.png"][1]
+
+
+def test_only_inversions_read_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    latent = tmp_path / "a.safetensors"
+    words = ["sample", "faces128", "--seeds", "5", "--out", str(latent)]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    read: list[str] = []
+    monkeypatch.setattr(
+        "latentedit.formats.load_model.load_encoder", lambda path, _: read.append(path.name)
+    )
+    words = ["edit", str(latent), "--set", "smile=1", "--out", str(tmp_path / "e.png")]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert read == []
+    assert load_model("faces128", encoder=False).encoder is None
+    load_model("faces128")
+    assert read == ["faces128-v2.encoder.safetensors"]
+
+
+def test_an_edit_of_a_latent_loads_no_more_than_it_needs(tmp_path: Path) -> None:
+    latent = tmp_path / "a.safetensors"
+    words = ["sample", "faces128", "--seeds", "5", "--out", str(latent)]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    program = """
+import gc, json, sys
+from click.testing import CliRunner
+from latentedit.cli.main import main
+
+words = ["edit", sys.argv[1], "--set", "smile=1", "--out", sys.argv[2]]
+result = CliRunner().invoke(main, words)
+print(json.dumps([result.output, list(sys.modules), gc.get_freeze_count(), gc.isenabled()]))
+"""
+    picture = tmp_path / "e.png"
+    Image.new("RGB", (9, 9)).save(picture, pnginfo=described(EDITED))
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(latent), str(picture)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    output, loaded, frozen, collects = json.loads(done.stdout)
+    assert output == f"wrote {picture}\n"
+    large = set(HEAVY) - {"torch", "numpy", "PIL"}
+    others = {"latentedit.inversion.projector", "PIL.PdfImagePlugin", "nicegui"}
+    assert not (large | others) & set(loaded)
+    assert collects
+    assert frozen > 100_000  # the objects of torch are not looked at again
+    with Image.open(picture, formats=["PNG"]) as drawn:
+        assert drawn.size == (128, 128)
+
+
+def described(text: str) -> PngImagePlugin.PngInfo:
+    facts = PngImagePlugin.PngInfo()
+    facts.add_text("Description", text)
+    return facts

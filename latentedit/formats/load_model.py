@@ -23,9 +23,15 @@ LEGACY = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 """What torch's older files of weights begin with, after two or three bytes."""
 
 
-def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:
+def load_model(
+    name: str | os.PathLike[str], device: str | torch.device = "cpu", *, encoder: bool = True
+) -> Model:
     """Read a bundled or published model by name, a native model file, an NVIDIA ``.pkl``, or a
     ``.pt`` or ``.pth`` of weights (rosinality's, genforce's, or NVIDIA's names).
+
+    Args:
+        encoder: whether the encoder in NAME.encoder.safetensors beside the model is read too, which
+            only inversions need.
 
     Raises:
         Error: the file does not exist, is damaged, or contains an unsupported kind of network.
@@ -38,7 +44,7 @@ def load_model(name: str | os.PathLike[str], device: str | torch.device = "cpu")
     # An encoder is trained later than its model, and by somebody else, so it may be a file of its
     # own.
     beside = path.with_name(path.stem + ENCODER)
-    if model.encoder is None and beside.is_file():
+    if encoder and model.encoder is None and beside.is_file():
         load_encoder(beside, model)
     for network in (model.generator, model.discriminator, model.raw_generator, model.encoder):
         if network is not None:

@@ -21,6 +21,8 @@ except ImportError:  # Windows
 
 LOG = logging.getLogger(__name__)
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+VIDEOS = (".mp4", ".webm", ".gif")
+"""Endings of the videos that are written; here, as `latentedit.io.video` loads OpenCV."""
 TEMPORARY = ".latentedit-"
 """What the names of files that are being written begin with; the number of the process follows."""
 SWEEP_AGAIN = 60.0

@@ -1,6 +1,7 @@
 """Pictures in and out: the only place where float [-1, 1] meets uint8, and the only one that opens
 files of pictures."""
 
+import importlib
 import importlib.util
 import io
 import os
@@ -34,6 +35,8 @@ STRIP = 2**20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "AVIF", "HEIF")
 """What Pillow may take a file for, whatever its name: all of it is decoded in this process, and
 nothing is started."""
+PLUGINS = ("Png", "Jpeg", "WebP", "Bmp", "Tiff", "Ppm", "Gif", "Avif")
+"""The modules of Pillow that read these."""
 HEIC = (".heic", ".heif")
 HEIC_EXTRA = 'pip install "latentedit[heic]"'
 _ALWAYS = (
@@ -78,7 +81,9 @@ Source = str | os.PathLike[str] | np.ndarray[Any, Any] | Image.Image
 
 @cache
 def _formats() -> tuple[str, ...]:
-    Image.init()
+    for name in PLUGINS:  # not all of Pillow's, as Image.init() would
+        with suppress(ModuleNotFoundError):  # AVIF came with Pillow 11.3
+            importlib.import_module(f"PIL.{name}ImagePlugin")
     if importlib.util.find_spec("pillow_heif"):
         import pillow_heif
 

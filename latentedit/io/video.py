@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from latentedit.errors import ArgumentError, OutputError
-from latentedit.io.files import replacing
+from latentedit.io.files import VIDEOS, replacing
 from latentedit.io.images import EDITED, check_picture, opaque, to_pil
 
-ENDINGS = (".mp4", ".webm", ".gif")
+ENDINGS = VIDEOS
 OLD = (
     "written as MPEG-4 part 2, which browsers may not play; pip install 'latentedit[video]' writes "
     "H.264, or take .webm or .gif"
