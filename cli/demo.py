@@ -9,6 +9,7 @@ from latentedit.cli import log
 from latentedit.cli.common import (
     MOST,
     device_option,
+    print_facts,
     progress_bar,
     read_model,
     say_written,
@@ -66,9 +67,10 @@ def portrait() -> Path:
     type=click.IntRange(1, MOST),
     help="Optimisation steps.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @device_option
 @seed_option
-def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> None:
+def demo(photo: str | None, out: str, steps: int, as_json: bool, device: str, seed: int) -> None:
     """Invert a portrait into faces128 and apply every bundled slider to it.
 
     The generator is tuned to the portrait, as with "latentedit invert --tune". Writes demo.png
@@ -93,6 +95,13 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
 
     path = Path(photo) if photo else portrait()
     folder = Path(out)
+    written: list[str] = []
+
+    def say_done(file: Path) -> None:
+        written.append(str(file))
+        if not as_json:
+            say_written(file)
+
     model = read_model("faces128", device)
     generator = model.generator
     picture = open_image(path)
@@ -135,7 +144,7 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
     ]
     drawn = own_path(folder / "demo.png", "latentedit")
     save_image(contact_sheet.sheet(halves, LARGE), drawn)
-    say_written(drawn)
+    say_done(drawn)
 
     rows = []
     with progress_bar(len(directions) * len(AMOUNTS), "rendering", "image") as bar:
@@ -154,23 +163,27 @@ def demo(photo: str | None, out: str, steps: int, device: str, seed: int) -> Non
 
     drawn = own_path(folder / "sliders.png", "latentedit")
     save_image(contact_sheet.sheet(rows, SMALL), drawn)
-    say_written(drawn)
+    say_done(drawn)
 
     if "smile" in directions:
         before = to_pil(unmoved)
         smiling = to_pil(render_moved(generator, latent, directions["smile"], FIRST["smile"]))
         drawn = own_path(folder / "smiling.jpg", "latentedit")
         save_like(paste_back(picture, smiling, quad, before=before), drawn, path)
-        say_written(drawn)
+        say_done(drawn)
 
     look = onlooker_of(model).look(latent)
     look.put_into(latent)
     save_latent(folder / "portrait.safetensors", latent)
-    say_written(folder / "portrait.safetensors")
+    say_done(folder / "portrait.safetensors")
     found = result.distances[0]
+    verdict = judge(latent.distances, look)
+    if as_json:
+        facts = {"photo": str(path), **found, "psnr_tuned": tuning.after["psnr"]}
+        print_facts({**facts, "verdict": str(verdict), "written": written}, as_json)
+        return
     click.echo(f"PSNR {found['psnr']:.1f} dB, after tuning {tuning.after['psnr']:.1f} dB")
     click.echo(f"distance from the mean w {found['w_distance']:.2f} (random w: about 1)")
-    verdict = judge(latent.distances, look)
     click.echo(str(verdict))
     if limits := verdict.limits():
         click.echo(limits)

@@ -11,6 +11,7 @@ from latentedit.cli.common import (
     crop_options,
     device_option,
     model_option,
+    print_facts,
     progress_bar,
     read_model,
     say,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(dir_okay=False), required=True, help="Direction file (.safetensors)."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @device_option
 def refine(
     name: str,
@@ -82,6 +84,7 @@ def refine(
     crop: str | None,
     aligned: bool,
     out: str,
+    as_json: bool,
     device: str,
 ) -> None:
     """Optimise the step of a direction in every layer, so that edited images change in the
@@ -180,6 +183,9 @@ def refine(
     }
     found.provenance.update(provenance)
     found.save(out)
+    if as_json:
+        print_facts({"name": found.name, "report": found.report, "written": out}, as_json)
+        return
     say(f"{found.name}: its step is {found.report['refined_length']:g} times as long as before")
     say_written(out)
 

@@ -221,9 +221,16 @@ def compare(
 @click.option(
     "--out", type=click.Path(dir_okay=False), required=True, help="Direction file (.safetensors)."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @device_option
 def condition(
-    name: str, keep: str, called: str | None, model_name: str, out: str, device: str
+    name: str,
+    keep: str,
+    called: str | None,
+    model_name: str,
+    out: str,
+    as_json: bool,
+    device: str,
 ) -> None:
     """Make a direction that does not change the scores of others, however correlated they are.
 
@@ -240,6 +247,10 @@ def condition(
     direction = own_direction(name, model)
     found = kept(direction, keep, model, called)
     found.save(out)
+    if as_json:
+        facts = {"name": found.name, "report": found.report, "written": out}
+        click.echo(json.dumps(facts, indent=2))
+        return
     if found is not direction:
         say(
             f"{found.name}: keeps {', '.join(found.report['kept'])}; cosine with the original"

@@ -362,6 +362,7 @@ def _contact_sheet(pictures: "PictureSet", path: str) -> None:
     is_flag=True,
     help="Print the configuration with an estimate of memory and time, and stop.",
 )
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print JSON.")
 @click.option("--seed", type=SEED, help="Random seed.")
 @device_option
 def train(
@@ -391,6 +392,7 @@ def train(
     no_graphs: bool,
     accept_changes: bool,
     dry_run: bool,
+    as_json: bool,
     seed: int | None,
     device: str,
 ) -> None:
@@ -409,6 +411,8 @@ def train(
     from latentedit.training import RunOptions, join_world, load_pictures, load_preset
     from latentedit.training import train as run
 
+    if as_json and not dry_run:
+        raise ArgumentError("--json needs --dry-run")
     load_preset(preset)  # reports a wrong name before anything is read
     where = resolve_device(device)
     world = join_world(where.type)
@@ -435,7 +439,7 @@ def train(
         raise ArgumentError("--swap needs --mirror")
 
     pictures.swap_when_mirrored(dict(_pair(text) for text in swaps))
-    if world.leads:
+    if world.leads and not as_json:
         labels = f", {pictures.labels.shape[1]} labels" if pictures.labels.shape[1] else ""
         click.echo(
             f"{len(pictures)} images of {pictures.resolution} x {pictures.resolution}, "
@@ -444,7 +448,7 @@ def train(
 
     if dry_run:
         if world.leads:
-            _describe(config, pictures, str(where), world)
+            _describe(config, pictures, str(where), world, as_json)
         return
     if features and not metrics:
         raise ArgumentError("--features needs --metrics")
@@ -511,8 +515,10 @@ def train(
 
 
 def _describe(
-    config: "TrainingConfig", pictures: "PictureSet", device: str, world: "World"
+    config: "TrainingConfig", pictures: "PictureSet", device: str, world: "World", as_json: bool
 ) -> None:
+    from dataclasses import asdict
+
     import torch
 
     from latentedit.training import Trainer
@@ -523,6 +529,12 @@ def _describe(
     guess = estimate_training(
         config, pictures.shape, pictures.labels.shape[1], torch.device(device), processes
     )
+    if as_json:
+        facts = {"images": len(pictures), "resolution": pictures.resolution, "device": device}
+        estimate = {**asdict(guess), "hours": config.kimg * guess.hours_per_mimg / 1000}
+        facts |= {"processes": processes, "settings": config.as_dict(), "estimate": estimate}
+        click.echo(json.dumps(facts, indent=2))
+        return
     click.echo(config.toml().rstrip())
     click.echo("")
     click.echo(f"generator {guess.parameters_g:,} parameters, discriminator {guess.parameters_d:,}")

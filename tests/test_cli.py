@@ -438,6 +438,11 @@ def test_dry_run(tmp_path: Path, faces_zip: Path) -> None:
     assert "GB per device, on 1 device" in out
     (tmp_path / "again.toml").write_text(out.split("\n", 1)[1].split("\ngenerator ")[0])
     assert load_preset(str(tmp_path / "again.toml")) == load_preset("cifar").changed(kimg=1.0)
+    words = ["train", faces_zip, "--out", tmp_path / "run", "--preset", "cifar", "--json"]
+    facts = json.loads(works(*words, "--dry-run").stdout)
+    assert facts["estimate"]["memory_gb"] > 0
+    assert facts["settings"] == load_preset("cifar").as_dict()
+    assert complaint(*words) == "latentedit: --json needs --dry-run"
 
 
 def test_metrics(
@@ -555,7 +560,9 @@ def test_photos_of_a_class(
 
 
 def test_demo(tmp_path: Path, faces128: Model) -> None:
-    works("demo", "--out", tmp_path, "--steps", "2")
+    facts = json.loads(works("demo", "--out", tmp_path, "--steps", "2", "--json").stdout)
+    assert facts["psnr_tuned"] > 0
+    assert all(Path(file).is_file() for file in facts["written"])
     names = {p.name for p in tmp_path.iterdir()}
     assert {"demo.png", "sliders.png", "smiling.jpg", "portrait.safetensors"} <= names
     assert load_latent(tmp_path / "portrait.safetensors").crop is not None

@@ -145,7 +145,8 @@ REPORTING = [
     ("align",), ("invert",), ("edit",), ("model", "info"), ("model", "zoo"), ("metrics",),
     ("directions", "list"), ("directions", "show"), ("directions", "fit"),
     ("directions", "report"), ("directions", "compare"), ("dataset", "info"),
-    ("dataset", "build"), ("config", "show"),
+    ("dataset", "build"), ("config", "show"), ("demo",), ("train",), ("drag",),
+    ("directions", "condition"), ("directions", "refine"),
 ]  # fmt: skip
 
 
@@ -187,6 +188,12 @@ def test_json_of_directions(tmp_path: Path, tiny_file: Path) -> None:
     assert [row["name"] for row in facts["directions"]] == ["one", "two"]
     assert facts["one_sigma_changes"]["one"]["one"] == pytest.approx(1)
     assert facts["one_sigma_changes"]["one"]["two"] == pytest.approx(0, abs=1e-6)
+    out = tmp_path / "alone.safetensors"
+    words = ["directions", "condition", files[0], "--keep", files[1], "--model", tiny_file]
+    facts = json.loads(printed(*words, "--out", out, "--json"))
+    assert facts["name"] == "one-alone"
+    assert facts["report"]["kept"] == ["two"]
+    assert facts["written"] == str(out)
 
     samples = tmp_path / "samples"
     works("directions", "sample", "--count", "24", "--model", tiny_file, "--out", samples)

@@ -1,5 +1,6 @@
 """Estimates of the memory and the time of a training run."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from latentedit.networks.discriminator import DiscriminatorConfig, build_discrim
 from latentedit.networks.generator import Generator, GeneratorConfig
 from latentedit.runtime.devices import auto_precision
 from latentedit.training.config import TrainingConfig
+from latentedit.training.trainer import BESIDE
 
 SHARE = 0.5
 """Part of the arithmetic rate of a bare convolution that a training step is taken to reach."""
@@ -66,11 +68,14 @@ def estimate_training(
     at_once = config.micro_batch or max(config.batch // processes, 1)
     precision = auto_precision(device) if config.precision == "auto" else config.precision
     reduced = 0.5 if precision != "fp32" else 1.0
-    kept = (
-        max(kept_g + kept_d, 2 * kept_d, 2.5 * kept_d if config.r1_gamma else 0, 1.25 * kept_g)
-        * at_once
-        * reduced
+    beside = device.type == "cuda" and at_once * math.prod(shape) <= BESIDE
+    passes = (
+        kept_g + kept_d * (2 if beside else 1),
+        2 * kept_d,
+        2.5 * kept_d if config.r1_gamma else 0,
+        1.25 * kept_g,
     )
+    kept = max(passes) * at_once * reduced
     count_g, count_d = (sum(p.numel() for p in network.parameters()) for network in (g, d))
     weights = 4 * (count_g * 5 + count_d * 4)  # weights, two moments, gradients, and the average
     return Estimate(
