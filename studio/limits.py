@@ -1,6 +1,6 @@
 """How far every slider can move one face before its picture breaks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from latentedit.directions.direction import Direction
 from latentedit.inversion.domain import Domain
@@ -9,25 +9,32 @@ from latentedit.photo.looking import Onlooker
 from latentedit.studio.open_face import OpenFace
 from latentedit.studio.sliders import Slider
 
+TOGETHER = 2 * 128**2
+"""Pixels of the pictures that are drawn at once: a slider under the finger waits for no more."""
+
 
 class SliderLimits:
     """Finds the limits of the sliders of one model.
 
     Args:
         fingerprint: that of the model's generator.
+        pause: called before pictures are drawn; it returns when nobody needs the processor.
     """
 
-    def __init__(self, model: Model, fingerprint: str) -> None:
+    def __init__(
+        self, model: Model, fingerprint: str, pause: Callable[[], None] = lambda: None
+    ) -> None:
         self.model = model
         self.fingerprint = fingerprint
+        self.pause = pause
         self._domain: Domain | None = None
 
-    def domain(self) -> Domain | None:
-        """Return where the model's own pictures lie, measured once per model; None without a
-        discriminator."""
+    def domain(self, pause: Callable[[], None] = lambda: None) -> Domain | None:
+        """Return where the model's own pictures lie, measured once per model, with a ``pause``
+        before each of them; None without a discriminator."""
         if self._domain is None and self.model.discriminator is not None:
             self._domain = Domain.cached(
-                self.model.generator, self.model.discriminator, self.fingerprint
+                self.model.generator, self.model.discriminator, self.fingerprint, pause=pause
             )
         return self._domain
 
@@ -64,7 +71,9 @@ class SliderLimits:
         return Onlooker(
             self.model.generator,
             self.model.discriminator,
-            domain=self.domain(),
+            domain=self.domain(self.pause),
             sliders=sliders,
             faces=faces,
+            together=TOGETHER,
+            pause=self.pause,
         )

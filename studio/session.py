@@ -30,7 +30,7 @@ from latentedit.studio.painter import Newest, Painter, as_jpeg, scores, with_sli
 from latentedit.studio.sliders import Slider, in_order, sliders_of, with_ranges
 
 QUIET = 2.0
-"""Seconds without a slider's move until somebody looks how far sliders go."""
+"""Seconds without a slider's move until somebody looks, or looks on, how far sliders go."""
 FARTHEST = 1000.0
 """Sigmas beyond which a slider's amount is a typing error, as on the command line."""
 
@@ -80,7 +80,7 @@ class Session:
         self.trouble = ""
         """What went wrong last, in a sentence."""
         self._own = self._read_sliders()
-        self.limits = SliderLimits(model, self.fingerprint)
+        self.limits = SliderLimits(model, self.fingerprint, self._wait_for_quiet)
         self.intake = Intake(model, keeper, self.limits.domain, self.show, self.tell)
         self._listeners: list[Callable[[str], None]] = []
         self._lock = threading.RLock()
@@ -506,14 +506,7 @@ class Session:
         if face is None or face.looked or face.looking:
             return
         face.looking = True
-        # Looking takes the processor that a slider under the finger needs.
-        while (
-            self._drawer is not None
-            and not self._closed
-            and time.monotonic() - self._touched < QUIET
-        ):
-            time.sleep(QUIET / 10)
-
+        self._wait_for_quiet()
         try:
             if self.limits.measure(face, self._own) and not self._closed:
                 save_latent(self.keeper.latent_file(face.key), face.latent)
@@ -523,3 +516,13 @@ class Session:
             face.looked = True
             face.looking = False
             self.tell("sliders")
+
+    def _wait_for_quiet(self) -> None:
+        """Return when no slider has been moved for `QUIET` seconds: looking takes the processor
+        that a slider under the finger needs."""
+        while (
+            self._drawer is not None
+            and not self._closed
+            and time.monotonic() - self._touched < QUIET
+        ):
+            time.sleep(QUIET / 10)

@@ -4,6 +4,7 @@ import io
 import shlex
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from latentedit.studio.painter import Newest
 from latentedit.studio.photos import Crop, preview
 from latentedit.studio.saving import command_line, save_face, save_picture
 from latentedit.studio.searches import QUALITIES
-from latentedit.studio.session import Session
+from latentedit.studio.session import QUIET, Session
 from latentedit.studio.sliders import group_of, reported_range, slider_of, title_of, with_ranges
 from tests.helpers import complaint, hopper, tiny_generator, works
 
@@ -675,3 +676,29 @@ def test_a_refined_search_leaves_the_sliders(session: Session) -> None:
     assert session.state.settings == before.settings
     assert session.state.face != before.face
     assert session.intake.photo is None
+
+
+def test_looking_waits_for_a_hand_at_the_slider(
+    tmp_path: Path, tiny_file: Path, directions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it has begun: its pictures take the processor that the slider's need."""
+    session = Session(load_model(tiny_file), str(tiny_file), Keeper(tmp_path / "out"))
+    try:
+        session.show(session.random_latent(3, 0.8), "someone", "a random face")
+        clock = [100.0]
+        moves = [0.5, 1.0, 1.5]
+
+        def sleep(seconds: float) -> None:
+            clock[0] += seconds
+            if moves:
+                session.slide("smile", moves.pop())
+
+        time = SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
+        monkeypatch.setattr("latentedit.studio.session.time", time)
+        session.slide("smile", 0.1)
+        session.limits.pause()
+        assert not moves
+        last = 100 + 3 * QUIET / 10
+        assert last + QUIET <= clock[0] < last + 1.2 * QUIET
+    finally:
+        session.close()

@@ -237,6 +237,23 @@ def test_along_the_sliders() -> None:
                 assert brightest(name, sign * more) > usual
 
 
+def test_looking_pauses_before_every_few_pictures() -> None:
+    """What is found does not depend on how many are drawn at once."""
+    looking = onlooker(2.0)
+    latent = Latent(looking.generator.mapping(torch.zeros(1, 12)), None, "", "w")
+    pauses: list[int] = []
+    drawn: list[int] = []
+    looking.generator.synthesis.register_forward_hook(
+        lambda module, inputs, picture: drawn.append(len(picture))
+    )
+    side = looking.generator.resolution
+    patient = replace(looking, together=2 * side**2, pause=lambda: pauses.append(len(drawn)))
+    assert patient.look(latent) == looking.look(latent)
+    assert pauses
+    assert all(count == 1 or drawn[count] <= 2 for count in pauses)
+    assert pauses == list(range(1, len(pauses) + 1))  # the first picture is the face itself
+
+
 def test_moved_pictures_are_judged_by_the_quick_domain() -> None:
     looking = onlooker(1e9)
     latent = Latent(looking.generator.mapping(torch.zeros(1, 12)), None, "", "w")

@@ -2,6 +2,7 @@
 discriminator."""
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -39,13 +40,24 @@ class Domain:
     @classmethod
     @torch.no_grad()
     def of(
-        cls, generator: Generator, discriminator: Discriminator, *, halved: bool = False
+        cls,
+        generator: Generator,
+        discriminator: Discriminator,
+        *,
+        halved: bool = False,
+        pause: Callable[[], None] = lambda: None,
     ) -> "Domain":
-        """Render random images and measure how far they lie from one another."""
+        """Render random images and measure how far they lie from one another.
+
+        ``pause`` is called before each; it returns when there is time for it.
+        """
         count = max(min(SAMPLES, (SAMPLES * 256**2) // generator.resolution**2), 8)
         rows = sample_w(generator, count)[:, None].expand(-1, generator.num_ws, -1)
-        drawn = (generator.synthesis(row[None]) for row in rows)
-        own = torch.cat([_pooled(discriminator, image, halved) for image in drawn])
+        seen = []
+        for row in rows:
+            pause()
+            seen.append(_pooled(discriminator, generator.synthesis(row[None]), halved))
+        own = torch.cat(seen)
         mean = own.mean(dim=0)
         std = own.std(dim=0).clamp(min=1e-6)
 
@@ -61,6 +73,7 @@ class Domain:
         fingerprint: str,
         *,
         halved: bool = False,
+        pause: Callable[[], None] = lambda: None,
     ) -> "Domain":
         """As `of`, kept in the user's cache under the generator's ``fingerprint`` and the
         discriminator's weights."""
@@ -80,7 +93,7 @@ class Domain:
             ):
                 return cls(kept["mean"], kept["std"], float(usual), halved)
 
-        found = cls.of(generator, discriminator, halved=halved)
+        found = cls.of(generator, discriminator, halved=halved, pause=pause)
         with suppress(Error):  # a cache that cannot be written is none
             tensors = {"mean": found.mean, "std": found.std, "usual": torch.tensor([found.usual])}
             write_tensors(path, FORMAT, VERSION, {}, tensors)

@@ -21,7 +21,7 @@ from latentedit.photo.faces import sees_face
 from latentedit.photo.landmarks import has_landmarks
 
 TOGETHER = 24 * 128**2
-"""Pixels of the pictures that are drawn at once."""
+"""Pixels of the pictures that are drawn at once, unless the onlooker says otherwise."""
 
 Move = tuple[str, float]
 """A slider's name and an amount in sigmas."""
@@ -42,6 +42,10 @@ class Onlooker:
     """The same at half the size of the pictures, which judges the moved ones; None: ``domain``."""
     faces: bool = False
     """Whether the model draws faces, which a face finder can look for."""
+    together: int = TOGETHER
+    """Pixels of the pictures that are drawn at once."""
+    pause: Callable[[], None] = lambda: None
+    """Called before pictures are drawn; it returns when there is time for them."""
 
     @torch.no_grad()
     def look(self, latent: Latent) -> Look:
@@ -70,8 +74,9 @@ class Onlooker:
 
         def whole(moves: Sequence[Move]) -> list[bool]:
             found: list[bool] = []
-            count = max(TOGETHER // self.generator.resolution**2, 1)
+            count = max(self.together // self.generator.resolution**2, 1)
             for start in range(0, len(moves), count):
+                self.pause()
                 pictures = self._moved(scene, moves[start : start + count])
                 distances = quick.distances(discriminator, pictures)
                 found += [
