@@ -241,7 +241,7 @@ def blamed(key: str, parameter: str, value: str) -> Iterator[None]:
     try:
         yield
     except Error as error:
-        found = None if is_typed(parameter) else defaults.find(key)
+        found = None if is_typed(parameter) else defaults.user_default(key)
         if found is not None and found.value == value:
             origin = f"the default {key} is set in {found.place}"
             error.advice = f"{error.advice}; {origin}" if error.advice else origin

@@ -59,7 +59,7 @@ def layers_option(function: F) -> F:
     )(function)
 
 
-def folder_option(function: F) -> F:
+def out_folder_option(function: F) -> F:
     return click.option(
         "--out", type=click.Path(file_okay=False), required=True, help="Output folder."
     )(function)
@@ -84,7 +84,7 @@ def folder_option(function: F) -> F:
 @class_option
 @model_option()
 @look_options("-3:3:7")
-@folder_option
+@out_folder_option
 @seed_option
 @device_option
 def pca(
@@ -137,7 +137,7 @@ def pca(
 @layers_option
 @model_option()
 @look_options("-3:3:7")
-@folder_option
+@out_folder_option
 @device_option
 def sefa(
     count: int,
@@ -196,7 +196,7 @@ def sefa(
 @click.option("--layers", help="Layers whose channels to analyse: 0-3, coarse, middle or fine.")
 @model_option()
 @look_options("-8:8:7")
-@folder_option
+@out_folder_option
 @seed_option
 @device_option
 def channels(

@@ -27,7 +27,7 @@ def _rows() -> list[dict[str, Any]]:
     """Return what counts for every setting, and where it comes from."""
     rows = []
     for key, setting in defaults.SETTINGS.items():
-        found = defaults.find(key)
+        found = defaults.user_default(key)
         value = setting.built_in if found is None else found.value
         origin = "built in" if found is None else found.place
         rows.append({"setting": key, "value": value, "from": origin, "meaning": setting.text})
@@ -75,7 +75,7 @@ def get(key: str) -> None:
     Example:
       latentedit config get model
     """
-    found = defaults.find(key)
+    found = defaults.user_default(key)
     say(str(defaults.SETTINGS[key].built_in if found is None else found.value))
 
 

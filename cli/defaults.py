@@ -21,7 +21,7 @@ EXPORTED = ("megapixels", "cache", "data", "directions")
 
 
 @dataclass(frozen=True)
-class Setting:
+class Default:
     """One default that a user can set."""
 
     text: str
@@ -34,7 +34,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Found:
+class UserDefault:
     """A default that the user has set."""
 
     value: Any
@@ -79,50 +79,50 @@ def _path(text: str) -> str:
 
 FOLDER = "the name of a folder"
 SETTINGS = {
-    "model": Setting(
+    "model": Default(
         "Model: bundled or published name, or file.", "a name or a file", _path, "faces128"
     ),
-    "framing": Setting(
+    "framing": Default(
         "Framing of faces, for models whose file does not define it.",
         "ffhq",
         _one_of("ffhq"),
         "none",
     ),
-    "quality": Setting(
+    "quality": Default(
         "Quality of inversions.",
         "fast, balanced or best",
         _one_of(*QUALITIES),
         USUAL,
     ),
-    "device": Setting("Device to compute on.", "auto, cpu, cuda, cuda:N or mps", _device, "auto"),
-    "threads": Setting(
+    "device": Default("Device to compute on.", "auto, cpu, cuda, cuda:N or mps", _device, "auto"),
+    "threads": Default(
         "Processor threads.",
         f"a whole number from 1 to {MOST_THREADS}",
         _threads,
         "chosen by torch",
     ),
-    "out": Setting(
+    "out": Default(
         "Folder for results of align, invert, edit and studio.",
         FOLDER,
         _path,
         "none: --out is needed",
     ),
-    "megapixels": Setting(
+    "megapixels": Default(
         "Largest image that is accepted, in millions of pixels.",
         "a number above 0",
         _megapixels,
         "64",
     ),
-    "directions": Setting(
+    "directions": Default(
         "Folder of your own directions.", FOLDER, _path, "~/.latentedit/directions"
     ),
-    "cache": Setting(
+    "cache": Default(
         "Folder for downloads, and latents of photos.",
         FOLDER,
         _path,
         "latentedit in the user's cache",
     ),
-    "data": Setting(
+    "data": Default(
         "Folder that remembers where networks are.", FOLDER, _path, "latentedit in the user's data"
     ),
 }
@@ -184,7 +184,7 @@ def in_file() -> dict[str, Any]:
     return found
 
 
-def find(key: str) -> Found | None:
+def user_default(key: str) -> UserDefault | None:
     """Return the default that the user has set for ``key``: the environment's before the file's.
 
     Raises:
@@ -193,16 +193,16 @@ def find(key: str) -> Found | None:
     variable = f"{PREFIX}{key.upper()}"
     text = os.environ.get(variable, "")
     if text:
-        return Found(_checked(key, text, "", variable), variable)
+        return UserDefault(_checked(key, text, "", variable), variable)
     kept = in_file()
     if key in kept:
-        return Found(kept[key], str(config_file()))
+        return UserDefault(kept[key], str(config_file()))
     return None
 
 
 def value_of(key: str) -> Any:
     """Return the default that the user has set for ``key``, or None."""
-    found = find(key)
+    found = user_default(key)
     return None if found is None else found.value
 
 
@@ -249,7 +249,7 @@ class Configured(click.Option):
         self.key = key
 
     def get_default(self, ctx: click.Context, call: bool = True) -> Any:
-        if call and not ctx.resilient_parsing and (found := find(self.key)) is not None:
+        if call and not ctx.resilient_parsing and (found := user_default(self.key)) is not None:
             return found.value
         return super().get_default(ctx, cast(Any, call))
 

@@ -132,7 +132,7 @@ def sheet_of(
         else [[]]
     )
     rows = []
-    captions = [told(amount) for amount in across]
+    captions = [amount_text(amount) for amount in across]
 
     with rendering_bar(len(down) * len(across)) as rendered:
         for start in down:
@@ -146,10 +146,12 @@ def sheet_of(
     if not outer:
         return contact_sheet.sheet([contact_sheet.Row(f"{name}: {slider}", rows[0], captions)])
     title = f"{name}: {slider} across, {Path(outer[0].name).stem} down"
-    return contact_sheet.table(rows, [told(start[0].amount) for start in down], captions, title)
+    return contact_sheet.grid_sheet(
+        rows, [amount_text(start[0].amount) for start in down], captions, title
+    )
 
 
-def told(amount: float) -> str:
+def amount_text(amount: float) -> str:
     """Return an amount as pictures show it: with its sign, without zeros that say nothing."""
     return f"{amount:+.2f}".rstrip("0").rstrip(".") if round(amount, 2) else "0"
 

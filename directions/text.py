@@ -189,7 +189,7 @@ def _styles(generator: Generator, options: TextOptions) -> list[list[Tensor]]:
     ]
 
 
-def screen(
+def screen_towards(
     generator: Generator,
     clip: ImageText,
     std: Tensor,
@@ -277,7 +277,7 @@ def direction_from_text(
     if vectors is None:
         chosen = usable.nonzero().flatten()
         if 0 < options.shortlist < len(chosen):
-            guess = screen(generator, clip, std, towards, options, screened).abs()
+            guess = screen_towards(generator, clip, std, towards, options, screened).abs()
             chosen = guess.where(usable, -torch.ones(())).topk(options.shortlist).indices
             chosen = chosen.sort().values
         vectors = torch.zeros(len(std), clip.dimensions)

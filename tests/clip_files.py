@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from latentedit.metrics.clip import Clip, ClipConfig
+from latentedit.metrics.clip import ClipConfig, ClipNetwork
 from latentedit.metrics.clip_words import FILE
 
 MERGES = ("f a", "fa c", "fac e</w>", "s m", "sm i", "smi l", "smil ing</w>", "i n", "in g</w>")
 CONFIG = ClipConfig(32, 8, 128, 2, 64, 2, 77, 512 + 2 + len(MERGES), 32)
 
 
-def tiny_clip(seed: int = 0) -> Clip:
+def tiny_clip(seed: int = 0) -> ClipNetwork:
     torch.manual_seed(seed)
-    clip = Clip(CONFIG).eval().requires_grad_(False)
+    clip = ClipNetwork(CONFIG).eval().requires_grad_(False)
     for parameter in clip.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
     return clip
@@ -31,7 +31,7 @@ def write_vocabulary(path: Path, packed: bool = True) -> Path:
     return path
 
 
-def write_state(folder: Path, clip: Clip) -> Path:
+def write_state(folder: Path, clip: ClipNetwork) -> Path:
     """A ``state_dict`` with its vocabulary beside it."""
     folder.mkdir(exist_ok=True)
     write_vocabulary(folder / FILE)
@@ -44,7 +44,7 @@ def write_state(folder: Path, clip: Clip) -> Path:
 class _Traced(nn.Module):
     """A forward that touches all weights, so that a trace keeps them."""
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: ClipNetwork) -> None:
         super().__init__()
         for name, module in clip.named_children():
             self.add_module(name, module)
@@ -56,7 +56,7 @@ class _Traced(nn.Module):
         return x + sum(parameter.sum() for parameter in self.parameters())
 
 
-def write_script(folder: Path, clip: Clip) -> Path:
+def write_script(folder: Path, clip: ClipNetwork) -> Path:
     """A TorchScript archive, as OpenAI publishes CLIP."""
     folder.mkdir(exist_ok=True)
     write_vocabulary(folder / FILE)
@@ -67,7 +67,7 @@ def write_script(folder: Path, clip: Clip) -> Path:
     return folder / "clip.pt"
 
 
-def write_folder(folder: Path, clip: Clip, pickled: bool = False) -> Path:
+def write_folder(folder: Path, clip: ClipNetwork, pickled: bool = False) -> Path:
     """A folder in Hugging Face's layout."""
     folder.mkdir(exist_ok=True)
     write_vocabulary(folder / "merges.txt", packed=False)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from latentedit.errors import Error
 from latentedit.io.torchscript import is_torchscript, read_torchscript
-from latentedit.metrics.clip import MEAN, STD, Clip, load_clip
+from latentedit.metrics.clip import MEAN, STD, ClipNetwork, load_clip
 from latentedit.metrics.clip_words import FILE, Words
 from tests.clip_files import (
     CONFIG,
@@ -26,7 +26,7 @@ PICTURES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)) 
 TEXTS = ["a smiling face", "a face", "Smiling"]
 
 
-def vectors(clip: Clip) -> torch.Tensor:
+def vectors(clip: ClipNetwork) -> torch.Tensor:
     return torch.cat([clip.images(PICTURES), clip.texts(TEXTS)])
 
 

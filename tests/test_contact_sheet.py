@@ -12,10 +12,10 @@ from latentedit.io.contact_sheet import (
     MARGIN,
     TEXT,
     Row,
+    grid_sheet,
     mosaic,
     numbered,
     sheet,
-    table,
 )
 
 BLACK = -torch.ones(1, 16, 16)
@@ -79,7 +79,9 @@ def test_captions_are_not_repeated_below_one_another() -> None:
 
 
 def test_tables_have_their_labels_once() -> None:
-    drawn = table([[BLACK] * 3] * 2, ["-1", "+1"], ["-2", "0", "+2"], "smile across, turn down")
+    drawn = grid_sheet(
+        [[BLACK] * 3] * 2, ["-1", "+1"], ["-2", "0", "+2"], "smile across, turn down"
+    )
     assert pictures_in(drawn) == (2, 3)
     black = dark(drawn)
     left = drawn.width - 3 * (CELL + MARGIN)

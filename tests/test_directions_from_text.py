@@ -20,7 +20,7 @@ from latentedit.directions.text import (
     measure_channel_vectors,
     read_channel_vectors,
     save_channel_vectors,
-    screen,
+    screen_towards,
     text_difference,
 )
 from latentedit.errors import Error
@@ -136,7 +136,7 @@ def test_the_screening_is_the_limit_of_the_measurement() -> None:
     options = replace(FEW, amount=0.01, samples=1)
     channels = convolution_channels(generator).nonzero().flatten()
     exact = channel_vectors(generator, clip, std, channels.tolist(), options) @ towards
-    guess = screen(generator, clip, std, towards, options)[channels]
+    guess = screen_towards(generator, clip, std, towards, options)[channels]
     sure = exact.abs() > 0.3
     assert int(sure.sum()) >= 5
     # All but those at a corner of an activation.

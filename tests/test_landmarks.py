@@ -151,7 +151,7 @@ def test_without_dlib_the_cascades_serve(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_opencv_without_cascades_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     haar._cascade.cache_clear()
-    monkeypatch.delattr(haar.cv2, "CascadeClassifier")
+    monkeypatch.delattr("cv2.CascadeClassifier")
     with pytest.raises(Error, match=r"OpenCV .* has no cascades.*install opencv-python<5"):
         find_by_cascade(Image.new("RGB", (100, 100)))
 

@@ -19,7 +19,7 @@ from latentedit.inversion.perceptual import (
     distance,
     stlpips_file,
 )
-from latentedit.inversion.preconditioner import cached_file
+from latentedit.inversion.preconditioner import curvature_file
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.runtime.torchvision_stubs import import_with_torchvision
 from tests.helpers import tiny_discriminator
@@ -121,7 +121,7 @@ def test_a_sum_of_distances() -> None:
     )
     assert both.name == "discriminator+0.3discriminator"
     assert (
-        cached_file("f" * 64, ReconstructionLoss(both)).name
+        curvature_file("f" * 64, ReconstructionLoss(both)).name
         == f"{'f' * 32}-discriminator+0.3discriminator-1.safetensors"
     )
     with pytest.raises(Error, match="at least one part"):

@@ -13,7 +13,7 @@ from latentedit.inversion.latent_discriminator import Critic
 from latentedit.inversion.lbfgs import QuasiNewton
 from latentedit.inversion.noise_regulariser import noise_regulariser, whiten
 from latentedit.inversion.perceptual import DiscriminatorDistance
-from latentedit.inversion.preconditioner import PSI, Curvature, cached_file, sample_rows
+from latentedit.inversion.preconditioner import PSI, Curvature, curvature_file, sample_rows
 from latentedit.inversion.projector import invert
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.latent.latent_file import save_latent
@@ -151,12 +151,12 @@ def test_curvature_is_measured_once(
     seen: list[int] = []
     first = Curvature.cached(generator, loss, statistics, "f" * 64, progress=seen.append)
     assert seen[-1] == 64
-    assert cached_file("f" * 64, loss).is_file()
+    assert curvature_file("f" * 64, loss).is_file()
     again = Curvature.cached(
         generator, loss, statistics, "f" * 64, progress=lambda _: pytest.fail("measured again")
     )
     assert torch.equal(first.factors, again.factors)
-    cached_file("f" * 64, loss).write_bytes(b"broken")
+    curvature_file("f" * 64, loss).write_bytes(b"broken")
     assert torch.equal(
         Curvature.cached(generator, loss, statistics, "f" * 64).factors, first.factors
     )

@@ -21,7 +21,7 @@ from torch import Tensor
 from latentedit.album.ahead import ahead
 from latentedit.album.index import keys
 from latentedit.album.options import AlbumOptions, resume_facts, resume_facts_before
-from latentedit.album.shelf import AlbumFolder, Found, Job, Shelf
+from latentedit.album.shelf import AlbumFolder, Inverted, Job, Shelf
 from latentedit.errors import Error, Interrupted
 from latentedit.inversion.pivotal_tuning import TuningOptions
 from latentedit.inversion.projector import Projector, SearchStep
@@ -306,7 +306,7 @@ class AlbumRunner:
 
     def _finish(
         self, job: Job, result: Inversion, number: int, seconds: float, frames: list[Tensor]
-    ) -> Found:
+    ) -> Inverted:
         """Tune the generator to a face, if that is wanted, and look at it along sliders."""
         started = time.monotonic()
         one = slice(number, number + 1)
@@ -322,7 +322,7 @@ class AlbumRunner:
         verdict = judge(latent.distances, look)
         if look is not None:
             look.put_into(latent)
-        return Found(
+        return Inverted(
             job=job,
             latent=latent,
             target=job.target,
@@ -355,7 +355,7 @@ class AlbumRunner:
             result.settings["interrupted"] = True
             return result.image[one]
 
-    def _write(self, found: Found) -> None:
+    def _write(self, found: Inverted) -> None:
         """Put a face on the shelf; runs in another thread."""
         job = found.job
         kept = self.shelf.put(found)

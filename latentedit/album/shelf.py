@@ -47,7 +47,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Found:
+class Inverted:
     """A face that was searched for."""
 
     job: Job
@@ -69,7 +69,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Saved:
     """What a shelf wrote of a face."""
 
     written: list[Path]
@@ -95,7 +95,7 @@ class Shelf(Protocol):
     def fail(self, photo: Path, key: str, reason: str) -> None:
         """Note that a photo could not be done."""
 
-    def put(self, found: Found) -> Kept:
+    def put(self, found: Inverted) -> Saved:
         """Keep a face."""
 
     def overview(self) -> tuple[Path, str | None] | None:
@@ -144,7 +144,7 @@ class AlbumFolder:
         failed = f"{self._names.of(photo, found=key)}.safetensors"
         self._index.add(photo, latent=failed, status="failed", remarks=reason)
 
-    def put(self, found: Found) -> Kept:
+    def put(self, found: Inverted) -> Saved:
         started = time.monotonic()
         job = found.job
         photo = job.photo
@@ -180,7 +180,7 @@ class AlbumFolder:
             remarks="; ".join(job.remarks),
             key=job.key,
         )
-        return Kept(written, seconds, video, note)
+        return Saved(written, seconds, video, note)
 
     def overview(self) -> tuple[Path, str | None] | None:
         if len(self._rows) < 2:
@@ -227,14 +227,14 @@ class LatentCache:
     def fail(self, photo: Path, key: str, reason: str) -> None:
         """Nothing is kept of failures."""
 
-    def put(self, found: Found) -> Kept:
+    def put(self, found: Inverted) -> Saved:
         started = time.monotonic()
         written = []
         if not found.interrupted:
             written = [self.path(found.job.name)]
             save_latent(written[0], found.latent)
             self._make_room()
-        return Kept(written, found.seconds + time.monotonic() - started)
+        return Saved(written, found.seconds + time.monotonic() - started)
 
     def _make_room(self) -> None:
         kept = []

@@ -31,7 +31,7 @@ SETTING = "tune_together"
 
 
 @dataclass(frozen=True)
-class Face:
+class AlbumFace:
     """A face of the album, whose latent was found or is to be found."""
 
     photo: Path
@@ -51,12 +51,12 @@ class SharedFolder(AlbumFolder):
     def __init__(self, folder: str | os.PathLike[str], options: AlbumOptions, steps: int) -> None:
         super().__init__(folder, options)
         self.steps = steps
-        self.faces: dict[str, Face] = {}
+        self.faces: dict[str, AlbumFace] = {}
         self.tuned: list[Row] = []
 
     def name(self, photo: Path, suffix: str, key: str) -> str:
         name = super().name(photo, suffix, key)
-        self.faces[name] = Face(photo, name, self.key(key))
+        self.faces[name] = AlbumFace(photo, name, self.key(key))
         return name
 
     def key(self, own: str) -> str:
@@ -70,15 +70,15 @@ class SharedFolder(AlbumFolder):
         )
 
     @property
-    def found(self) -> list[Face]:
+    def found(self) -> list[AlbumFace]:
         """The faces whose latents are there; those whose search failed are not."""
         faces = sorted(self.faces.values(), key=lambda face: face.name)
         return [face for face in faces if self._index.is_there(f"{face.name}.safetensors")]
 
-    def is_tuned(self, face: Face) -> bool:
+    def is_tuned(self, face: AlbumFace) -> bool:
         return self._index.has(f"{face.name}.safetensors", face.key)
 
-    def put_tuned(self, face: Face, latent: Latent, pictures: Sequence[Tensor]) -> list[Path]:
+    def put_tuned(self, face: AlbumFace, latent: Latent, pictures: Sequence[Tensor]) -> list[Path]:
         """Write the files of a face again; ``pictures`` are the photo, the image before, and after
         tuning."""
         endings = (".safetensors", ".png", "-compare.png")
@@ -169,7 +169,7 @@ class SharedAlbum:
                 "interrupted; the photos are inverted and kept, run the same command again to tune"
             ) from error
 
-    def _tune(self, faces: Sequence[Face]) -> None:
+    def _tune(self, faces: Sequence[AlbumFace]) -> None:
         folder = self.folder.folder
         latents = [load_latent(folder / f"{face.name}.safetensors") for face in faces]
         group = {"photos": len(faces), "set": _digest(faces)}
@@ -215,7 +215,7 @@ class SharedAlbum:
         if overview is not None:
             self.listener.overview(*overview, len(faces), time.monotonic() - started)
 
-    def _target(self, face: Face, latent: Latent) -> Tensor:
+    def _target(self, face: AlbumFace, latent: Latent) -> Tensor:
         """Return the crop of the photo that the latent was made from, ``[1, C, H, W]``."""
         if latent.crop is None:
             raise IncompatibleError("the latent names no crop of its photo", path=face.name)
@@ -243,7 +243,7 @@ class SharedAlbum:
             tuning.put_into(latent)
 
 
-def _digest(faces: Sequence[Face]) -> str:
+def _digest(faces: Sequence[AlbumFace]) -> str:
     """Return 16 hexadecimal digits that change with the photos, their names and what is done."""
     text = json.dumps([(face.key, face.name) for face in faces])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

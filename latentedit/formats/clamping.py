@@ -105,7 +105,7 @@ def clamp_effects(
     return effect, effect_d
 
 
-def told(effect: ClampEffect, what: str, unit: str, scale: float = 1.0) -> str:
+def effect_line(effect: ClampEffect, what: str, unit: str, scale: float = 1.0) -> str:
     """One line: what is left out, and what that changes."""
     start = f"the clamp of {what} at {effect.limit:g}"
     on = f"{SAMPLES} random images (psi 1)"

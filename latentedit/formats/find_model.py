@@ -28,7 +28,7 @@ def find_model(name: str | os.PathLike[str], *, verified: bool = True) -> Path:
     if not os.path.isfile(text):
         from latentedit.formats import zoo
 
-        published = zoo.find(text, verified=verified)
+        published = zoo.cached_network(text, verified=verified)
         if published is not None:
             return published
         if text in RETIRED:

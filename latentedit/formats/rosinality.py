@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latentedit.errors import FormatError, IncompatibleError, complete, listed, quoted, shown
 from latentedit.formats import missing
-from latentedit.formats.clamping import Progress, clamp_effects, told
+from latentedit.formats.clamping import Progress, clamp_effects, effect_line
 from latentedit.io.files import write_bytes
 from latentedit.model.model import Model
 from latentedit.model.weights import with_weights
@@ -130,9 +130,9 @@ def save_rosinality(
 
     effect, effect_d = clamp_effects(kept, progress)
     if effect_d:
-        left_out.insert(0, told(effect_d, "the discriminator's activations", "logits"))
+        left_out.insert(0, effect_line(effect_d, "the discriminator's activations", "logits"))
     if effect:
-        left_out.insert(0, told(effect, "the activations", "grey levels", 127.5))
+        left_out.insert(0, effect_line(effect, "the activations", "grey levels", 127.5))
 
     buffer = io.BytesIO()
     torch.save(document, buffer)

@@ -45,7 +45,7 @@ def catalogue() -> dict[str, Entry]:
     return entries
 
 
-def find(name: str, *, verified: bool = True) -> Path | None:
+def cached_network(name: str, *, verified: bool = True) -> Path | None:
     """Return the file of the network ``name`` in the cache; None if the name is unknown.
 
     Args:

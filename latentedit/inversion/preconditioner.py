@@ -139,7 +139,7 @@ class Curvature:
     ) -> "Curvature":
         """As `of`, kept in the user's cache under the generator's ``fingerprint`` and what the loss
         is made of."""
-        path = cached_file(fingerprint, loss)
+        path = curvature_file(fingerprint, loss)
         shape = (generator.num_ws, generator.w_dim)
         try:
             factors = read_tensors(path, FORMAT, VERSION)[1]["factors"].float()
@@ -206,7 +206,7 @@ class Scaling:
         return x * rest + ((x @ directions.T) * (scales.to(x.device) - rest)) @ directions
 
 
-def cached_file(fingerprint: str, loss: ReconstructionLoss) -> Path:
+def curvature_file(fingerprint: str, loss: ReconstructionLoss) -> Path:
     """Return where `Curvature.cached` keeps what it measured."""
     # Everything that the measurement depends on is in the name, so a cached file never has to be
     # invalidated.

@@ -28,7 +28,7 @@ from latentedit.inversion.options import (
 )
 from latentedit.inversion.perceptual import Perceptual, choose, distance
 from latentedit.inversion.pivotal_tuning import Tuning, TuningOptions, tune, tune_together
-from latentedit.inversion.preconditioner import Curvature, cached_file
+from latentedit.inversion.preconditioner import Curvature, curvature_file
 from latentedit.inversion.published_encoder import PublishedEncoder, encode_published
 from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.inversion.result import Inversion, psnr
@@ -230,7 +230,9 @@ class Projector:
         """Return whether `curvature` is at hand, so that it need not be measured."""
         if self.given_curvature is not None or pixel_weight in self._curvatures:
             return True
-        return self.settings.cache and cached_file(self.measured, self.loss(pixel_weight)).is_file()
+        return (
+            self.settings.cache and curvature_file(self.measured, self.loss(pixel_weight)).is_file()
+        )
 
     def curvature(
         self, pixel_weight: float = PIXEL_WEIGHT, progress: Callable[[int], None] | None = None

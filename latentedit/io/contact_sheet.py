@@ -98,7 +98,7 @@ def sheet(rows: Sequence[Row], cell: int = CELL, columns: int = COLUMNS) -> Imag
     return canvas
 
 
-def table(
+def grid_sheet(
     pictures: Sequence[Sequence[Picture]],
     down: Sequence[str],
     across: Sequence[str],

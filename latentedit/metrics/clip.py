@@ -111,7 +111,7 @@ class VisionTransformer(nn.Module):
         return found
 
 
-class Clip(nn.Module):
+class ClipNetwork(nn.Module):
     """Images and texts to unit vectors of one space, ``[N, embedding]``."""
 
     def __init__(self, config: ClipConfig) -> None:
@@ -163,7 +163,7 @@ def load_clip(
     path: str | os.PathLike[str],
     vocabulary: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
-) -> Clip:
+) -> ClipNetwork:
     """Read CLIP weights.
 
     Args:
@@ -205,7 +205,7 @@ def _file_state(path: Path) -> dict[str, Tensor]:
     }
 
 
-def _filled(path: Path, state: dict[str, Tensor]) -> Clip:
+def _filled(path: Path, state: dict[str, Tensor]) -> ClipNetwork:
     if "visual.layer1.0.conv1.weight" in state:
         raise FormatError("a CLIP with a ResNet; only those with a vision transformer", path=path)
     needed = {"visual.conv1.weight", "visual.proj", "token_embedding.weight", "text_projection"}
@@ -230,7 +230,7 @@ def _filled(path: Path, state: dict[str, Tensor]) -> Clip:
     if max(config.vision_width, config.text_width, config.resolution, config.embedding) > MOST:
         raise FormatError("sizes that no CLIP network has", path=path)
     with torch.device("meta"):
-        clip = Clip(config)
+        clip = ClipNetwork(config)
     expected = clip.state_dict()
     for name in sorted(expected.keys() | state.keys()):
         if name in NOT_WEIGHTS:

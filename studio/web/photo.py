@@ -69,7 +69,7 @@ class StartPart:
                     text = f"You were editing {kept.name}" if first else kept.name
                     with Tag("p"):
                         Tag("b", text=text)
-                        Tag("span", "soft small", f"{kept.when}, {steps_of(kept)}")
+                        Tag("span", "soft small", f"{kept.when}, {step_count(kept)}")
                     button("Continue", calls(take, kept), kind="primary" if first else "")
                     sign_button("reset", f"Remove the session of {kept.name}", calls(forget, kept))
         self.restore.show(bool(sessions))
@@ -255,7 +255,7 @@ class PhotoPart:
         self.bar.set(value=f"{100 * progress.share:.0f}")
 
 
-def steps_of(kept: Kept) -> str:
+def step_count(kept: Kept) -> str:
     """Return how much there is to go on with."""
     count = len(kept.history.states) - 1
     return f"{count} step{'' if count == 1 else 's'}"
