@@ -24,13 +24,14 @@ from latentedit.io.native_file import read_tensors, write_tensors
 from latentedit.networks.discriminator import Discriminator
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
+from latentedit.runtime.batches import in_threads, threads_for
 
 LOG = logging.getLogger(__name__)
 
 HALVED = 128
 """Resolution from which images may be seen at half their size."""
 BATCH = 16
-"""Images that are rendered, or seen, at once."""
+"""Images that are seen at once."""
 ROWS = 256
 """Rows of the cache that are read at once."""
 FORMAT = "latentedit-features"
@@ -75,7 +76,17 @@ def photo_features(discriminator: Discriminator, images: Tensor, view: View = WH
     return torch.cat(pooled, dim=1)
 
 
-@torch.no_grad()
+def _threads(discriminator: Discriminator) -> int:
+    device = next(discriminator.parameters()).device
+    return threads_for(device, discriminator.config.resolution)
+
+
+def _seen(discriminator: Discriminator, images: Tensor, view: View) -> Array:
+    device = next(discriminator.parameters()).device
+    found: Array = photo_features(discriminator, images.to(device), view).float().cpu().numpy()
+    return found
+
+
 def pooled_features(
     discriminator: Discriminator,
     images: Tensor,
@@ -84,11 +95,12 @@ def pooled_features(
 ) -> Array:
     """Return `photo_features` computed in batches, float32; ``done`` is called with the number of
     images of every batch."""
-    device = next(discriminator.parameters()).device
+    threads = _threads(discriminator)
     found: Array = np.empty((0, 0), dtype=np.float32)
     start = 0
-    for batch in images.split(BATCH):
-        rows = photo_features(discriminator, batch.to(device), view).float().cpu().numpy()
+    for rows in in_threads(
+        lambda batch: _seen(discriminator, batch, view), images.split(BATCH), threads
+    ):
         if not start:
             # Thousands of photos have half a gigabyte of features: not to be held twice.
             found = np.empty((len(images), rows.shape[1]), dtype=np.float32)
@@ -98,20 +110,28 @@ def pooled_features(
     return found
 
 
-@torch.no_grad()
 def render_all(
     generator: Generator, w: Tensor, progress: Callable[[int, int], None] | None = None
 ) -> Tensor:
     """Render ``w [N, w_dim]`` with the generator's own noise: ``[N, C, H, W]``."""
     pictures = []
-    # so many that progress shows more than once a second
-    size = max(2 * BATCH * 64**2 // generator.resolution**2, 1)
-    for start in range(0, len(w), size):
-        batch = w[start : start + size]
-        pictures.append(generator.synthesis(batch[:, None].expand(-1, generator.num_ws, -1)).cpu())
+    size = _at_once(generator)
+    threads = threads_for(generator.device, generator.resolution)
+    for batch in in_threads(lambda part: _rendered(generator, part), w.split(size), threads):
+        pictures.append(batch)
         if progress:
-            progress(min(start + size, len(w)), len(w))
+            progress(min(len(pictures) * size, len(w)), len(w))
     return torch.cat(pictures)
+
+
+def _at_once(generator: Generator) -> int:
+    """Return how many images are rendered at once, so few that progress shows more than once a
+    second."""
+    return max(2 * BATCH * 64**2 // generator.resolution**2, 1)
+
+
+def _rendered(generator: Generator, w: Tensor) -> Tensor:
+    return generator.synthesis(w[:, None].expand(-1, generator.num_ws, -1)).cpu()
 
 
 class RandomFeatures:
@@ -158,14 +178,15 @@ class RandomFeatures:
 
         kept = []
         small = self._shape[0] * self._shape[1] <= MOST_KEPT
-        for start in range(0, len(self._w), BATCH):
-            pictures = render_all(self._generator, self._w[start : start + BATCH])
-            done(len(pictures) / 2)
-            seen = pooled_features(self._discriminator, pictures, self._view)
+        for seen in in_threads(
+            lambda w: _seen(self._discriminator, _rendered(self._generator, w), self._view),
+            self._w.split(min(_at_once(self._generator), BATCH)),
+            _threads(self._discriminator),
+        ):
             if small:
                 kept.append(seen.astype(np.float16))
             yield seen
-            done(len(pictures) / 2)
+            done(len(seen))
 
         found = np.concatenate(kept) if small else None
         if found is not None and np.isfinite(found).all():
@@ -196,12 +217,19 @@ def cached_file(
 
 
 def _write(path: Path, found: Array) -> None:
-    low = found.min(axis=0).astype(np.float32)
-    high = found.max(axis=0).astype(np.float32)
+    starts = range(0, len(found), ROWS)
+
+    def part_at(start: int) -> Array:
+        # In parts of single precision: the minimum of half precision takes five times as long.
+        part: Array = found[start : start + ROWS].astype(np.float32)
+        return part
+
+    low = np.min([part_at(start).min(axis=0) for start in starts], axis=0)
+    high = np.max([part_at(start).max(axis=0) for start in starts], axis=0)
     step = np.maximum((high - low) / LEVELS, np.float32(1e-12))
     levels = torch.empty(found.shape, dtype=torch.uint8)
-    for start in range(0, len(found), ROWS):
-        part = ((found[start : start + ROWS] - low) / step).round().clip(0, LEVELS)
+    for start in starts:
+        part = ((part_at(start) - low) / step).round().clip(0, LEVELS)
         levels[start : start + ROWS] = torch.from_numpy(part.astype(np.uint8))
     write_tensors(
         path,
