@@ -131,7 +131,8 @@ def _at_once(generator: Generator) -> int:
 
 
 def _rendered(generator: Generator, w: Tensor) -> Tensor:
-    return generator.synthesis(w[:, None].expand(-1, generator.num_ws, -1)).cpu()
+    found: Tensor = generator.synthesis(w[:, None].expand(-1, generator.num_ws, -1)).cpu()
+    return found
 
 
 class RandomFeatures:
