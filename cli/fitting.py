@@ -39,13 +39,7 @@ if TYPE_CHECKING:
 
 def label_options(function: Any) -> Any:
     """Add the options that select labels."""
-    mirror = click.Choice(["none", "keep", "swap"])
-    text = (
-        "Mirrored photos: not used, with the same label, or with the opposite label (left and "
-        "right)."
-    )
     for option in (
-        click.option("--mirror", type=mirror, default="keep", show_default=True, help=text),
         click.option(
             "--exclude", multiple=True, metavar="GROUP", help="Group to leave out. Repeatable."
         ),
@@ -69,6 +63,11 @@ def label_options(function: Any) -> Any:
     return function
 
 
+MIRRORING = (
+    "Mirrored photos: not used, with the same label, or with the opposite label (left and right)"
+)
+
+
 def _file_or_folder(context: click.Context, option: click.Parameter, out: str) -> str:
     """Refuse a folder as the file of one direction, and a file as the folder of ``--each``."""
     each = bool(context.params.get("each"))
@@ -79,6 +78,13 @@ def _file_or_folder(context: click.Context, option: click.Parameter, out: str) -
 @click.command()
 @click.argument("table", metavar="[CSV|FOLDER]", type=click.Path(), required=False)
 @label_options
+@click.option(
+    "--mirror",
+    type=click.Choice(["auto", "none", "keep", "swap"]),
+    default="auto",
+    show_default=True,
+    help=f"{MIRRORING}; auto: with the same label, of at most 500 photos.",
+)
 @click.option(
     "--balance",
     metavar="COLUMN,...",

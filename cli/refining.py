@@ -17,7 +17,7 @@ from latentedit.cli.common import (
     say,
     say_written,
 )
-from latentedit.cli.fitting import label_options, read_pictures
+from latentedit.cli.fitting import MIRRORING, label_options, read_pictures
 from latentedit.cli.reports import own_direction
 from latentedit.errors import ArgumentError, NotFoundError
 
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="NAME|FILE")
 @click.argument("table", metavar="CSV|FOLDER", type=click.Path())
 @label_options
+@click.option(
+    "--mirror",
+    type=click.Choice(["none", "keep", "swap"]),
+    default="keep",
+    show_default=True,
+    help=f"{MIRRORING}.",
+)
 @click.option(
     "--hold",
     multiple=True,

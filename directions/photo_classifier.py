@@ -32,10 +32,21 @@ CHUNK = 256
 COMPONENTS = 48
 NEIGHBOURS = 5
 """Components and photos that the distance of an image from the photos is computed from."""
+COPIES = 500
+"""Photos with a mirrored copy, at most, where nothing else is asked for; more make directions no
+better (docs/directions.md)."""
 AXES_WORK = 0.3
 FIT = 0.02
 """Time to compute the components, and for one fit, per image, relative to the time for computing
 the features of the image."""
+
+
+def copies_of(mirror: str, count: int) -> int:
+    """Return how many of ``count`` photos get a mirrored copy."""
+    copies = {"auto": min(count, COPIES), "none": 0, "keep": count, "swap": count}
+    if mirror not in copies:
+        raise ArgumentError.of("mirror", "auto, none, keep or swap", mirror)
+    return copies[mirror]
 
 
 def mirrored(
@@ -43,17 +54,22 @@ def mirrored(
 ) -> tuple[Tensor, Array, list[Any]]:
     """Add mirrored copies to images, labels and groups; a copy is in the group of its original.
 
-    ``mirror`` is "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite label:
-    left and right).
+    ``mirror`` is "none", "keep" (a mirrored copy has the same label), "swap" (the opposite label:
+    left and right) or "auto" (as "keep", but of at most 500 evenly spaced photos).
     """
-    if mirror not in ("none", "keep", "swap"):
-        raise ArgumentError.of("mirror", "none, keep or swap", mirror)
+    count = copies_of(mirror, len(images))
     members = list(groups) if groups is not None else list(range(len(images)))
-    if mirror == "none":
+    if not count:
         return images, labels, members
     # Exchanges the two labels, and reverses numbers within their range.
     opposite = labels.min() + labels.max() - labels if mirror == "swap" else labels
-    return torch.cat([images, images.flip(3)]), np.concatenate([labels, opposite]), members * 2
+    rows = np.arange(count) * len(images) // count
+    copies = images[torch.from_numpy(rows)].flip(3)
+    return (
+        torch.cat([images, copies]),
+        np.concatenate([labels, opposite[rows]]),
+        members + [members[row] for row in rows],
+    )
 
 
 @dataclass(frozen=True)
@@ -107,8 +123,8 @@ class PhotoClassifier:
         images: ``[N, C, H, W]``.
         labels: ``[N]`` of 0 and 1, or numbers.
         groups: the people, so that the reported AUC is that for unseen people.
-        mirror: "none", "keep" (a mirrored copy has the same label) or "swap" (the opposite label:
-            left and right).
+        mirror: "none", "keep" (a mirrored copy has the same label), "swap" (the opposite label:
+            left and right) or "auto" (as "keep", but of at most 500 photos).
         examine: whether to measure the AUC, which takes some more fits.
         done: called with the amount of work that was just finished; all amounts add up to `work`.
         view: how the discriminator sees images.
@@ -120,7 +136,7 @@ class PhotoClassifier:
         images: Tensor,
         labels: Array,
         groups: Sequence[Any] | None = None,
-        mirror: str = "keep",
+        mirror: str = "auto",
         examine: bool = True,
         done: Done = lambda share: None,
         view: View = WHOLE,
@@ -167,7 +183,7 @@ class PhotoClassifier:
     def work(images: int, mirror: str) -> float:
         """Return the amount of work for this many photos, in units of computing the features of one
         image."""
-        return images * (1 if mirror == "none" else 2) * (1 + AXES_WORK + 10 * FIT)
+        return (images + copies_of(mirror, images)) * (1 + AXES_WORK + 10 * FIT)
 
     def score(self, images: Tensor) -> tuple[Array, Array]:
         """Return what `judge` does of images: ``[N, C, H, W] -> [N], [N]``."""

@@ -53,9 +53,9 @@ class LabelledPhotos:
     """``[N]``, 0 and 1, or numbers."""
     groups: Sequence[Any] | None = None
     """The person on every photo, so that figures are those for unseen people."""
-    mirror: str = "keep"
-    """Mirrored copies: "none", "keep" (with the same label) or "swap" (with the opposite label:
-    left and right)."""
+    mirror: str = "auto"
+    """Mirrored copies: "none", "keep" (with the same label), "swap" (with the opposite label: left
+    and right) or "auto" (with the same label, of at most 500 photos)."""
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,25 @@ def test_mirrored_copies_share_a_group() -> None:
     assert groups == [0, 1, 2, 0, 1, 2]
     assert mirrored(images, labels, ["a", "b", "c"], "keep")[1].tolist() == [0, 1, 1, 0, 1, 1]
     assert len(mirrored(images, labels, None, "none")[0]) == 3
-    with pytest.raises(Error, match="mirror must be none, keep or swap"):
+    assert len(mirrored(images, labels, None, "auto")[0]) == 6
+    with pytest.raises(Error, match="mirror must be auto, none, keep or swap"):
         mirrored(images, labels, None, "yes")
+
+
+def test_of_many_photos_some_are_mirrored() -> None:
+    many = torch.arange(1200.0).reshape(1200, 1, 1, 1).expand(-1, -1, 1, 2) + torch.tensor([0, 0.5])
+    labels = (np.arange(1200) % 3 == 0).astype(float)
+    both, values, groups = mirrored(many, labels, None, "auto")
+    assert len(both) == len(values) == len(groups) == 1700
+    assert torch.equal(both[:1200], many)
+    copied = groups[1200:]
+    assert copied[:3] == [0, 2, 4]
+    assert copied[-1] >= 1197
+    assert len(set(copied)) == 500
+    assert torch.equal(both[1200:], many[copied].flip(3))
+    assert values[1200:].tolist() == labels[copied].tolist()
+    assert PhotoClassifier.work(1200, "auto") == PhotoClassifier.work(1700, "none")
+    assert PhotoClassifier.work(400, "auto") == PhotoClassifier.work(400, "keep")
 
 
 def bright_or_dark(count: int = 40) -> tuple[torch.Tensor, np.ndarray]:
