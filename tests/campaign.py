@@ -232,6 +232,10 @@ def prepared(work: Path, seed: int) -> Place:
     import uvicorn  # noqa: F401
 
     work.mkdir(parents=True, exist_ok=True)
+    # Another home would have Matplotlib look for the fonts again, for seconds.
+    import matplotlib
+
+    os.environ.setdefault("MPLCONFIGDIR", matplotlib.get_cachedir())
     places = {
         "LATENTEDIT_CACHE": "cache",
         "LATENTEDIT_DATA": "data",
@@ -276,12 +280,13 @@ def _first_use(place: Place, listing: Path) -> None:
     import cv2
     import torch
 
-    from tests import specimens, troubles
+    from tests import hostile_files, specimens, troubles
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    specimens.make(place.good)
+    with hostile_files.undrawn():
+        specimens.make(place.good)
     troubles.use_everything(place)
     listing.write_text(
         json.dumps(sorted(name for name in sys.modules if not name.startswith("__")))

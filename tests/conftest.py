@@ -1,6 +1,7 @@
 """Small networks and files that many tests share."""
 
 import copyreg
+import io
 import os
 import sys
 import tempfile
@@ -12,21 +13,26 @@ from uuid import uuid4
 
 import pytest
 import torch
+from PIL import Image
 
 from latentedit.directions import Direction, shipped
 from latentedit.directions.sigma import measure_sigma
 from latentedit.formats.load_model import load_model
 from latentedit.io import images
+from latentedit.io.files import write_bytes
 from latentedit.model.bundled import LATEST
 from latentedit.model.model import Model
 from latentedit.model.native import save_model
 from latentedit.networks.fingerprint import fingerprint
 from latentedit.photo.framing import FRAMINGS
-from tests.helpers import SHARED_DATA, tiny_discriminator, tiny_generator
+from tests.helpers import SHARED_DATA, measured_once, tiny_discriminator, tiny_generator
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 _cache = tempfile.TemporaryDirectory(prefix="latentedit-tests-")
 os.environ["LATENTEDIT_CACHE"] = _cache.name
+# The workers inherit it from the process that starts them, so that they share what is in it.
+os.environ.setdefault("LATENTEDIT_TESTS_MEASURED", f"{_cache.name}/measured")
+measured_once(Path(_cache.name))
 os.environ["LATENTEDIT_DATA"] = f"{_cache.name}/data"
 os.environ["LATENTEDIT_CONFIG"] = f"{_cache.name}/config.toml"
 torch.set_num_threads(1)  # the networks here are too small to gain from more
@@ -39,6 +45,30 @@ def nothing_remembered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     os.environ["LATENTEDIT_DATA"] = str(tmp_path_factory.getbasetemp() / f"data-{uuid4().hex}")
     yield
     os.environ["LATENTEDIT_DATA"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def curves_in_brief() -> Iterator[None]:
+    """The curves of trainings in this process are a dot: to draw them takes longer than most of the
+    trainings here.
+
+    `tests/test_runs.py` draws some, and so do trainings in processes of their own.
+    """
+    dot = io.BytesIO()
+    Image.new("L", (1, 1)).save(dot, "png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "latentedit.training.loop.save_curves",
+            lambda log, path: write_bytes(path, dot.getvalue()),
+        )
+        yield
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test alone, with what is known of networks: the folder ``cache``."""
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
+    return measured_once(tmp_path / "cache")
 
 
 @pytest.fixture(scope="session")

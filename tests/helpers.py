@@ -1,7 +1,11 @@
 """What many tests share: commands and their complaints, small networks, pictures and options of a
 training."""
 
+import os
 import re
+import socket
+from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -41,6 +45,18 @@ def hopper() -> Path:
     """The portrait of Grace Hopper that comes with matplotlib (US Navy, public domain); tests know
     its coordinates."""
     return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+
+
+def measured_once(cache: Path) -> Path:
+    """Let a cache find the domains and curvatures that other tests have measured, in whatever
+    process: of one network they are always the same. Returns ``cache``."""
+    cache.mkdir(parents=True, exist_ok=True)
+    for name in ("domain", "curvature"):
+        measured = Path(os.environ["LATENTEDIT_TESTS_MEASURED"]) / name
+        measured.mkdir(parents=True, exist_ok=True)
+        if not (cache / name).exists():
+            (cache / name).symlink_to(measured)
+    return cache
 
 
 def tiny_generator(seed: int = 0, **changes: object) -> Generator:
@@ -105,6 +121,30 @@ def options_of(words: list[str]) -> set[str]:
         for name in (*parameter.opts, *parameter.secondary_opts)
     }
     return {*own, *(word for word in words if word.startswith("--"))}
+
+
+def by_two(work: Callable[[], object]) -> list[int | None]:
+    """Call ``work`` in two processes that find each other as those of a launcher do; returns how
+    they ended.
+
+    They are forked, as to start Python and import everything takes far longer than most work.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+
+    def one(rank: int) -> None:
+        os.environ.update(address, WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank))
+        work()
+
+    started = [get_context("fork").Process(target=one, args=(rank,)) for rank in range(2)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(timeout=600)
+        process.kill()  # which does nothing to one that has ended
+        process.join()
+    return [process.exitcode for process in started]
 
 
 def commands(

@@ -64,10 +64,10 @@ class Files(Part):
 
 
 @contextlib.contextmanager
-def undrawn(kind: Kind) -> Iterator[None]:
+def undrawn(kind: Kind | None = None) -> Iterator[None]:
     """Training draws no curves but of a damaged log: they take longer than everything else
     together."""
-    if kind.file == LOG:
+    if kind is not None and kind.file == LOG:
         yield
         return
     with patch.object(loop, "save_curves", lambda log, path: None):

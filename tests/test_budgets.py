@@ -147,11 +147,19 @@ def test_texts_without_end(tmp_path: Path, network: Any, name: str) -> None:
 def test_an_architecture_without_end(tmp_path: Path) -> None:
     model = small()
     save_plain(tmp_path / "x.pt", model)
-    for value in (nested(60), "x" * 100_000, nested(3), 10**3000, {"a": 1}, float("nan")):
+    known = "architecture must be skip, resnet, orig, stylegan1 or stylegan3, got"
+    for value, message in (
+        (nested(60), "the same ones again and again"),
+        ("x" * 100_000, f"{known} 'xxx"),
+        (nested(3), f"{known} a list"),
+        (10**3000, "a number far larger than the file"),
+        ({"a": 1}, f"{known} a dict"),
+        (float("nan"), f"{known} nan"),
+    ):
         document = torch.load(tmp_path / "x.pt", weights_only=True)
         document["G_ema"]._metadata[""]["config"]["architecture"] = value
         torch.save(document, tmp_path / "y.pt")
-        refused(load_model, tmp_path / "y.pt")
+        assert message in refused(load_model, tmp_path / "y.pt")
 
 
 def test_checks_of_the_same_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -805,21 +813,23 @@ def test_nested_json(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "message"),
     [
-        "a = " + "[" * 10_000,
-        "a = " + "[" * 100 + "]" * 100,
-        ".".join("a" * 30_000) + " = 1",
-        "a = " + "9" * 10_000,
-        "a = \x00",
-        "a = 1\n" * 2,
-        "x" * 100_000,
+        ("a = " + "[" * 10_000, "TOML nested more than 64 deep"),
+        ("a = " + "[" * 100 + "]" * 100, "containers nested more than 64 deep"),
+        (".".join("a" * 30_000) + " = 1", "a line of more than 128 dots"),
+        ("a = " + "9" * 10_000, "value has 10000 digits"),
+        ("a = \x00", "(at line 1, column 5)"),
+        ("a = 1\n" * 2, "(at line 2, column 6)"),
+        ("x" * 100_000, "has 100000 bytes, expected at most 65536"),
     ],
 )
-def test_nested_toml(tmp_path: Path, text: str) -> None:
+def test_nested_toml(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "x.toml").write_text(text)
-    refused(read_toml, tmp_path / "x.toml")
-    refused(lambda path: load_preset(str(path)), tmp_path / "x.toml")
+    assert message in refused(read_toml, tmp_path / "x.toml")
+    line = refused(lambda path: load_preset(str(path)), tmp_path / "x.toml")
+    assert "not a training preset" in line
+    assert message in line
 
 
 @pytest.mark.parametrize(

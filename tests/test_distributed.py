@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from latentedit.errors import Error
 from latentedit.training import Trainer, TrainingConfig, World, join_world
 from latentedit.training.distributed import backend
-from tests.helpers import CONFIG, pictures
+from tests.helpers import CONFIG, by_two, pictures
 
 Passes = dict[str, dict[str, torch.Tensor]]
 CUT = CONFIG.changed(batch=16, augment="bgcfnc", augment_p=0.5, precision="fp32")
@@ -24,8 +24,8 @@ torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from latentedit.training import join_world
 from tests.test_distributed import CUT, passes
-world = join_world(sys.argv[4])
-result = passes(CUT.changed(micro_batch=int(sys.argv[3]) or None), world, sys.argv[4])
+world = join_world(sys.argv[3])
+result = passes(CUT, world, sys.argv[3])
 if world.leads:
     torch.save(result, sys.argv[2])
 world.leave()
@@ -136,21 +136,29 @@ def test_accumulation(whole: Passes, at_once: int) -> None:
 
 @pytest.mark.parametrize("at_once", [0, 4])
 def test_two_processes(whole: Passes, at_once: int, tmp_path: Path) -> None:
-    assert_agree(whole, by_two(tmp_path / "out.pt", at_once, "cpu"))
+    def work() -> None:
+        world = join_world("cpu")
+        result = passes(CUT.changed(micro_batch=at_once or None), world)
+        if world.leads:
+            torch.save(result, tmp_path / "out.pt")
+        world.leave()
+
+    assert by_two(work) == [0, 0]
+    assert_agree(whole, torch.load(tmp_path / "out.pt", weights_only=True))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_two_processes_share_a_gpu(tmp_path: Path) -> None:
-    assert_agree(passes(CUT, device="cuda"), by_two(tmp_path / "out.pt", 0, "cuda"))
+    assert_agree(passes(CUT, device="cuda"), started_anew(tmp_path / "out.pt", "cuda"))
 
 
 def test_processes_that_share_a_gpu_are_connected_by_gloo() -> None:
     assert [backend(2, gpus) for gpus in (0, 1, 2, 8)] == ["gloo", "gloo", "nccl", "nccl"]
 
 
-def by_two(out: Path, at_once: int, device: str) -> Passes:
-    """What two processes find, ``at_once`` pictures at a time (0: all)."""
+def started_anew(out: Path, device: str) -> Passes:
+    """What two new processes find: a device cannot be used after a fork."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -162,7 +170,7 @@ def by_two(out: Path, at_once: int, device: str) -> Passes:
         "OMP_NUM_THREADS": "1",
     }
     root = Path(__file__).parent.parent
-    command = [sys.executable, "-c", WORKER, str(root), str(out), str(at_once), device]
+    command = [sys.executable, "-c", WORKER, str(root), str(out), device]
     processes = [subprocess.Popen(command, env={**shared, "RANK": str(rank)}) for rank in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     found: Passes = torch.load(out, weights_only=True)

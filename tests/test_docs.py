@@ -24,6 +24,7 @@ from latentedit.formats.load_model import load_generator, load_model
 from latentedit.formats.nvidia_writer import save_nvidia
 from latentedit.formats.rosinality import save_rosinality
 from latentedit.inversion.options import STEPS
+from latentedit.inversion.preconditioner import Curvature
 from latentedit.inversion.quality import QUALITIES
 from latentedit.metrics import Judge, save_judge
 from latentedit.model.model import Model
@@ -32,7 +33,7 @@ from latentedit.networks.fingerprint import fingerprint
 from latentedit.training import write_pictures
 from tests.clip_files import CONFIG, tiny_clip, write_script
 from tests.encoder_files import checkpoint
-from tests.helpers import hopper, onnx_mean, tiny_discriminator, tiny_generator, works
+from tests.helpers import by_two, hopper, onnx_mean, tiny_discriminator, tiny_generator, works
 from tests.reference_nets import REFERENCE
 
 ROOT = Path(__file__).parent.parent
@@ -147,6 +148,15 @@ def type_in(line: str, folder: Path, *more: str) -> None:
 
 
 @pytest.fixture
+def rough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Domains and curvatures are measured with a few pictures, for networks that only this page
+    has; and few pictures of a training run are drawn."""
+    monkeypatch.setattr("latentedit.inversion.domain.SAMPLES", 8)
+    monkeypatch.setattr(Curvature.of.__func__, "__defaults__", (8,))  # type: ignore[attr-defined]
+    monkeypatch.setattr("latentedit.training.loop.GRID", (2, 4))
+
+
+@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches of a few steps, whatever quality they are asked for, with one distance, and few
     pictures of a training run.
@@ -161,11 +171,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_train_your_own(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_your_own(
+    tmp_path: Path, quick: None, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made_pictures(tmp_path / "photos")
     save_judge(tmp_path / "judge.safetensors", Judge(3, 64, {"side": ("left", "right")}).eval(), {})
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
     lines = shell_lines("docs/train.md")
     type_in(lines[0], tmp_path)  # the others in this process: to start one takes longer than most
     for line in lines[1:]:
@@ -189,7 +200,9 @@ def test_train_your_own(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bring_your_own_network(
+    tmp_path: Path, rough: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(REFERENCE / "nvidia_32_torch.pkl", tmp_path / "ffhq.pkl")
     shutil.copy(REFERENCE / "stylegan3_t_32.pkl", tmp_path / "stylegan3-t.pkl")
     labelled = tiny_generator(resolution=32, channels=3, c_dim=3)
@@ -226,7 +239,6 @@ def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "small.toml").write_text(
         f"batch = 4\n[generator]\n{widths}{mapping}[discriminator]\n{widths}"
     )
-    monkeypatch.setattr("latentedit.training.loop.GRID", (2, 4))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
     lines = shell_lines("docs/networks.md")
@@ -256,11 +268,14 @@ def test_bring_your_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_five_commands_of_the_readme(
-    tmp_path: Path, stand_in: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    stand_in: Path,
+    quick: None,
+    fresh_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copy(hopper(), tmp_path / "me.jpg")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LATENTEDIT_QUALITY", "fast")
     text = (ROOT / "README.md").read_text().partition("## Five commands")[2]
     lines = text.partition("```sh\n")[2].partition("```")[0].splitlines()
@@ -276,7 +291,11 @@ def test_five_commands_of_the_readme(
 
 @pytest.mark.slow
 def test_your_photo(
-    tmp_path: Path, stand_in: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    stand_in: Path,
+    quick: None,
+    fresh_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copy(hopper(), tmp_path / "me.jpg")
     (tmp_path / "photos").mkdir()
@@ -291,9 +310,9 @@ def test_your_photo(
     lines = shell_lines("docs/photo.md")
     for line in lines:
         program, *words = shlex.split(line, comments=True)
-        if program == "torchrun":
-            short_search = ["--steps", "1", "--perceptual", "discriminator"]
-            type_in(line, tmp_path, *short_search, "--model", str(stand_in))
+        if program == "torchrun":  # tests/test_docs.py types another such line into a shell
+            assert words[:4] == ["--nproc-per-node", "2", "-m", "latentedit"]
+            assert by_two(lambda: main([*words[4:], "--steps", "1"])) == [0, 0]  # noqa: B023
             continue
         short = {
             "invert": [] if "--steps" in words else ["--steps", "2"],
@@ -321,7 +340,11 @@ def test_your_photo(
 
 @pytest.mark.slow
 def test_drag_points(
-    tmp_path: Path, stand_in: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    stand_in: Path,
+    quick: None,
+    fresh_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copy(hopper(), tmp_path / "me.jpg")
     mask = Image.new("L", (128, 128))
@@ -339,14 +362,17 @@ def test_drag_points(
 
 @pytest.mark.slow
 def test_ten_tasks(
-    tmp_path: Path, stand_in: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    stand_in: Path,
+    quick: None,
+    fresh_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     text = (ROOT / "docs" / "tasks.md").read_text()
     tasks = re.findall(r"^## (\d+)\..*?```\w+\n(.*?)```", text, re.M | re.S)
     assert [number for number, _ in tasks] == [str(number) for number in range(1, 11)]
     assert all(len([line for line in code.splitlines() if line]) <= 5 for _, code in tasks)
 
-    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     shutil.copy(hopper(), "me.jpg")
     made_pictures(tmp_path / "photos")
@@ -395,7 +421,11 @@ def test_ten_tasks(
 
 @pytest.mark.slow
 def test_find_your_own_direction(
-    tmp_path: Path, stand_in: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    stand_in: Path,
+    quick: None,
+    fresh_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LATENTEDIT_DIRECTIONS", str(tmp_path / "mine"))
     monkeypatch.chdir(tmp_path)

@@ -152,7 +152,7 @@ expected = plain_resample(x, torch.ones(1), (6, 5), one, layer)
 torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
 gradient = torch.randn_like(y)
 found = fused.gradients(gradient, y, layer, True)
-for one, other in zip(found, plain_gradients(gradient, y, layer, True)):
+for one, other in zip(found, plain_gradients(gradient, y, layer, True), strict=True):
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 found = fused.gradients(gradient, y, fused.Layer(slope=0.2), to_factors=False)
 torch.testing.assert_close(found.before, plain_gradients(gradient, y, layer).before)
@@ -165,6 +165,7 @@ words = philox((torch.arange(100, 500)[None], samples[:, None], *step), key).fla
 assert torch.equal(fused.random_words(stream, 403, 1030), words[:, 3:1033])
 found = fused.random_normal(stream, 403, 1030)
 torch.testing.assert_close(found, to_normal(words[:, 3:1033], torch.float32))
+print("all agree")
 """
 
 
@@ -176,7 +177,9 @@ def test_kernels_compute_what_is_asked_of_them() -> None:
         "TRITON_INTERPRET": "1",
         "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path]),
     }
-    subprocess.run([sys.executable, "-c", SCRIPT], check=True, env=environment)
+    line = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(line, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    assert done.stdout == "all agree\n"
 
 
 def test_a_filter_is_given_to_the_kernel_with_its_geometry(monkeypatch: pytest.MonkeyPatch) -> None:

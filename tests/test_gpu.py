@@ -135,6 +135,7 @@ def test_large_pictures_are_filtered_as_on_the_cpu(
     x = torch.randn(4, 64, 129, 129).contiguous(memory_format=layout)
     for up, down in ((1, 1), (2, 1), (1, 2)):
         y = upfirdn2d(x.cuda(), fir_taps([1, 3, 3, 1]).cuda(), up, down, (1, 2, 2, 1), 1.5)
+        assert y.is_cuda
         close(y, upfirdn2d(x, fir_taps([1, 3, 3, 1]), up, down, (1, 2, 2, 1), 1.5), 1e-5)
 
 

@@ -93,6 +93,23 @@ def watched(trainer: Trainer) -> Trainer:
     return trainer
 
 
+def weights(trainer: Trainer) -> dict[str, list[torch.Tensor]]:
+    """Copies of the parameters of all networks."""
+    names = ("g", "d", "g_ema")
+    return {
+        name: [p.detach().clone() for p in getattr(trainer, name).parameters()] for name in names
+    }
+
+
+def moved(trainer: Trainer, before: dict[str, list[torch.Tensor]]) -> set[str]:
+    """The networks with other parameters than ``before``."""
+    return {
+        name
+        for name, after in weights(trainer).items()
+        if not all(map(torch.equal, after, before[name]))
+    }
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -108,11 +125,14 @@ def test_a_step_stays_on_the_device(changes: dict[str, Any]) -> None:
     """The first of all steps has every pass; averages and augmentation follow the passes without a
     stop, too."""
     trainer = watched(Trainer(EVERYTHING.changed(batch=8, **changes), labelled()))
+    before = weights(trainer)
     trainer.step()
     with OnTheDevice():
         trainer._average()
         trainer._adapt()
     trainer.check_finite()
+    assert trainer.images_seen == 8
+    assert moved(trainer, before) == {"g", "d", "g_ema"}
 
 
 @pytest.mark.parametrize("architecture", ["orig", "skip"])
@@ -122,9 +142,12 @@ def test_a_step_of_other_networks_stays_on_the_device(architecture: str) -> None
         "architecture": "skip" if architecture == "orig" else "resnet",
     }
     discriminator = {**EVERYTHING.discriminator, "architecture": architecture}
-    watched(
+    trainer = watched(
         Trainer(EVERYTHING.changed(generator=generator, discriminator=discriminator), pictures())
-    ).step()
+    )
+    before = weights(trainer)
+    trainer.step()
+    assert moved(trainer, before) == {"g", "d", "g_ema"}
 
 
 class NoOptimizer:

@@ -344,10 +344,12 @@ def test_what_the_page_sends_is_no_traceback(number: Any) -> None:
     from latentedit.studio.web.app import Frame
 
     frame = object.__new__(Frame)
+    slid: list[tuple[str, float]] = []
     parts: dict[str, Any] = {
         "view": SimpleNamespace(seen=0),
         "session": SimpleNamespace(
-            intake=SimpleNamespace(photo=None), slide=lambda name, amount: None
+            intake=SimpleNamespace(photo=None),
+            slide=lambda name, amount: slid.append((name, amount)),
         ),
         "parts": {},
     }
@@ -356,3 +358,9 @@ def test_what_the_page_sends_is_no_traceback(number: Any) -> None:
     frame._did({"what": "slide", "number": 1, "name": "smile", "value": number})
     frame._did({"what": "face", "number": number})
     frame._did({"what": "crop", **dict.fromkeys(("x", "y", "side"), 10**400), "angle": number})
+    frame._did({"what": "slide", "number": 2, "name": "smile", "value": 0.5})
+    assert slid[-1] == ("smile", 0.5)
+    assert frame.view.seen == 2
+    # What is a number is for the session to refuse; what is none never gets there.
+    assert len(slid) == 1 + isinstance(number, float | int)
+    assert all(isinstance(amount, float) for _, amount in slid)

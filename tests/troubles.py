@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.campaign import Part, Place
 from tests.disturbances import Descriptors, Disk, Kills
-from tests.hostile_files import Files, damage, reading
+from tests.hostile_files import Files, damage, reading, undrawn
 from tests.odd_arguments import Arguments, base, commands
 from tests.specimens import KINDS
 from tests.watching import Outcome, command
@@ -43,7 +43,10 @@ def use_everything(place: Place) -> None:
             shutil.copyfile(place.good / kind.file, file)
             if not arguments and kind.read is None:
                 continue
-            outcome = command(place.filled(arguments, file)) if arguments else reading(kind, file)
+            with undrawn(kind):
+                outcome = (
+                    command(place.filled(arguments, file)) if arguments else reading(kind, file)
+                )
             if outcome != Outcome(None, "ok") and kind.file not in REFUSED:
                 wrong.append(f"{kind.file}: {' '.join(arguments)}: {outcome}")
     for path, found in commands():

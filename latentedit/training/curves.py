@@ -70,8 +70,19 @@ def save_curves(log: str | os.PathLike[str], path: str | os.PathLike[str]) -> No
     measures = {name: shown(name.removeprefix("metric/")) for name in metrics}
     panels = [*PANELS, *((called, {name: called}) for name, called in measures.items())]
     rows = -(-len(panels) // 3)
-    figure = Figure(figsize=(12, 2.8 * rows), layout="constrained")
+    height = 2.8 * rows
+    figure = Figure(figsize=(12, height))
     FigureCanvasAgg(figure)
+
+    # Margins in inches: to have them found, Matplotlib would draw everything twice.
+    figure.subplots_adjust(
+        left=0.6 / 12,
+        right=1 - 0.15 / 12,
+        bottom=0.5 / height,
+        top=1 - 0.3 / height,
+        wspace=0.2,
+        hspace=0.42,
+    )
     axes: Any = figure.subplots(rows, 3, squeeze=False)
 
     for axis, (title, lines) in zip(axes.flat, panels, strict=False):
