@@ -18,6 +18,7 @@ from PIL import Image
 from latentedit.directions import Direction, shipped
 from latentedit.directions.sigma import measure_sigma
 from latentedit.formats.load_model import load_model
+from latentedit.inversion.preconditioner import Curvature
 from latentedit.io import images
 from latentedit.io.files import write_bytes
 from latentedit.model.bundled import LATEST
@@ -69,6 +70,15 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of this test alone, with what is known of networks: the folder ``cache``."""
     monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
     return measured_once(tmp_path / "cache")
+
+
+@pytest.fixture
+def rough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Domains and curvatures are measured with a few pictures, of networks that no other test has;
+    they are kept in a cache of this test alone."""
+    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("latentedit.inversion.domain.SAMPLES", 8)
+    monkeypatch.setattr(Curvature.of.__func__, "__defaults__", (8,))  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")

@@ -332,6 +332,14 @@ def _address_space() -> int:
 
 def main(file: str, kind: str, folder: str, count: str) -> None:
     torch.set_num_threads(1)
+    print(json.dumps(outcomes(file, kind, folder, int(count))))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def outcomes(file: str, kind: str, folder: str, count: int) -> dict[str, Any]:
+    """What comes of ``count`` variants. Afterwards this process is watched, and has little
+    memory."""
     read, data = READERS[kind], Path(file).read_bytes()
     target = Path(folder) / f"mutated{Path(file).suffix}"
     read(Path(file))  # imports what it needs before the watch begins
@@ -364,7 +372,7 @@ def main(file: str, kind: str, folder: str, count: str) -> None:
     most = _address_space() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     whole = refused = 0
-    for number in range(int(count)):
+    for number in range(count):
         target.write_bytes(mutated(data, random.Random(number)))
         signal.alarm(WAIT)
         signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
@@ -388,9 +396,7 @@ def main(file: str, kind: str, folder: str, count: str) -> None:
             armed = False
             signal.alarm(0)
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    print(json.dumps({"read": whole, "refused": refused, "wrong": wrong}))
-    sys.stdout.flush()
-    os._exit(0)
+    return {"read": whole, "refused": refused, "wrong": wrong}
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_backbone_in_the_cache_is_what_would_be_used(tmp_path: Path) -> None:
     assert estimate_cost(model, torch.device("cpu")).perceptual == "lpips"
 
 
-def test_told_before_a_long_search(tmp_path: Path) -> None:
+def test_told_before_a_long_search(tmp_path: Path, rough: None) -> None:
     sizes = {"resolution": 256, "channel_base": 512, "channel_max": 4}
     save_model(
         tmp_path / "large.safetensors", Model(tiny_generator(**sizes), tiny_discriminator(**sizes))

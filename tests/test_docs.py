@@ -24,7 +24,6 @@ from latentedit.formats.load_model import load_generator, load_model
 from latentedit.formats.nvidia_writer import save_nvidia
 from latentedit.formats.rosinality import save_rosinality
 from latentedit.inversion.options import STEPS
-from latentedit.inversion.preconditioner import Curvature
 from latentedit.inversion.quality import QUALITIES
 from latentedit.metrics import Judge, save_judge
 from latentedit.model.model import Model
@@ -148,15 +147,6 @@ def type_in(line: str, folder: Path, *more: str) -> None:
 
 
 @pytest.fixture
-def rough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Domains and curvatures are measured with a few pictures, for networks that only this page
-    has; and few pictures of a training run are drawn."""
-    monkeypatch.setattr("latentedit.inversion.domain.SAMPLES", 8)
-    monkeypatch.setattr(Curvature.of.__func__, "__defaults__", (8,))  # type: ignore[attr-defined]
-    monkeypatch.setattr("latentedit.training.loop.GRID", (2, 4))
-
-
-@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches of a few steps, whatever quality they are asked for, with one distance, and few
     pictures of a training run.
@@ -240,7 +230,7 @@ def test_bring_your_own_network(
         f"batch = 4\n[generator]\n{widths}{mapping}[discriminator]\n{widths}"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("latentedit.training.loop.GRID", (2, 4))
     lines = shell_lines("docs/networks.md")
     for line in lines:  # in this process, as starting one for each takes longer than the work
         program, *words = shlex.split(line, comments=True)
