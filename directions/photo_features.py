@@ -33,7 +33,7 @@ HALVED = 128
 BATCH = 16
 """Images that are seen at once."""
 ROWS = 256
-"""Rows of the cache that are read at once."""
+"""Images whose features are handed over at once."""
 FORMAT = "latentedit-features"
 VERSION = 1
 LEVELS = 255
@@ -178,6 +178,7 @@ class RandomFeatures:
             return
 
         kept = []
+        waiting: list[Array] = []
         small = self._shape[0] * self._shape[1] <= MOST_KEPT
         for seen in in_threads(
             lambda w: _seen(self._discriminator, _rendered(self._generator, w), self._view),
@@ -186,8 +187,14 @@ class RandomFeatures:
         ):
             if small:
                 kept.append(seen.astype(np.float16))
-            yield seen
             done(len(seen))
+            # What follows uses all threads, for which a batch is too little.
+            waiting.append(seen)
+            if sum(map(len, waiting)) >= ROWS:
+                yield np.concatenate(waiting)
+                waiting = []
+        if waiting:
+            yield np.concatenate(waiting)
 
         found = np.concatenate(kept) if small else None
         if found is not None and np.isfinite(found).all():

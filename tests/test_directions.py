@@ -200,6 +200,7 @@ def test_pooled_features_random_images_are_kept(
 ) -> None:
     """And what is not what the file's name says, or damaged, is measured anew."""
     monkeypatch.setenv("LATENTEDIT_CACHE", str(tmp_path))
+    monkeypatch.setattr("latentedit.directions.photo_features.ROWS", 16)
     discriminator, w = tiny_discriminator(), sample_w(GENERATOR, 40, seed=3)
 
     def seen() -> tuple[bool, np.ndarray]:
