@@ -8,7 +8,8 @@ demo: $(VENV)/.installed
 	$(BIN)/latentedit demo --out demo
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist worksteal
+	# Some machines forbid compiled files, so that every one of hundreds of processes would compile the package anew.
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
