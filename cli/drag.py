@@ -3,6 +3,7 @@
 import json
 from contextlib import closing
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,8 @@ FRAMES = 48
     type=click.IntRange(1, MOST),
     default=100,
     show_default=True,
-    help="Steps at most; the search ends when every point is within 2 pixels of its target.",
+    help="Steps at most; the search ends when every point is within 2 pixels of its target, or"
+    " when 25 steps brought them no nearer.",
 )
 @click.option(
     "--layers",
@@ -143,7 +145,7 @@ def drag(
     from latentedit.formats.load_latent import load_latent
     from latentedit.io.images import check_picture, save_image
     from latentedit.io.video import ENDINGS, save_video
-    from latentedit.latent.dragging import DragOptions, drag_steps, finished, read_mask
+    from latentedit.latent.dragging import DragOptions, drag_steps, finished, nearer, read_mask
     from latentedit.latent.latent_file import save_latent
 
     handles = _handles(starts, targets)
@@ -188,7 +190,9 @@ def drag(
             interrupted = bool(way)
             if not interrupted:
                 raise
-    result = finished(found, handles, way[-1])
+    best = reduce(nearer, way[1:], way[0])
+    way = way[: best.number + 1]
+    result = finished(found, handles, best)
     image = result.latent.render(generator)
     save_image(image, image_file)
     save_latent(latent_file, result.latent)
@@ -257,7 +261,8 @@ def _report(result: "Drag", handles: "list[Handle]", files: list[Path], as_json:
         say(f"{ends}: {distance:.1f} pixels from the target after {result.steps} steps")
     if not result.arrived:
         log.remark(
-            "not all points arrived; more --steps, nearer targets, or more white in --mask may help"
+            "not all points arrived: this is the nearest step. The model may know no such face."
+            " Nearer targets, more white in --mask, or more --steps may help"
         )
     for file in files:
         say_written(file)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from latentedit.errors import ArgumentError
 from latentedit.io.images import to_pil
-from latentedit.latent.dragging import DragOptions, DragStep, Handle, drag_steps, finished
+from latentedit.latent.dragging import DragOptions, DragStep, Handle, drag_steps, finished, nearer
 from latentedit.latent.latent_file import Latent
 from latentedit.latent.w_statistics import WStatistics
 from latentedit.model.bundled import bundled_with
@@ -84,10 +84,10 @@ class Dragging:
             moves = drag_steps(
                 session.model.generator, latent, handles, options, mask, self._statistics
             )
-            last = self._watched(latent, moves)
-            if last is None or session.closed:
+            best = self._watched(latent, moves)
+            if best is None or session.closed:
                 return None
-            result = finished(latent, handles, last)
+            result = finished(latent, handles, best)
             self.command = self._command(face, handles, mask, steps)
             made = session.show(result.latent, face.name, f"{face.name}, dragged", photo=face.photo)
         finally:
@@ -95,22 +95,29 @@ class Dragging:
         return made
 
     def _watched(self, latent: Latent, moves: Any) -> DragStep | None:
-        """Return the last step of ``moves``, and show the image of some on the way."""
+        """Return the best step of ``moves``, and show the image of some on the way and of that
+        one."""
         session = self.session
-        last: DragStep | None = None
+        best: DragStep | None = None
         shown = 0.0
         with closing(moves):
             for step in moves:
-                last = step
+                best = nearer(best, step)
                 now = time.monotonic()
                 if now - shown >= SHOW or step.arrived or step.number == step.total:
                     shown = now
-                    image = as_jpeg(session.render(replace(latent, ws=step.ws)))
-                    self.progress = Progress(image, step)
-                    session.tell("drag")
+                    self._show(latent, step)
                 if self._stop.is_set() or session.closed:
                     break
-        return last
+        shown_last = self.progress.step if self.progress is not None else None
+        if best is not None and best is not shown_last and not session.closed:
+            self._show(latent, best)
+        return best
+
+    def _show(self, latent: Latent, step: DragStep) -> None:
+        image = as_jpeg(self.session.render(replace(latent, ws=step.ws)))
+        self.progress = Progress(image, step)
+        self.session.tell("drag")
 
     def _command(
         self, face: OpenFace, handles: Sequence[Handle], mask: Tensor | None, steps: int

@@ -19,6 +19,7 @@ from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_generator, load_model
 from latentedit.io.images import note_of
 from latentedit.latent.dragging import (
+    PATIENCE,
     Drag,
     DragOptions,
     DragStep,
@@ -143,6 +144,27 @@ def test_a_drag_ends_where_its_points_arrive_or_its_steps_end() -> None:
     assert torch.equal(none.latent.ws, latent.ws)
 
 
+def test_a_drag_that_gets_no_nearer_ends() -> None:
+    generator = small()
+    still = DragOptions(learning_rate=0.0)
+    steps = list(drag_steps(generator, random_latent(generator), [Handle((4, 4), (28, 28))], still))
+    assert [step.number for step in steps] == list(range(PATIENCE + 1))
+    assert not steps[-1].arrived
+
+
+def test_of_a_drag_that_wanders_the_nearest_step_is_kept() -> None:
+    generator = small()
+    latent = random_latent(generator)
+    handles = [Handle((4, 4), (28, 28)), Handle((20, 8), (20, 8))]
+    options = DragOptions(steps=12, learning_rate=2.0)
+    steps = list(drag_steps(generator, latent, handles, options))
+    least = min(step.farthest for step in steps)
+    assert steps[-1].farthest > least  # else this shows nothing
+    kept = drag(generator, latent, handles, options)
+    assert max(kept.distances) == least
+    assert torch.equal(kept.latent.ws, steps[kept.steps].ws)
+
+
 def test_the_same_drag_twice_is_the_same() -> None:
     generator = small()
     latent = random_latent(generator)
@@ -234,10 +256,12 @@ def test_noise_offsets_and_tuning_are_in_the_features() -> None:
 def test_every_kind_of_network(kind: str) -> None:
     generator = small(kind)
     latent = random_latent(generator)
-    result = drag(generator, latent, [Handle((10, 12), (18, 12))], DragOptions(steps=2))
-    assert not torch.equal(result.latent.ws, latent.ws)
+    handles = [Handle((10, 12), (18, 12))]
+    # The last step: `drag` keeps the start where two steps brought the point no nearer.
+    *_, step = drag_steps(generator, latent, handles, DragOptions(steps=2))
+    assert not torch.equal(step.ws, latent.ws)
     if kind == "stylegan3":  # whose first w would shift the whole image
-        assert torch.equal(result.latent.ws[:, 0], latent.ws[:, 0])
+        assert torch.equal(step.ws[:, 0], latent.ws[:, 0])
 
 
 def test_an_image_that_is_not_square() -> None:

@@ -33,6 +33,9 @@ from latentedit.networks.stylegan3 import AliasFreeSynthesis
 
 WITHIN = 2.0
 """Distance in pixels from its target at which a handle has arrived."""
+PATIENCE = 25
+"""A drag ends after this many steps that brought its points no nearer: the network knows no such
+image, and further steps would only change the face."""
 MOST_STEPS = 10_000_000
 MOST_HANDLES = 100
 LAYERS = 6
@@ -120,7 +123,12 @@ class DragStep:
     @property
     def arrived(self) -> bool:
         """Whether all handles are within 2 pixels of their targets."""
-        return max(self.distances) <= WITHIN
+        return self.farthest <= WITHIN
+
+    @property
+    def farthest(self) -> float:
+        """How far the farthest handle is from its target, in pixels."""
+        return max(self.distances)
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,7 @@ class Drag:
     distances: tuple[float, ...]
     """How far they are from their targets, in pixels."""
     steps: int
+    """Number of the step that is kept: of all, the one whose farthest handle was nearest."""
     arrived: bool
     """Whether all handles are within 2 pixels of their targets."""
 
@@ -161,17 +170,17 @@ def drag(
         Error: handles outside the image, a mask of another size, one that holds a handle, or a
             latent of another generator.
     """
-    last: DragStep | None = None
+    best: DragStep | None = None
     try:
         for step in drag_steps(generator, latent, handles, options, mask):
-            last = step
+            best = nearer(best, step)
             if on_step is not None:
                 on_step(step)
     except KeyboardInterrupt:
-        if last is None:
+        if best is None:
             raise
-    assert last is not None
-    return finished(latent, handles, last)
+    assert best is not None
+    return finished(latent, handles, best)
 
 
 def drag_steps(
@@ -182,9 +191,11 @@ def drag_steps(
     mask: Tensor | None = None,
     statistics: WStatistics | None = None,
 ) -> abc.Generator[DragStep, None, None]:
-    """Yield the start and every step of a drag, until all handles arrive or the steps are done.
+    """Yield the start and every step of a drag, until all handles arrive, 25 steps bring the
+    farthest no nearer, or the steps are done.
 
-    Whoever takes no further step has ended the drag; `finished` makes the latent of a step.
+    `nearer` says which step to keep. Whoever takes no further step has ended the drag; `finished`
+    makes the latent of a step.
 
     Args:
         statistics: of the generator's w, if they are known already.
@@ -196,15 +207,25 @@ def drag_steps(
     check_handles(handles, generator.image_size, mask)
     latent.check_shapes(generator)
     search = _Search(generator, latent, handles, options, mask, statistics)
-    step = search.state(0)
+    step = best = search.state(0)
     yield step
     for number in range(1, options.steps + 1):
-        if step.arrived:
+        if step.arrived or number > best.number + PATIENCE:
             return
         search.move()
         search.track()
         step = search.state(number)
+        if step.farthest < best.farthest:
+            best = step
         yield step
+
+
+def nearer(best: DragStep | None, step: DragStep) -> DragStep:
+    """Return the step whose farthest handle is nearer to its target; ``step`` if both are alike.
+
+    A drag that does not arrive may wander, so its last step need not be its best one.
+    """
+    return step if best is None or step.farthest <= best.farthest else best
 
 
 def finished(latent: Latent, handles: Sequence[Handle], step: DragStep) -> Drag:
