@@ -508,7 +508,7 @@ def test_for_everyone(server: Served, scheme: str, width: int) -> None:
         person = Person(context, server.address)
         person.begins()
         page = person.page
-        for mode in ("edit", "faces", "mix", "grid", "paste", "discover"):
+        for mode in ("edit", "drag", "faces", "mix", "grid", "paste", "discover"):
             person.mode(mode)
             person.expect(page.locator(f"nav button[data-mode={mode}]")).to_have_attribute(
                 "aria-current", "page"
@@ -519,6 +519,51 @@ def test_for_everyone(server: Served, scheme: str, width: int) -> None:
             assert page.evaluate("document.documentElement.scrollWidth") <= width, mode
         page.get_by_role("button", name="Keys (?)").click()
         assert page.evaluate(CONTRAST) == []
+
+
+def test_points_are_dragged_by_mouse_and_by_key(server: Served) -> None:
+    with browser() as context:
+        person = Person(context, server.address)
+        person.begins()
+        page, expect = person.page, person.expect
+        person.mode("drag")
+        field = page.locator("#drag")
+        expect(page.locator("#drag-image")).to_have_attribute("src", re.compile("^data:"))
+        page.wait_for_function("document.querySelector('#drag-mask').width === 16")
+        before = page.locator("#drag-image").get_attribute("src")
+        expect(page.locator("#drag-go")).to_be_disabled()
+
+        box = field.bounding_box()
+        assert box is not None
+
+        def at(x: float, y: float) -> tuple[float, float]:
+            return box["x"] + (x + 0.5) / 16 * box["width"], box["y"] + (y + 0.5) / 16 * box[
+                "height"
+            ]
+
+        page.mouse.click(*at(4, 4))
+        page.mouse.click(*at(10, 4))
+        field.focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+        pairs = page.evaluate("studio.drag.pairs.map((pair) => [...pair.from, ...pair.to])")
+        assert pairs == [pytest.approx([4, 4, 10, 4], abs=0.2), [9, 8, 9, 8]]
+        page.get_by_text("Rectangle", exact=True).click()
+        page.mouse.move(*at(1, 1))
+        page.mouse.down()
+        page.mouse.move(*at(14, 10))
+        page.mouse.up()
+        expect(page.locator("#drag-mask")).to_have_class("on")
+
+        page.locator("#drag-go").click()
+        person.sees("pixels left:")
+        command = page.locator("#drag-command").input_value()
+        assert "--mask" in command
+        assert "--from 9,8 --to 9,8" in command
+        person.press("Undo (Ctrl+Z)")
+        expect(page.locator("#drag-image")).to_have_attribute("src", before)
+        assert person.problems == []
 
 
 def test_everything_is_reached_by_tab_and_focus_is_seen(server: Served) -> None:
