@@ -191,6 +191,7 @@ def drag(
             if not interrupted:
                 raise
     best = reduce(nearer, way[1:], way[0])
+    more_may_help = way[-1].number == steps
     way = way[: best.number + 1]
     result = finished(found, handles, best)
     image = result.latent.render(generator)
@@ -205,6 +206,7 @@ def drag(
         handles,
         [image_file, latent_file, *([Path(gif)] if gif is not None else [])],
         as_json,
+        more_may_help,
     )
     if interrupted:
         raise Interrupted("interrupted; what was reached is written")
@@ -237,7 +239,13 @@ def _free_place(source: Path) -> Path:
         number += 1
 
 
-def _report(result: "Drag", handles: "list[Handle]", files: list[Path], as_json: bool) -> None:
+def _report(
+    result: "Drag",
+    handles: "list[Handle]",
+    files: list[Path],
+    as_json: bool,
+    more_may_help: bool,
+) -> None:
     if as_json:
         points = zip(handles, result.points, result.distances, strict=True)
         facts = {
@@ -261,8 +269,9 @@ def _report(result: "Drag", handles: "list[Handle]", files: list[Path], as_json:
         say(f"{ends}: {distance:.1f} pixels from the target after {result.steps} steps")
     if not result.arrived:
         log.remark(
-            "not all points arrived: this is the nearest step. The model may know no such face."
-            " Nearer targets, more white in --mask, or more --steps may help"
+            "not all points arrived: this is the nearest step. The model may know no such image."
+            " Nearer targets or more white in --mask may help"
+            + (", and so may more --steps" if more_may_help else "")
         )
     for file in files:
         say_written(file)

@@ -369,6 +369,7 @@ def test_the_command_says_how_near_it_came_and_replaces_nothing(me: Path, tiny_f
     assert "2,3 to 13,14: " in first.stdout
     assert "pixels from the target after 1 steps" in first.stdout
     assert "not all points arrived" in first.stderr
+    assert "more --steps" in first.stderr
     kept = me.with_name("me-dragged.png").read_bytes()
     works(*words)
     assert me.with_name("me-dragged.png").read_bytes() == kept
