@@ -5,6 +5,7 @@ import functools
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from latentedit.cli.early import check_inputs
 from latentedit.cli.groups import Forgiving
 from latentedit.errors import Error, Interrupted, as_option, printable, spelling
 from latentedit.io import outputs
-from latentedit.runtime.loading import load_torch
+from latentedit.runtime.loading import end_at_once, load_torch
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it to programs that SIGINT ended."""
@@ -182,5 +183,19 @@ def wait_passively() -> None:
         os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
+def run(name: str | None = None) -> None:
+    """Run the command as the work of this process, and end it.
+
+    Args:
+        name: what usage lines call it; None for the name of the script.
+    """
+    try:
+        main(prog_name=name)
+    except SystemExit as ended:
+        if isinstance(ended.code, int) and "torch" in sys.modules:
+            end_at_once(ended.code)
+        raise
+
+
 if __name__ == "__main__":
-    main(prog_name="latentedit")
+    run("latentedit")

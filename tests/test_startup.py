@@ -139,3 +139,48 @@ def described(text: str) -> PngImagePlugin.PngInfo:
     facts = PngImagePlugin.PngInfo()
     facts.add_text("Description", text)
     return facts
+
+
+ENDING = """
+import atexit, sys, threading, time
+from latentedit.runtime.loading import end_at_once
+
+class Kept:
+    def __del__(self):
+        print("taken apart")
+
+kept = Kept()
+atexit.register(lambda: print("at exit"))
+if "thread" in sys.argv:
+    event = threading.Event()
+    atexit.register(event.set)
+    threading.Thread(target=lambda: (event.wait(0.1), print("waited for"))).start()
+print("written", end="")
+end_at_once(3)
+print(", by the interpreter")
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["thread"]])
+def test_a_process_ends_with_everything_but_taking_itself_apart(words: list[str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", ENDING, *words], capture_output=True, text=True, check=False
+    )
+    assert not result.stderr
+    if words:
+        assert result.returncode == 0
+        assert result.stdout.startswith("written, by the interpreter\n")
+        assert {"waited for", "at exit"} < set(result.stdout.splitlines())
+    else:
+        assert result.returncode == 3
+        assert result.stdout == "writtenat exit\n"
+
+
+@pytest.mark.parametrize(("words", "status"), [(["model", "info", "faces128"], 0), (["edit"], 2)])
+def test_the_command_keeps_its_status_and_output(words: list[str], status: int) -> None:
+    code = "import torch; from latentedit.cli.main import run; run('latentedit')"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == status
+    assert ("fingerprint" in result.stdout) if status == 0 else ("Usage: latentedit" in result.stderr)

@@ -1,7 +1,10 @@
-"""Loading torch quickly."""
+"""Loading torch quickly, and leaving it quickly."""
 
+import atexit
 import gc
+import os
 import sys
+import threading
 
 
 def load_torch() -> None:
@@ -21,3 +24,20 @@ def load_torch() -> None:
         if enabled:
             gc.enable()
     gc.freeze()
+
+
+def end_at_once(status: int) -> None:
+    """End the process as the interpreter would, but do not take torch apart, which takes 0.3 s.
+
+    Returns where that would leave something out: threads that are waited for, or output that
+    cannot be written, which the interpreter reports.
+    """
+    if any(not thread.daemon for thread in threading.enumerate()[1:]):
+        return
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+    os._exit(status)
