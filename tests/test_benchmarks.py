@@ -1,8 +1,10 @@
 """The benchmark of speed counts what it says it counts, and prints its table."""
 
 import json
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,54 +34,48 @@ def test_convolutions_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recorder.bare() > 0
 
 
-def test_a_table_and_what_it_is_compared_with(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(FOLDER / "speed.py"),
-        "help",
-        "--json",
-        str(tmp_path / "now.json"),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+@pytest.fixture
+def ran(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[str, str]]:
+    """Run a benchmark in this process, as a shell would; its output and its errors."""
+
+    def run(script: str, *words: object) -> tuple[str, str]:
+        monkeypatch.syspath_prepend(str(FOLDER))
+        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+        with suppress(SystemExit):
+            runpy.run_path(str(FOLDER / script), run_name="__main__")
+        said = capsys.readouterr()
+        return said.out, said.err
+
+    return run
+
+
+def test_a_table_and_what_it_is_compared_with(
+    tmp_path: Path, ran: Callable[..., tuple[str, str]]
+) -> None:
+    words = ["speed.py", "help", "--json", tmp_path / "now.json"]
+    ran(*words)
     found = json.loads((tmp_path / "now.json").read_text())
     assert {"processor", "cores", "python", "torch", "threads"} <= found["machine"].keys()
     (row,) = found["rows"]
     assert (row["case"], row["limit"]) == ("help", 0.3)
-    result = subprocess.run(
-        [*command, "--against", str(tmp_path / "now.json")],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert f"was {row['seconds']:.3f}" in result.stdout
-    unknown = subprocess.run([*command[:2], "nothing"], capture_output=True, text=True)
-    assert "no case begins with nothing" in unknown.stderr
+    output, _ = ran(*words, "--against", tmp_path / "now.json")
+    assert f"was {row['seconds']:.3f}" in output
+    assert "no case begins with nothing" in ran("speed.py", "nothing")[1]
 
 
-def test_the_benchmark_of_gpus_runs_through_on_a_cpu(tmp_path: Path) -> None:
+def test_the_benchmark_of_gpus_runs_through_on_a_cpu(
+    tmp_path: Path, ran: Callable[..., tuple[str, str]]
+) -> None:
     """Every kind of case with narrow networks; on a GPU it has to work at once."""
-    command = [
-        sys.executable,
-        str(FOLDER / "gpu.py"),
-        "--device",
-        "cpu",
-        "--wide",
-        "4",
-        "--rounds",
-        "1",
-        "--steps",
-        "3",
-    ]
+    words = ["--device", "cpu", "--wide", "4", "--rounds", "1", "--steps", "3"]
     cases = ["render-16-2", "train-16-4", "invert-16"]
-    result = subprocess.run(
-        [*command, *cases, "--json", str(tmp_path / "gpu.json")],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    output, _ = ran("gpu.py", *words, *cases, "--json", tmp_path / "gpu.json", "--profile")
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     assert [row["case"] for row in rows] == cases
-    assert "failed" not in result.stdout, result.stdout
+    assert "failed" not in output, output
     assert all(value > 0 for row in rows for value in row["milliseconds"].values())
-    unknown = subprocess.run([*command, "nothing"], capture_output=True, text=True)
-    assert "no case begins with nothing" in unknown.stderr
+    for name in ("main", "path", "r1"):
+        assert f"train-16-4, {name} pass: " in output
+    assert "no case begins with nothing" in ran("gpu.py", *words, "nothing")[1]

@@ -183,4 +183,6 @@ def test_the_command_keeps_its_status_and_output(words: list[str], status: int) 
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
     )
     assert result.returncode == status
-    assert ("fingerprint" in result.stdout) if status == 0 else ("Usage: latentedit" in result.stderr)
+    assert (
+        ("fingerprint" in result.stdout) if status == 0 else ("Usage: latentedit" in result.stderr)
+    )
