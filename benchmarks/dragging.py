@@ -3,12 +3,13 @@
     PYTHONPATH=recipes python benchmarks/dragging.py ../shared/data/portraits --out docs
 
 Inverts portraits of the London set (held out, neutral) as `latentedit invert` does, and drags two
-things with the options of the command: the lower lip down, while the upper one and everything
-outside a mask around the mouth are held, and the nose aside. Prints for both how far the handles
-end from their targets, as the drag sees it and as dlib's landmarks do (which it never asks), how
-much the mouth opened or the head turned and how much was wanted, in distances between the eyes,
-dlib's distance between the faces before and after, and the share of broken images, before the drag
-too: dlib finds no face, or the discriminator scores it below 99 % of random faces.
+things as the command does: the lower lip down, while the upper one is held, and the nose aside.
+Prints for both how far the handles end from their targets, as the drag sees it and as dlib's
+landmarks do, how much the mouth opened or the head turned and how much was wanted, in distances
+between the eyes, dlib's distance between the faces before and after, and the share of broken
+images, before the drag too: dlib finds no face, or the discriminator scores it below 99 % of random
+faces. A drag by landmarks asks dlib too; --by features does not, and holds what lies outside a mask
+around the mouth.
 Options and targets were chosen on training people and random faces. Inversions are kept in runs/.
 """
 
@@ -18,6 +19,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,16 @@ from portrait_judge import SAME_PERSON, Faces, enlarged, measures_of
 from torch import Tensor
 
 from latentedit.cli.common import progress_bar
+from latentedit.directions.face_drag import Guide, face_drag, guide_for
 from latentedit.formats.load_model import load_model
 from latentedit.inversion.options import InversionOptions
 from latentedit.inversion.projector import Projector
 from latentedit.io.images import load_image, save_image, to_pil, to_tensor
-from latentedit.latent.dragging import Drag, DragOptions, Handle, drag
+from latentedit.latent.dragging import Drag, DragOptions, Handle, drag, finished, nearer
 from latentedit.latent.latent_file import Latent
 from latentedit.model.model import Model
 from latentedit.networks.fingerprint import fingerprint
+from latentedit.networks.generator import Generator
 
 Array = NDArray[np.float64]
 SIDE = 128
@@ -177,8 +181,30 @@ class Dragged:
     figures: dict[str, float]
 
 
+def by_command(
+    generator: Generator,
+    latent: Latent,
+    handles: Sequence[Handle],
+    options: DragOptions,
+    mask: Tensor | None,
+    guide: Guide | None,
+) -> Drag:
+    """What `latentedit drag` does: by landmarks if there is a guide, else by features."""
+    moves = None if guide is None else face_drag(generator, latent, handles, guide)
+    if moves is None:
+        return drag(generator, latent, handles, options, mask=mask)
+    way = list(moves)
+    return finished(latent, handles, reduce(nearer, way[1:], way[0]))
+
+
 def dragged(
-    task: Task, number: int, latent: Latent, model: Model, faces: Faces, options: DragOptions
+    task: Task,
+    number: int,
+    latent: Latent,
+    model: Model,
+    faces: Faces,
+    options: DragOptions,
+    guide: Guide | None,
 ) -> Dragged | None:
     """Drag the face of ``latent``; None where dlib finds no face to begin with."""
     generator = model.generator
@@ -187,9 +213,9 @@ def dragged(
     if np.isnan(was.points).any():
         return None
     handles = task.handles(was, number)
-    mask = None if task.mask is None else task.mask(was)
+    mask = None if task.mask is None or guide is not None else task.mask(was)
     began = time.process_time()
-    result = drag(generator, latent, handles, options, mask=mask)
+    result = by_command(generator, latent, handles, options, mask, guide)
     seconds = time.process_time() - began
     after = result.latent.render(generator)
     now = looked_at(faces, after)
@@ -285,6 +311,7 @@ def main() -> None:
     parser.add_argument("--model", default="faces128")
     parser.add_argument("--people", type=int, default=12)
     parser.add_argument("--steps", type=int, default=DragOptions().steps)
+    parser.add_argument("--by", choices=("landmarks", "features"), default="landmarks")
     parser.add_argument("--out", type=Path, help="folder for dragging.json and dragging.jpg")
     chosen = parser.parse_args()
 
@@ -292,12 +319,13 @@ def main() -> None:
     faces = Faces()
     options = replace(DragOptions(), steps=chosen.steps)
     _, latents = inverted(chosen.data, model, chosen.people, Path("runs") / "dragging.pt")
+    guide = guide_for(model.generator) if chosen.by == "landmarks" else None
     results: dict[str, list[Dragged]] = {}
     for task in TASKS:
         found = []
         with progress_bar(len(latents), task.name, "person") as bar:
             for number, latent in enumerate(latents):
-                one = dragged(task, number, latent, model, faces, options)
+                one = dragged(task, number, latent, model, faces, options, guide)
                 if one is not None:
                     found.append(one)
                 bar.update(1)

@@ -27,7 +27,11 @@ from latentedit.errors import ArgumentError, Interrupted
 from latentedit.io import outputs
 
 if TYPE_CHECKING:
-    from latentedit.latent.dragging import Drag, Handle
+    from collections import abc
+
+    from latentedit.latent.dragging import Drag, DragStep, Handle
+    from latentedit.latent.latent_file import Latent
+    from latentedit.networks.generator import Generator
 
 FRAMES = 48
 """Images of a video at most; drawing all of a long drag would take longer than the drag."""
@@ -66,6 +70,15 @@ FRAMES = 48
     show_default=True,
     help="Steps at most; the search ends when every point is within 2 pixels of its target, or"
     " when 25 steps brought them no nearer.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["auto", "landmarks", "features"]),
+    default="auto",
+    show_default=True,
+    help="What is followed: landmarks of the face, moved by the sliders of the model, or features"
+    " of the network. auto follows landmarks where all points are on a face and no mask, layers,"
+    " weight or radius is given.",
 )
 @click.option(
     "--layers",
@@ -118,6 +131,7 @@ def drag(
     targets: tuple[str, ...],
     mask: str | None,
     steps: int,
+    by: str,
     layers: str | None,
     mask_weight: float,
     prior_weight: float,
@@ -132,21 +146,26 @@ def drag(
     """Move points of the image of LATENT to other places: drag the nose aside, and the
     head turns.
 
-    It writes the image, and a latent file for further edits. The search changes w in the first
-    layers, which set shape and pose, until every point is within 2 pixels of its target (DragGAN,
-    Pan et al. 2023). Noise maps, a tuned generator and style offsets of LATENT are kept. Ctrl-C
-    ends the search and writes what was reached.
+    It writes the image, and a latent file for further edits. Points on a face follow its landmarks
+    (pip install "latentedit[faces]"), and the sliders of the model bring them to their targets.
+    Otherwise, the search changes w in the first layers, which set shape and pose, until every point
+    is within 2 pixels of its target (DragGAN, Pan et al. 2023). Noise maps, a tuned generator and
+    style offsets of LATENT are kept. Ctrl-C ends the search and writes what was reached.
 
     \b
     Example:
       latentedit drag latents/me.safetensors --from 64,78 --to 72,78 --out turned.png
+      latentedit drag latents/me.safetensors --from 64,101 --to 64,106 --from 64,92 --to 64,92
+          --out open-mouth.png
       latentedit drag latents/me.safetensors --from 64,78 --to 74,78 --mask face.png --gif way.gif
     """
+    from latentedit.directions.face_drag import goes_by_landmarks
     from latentedit.formats.load_latent import load_latent
     from latentedit.io.images import check_picture, save_image
     from latentedit.io.video import ENDINGS, save_video
     from latentedit.latent.dragging import DragOptions, drag_steps, finished, nearer, read_mask
     from latentedit.latent.latent_file import save_latent
+    from latentedit.photo.landmarks import EXTRA
 
     handles = _handles(starts, targets)
     options = DragOptions(
@@ -175,15 +194,25 @@ def drag(
     model = model_for(found, model_name, device, force)
     generator = model.generator
     held = None if mask is None else read_mask(mask, generator.image_size)
-    way = []
-    with (
-        closing(drag_steps(generator, found, handles, options, held)) as moves,
-        progress_bar(steps, "dragging") as bar,
-    ):
+    if by == "landmarks" and not goes_by_landmarks(options, held):
+        raise ArgumentError("--by landmarks takes no mask, layers, weight or radius")
+    moves = None
+    if by != "features" and goes_by_landmarks(options, held):
+        moves = _by_landmarks(generator, found, handles, steps)
+    if by == "landmarks" and moves is None:
+        raise ArgumentError(
+            "--by landmarks needs points on a face, sliders of the model, and as many --steps as"
+            f" these take; and {EXTRA}"
+        )
+    followed = "features" if moves is None else "landmarks"
+    moves = moves or drag_steps(generator, found, handles, options, held)
+    way: list[DragStep] = []
+    with closing(moves), progress_bar(None, "dragging") as bar:
         interrupted = False
         try:
             for step in moves:
                 way.append(step)
+                bar.total = step.total
                 bar.update(step.number - bar.n)
                 bar.set_postfix_str(f"{max(step.distances):.1f} px left", refresh=False)
         except KeyboardInterrupt:
@@ -191,7 +220,7 @@ def drag(
             if not interrupted:
                 raise
     best = reduce(nearer, way[1:], way[0])
-    more_may_help = way[-1].number == steps
+    more_may_help = followed == "features" and way[-1].number == steps
     way = way[: best.number + 1]
     result = finished(found, handles, best)
     image = result.latent.render(generator)
@@ -207,9 +236,20 @@ def drag(
         [image_file, latent_file, *([Path(gif)] if gif is not None else [])],
         as_json,
         more_may_help,
+        followed,
     )
     if interrupted:
         raise Interrupted("interrupted; what was reached is written")
+
+
+def _by_landmarks(
+    generator: "Generator", latent: "Latent", handles: "list[Handle]", steps: int
+) -> "abc.Generator[DragStep, None, None] | None":
+    """Return the steps of a drag that follows the landmarks of a face; None where it cannot."""
+    from latentedit.directions.face_drag import face_drag, guide_for
+
+    guide = guide_for(generator)
+    return None if guide is None else face_drag(generator, latent, handles, guide, steps)
 
 
 def _handles(starts: tuple[str, ...], targets: tuple[str, ...]) -> "list[Handle]":
@@ -245,12 +285,14 @@ def _report(
     files: list[Path],
     as_json: bool,
     more_may_help: bool,
+    followed: str,
 ) -> None:
     if as_json:
         points = zip(handles, result.points, result.distances, strict=True)
         facts = {
             "steps": result.steps,
             "arrived": result.arrived,
+            "followed": followed,
             "handles": [
                 {
                     "from": handle.start,
@@ -267,6 +309,7 @@ def _report(
     for handle, distance in zip(handles, result.distances, strict=True):
         ends = " to ".join(f"{x:g},{y:g}" for x, y in (handle.start, handle.target))
         say(f"{ends}: {distance:.1f} pixels from the target after {result.steps} steps")
+    log.remark(f"followed: {followed}")
     if not result.arrived:
         log.remark(
             "not all points arrived: this is the nearest step. The model may know no such image."

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentedit.directions.face_drag import face_drag, goes_by_landmarks, guide_for
 from latentedit.errors import ArgumentError
 from latentedit.io.images import to_pil
 from latentedit.latent.dragging import DragOptions, DragStep, Handle, drag_steps, finished, nearer
@@ -79,11 +80,7 @@ class Dragging:
         self._stop.clear()
         session.begin_drag()
         try:
-            if self._statistics is None:
-                self._statistics = WStatistics.of(session.model.generator)
-            moves = drag_steps(
-                session.model.generator, latent, handles, options, mask, self._statistics
-            )
+            moves = self._steps(latent, handles, options, mask)
             best = self._watched(latent, moves)
             if best is None or session.closed:
                 return None
@@ -93,6 +90,22 @@ class Dragging:
         finally:
             session.end_drag()
         return made
+
+    def _steps(
+        self, latent: Latent, handles: Sequence[Handle], options: DragOptions, mask: Tensor | None
+    ) -> Any:
+        """Return the steps of a drag: by the landmarks of the face where there is one and nothing
+        is held by a mask, else by features."""
+        generator = self.session.model.generator
+        guide = guide_for(generator) if goes_by_landmarks(options, mask) else None
+        moves = None
+        if guide is not None:
+            moves = face_drag(generator, latent, handles, guide, options.steps)
+        if moves is not None:
+            return moves
+        if self._statistics is None:
+            self._statistics = WStatistics.of(generator)
+        return drag_steps(generator, latent, handles, options, mask, self._statistics)
 
     def _watched(self, latent: Latent, moves: Any) -> DragStep | None:
         """Return the best step of ``moves``, and show the image of some on the way and of that

@@ -550,6 +550,8 @@ def test_points_are_dragged_by_mouse_and_by_key(server: Served) -> None:
         pairs = page.evaluate("studio.drag.pairs.map((pair) => [...pair.from, ...pair.to])")
         assert pairs == [pytest.approx([4, 4, 10, 4], abs=0.2), [9, 8, 9, 8]]
         page.get_by_text("Rectangle", exact=True).click()
+        # by way of the server
+        expect(page.locator("body")).to_have_attribute("data-drag-tool", "rectangle")
         page.mouse.move(*at(1, 1))
         page.mouse.down()
         page.mouse.move(*at(14, 10))
