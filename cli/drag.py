@@ -201,8 +201,8 @@ def drag(
         moves = _by_landmarks(generator, found, handles, steps)
     if by == "landmarks" and moves is None:
         raise ArgumentError(
-            "--by landmarks needs points on a face, sliders of the model, and as many --steps as"
-            f" these take; and {EXTRA}"
+            "--by landmarks needs points on a face, sliders of the model, enough --steps, and"
+            f" {EXTRA}"
         )
     followed = "features" if moves is None else "landmarks"
     moves = moves or drag_steps(generator, found, handles, options, held)
@@ -227,8 +227,11 @@ def drag(
     save_image(image, image_file)
     save_latent(latent_file, result.latent)
     if gif is not None:
-        shown = way[:: max(len(way) // FRAMES, 1)]
-        frames = [replace(found, ws=step.ws).render(generator) for step in shown]
+        places = [step.ws for step in way[:: max(len(way) // FRAMES, 1)]]
+        if followed == "landmarks":  # which stays while it measures, and then takes few large steps
+            parts = range(FRAMES // 2)
+            places = [way[0].ws.lerp(best.ws, part / len(parts)) for part in parts]
+        frames = [replace(found, ws=ws).render(generator) for ws in places]
         say_video(save_video(gif, [*frames, *[image] * 12], fps=12), gif)
     _report(
         result,

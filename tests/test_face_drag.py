@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from latentedit.cli.drag import FRAMES
 from latentedit.directions.face_drag import (
     FARTHEST,
     Array,
@@ -140,7 +142,11 @@ def test_a_mouth_is_opened(tmp_path: Path, faces128: Model) -> None:
     for mark, down in ((57, 4), (51, 0)):
         x, y = (round(value) for value in face[mark])
         words += ["--from", f"{x},{y}", "--to", f"{x},{y + down}"]
-    facts = json.loads(works(*words, "--out", tmp_path / "b.png", "--json").stdout)
+    gif = tmp_path / "way.gif"
+    done = works(*words, "--out", tmp_path / "b.png", "--gif", gif, "--json")
+    facts = json.loads(done.stdout)
+    with Image.open(gif) as video:
+        assert getattr(video, "n_frames", 1) > FRAMES // 4  # smooth: no still start, no jumps
     assert facts["followed"] == "landmarks"
     assert facts["arrived"]
     from latentedit.io.images import load_image
