@@ -4,8 +4,9 @@
 
 Everything runs in one process, the contestants of a case in turn, and what is printed is the
 median. A case is rendering ("render-256-16": side and batch), a training iteration
-("train-256-32"), or an inversion in W+ by LPIPS ("invert-1024"); "render" stands for all that begin
-so, and other sizes may be named in full.
+("train-256-32"), an inversion in W+ by LPIPS ("invert-1024"), or the kernels of one layer beside a
+copy of its feature maps ("kernels-128-64", 6,144 / side channels); "render" stands for all that
+begin so, and other sizes may be named in full.
 
 --published names a checkout of NVIDIA's stylegan2-ada-pytorch, which is measured and nothing else.
 Its plugins are built by its own sources. Its loader imports them by name, which fails on some
@@ -33,6 +34,10 @@ from latentedit.inversion.perceptual import LpipsDistance
 from latentedit.inversion.preconditioner import Curvature
 from latentedit.inversion.projector import Projector
 from latentedit.networks.generator import Generator, GeneratorConfig
+from latentedit.networks.layers import LRELU_SLOPE
+from latentedit.ops import downsample2d, fir_taps, upfirdn2d, upsample2d
+from latentedit.runtime import fused
+from latentedit.runtime.cuda_graphs import Graphs
 from latentedit.runtime.devices import tf32
 from latentedit.training import PictureSet, Trainer, load_preset
 from latentedit.training.grid_sample import grid_sample
@@ -45,9 +50,14 @@ CASES = (
     "train-256-32",
     "invert-256",
     "invert-1024",
+    "kernels-128-64",
+    "kernels-64-64",
+    "kernels-16-64",
 )
 CYCLE = 16
 """Training iterations after which all regularisations have had their turn."""
+CALLS = 20
+"""Of a kernel, timed together: one takes too little time."""
 TARGETS = {"render": 1.5, "train-128": 2.0, "train-256": 1.3}
 """Times as fast as the published code, plugins included."""
 
@@ -226,6 +236,41 @@ def inverting(side: int, wide: int, steps: int, device: torch.device) -> dict[st
     return {"ours": search}
 
 
+@torch.no_grad()
+def kernels(side: int, batch: int, wide: int, device: torch.device) -> dict[str, Work]:
+    """What a layer of training runs beside its convolution, each as a graph of `CALLS` calls."""
+    channels = min(max(6144 // side // 16, 1) * 16, wide)
+    shape = (batch, channels, side, side)
+    x, y, gradient = (
+        torch.randn(shape, device=device).bfloat16().contiguous(memory_format=torch.channels_last)
+        for _ in range(3)
+    )
+    factors = torch.rand(batch, channels, device=device)
+    noise = torch.randn(batch, 1, side, side, device=device).bfloat16()
+    taps = fir_taps((1, 3, 3, 1)).to(device)
+    layer = fused.Layer(factors, None, noise, LRELU_SLOPE)
+    ours: dict[str, Work] = {
+        "copy": x.clone,
+        "filter": partial(upfirdn2d, x, taps, padding=2),
+        "upsampling": partial(upsample2d, x, taps),
+        "downsampling": partial(downsample2d, x, taps),
+    }
+    if fused.available(x):
+        ours["layer"] = partial(fused.pointwise, x, layer)
+        ours["gradients"] = partial(fused.gradients, gradient, y, layer)
+        ours["gradients of gradients"] = partial(fused.changes, gradient, y, x, layer, (x, factors))
+    graphs = Graphs(device)
+
+    def together(name: str, work: Work) -> Work:
+        def calls() -> None:
+            for _ in range(CALLS):
+                work()
+
+        return partial(graphs.run, name, calls)
+
+    return {f"ours, {name}": together(name, work) for name, work in ours.items()}
+
+
 def profile(case: str, wide: int, device: torch.device) -> str:
     """The kernels of the passes of one training step, without graphs, which show none; the
     longest first."""
@@ -282,9 +327,9 @@ def contestants(
     kind, side, *batch = case.split("-")
     if kind == "invert":
         return inverting(int(side), wide, steps, device)
-    make = rendering if kind == "render" else training
-    found = make(int(side), int(batch[0]), wide, device)
-    if published is not None:
+    makers = {"render": rendering, "train": training, "kernels": kernels}
+    found = makers[kind](int(side), int(batch[0]), wide, device)
+    if published is not None and kind != "kernels":
         other = published.rendering if kind == "render" else published.training
         found |= other(int(side), int(batch[0]), wide)
     return found
@@ -303,7 +348,7 @@ def measure(
     for _ in range(rounds):
         for name, work in works.items():
             times[name].append(milliseconds(work, device))
-    divisor = CYCLE if case.startswith("train") else 1
+    divisor = {"train": CYCLE, "kernels": CALLS}.get(case.split("-")[0], 1)
     row: dict[str, Any] = {"case": case}
     row["milliseconds"] = {
         name: round(statistics.median(found) / divisor, 3) for name, found in times.items()
@@ -324,7 +369,7 @@ def measure(
 def text(row: dict[str, Any]) -> str:
     if "failed" in row:
         return f"{row['case']:>16}  failed: {row['failed']}"
-    line = "  ".join(f"{name} {value:.2f}" for name, value in row["milliseconds"].items())
+    line = "  ".join(f"{name} {value:.3g}" for name, value in row["milliseconds"].items())
     if row["case"].startswith("train"):
         batch = int(row["case"].split("-")[2])
         line += f"  ({1000 * batch / row['milliseconds']['ours']:.0f} pictures/s)"
@@ -359,7 +404,7 @@ def main() -> None:
     chosen: list[str] = [] if options.cases else list(CASES)
     for case in options.cases:
         found = [name for name in CASES if name.startswith(case)]
-        if not found and not re.fullmatch(r"(render|train)-\d+-\d+|invert-\d+", case):
+        if not found and not re.fullmatch(r"(render|train|kernels)-\d+-\d+|invert-\d+", case):
             parser.error(f"no case begins with {case}; there are {', '.join(CASES)}")
         chosen += found or [case]
     if options.device == "cuda" and not torch.cuda.is_available():

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentedit.networks import convolution as convolutions
 from latentedit.networks.convolution import Form, convolution, differentiated_twice
 from latentedit.networks.discriminator import DiscriminatorConfig, build_discriminator
 from latentedit.networks.generator import Generator, GeneratorConfig
@@ -63,13 +64,17 @@ def test_a_penalty_is_the_same_where_it_is_announced(
         torch.testing.assert_close(one, other)
 
 
+def small_generator(architecture: str) -> Generator:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"channel_base": 128, "channel_max": 8, "architecture": architecture}
+    return Generator(GeneratorConfig(16, **shape, z_dim=8, w_dim=8, mapping_layers=2)).double()
+
+
 @pytest.mark.parametrize("architecture", ["resnet", "skip"])
 def test_path_lengths_are_the_same_by_either_form(
     architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(0)
-    shape: dict[str, Any] = {"channel_base": 128, "channel_max": 8, "architecture": architecture}
-    g = Generator(GeneratorConfig(16, **shape, z_dim=8, w_dim=8, mapping_layers=2)).double()
+    g = small_generator(architecture)
     ws = torch.randn(2, g.num_ws, 8, dtype=torch.float64, requires_grad=True)
     noise = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     found = []
@@ -89,3 +94,27 @@ def test_path_lengths_are_the_same_by_either_form(
         )
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_weights_get_no_gradient_that_nobody_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentedit.networks.modulation.prefers_own_gradients", lambda device: True)
+    called: list[torch.Size] = []
+
+    plain_one = convolutions._WeightGradient
+
+    class Counted(plain_one):  # type: ignore[valid-type, misc]
+        @staticmethod
+        def forward(*given: Any) -> Tensor:
+            called.append(given[3])
+            return plain_one.forward(*given)
+
+    monkeypatch.setattr(convolutions, "_WeightGradient", Counted)
+    g = small_generator("skip")
+    ws = torch.randn(2, g.num_ws, 8, dtype=torch.float64, requires_grad=True)
+    with differentiated_twice():
+        image = g.synthesis(ws)
+    lengths = path_lengths(image, ws, torch.randn_like(image))
+    assert not called
+    lengths.sum().backward()
+    # one for the convolution, and one for the gradient that passed through it
+    assert len(called) == 2 * len(g.synthesis.layers)

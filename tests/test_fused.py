@@ -48,11 +48,13 @@ def plain_gradients(
     layer: fused.Layer,
     to_noise: bool = False,
     to_factors: bool = True,
+    x: Tensor | None = None,
 ) -> fused.Gradients:
     """What `fused.gradients` computes, of PyTorch's operations."""
     before = torch.where(y > 0, gradient, gradient * layer.slope)
     scaled = before if layer.factors is None else before * layer.factors[:, :, None, None]
-    noisy = before * (0 if layer.noise is None else layer.noise)
+    noisy = before * (0 if layer.noise is None or x is not None else layer.noise)
+    product = gradient * y if x is None else before * x
     over_channels = before.sum(dim=1, keepdim=True) if to_noise else None
     if not to_factors:
         none = y.new_empty(0)
@@ -60,9 +62,24 @@ def plain_gradients(
     return fused.Gradients(
         scaled,
         before.sum(dim=(2, 3)),
-        (gradient * y).sum(dim=(2, 3)),
+        product.sum(dim=(2, 3)),
         noisy.sum(dim=(2, 3)),
         over_channels,
+    )
+
+
+def plain_changes(
+    gradient: Tensor, y: Tensor, x: Tensor, layer: fused.Layer, given: tuple[Tensor, Tensor]
+) -> fused.Changes:
+    """What `fused.changes` computes, of PyTorch's operations."""
+    assert layer.factors is not None
+    change = given[0]
+    slopes = torch.where(y > 0, 1.0, layer.slope)
+    factors, weights = (t[:, :, None, None] for t in (layer.factors, given[1]))
+    return fused.Changes(
+        slopes * (change * factors + x * weights),
+        slopes * gradient * weights,
+        (slopes * gradient * change).sum(dim=(2, 3)),
     )
 
 
@@ -114,8 +131,9 @@ def test_layers_ask_the_kernels_for_the_right_things(
     monkeypatch.setattr(fused, "available", lambda x: True)
     monkeypatch.setattr(fused, "fir_resample", counted("resample", plain_resample))
     monkeypatch.setattr(fused, "gradients", counted("gradients", plain_gradients))
+    monkeypatch.setattr(fused, "changes", counted("changes", plain_changes))
     found = everything(architecture, count)
-    assert set(called) == {"resample", "gradients"}
+    assert set(called) == {"resample", "gradients", "changes"}
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(
             one, other, rtol=1e-4, atol=2e-4 * max(float(other.abs().max()), 1e-3)
@@ -130,21 +148,27 @@ SCRIPT = """
 import torch
 from latentedit.runtime import fused
 from latentedit.training.philox import ROUNDS, philox, to_normal
-from tests.test_fused import plain_gradients, plain_resample
+from tests.test_fused import plain_changes, plain_gradients, plain_resample
 
 fused.INTERPRETED = True
 torch.manual_seed(0)
-for form in (torch.contiguous_format, torch.channels_last):
-    x = torch.randn(2, 3, 6, 5).contiguous(memory_format=form)
-    taps = torch.tensor([1.0, 2, 5, 3]) / 11
-    for geometry, size in (
-        (fused.FirGeometry(1, 1, 2, 1, 1.5, True), (6, 5)),
-        (fused.FirGeometry(2, 1, 2, 2, 4.0, False), (12, 10)),
-        (fused.FirGeometry(1, 2, 1, 1, 1.0, True), (3, 2)),
-    ):
-        found = fused.fir_resample(x, taps, size, geometry)
-        expected = plain_resample(x, taps, size, geometry)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+for programs in (fused.PROGRAMS, 0):  # one row a program, and several
+    fused.PROGRAMS = programs
+    for form in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 3, 6, 5).contiguous(memory_format=form)
+        taps = torch.tensor([1.0, 2, 5, 3]) / 11
+        for geometry, size in (
+            (fused.FirGeometry(1, 1, 2, 1, 1.5, True), (6, 5)),
+            (fused.FirGeometry(1, 1, -1, -2, 1.5, False), (5, 7)),
+            (fused.FirGeometry(2, 1, 2, 2, 4.0, False), (12, 10)),
+            (fused.FirGeometry(2, 1, 1, 3, 4.0, True), (11, 12)),
+            (fused.FirGeometry(4, 3, 5, 2, 4.0, True), (9, 7)),
+            (fused.FirGeometry(1, 2, 1, 1, 1.0, True), (3, 2)),
+        ):
+            found = fused.fir_resample(x, taps, size, geometry)
+            expected = plain_resample(x, taps, size, geometry)
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+fused.PROGRAMS = 1056
 layer = fused.Layer(torch.rand(2, 3), torch.randn(3), torch.randn(1, 1, 6, 5), 0.2)
 y = fused.pointwise(x, layer)
 one = fused.FirGeometry()
@@ -154,6 +178,21 @@ gradient = torch.randn_like(y)
 found = fused.gradients(gradient, y, layer, True)
 for one, other in zip(found, plain_gradients(gradient, y, layer, True), strict=True):
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+for noise in (layer.noise, None):  # sums that nothing is added to are 0, and not what memory held
+    here = layer._replace(noise=noise)
+    torch.full((10000,), float("nan"))
+    found = fused.gradients(gradient, y, here)
+    for one, other in zip(found[:4], plain_gradients(gradient, y, here)[:4], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+given = torch.randn_like(y), torch.randn(2, 3)
+for slope in (0.2, 1.0):
+    here = fused.Layer(layer.factors, slope=slope)
+    found = fused.gradients(gradient, y, here, True, x=x)
+    for one, other in zip(found, plain_gradients(gradient, y, here, True, x=x), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    found = fused.changes(gradient, y, x, here, given)
+    for one, other in zip(found, plain_changes(gradient, y, x, here, given), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 found = fused.gradients(gradient, y, fused.Layer(slope=0.2), to_factors=False)
 torch.testing.assert_close(found.before, plain_gradients(gradient, y, layer).before)
 

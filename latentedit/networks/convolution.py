@@ -20,7 +20,11 @@ _twice: ContextVar[bool] = ContextVar("twice", default=False)
 @contextmanager
 def differentiated_twice() -> Iterator[None]:
     """What is computed inside is meant for gradients of gradients: those work outside too, but take
-    longer."""
+    longer.
+
+    The gradient that is differentiated again must be one in images, w or styles. On CUDA that of
+    weights, noise and biases is left out there; they get theirs from the second gradient.
+    """
     token = _twice.set(True)
     try:
         yield
@@ -72,6 +76,9 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, form: Form) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.form = form
+        # Autograd tells no function of ours which of its gradients are wanted, but for what could
+        # have one at all; weights took a third of the time of path lengths in vain.
+        ctx.twice = is_differentiated_twice()
         stride = [form.stride] * 2
         padding = [form.padding] * 2
         more = list(form.output_padding)
@@ -88,7 +95,7 @@ class _Convolution(torch.autograd.Function):
         if to_x:
             back = ctx.form.reverse(x.shape[2:], gradient.shape[2:], weight.shape[-1])
             for_x = convolution(gradient, weight, back)
-        if to_weight:
+        if to_weight and not (ctx.twice and torch.is_grad_enabled()):
             for_weight = _WeightGradient.apply(gradient, x, weight.shape, ctx.form)  # type: ignore[no-untyped-call]
         return for_x, for_weight, None
 

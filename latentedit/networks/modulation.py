@@ -20,6 +20,7 @@ from latentedit.networks.convolution import (
     prefers_own_gradients,
 )
 from latentedit.networks.layers import LRELU_SLOPE, full
+from latentedit.networks.pointwise import pointwise
 from latentedit.ops import Geometry, Padding, filter_adjoint, upfirdn2d
 from latentedit.runtime import fused
 
@@ -113,7 +114,8 @@ def _composed(
     filter: Tensor,
 ) -> Tensor:
     """`_Layer` of operations that can be differentiated any number of times."""
-    x = x * before.to(x.dtype)[:, :, None, None]
+    fast = _fusing(x, filter)
+    x = pointwise(x, before) if fast else x * before.to(x.dtype)[:, :, None, None]
     weight = weight.to(x.dtype)
     if not prefers_own_gradients(x.device):
         x = convolve(x, weight, up, filter)
@@ -123,6 +125,8 @@ def _composed(
         x = convolution(x, weight.transpose(0, 1), Form(up, transposed=True))
         x = upfirdn2d(x, filter, padding=_margins(weight.shape[-1], up, filter), gain=up**2)
 
+    if fast:
+        return pointwise(x, after, noise, bias, LRELU_SLOPE)
     x = x * after.to(x.dtype)[:, :, None, None] + bias[:, None, None]
     return F.leaky_relu(x if noise is None else x + noise, LRELU_SLOPE)
 

@@ -171,7 +171,7 @@ class AdaINSynthesis(Growing):
         ``[N, 2 O]``."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.config.w_dim):
             raise ArgumentError.of_shape("ws", f"[N, {self.num_ws}, {self.config.w_dim}]", ws.shape)
-        return [layer.affine(ws[:, row]) for row, layer in enumerate(self.layers)]
+        return [layer.affine(w) for layer, w in zip(self.layers, ws.unbind(1), strict=True)]
 
     def forward(self, ws: Tensor, noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
         """Render ``ws``; arguments as `latentedit.networks.synthesis.SynthesisNetwork.forward`."""

@@ -211,7 +211,7 @@ class AliasFreeSynthesis(nn.Module):
         inputs ``[N, I]``."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.config.w_dim):
             raise ArgumentError.of_shape("ws", f"[N, {self.num_ws}, {self.config.w_dim}]", ws.shape)
-        return [affine(ws[:, row]) for row, affine in enumerate(self.affines)]
+        return [affine(w) for affine, w in zip(self.affines, ws.unbind(1), strict=True)]
 
     def forward(self, ws: Tensor, noise: Noise = "const", precision: Precision = "fp32") -> Tensor:
         """Render ``ws``; arguments as `latentedit.networks.synthesis.SynthesisNetwork.forward`, but

@@ -340,14 +340,16 @@ class SynthesisNetwork(nn.Module):
             raise ArgumentError.of_shape("ws", f"[N, {self.num_ws}, {self.config.w_dim}]", ws.shape)
         styles = []
         row = 0
+        # Taken apart at once: the gradient of a row on its own is a whole ws of zeros around it.
+        rows = ws.unbind(1)
         for block in self.blocks:
             for conv in block.convs:
-                styles.append(conv.affine(ws[:, row]))
+                styles.append(conv.affine(rows[row]))
                 row += 1
             if block.has_rgb:
                 # `row` has already moved on: a ToRGB uses the w of the next block's first
                 # convolution.
-                styles.append(block.torgb.affine(ws[:, row]))
+                styles.append(block.torgb.affine(rows[row]))
 
         return styles
 

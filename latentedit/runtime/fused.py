@@ -23,8 +23,13 @@ LOG = logging.getLogger(__name__)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LARGEST = 2**31
 """Numbers of a tensor that the kernels' 32-bit indices reach."""
-TILE = 2048
-"""Numbers that a program of `gradients` holds at a time, beside three sums of each."""
+FACTORS = (1, 2, 4)
+"""Factors of upsampling that the filter's kernel knows."""
+BLOCKS = (1024, 512, 256, 128)
+"""Numbers of a row that a program may make, the usual first."""
+TILE = 1024
+"""Numbers that a program of `gradients` or `changes` holds at a time, beside up to three sums of
+each; twice as many where there is but one sum (measured on an H200: three quarters of the time)."""
 WORDS = 512
 """Random words that a program makes."""
 PROGRAMS = 1056
@@ -120,8 +125,15 @@ def fir_resample(
         raise AssertionError("a layer's pointwise part needs channels_last")
 
     row = size[1] * depth
-    block = min(1024, _power(row))
-    grid = (planes * size[0], -(-row // block))
+    block = min(BLOCKS, key=lambda b: -(-row // b) * b)
+    across = -(-row // block)
+    rows = geometry.up
+    # A program that makes several rows shares what it reads between them, as long as registers
+    # suffice and there are programs enough.
+    more = max(rows, 4 if geometry.down == 1 else 2)
+    if len(taps) > 1 and planes * (size[0] // more) * across >= PROGRAMS:
+        rows = more
+    grid = (planes * -(-size[0] // rows), across)
     _kernels().fir[grid](
         x,
         taps if taps.dtype == torch.float32 else taps.float(),
@@ -142,12 +154,15 @@ def fir_resample(
         DOWN=geometry.down,
         TAPS=len(taps),
         FLIP=geometry.flip,
+        TOP_PHASE=geometry.top % geometry.up,
+        LEFT_PHASE=geometry.left % geometry.up,
         FACTORS=layer.factors is not None,
         BIAS=layer.bias is not None,
         NOISE=layer.noise is not None,
         ACTIVATED=layer.slope != 1.0,
+        ROWS=rows,
         BLOCK=block,
-        num_warps=4 if block >= 512 else 2,
+        num_warps=max(block // 256, 1),
     )
     return y
 
@@ -179,7 +194,7 @@ class Gradients(NamedTuple):
     before: Tensor
     """Sums of the gradient before the activation."""
     product: Tensor
-    """Sums of gradient times output."""
+    """Sums of gradient times output, or of the gradient before the activation times ``x``."""
     noisy: Tensor
     """Sums of the gradient before the activation times noise."""
     noise: Tensor | None
@@ -193,6 +208,7 @@ def gradients(
     layer: Layer,
     to_noise: bool = False,
     to_factors: bool = True,
+    x: Tensor | None = None,
 ) -> Gradients:
     """Return all that the gradient of `pointwise` needs, in one pass over ``gradient`` and output
     ``y [N, C, H, W]``.
@@ -200,22 +216,20 @@ def gradients(
     Args:
         to_noise: whether the gradient in the noise is wanted.
         to_factors: whether sums of products are wanted, which the gradient in the factors takes.
+        x: the input, where it is at hand: the gradient in the factors then is ``product`` alone.
     """
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     y = y.contiguous(memory_format=torch.channels_last)
     n, c, h, w = y.shape
-    wide = _power(c)
-    pixels = max(TILE // wide, 1)
-    splits = max(min(PROGRAMS // n, -(-h * w // pixels)), 1)
-    each = -(-h * w // splits)
-    each = -(-each // pixels) * pixels
+    shares = _shares(y, TILE if to_factors else 2 * TILE)
     scaled = torch.empty_like(gradient, dtype=y.dtype)
-    noise = layer.noise if to_factors else None
-    sums = torch.empty(3 if to_factors else 1, n, splits, c, device=y.device)
+    noise = layer.noise if to_factors and x is None else None
+    sums = torch.empty(3 if to_factors else 1, n, shares.splits, c, device=y.device)
     over_channels = torch.empty(n, 1, h, w, device=y.device) if to_noise else None
-    _kernels().layer_gradients[(n, splits)](
+    _kernels().layer_gradients[(n, shares.splits)](
         gradient,
         y,
+        y if x is None else x.contiguous(memory_format=torch.channels_last),
         _or(layer.factors, y),
         _or(noise, y),
         scaled,
@@ -223,22 +237,102 @@ def gradients(
         _or(over_channels, sums),
         h * w,
         c,
-        each,
+        shares.each,
         0 if noise is None or len(noise) == 1 else h * w,
-        n * splits * c,
+        n * shares.splits * c,
         layer.slope,
         FACTORS=layer.factors is not None,
         NOISE=noise is not None,
         TO_NOISE=to_noise,
         PRODUCT=to_factors,
+        GIVEN=x is not None,
         ACTIVATED=layer.slope != 1.0,
-        PIXELS=pixels,
-        WIDE=wide,
+        PIXELS=shares.pixels,
+        WIDE=shares.wide,
         num_warps=4,
     )
     before, *others = sums.sum(dim=2).unbind(0)
     product, noisy = others or (sums[:0], sums[:0])
     return Gradients(scaled, before, product, noisy, over_channels)
+
+
+class Changes(NamedTuple):
+    """What `changes` gives: a loss's gradient in what its first gradient was computed from."""
+
+    gradient: Tensor
+    """``[N, C, H, W]``."""
+    x: Tensor
+    """``[N, C, H, W]``."""
+    factors: Tensor
+    """``[N, C]`` float32."""
+
+
+def changes(
+    gradient: Tensor, y: Tensor, x: Tensor, layer: Layer, given: tuple[Tensor, Tensor]
+) -> Changes:
+    """Differentiate `gradients` once more, in one pass.
+
+    With m, the slope at every number, the first gradients are ``m * gradient * factors`` in the
+    input ``x`` and the sums of ``m * gradient * x`` in the factors.
+
+    Args:
+        gradient: what `gradients` was given, ``[N, C, H, W]``.
+        y: the output of the layer, which tells m.
+        x: its input.
+        layer: of which factors and slope count.
+        given: the gradients in both first gradients, ``[N, C, H, W]`` and ``[N, C]``.
+    """
+    gradient, y, x, change = (
+        t.contiguous(memory_format=torch.channels_last) for t in (gradient, y, x, given[0])
+    )
+    n, c, h, w = x.shape
+    shares = _shares(x, TILE)
+    for_gradient = torch.empty_like(gradient)
+    for_x = torch.empty_like(x)
+    sums = torch.empty(n, shares.splits, c, device=x.device)
+    assert layer.factors is not None
+    _kernels().layer_changes[(n, shares.splits)](
+        gradient,
+        y,
+        x,
+        change,
+        layer.factors.contiguous(),
+        given[1].contiguous(),
+        for_gradient,
+        for_x,
+        sums,
+        h * w,
+        c,
+        shares.each,
+        layer.slope,
+        ACTIVATED=layer.slope != 1.0,
+        PIXELS=shares.pixels,
+        WIDE=shares.wide,
+        num_warps=4,
+    )
+    return Changes(for_gradient, for_x, sums.sum(dim=1))
+
+
+class _Shares(NamedTuple):
+    """How programs share the positions of an image."""
+
+    wide: int
+    """Channels, up to the next power of two."""
+    pixels: int
+    """Positions at a time."""
+    splits: int
+    """Programs an image."""
+    each: int
+    """Positions of a program."""
+
+
+def _shares(x: Tensor, tile: int) -> _Shares:
+    n, c, h, w = x.shape
+    wide = _power(c)
+    pixels = max(tile // wide, 1)
+    splits = max(min(PROGRAMS // n, -(-h * w // pixels)), 1)
+    each = -(-h * w // splits)
+    return _Shares(wide, pixels, splits, -(-each // pixels) * pixels)
 
 
 class Stream(NamedTuple):

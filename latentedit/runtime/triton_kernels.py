@@ -33,58 +33,102 @@ def fir(
     DOWN: tl.constexpr,
     TAPS: tl.constexpr,
     FLIP: tl.constexpr,
+    TOP_PHASE: tl.constexpr,
+    LEFT_PHASE: tl.constexpr,
     FACTORS: tl.constexpr,
     BIAS: tl.constexpr,
     NOISE: tl.constexpr,
     ACTIVATED: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """A part of one row of the output; ``depth`` numbers of a position lie side by side."""
-    row = tl.program_id(0)
-    plane = row // out_height
-    across_y = row - plane * out_height
+    """The same part of ``ROWS`` rows of the output; ``depth`` numbers of a position lie side by
+    side.
+
+    A row of the input is filtered along x once, for all rows of the output that it counts in, and
+    only by the taps that do not meet the zeros between its numbers. ``ROWS`` is 1, 2 or 4, and a
+    multiple of ``UP``; phases are ``top`` and ``left`` modulo ``UP``. So which tap of a column
+    meets which row is known beforehand.
+    """
+    bands = (out_height + ROWS - 1) // ROWS
+    plane = tl.program_id(0) // bands
+    first = (tl.program_id(0) - plane * bands) * ROWS
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < out_width * depth
-    across_x = place // depth
-    channel = place - across_x * depth
-    total = tl.zeros([BLOCK], dtype=tl.float32)
+    across = place // depth
+    channel = place - across * depth
 
-    for i in tl.static_range(TAPS):
-        up_y = across_y * DOWN + i - top
-        from_y = up_y // UP
-        if (up_y >= 0) & (from_y * UP == up_y) & (from_y < height):
-            tap_y = tl.load(taps + (TAPS - 1 - i if FLIP else i))
-            for j in tl.static_range(TAPS):
-                up_x = across_x * DOWN + j - left
-                from_x = up_x // UP
-                good = inside & (up_x >= 0) & (from_x * UP == up_x) & (from_x < width)
-                at = ((plane * height + from_y) * width + from_x) * depth + channel
-                tap = tap_y * tl.load(taps + (TAPS - 1 - j if FLIP else j))
-                total += tap * tl.load(x + at, mask=good, other=0.0).to(tl.float32)
+    # The first tap of a row that meets a number of the input, and which number that is.
+    skipped = (LEFT_PHASE + UP - (across * DOWN) % UP) % UP
+    column = (across * DOWN + skipped - left) // UP
+    top_row = (first * DOWN + TOP_PHASE - top) // UP
+    row0 = tl.zeros([BLOCK], dtype=tl.float32)
+    row1 = row0
+    row2 = row0
+    row3 = row0
 
-    total = total * gain
+    for s in tl.static_range(((ROWS - 1) * DOWN + TAPS - 1 - TOP_PHASE) // UP + 1):
+        from_y = top_row + s
+        there = inside & (from_y >= 0) & (from_y < height)
+        line = (plane * height + from_y) * width
+        total = tl.zeros([BLOCK], dtype=tl.float32)
+        for t in tl.static_range((TAPS + UP - 1) // UP):
+            from_x = column + t
+            good = there & (from_x >= 0) & (from_x < width)
+            if UP == 1:
+                tap = tl.load(taps + (TAPS - 1 - t if FLIP else t))
+            else:
+                number = skipped + t * UP
+                real = number < TAPS
+                good = good & real
+                at_tap = TAPS - 1 - number if FLIP else number
+                tap = tl.load(taps + at_tap, mask=real, other=0.0)
+            value = tl.load(x + (line + from_x) * depth + channel, mask=good, other=0.0)
+            total += tap * value.to(tl.float32)
+
+        row0 = _tapped(row0, total, taps, s * UP + TOP_PHASE, TAPS, FLIP)
+        if ROWS > 1:
+            row1 = _tapped(row1, total, taps, s * UP + TOP_PHASE - DOWN, TAPS, FLIP)
+        if ROWS > 2:
+            row2 = _tapped(row2, total, taps, s * UP + TOP_PHASE - 2 * DOWN, TAPS, FLIP)
+            row3 = _tapped(row3, total, taps, s * UP + TOP_PHASE - 3 * DOWN, TAPS, FLIP)
+
     if FACTORS:
-        total = total * tl.load(factors + plane * depth + channel, mask=inside, other=0.0).to(
-            tl.float32
-        )
-
+        factor = tl.load(factors + plane * depth + channel, mask=inside, other=0.0).to(tl.float32)
     if BIAS:
-        total += tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+        shift = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
 
-    if NOISE:
-        at_noise = plane * noise_step + across_y * out_width + across_x
-        total += tl.load(noise + at_noise, mask=inside, other=0.0).to(tl.float32)
+    for r in tl.static_range(ROWS):
+        total = row0 if r == 0 else row1 if r == 1 else row2 if r == 2 else row3
+        total = total * gain
+        real = inside & (first + r < out_height)
+        if FACTORS:
+            total = total * factor
+        if BIAS:
+            total += shift
+        if NOISE:
+            at_noise = plane * noise_step + (first + r) * out_width + across
+            total += tl.load(noise + at_noise, mask=real, other=0.0).to(tl.float32)
+        if ACTIVATED:
+            total = tl.where(total > 0, total, total * slope)
 
-    if ACTIVATED:
-        total = tl.where(total > 0, total, total * slope)
+        to = (plane * out_height + first + r) * out_width * depth + place
+        tl.store(y + to, total.to(y.dtype.element_ty), mask=real)
 
-    tl.store(y + (row * out_width) * depth + place, total.to(y.dtype.element_ty), mask=inside)
+
+@triton.jit
+def _tapped(sum, row, taps, number: tl.constexpr, TAPS: tl.constexpr, FLIP: tl.constexpr):
+    """``sum`` plus ``row`` times the tap of this number, if there is one."""
+    if (number >= 0) & (number < TAPS):
+        sum += row * tl.load(taps + (TAPS - 1 - number if FLIP else number))
+    return sum
 
 
 @triton.jit(do_not_specialize=["positions", "each", "noise_step", "sums_step"])
 def layer_gradients(
     gradient,
     y,
+    x,
     factors,
     noise,
     scaled,
@@ -100,6 +144,7 @@ def layer_gradients(
     NOISE: tl.constexpr,
     TO_NOISE: tl.constexpr,
     PRODUCT: tl.constexpr,
+    GIVEN: tl.constexpr,
     ACTIVATED: tl.constexpr,
     PIXELS: tl.constexpr,
     WIDE: tl.constexpr,
@@ -125,11 +170,13 @@ def layer_gradients(
         at = (picture * positions + place)[:, None] * depth + channel[None, :]
         g = tl.load(gradient + at, mask=good, other=0.0).to(tl.float32)
         out = tl.load(y + at, mask=good, other=0.0).to(tl.float32)
-        if PRODUCT:
+        if PRODUCT and not GIVEN:
             product += g * out
         if ACTIVATED:
             g = tl.where(out > 0, g, g * slope)
         before += g
+        if GIVEN:
+            product += g * tl.load(x + at, mask=good, other=0.0).to(tl.float32)
         if NOISE:
             map_ = tl.load(noise + picture * noise_step + place, mask=there, other=0.0).to(
                 tl.float32
@@ -147,8 +194,56 @@ def layer_gradients(
     tl.store(to, tl.sum(before, axis=0), mask=real)
     if PRODUCT:
         tl.store(to + sums_step, tl.sum(product, axis=0), mask=real)
-    if NOISE:
         tl.store(to + 2 * sums_step, tl.sum(noisy, axis=0), mask=real)
+
+
+@triton.jit(do_not_specialize=["positions", "each"])
+def layer_changes(
+    gradient,
+    y,
+    x,
+    change,
+    factors,
+    of_factors,
+    for_gradient,
+    for_x,
+    sums,
+    positions,
+    depth,
+    each,
+    slope,
+    ACTIVATED: tl.constexpr,
+    PIXELS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """``each`` positions of one picture, all channels; laid out as in `layer_gradients`."""
+    picture = tl.program_id(0)
+    part = tl.program_id(1)
+    channel = tl.arange(0, WIDE)
+    real = channel < depth
+    total = tl.zeros([PIXELS, WIDE], dtype=tl.float32)
+    factor = tl.load(factors + picture * depth + channel, mask=real, other=0.0).to(tl.float32)
+    of_factor = tl.load(of_factors + picture * depth + channel, mask=real, other=0.0).to(tl.float32)
+
+    end = tl.minimum(part * each + each, positions)
+    for start in range(part * each, end, PIXELS):
+        place = start + tl.arange(0, PIXELS)
+        good = (place < end)[:, None] & real[None, :]
+        at = (picture * positions + place)[:, None] * depth + channel[None, :]
+        g = tl.load(gradient + at, mask=good, other=0.0).to(tl.float32)
+        value = tl.load(x + at, mask=good, other=0.0).to(tl.float32)
+        u = tl.load(change + at, mask=good, other=0.0).to(tl.float32)
+        to_g = u * factor[None, :] + value * of_factor[None, :]
+        if ACTIVATED:
+            out = tl.load(y + at, mask=good, other=0.0).to(tl.float32)
+            g = tl.where(out > 0, g, g * slope)
+            to_g = tl.where(out > 0, to_g, to_g * slope)
+        total += u * g
+        tl.store(for_gradient + at, to_g.to(for_gradient.dtype.element_ty), mask=good)
+        tl.store(for_x + at, (g * of_factor[None, :]).to(for_x.dtype.element_ty), mask=good)
+
+    to = sums + (picture * tl.num_programs(1) + part) * depth + channel
+    tl.store(to, tl.sum(total, axis=0), mask=real)
 
 
 @triton.jit

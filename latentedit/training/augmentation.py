@@ -132,11 +132,12 @@ class _Draw:
 
 def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
     """Return ``[N, r, c]`` from nested rows of numbers and ``[N]`` tensors."""
-    whole = [
-        torch.stack([v if isinstance(v, Tensor) else torch.full_like(like, v) for v in row], dim=-1)
-        for row in rows
-    ]
-    return torch.stack(whole, dim=-2)
+    # Every number that is no tensor is made once, and the matrix in one call: on a GPU, this costs
+    # as much as there are calls.
+    numbers = {v for row in rows for v in row if not isinstance(v, Tensor)}
+    constants = {v: torch.full_like(like, v) for v in numbers}
+    flat = [v if isinstance(v, Tensor) else constants[v] for row in rows for v in row]
+    return torch.stack(flat, dim=-1).unflatten(-1, (len(rows), len(rows[0])))
 
 
 def _scale(x: Tensor, y: Tensor) -> Tensor:
