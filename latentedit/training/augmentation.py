@@ -137,7 +137,7 @@ def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
     numbers = {v for row in rows for v in row if not isinstance(v, Tensor)}
     constants = {v: torch.full_like(like, v) for v in numbers}
     flat = [v if isinstance(v, Tensor) else constants[v] for row in rows for v in row]
-    return torch.stack(flat, dim=-1).unflatten(-1, (len(rows), len(rows[0])))
+    return torch.stack(flat, dim=-1).reshape(*like.shape, len(rows), len(rows[0]))
 
 
 def _scale(x: Tensor, y: Tensor) -> Tensor:
