@@ -139,7 +139,7 @@ def prefers_sums(device: torch.device, count: int) -> bool:
 def _upfirdn2d(x: Tensor, filter: Tensor, geometry: Geometry) -> Tensor:
     if filter.ndim == 1:
         height, width = geometry.size(x.shape[2:], filter)
-        if geometry.up in fused.FACTORS and fused.available(x):
+        if fused.available(x, geometry.up):
             return fused.fir_resample(x, filter, (height, width), geometry.fused())
         if prefers_sums(x.device, x.shape[0] * x.shape[1] * height * width):
             return _summed(x, filter, geometry)

@@ -128,7 +128,7 @@ def test_layers_ask_the_kernels_for_the_right_things(
 
         return call
 
-    monkeypatch.setattr(fused, "available", lambda x: True)
+    monkeypatch.setattr(fused, "available", lambda x, up=1: True)
     monkeypatch.setattr(fused, "fir_resample", counted("resample", plain_resample))
     monkeypatch.setattr(fused, "gradients", counted("gradients", plain_gradients))
     monkeypatch.setattr(fused, "changes", counted("changes", plain_changes))
@@ -230,7 +230,7 @@ def test_a_filter_is_given_to_the_kernel_with_its_geometry(monkeypatch: pytest.M
         (1, 1, (-1, 1, 2, -1)),
     ]
     expected = [upfirdn2d(x, taps, up, down, pad, 1.5) for up, down, pad in given]
-    monkeypatch.setattr(fused, "available", lambda x: True)
+    monkeypatch.setattr(fused, "available", lambda x, up=1: True)
     monkeypatch.setattr(fused, "fir_resample", plain_resample)
     for (up, down, pad), y in zip(given, expected, strict=True):
         torch.testing.assert_close(upfirdn2d(x, taps, up, down, pad, 1.5), y)

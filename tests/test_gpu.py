@@ -68,7 +68,7 @@ def filter_by(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have CUDA filter by Triton's kernels, where they run, by sums, or by depthwise
     convolutions."""
     if form != "fused":
-        monkeypatch.setattr("latentedit.runtime.fused.available", lambda x: False)
+        monkeypatch.setattr("latentedit.runtime.fused.available", lambda x, up=1: False)
     monkeypatch.setattr(
         "latentedit.ops.prefers_sums",
         lambda device, count: form == "sums" and device.type == "cuda",

@@ -22,11 +22,13 @@ from torch import Tensor
 LOG = logging.getLogger(__name__)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LARGEST = 2**31
-"""Numbers of a tensor that the kernels' 32-bit indices reach."""
+"""Numbers of a tensor that the kernels' 32-bit indices reach; half of it leaves room for
+margins."""
 FACTORS = (1, 2, 4)
 """Factors of upsampling that the filter's kernel knows."""
-BLOCKS = (1024, 512, 256, 128)
-"""Numbers of a row that a program may make, the usual first."""
+BLOCK = 512
+"""Numbers of a row that a program makes; half as many of short rows. More kinds would waste fewer
+threads at the ends of rows, and take longer to compile."""
 TILE = 1024
 """Numbers that a program of `gradients` or `changes` holds at a time, beside up to three sums of
 each; twice as many where there is but one sum (measured on an H200: three quarters of the time)."""
@@ -60,10 +62,15 @@ class Layer(NamedTuple):
     """Slope of the leaky ReLU for negative numbers; 1 means no activation."""
 
 
-def available(x: Tensor) -> bool:
-    """Return whether these kernels can run on ``x [N, C, H, W]``; a fixed rule, after one trial a
-    device."""
-    return x.dtype in DTYPES and 0 < x.numel() < LARGEST // 4 and runs_on(x.device)
+def available(x: Tensor, up: int = 1) -> bool:
+    """Return whether these kernels can run on ``x [N, C, H, W]``, and make it ``up`` times as high
+    and wide; a fixed rule, after one trial a device."""
+    return (
+        x.dtype in DTYPES
+        and up in FACTORS
+        and 0 < x.numel() * up**2 < LARGEST // 2
+        and runs_on(x.device)
+    )
 
 
 def runs_on(device: torch.device) -> bool:
@@ -125,7 +132,7 @@ def fir_resample(
         raise AssertionError("a layer's pointwise part needs channels_last")
 
     row = size[1] * depth
-    block = min(BLOCKS, key=lambda b: -(-row // b) * b)
+    block = BLOCK if row > BLOCK // 2 else BLOCK // 2
     across = -(-row // block)
     rows = geometry.up
     # A program that makes several rows shares what it reads between them, as long as registers
@@ -162,7 +169,7 @@ def fir_resample(
         ACTIVATED=layer.slope != 1.0,
         ROWS=rows,
         BLOCK=block,
-        num_warps=max(block // 256, 1),
+        num_warps=block // 256,
     )
     return y
 
