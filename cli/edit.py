@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from latentedit.cli.common import (
-    Finite,
     device_option,
     each,
     folder_option,
@@ -25,7 +24,16 @@ from latentedit.cli.looks import Limits, onlooker_of
 from latentedit.cli.moves import Move, direction_for, parse_move, parse_sweep
 from latentedit.cli.moving import Timing, is_video, video_options, write_video
 from latentedit.cli.photos import Inverting, Sources, expand_sources, is_photo, photo_options
-from latentedit.cli.sweeping import Pasted, Scene, check_grid, images_of, sheet_of, together
+from latentedit.cli.sweeping import (
+    OWN,
+    Pasted,
+    Scene,
+    check_grid,
+    images_of,
+    paste_options,
+    sheet_of,
+    together,
+)
 from latentedit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -35,9 +43,6 @@ if TYPE_CHECKING:
     from latentedit.latent.latent_file import Latent
     from latentedit.model.model import Model
     from latentedit.networks.generator import Generator
-
-OWN = ""
-"""The photo to paste into is the one that is edited."""
 
 
 @click.command()
@@ -69,26 +74,7 @@ OWN = ""
 )
 @video_options(("back", "none"))
 @transform_option
-@click.option(
-    "--paste-back",
-    "photo",
-    is_flag=False,
-    flag_value=OWN,
-    metavar="[PHOTO]",
-    help="Paste the edited crop back into the photo it came from. A latent needs the PHOTO.",
-)
-@click.option(
-    "--difference",
-    is_flag=True,
-    help="With --paste-back: add only the change, and keep the photo's own detail.",
-)
-@click.option(
-    "--feather",
-    default=0.15,
-    show_default=True,
-    type=Finite(0, 0.5),
-    help="Width of the crop's faded edge, as a share of its side.",
-)
+@paste_options
 @folder_option("Image or latent (.safetensors) to write; a folder for several.")
 @photo_options
 @click.option(

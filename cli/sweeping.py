@@ -4,9 +4,11 @@ of a video."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from latentedit.cli.common import rendering_bar
+import click
+
+from latentedit.cli.common import Finite, rendering_bar
 from latentedit.cli.moves import Move, Sweep
 from latentedit.cli.moving import Timing
 from latentedit.errors import ArgumentError, DataError
@@ -21,6 +23,36 @@ LARGEST = 1920
 """Longer side of the photos in a strip or a video, in pixels; larger ones are reduced."""
 IN_VIDEO = 24
 """Images of a sweep in a video where neither COUNT nor --seconds is given."""
+
+
+OWN = ""
+"""The photo to paste into is the one that is edited."""
+
+
+def paste_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that paste into a photo; the command gets ``photo``,
+    ``difference`` and ``feather``."""
+    photo = click.option(
+        "--paste-back",
+        "photo",
+        is_flag=False,
+        flag_value=OWN,
+        metavar="[PHOTO]",
+        help="Paste the edited crop back into the photo it came from. A latent needs the PHOTO.",
+    )
+    difference = click.option(
+        "--difference",
+        is_flag=True,
+        help="With --paste-back: add only the change, and keep the photo's own detail.",
+    )
+    feather = click.option(
+        "--feather",
+        default=0.15,
+        show_default=True,
+        type=Finite(0, 0.5),
+        help="Width of the crop's faded edge, as a share of its side.",
+    )
+    return photo(difference(feather(function)))
 
 
 @dataclass(frozen=True)

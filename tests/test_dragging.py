@@ -400,7 +400,7 @@ def test_wrong_inputs_get_one_line_and_write_nothing(me: Path, tiny_file: Path) 
         (me, (*point, "--out", me), "is an input of this command"),
         (me, (*point, "--out", "none/out.txt"), "the name of an image must end in"),
         (me.with_name("gone.safetensors"), point, "gone.safetensors"),
-        (black, point, "a photo, not a latent"),
+        (black, point, "no face"),
         (me.with_name("alien.safetensors"), point, "belongs to the generator"),
     ):
         assert message in complaint("drag", source, "--model", tiny_file, *words), words

@@ -18,7 +18,9 @@ from latentedit.formats.load_latent import load_latent
 from latentedit.formats.load_model import load_generator
 from latentedit.inversion.quality import QUALITIES
 from latentedit.io.files import cache_folder
+from latentedit.latent.latent_file import Latent, save_latent
 from latentedit.networks.fingerprint import fingerprint
+from latentedit.photo.alignment import CropPixels, crop, quad_of_window
 from tests.helpers import complaint, hopper, run, works
 
 
@@ -288,3 +290,73 @@ def test_the_installed_command_edits_a_photo(tmp_path: Path, tiny_file: Path, ca
     assert done.stdout == "wrote pasted.jpg\n"
     with Image.open(tmp_path / "pasted.jpg") as result:
         assert result.size == turned.size
+
+
+def test_points_of_a_photo_are_dragged(
+    tmp_path: Path, photo: Path, tiny_file: Path, cache: Path
+) -> None:
+    """They are named in its pixels: the crop has 32 of them, and the model's image 16."""
+    words = ["--model", tiny_file, "--crop", "4,5,32", "--quality", "fast", "--steps", 2]
+    points = ["--from", "12,13", "--to", "20,13"]
+    out = tmp_path / "dragged.png"
+    result = works("drag", photo, *words, *points, "--paste-back", "--out", out, "--json")
+    facts = json.loads(result.stdout)
+    (handle,) = facts["handles"]
+    assert (handle["from"], handle["to"]) == ([12, 13], [20, 13])
+    left = np.hypot(*np.subtract(handle["at"], handle["to"]))
+    assert handle["distance"] == pytest.approx(left, abs=0.01)
+    latent = load_latent(out.with_suffix(".safetensors"))
+    assert latent.settings["edits"] == ["drag 3.75,3.75 to 7.75,3.75"]
+
+    before, after = (np.asarray(Image.open(path)).astype(int) for path in (photo, out))
+    changed = before != after
+    assert changed[10:32, 10:30].any()
+    changed[5:37, 4:36] = False
+    assert not changed.any()
+
+    # The photo may stand behind the option, and the crop alone may be wanted.
+    again = works("drag", *words, *points, "--paste-back", photo, "--json")
+    assert "in the cache" in again.stderr
+    assert Path(json.loads(again.stdout)["files"][0]) == tmp_path / "somebody-dragged.png"
+    assert (tmp_path / "somebody-dragged.png").read_bytes() == out.read_bytes()
+    works("drag", photo, *words, *points, "--out", tmp_path / "crop.png")
+    with Image.open(tmp_path / "crop.png") as drawn:
+        assert drawn.size == (16, 16)
+
+
+def test_what_a_drag_of_a_photo_refuses(tmp_path: Path, photo: Path, tiny_file: Path) -> None:
+    words = ["--model", tiny_file, "--crop", "4,5,32", "--quality", "fast", "--from", "12,13"]
+    latent = tmp_path / "latent.safetensors"
+    generator = load_generator(tiny_file)
+    ws = torch.zeros(1, generator.num_ws, generator.w_dim)
+    save_latent(latent, Latent(ws, None, fingerprint(generator), "w"))
+    for given, message in (
+        ([photo, *words, "--to", "9,9", "--difference"], "--difference needs --paste-back"),
+        ([photo, *words, "--to", "9,9", "--by", "landmarks", "--layers", "0"], "takes no mask"),
+        ([*words, "--to", "9,9"], "Missing argument 'PHOTO|LATENT'"),
+        ([latent, *words[:2], "--from", "3,3", "--to", "9,9", "--paste-back"], "pastes into PHOTO"),
+        ([latent, *words, "--to", "9,9"], "is about photos, and there are none"),
+    ):
+        assert message in run("drag", *given).stderr, message
+    told = run("drag", photo, *words, "--to", "3,13").stderr
+    assert told.splitlines()[-1] == (
+        "latentedit: the point 3,13 lies outside the crop around the face, whose corners in the"
+        " photo are 4,5, 36,5, 36,37, 4,37"
+    )
+    other = draw(tmp_path / "other.png", seed=3)
+    told = complaint("drag", photo, *words, "--to", "9,9", "--paste-back", other)
+    assert "is pasted back into itself" in told
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_pixel_of_a_photo_is_found_in_its_crop(turned: bool) -> None:
+    quad = [[10.0, 40.0], [74.0, 24.0], [90.0, 88.0], [26.0, 104.0]]
+    quad = quad if turned else quad_of_window(12, 20, 64)
+    pixels = CropPixels(quad, 32)
+    assert pixels.scale == pytest.approx(np.hypot(*np.subtract(quad[1], quad[0])) / 32)
+    drawn = np.zeros((128, 128), np.uint8)
+    drawn[60:63, 50:53] = 255  # around 51, 61
+    small = np.asarray(crop(Image.fromarray(drawn), quad, 32)).astype(float)
+    y, x = ((small * place).sum() / small.sum() for place in np.mgrid[:32, :32])
+    assert pixels.in_crop((51, 61)) == pytest.approx((x, y), abs=0.1)
+    assert pixels.in_photo(pixels.in_crop((51, 61))) == pytest.approx((51, 61))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -175,6 +176,49 @@ def crop(image: Image.Image, quad: Quad, size: int) -> Image.Image:
     return Image.fromarray(
         cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA) if factor > 1 else warped
     )
+
+
+@dataclass(frozen=True)
+class CropPixels:
+    """Says which pixel of a photo is which one of its `crop`; 0, 0 is the middle of the upper left
+    pixel of either."""
+
+    quad: Quad
+    size: int
+    """Width and height of the crop after resampling."""
+
+    @property
+    def scale(self) -> float:
+        """How many pixels of the photo lie along one of the crop."""
+        return abs(self._across) / self.size
+
+    def in_crop(self, point: Sequence[float]) -> tuple[float, float]:
+        """Return where ``point`` of the photo, ``x, y``, is in the crop; beyond its pixels where it
+        lies outside."""
+        away = complex(*point) + complex(0.5, 0.5) - self._origin
+        # Parallelograms too, as files may hold any: away = u * across + v * down.
+        area = (self._across.conjugate() * self._down).imag
+        u = (away.conjugate() * self._down).imag / area
+        v = (self._across.conjugate() * away).imag / area
+        return u * self.size - 0.5, v * self.size - 0.5
+
+    def in_photo(self, point: Sequence[float]) -> tuple[float, float]:
+        """Return where ``point`` of the crop, ``x, y``, is in the photo."""
+        u, v = ((part + 0.5) / self.size for part in point)
+        place = self._origin + u * self._across + v * self._down - complex(0.5, 0.5)
+        return place.real, place.imag
+
+    @property
+    def _origin(self) -> complex:
+        return complex(*self.quad[0])
+
+    @property
+    def _across(self) -> complex:
+        return complex(*self.quad[1]) - self._origin
+
+    @property
+    def _down(self) -> complex:
+        return complex(*self.quad[3]) - self._origin
 
 
 def _is_window(corners: Any, image: Image.Image) -> bool:
