@@ -1,4 +1,4 @@
-"""Finds the sliders of `faces128` and writes them to directions/shipped/faces128-v2.
+"""Finds the sliders of `faces128` and writes them to directions/shipped/faces128-v3.
 
     python recipes/guide.py ../shared/data/portraits
     PYTHONPATH=recipes python recipes/faces128_directions.py ../shared/data/portraits
@@ -12,6 +12,13 @@
    inverted London pairs (one person, neutral and smiling).
 
 The judge (recipes/portrait_judge.py) and the held-out people take no part.
+
+``--carry FOLDER`` takes over the sliders in FOLDER from an earlier version of the model that this
+one was trained on from, and needs no pictures: their scores of random w are compared, and sigma is
+measured again. The sliders of `faces128-v3` are those of `faces128-v2`:
+
+    PYTHONPATH=recipes python recipes/faces128_directions.py ../shared/data/portraits \\
+        --carry faces128-v2
 """
 
 import argparse
@@ -28,6 +35,7 @@ from guide import BINARY, HEADS, NUMERIC, Guide, load, read_table
 from torch import Tensor
 
 from latentedit.directions import Direction, RefineOptions, fit, load_direction, refine
+from latentedit.directions.direction import read_direction
 from latentedit.directions.refinement import of_one_sigma
 from latentedit.formats.load_model import load_model
 from latentedit.inversion.options import InversionOptions, ProjectorSettings
@@ -35,6 +43,7 @@ from latentedit.inversion.projector import Projector
 from latentedit.io.images import load_image
 from latentedit.latent.w_statistics import sample_w
 from latentedit.model.model import Model
+from latentedit.networks.fingerprint import fingerprint
 
 SAMPLES = 4000
 PAIRS = 10
@@ -311,10 +320,19 @@ def main() -> None:
     parser.add_argument(
         "--further", action="store_true", help="begin at the step that ships already"
     )
+    parser.add_argument(
+        "--carry", type=Path, help="folder of an earlier version's sliders, to take over"
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
 
     model = load_model(NAME)
+    if options.carry is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for file in sorted(options.carry.glob("*.safetensors")):
+            carried(file, model).save(options.out / file.name)
+            print(f"wrote {options.out / file.name}", flush=True)
+        return
     guide, facts = load(options.guide)
     answers = Answers(guide, options.data)
     w, guided, pixels = pool(model, answers, ROOT / "runs" / "pool.pt")
@@ -330,6 +348,21 @@ def main() -> None:
             found.report[kind] = round(facts[SLIDERS[name].head], 3)
         found.save(options.out / f"{name}.safetensors")
         print(f"{name}: {found.report}, {time.monotonic() - began:.0f} s", flush=True)
+
+
+def carried(file: Path, model: Model) -> Direction:
+    """The slider in ``file``, of a model that this one was trained on from; one sigma is that of
+    this model's random faces."""
+    earlier = read_direction(file)
+    scores = sample_w(model.generator).cpu() @ earlier.vector
+    direction = replace(
+        earlier,
+        sigma=float(scores.std()),
+        fingerprint=fingerprint(model.generator),
+        provenance={**earlier.provenance, "carried_from": earlier.fingerprint},
+    )
+    assert earlier.step is not None
+    return replace(direction, step=of_one_sigma(earlier.step, direction))
 
 
 def made(

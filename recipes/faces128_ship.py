@@ -3,7 +3,7 @@ in half precision.
 
     python recipes/faces128_ship.py ../shared/models/faces128-start.safetensors
 
-Writes latentedit/bundled/faces128-v2.safetensors, and prints by how many grey levels rounding to
+Writes latentedit/bundled/faces128-v3.safetensors, and prints by how many grey levels rounding to
 half precision changes pictures. Encoder and directions follow (recipes/faces128_encoder.py,
 recipes/faces128_directions.py): they belong to the rounded generator.
 """
@@ -22,7 +22,7 @@ from latentedit.networks.fingerprint import fingerprint
 from latentedit.networks.generator import Generator
 
 ROOT = Path(__file__).parent.parent
-NAME = "faces128-v2"
+NAME = "faces128-v3"
 PROVENANCE = {
     "name": NAME,
     "licence": "CC BY 4.0, with the attributions in LICENSE-faces128.md",

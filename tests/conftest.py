@@ -108,7 +108,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     for name in sliders:
         vector = torch.nn.functional.normalize(torch.randn(generator.w_dim, generator=draws), dim=0)
         direction = Direction(name, vector, 0.0, measure_sigma(vector, generator), own)
-        direction.save(folder / "shipped" / "faces128-v2" / f"{name}.safetensors")
+        direction.save(folder / "shipped" / "faces128-v3" / f"{name}.safetensors")
     monkeypatch.setattr("latentedit.model.bundled.BUNDLED", folder)
     monkeypatch.setattr("latentedit.directions.registry.SHIPPED", folder / "shipped")
     return path

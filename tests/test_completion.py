@@ -48,7 +48,7 @@ def test_names(line: str, expected: set[str]) -> None:
 
 
 def test_names_or_files() -> None:
-    assert asked("sample faces128-") == {"faces128-v2": "plain", "faces128-": "file"}
+    assert asked("sample faces128-") == {"faces128-v3": "plain", "faces128-": "file"}
     assert asked("invert me.jpg --model f")["faces128"] == "plain"
     assert asked("directions show smi") == {"smile": "plain", "smi": "file"}
     assert asked("invert m") == {"m": "file"}
@@ -76,7 +76,7 @@ def test_models_are_completed_by_every_command(
     for parameter in command.params:
         if {"--model", "MODEL"} & {*parameter.opts, str(parameter.metavar)}:
             offered = parameter.shell_complete(click.Context(command), "faces128")
-            assert [item.value for item in offered] == ["faces128", "faces128-v2", "faces128"]
+            assert [item.value for item in offered] == ["faces128", "faces128-v3", "faces128"]
 
 
 def test_every_word_is_one_of_a_command() -> None:

@@ -97,7 +97,7 @@ def test_list_says_what_the_ends_mean_and_how_far_is_safe() -> None:
     (smile,) = (line for line in lines if line.startswith("smile "))
     assert "serious" in smile
     assert "smiles" in smile
-    assert "faces128-v2" in smile
+    assert "faces128-v3" in smile
     rows = [json.loads(line) for line in printed("directions", "list", "--json").splitlines()]
     assert {row["name"] for row in rows} == set(shipped())
     for row in rows:

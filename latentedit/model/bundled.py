@@ -12,11 +12,13 @@ ENCODER = ".encoder.safetensors"
 """Ending of a file next to a model that contains only its encoder."""
 
 
-LATEST = {"faces128": "faces128-v2"}
+LATEST = {"faces128": "faces128-v3"}
 """What a bundled name without a version stands for."""
 
 
-RETIRED = dict.fromkeys(("faces64", "faces64-v1", "faces64-v2", "faces128-v1"), "faces128")
+RETIRED = dict.fromkeys(
+    ("faces64", "faces64-v1", "faces64-v2", "faces128-v1", "faces128-v2"), "faces128"
+)
 """Bundled models that no longer ship, and what takes their place. Nothing else is ever called by
 these names."""
 
