@@ -335,8 +335,8 @@ def main() -> None:
         return
     guide, facts = load(options.guide)
     answers = Answers(guide, options.data)
-    w, guided, pixels = pool(model, answers, ROOT / "runs" / "pool.pt")
-    ws, smile = crops(model, options.data, ROOT / "runs" / "crops.pt")
+    w, guided, pixels = pool(model, answers, ROOT / "runs" / f"pool-{NAME}.pt")
+    ws, smile = crops(model, options.data, ROOT / "runs" / f"crops-{NAME}.pt")
     for name in options.only or SLIDERS:
         began = time.monotonic()
         begin = load_direction(OUT / f"{name}.safetensors").step if options.further else None

@@ -23,13 +23,10 @@ from latentedit.formats.load_model import load_model
 from latentedit.inversion.encoder import Encoder, EncoderConfig
 from latentedit.inversion.face_weights import face_weights
 from latentedit.inversion.options import ProjectorSettings
-from latentedit.inversion.perceptual import DiscriminatorDistance
 from latentedit.inversion.preconditioner import Curvature
 from latentedit.inversion.projector import Projector
-from latentedit.inversion.reconstruction_loss import ReconstructionLoss
 from latentedit.io.header import MODEL
 from latentedit.io.native_file import read_tensors
-from latentedit.latent.w_statistics import WStatistics
 from latentedit.model.bundled import ENCODER
 from latentedit.model.model import Model
 from latentedit.model.native import save_encoder
@@ -74,7 +71,7 @@ class Pixels:
 
 def measured(model: Model) -> Curvature:
     """That of the loss which `latentedit invert` descends on without any extra."""
-    kept = ROOT / "runs" / "curvature.pt"
+    kept = ROOT / "runs" / f"curvature-{NAME}.pt"
     if kept.is_file():
         return Curvature(torch.load(kept, weights_only=True))
     projector = Projector(model, ProjectorSettings("discriminator"))
@@ -111,7 +108,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate at the beginning")
     parser.add_argument("--from", type=Path, dest="start", help="encoder to begin at")
     parser.add_argument("--minutes", type=float)
-    parser.add_argument("--state", type=Path, default=ROOT / "runs" / "faces128.encoder.state.pt")
+    parser.add_argument("--state", type=Path, default=ROOT / "runs" / f"{NAME}.encoder.state.pt")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
 

@@ -27,7 +27,7 @@ from latentedit.training import Trainer, load_preset
 from latentedit.training.data import load_pictures
 
 LEARNING_RATE = 0.002
-AUGMENT_P = 0.18
+AUGMENT_P = 0.19
 """Strength of the augmentation that the training before ended with."""
 TOGETHER = 32
 """Steps between two looks at the clock."""

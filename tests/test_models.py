@@ -154,7 +154,9 @@ def test_headers_are_checked(
         load_model(changed)
 
 
-@pytest.mark.parametrize("name", ["faces64", "faces64-v1", "faces64-v2"])
+@pytest.mark.parametrize(
+    "name", ["faces64", "faces64-v1", "faces64-v2", "faces128-v1", "faces128-v2"]
+)
 def test_a_model_that_no_longer_ships_says_what_to_use(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

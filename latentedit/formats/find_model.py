@@ -35,8 +35,8 @@ def find_model(name: str | os.PathLike[str], *, verified: bool = True) -> Path:
             raise NotFoundError(
                 f"this model no longer ships; use {RETIRED[text]} (128 px, colour) in its place. "
                 "Latents and directions"
-                f" of {text} need its own file, which is in the repository's history "
-                "(latentedit/bundled at version 0.1.0)",
+                f" of {text} need its own file, which is in the repository's history, in "
+                "latentedit/bundled",
                 path=text,
             )
 
