@@ -93,7 +93,13 @@ HAIR = ((0.5, 0.16, 0.36, 0.22), (0.22, 0.42, 0.14, 0.36), (0.78, 0.42, 0.14, 0.
 SMILING = ("corners_up", "mouth_width", "mouth_open", "teeth", "eyes_open")
 
 SLIDERS = {
-    "smile": Slider("smiles", related=SMILING, region=(MOUTH, FACE), ends=(1.1, -0.2)),
+    "smile": Slider(
+        "smiles",
+        related=SMILING,
+        region=(MOUTH, FACE),
+        ends=(1.1, -0.8),
+        options=replace(QUICK, typical=0.03),
+    ),
     "mouth-open": Slider("mouth open", "mouth_open", SMILING, (MOUTH,), (1.1, -0.6), options=QUICK),
     "glasses": Slider("wears glasses", "glasses", ("eyes_open",), EYES),
     "beard": Slider(
@@ -108,8 +114,8 @@ SLIDERS = {
         "looks to the right of the image",
         "yaw",
         ("face_width", "mouth_width"),
-        ends=(2.6, -3.6),
-        options=EVERYWHERE,
+        ends=(2.0, -2.6),
+        options=RefineOptions(steps=40, batch=6, real=2.0, typical=0.1),
     ),
     "eyes-open": Slider("eyes wide open", "eyes_open", (), EYES, (0.9, -0.9), options=QUICK),
     "face-width": Slider(
@@ -119,7 +125,14 @@ SLIDERS = {
         "looks like a woman", "woman", ("beard", "face_width"), options=EVERYWHERE
     ),
     "grey-hair": Slider("grey hair", "grey_hair", (), HAIR, options=QUICK),
-    "bald": Slider("bald", "bald", (), HAIR, options=QUICK),
+    "bald": Slider(
+        "bald",
+        "bald",
+        (),
+        HAIR,
+        options=replace(QUICK, hold=0.5, outside=10.0, typical=0.02),
+        certain=0.3,
+    ),
     "background": Slider("light background", ends=(0.9, -0.9), options=LIT),
     "light": Slider("light on the face", ends=(0.9, -0.9), options=LIT),
     "warmth": Slider("warm light", ends=(0.9, -0.9), options=RefineOptions(steps=25, batch=6)),
@@ -339,10 +352,14 @@ def main() -> None:
     ws, smile = crops(model, options.data, ROOT / "runs" / f"crops-{NAME}.pt")
     for name in options.only or SLIDERS:
         began = time.monotonic()
-        begin = load_direction(OUT / f"{name}.safetensors").step if options.further else None
+        earlier = load_direction(OUT / f"{name}.safetensors") if options.further else None
+        begin = None if earlier is None else earlier.step
         found = made(
             name, model, answers, (w, guided, pixels), ws, smile if begin is None else None, begin
         )
+        if earlier is not None:
+            begun = {"carried_from", "begun_at"} & earlier.provenance.keys()
+            found.provenance.update({"begun_at": earlier.provenance[key] for key in begun})
         if SLIDERS[name].head:
             kind = "photo_auc" if SLIDERS[name].head in BINARY else "photo_r"
             found.report[kind] = round(facts[SLIDERS[name].head], 3)

@@ -57,7 +57,7 @@ def words(names: list[str]) -> str:
 
 
 def cards(names: list[str]) -> str:
-    return "Each card shows three people at five amounts, and the figures for 1 sigma: " + (
+    return "Each card shows three people at five amounts, and the figures of the slider: " + (
         ", ".join(f"[{name}](cards/{name}.md)" for name in names) + "."
     )
 

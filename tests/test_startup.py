@@ -100,7 +100,7 @@ def test_only_inversions_read_the_encoder(tmp_path: Path, monkeypatch: pytest.Mo
     assert read == []
     assert load_model("faces128", encoder=False).encoder is None
     load_model("faces128")
-    assert read == ["faces128-v2.encoder.safetensors"]
+    assert read == ["faces128-v3.encoder.safetensors"]
 
 
 def test_an_edit_of_a_latent_loads_no_more_than_it_needs(tmp_path: Path) -> None:

@@ -108,12 +108,17 @@ def test_what_speaks_against_one(
         (16.92, 0.29, 0.31, 0.0, "poor"),
         (18.27, 0.51, 0.32, 0.0, "careful"),
         (17.33, 0.55, 0.31, 0.0, "poor"),
+        (31.52, 0.98, 0.77, 0.88, "good"),
+        (27.82, 0.97, 0.81, 3.11, "good"),
+        (15.22, 0.20, 0.38, 0.0, "poor"),
+        (19.41, 0.61, 0.39, 0.0, "careful"),
     ],
 )
 def test_inversions_of_training_people(
     psnr: float, gone: float, w_distance: float, w_percentile: float, level: str
 ) -> None:
-    """With faces128-v2, as recorded: the usual search in W+, and the encoder's answer alone."""
+    """As recorded with faces128-v2 (eight) and faces128-v3: the usual search in W+, and the
+    encoder's answer alone."""
     distances = {
         "psnr": psnr,
         "perceptual": 1 - gone,
