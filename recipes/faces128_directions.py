@@ -358,8 +358,8 @@ def main() -> None:
             name, model, answers, (w, guided, pixels), ws, smile if begin is None else None, begin
         )
         if earlier is not None:
-            begun = {"carried_from", "begun_at"} & earlier.provenance.keys()
-            found.provenance.update({"begun_at": earlier.provenance[key] for key in begun})
+            begun = earlier.provenance.get("carried_from") or earlier.provenance.get("begun_at")
+            found.provenance.update({"begun_at": begun} if begun else {})
         if SLIDERS[name].head:
             kind = "photo_auc" if SLIDERS[name].head in BINARY else "photo_r"
             found.report[kind] = round(facts[SLIDERS[name].head], 3)

@@ -2,8 +2,8 @@
 seen along sliders.
 
 The bounds were chosen on training people of ``faces128-v1``, on pictures that show no face, and on
-searches of two steps. On ``faces128-v2`` and ``faces128-v3`` they lie in the middle between good and
-poor inversions of training people; docs/photo.md has the figures, and those of held-out people.
+searches of two steps. On ``faces128-v2`` and ``faces128-v3`` they lie in the middle between good
+and poor inversions of training people; docs/photo.md has the figures, and those of held-out people.
 """
 
 import math
