@@ -15,10 +15,13 @@ The judge (recipes/portrait_judge.py) and the held-out people take no part.
 
 ``--carry FOLDER`` takes over the sliders in FOLDER from an earlier version of the model that this
 one was trained on from, and needs no pictures: their scores of random w are compared, and sigma is
-measured again. The sliders of `faces128-v3` are those of `faces128-v2`:
+measured again. ``--further`` goes on from the sliders that ship. Those of `faces128-v3` began as
+those of `faces128-v2`, and three went on:
 
     PYTHONPATH=recipes python recipes/faces128_directions.py ../shared/data/portraits \\
         --carry faces128-v2
+    PYTHONPATH=recipes python recipes/faces128_directions.py ../shared/data/portraits \\
+        --further --only smile bald turn
 """
 
 import argparse
