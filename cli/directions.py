@@ -122,7 +122,7 @@ def list_command(model_name: str | None, as_json: bool) -> None:
     ]
     say_table(rows, ("slider", "minus", "plus", "safe", "quality", "for"))
     log.remark(
-        "safe: amounts at which nearly all pictures stay in-domain; quality: how well the score "
+        "safe: amounts at which nearly all pictures stay whole; quality: how well the score "
         "predicts held-out labels, 1 at best"
     )
 

@@ -88,7 +88,7 @@ class Limits:
 
     def _line(self, name: str, amount: float) -> str:
         low, high = self._safe[name]
-        seen = f"the picture was seen to stay one of the model's own from {low:g} to {high:g}"
+        seen = f"the picture was seen to stay whole from {low:g} to {high:g}"
         if low == high:
             seen = "this slider was seen to break the picture with less"
         return f"{name} {amount:+g} is farther than is safe: {seen}"

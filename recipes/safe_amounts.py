@@ -1,8 +1,9 @@
 """How far the sliders that ship may be moved, and what their two ends mean, in words.
 
-Every slider is moved on random faces until the picture is no longer one of the model's own
-(`latentedit.photo.looking`), and the amount up to which it stays so on nearly all faces is the safe
-one. `latentedit directions list` shows what this writes beside the sliders.
+Every slider is moved on random faces until the picture is no longer one of the model's own, or
+another person's (`latentedit.photo.looking`; this needs `latentedit[faces]`). The amount up to
+which nearly all faces stay whole is the safe one. `latentedit directions list` shows what this
+writes beside the sliders.
 
 python recipes/safe_amounts.py [--faces 20]
 """

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, ImageOps
 
 from latentedit.cli.main import main
 from latentedit.errors import Error
@@ -20,7 +20,7 @@ from latentedit.photo.face import DetectedFace
 from latentedit.photo.faces import find_by_landmarks, find_faces, warnings_of
 from latentedit.photo.framing import FRAMINGS
 from latentedit.photo.haar import find_by_cascade
-from latentedit.photo.landmarks import EXTRA, centres, find_landmarks, has_landmarks
+from latentedit.photo.landmarks import EXTRA, centres, describe, find_landmarks, has_landmarks
 from tests.helpers import hopper
 
 with_extra = pytest.mark.skipif(
@@ -119,6 +119,21 @@ def test_a_small_face_and_the_largest_first() -> None:
 
 
 @with_extra
+def test_a_face_is_known_again() -> None:
+    photo = Image.open(hopper()).convert("RGB").crop((130, 40, 420, 330))
+    small = [photo.resize((size, size)) for size in (128, 150)]
+    one, other = (describe(image) for image in small)
+    mirrored = describe(ImageOps.mirror(small[0]))
+    assert one is not None
+    assert other is not None
+    assert mirrored is not None
+    assert one.shape == (128,)
+    assert np.linalg.norm(one - other) < 0.3
+    assert 0 < np.linalg.norm(one - mirrored) < 0.6
+    assert describe(Image.new("RGB", (128, 128), (90, 120, 30))) is None
+
+
+@with_extra
 def test_nothing_is_no_face() -> None:
     assert find_landmarks(Image.new("L", (200, 200), 128)) == []
     assert find_faces(Image.new("L", (3, 3000), 128)) == []
@@ -127,7 +142,7 @@ def test_nothing_is_no_face() -> None:
 def without_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """dlib cannot be imported, as where the extra was never installed."""
     monkeypatch.setitem(sys.modules, "dlib", None)
-    monkeypatch.setattr(landmarks, "_predictor_file", lambda: None)
+    monkeypatch.setattr(landmarks, "_model_file", lambda name: None)
     landmarks._tools.cache_clear()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from latentedit.inversion.domain import Domain
 from latentedit.inversion.projector import invert
 from latentedit.inversion.verdict import AMOUNTS, Look, judge
 from latentedit.io.header import read_header
+from latentedit.io.images import to_pil
 from latentedit.io.native_file import write_tensors
 from latentedit.latent.latent_file import FORMAT, VERSION, Latent, save_latent
 from latentedit.latent.w_statistics import WStatistics, sample_w
@@ -242,6 +244,37 @@ def test_along_the_sliders() -> None:
                 assert brightest(name, sign * more) > usual
 
 
+def test_a_face_stays_the_same_persons(monkeypatch: pytest.MonkeyPatch) -> None:
+    looking = replace(onlooker(1e6), faces=True)
+    latent = Latent(looking.generator.mapping(torch.zeros(1, 12)), None, "", "w")
+
+    def person(picture: Image.Image) -> NDArray[np.float64]:
+        return np.array([np.asarray(picture).mean() / 20])
+
+    def after(name: str, amount: float) -> float:
+        ws = latent.ws + amount * looking.sliders[name].vector  # type: ignore[index]
+        pictures = [to_pil(looking.generator.synthesis(w)) for w in (latent.ws, ws)]
+        return float(np.abs(person(pictures[1]) - person(pictures[0]))[0])
+
+    monkeypatch.setattr("latentedit.photo.looking.sees_face", lambda picture: True)
+    monkeypatch.setattr("latentedit.photo.looking.has_landmarks", lambda: True)
+    monkeypatch.setattr("latentedit.photo.looking.describe", person)
+    ends = {(n, s): after(n, s * 1.5) for n in "ab" for s in (-1, 1)}
+    limit = sorted(ends.values())[1] + 1e-6
+    monkeypatch.setattr("latentedit.photo.looking.SAME", limit)
+    look = looking.look(latent)
+    for name, (low, high) in look.safe.items():
+        for end, sign in ((low, -1), (high, 1)):
+            assert end == 0 or after(name, end) <= limit
+            if abs(end) < AMOUNTS[-1]:
+                more = AMOUNTS[(0.0, *AMOUNTS).index(abs(end))]
+                assert after(name, sign * more) > limit
+    assert any(abs(end) < 3 for pair in look.safe.values() for end in pair)
+
+    monkeypatch.setattr("latentedit.photo.looking.describe", lambda picture: None)  # unseen
+    assert set(looking.look(latent).safe.values()) == {(-3.0, 3.0)}
+
+
 def test_looking_pauses_before_every_few_pictures() -> None:
     """What is found does not depend on how many are drawn at once."""
     looking = onlooker(2.0)
@@ -413,10 +446,7 @@ def test_edit_warns_beyond_what_is_safe(tmp_path: Path, looked_at: Latent) -> No
     def warned(*arguments: str) -> str:
         return works("edit", me, *arguments, "--out", out).stderr
 
-    too_far = (
-        "me.safetensors: smile +2 is farther than is safe: the picture was seen to stay one of the "
-        "model's own"
-    )
+    too_far = "me.safetensors: smile +2 is farther than is safe: the picture was seen to stay whole"
     assert f"{too_far} from -0.75 to 1.5" in warned("--set", "smile=2")
     assert "safe" not in warned("--set", "smile=1.5", "--set", "warmth=9")
     assert "smile +2 is" in warned("--set", "smile=1", "--set", "smile=1")

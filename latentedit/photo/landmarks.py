@@ -21,6 +21,7 @@ Point = tuple[float, float]
 
 EXTRA = 'pip install "latentedit[faces]"'
 PREDICTOR = "shape_predictor_68_face_landmarks.dat"
+DESCRIPTOR = "dlib_face_recognition_resnet_model_v1.dat"
 
 DETECTION_SIDES = (1280, 2560, 5120)
 """The longer side in pixels that photos are brought to; the next one where that before shows too
@@ -41,14 +42,14 @@ RIGHT_EYE = slice(42, 48)
 MOUTH_CORNERS = (48, 54)
 
 
-def _predictor_file() -> Path | None:
-    """Return the predictor in the package face_recognition_models, which is not imported.
+def _model_file(name: str) -> Path | None:
+    """Return a file of the package face_recognition_models, which is not imported.
 
     Its own code asks for pkg_resources, which recent releases of setuptools do not have.
     """
     spec = importlib.util.find_spec("face_recognition_models")
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / "models" / PREDICTOR
+        path = Path(folder) / "models" / name
         if path.is_file():
             return path
     return None
@@ -56,13 +57,13 @@ def _predictor_file() -> Path | None:
 
 def has_landmarks() -> bool:
     """Return whether the extra is installed: dlib and the file of its predictor."""
-    return importlib.util.find_spec("dlib") is not None and _predictor_file() is not None
+    return importlib.util.find_spec("dlib") is not None and _model_file(PREDICTOR) is not None
 
 
 @lru_cache(maxsize=1)
 def _tools() -> tuple[Any, Any, Any]:
     """dlib, its face detector and its 68-point predictor (a second to read)."""
-    path = _predictor_file()
+    path = _model_file(PREDICTOR)
     if path is None or importlib.util.find_spec("dlib") is None:
         raise NotFoundError(
             f"68 landmarks need dlib and its predictor, which are not installed: {EXTRA}"
@@ -112,9 +113,37 @@ def find_landmarks(
 def detects(image: Image.Image) -> bool:
     """Return whether dlib sees a face in a small picture, whose landmarks are not asked for; in
     some 10 ms."""
+    return bool(_boxes(_enlarged(image)))
+
+
+def describe(image: Image.Image) -> NDArray[np.float64] | None:
+    """Return dlib's 128 numbers for the largest face in a small picture, or None where there is no
+    face; in some 50 ms.
+
+    Two pictures of one person lie within 0.6 of each other (King 2017, "High quality face
+    recognition with deep metric learning"); those of strangers here lie from 0.42 on.
+    """
+    pixels = _enlarged(image)
+    boxes = _boxes(pixels)
+    if not boxes:
+        return None
+
+    dlib, _, predictor = _tools()
+    largest = max(boxes, key=lambda box: box[2] - box[0])
+    points = predictor(pixels, dlib.rectangle(*(int(value) for value in largest)))
+    return np.array(_recogniser().compute_face_descriptor(pixels, points))
+
+
+@lru_cache(maxsize=1)
+def _recogniser() -> Any:
+    """dlib's descriptor of faces, from the package that the predictor is from."""
+    dlib, _, _ = _tools()
+    return dlib.face_recognition_model_v1(str(_model_file(DESCRIPTOR)))
+
+
+def _enlarged(image: Image.Image) -> Any:
     pixels = np.ascontiguousarray(np.asarray(image.convert("RGB")))
-    scale = min(DETECTION_SIDES[0] / max(image.size), ENLARGED)
-    return bool(_boxes(_resized(pixels, scale)))
+    return _resized(pixels, min(DETECTION_SIDES[0] / max(image.size), ENLARGED))
 
 
 def _resized(pixels: Any, scale: float) -> Any:
