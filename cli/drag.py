@@ -418,7 +418,11 @@ def _report(
     if not result.arrived:
         log.remark(
             "not all points arrived: this is the nearest step. The model may know no such image."
-            " Nearer targets or more white in --mask may help"
+            + (
+                " Nearer targets may help"
+                if followed == "landmarks"
+                else " Nearer targets or more white in --mask may help"
+            )
             + (", and so may more --steps" if more_may_help else "")
         )
     for file in files:

@@ -61,6 +61,8 @@ class Guide:
     finder: Finder
     moves: Tensor
     """``[K, num_ws, w_dim]``: what a sigma of every slider adds to w."""
+    names: tuple[str, ...] = ()
+    """Those of the sliders, by which a latent knows how far each is safe."""
 
     @property
     def steps(self) -> int:
@@ -81,11 +83,12 @@ def guide_for(generator: Generator) -> Guide | None:
         return None
     own = fingerprint(generator)
     files = {**own_directions(own), **shipped(own)}
-    chosen = [read_direction(path) for path in files.values()]
-    moves = [
-        _move(direction, generator) for direction in chosen if space_of(direction.space).linear
-    ]
-    return Guide(landmarks_of, torch.stack(moves[:MOST])) if moves else None
+    directions = [read_direction(path) for path in files.values()]
+    chosen = [one for one in directions if space_of(one.space).linear][:MOST]
+    if not chosen:
+        return None
+    moves = torch.stack([_move(direction, generator) for direction in chosen])
+    return Guide(landmarks_of, moves, tuple(direction.name for direction in chosen))
 
 
 def _move(direction: Direction, generator: Generator) -> Tensor:
@@ -146,6 +149,11 @@ class _Drag:
         way = float(np.linalg.norm(self.targets - self.starts, axis=1).max())
         self.close = min(max(1.0, CLOSE * way), WITHIN)
         self.done = 0
+        # Beyond what is safe, the face breaks, or becomes another person's.
+        safe = latent.safe or {}
+        names = guide.names or ("",) * len(guide.moves)
+        ends = np.array([safe.get(name, (-FARTHEST, FARTHEST)) for name in names])
+        self.lowest, self.highest = ends.clip(-FARTHEST, FARTHEST).T
 
     def moved(self, amounts: Array) -> Tensor:
         """``[1, num_ws, w_dim]``."""
@@ -187,7 +195,7 @@ class _Drag:
                 left = (self.targets - points).ravel()
                 matrix = normal + weight * np.eye(count)
                 step = np.linalg.solve(matrix, derivative.T @ left - weight * amounts)
-                tried = (amounts + step).clip(-FARTHEST, FARTHEST)
+                tried = (amounts + step).clip(self.lowest, self.highest)
                 seen = self.seen(tried)
                 self.done += 1
                 if seen is None:  # it has left what the network knows

@@ -2,6 +2,7 @@
 way, and with dlib's."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,20 @@ def test_sliders_bring_handles_to_their_targets() -> None:
     amounts = torch.linalg.lstsq(guide.moves[:, 0].t(), change[:, None]).solution[:, 0]
     torch.testing.assert_close(guide.moves[:, 0].t() @ amounts, change, atol=1e-4, rtol=0)
     assert float(amounts.abs().max()) <= FARTHEST + 1e-4
+
+
+def test_sliders_stop_at_what_is_safe() -> None:
+    latent, guide = example()
+    latent.safe = {"a": (-0.25, 0.5), "b": (0.0, 0.0), "elsewhere": (0.0, 0.0)}
+    guide = replace(guide, names=("a", "b", "c", "d"))
+    x, y = (float(round(value)) for value in where(latent)[20])
+    found = face_drag(tiny_generator(), latent, [Handle((x, y), (x + 6, y))], guide)
+    assert found is not None
+    change = (list(found)[-1].ws - latent.ws)[0, 0]
+    amounts = torch.linalg.lstsq(guide.moves[:, 0].t(), change[:, None]).solution[:, 0]
+    assert -0.25 - 1e-4 <= float(amounts[0]) <= 0.5 + 1e-4
+    assert abs(float(amounts[1])) <= 1e-4
+    assert float(amounts[2:].abs().max()) > 0.5
 
 
 def test_what_cannot_be_reached_ends_where_it_was_nearest() -> None:
