@@ -128,7 +128,7 @@ FRAMES = 48
     "--out",
     type=click.Path(dir_okay=False),
     help="Image to write; the latent gets the same name and .safetensors (default:"
-    " NAME-dragged.png next to PHOTO or LATENT).",
+    " NAME-dragged.png next to PHOTO or LATENT; with --paste-back, it ends as the photo does).",
 )
 @photo_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -151,9 +151,12 @@ class _Drag:
         self.done = 0
         # Beyond what is safe, the face breaks, or becomes another person's.
         safe = latent.safe or {}
+        if not any(end for ends in safe.values() for end in ends):
+            # Of an image that is not the model's own, no slider is safe; it may be dragged still.
+            safe = {}
         names = guide.names or ("",) * len(guide.moves)
-        ends = np.array([safe.get(name, (-FARTHEST, FARTHEST)) for name in names])
-        self.lowest, self.highest = ends.clip(-FARTHEST, FARTHEST).T
+        limits = np.array([safe.get(name, (-FARTHEST, FARTHEST)) for name in names])
+        self.lowest, self.highest = limits.clip(-FARTHEST, FARTHEST).T
 
     def moved(self, amounts: Array) -> Tensor:
         """``[1, num_ws, w_dim]``."""

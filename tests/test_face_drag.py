@@ -91,6 +91,11 @@ def test_sliders_stop_at_what_is_safe() -> None:
     assert abs(float(amounts[1])) <= 1e-4
     assert float(amounts[2:].abs().max()) > 0.5
 
+    latent.safe = dict.fromkeys("abcd", (0.0, 0.0))  # an image that is not the model's own
+    found = face_drag(tiny_generator(), latent, [Handle((x, y), (x + 6, y))], guide)
+    assert found is not None
+    assert not torch.equal(list(found)[-1].ws, latent.ws)
+
 
 def test_what_cannot_be_reached_ends_where_it_was_nearest() -> None:
     latent, guide = example()
